@@ -1,1 +1,17 @@
-//! Basalt.
+//! Basalt: a drop-in replacement for etcd. `ARCHITECTURE.md` shows the rooms below as one picture.
+
+pub mod actors;
+pub mod cluster;
+pub mod consensus;
+pub mod http;
+pub mod io;
+pub mod lease;
+pub mod machine;
+pub mod metrics;
+pub mod mvcc;
+pub mod rpc;
+pub mod server;
+pub mod store;
+pub mod types;
+pub mod wal;
+pub mod watch;

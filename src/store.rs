@@ -1,0 +1,124 @@
+//! What a sorted key-value store must offer, and the in-memory one.
+//!
+//! A room never writes to an [`Engine`]: it writes to the [`Overlay`] of the batch being applied, reads
+//! back through it, and the machine commits the whole overlay at once. Readers hold a [`View`].
+
+mod memory;
+mod overlay;
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::types::Fault;
+
+pub use self::memory::{Memory, MemoryView};
+pub use self::overlay::Overlay;
+
+/// The separate sorted maps of the store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Space {
+    /// User key to its newest record.
+    Kv,
+    /// Revision to event.
+    Log,
+    /// Applied index, revisions, versions: few and small.
+    Meta,
+    /// Leases, as etcd's bucket.
+    Lease,
+    /// Members, as etcd's bucket.
+    Members,
+    /// Ids of members that were removed and may not return.
+    MembersRemoved,
+    /// Alarms, as etcd's bucket.
+    Alarm,
+    /// Cluster version and downgrade, as etcd's bucket.
+    Cluster,
+    /// Whether auth is on, and its revision.
+    Auth,
+    /// Users, as etcd's bucket.
+    AuthUsers,
+    /// Roles, as etcd's bucket.
+    AuthRoles,
+}
+
+impl Space {
+    /// All of them, in order.
+    pub const ALL: [Self; 11] = [
+        Self::Kv,
+        Self::Log,
+        Self::Meta,
+        Self::Lease,
+        Self::Members,
+        Self::MembersRemoved,
+        Self::Alarm,
+        Self::Cluster,
+        Self::Auth,
+        Self::AuthUsers,
+        Self::AuthRoles,
+    ];
+
+    /// Its name on disk.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kv => "kv",
+            Self::Log => "log",
+            Self::Meta => "meta",
+            Self::Lease => "lease",
+            Self::Members => "members",
+            Self::MembersRemoved => "members_removed",
+            Self::Alarm => "alarm",
+            Self::Cluster => "cluster",
+            Self::Auth => "auth",
+            Self::AuthUsers => "authUsers",
+            Self::AuthRoles => "authRoles",
+        }
+    }
+}
+
+/// A key and its value.
+pub type Pair = (Bytes, Bytes);
+
+/// The store as it stood at one moment; later commits do not show.
+pub trait View {
+    /// The value under `key`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault>;
+
+    /// The pairs between two bounds, ascending; `.rev()` for descending. The bounds must not be in the
+    /// wrong order.
+    fn scan<'a>(
+        &'a self,
+        space: Space,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'a;
+}
+
+/// Writes that become visible together.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// In the order in which they take effect; `None` deletes.
+    pub writes: Vec<(Space, Bytes, Option<Bytes>)>,
+}
+
+/// A store that commits batches.
+pub trait Engine {
+    /// How it is read.
+    type View: View + Clone;
+
+    /// The store as it stands now.
+    fn view(&self) -> Self::View;
+
+    /// Makes all writes of `batch` visible at once. Not synced: the raft log is what is durable, and
+    /// after a loss of power the store may be back at any earlier batch, whole.
+    ///
+    /// # Errors
+    /// The store cannot be written; it must not be used any more.
+    fn commit(&mut self, batch: Batch) -> Result<(), Fault>;
+
+    /// Bytes that the store takes on disk.
+    fn disk_bytes(&self) -> u64;
+}

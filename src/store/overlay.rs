@@ -1,0 +1,172 @@
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::{Batch, Pair, Space, View};
+use crate::types::Fault;
+
+/// A view with the writes of the batch that is being applied on top. Itself a [`View`], so that what is
+/// applied reads its own writes.
+#[derive(Clone, Debug)]
+pub struct Overlay<V> {
+    base: V,
+    writes: [BTreeMap<Bytes, Option<Bytes>>; Space::ALL.len()],
+}
+
+impl<V: View> Overlay<V> {
+    /// Nothing written yet.
+    pub fn new(base: V) -> Self {
+        Self { base, writes: Default::default() }
+    }
+
+    /// Writes a pair.
+    pub fn put(&mut self, space: Space, key: Bytes, value: Bytes) {
+        self.writes[space as usize].insert(key, Some(value));
+    }
+
+    /// Deletes a pair; one that is not there stays so.
+    pub fn delete(&mut self, space: Space, key: Bytes) {
+        self.writes[space as usize].insert(key, None);
+    }
+
+    /// Takes all writes, to be committed. The overlay then shows its base alone, so that
+    /// [`Overlay::rebase`] must follow before anything is read.
+    pub fn take(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        for space in Space::ALL {
+            let writes = std::mem::take(&mut self.writes[space as usize]);
+            batch.writes.extend(writes.into_iter().map(|(key, value)| (space, key, value)));
+        }
+        batch
+    }
+
+    /// Continues on top of `base`, which holds what was committed.
+    pub fn rebase(&mut self, base: V) {
+        self.base = base;
+    }
+
+    /// What is under the writes.
+    pub fn base(&self) -> &V {
+        &self.base
+    }
+}
+
+impl<V: View> View for Overlay<V> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        match self.writes[space as usize].get(key) {
+            Some(written) => Ok(written.clone()),
+            None => self.base.get(space, key),
+        }
+    }
+
+    fn scan<'a>(
+        &'a self,
+        space: Space,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'a {
+        let written = self.writes[space as usize].range::<[u8], _>((from, to));
+        Merge {
+            base: Ends::new(self.base.scan(space, from, to)),
+            written: Ends::new(written.map(|(key, value)| (key.clone(), value.clone()))),
+        }
+    }
+}
+
+/// An iterator that shows what comes next from either end.
+struct Ends<I: Iterator> {
+    inner: I,
+    front: Option<I::Item>,
+    back: Option<I::Item>,
+}
+
+impl<I: DoubleEndedIterator> Ends<I> {
+    fn new(inner: I) -> Self {
+        Self { inner, front: None, back: None }
+    }
+
+    fn peek(&mut self) -> Option<&I::Item> {
+        if self.front.is_none() {
+            self.front = self.inner.next().or_else(|| self.back.take());
+        }
+        self.front.as_ref()
+    }
+
+    fn peek_back(&mut self) -> Option<&I::Item> {
+        if self.back.is_none() {
+            self.back = self.inner.next_back().or_else(|| self.front.take());
+        }
+        self.back.as_ref()
+    }
+}
+
+/// Two sorted runs as one, in which what was written hides what is under it.
+struct Merge<B: Iterator, W: Iterator> {
+    base: Ends<B>,
+    written: Ends<W>,
+}
+
+type Written = (Bytes, Option<Bytes>);
+
+impl<B, W> Merge<B, W>
+where
+    B: DoubleEndedIterator<Item = Result<Pair, Fault>>,
+    W: DoubleEndedIterator<Item = Written>,
+{
+    /// Of the two next pairs, which comes first: `None` when both runs are at their end.
+    fn turn(
+        base: Option<&Result<Pair, Fault>>,
+        written: Option<&Written>,
+        backward: bool,
+    ) -> Option<Ordering> {
+        match (base, written) {
+            (None, None) => None,
+            (Some(_), None) | (Some(Err(_)), Some(_)) => Some(Ordering::Less),
+            (None, Some(_)) => Some(Ordering::Greater),
+            (Some(Ok((base, _))), Some((written, _))) if backward => Some(written.cmp(base)),
+            (Some(Ok((base, _))), Some((written, _))) => Some(base.cmp(written)),
+        }
+    }
+}
+
+impl<B, W> Iterator for Merge<B, W>
+where
+    B: DoubleEndedIterator<Item = Result<Pair, Fault>>,
+    W: DoubleEndedIterator<Item = Written>,
+{
+    type Item = Result<Pair, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let turn = Self::turn(self.base.peek(), self.written.peek(), false)?;
+            let base = if turn.is_le() { self.base.front.take() } else { None };
+            if turn.is_lt() {
+                return base;
+            }
+            if let Some((key, Some(value))) = self.written.front.take() {
+                return Some(Ok((key, value)));
+            }
+        }
+    }
+}
+
+impl<B, W> DoubleEndedIterator for Merge<B, W>
+where
+    B: DoubleEndedIterator<Item = Result<Pair, Fault>>,
+    W: DoubleEndedIterator<Item = Written>,
+{
+    fn next_back(&mut self) -> Option<Self::Item> {
+        loop {
+            let turn = Self::turn(self.base.peek_back(), self.written.peek_back(), true)?;
+            let base = if turn.is_le() { self.base.back.take() } else { None };
+            if turn.is_lt() {
+                return base;
+            }
+            if let Some((key, Some(value))) = self.written.back.take() {
+                return Some(Ok((key, value)));
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Every bound of the program, named, with its reason; relations that must hold are const asserts.
+
+/// Requests whose answers one executor may be waiting for. Past it sessions wait, and through HTTP/2
+/// flow control so do their clients.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
+
+/// Bundles of proposals and read requests waiting for consensus. Each executor sends one bundle a
+/// round, so a few per executor is plenty.
+pub const CONSENSUS_MAILBOX: usize = 1024;
+
+/// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: what
+/// waits is joined into one write.
+pub const READIES_IN_FLIGHT_MAX: usize = 256;
+
+/// Messages waiting for the WAL actor: one per ready in flight, and a stop.
+pub const WAL_MAILBOX: usize = READIES_IN_FLIGHT_MAX + 1;
+
+/// Bytes of one WAL write; what waits beyond goes into the next.
+pub const WAL_WRITE_BYTES_MAX: usize = 4 << 20;
+
+/// Size of a WAL segment: written with zeros once, then recycled.
+pub const WAL_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Alignment and unit of direct I/O.
+pub const WAL_BLOCK_BYTES: usize = 4096;
+
+/// Committed entries waiting for apply before consensus stops handing out more.
+pub const APPLY_ENTRIES_MAX: usize = 16_384;
+
+/// etcd's rule for `etcdserver: too many requests`: committed − applied above this.
+pub const COMMITTED_UNAPPLIED_MAX: u64 = 5_000;
+
+/// Events waiting for one hub; past it the hub's watchers catch up from history instead.
+pub const HUB_MAILBOX: usize = 1024;
+
+/// Distinct revisions that a catching-up watcher reads at once.
+pub const CATCH_UP_REVISIONS_MAX: usize = 1000;
+
+/// Encoded bytes that may wait in one watch stream before its watchers fall behind.
+pub const WATCH_STREAM_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of records that the cache in front of the store may hold.
+pub const RECORD_CACHE_BYTES: u64 = 64 << 20;
+
+/// etcd's limit on the time to live of a lease, in seconds.
+pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
+
+/// etcd's limit on lease revokes per second.
+pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
+
+/// What gRPC adds to `--max-request-bytes` for the largest message received.
+pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
+
+const _: () = assert!(WAL_MAILBOX > READIES_IN_FLIGHT_MAX);
+const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(WAL_BLOCK_BYTES as u64));
+const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES as usize);

@@ -1,0 +1,122 @@
+use std::fmt;
+
+/// The gRPC status codes that refusals use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub enum Code {
+    Canceled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+macro_rules! refusals {
+    ($($name:ident $code:ident $text:literal)*) => {
+        /// An answer that is not the one hoped for: the same on every member, sent to the client with
+        /// etcd's own code and text. Go clients compare the text, so it must match byte for byte.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        pub enum Refusal {
+            $(#[doc = $text] $name,)*
+        }
+
+        impl Refusal {
+            /// The gRPC status code that etcd sends with it.
+            pub const fn code(self) -> Code {
+                match self { $(Self::$name => Code::$code,)* }
+            }
+
+            /// The text that etcd sends with it.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.text())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+refusals! {
+    EmptyKey InvalidArgument "etcdserver: key is not provided"
+    KeyNotFound InvalidArgument "etcdserver: key not found"
+    ValueProvided InvalidArgument "etcdserver: value is provided"
+    LeaseProvided InvalidArgument "etcdserver: lease is provided"
+    TooManyOps InvalidArgument "etcdserver: too many operations in txn request"
+    DuplicateKey InvalidArgument "etcdserver: duplicate key given in txn request"
+    InvalidClientAPIVersion InvalidArgument "etcdserver: invalid client api version"
+    InvalidSortOption InvalidArgument "etcdserver: invalid sort option"
+    Compacted OutOfRange "etcdserver: mvcc: required revision has been compacted"
+    FutureRev OutOfRange "etcdserver: mvcc: required revision is a future revision"
+    NoSpace ResourceExhausted "etcdserver: mvcc: database space exceeded"
+    LeaseNotFound NotFound "etcdserver: requested lease not found"
+    LeaseExist FailedPrecondition "etcdserver: lease already exists"
+    LeaseTTLTooLarge OutOfRange "etcdserver: too large lease TTL"
+    WatchCanceled Canceled "etcdserver: watch canceled"
+    MemberExist FailedPrecondition "etcdserver: member ID already exist"
+    PeerURLExist FailedPrecondition "etcdserver: Peer URLs already exists"
+    MemberNotEnoughStarted FailedPrecondition "etcdserver: re-configuration failed due to not enough started members"
+    MemberBadURLs InvalidArgument "etcdserver: given member URLs are invalid"
+    MemberNotFound NotFound "etcdserver: member not found"
+    MemberNotLearner FailedPrecondition "etcdserver: can only promote a learner member"
+    LearnerNotReady FailedPrecondition "etcdserver: can only promote a learner member which is in sync with leader"
+    TooManyLearners FailedPrecondition "etcdserver: too many learner members in cluster"
+    ClusterIDMismatch FailedPrecondition "etcdserver: cluster ID mismatch"
+    RequestTooLarge InvalidArgument "etcdserver: request is too large"
+    TooManyRequests Unknown "etcdserver: too many requests"
+    RootUserNotExist FailedPrecondition "etcdserver: root user does not exist"
+    RootRoleNotExist FailedPrecondition "etcdserver: root user does not have root role"
+    UserAlreadyExist FailedPrecondition "etcdserver: user name already exists"
+    UserEmpty InvalidArgument "etcdserver: user name is empty"
+    UserNotFound FailedPrecondition "etcdserver: user name not found"
+    RoleAlreadyExist FailedPrecondition "etcdserver: role name already exists"
+    RoleNotFound FailedPrecondition "etcdserver: role name not found"
+    RoleEmpty InvalidArgument "etcdserver: role name is empty"
+    AuthFailed InvalidArgument "etcdserver: authentication failed, invalid user ID or password"
+    PermissionNotGiven InvalidArgument "etcdserver: permission not given"
+    PermissionDenied PermissionDenied "etcdserver: permission denied"
+    RoleNotGranted FailedPrecondition "etcdserver: role is not granted to the user"
+    PermissionNotGranted FailedPrecondition "etcdserver: permission is not granted to the role"
+    AuthNotEnabled FailedPrecondition "etcdserver: authentication is not enabled"
+    InvalidAuthToken Unauthenticated "etcdserver: invalid auth token"
+    InvalidAuthMgmt InvalidArgument "etcdserver: invalid auth management"
+    AuthOldRevision InvalidArgument "etcdserver: revision of auth store is old"
+    NoLeader Unavailable "etcdserver: no leader"
+    NotLeader FailedPrecondition "etcdserver: not leader"
+    LeaderChanged Unavailable "etcdserver: leader changed"
+    NotCapable FailedPrecondition "etcdserver: not capable"
+    Stopped Unavailable "etcdserver: server stopped"
+    Timeout Unavailable "etcdserver: request timed out"
+    TimeoutDueToLeaderFail Unavailable "etcdserver: request timed out, possibly due to previous leader failure"
+    TimeoutDueToConnectionLost Unavailable "etcdserver: request timed out, possibly due to connection lost"
+    TimeoutWaitAppliedIndex Unavailable "etcdserver: request timed out, waiting for the applied index took too long"
+    Unhealthy Unavailable "etcdserver: unhealthy cluster"
+    Corrupt DataLoss "etcdserver: corrupt cluster"
+    NotSupportedForLearner FailedPrecondition "etcdserver: rpc not supported for learner"
+    BadLeaderTransferee FailedPrecondition "etcdserver: bad leader transferee"
+    WrongDowngradeVersionFormat InvalidArgument "etcdserver: wrong downgrade target version format"
+    InvalidDowngradeTargetVersion InvalidArgument "etcdserver: invalid downgrade target version"
+    ClusterVersionUnavailable FailedPrecondition "etcdserver: cluster version not found during downgrade"
+    DowngradeInProcess FailedPrecondition "etcdserver: cluster has a downgrade job in progress"
+    NoInflightDowngrade FailedPrecondition "etcdserver: no inflight downgrade job"
+    Canceled Canceled "etcdserver: request canceled"
+    DeadlineExceeded DeadlineExceeded "etcdserver: context deadline exceeded"
+    NotPrimaryLessor Unknown "not a primary lessor"
+    UnknownMethod Unknown "etcdserver: unknown method"
+    TimeoutLeaderTransfer Unknown "etcdserver: request timed out, leader transfer took too long"
+    RangeStreamSort Unimplemented "RangeStream does not support custom sort orders"
+    RangeStreamFilter Unimplemented "RangeStream does not support revision filters"
+}
