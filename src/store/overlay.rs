@@ -61,6 +61,10 @@ impl<V: View> View for Overlay<V> {
         }
     }
 
+    fn written(&self, space: Space, key: &[u8]) -> Option<&Option<Bytes>> {
+        self.writes[space as usize].get(key)
+    }
+
     fn scan<'a>(
         &'a self,
         space: Space,

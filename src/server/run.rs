@@ -1,0 +1,1 @@
+//! Lays the actors out on cores, starts and stops them.
