@@ -1,6 +1,6 @@
 //! Basalt: a drop-in replacement for etcd. `ARCHITECTURE.md` shows the rooms below as one picture.
 
-//pub mod actors;
+pub mod actors;
 pub mod cluster;
 pub mod consensus;
 pub mod http;

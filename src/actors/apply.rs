@@ -13,9 +13,11 @@ use futures_lite::future::yield_now;
 use super::desk::{self, Delivery};
 use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
-use crate::io::{FjallEngine, blocking};
-use crate::machine::{Applied, Effect, Machine, Published, Reply};
-use crate::types::{ConfState, Entry, EntryKind, Fault, LeaseId, LogIndex, Refusal, Term};
+use crate::io::{FjallEngine, FjallView, blocking, clock};
+use crate::machine::{Applied, Effect, Machine, Published};
+use crate::mvcc::ReadView;
+use crate::store::Engine as _;
+use crate::types::{Entry, EntryKind, Fault, LeaseId, LogIndex, MemberId, Refusal};
 
 /// Messages from consensus that may wait.
 pub const MAILBOX: usize = 1024;
@@ -23,6 +25,9 @@ pub const MAILBOX: usize = 1024;
 /// Entries in one batch: enough to share the cost of a commit, few enough that heartbeats, which share this
 /// executor on small machines, never wait long.
 const BATCH_ENTRIES_MAX: usize = 512;
+
+/// How often the size of the store on disk is looked at, in ms.
+const DISK_LOOK_MS: u64 = 500;
 
 /// Log records looked at in one slice of compaction.
 const COMPACT_SLICE: usize = 1000;
@@ -110,6 +115,8 @@ struct Actor {
     compaction_waiters: Vec<flume::Sender<()>>,
     /// Where the log was last cut.
     mark: LogIndex,
+    disk_bytes: u64,
+    disk_looked_ms: u64,
 }
 
 /// Serves until all handles are gone.
@@ -133,6 +140,8 @@ pub async fn run(
         compacting: true,
         compaction_waiters: Vec::new(),
         mark,
+        disk_bytes: 0,
+        disk_looked_ms: 0,
     };
     loop {
         let msg = match inbox.try_recv() {
@@ -150,7 +159,37 @@ pub async fn run(
     }
 }
 
+/// The state to publish: `read` and what the machine knows beside it.
+pub fn state_of(
+    machine: &Machine<FjallEngine>,
+    read: ReadView<FjallView>,
+    member_id: MemberId,
+    disk_bytes: u64,
+) -> State {
+    let conf_state = machine.conf_state();
+    let alone = conf_state.voters == [member_id] && conf_state.voters_outgoing.is_empty();
+    State {
+        read,
+        alarms: machine.alarms(),
+        members: machine.cluster().members().cloned().collect(),
+        cluster_version: machine.cluster().version().map(str::to_owned),
+        applied: machine.applied(),
+        disk_bytes,
+        sole_voter: alone,
+    }
+}
+
 impl Actor {
+    /// The state to publish.
+    fn state(&mut self, read: ReadView<FjallView>) -> State {
+        let now_ms = clock::now_ms();
+        if now_ms >= self.disk_looked_ms + DISK_LOOK_MS {
+            self.disk_looked_ms = now_ms;
+            self.disk_bytes = self.machine.engine().disk_bytes();
+        }
+        state_of(&self.machine, read, self.shared.node.member_id, self.disk_bytes)
+    }
+
     async fn on(&mut self, msg: Msg, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
         match msg {
             Msg::Commit(entries) => {
@@ -203,9 +242,9 @@ impl Actor {
         }
     }
 
-    fn publish(&mut self, published: Published<crate::io::FjallView>) {
+    fn publish(&mut self, published: Published<FjallView>) {
         let (revision, compacted) = (published.read.revision, published.read.compacted);
-        let state = state_of(&self.machine, published.read, self.shared.node.member_id);
+        let state = self.state(published.read);
         self.shared.publish(state);
         for hub in &self.outlets.hubs {
             hub.events(&published.events, revision, compacted);
@@ -217,7 +256,6 @@ impl Actor {
             Effect::LeaseGranted { id, ttl } => self.outlets.lease.granted(id, ttl).await,
             Effect::LeaseRevoked(id) => self.outlets.lease.revoked(id).await,
             Effect::Compacted => self.compacting = true,
-            _ => (),
         }
     }
 

@@ -229,15 +229,10 @@ impl Desk {
     /// Hands in what the sessions left, a round at a time. Runs on the desk's executor for ever.
     pub async fn flush(executor: usize, consensus: consensus::Handle) {
         loop {
-            let work = poll_fn(|context| {
-                room(|room| room.poll_work(context)).unwrap_or(Poll::Pending)
-            })
-            .await;
+            poll_fn(|context| room(|room| room.poll_work(context)).unwrap_or(Poll::Pending)).await;
             // Let every session that is ready add to the round.
-            let work = match futures_lite::future::yield_now().await {
-                () => room(|room| room.add_to(work)),
-            };
-            let Some((proposals, read)) = work else { return };
+            futures_lite::future::yield_now().await;
+            let Some((proposals, read)) = room(Room::take_work) else { return };
             if !consensus.work(executor, proposals, read).await {
                 return;
             }
@@ -398,7 +393,7 @@ impl Room {
         Poll::Ready(())
     }
 
-    fn add_to(&mut self, (): ()) -> (Vec<Bytes>, Option<u64>) {
+    fn take_work(&mut self) -> (Vec<Bytes>, Option<u64>) {
         let read = self.round_open.then_some(self.round);
         self.round_open = false;
         self.now_ms = clock::now_ms();

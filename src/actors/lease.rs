@@ -99,7 +99,7 @@ pub async fn run(mut expiry: Expiry, inbox: flume::Receiver<Msg>, consensus: con
             Msg::Granted(id, ttl) => expiry.granted(id, ttl, now),
             Msg::Revoked(id) => expiry.revoked(id),
             Msg::Leads(true) => expiry.promote(now),
-            Msg::Leads(false) => expiry.demote(),
+            Msg::Leads(false) => expiry.demote(now),
             Msg::KeepAlive(id, answer) => {
                 drop(answer.try_send(expiry.renew(id, now).unwrap_or(0)));
             }

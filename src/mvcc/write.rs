@@ -3,8 +3,8 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use basalt_proto::encoded::{DeleteRangeResponse, PutResponse};
-use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, ResponseHeader};
+use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, RangeResponse};
+use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, ResponseHeader};
 use bytes::Bytes;
 
 use super::cache::RecordCache;
@@ -78,6 +78,34 @@ impl Mvcc {
             attachments: Vec::new(),
             fresh: Vec::new(),
         })
+    }
+
+    /// The keys that hang on a lease, with it; reads all keys once.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn attached(view: &impl View) -> Result<Vec<(Bytes, LeaseId)>, Fault> {
+        let mut attached = Vec::new();
+        for pair in view.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded) {
+            let (key, bytes) = pair?;
+            let record = Record::parse(bytes)?;
+            if record.lease != 0 {
+                attached.push((key, record.lease));
+            }
+        }
+        Ok(attached)
+    }
+
+    /// Answers a range inside the batch.
+    ///
+    /// # Errors
+    /// The revision asked for is compacted or in the future.
+    pub fn range<V: View>(
+        &self,
+        tx: &Overlay<V>,
+        request: &RangeRequest,
+    ) -> Result<RangeResponse, Error> {
+        self.source(tx).range(request)
     }
 
     /// The newest revision; 1 in an empty store.
