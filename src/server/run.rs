@@ -25,6 +25,9 @@ use crate::types::limits::RECORD_CACHE_BYTES;
 use crate::types::{ConfState, Fault};
 use crate::wal::Record;
 
+/// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
+const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
+
 /// How long a member that is told to stop waits for what is under way.
 const STOP_TIME: Duration = Duration::from_millis(200);
 
@@ -51,9 +54,154 @@ pub fn run(config: Config) -> Result<(), Fault> {
         layout = "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
         "starting a member"
     );
-    Member1 { config, cores }.run()
+    let (stop, stopped) = flume::bounded(1);
+    on_signal(stop)?;
+    let mut executors = Executors::new();
+    let first = cores[0];
+    let others = cores[1..].to_vec();
+    let (faults, fault) = flume::bounded(1);
+    executors.start(first, move || first_core(config, others, stopped, faults))?;
+    executors.join()?;
+    fault.try_recv().map_or(Ok(()), Err)
 }
 
+/// Tells `stop` when the process is asked to end.
+fn on_signal(stop: flume::Sender<()>) -> Result<(), Fault> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let cannot = |error| Fault::new(format!("signals cannot be caught: {error}"));
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
+    let waiting = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            tracing::info!(signal, "received signal; shutting down");
+            drop(stop.try_send(()));
+        }
+    });
+    waiting.map(drop).map_err(cannot)
+}
+
+/// Everything on the first core: opens what is on disk, starts the actors, then the other cores.
+async fn first_core(
+    config: Config,
+    others: Vec<usize>,
+    stopped: flume::Receiver<()>,
+    faults: flume::Sender<Fault>,
+) -> Result<(), Fault> {
+    let opened = open(&config).await?;
+    let config = Rc::new(config);
+    let boot_nonce = io::random_u64();
+    let desks = 1 + others.len();
+    let (consensus, consensus_inbox) = consensus::mailbox();
+    let (wal, wal_inbox) = wal::mailbox();
+    let (apply, apply_inbox) = apply::mailbox();
+    let (lease, lease_inbox) = lease::mailbox();
+    let hubs: Vec<_> = (0..desks).map(|_| watch::mailbox()).collect();
+    let deliveries: Vec<_> = (0..desks).map(|_| flume::bounded(DELIVERIES_MAX)).collect();
+    let handovers: Vec<_> = (0..desks).map(|_| io::handover()).collect();
+    let shared = Arc::new(Shared::new(node(&config, &opened), opened.state));
+
+    let driver = Driver::new(raft_config(&config, &opened.member, boot_nonce), &opened.restored)?;
+    let mut expiry = Expiry::new(config.election.as_millis() as u64);
+    let now_ms = clock::now_ms();
+    opened.machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, now_ms));
+
+    let leases = lease.clone();
+    let outlets = consensus::Outlets {
+        wal: wal.clone(),
+        apply: apply.clone(),
+        on_role: Box::new(move |role| leases.leads(role.leads)),
+        on_send: Box::new(|_| ()),
+    };
+    io::spawn(consensus::run(driver, consensus_inbox, outlets, Arc::clone(&shared)));
+    let stop_with = move |outcome: Result<(), Fault>| {
+        if let Err(fault) = outcome {
+            io::fatal(&fault)
+        }
+    };
+    let to_consensus = consensus.clone();
+    io::spawn(async move { stop_with(wal::run(opened.wal, wal_inbox, to_consensus).await) });
+    let outlets = apply::Outlets {
+        consensus: consensus.clone(),
+        wal: wal.clone(),
+        lease: lease.clone(),
+        hubs: hubs.iter().map(|(hub, _)| hub.clone()).collect(),
+        desks: deliveries.iter().map(|(sender, _)| sender.clone()).collect(),
+        here: 0,
+        boot_nonce: boot_nonce as u32,
+        snapshot_count: config.snapshot_count,
+    };
+    let for_apply = Arc::clone(&shared);
+    io::spawn(async move {
+        stop_with(apply::run(opened.machine, apply_inbox, outlets, for_apply).await);
+    });
+    io::spawn(lease::run(expiry, lease_inbox, consensus.clone(), 0));
+    io::spawn(lease::ticks(lease.clone()));
+    io::spawn(ticks(config.heartbeat, consensus.clone()));
+    consensus.campaign();
+
+    let senders: Vec<_> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
+    let http2 = io::Http2 {
+        streams_max: config.max_streams,
+        keep_alive: config.keep_alive,
+        keep_alive_timeout: config.keep_alive_timeout,
+    };
+    let mut seats = Vec::new();
+    for (executor, ((hub, (_, deliveries)), (_, connections))) in
+        hubs.into_iter().zip(deliveries).zip(handovers).enumerate()
+    {
+        seats.push(Seat {
+            executor,
+            shared: Arc::clone(&shared),
+            boot_nonce: boot_nonce as u32,
+            hub: hub.0,
+            hub_inbox: hub.1,
+            lease: lease.clone(),
+            apply: apply.clone(),
+            consensus: consensus.clone(),
+            deliveries,
+            connections,
+            http2,
+        });
+    }
+    let mut seats = seats.into_iter();
+    let Some(own) = seats.next() else { return Err(Fault::new("there is no core to run on")) };
+    let mut executors = Executors::new();
+    let mut stops = Vec::new();
+    for (core, seat) in others.into_iter().zip(seats) {
+        let (stop, stopped) = flume::bounded::<()>(1);
+        stops.push(stop);
+        executors.start(core, move || async move {
+            seat.take();
+            drop(stopped.recv_async().await);
+            Ok(())
+        })?;
+    }
+    let desk = own.take();
+    publish_self(&config, &desk).await?;
+    listen(&config, &senders)?;
+    tracing::info!(
+        cluster_id = format!("{:x}", desk.node().cluster_id),
+        member_id = format!("{:x}", desk.node().member_id),
+        "ready to serve client requests"
+    );
+    for address in &config.listen_clients {
+        tracing::info!(
+            traffic = "grpc+http",
+            address,
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+    }
+    let joined = std::thread::Builder::new().name("joiner".into()).spawn(move || executors.join());
+    let joined = joined.map_err(|error| Fault::new(format!("a thread cannot start: {error}")))?;
+    drop(stopped.recv_async().await);
+    shared.stop();
+    clock::sleep(STOP_TIME).await;
+    drop(stops);
+    drop(faults);
+    drop(joined);
+    tracing::info!("closed the member");
+    // What is in flight was not acknowledged; everything acknowledged is in the log.
+    std::process::exit(0)
+}
 /// What every executor needs to open its desk.
 struct Seat {
     executor: usize,
@@ -67,5 +215,146 @@ struct Seat {
     deliveries: flume::Receiver<crate::actors::desk::Delivery>,
     connections: flume::Receiver<io::Connection>,
     http2: io::Http2,
-    stop: flume::Receiver<()>,
+}
+
+impl Seat {
+    /// Opens the desk of this executor and serves the connections it is given.
+    fn take(self) -> Desk {
+        let shared = Arc::clone(&self.shared);
+        let (executor, nonce) = (self.executor as u8, self.boot_nonce);
+        let desk = Desk::open(shared, executor, nonce, self.hub, self.lease, self.apply);
+        io::spawn(Desk::flush(self.executor, self.consensus));
+        io::spawn(Desk::deliver(self.deliveries));
+        io::spawn(Desk::sweep(Arc::clone(&self.shared)));
+        let shared = Arc::clone(&self.shared);
+        io::spawn(watch::run(self.hub_inbox, move || shared.state()));
+        let front = Front::new(&desk);
+        let (connections, http2) = (self.connections, self.http2);
+        io::spawn(async move {
+            while let Ok(connection) = connections.recv_async().await {
+                io::spawn(io::serve(connection, http2, front.clone()));
+            }
+        });
+        desk
+    }
+}
+
+/// What was found on disk.
+struct Opened {
+    member: Member,
+    machine: Machine<FjallEngine>,
+    state: crate::actors::State,
+    wal: WalFile,
+    restored: crate::consensus::Restored,
+    cluster_id: u64,
+}
+
+async fn open(config: &Config) -> Result<Opened, Fault> {
+    let member_dir = config.data_dir.join("member");
+    let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
+    io::prepare_data_dir(&wal_dir)?;
+    let id = member_id(&config.advertise_peers, &config.token, None);
+    let cluster_id = cluster_id(&[id]);
+    let conf_state = ConfState { voters: vec![id], ..ConfState::default() };
+    let first = [
+        Record::Metadata { cluster_id, member_id: id },
+        Record::Mark { index: 0, term: 0, conf_state },
+    ];
+    let options = WalOptions {
+        dir: wal_dir,
+        free_max: config.max_wals,
+        unsafe_no_fsync: config.unsafe_no_fsync,
+    };
+    let (wal, replay) = WalFile::open(options, first).await?;
+    let (cluster_id, id) = replay.owner.unwrap_or((cluster_id, id));
+    let store = member_dir.join("store");
+    let settings = machine::Config {
+        cache_bytes: RECORD_CACHE_BYTES,
+        lease_ttl_min: ttl_min(config.election.as_millis() as u64),
+    };
+    let machine = io::blocking(move || Machine::open(FjallEngine::open(&store)?, &settings));
+    let mut machine = machine.await?;
+    if machine.is_new() {
+        if replay.mark_index > 0 {
+            return Err(Fault::new("the store is gone, and the write-ahead log alone cannot replace it"));
+        }
+        let peer_urls = config.advertise_peers.clone();
+        machine.bootstrap(vec![Member { id, peer_urls, ..Member::default() }])?;
+    }
+    let Some(member) = machine.member(id).cloned() else {
+        return Err(Fault::new(format!("the data directory belongs to another member than {id:x}")));
+    };
+    let read = machine.commit()?.read;
+    let state = state_of(&machine, read, id, 0);
+    let restored = crate::consensus::Restored {
+        hard_state: replay.hard_state,
+        conf_state: machine.conf_state().clone(),
+        mark_index: replay.mark_index,
+        mark_term: replay.mark_term,
+        entries: replay.entries,
+        applied: machine.applied(),
+    };
+    Ok(Opened { member, machine, state, wal, restored, cluster_id })
+}
+
+fn node(config: &Config, opened: &Opened) -> Node {
+    Node {
+        cluster_id: opened.cluster_id,
+        member_id: opened.member.id,
+        max_txn_ops: config.max_txn_ops,
+        max_request_bytes: config.max_request_bytes,
+        quota_bytes: config.quota_bytes,
+        request_timeout_ms: 5000 + 2 * config.election.as_millis() as u64,
+        election_timeout_ms: config.election.as_millis() as u64,
+        progress_notify_ms: config.progress_notify.as_millis() as u64,
+    }
+}
+
+fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::consensus::Config {
+    crate::consensus::Config {
+        id: member.id,
+        election_ticks: config.election.div_duration_f64(config.heartbeat) as usize,
+        heartbeat_ticks: 1,
+        pre_vote: config.pre_vote,
+        seed: boot_nonce,
+        boot_nonce,
+        catch_up_entries: 5000,
+    }
+}
+
+async fn ticks(every: Duration, consensus: consensus::Handle) {
+    loop {
+        clock::sleep(every).await;
+        if !consensus.tick() {
+            return;
+        }
+    }
+}
+
+/// Tells the cluster this member's name and addresses, and decides its version, as etcd does before it
+/// serves clients. Waits for its turn in the log, so that everything before it is applied too.
+async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
+    let attributes =
+        Attributes { name: config.name.clone(), client_urls: config.advertise_clients.clone() };
+    let cluster_member_attr_set = Some(ClusterMemberAttrSetRequest {
+        member_id: desk.node().member_id,
+        member_attributes: Some(attributes),
+    });
+    let request = InternalRaftRequest { cluster_member_attr_set, ..InternalRaftRequest::default() };
+    let refused = |refusal| Fault::new(format!("the member cannot publish itself: {refusal}"));
+    desk.propose(request).await.map_err(refused)?;
+    if desk.state().cluster_version.is_none() {
+        let ver = ETCD_CLUSTER_VERSION.to_owned();
+        let cluster_version_set = Some(ClusterVersionSetRequest { ver });
+        let request = InternalRaftRequest { cluster_version_set, ..InternalRaftRequest::default() };
+        desk.propose(request).await.map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn listen(config: &Config, executors: &[flume::Sender<io::Connection>]) -> Result<(), Fault> {
+    for address in config.listen_clients.iter().chain(&config.listen_metrics) {
+        io::spawn(io::listen(address)?.accept(executors.to_vec()));
+    }
+    Ok(())
 }
