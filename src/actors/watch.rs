@@ -7,7 +7,9 @@ pub struct Handle;
 /// x
 pub struct Inbox;
 /// x
-pub fn mailbox() -> (Handle, Inbox) { (Handle, Inbox) }
+pub fn mailbox() -> (Handle, Inbox) {
+    (Handle, Inbox)
+}
 /// x
 pub async fn run(_inbox: Inbox, _state: impl Fn() -> Arc<super::State>) {}
 impl Handle {

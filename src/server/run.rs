@@ -4,15 +4,17 @@
 //! Measured on two cores this is the fastest layout: what one request needs is on as few executors as
 //! possible.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::InternalRaftRequest;
-use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use basalt_proto::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
 
 use super::Config;
 use crate::actors::apply::state_of;
+use crate::actors::desk::Delivery;
 use crate::actors::{Desk, Node, Shared, apply, consensus, lease, wal, watch};
 use crate::cluster::{Member, cluster_id, member_id};
 use crate::consensus::Driver;
@@ -59,10 +61,9 @@ pub fn run(config: Config) -> Result<(), Fault> {
     let mut executors = Executors::new();
     let first = cores[0];
     let others = cores[1..].to_vec();
-    let (faults, fault) = flume::bounded(1);
-    executors.start(first, move || first_core(config, others, stopped, faults))?;
-    executors.join()?;
-    fault.try_recv().map_or(Ok(()), Err)
+    executors.start(first, move || first_core(config, others, stopped))?;
+    executors.poke();
+    executors.join()
 }
 
 /// Tells `stop` when the process is asked to end.
@@ -73,95 +74,26 @@ fn on_signal(stop: flume::Sender<()>) -> Result<(), Fault> {
     let waiting = std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             tracing::info!(signal, "received signal; shutting down");
-            drop(stop.try_send(()));
+            // One request to stop is enough.
+            let _ = stop.try_send(());
         }
     });
     waiting.map(drop).map_err(cannot)
 }
 
-/// Everything on the first core: opens what is on disk, starts the actors, then the other cores.
+/// Everything on the first core: opens what is on disk, starts the actors and the other cores, serves until
+/// told to stop.
 async fn first_core(
     config: Config,
     others: Vec<usize>,
     stopped: flume::Receiver<()>,
-    faults: flume::Sender<Fault>,
 ) -> Result<(), Fault> {
     let opened = open(&config).await?;
-    let config = Rc::new(config);
+    let (handles, inboxes) = mailboxes();
     let boot_nonce = io::random_u64();
-    let desks = 1 + others.len();
-    let (consensus, consensus_inbox) = consensus::mailbox();
-    let (wal, wal_inbox) = wal::mailbox();
-    let (apply, apply_inbox) = apply::mailbox();
-    let (lease, lease_inbox) = lease::mailbox();
-    let hubs: Vec<_> = (0..desks).map(|_| watch::mailbox()).collect();
-    let deliveries: Vec<_> = (0..desks).map(|_| flume::bounded(DELIVERIES_MAX)).collect();
-    let handovers: Vec<_> = (0..desks).map(|_| io::handover()).collect();
-    let shared = Arc::new(Shared::new(node(&config, &opened), opened.state));
-
-    let driver = Driver::new(raft_config(&config, &opened.member, boot_nonce), &opened.restored)?;
-    let mut expiry = Expiry::new(config.election.as_millis() as u64);
-    let now_ms = clock::now_ms();
-    opened.machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, now_ms));
-
-    let leases = lease.clone();
-    let outlets = consensus::Outlets {
-        wal: wal.clone(),
-        apply: apply.clone(),
-        on_role: Box::new(move |role| leases.leads(role.leads)),
-        on_send: Box::new(|_| ()),
-    };
-    io::spawn(consensus::run(driver, consensus_inbox, outlets, Arc::clone(&shared)));
-    let stop_with = move |outcome: Result<(), Fault>| {
-        if let Err(fault) = outcome {
-            io::fatal(&fault)
-        }
-    };
-    let to_consensus = consensus.clone();
-    io::spawn(async move { stop_with(wal::run(opened.wal, wal_inbox, to_consensus).await) });
-    let outlets = apply::Outlets {
-        consensus: consensus.clone(),
-        wal: wal.clone(),
-        lease: lease.clone(),
-        hubs: hubs.iter().map(|(hub, _)| hub.clone()).collect(),
-        desks: deliveries.iter().map(|(sender, _)| sender.clone()).collect(),
-        here: 0,
-        boot_nonce: boot_nonce as u32,
-        snapshot_count: config.snapshot_count,
-    };
-    let for_apply = Arc::clone(&shared);
-    io::spawn(async move {
-        stop_with(apply::run(opened.machine, apply_inbox, outlets, for_apply).await);
-    });
-    io::spawn(lease::run(expiry, lease_inbox, consensus.clone(), 0));
-    io::spawn(lease::ticks(lease.clone()));
-    io::spawn(ticks(config.heartbeat, consensus.clone()));
-    consensus.campaign();
-
-    let senders: Vec<_> = handovers.iter().map(|(sender, _)| sender.clone()).collect();
-    let http2 = io::Http2 {
-        streams_max: config.max_streams,
-        keep_alive: config.keep_alive,
-        keep_alive_timeout: config.keep_alive_timeout,
-    };
-    let mut seats = Vec::new();
-    for (executor, ((hub, (_, deliveries)), (_, connections))) in
-        hubs.into_iter().zip(deliveries).zip(handovers).enumerate()
-    {
-        seats.push(Seat {
-            executor,
-            shared: Arc::clone(&shared),
-            boot_nonce: boot_nonce as u32,
-            hub: hub.0,
-            hub_inbox: hub.1,
-            lease: lease.clone(),
-            apply: apply.clone(),
-            consensus: consensus.clone(),
-            deliveries,
-            connections,
-            http2,
-        });
-    }
+    let (seats, outlets) = seats(1 + others.len(), boot_nonce as u32, &config, &handles);
+    let shared = start_actors(&config, boot_nonce, opened, &handles, inboxes, outlets)?;
+    let connections: Vec<_> = seats.iter().map(|seat| seat.connections.0.clone()).collect();
     let mut seats = seats.into_iter();
     let Some(own) = seats.next() else { return Err(Fault::new("there is no core to run on")) };
     let mut executors = Executors::new();
@@ -169,67 +101,188 @@ async fn first_core(
     for (core, seat) in others.into_iter().zip(seats) {
         let (stop, stopped) = flume::bounded::<()>(1);
         stops.push(stop);
+        let shared = Arc::clone(&shared);
         executors.start(core, move || async move {
-            seat.take();
-            drop(stopped.recv_async().await);
+            seat.take(&shared);
+            // Ends when the first core drops the other end.
+            let _ = stopped.recv_async().await;
             Ok(())
         })?;
     }
-    let desk = own.take();
+    executors.poke();
+    let desk = own.take(&shared);
     publish_self(&config, &desk).await?;
-    listen(&config, &senders)?;
+    listen(&config, &connections)?;
+    say_ready(&config, &desk);
+    let _ = stopped.recv_async().await;
+    shared.stop();
+    clock::sleep(STOP_TIME).await;
+    tracing::info!("closed the member");
+    // Sessions that are still open end with the process. What they wait for was not acknowledged; what was
+    // is in the log.
+    std::process::exit(0)
+}
+
+fn say_ready(config: &Config, desk: &Desk) {
     tracing::info!(
         cluster_id = format!("{:x}", desk.node().cluster_id),
         member_id = format!("{:x}", desk.node().member_id),
         "ready to serve client requests"
     );
     for address in &config.listen_clients {
+        let traffic = "grpc+http";
         tracing::info!(
-            traffic = "grpc+http",
+            traffic,
             address,
             "serving client traffic insecurely; this is strongly discouraged!"
         );
     }
-    let joined = std::thread::Builder::new().name("joiner".into()).spawn(move || executors.join());
-    let joined = joined.map_err(|error| Fault::new(format!("a thread cannot start: {error}")))?;
-    drop(stopped.recv_async().await);
-    shared.stop();
-    clock::sleep(STOP_TIME).await;
-    drop(stops);
-    drop(faults);
-    drop(joined);
-    tracing::info!("closed the member");
-    // What is in flight was not acknowledged; everything acknowledged is in the log.
-    std::process::exit(0)
 }
-/// What every executor needs to open its desk.
+
+/// How to reach the actors of which there is one.
+#[derive(Clone)]
+struct Handles {
+    consensus: consensus::Handle,
+    wal: wal::Handle,
+    apply: apply::Handle,
+    lease: lease::Handle,
+}
+
+struct Inboxes {
+    consensus: consensus::Inbox,
+    wal: flume::Receiver<wal::Msg>,
+    apply: flume::Receiver<apply::Msg>,
+    lease: flume::Receiver<lease::Msg>,
+}
+
+fn mailboxes() -> (Handles, Inboxes) {
+    let (consensus, consensus_inbox) = consensus::mailbox();
+    let (wal, wal_inbox) = wal::mailbox();
+    let (apply, apply_inbox) = apply::mailbox();
+    let (lease, lease_inbox) = lease::mailbox();
+    let handles = Handles { consensus, wal, apply, lease };
+    let inboxes = Inboxes {
+        consensus: consensus_inbox,
+        wal: wal_inbox,
+        apply: apply_inbox,
+        lease: lease_inbox,
+    };
+    (handles, inboxes)
+}
+
+/// A seat for each executor, and whom apply tells of what it did.
+fn seats(
+    count: usize,
+    boot_nonce: u32,
+    config: &Config,
+    handles: &Handles,
+) -> (Vec<Seat>, apply::Outlets) {
+    let http2 = io::Http2 {
+        streams_max: config.max_streams,
+        keep_alive: config.keep_alive,
+        keep_alive_timeout: config.keep_alive_timeout,
+    };
+    let (mut hubs, mut desks) = (Vec::new(), Vec::new());
+    let seat = |executor| {
+        let (hub, hub_inbox) = watch::mailbox();
+        let (desk, deliveries) = flume::bounded(DELIVERIES_MAX);
+        hubs.push(hub.clone());
+        desks.push(desk);
+        Seat {
+            executor,
+            boot_nonce,
+            hub,
+            hub_inbox,
+            handles: handles.clone(),
+            deliveries,
+            connections: io::handover(),
+            http2,
+        }
+    };
+    let seats = (0..count).map(seat).collect();
+    let outlets = apply::Outlets {
+        consensus: handles.consensus.clone(),
+        wal: handles.wal.clone(),
+        lease: handles.lease.clone(),
+        hubs,
+        desks,
+        here: 0,
+        boot_nonce,
+        snapshot_count: config.snapshot_count,
+    };
+    (seats, outlets)
+}
+
+/// Starts the actors of which there is one, on this executor.
+fn start_actors(
+    config: &Config,
+    boot_nonce: u64,
+    opened: Opened,
+    handles: &Handles,
+    inboxes: Inboxes,
+    outlets: apply::Outlets,
+) -> Result<Arc<Shared>, Fault> {
+    let node = node(config, &opened);
+    let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
+    let mut expiry = Expiry::new(config.election.as_millis() as u64);
+    let now_ms = clock::now_ms();
+    opened.machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, now_ms));
+    let shared = Arc::new(Shared::new(node, opened.state));
+
+    let lease = handles.lease.clone();
+    let consensus_outlets = consensus::Outlets {
+        wal: handles.wal.clone(),
+        apply: handles.apply.clone(),
+        on_role: Box::new(move |role| lease.leads(role.leads)),
+        on_send: Box::new(|_| ()),
+    };
+    let consensus = handles.consensus.clone();
+    let inbox = inboxes.consensus;
+    io::spawn(consensus::run(driver, inbox, consensus_outlets, Arc::clone(&shared)));
+    let wal = wal::run(opened.wal, inboxes.wal, consensus.clone());
+    io::spawn(async move { stop_on_fault(wal.await) });
+    let apply = apply::run(opened.machine, inboxes.apply, outlets, Arc::clone(&shared));
+    io::spawn(async move { stop_on_fault(apply.await) });
+    io::spawn(lease::run(expiry, inboxes.lease, consensus.clone(), 0));
+    io::spawn(lease::ticks(handles.lease.clone()));
+    io::spawn(ticks(config.heartbeat, consensus.clone()));
+    // A member that votes alone need not wait for a timeout.
+    consensus.campaign();
+    Ok(shared)
+}
+
+fn stop_on_fault(outcome: Result<(), Fault>) {
+    if let Err(fault) = outcome {
+        io::fatal(&fault)
+    }
+}
+
+/// What an executor needs to open its desk.
 struct Seat {
     executor: usize,
-    shared: Arc<Shared>,
     boot_nonce: u32,
     hub: watch::Handle,
     hub_inbox: watch::Inbox,
-    lease: lease::Handle,
-    apply: apply::Handle,
-    consensus: consensus::Handle,
-    deliveries: flume::Receiver<crate::actors::desk::Delivery>,
-    connections: flume::Receiver<io::Connection>,
+    handles: Handles,
+    deliveries: flume::Receiver<Delivery>,
+    connections: (flume::Sender<io::Connection>, flume::Receiver<io::Connection>),
     http2: io::Http2,
 }
 
 impl Seat {
     /// Opens the desk of this executor and serves the connections it is given.
-    fn take(self) -> Desk {
-        let shared = Arc::clone(&self.shared);
-        let (executor, nonce) = (self.executor as u8, self.boot_nonce);
-        let desk = Desk::open(shared, executor, nonce, self.hub, self.lease, self.apply);
-        io::spawn(Desk::flush(self.executor, self.consensus));
+    fn take(self, shared: &Arc<Shared>) -> Desk {
+        let executor = self.executor as u8;
+        let Handles { consensus, lease, apply, .. } = self.handles;
+        let desk =
+            Desk::open(Arc::clone(shared), executor, self.boot_nonce, self.hub, lease, apply);
+        io::spawn(Desk::flush(self.executor, consensus));
         io::spawn(Desk::deliver(self.deliveries));
-        io::spawn(Desk::sweep(Arc::clone(&self.shared)));
-        let shared = Arc::clone(&self.shared);
-        io::spawn(watch::run(self.hub_inbox, move || shared.state()));
+        io::spawn(Desk::sweep(Arc::clone(shared)));
+        let states = Arc::clone(shared);
+        io::spawn(watch::run(self.hub_inbox, move || states.state()));
         let front = Front::new(&desk);
-        let (connections, http2) = (self.connections, self.http2);
+        let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
                 io::spawn(io::serve(connection, http2, front.clone()));
@@ -276,13 +329,17 @@ async fn open(config: &Config) -> Result<Opened, Fault> {
     let mut machine = machine.await?;
     if machine.is_new() {
         if replay.mark_index > 0 {
-            return Err(Fault::new("the store is gone, and the write-ahead log alone cannot replace it"));
+            return Err(Fault::new(
+                "the store is gone, and the write-ahead log alone cannot replace it",
+            ));
         }
         let peer_urls = config.advertise_peers.clone();
         machine.bootstrap(vec![Member { id, peer_urls, ..Member::default() }])?;
     }
     let Some(member) = machine.member(id).cloned() else {
-        return Err(Fault::new(format!("the data directory belongs to another member than {id:x}")));
+        return Err(Fault::new(format!(
+            "the data directory belongs to another member than {id:x}"
+        )));
     };
     let read = machine.commit()?.read;
     let state = state_of(&machine, read, id, 0);
