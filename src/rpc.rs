@@ -80,7 +80,7 @@ impl Services {
         Self {
             receive_max,
             kv: sized!(KvServer, kv::Kv(desk.clone())),
-            watch: sized!(WatchServer, watch::Watch(desk.clone())),
+            watch: sized!(WatchServer, watch::Watch(desk.hub().clone())),
             lease: sized!(LeaseServer, lease::Lease(desk.clone())),
             cluster: sized!(ClusterServer, cluster::Cluster(desk.clone())),
             maintenance: sized!(MaintenanceServer, maintenance::Maintenance(desk.clone())),

@@ -243,11 +243,11 @@ impl Actor {
     }
 
     fn publish(&mut self, published: Published<FjallView>) {
-        let (revision, compacted) = (published.read.revision, published.read.compacted);
+        let revision = published.read.revision;
         let state = self.state(published.read);
         self.shared.publish(state);
         for hub in &self.outlets.hubs {
-            hub.events(&published.events, revision, compacted);
+            hub.events(&published.events, revision);
         }
     }
 

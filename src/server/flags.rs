@@ -318,11 +318,11 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_as_by_etcd() {
-        let refused =
-            |arguments: &[&str], environment: &[(&str, &str)]| match run(arguments, environment) {
-                Command::Refuse(text, code) => (text, code),
-                other => panic!("{other:?}"),
-            };
+        let refused = |arguments: &[&str], environment: &[(&str, &str)]| {
+            let command = run(arguments, environment);
+            let Command::Refuse(text, code) = command else { panic!("{command:?}") };
+            (text, code)
+        };
         assert_eq!(refused(&["--foo"], &[]), ("flag provided but not defined: -foo".into(), 2));
         assert_eq!(refused(&["bar"], &[]), ("\"bar\" is not a valid flag".into(), 1));
         assert_eq!(refused(&["--name"], &[]), ("flag needs an argument: -name".into(), 2));

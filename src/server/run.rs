@@ -91,8 +91,9 @@ async fn first_core(
     let opened = open(&config).await?;
     let (handles, inboxes) = mailboxes();
     let boot_nonce = io::random_u64();
-    let (seats, outlets) = seats(1 + others.len(), boot_nonce as u32, &config, &handles);
-    let shared = start_actors(&config, boot_nonce, opened, &handles, inboxes, outlets)?;
+    let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
+    let (seats, outlets) = seats(1 + others.len(), boot_nonce as u32, &config, &handles, &shared);
+    start_actors(&config, boot_nonce, opened, &handles, inboxes, outlets, &shared)?;
     let connections: Vec<_> = seats.iter().map(|seat| seat.connections.0.clone()).collect();
     let mut seats = seats.into_iter();
     let Some(own) = seats.next() else { return Err(Fault::new("there is no core to run on")) };
@@ -176,6 +177,7 @@ fn seats(
     boot_nonce: u32,
     config: &Config,
     handles: &Handles,
+    shared: &Arc<Shared>,
 ) -> (Vec<Seat>, apply::Outlets) {
     let http2 = io::Http2 {
         streams_max: config.max_streams,
@@ -184,7 +186,14 @@ fn seats(
     };
     let (mut hubs, mut desks) = (Vec::new(), Vec::new());
     let seat = |executor| {
-        let (hub, hub_inbox) = watch::mailbox();
+        let options = watch::Options {
+            max_request_bytes: config.max_request_bytes,
+            progress_interval_ms: config.progress_notify.as_millis() as u64,
+            no_leader_ms_max: 3 * config.election.as_millis() as u64,
+            seed: io::random_u64(),
+        };
+        let source: Arc<dyn watch::Source> = Arc::<Shared>::clone(shared);
+        let (hub, hub_inbox) = watch::mailbox(source, options);
         let (desk, deliveries) = flume::bounded(DELIVERIES_MAX);
         hubs.push(hub.clone());
         desks.push(desk);
@@ -221,13 +230,12 @@ fn start_actors(
     handles: &Handles,
     inboxes: Inboxes,
     outlets: apply::Outlets,
-) -> Result<Arc<Shared>, Fault> {
-    let node = node(config, &opened);
+    shared: &Arc<Shared>,
+) -> Result<(), Fault> {
     let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
     let mut expiry = Expiry::new(config.election.as_millis() as u64);
     let now_ms = clock::now_ms();
     opened.machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, now_ms));
-    let shared = Arc::new(Shared::new(node, opened.state));
 
     let lease = handles.lease.clone();
     let consensus_outlets = consensus::Outlets {
@@ -238,17 +246,17 @@ fn start_actors(
     };
     let consensus = handles.consensus.clone();
     let inbox = inboxes.consensus;
-    io::spawn(consensus::run(driver, inbox, consensus_outlets, Arc::clone(&shared)));
+    io::spawn(consensus::run(driver, inbox, consensus_outlets, Arc::clone(shared)));
     let wal = wal::run(opened.wal, inboxes.wal, consensus.clone());
     io::spawn(async move { stop_on_fault(wal.await) });
-    let apply = apply::run(opened.machine, inboxes.apply, outlets, Arc::clone(&shared));
+    let apply = apply::run(opened.machine, inboxes.apply, outlets, Arc::clone(shared));
     io::spawn(async move { stop_on_fault(apply.await) });
     io::spawn(lease::run(expiry, inboxes.lease, consensus.clone(), 0));
     io::spawn(lease::ticks(handles.lease.clone()));
     io::spawn(ticks(config.heartbeat, consensus.clone()));
     // A member that votes alone need not wait for a timeout.
     consensus.campaign();
-    Ok(shared)
+    Ok(())
 }
 
 fn stop_on_fault(outcome: Result<(), Fault>) {
@@ -262,7 +270,7 @@ struct Seat {
     executor: usize,
     boot_nonce: u32,
     hub: watch::Handle,
-    hub_inbox: watch::Inbox,
+    hub_inbox: watch::Mailbox,
     handles: Handles,
     deliveries: flume::Receiver<Delivery>,
     connections: (flume::Sender<io::Connection>, flume::Receiver<io::Connection>),
@@ -279,8 +287,8 @@ impl Seat {
         io::spawn(Desk::flush(self.executor, consensus));
         io::spawn(Desk::deliver(self.deliveries));
         io::spawn(Desk::sweep(Arc::clone(shared)));
-        let states = Arc::clone(shared);
-        io::spawn(watch::run(self.hub_inbox, move || states.state()));
+        let hub = watch::start(self.hub_inbox);
+        io::spawn(async move { stop_on_fault(hub.await) });
         let front = Front::new(&desk);
         let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {

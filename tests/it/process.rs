@@ -375,6 +375,9 @@ fn bound_to_us(command: Command) -> Command {
 fn raise_open_files() {
     let now = rustix::process::getrlimit(Resource::Nofile);
     let most = now.maximum.unwrap_or(OPEN_FILES);
-    let wanted = Rlimit { current: Some(most.min(OPEN_FILES).max(now.current.unwrap_or(0))), maximum: now.maximum };
+    let wanted = Rlimit {
+        current: Some(most.min(OPEN_FILES).max(now.current.unwrap_or(0))),
+        maximum: now.maximum,
+    };
     let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
 }
