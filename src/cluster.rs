@@ -76,13 +76,15 @@ impl Cluster {
     pub fn open(view: &impl View) -> Result<Self, Fault> {
         let mut cluster = Self::default();
         for pair in view.scan(Space::Members, Bound::Unbounded, Bound::Unbounded) {
-            let member: Member = serde_json::from_slice(&pair?.1)
-                .map_err(|error| Fault::new(format!("a member in the store does not read: {error}")))?;
+            let member: Member = serde_json::from_slice(&pair?.1).map_err(|error| {
+                Fault::new(format!("a member in the store does not read: {error}"))
+            })?;
             cluster.members.insert(member.id, member);
         }
         for pair in view.scan(Space::MembersRemoved, Bound::Unbounded, Bound::Unbounded) {
             let key = pair?.0;
-            let id = std::str::from_utf8(&key).ok().and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            let id =
+                std::str::from_utf8(&key).ok().and_then(|hex| u64::from_str_radix(hex, 16).ok());
             cluster.removed.extend(id);
         }
         let version = view.get(Space::Cluster, VERSION)?;

@@ -107,8 +107,8 @@ async fn health(desk: &Desk, query: &str) -> Response<Body> {
     let excluded = parameters(query, "exclude");
     let serializable = parameters(query, "serializable").contains(&"true");
     let alarms = desk.state().alarms.clone();
-    let alarm = alarms.iter().map(|alarm| alarm.alarm().as_str_name());
-    let alarm = alarm.filter(|name| !excluded.contains(name)).next();
+    let mut alarm = alarms.iter().map(|alarm| alarm.alarm().as_str_name());
+    let alarm = alarm.find(|name| !excluded.contains(name));
     let reason = match alarm {
         Some(name) => format!("ALARM {name}"),
         None if serializable => String::new(),
@@ -129,7 +129,9 @@ async fn health(desk: &Desk, query: &str) -> Response<Body> {
 fn checks(path: &str) -> Option<Vec<&str>> {
     let all = match path.split('/').nth(1)? {
         "livez" => vec!["serializable_read"],
-        "readyz" => vec!["data_corruption", "serializable_read", "linearizable_read", "non_learner"],
+        "readyz" => {
+            vec!["data_corruption", "serializable_read", "linearizable_read", "non_learner"]
+        }
         _ => return None,
     };
     match path.split('/').nth(2) {
@@ -141,7 +143,8 @@ fn checks(path: &str) -> Option<Vec<&str>> {
 async fn run_check(desk: &Desk, name: &str) -> Result<(), String> {
     match name {
         "data_corruption" => {
-            let corrupt = desk.state().alarms.iter().any(|it| it.alarm().as_str_name() == "CORRUPT");
+            let corrupt =
+                desk.state().alarms.iter().any(|it| it.alarm().as_str_name() == "CORRUPT");
             if corrupt { Err("alarm activated: CORRUPT".to_owned()) } else { Ok(()) }
         }
         "linearizable_read" => desk.read_index().await.map_err(|refusal| refusal.to_string()),

@@ -32,8 +32,6 @@ pub static DELETES: Counter = Counter::new();
 pub static TXNS: Counter = Counter::new();
 /// Ranges answered.
 pub static RANGES: Counter = Counter::new();
-/// Proposals that were not applied in time.
-pub static PROPOSALS_FAILED: Counter = Counter::new();
 /// Changes of leader seen.
 pub static LEADER_CHANGES: Counter = Counter::new();
 
@@ -86,36 +84,9 @@ pub struct Gauges {
 /// All families.
 pub fn text(gauges: &Gauges) -> String {
     let mut out = String::new();
-    let flag = |on: bool| if on { "1".to_owned() } else { "0".to_owned() };
-    let process = &gauges.process;
-    let families: [(&str, &str, &str, String); 22] = [
-        ("etcd_server_has_leader", "gauge", "Whether a leader is known.", flag(gauges.has_leader)),
-        ("etcd_server_is_leader", "gauge", "Whether this member leads.", flag(gauges.is_leader)),
-        ("etcd_server_is_learner", "gauge", "Whether this member is a learner.", flag(false)),
-        ("etcd_server_leader_changes_seen_total", "counter", "Changes of leader seen.", LEADER_CHANGES.get().to_string()),
-        ("etcd_server_proposals_committed_total", "gauge", "The newest committed index.", gauges.committed.to_string()),
-        ("etcd_server_proposals_applied_total", "gauge", "The newest applied index.", gauges.applied.to_string()),
-        ("etcd_server_proposals_failed_total", "counter", "Proposals not applied in time.", PROPOSALS_FAILED.get().to_string()),
-        ("etcd_server_quota_backend_bytes", "gauge", "The quota of the store in bytes.", gauges.quota_bytes.to_string()),
-        ("etcd_mvcc_db_total_size_in_bytes", "gauge", "Bytes of the store on disk.", gauges.disk_bytes.to_string()),
-        ("etcd_mvcc_db_total_size_in_use_in_bytes", "gauge", "Bytes of the store in use.", gauges.disk_bytes.to_string()),
-        ("etcd_mvcc_put_total", "counter", "Puts applied.", PUTS.get().to_string()),
-        ("etcd_mvcc_delete_total", "counter", "Deletes applied.", DELETES.get().to_string()),
-        ("etcd_mvcc_txn_total", "counter", "Transactions applied.", TXNS.get().to_string()),
-        ("etcd_mvcc_range_total", "counter", "Ranges answered.", RANGES.get().to_string()),
-        ("etcd_debugging_mvcc_current_revision", "gauge", "The newest revision.", gauges.revision.to_string()),
-        ("etcd_debugging_mvcc_compact_revision", "gauge", "The compacted revision.", gauges.compacted.to_string()),
-        ("process_cpu_seconds_total", "counter", "Seconds of processor time.", process.cpu_seconds.to_string()),
-        ("process_resident_memory_bytes", "gauge", "Bytes in memory.", process.resident_bytes.to_string()),
-        ("process_virtual_memory_bytes", "gauge", "Bytes of address space.", process.virtual_bytes.to_string()),
-        ("process_open_fds", "gauge", "Open files.", process.open_files.to_string()),
-        ("process_max_fds", "gauge", "Files that may be open.", process.files_max.to_string()),
-        ("process_start_time_seconds", "gauge", "When the process started.", process.start_seconds.to_string()),
-    ];
-    for (name, kind, help, value) in families {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-    }
+    server(&mut out, gauges);
+    keys(&mut out, gauges);
+    process(&mut out, &gauges.process);
     labelled(&mut out, "etcd_server_id", "server_id", &format!("{:x}", gauges.member_id));
     labelled(&mut out, "etcd_server_version", "server_version", gauges.version);
     if let Some(version) = &gauges.cluster_version {
@@ -125,7 +96,58 @@ pub fn text(gauges: &Gauges) -> String {
     out
 }
 
+fn server(out: &mut String, gauges: &Gauges) {
+    let prefixed = |name: &str| format!("etcd_server_{name}");
+    let flag = |on: bool| u64::from(on);
+    let rows: [(&str, &str, u64); 7] = [
+        ("has_leader", "Whether a leader is known.", flag(gauges.has_leader)),
+        ("is_leader", "Whether this member leads.", flag(gauges.is_leader)),
+        ("is_learner", "Whether this member is a learner.", 0),
+        ("proposals_committed_total", "The newest committed index.", gauges.committed),
+        ("proposals_applied_total", "The newest applied index.", gauges.applied),
+        ("quota_backend_bytes", "The quota of the store in bytes.", gauges.quota_bytes),
+        ("leader_changes_seen_total", "Changes of leader seen.", LEADER_CHANGES.get()),
+    ];
+    for (name, help, value) in rows {
+        let kind = if name == "leader_changes_seen_total" { "counter" } else { "gauge" };
+        family(out, &prefixed(name), kind, help, value);
+    }
+}
+
+fn keys(out: &mut String, gauges: &Gauges) {
+    let (disk, used) = ("Bytes of the store on disk.", "Bytes of the store in use.");
+    family(out, "etcd_mvcc_db_total_size_in_bytes", "gauge", disk, gauges.disk_bytes);
+    family(out, "etcd_mvcc_db_total_size_in_use_in_bytes", "gauge", used, gauges.disk_bytes);
+    family(out, "etcd_mvcc_put_total", "counter", "Puts applied.", PUTS.get());
+    family(out, "etcd_mvcc_delete_total", "counter", "Deletes applied.", DELETES.get());
+    family(out, "etcd_mvcc_txn_total", "counter", "Transactions applied.", TXNS.get());
+    family(out, "etcd_mvcc_range_total", "counter", "Ranges answered.", RANGES.get());
+    let current = "etcd_debugging_mvcc_current_revision";
+    family(out, current, "gauge", "The newest revision.", gauges.revision);
+    let compacted = "etcd_debugging_mvcc_compact_revision";
+    family(out, compacted, "gauge", "The compacted revision.", gauges.compacted);
+}
+
+fn process(out: &mut String, process: &Process) {
+    let cpu = "Seconds of processor time.";
+    family(out, "process_cpu_seconds_total", "counter", cpu, process.cpu_seconds);
+    let resident = "Bytes in memory.";
+    family(out, "process_resident_memory_bytes", "gauge", resident, process.resident_bytes);
+    let space = "Bytes of address space.";
+    family(out, "process_virtual_memory_bytes", "gauge", space, process.virtual_bytes);
+    family(out, "process_open_fds", "gauge", "Open files.", process.open_files);
+    family(out, "process_max_fds", "gauge", "Files that may be open.", process.files_max);
+    let start = "When the process started.";
+    family(out, "process_start_time_seconds", "gauge", start, process.start_seconds);
+}
+
+fn family(out: &mut String, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+    // Writing to a string cannot fail.
+    let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+}
+
 fn labelled(out: &mut String, name: &str, label: &str, value: &str) {
     let help = "Always 1; the label says it.";
-    let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{{label}=\"{value}\"}} 1\n");
+    let _ =
+        write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{{label}=\"{value}\"}} 1\n");
 }

@@ -80,7 +80,7 @@ impl Services {
         Self {
             receive_max,
             kv: sized!(KvServer, kv::Kv(desk.clone())),
-            watch: sized!(WatchServer, watch::Watch(desk.clone())),
+            watch: sized!(WatchServer, watch::Watch(desk.hub().clone())),
             lease: sized!(LeaseServer, lease::Lease(desk.clone())),
             cluster: sized!(ClusterServer, cluster::Cluster(desk.clone())),
             maintenance: sized!(MaintenanceServer, maintenance::Maintenance(desk.clone())),
@@ -109,7 +109,8 @@ impl Services {
             "grpc.health.v1.Health" => serve!(self.health, request),
             "grpc.reflection.v1.ServerReflection" => serve!(self.reflection, request),
             unknown => {
-                let refused = Status::unimplemented(format!("unknown service {unknown}")).into_http();
+                let refused =
+                    Status::unimplemented(format!("unknown service {unknown}")).into_http();
                 Box::pin(async move { refused })
             }
         };
@@ -122,9 +123,10 @@ impl Services {
 fn as_grpc_go(response: hyper::Response<Body>, max: usize) -> hyper::Response<Body> {
     let Some(message) = response.headers().get("grpc-message") else { return response };
     let message = String::from_utf8_lossy(message.as_bytes());
-    let Some(at) = message.find("message%20length%20too%20large:%20found%20") else { return response };
-    let found: String =
-        message[at + 42..].chars().take_while(char::is_ascii_digit).collect();
+    let Some(at) = message.find("message%20length%20too%20large:%20found%20") else {
+        return response;
+    };
+    let found: String = message[at + 42..].chars().take_while(char::is_ascii_digit).collect();
     let text = format!("grpc: received message larger than max ({found} vs. {max})");
     Status::resource_exhausted(text).into_http()
 }

@@ -6,6 +6,6 @@ mod log;
 mod run;
 
 pub use self::config::Config;
-pub use self::flags::{Command, parse};
+pub use self::flags::{Command, Flags, parse, usage};
 pub use self::log::start as start_log;
 pub use self::run::run;

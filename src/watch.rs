@@ -26,7 +26,7 @@ mod progress;
 mod requests;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod script;
 #[cfg(test)]

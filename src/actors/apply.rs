@@ -73,7 +73,7 @@ impl Handle {
     pub(super) async fn compaction_done(&self) {
         let (sender, answer) = flume::bounded(1);
         if self.0.send_async(Msg::CompactionDone(sender)).await.is_ok() {
-            drop(answer.recv_async().await);
+            let _ = answer.recv_async().await;
         }
     }
 }
@@ -243,11 +243,11 @@ impl Actor {
     }
 
     fn publish(&mut self, published: Published<FjallView>) {
-        let (revision, compacted) = (published.read.revision, published.read.compacted);
+        let revision = published.read.revision;
         let state = self.state(published.read);
         self.shared.publish(state);
         for hub in &self.outlets.hubs {
-            hub.events(&published.events, revision, compacted);
+            hub.events(&published.events, revision);
         }
     }
 
@@ -281,7 +281,10 @@ impl Actor {
                 desk::deliver_here(delivery);
             } else {
                 let sent = self.outlets.desks[executor].try_send(delivery);
-                assert!(!matches!(sent, Err(flume::TrySendError::Full(_))), "more answers than requests");
+                assert!(
+                    !matches!(sent, Err(flume::TrySendError::Full(_))),
+                    "more answers than requests"
+                );
             }
         }
     }
@@ -293,7 +296,9 @@ impl Actor {
         self.publish(published);
         if done {
             self.compacting = false;
-            self.compaction_waiters.drain(..).for_each(|waiter| drop(waiter.try_send(())));
+            self.compaction_waiters.drain(..).for_each(|waiter| {
+                let _ = waiter.try_send(());
+            });
         }
         yield_now().await;
         Ok(())

@@ -142,7 +142,7 @@ impl Desk {
         if status.committed > status.applied + COMMITTED_UNAPPLIED_MAX {
             return Err(Refusal::TooManyRequests);
         }
-        let ticket = Ticket(poll_fn(|context| Room::enter(context)).await);
+        let ticket = Ticket(poll_fn(Room::enter).await);
         request.header = Some(RequestHeader { id: ticket.0, ..RequestHeader::default() });
         let data = Bytes::from(request.encode_to_vec());
         if data.len() > self.shared.node.max_request_bytes {
@@ -166,7 +166,8 @@ impl Desk {
         let Some(round) = room(Room::join_round) else { return Err(Refusal::Stopped) };
         let reader = Reader(round);
         poll_fn(|context| {
-            room(|room| room.poll_round(reader.0, context)).unwrap_or(Poll::Ready(Err(Refusal::Stopped)))
+            room(|room| room.poll_round(reader.0, context))
+                .unwrap_or(Poll::Ready(Err(Refusal::Stopped)))
         })
         .await
     }

@@ -91,7 +91,12 @@ pub async fn ticks(handle: Handle) {
 
 /// Serves until all handles are gone. `boot_nonce` marks the requests as nobody's: their answers are not
 /// waited for.
-pub async fn run(mut expiry: Expiry, inbox: flume::Receiver<Msg>, consensus: consensus::Handle, here: usize) {
+pub async fn run(
+    mut expiry: Expiry,
+    inbox: flume::Receiver<Msg>,
+    consensus: consensus::Handle,
+    here: usize,
+) {
     let mut due = Vec::new();
     while let Ok(msg) = inbox.recv_async().await {
         let now = clock::now_ms();
@@ -101,7 +106,7 @@ pub async fn run(mut expiry: Expiry, inbox: flume::Receiver<Msg>, consensus: con
             Msg::Leads(true) => expiry.promote(now),
             Msg::Leads(false) => expiry.demote(now),
             Msg::KeepAlive(id, answer) => {
-                drop(answer.try_send(expiry.renew(id, now).unwrap_or(0)));
+                let _ = answer.try_send(expiry.renew(id, now).unwrap_or(0));
             }
             Msg::TimeToLive(id, answer) => drop(answer.try_send(expiry.remaining(id, now))),
             Msg::List(answer) => drop(answer.try_send(expiry.by_expiry())),

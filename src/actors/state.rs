@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use basalt_proto::etcdserverpb::AlarmMember;
+use basalt_proto::etcdserverpb::{AlarmMember, ResponseHeader};
 
 use crate::cluster::Member;
 use crate::consensus::{Progress, Role};
 use crate::io::FjallView;
-use crate::mvcc::ReadView;
-use crate::types::{LogIndex, MemberId, Term};
+use crate::mvcc::{self, ReadView};
+use crate::types::{Error, Fault, LogIndex, MemberId, Term};
+
+use super::watch;
 
 /// What never changes while the member runs.
 #[derive(Clone, Debug)]
@@ -35,6 +37,7 @@ pub struct Node {
 
 /// The replicated state as of one applied batch. Published after the batch is in the store and before
 /// anyone hears of it, so that whoever has an answer finds it here.
+#[derive(Clone)]
 pub struct State {
     /// The key space.
     pub read: ReadView<FjallView>,
@@ -118,6 +121,11 @@ impl Shared {
         }
     }
 
+    /// Whether this member knows a leader.
+    pub fn has_leader(&self) -> bool {
+        self.leader.load(Ordering::Relaxed) != 0
+    }
+
     /// From now on requests are refused with `etcdserver: server stopped`.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -126,5 +134,43 @@ impl Shared {
     /// Whether the member is going down.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+}
+
+impl watch::Source for Shared {
+    fn header(&self) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.node.cluster_id,
+            member_id: self.node.member_id,
+            revision: 0,
+            raft_term: self.term.load(Ordering::Relaxed),
+        }
+    }
+
+    fn published(&self) -> watch::Published {
+        let state = self.state.load();
+        watch::Published { revision: state.read.revision, compacted: state.read.compacted }
+    }
+
+    fn history(
+        &self,
+        from: i64,
+        revisions_max: usize,
+        bytes_max: usize,
+    ) -> Result<watch::History, Fault> {
+        let state = self.state();
+        let read = &state.read;
+        let published = watch::Published { revision: read.revision, compacted: read.compacted };
+        match Error::refusal(read.history(from, revisions_max, bytes_max))? {
+            Ok(mvcc::History { events, next }) => {
+                Ok(watch::History { from, events, next, published })
+            }
+            // Compacted: the published state tells.
+            Err(_) => Ok(watch::History { from, events: Vec::new(), next: from, published }),
+        }
+    }
+
+    fn has_leader(&self) -> bool {
+        self.has_leader()
     }
 }

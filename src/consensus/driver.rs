@@ -164,7 +164,8 @@ impl Driver {
     }
 
     fn propose(&mut self, payloads: Vec<Bytes>) {
-        let entry = |payload: &Bytes| eraftpb::Entry { data: payload.clone(), ..Default::default() };
+        let entry =
+            |payload: &Bytes| eraftpb::Entry { data: payload.clone(), ..Default::default() };
         let mut message = Message { from: self.config.id, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(payloads.iter().map(entry).collect::<Vec<_>>().into());
@@ -218,9 +219,9 @@ impl Driver {
                 out.push(Output::ReadAt { read, index: state.index });
             }
         }
-        let term_or_vote = ready.hs().is_some_and(|hs| {
-            hs.term != self.hard_state.term || hs.vote != self.hard_state.vote
-        });
+        let term_or_vote = ready
+            .hs()
+            .is_some_and(|hs| hs.term != self.hard_state.term || hs.vote != self.hard_state.vote);
         let committed = ready.take_committed_entries();
         // A commit index alone is not worth a write: it goes along with the next one.
         let persist = term_or_vote || !ready.entries().is_empty();

@@ -45,30 +45,39 @@ impl Executors {
             .name(&format!("core-{core}"))
             .preempt_timer(PREEMPT)
             .spawn(move || async move {
-                glommio::spawn_local(async move { while poked.recv_async().await.is_ok() {} }).detach();
+                glommio::spawn_local(async move { while poked.recv_async().await.is_ok() {} })
+                    .detach();
                 start().await
             })
-            .map_err(|error| Fault::new(format!("an executor cannot start on core {core}: {error}")))?;
+            .map_err(|error| {
+                Fault::new(format!("an executor cannot start on core {core}: {error}"))
+            })?;
         self.handles.push(handle);
         self.pokes.push(poke);
         Ok(())
     }
 
-    /// Waits until all have ended; the first fault, if any had one.
-    ///
-    /// # Errors
-    /// What stopped one of them.
+    /// Starts to poke those that run, from a thread of its own, until they have ended.
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
-    pub fn join(self) -> Result<(), Fault> {
-        let pokes = self.pokes;
+    pub fn poke(&mut self) {
+        let pokes = std::mem::take(&mut self.pokes);
         let poker = std::thread::Builder::new().name("poker".into()).spawn(move || {
-            // Ends when all executors have.
             while pokes.iter().any(|poke| !poke.is_disconnected()) {
-                pokes.iter().for_each(|poke| drop(poke.try_send(())));
+                for poke in &pokes {
+                    // Full: it has not even noticed the last one.
+                    let _ = poke.try_send(());
+                }
                 std::thread::sleep(POKE);
             }
         });
-        poker.map_err(|error| Fault::new(format!("a thread cannot start: {error}")))?;
+        assert!(poker.is_ok(), "the thread that pokes executors cannot start");
+    }
+
+    /// Waits until all have ended.
+    ///
+    /// # Errors
+    /// What stopped one of them.
+    pub fn join(self) -> Result<(), Fault> {
         for handle in self.handles {
             handle.join().map_err(|error| Fault::new(format!("an executor died: {error}")))??;
         }

@@ -33,7 +33,15 @@ impl Keyspaces {
         match space {
             Space::Kv => (&self.kv, None),
             Space::Log => (&self.log, None),
-            small => (&self.small, Some(small as u8)),
+            Space::Meta
+            | Space::Lease
+            | Space::Members
+            | Space::MembersRemoved
+            | Space::Alarm
+            | Space::Cluster
+            | Space::Auth
+            | Space::AuthUsers
+            | Space::AuthRoles => (&self.small, Some(space as u8)),
         }
     }
 }
@@ -69,8 +77,11 @@ impl FjallEngine {
             .worker_threads(1);
         let database = builder.open().map_err(fault("open"))?;
         let keyspace = |name: &str| {
-            let options =
-                || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).manual_journal_persist(true);
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(MEMTABLE_BYTES)
+                    .manual_journal_persist(true)
+            };
             database.keyspace(name, options).map_err(fault("open"))
         };
         let keyspaces =
@@ -95,7 +106,8 @@ impl Engine for FjallEngine {
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), Fault> {
-        let mut writes = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.writes.len());
+        let mut writes =
+            fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.writes.len());
         for (space, key, value) in batch.writes {
             let (keyspace, prefix) = self.keyspaces.of(space);
             let key = prefixed(prefix, key);
@@ -140,15 +152,12 @@ impl View for FjallView {
             None => (from.map(<[u8]>::to_vec), to.map(<[u8]>::to_vec)),
             Some(prefix) => {
                 let within = |bound: Bound<&[u8]>| bound.map(|key| [&[prefix], key].concat());
-                let from = match within(from) {
-                    Bound::Unbounded => Bound::Included(vec![prefix]),
-                    bound => bound,
-                };
-                let to = match within(to) {
-                    Bound::Unbounded => Bound::Excluded(vec![prefix + 1]),
-                    bound => bound,
-                };
-                (from, to)
+                let open = |bound: &Bound<Vec<u8>>| matches!(bound, Bound::Unbounded);
+                let (from, to) = (within(from), within(to));
+                (
+                    if open(&from) { Bound::Included(vec![prefix]) } else { from },
+                    if open(&to) { Bound::Excluded(vec![prefix + 1]) } else { to },
+                )
             }
         };
         let skip = usize::from(prefix.is_some());

@@ -46,7 +46,8 @@ pub fn preflight() -> Result<(), Fault> {
 /// # Errors
 /// They cannot be made or written to.
 pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
-    let cannot = |error| Fault::new(format!("cannot access data directory: {error} ({})", path.display()));
+    let cannot =
+        |error| Fault::new(format!("cannot access data directory: {error} ({})", path.display()));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot)?;
     let touched = path.join(".touch");
     fs::write(&touched, b"").and_then(|()| fs::remove_file(&touched)).map_err(cannot)
@@ -59,7 +60,8 @@ pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
 pub fn lock_data_dir(path: &Path) -> Result<fs::File, Fault> {
     let file = path.join("lock");
     let opened = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&file);
-    let held = opened.map_err(|error| Fault::new(format!("cannot open {}: {error}", file.display())))?;
+    let held =
+        opened.map_err(|error| Fault::new(format!("cannot open {}: {error}", file.display())))?;
     match flock(&held, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(held),
         Err(_) => Err(Fault::new(format!(

@@ -377,8 +377,10 @@ fn read_all(dir: &Path) -> Result<(Segments, Replay), Fault> {
         let name = path.file_name()?.to_str()?.strip_suffix(".wal")?;
         u64::from_str_radix(name.split_once('-')?.0, 16).ok()
     };
-    let mut paths: Vec<_> =
-        list(dir)?.into_iter().filter_map(|path| number(&path).map(|number| (number, path))).collect();
+    let mut paths: Vec<_> = list(dir)?
+        .into_iter()
+        .filter_map(|path| number(&path).map(|number| (number, path)))
+        .collect();
     paths.sort();
     let mut replay = Replay::default();
     let mut segments: Segments = Vec::new();

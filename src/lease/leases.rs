@@ -67,7 +67,11 @@ impl Leases {
     ///
     /// # Errors
     /// There is no such lease.
-    pub fn revoke<V: View>(&mut self, tx: &mut Overlay<V>, id: LeaseId) -> Result<BTreeSet<Bytes>, Error> {
+    pub fn revoke<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        id: LeaseId,
+    ) -> Result<BTreeSet<Bytes>, Error> {
         let lease = self.leases.remove(&id).ok_or(Refusal::LeaseNotFound)?;
         tx.delete(Space::Lease, key(id));
         Ok(lease.keys)

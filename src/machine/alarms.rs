@@ -24,7 +24,12 @@ impl Alarms {
     }
 
     /// Raises an alarm; raising it twice is raising it once.
-    pub(super) fn raise<V: View>(&mut self, tx: &mut Overlay<V>, member: MemberId, alarm: AlarmType) {
+    pub(super) fn raise<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        member: MemberId,
+        alarm: AlarmType,
+    ) {
         if self.0.insert((alarm as i32, member)) {
             tx.put(Space::Alarm, key(member, alarm), Bytes::new());
         }
@@ -55,7 +60,9 @@ impl Alarms {
             (alarm == AlarmType::None || kind == alarm as i32) && (member == 0 || id == member)
         };
         let listed = self.0.iter().filter(|(kind, id)| wanted(*kind, *id));
-        listed.map(|(alarm, member_id)| AlarmMember { member_id: *member_id, alarm: *alarm }).collect()
+        listed
+            .map(|(alarm, member_id)| AlarmMember { member_id: *member_id, alarm: *alarm })
+            .collect()
     }
 }
 

@@ -1,9 +1,8 @@
-
 use basalt_proto::encoded::RangeResponse;
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmType, InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse,
-    ResponseHeader,
+    AlarmMember, AlarmRequest, AlarmType, InternalRaftRequest, LeaseGrantRequest,
+    LeaseGrantResponse, ResponseHeader,
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -173,7 +172,8 @@ impl<E: Engine> Machine<E> {
             self.cluster.set_version(&mut self.tx, set.ver);
             return Ok(Reply::Done);
         }
-        let fault = Fault::new(format!("entry {} of the log asks for something unknown", self.applied));
+        let fault =
+            Fault::new(format!("entry {} of the log asks for something unknown", self.applied));
         Err(fault.into())
     }
 
@@ -264,4 +264,3 @@ fn conf_state_from_json(json: &[u8]) -> Result<ConfState, Fault> {
         auto_leave: json.get("auto_leave").and_then(serde_json::Value::as_bool).unwrap_or(false),
     })
 }
-

@@ -74,11 +74,6 @@ impl Fences {
         Ok(Self { chunks: Arc::new(posts.chunks(CHUNK_MAX / 2).map(chunk).collect()) })
     }
 
-    /// All live keys.
-    pub(super) fn total(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.live).sum()
-    }
-
     /// Where the stretch of `key` is: chunk and post.
     fn find(&self, key: &[u8]) -> (usize, usize) {
         let chunk = self.chunks.partition_point(|chunk| chunk.posts[0].from <= key).max(1) - 1;

@@ -88,7 +88,8 @@ impl HashCursor {
         let mut next = from;
         entries.try_for_each(|pair| {
             let (key, bytes) = pair?;
-            let at = Revision::from_key(&key).ok_or_else(|| Fault::new("a log key is no revision"))?;
+            let at =
+                Revision::from_key(&key).ok_or_else(|| Fault::new("a log key is no revision"))?;
             (seen, next) = (seen + 1, Revision { main: at.main, sub: at.sub + 1 });
             self.look(at, &Record::parse(bytes)?);
             Ok::<_, Fault>(())

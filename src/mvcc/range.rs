@@ -250,8 +250,8 @@ impl Plan {
     fn new(request: &RangeRequest) -> Self {
         let order = request.sort_order();
         let target = request.sort_target();
-        let plain = order == SortOrder::None
-            || (target == SortTarget::Key && order == SortOrder::Ascend);
+        let plain =
+            order == SortOrder::None || (target == SortTarget::Key && order == SortOrder::Ascend);
         let filtered = request.min_mod_revision != 0
             || request.max_mod_revision != 0
             || request.min_create_revision != 0
@@ -270,9 +270,8 @@ impl Plan {
     }
 
     fn filter(&self, request: &RangeRequest, records: &mut Vec<Record>) {
-        let outside = |value: i64, min: i64, max: i64| {
-            (max != 0 && value > max) || (min != 0 && value < min)
-        };
+        let outside =
+            |value: i64, min: i64, max: i64| (max != 0 && value > max) || (min != 0 && value < min);
         records.retain(|record| {
             !outside(record.modified, request.min_mod_revision, request.max_mod_revision)
                 && !outside(record.create, request.min_create_revision, request.max_create_revision)

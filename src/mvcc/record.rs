@@ -182,7 +182,7 @@ impl Record {
         let mut rest = &self.bytes[self.links_at..];
         let all = (0..links(self.depth)).filter_map(|_| take_revision(&mut rest));
         // With an odd depth the previous version is the first of the scheme.
-        all.skip(usize::from(self.depth % 2 == 0 && self.depth > 0)).collect()
+        all.skip(usize::from(self.depth.is_multiple_of(2) && self.depth > 0)).collect()
     }
 
     /// The version to look at next on the way to the newest one that is not after `revision`.

@@ -5,9 +5,7 @@ use std::cmp::Ordering;
 use basalt_proto::encoded::{Response, ResponseOp, TxnResponse};
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
-use basalt_proto::etcdserverpb::{
-    Compare, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
-};
+use basalt_proto::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
 
 use super::range::Source;
 use super::record::Record;

@@ -32,8 +32,8 @@ const STREAM_KEYS_FIRST: usize = 10;
 pub(super) struct Kv(pub(super) Desk);
 
 /// An answer of another kind than was asked for: the log was applied by other rules.
-fn mismatch<T>(reply: &Reply) -> Result<T, Status> {
-    Err(Status::internal(format!("unexpected reply {reply:?}")))
+fn mismatch() -> Status {
+    Status::internal("the reply is of another kind than the request")
 }
 
 impl Kv {
@@ -72,7 +72,9 @@ impl Kv {
 
 /// Whether a range can be read key by key, without looking at all of it first.
 fn is_plain(request: &RangeRequest) -> bool {
-    !request.count_only && !request.range_end.is_empty() && mvcc::is_stream_supported(request).is_ok()
+    !request.count_only
+        && !request.range_end.is_empty()
+        && mvcc::is_stream_supported(request).is_ok()
         && request.sort_target == 0
 }
 
@@ -167,13 +169,9 @@ impl kv_server::Kv for Kv {
         mvcc::check_put(&request).map_err(status)?;
         self.check_quota(mvcc::put_cost(&request)).await?;
         let request = InternalRaftRequest { put: Some(request), ..InternalRaftRequest::default() };
-        match self.propose(request).await? {
-            Reply::Put(mut response) => {
-                complete(&self.0, &mut response.header);
-                Ok(Response::new(response))
-            }
-            other => mismatch(&other),
-        }
+        let Reply::Put(mut response) = self.propose(request).await? else { return Err(mismatch()) };
+        complete(&self.0, &mut response.header);
+        Ok(Response::new(response))
     }
 
     async fn delete_range(
@@ -184,13 +182,11 @@ impl kv_server::Kv for Kv {
         mvcc::check_delete_range(&request).map_err(status)?;
         let delete_range = Some(request);
         let request = InternalRaftRequest { delete_range, ..InternalRaftRequest::default() };
-        match self.propose(request).await? {
-            Reply::DeleteRange(mut response) => {
-                complete(&self.0, &mut response.header);
-                Ok(Response::new(response))
-            }
-            other => mismatch(&other),
-        }
+        let Reply::DeleteRange(mut response) = self.propose(request).await? else {
+            return Err(mismatch());
+        };
+        complete(&self.0, &mut response.header);
+        Ok(Response::new(response))
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
@@ -204,13 +200,9 @@ impl kv_server::Kv for Kv {
         }
         self.check_quota(mvcc::txn_cost(&request)).await?;
         let request = InternalRaftRequest { txn: Some(request), ..InternalRaftRequest::default() };
-        match self.propose(request).await? {
-            Reply::Txn(mut response) => {
-                complete(&self.0, &mut response.header);
-                Ok(Response::new(response))
-            }
-            other => mismatch(&other),
-        }
+        let Reply::Txn(mut response) = self.propose(request).await? else { return Err(mismatch()) };
+        complete(&self.0, &mut response.header);
+        Ok(Response::new(response))
     }
 
     async fn compact(
@@ -222,7 +214,7 @@ impl kv_server::Kv for Kv {
         let compaction = Some(request);
         let request = InternalRaftRequest { compaction, ..InternalRaftRequest::default() };
         let Reply::Compact { revision } = self.propose(request).await? else {
-            return Err(Status::internal("unexpected reply"));
+            return Err(mismatch());
         };
         if physical {
             self.0.compaction_done().await;

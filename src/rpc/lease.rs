@@ -35,13 +35,11 @@ impl lease_server::Lease for Lease {
         }
         let lease_grant = Some(grant);
         let request = InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() };
-        match self.0.propose(request).await.map_err(status)? {
-            Reply::LeaseGrant(mut response) => {
-                complete(&self.0, &mut response.header);
-                Ok(Response::new(response))
-            }
-            other => Err(Status::internal(format!("unexpected reply {other:?}"))),
-        }
+        let Reply::LeaseGrant(mut response) = self.0.propose(request).await.map_err(status)? else {
+            return Err(Status::internal("unexpected reply"));
+        };
+        complete(&self.0, &mut response.header);
+        Ok(Response::new(response))
     }
 
     async fn lease_revoke(

@@ -43,12 +43,10 @@ impl maintenance_server::Maintenance for Maintenance {
     ) -> Result<Response<AlarmResponse>, Status> {
         let alarm = Some(request.into_inner());
         let request = InternalRaftRequest { alarm, ..InternalRaftRequest::default() };
-        match self.0.propose(request).await.map_err(status)? {
-            Reply::Alarm(alarms) => {
-                Ok(Response::new(AlarmResponse { header: header(&self.0), alarms }))
-            }
-            other => Err(Status::internal(format!("unexpected reply {other:?}"))),
-        }
+        let Reply::Alarm(alarms) = self.0.propose(request).await.map_err(status)? else {
+            return Err(Status::internal("unexpected reply"));
+        };
+        Ok(Response::new(AlarmResponse { header: header(&self.0), alarms }))
     }
 
     async fn status(
@@ -95,7 +93,8 @@ impl maintenance_server::Maintenance for Maintenance {
             loop {
                 let mut last = None;
                 let bound = from.as_ref().map(Vec::as_slice);
-                for pair in state.read.view.scan(space, bound, Bound::Unbounded).take(TURN_ENTRIES) {
+                for pair in state.read.view.scan(space, bound, Bound::Unbounded).take(TURN_ENTRIES)
+                {
                     let (key, value) = pair.map_err(|fault| refused(Error::Faulty(fault)))?;
                     // What depends on how the log was cut into batches is left out.
                     if space != Space::Meta {

@@ -88,7 +88,8 @@ impl Reflection {
         while let Some(file) = files.get(at) {
             let imports = file.dependency.iter();
             let found = imports.filter_map(|name| self.0.file.iter().find(|it| it.name() == name));
-            let new: Vec<_> = found.filter(|it| files.iter().all(|old| old.name() != it.name())).collect();
+            let new: Vec<_> =
+                found.filter(|it| files.iter().all(|old| old.name() != it.name())).collect();
             files.extend(new);
             at += 1;
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::{Flags, parse_bool};
+use crate::io::Address;
 
 /// etcd's default quota of the store, in bytes.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -11,10 +12,23 @@ const QUOTA_DEFAULT: u64 = 2 << 30;
 /// Flags that this version knows and cannot honour: what they promise is not there yet, and starting without
 /// it would be less than was asked for.
 const NOT_YET: &[&str] = &[
-    "cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "auto-tls", "peer-cert-file",
-    "peer-key-file", "peer-client-cert-auth", "peer-trusted-ca-file", "peer-auto-tls", "config-file",
-    "discovery-token", "discovery-endpoints", "discovery-srv", "listen-client-http-urls",
-    "force-new-cluster", "enable-distributed-tracing",
+    "cert-file",
+    "key-file",
+    "client-cert-auth",
+    "trusted-ca-file",
+    "auto-tls",
+    "peer-cert-file",
+    "peer-key-file",
+    "peer-client-cert-auth",
+    "peer-trusted-ca-file",
+    "peer-auto-tls",
+    "config-file",
+    "discovery-token",
+    "discovery-endpoints",
+    "discovery-srv",
+    "listen-client-http-urls",
+    "force-new-cluster",
+    "enable-distributed-tracing",
 ];
 
 /// What a member needs to know.
@@ -27,9 +41,9 @@ pub struct Config {
     /// `--wal-dir`, if it is apart.
     pub wal_dir: Option<PathBuf>,
     /// Addresses of clients: `host:port`.
-    pub listen_clients: Vec<String>,
+    pub listen_clients: Vec<Address>,
     /// Addresses of `--listen-metrics-urls`.
-    pub listen_metrics: Vec<String>,
+    pub listen_metrics: Vec<Address>,
     /// `--advertise-client-urls`.
     pub advertise_clients: Vec<String>,
     /// `--initial-advertise-peer-urls`.
@@ -76,7 +90,8 @@ impl Config {
     pub fn new(flags: &Flags) -> Result<Self, String> {
         refuse_what_is_not_there(flags)?;
         if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
-            let text = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+            let text =
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly";
             return Err(text.to_owned());
         }
         let name = flags.get("name").to_owned();
@@ -212,26 +227,34 @@ fn urls(flags: &Flags, name: &str) -> Vec<String> {
     list.map(str::to_owned).collect()
 }
 
-fn addresses(flags: &Flags, name: &str) -> Result<Vec<String>, String> {
-    urls(flags, name).iter().map(|url| address(url, name)).collect()
+fn addresses(flags: &Flags, name: &str) -> Result<Vec<Address>, String> {
+    urls(flags, name).iter().map(|url| address(url, name).map(Address::Tcp)).collect()
 }
 
 /// The `host:port` of a URL to listen on.
 fn address(url: &str, name: &str) -> Result<String, String> {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(format!("invalid value {url:?} for flag -{name}: URL scheme must be http, https, unix, or unixs: {url}"));
+        return Err(format!(
+            "invalid value {url:?} for flag -{name}: URL scheme must be http, https, unix, or unixs: {url}"
+        ));
     };
     let host_port = rest.split('/').next().unwrap_or_default();
     match scheme {
         "http" => (),
-        "https" | "unixs" => return Err(format!("basalt does not support TLS yet (--{name}={url})")),
+        "https" | "unixs" => {
+            return Err(format!("basalt does not support TLS yet (--{name}={url})"));
+        }
         "unix" => return Err(format!("basalt does not support unix sockets yet (--{name}={url})")),
         _ => {
-            return Err(format!("invalid value {url:?} for flag -{name}: URL scheme must be http, https, unix, or unixs: {url}"));
+            return Err(format!(
+                "invalid value {url:?} for flag -{name}: URL scheme must be http, https, unix, or unixs: {url}"
+            ));
         }
     }
     let Some((host, port)) = host_port.rsplit_once(':') else {
-        return Err(format!("invalid value {url:?} for flag -{name}: URL address does not have the form \"host:port\": {url}"));
+        return Err(format!(
+            "invalid value {url:?} for flag -{name}: URL address does not have the form \"host:port\": {url}"
+        ));
     };
     let plain = host.trim_start_matches('[').trim_end_matches(']');
     if host != "localhost" && plain.parse::<std::net::IpAddr>().is_err() {
@@ -272,7 +295,8 @@ fn duration(flags: &Flags, name: &str) -> Result<Duration, String> {
 
 /// A list of cores and ranges of cores, as in `0,2-3`.
 fn cores(text: &str) -> Result<Vec<usize>, String> {
-    let invalid = || format!("invalid value {text:?} for flag -cores: expected a list such as 0,2-3");
+    let invalid =
+        || format!("invalid value {text:?} for flag -cores: expected a list such as 0,2-3");
     let mut cores = Vec::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -290,16 +314,15 @@ mod tests {
 
     fn config(arguments: &[&str]) -> Result<Config, String> {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned());
-        match parse(arguments, std::iter::empty()) {
-            Command::Run(flags) => Config::new(&flags),
-            other => panic!("{other:?}"),
-        }
+        let command = parse(arguments, std::iter::empty());
+        let Command::Run(flags) = command else { panic!("{command:?}") };
+        Config::new(&flags)
     }
 
     #[test]
     fn defaults_are_etcds() {
         let config = config(&[]).expect("the defaults are fine");
-        assert_eq!(config.listen_clients, ["127.0.0.1:2379"]);
+        assert_eq!(config.listen_clients, [Address::Tcp("127.0.0.1:2379".to_owned())]);
         assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
         assert_eq!((config.quota_bytes, config.max_request_bytes), (2 << 30, 1_572_864));
         assert_eq!(config.keep_alive, Duration::from_secs(7200));
@@ -311,8 +334,13 @@ mod tests {
         let listen = ["--listen-client-urls", "http://127.0.0.1:1"];
         assert!(refused(&listen).starts_with("--advertise-client-urls is required"));
         assert!(refused(&["--election-timeout", "100"]).contains("at least as 5 times"));
-        assert!(refused(&["--initial-cluster-state", "x"]).contains("unexpected clusterState \"x\""));
-        assert!(refused(&["--cert-file", "x"]).contains("--cert-file"), "never less than asked for");
+        assert!(
+            refused(&["--initial-cluster-state", "x"]).contains("unexpected clusterState \"x\"")
+        );
+        assert!(
+            refused(&["--cert-file", "x"]).contains("--cert-file"),
+            "never less than asked for"
+        );
         assert!(refused(&["--initial-cluster", "a=http://x:1,b=http://y:1"]).contains("single"));
     }
 

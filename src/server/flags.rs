@@ -27,7 +27,8 @@ pub struct Flags {
 impl Flags {
     /// The value of a flag: given, or its default.
     pub fn get(&self, name: &str) -> &str {
-        let default = || DEFAULTS.iter().find(|(flag, _)| *flag == name).map_or("", |(_, value)| value);
+        let default =
+            || DEFAULTS.iter().find(|(flag, _)| *flag == name).map_or("", |(_, value)| value);
         self.values.get(name).map_or_else(default, String::as_str)
     }
 
@@ -39,18 +40,46 @@ impl Flags {
 
 /// Flags that need no value.
 const SWITCHES: &[&str] = &[
-    "auto-tls", "client-cert-auth", "discovery-insecure-skip-tls-verify", "discovery-insecure-transport",
-    "enable-distributed-tracing", "enable-grpc-gateway", "enable-log-rotation", "enable-pprof",
-    "force-new-cluster", "initial-election-tick-advance", "memory-mlock", "peer-auto-tls",
-    "peer-client-cert-auth", "peer-skip-client-san-verification", "pre-vote", "socket-reuse-address",
-    "socket-reuse-port", "strict-reconfig-check", "unsafe-no-fsync", "version",
+    "auto-tls",
+    "client-cert-auth",
+    "discovery-insecure-skip-tls-verify",
+    "discovery-insecure-transport",
+    "enable-distributed-tracing",
+    "enable-grpc-gateway",
+    "enable-log-rotation",
+    "enable-pprof",
+    "force-new-cluster",
+    "initial-election-tick-advance",
+    "memory-mlock",
+    "peer-auto-tls",
+    "peer-client-cert-auth",
+    "peer-skip-client-san-verification",
+    "pre-vote",
+    "socket-reuse-address",
+    "socket-reuse-port",
+    "strict-reconfig-check",
+    "unsafe-no-fsync",
+    "version",
 ];
 
 /// Flags of old versions that are taken and mean nothing.
 const IGNORED: &[&str] = &[
-    "cluster-active-size", "cluster-remove-delay", "cluster-sync-interval", "config", "force",
-    "max-result-buffer", "max-retry-attempts", "peer-heartbeat-interval", "peer-election-timeout",
-    "retry-interval", "snapshot", "v", "vv", "test.coverprofile", "test.outputdir", "v2-deprecation",
+    "cluster-active-size",
+    "cluster-remove-delay",
+    "cluster-sync-interval",
+    "config",
+    "force",
+    "max-result-buffer",
+    "max-retry-attempts",
+    "peer-heartbeat-interval",
+    "peer-election-timeout",
+    "retry-interval",
+    "snapshot",
+    "v",
+    "vv",
+    "test.coverprofile",
+    "test.outputdir",
+    "v2-deprecation",
 ];
 
 /// Every flag and its default. `cores` is ours.
@@ -147,7 +176,10 @@ pub(super) const DEFAULTS: &[(&str, &str)] = &[
     ("log-level", "info"),
     ("log-format", "json"),
     ("enable-log-rotation", "false"),
-    ("log-rotation-config-json", "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}"),
+    (
+        "log-rotation-config-json",
+        "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}",
+    ),
     ("warning-apply-duration", "100ms"),
     ("warning-unary-request-duration", "300ms"),
     ("enable-distributed-tracing", "false"),
@@ -254,9 +286,10 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
 
 /// How to use the program: every flag and its default.
 pub fn usage() -> String {
-    let mut text = "Usage:\n\n  basalt [flags]\n    Start a member.\n\n  basalt --version\n    Show the \
+    let mut text =
+        "Usage:\n\n  basalt [flags]\n    Start a member.\n\n  basalt --version\n    Show the \
                     version.\n\n  basalt -h | --help\n    Show this help.\n\nFlags:\n"
-        .to_owned();
+            .to_owned();
     for (name, default) in DEFAULTS {
         text.push_str(&format!("  --{name} '{default}'\n"));
     }
@@ -285,9 +318,10 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_as_by_etcd() {
-        let refused = |arguments: &[&str], environment: &[(&str, &str)]| match run(arguments, environment) {
-            Command::Refuse(text, code) => (text, code),
-            other => panic!("{other:?}"),
+        let refused = |arguments: &[&str], environment: &[(&str, &str)]| {
+            let command = run(arguments, environment);
+            let Command::Refuse(text, code) = command else { panic!("{command:?}") };
+            (text, code)
         };
         assert_eq!(refused(&["--foo"], &[]), ("flag provided but not defined: -foo".into(), 2));
         assert_eq!(refused(&["bar"], &[]), ("\"bar\" is not a valid flag".into(), 1));

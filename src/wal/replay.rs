@@ -31,7 +31,8 @@ pub fn replay_segment(bytes: &Bytes, number: u64) -> Result<Segment, Fault> {
     }
     let block = WAL_BLOCK_BYTES as u64;
     let blocks = (next.offset / block + 1)..(bytes.len() as u64 / block);
-    let later = blocks.map(|at| at * block).find(|at| decode_frame(bytes, number, *at, None).is_some());
+    let later =
+        blocks.map(|at| at * block).find(|at| decode_frame(bytes, number, *at, None).is_some());
     if let Some(later) = later {
         return Err(Fault::new(format!(
             "the frame at offset {} is damaged, for the one at offset {later} is not",
@@ -39,7 +40,9 @@ pub fn replay_segment(bytes: &Bytes, number: u64) -> Result<Segment, Fault> {
         )));
     }
     let at = next.offset as usize;
-    let torn = bytes.get(at..).is_some_and(|rest| rest.iter().take(WAL_BLOCK_BYTES).any(|byte| *byte != 0));
+    let torn = bytes
+        .get(at..)
+        .is_some_and(|rest| rest.iter().take(WAL_BLOCK_BYTES).any(|byte| *byte != 0));
     Ok(Segment { records, next, torn })
 }
 

@@ -15,8 +15,10 @@ fn entry(index: u64, length: usize) -> Record {
 fn segment(rng: &mut StdRng, number: u64) -> (Vec<u8>, Vec<(u64, Vec<Record>)>) {
     let mut bytes = Vec::new();
     let mut head = FrameHead { segment: number, offset: 0, previous: 0 };
-    let mut records =
-        vec![Record::Metadata { cluster_id: 1, member_id: 2 }, Record::HardState(HardState::default())];
+    let mut records = vec![
+        Record::Metadata { cluster_id: 1, member_id: 2 },
+        Record::HardState(HardState::default()),
+    ];
     let (mut all, mut ends) = (Vec::new(), Vec::new());
     for index in 1..rng.random_range(2..12) {
         records.push(entry(index, rng.random_range(0..9000)));
@@ -55,9 +57,10 @@ fn a_cut_gives_exactly_the_whole_frames_before_it() {
         let length = bytes.len();
         bytes.truncate(cut);
         bytes.resize(length, 0);
-        let whole = ends.iter().filter(|(end, _)| *end <= cut as u64).next_back();
+        let whole = ends.iter().rfind(|(end, _)| *end <= cut as u64);
         // Padding may be cut: the frame is whole without it.
-        let padded = ends.iter().find(|(end, _)| *end > cut as u64).map(|(_, records)| records.clone());
+        let padded =
+            ends.iter().find(|(end, _)| *end > cut as u64).map(|(_, records)| records.clone());
         let read = recovered(bytes, number).expect("a torn tail is no damage");
         let expected = whole.map(|(_, records)| records.clone()).unwrap_or_default();
         assert!(read == expected || Some(read) == padded, "seed 2, segment {number}, cut at {cut}");
@@ -78,7 +81,10 @@ fn a_flipped_bit_is_damage_or_a_torn_tail_and_never_wrong_data() {
                 let complete = ends.iter().any(|(_, records)| *records == read);
                 assert!(complete || read.is_empty(), "seed 3, segment {number}, flip at {at}");
                 // Only the last frame may go without a complaint (or a flip in the padding goes unseen).
-                assert!(ends.iter().rev().take(2).any(|(_, records)| *records == read) || ends.len() == 1);
+                assert!(
+                    ends.iter().rev().take(2).any(|(_, records)| *records == read)
+                        || ends.len() == 1
+                );
             }
         }
     }
@@ -106,7 +112,8 @@ fn an_entry_replaces_the_tail_and_a_mark_cuts_the_head() {
         replay.take(entry(index, 1)).expect("fits");
     }
     replay.take(entry(4, 2)).expect("fits");
-    let lengths = |replay: &Replay| replay.entries.iter().map(|it| it.data.len()).collect::<Vec<_>>();
+    let lengths =
+        |replay: &Replay| replay.entries.iter().map(|it| it.data.len()).collect::<Vec<_>>();
     assert_eq!(lengths(&replay), [1, 1, 1, 2]);
     let conf_state = ConfState { voters: vec![9], ..ConfState::default() };
     replay.take(Record::Mark { index: 2, term: 3, conf_state }).expect("fits");

@@ -44,7 +44,7 @@ impl Hub {
     }
 
     fn is_missing_some(&self) -> bool {
-        self.known > self.revision
+        self.known > self.revision && !self.watchers.is_empty()
     }
 
     fn serve_queue(&mut self, history: &History, out: &mut Vec<Output>) {

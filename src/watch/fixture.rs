@@ -12,10 +12,10 @@ use crate::mvcc::Event;
 use crate::types::Revision;
 
 /// A change of one key: its new value, or `None` to delete it.
-pub(super) type Change = (String, Option<String>);
+pub(crate) type Change = (String, Option<String>);
 
 #[derive(Default)]
-pub(super) struct Store {
+pub(crate) struct Store {
     live: BTreeMap<String, KeyValue>,
     /// The first is of revision 2.
     revisions: Vec<Vec<Event>>,
@@ -23,16 +23,16 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.revisions.len() as i64 + 1
     }
 
-    pub(super) fn published(&self) -> Published {
+    pub(crate) fn published(&self) -> Published {
         Published { revision: self.revision(), compacted: self.compacted }
     }
 
     /// One revision, unless nothing changes.
-    pub(super) fn change(&mut self, changes: &[Change]) -> Vec<Event> {
+    pub(crate) fn change(&mut self, changes: &[Change]) -> Vec<Event> {
         let main = self.revision() + 1;
         let mut events: Vec<Event> = Vec::new();
         for (key, value) in changes {
@@ -75,17 +75,17 @@ impl Store {
         })
     }
 
-    pub(super) fn compact(&mut self, revision: i64) {
+    pub(crate) fn compact(&mut self, revision: i64) {
         self.compacted = revision;
     }
 
-    pub(super) fn events_of(&self, revision: i64) -> &[Event] {
+    pub(crate) fn events_of(&self, revision: i64) -> &[Event] {
         // Nothing ever happened at revision 1.
         let at = usize::try_from(revision - 2).ok();
         at.map_or(&[], |at| &self.revisions[at])
     }
 
-    pub(super) fn history(&self, from: i64, revisions_max: usize, bytes_max: usize) -> History {
+    pub(crate) fn history(&self, from: i64, revisions_max: usize, bytes_max: usize) -> History {
         let published = self.published();
         let mut history = History { from, events: Vec::new(), next: from, published };
         if from < self.compacted {
@@ -108,6 +108,6 @@ impl Store {
 }
 
 /// What a client reads.
-pub(super) fn typed(response: &encoded::WatchResponse) -> etcdserverpb::WatchResponse {
+pub(crate) fn typed(response: &encoded::WatchResponse) -> etcdserverpb::WatchResponse {
     etcdserverpb::WatchResponse::decode(&response.encode_to_vec()[..]).unwrap()
 }

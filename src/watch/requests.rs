@@ -109,6 +109,10 @@ impl Hub {
             fragment: request.fragment,
             progress_notify: request.progress_notify,
         };
+        if self.watchers.is_empty() {
+            // Nobody was there to be told of what came before.
+            self.revision = self.revision.max(published.revision);
+        }
         let watcher_id = self.watchers.insert(watcher) as WatcherId;
         let position = self.index.join(group, Side::Synced, watcher_id);
         self.watchers[watcher_id as usize].position = position;

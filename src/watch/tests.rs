@@ -168,8 +168,8 @@ impl World {
 
     fn create(&mut self, stream: StreamId) {
         let published = self.store.published();
-        if !self.clients.contains_key(&stream) {
-            self.clients.insert(stream, Client::default());
+        if let std::collections::btree_map::Entry::Vacant(e) = self.clients.entry(stream) {
+            e.insert(Client::default());
             self.tell(Input::Open { stream, progress_interval_ms: 50 });
         }
         let random = &mut self.random;

@@ -1,1 +1,19 @@
-#[test] fn x(){}
+//! The outside tests, in one binary: the shape of the code, and the real server process under
+//! real clients, beside a real etcd, killed, paused and fed with garbage. `README.md` next to this
+//! file says how to turn the knobs.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests wait on real processes by the real clock, and a test that cannot go on panics"
+)]
+
+mod bad;
+mod clients;
+mod compare;
+mod crash;
+mod ports;
+mod process;
+mod stress;
+mod tidy;
+mod wire;

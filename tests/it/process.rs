@@ -1,0 +1,383 @@
+//! Starts real server processes, watches what they say, and takes them away again: whatever a test
+//! does, no process and no file stays behind.
+//!
+//! ```text
+//! test ── Setup ──► spawner thread ──► setpriv --pdeathsig KILL <server>     killed with us
+//!                                          │ stderr
+//!                                          ▼
+//!                        reader thread ──► Logs ── wait_for("ready to serve client requests")
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+
+use crate::ports;
+
+/// Long enough for a debug build on a machine that builds something else at the same time.
+const READY_SECONDS_MAX: u64 = 30;
+const READY: &str = "ready to serve client requests";
+/// Open files for a thousand connections and both of their ends.
+const OPEN_FILES: u64 = 16_384;
+
+/// The server under test: Basalt, or what `BASALT_BIN` names.
+pub(crate) fn basalt() -> PathBuf {
+    std::env::var_os("BASALT_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_basalt")), PathBuf::from)
+}
+
+/// The real etcd to compare with, as `tools/setup` built it, or what `ETCD_BIN` names.
+pub(crate) fn etcd() -> PathBuf {
+    std::env::var_os("ETCD_BIN").map_or_else(|| reference("etcd"), PathBuf::from)
+}
+
+/// A program that `tools/setup` built below `target/reference`.
+pub(crate) fn reference(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/reference").join(name);
+    assert!(path.exists(), "{} is missing: run tools/setup", path.display());
+    path
+}
+
+/// A directory of its own below `target/tmp`, removed when dropped.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEPT: OnceLock<()> = OnceLock::new();
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        SWEPT.get_or_init(|| sweep(root));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = root.join(format!("it-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).expect("scratch directory can be made");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Removes what killed test processes left.
+fn sweep(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix("it-").and_then(|it| it.split('-').next()) else {
+            continue;
+        };
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Lines a process wrote so far.
+#[derive(Clone, Default)]
+pub(crate) struct Logs(Arc<(Mutex<(Vec<String>, bool)>, Condvar)>);
+
+impl Logs {
+    fn read(&self, from: impl Read + Send + 'static) {
+        let logs = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+                logs.0.0.lock().unwrap().0.push(String::from_utf8_lossy(&line).into_owned());
+                logs.0.1.notify_all();
+            }
+            logs.0.0.lock().unwrap().1 = true;
+            logs.0.1.notify_all();
+        });
+    }
+
+    /// Whether a line with `text` came before `wait` passed or the process closed its stderr.
+    pub(crate) fn wait_for(&self, text: &str, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut state = self.0.0.lock().unwrap();
+        loop {
+            if state.0.iter().any(|line| line.contains(text)) {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.1 {
+                return false;
+            }
+            state = self.0.1.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    /// Everything, once the process has closed its stderr or two seconds have passed.
+    pub(crate) fn all(&self) -> String {
+        let state = self.0.0.lock().unwrap();
+        let wait = Duration::from_secs(2);
+        let (state, _) = self.0.1.wait_timeout_while(state, wait, |it| !it.1).unwrap();
+        state.0.join("\n")
+    }
+
+    /// The last lines, for the message of a failed test.
+    pub(crate) fn tail(&self) -> String {
+        let state = self.0.0.lock().unwrap();
+        state.0[state.0.len().saturating_sub(25)..].join("\n")
+    }
+}
+
+/// How to start a server. Two servers with equal settings have the same member and cluster id,
+/// because the advertised addresses are fixed text; nobody dials them.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) binary: PathBuf,
+    flags: BTreeMap<String, String>,
+}
+
+impl Setup {
+    pub(crate) fn new(binary: PathBuf) -> Self {
+        let setup = Self { binary, flags: BTreeMap::new() };
+        setup
+            .flag("name", "pillar")
+            .flag("initial-advertise-peer-urls", "http://127.0.0.1:12380")
+            .flag("initial-cluster", "pillar=http://127.0.0.1:12380")
+            .flag("advertise-client-urls", "http://127.0.0.1:12379")
+            .flag("heartbeat-interval", "20")
+            .flag("election-timeout", "200")
+    }
+
+    pub(crate) fn flag(mut self, name: &str, value: &str) -> Self {
+        self.flags.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Starts in a new directory and waits until clients are served.
+    pub(crate) fn start(&self) -> Server {
+        let mut server = Server::new(self.clone());
+        server.start();
+        server
+    }
+}
+
+/// One member with its data directory; started and stopped as often as the test likes.
+pub(crate) struct Server {
+    setup: Setup,
+    scratch: Scratch,
+    pub(crate) port: u16,
+    peer_port: u16,
+    child: Option<Child>,
+    pub(crate) logs: Logs,
+}
+
+impl Server {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let (port, peer_port) = (ports::free(), ports::free());
+        let scratch = Scratch::new();
+        Self { setup, scratch, port, peer_port, child: None, logs: Logs::default() }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.scratch.path().join("data")
+    }
+
+    /// Where the state lives that a power loss may set back.
+    pub(crate) fn store_dir(&self) -> PathBuf {
+        let store = self.data_dir().join("member/store");
+        match store.exists() {
+            true => store,
+            false => self.data_dir().join("member/snap"),
+        }
+    }
+
+    /// Files of the write-ahead log, oldest first.
+    pub(crate) fn wal_files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = fs::read_dir(self.data_dir().join("member/wal"))
+            .expect("the WAL directory exists")
+            .map(|entry| entry.expect("entry is readable").path())
+            .filter(|path| path.extension().is_some_and(|it| it == "wal"))
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// Whether this is a real etcd put in Basalt's place by `BASALT_BIN`: its disk format and its
+    /// words about it are its own.
+    pub(crate) fn is_etcd(&self) -> bool {
+        self.data_dir().join("member/snap/db").exists()
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.launch();
+        if !self.wait_ready(Duration::from_secs(READY_SECONDS_MAX)) {
+            panic!("{} is not ready:\n{}", self.setup.binary.display(), self.logs.tail());
+        }
+    }
+
+    /// Starts without waiting.
+    pub(crate) fn launch(&mut self) {
+        assert!(self.child.is_none(), "already running");
+        let mut child = spawn(self.command());
+        self.logs = Logs::default();
+        // Nothing is expected there, but a full pipe would stop the server.
+        Logs::default().read(child.stdout.take().expect("stdout is piped"));
+        self.logs.read(child.stderr.take().expect("stderr is piped"));
+        self.child = Some(child);
+    }
+
+    pub(crate) fn wait_ready(&self, wait: Duration) -> bool {
+        self.logs.wait_for(READY, wait)
+    }
+
+    /// The command line, for tests that run it in their own way.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.setup.binary);
+        let mut flags = self.setup.flags.clone();
+        let listen = [
+            ("data-dir", self.data_dir().display().to_string()),
+            ("listen-client-urls", self.endpoint()),
+            ("listen-peer-urls", format!("http://127.0.0.1:{}", self.peer_port)),
+        ];
+        for (name, value) in listen {
+            flags.entry(name.to_owned()).or_insert(value);
+        }
+        command.args(flags.iter().map(|(name, value)| format!("--{name}={value}")));
+        command.current_dir(self.scratch.path());
+        command
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        let child = self.child.as_ref().expect("is running");
+        i32::try_from(child.id()).expect("a pid is small")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid()).expect("a pid is not zero");
+        rustix::process::kill_process(pid, signal).expect("our own child can be signalled");
+    }
+
+    /// kill -9; everything it had not written is gone, what the kernel had taken stays.
+    pub(crate) fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// SIGTERM, and the exit status: `None` if it did not end in ten seconds.
+    pub(crate) fn terminate(&mut self) -> Option<ExitStatus> {
+        self.signal(Signal::TERM);
+        let status = self.wait_exit(Duration::from_secs(10));
+        self.kill();
+        status
+    }
+
+    /// The exit status if the process ends by itself within `wait`.
+    pub(crate) fn wait_exit(&mut self, wait: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + wait;
+        let child = self.child.as_mut().expect("is running");
+        while Instant::now() < until {
+            if let Some(status) = child.try_wait().expect("our own child can be awaited") {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What a program said until it ended by itself, or was killed after `wait`.
+pub(crate) struct Finished {
+    /// `None` if it had to be killed.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(command: Command, wait: Duration) -> Finished {
+    let mut child = spawn(command);
+    let (stdout, stderr) = (Logs::default(), Logs::default());
+    stdout.read(child.stdout.take().expect("piped"));
+    stderr.read(child.stderr.take().expect("piped"));
+    let until = Instant::now() + wait;
+    let code = loop {
+        if let Some(status) = child.try_wait().expect("our own child can be awaited") {
+            break status.code();
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    Finished { code, stdout: stdout.all(), stderr: stderr.all() }
+}
+
+/// Starts a child that the kernel kills when this process ends, however it ends.
+///
+/// The kernel watches the *thread* that forked, so one thread that lives as long as the process
+/// forks for everybody.
+pub(crate) fn spawn(command: Command) -> Child {
+    type Order = (Command, Sender<std::io::Result<Child>>);
+    static SPAWNER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
+    let orders = SPAWNER.get_or_init(|| {
+        raise_open_files();
+        let (orders, inbox) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in inbox {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(orders)
+    });
+    let program = command.get_program().to_owned();
+    let (answer, outcome) = channel();
+    orders.lock().unwrap().send((bound_to_us(command), answer)).expect("the spawner lives");
+    let spawned = outcome.recv().expect("the spawner answers");
+    spawned.unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()))
+}
+
+/// The same command behind `setpriv --pdeathsig`; pipes have to be asked for again.
+fn bound_to_us(command: Command) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        bound.current_dir(dir);
+    }
+    bound.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    bound
+}
+
+/// Raises our own limit of open files as far as it goes; children inherit it.
+fn raise_open_files() {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    let most = now.maximum.unwrap_or(OPEN_FILES);
+    let wanted = Rlimit {
+        current: Some(most.min(OPEN_FILES).max(now.current.unwrap_or(0))),
+        maximum: now.maximum,
+    };
+    let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
+}

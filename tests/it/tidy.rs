@@ -1,0 +1,187 @@
+//! Checks the shape of the code itself: which room may use which, and which rooms stay pure.
+//!
+//! `ROOMS` is the floor plan. It reads bottom-up: a room may name only rooms listed above it, so
+//! the graph cannot have a cycle. Change the plan in the same commit as the code that needs it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Whether a room may touch the outside world (clock, disk, network, threads, async).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Floor {
+    /// Sync, deterministic, no IO: same inputs, same outputs, on every node and every run.
+    Pure,
+    /// Hosts pure rooms and does their IO.
+    Host,
+}
+use Floor::{Host, Pure};
+
+/// Room, floor, and the other rooms it may name. The siblings `mvcc`, `lease` and `cluster` do not
+/// know each other, nor do `machine`, `watch` and `consensus`.
+const ROOMS: &[(&str, Floor, &[&str])] = &[
+    ("types", Pure, &[]),
+    ("metrics", Pure, &["types"]),
+    ("store", Pure, &["types"]),
+    ("mvcc", Pure, &["types", "store"]),
+    ("lease", Pure, &["types", "store"]),
+    ("cluster", Pure, &["types", "store"]),
+    ("machine", Pure, &["types", "store", "mvcc", "lease", "cluster"]),
+    ("watch", Pure, &["types", "store", "mvcc"]),
+    ("wal", Pure, &["types"]),
+    ("consensus", Pure, &["types", "wal"]),
+    ("io", Host, &["types", "metrics", "store", "wal"]),
+    (
+        "actors",
+        Host,
+        &[
+            "types",
+            "metrics",
+            "store",
+            "mvcc",
+            "lease",
+            "cluster",
+            "machine",
+            "watch",
+            "wal",
+            "consensus",
+            "io",
+        ],
+    ),
+    ("rpc", Host, &["types", "metrics", "mvcc", "cluster", "machine", "io", "actors"]),
+    ("http", Host, &["types", "metrics", "mvcc", "cluster", "machine", "io", "actors", "rpc"]),
+    (
+        "server",
+        Host,
+        &[
+            "types",
+            "metrics",
+            "store",
+            "mvcc",
+            "lease",
+            "cluster",
+            "machine",
+            "watch",
+            "wal",
+            "consensus",
+            "io",
+            "actors",
+            "rpc",
+            "http",
+        ],
+    ),
+];
+
+/// Words that must not appear in a pure room. `metrics` holds atomics and nothing else impure.
+const IMPURE: &[&str] = &[
+    "async ",
+    ".await",
+    "glommio",
+    "flume",
+    "fjall",
+    "tonic::",
+    "tokio",
+    "hyper::",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::env",
+    "std::process",
+    "Instant::now",
+    "SystemTime",
+    "rand::rng",
+    "thread_rng",
+];
+
+/// Libraries that one room alone may name, so that they could be exchanged there.
+const ONLY_IN: &[(&str, &str)] = &[("glommio", "io"), ("fjall::", "io"), ("raft::", "consensus")];
+
+#[test]
+fn the_floor_plan_has_no_cycles() {
+    for (row, (room, _, uses)) in ROOMS.iter().enumerate() {
+        for used in *uses {
+            let above = ROOMS[..row].iter().any(|(name, ..)| name == used);
+            assert!(above, "{room} may not use {used}: it is not listed above it in ROOMS");
+        }
+    }
+}
+
+#[test]
+fn every_room_keeps_to_the_floor_plan() {
+    let mut faults = Vec::new();
+    for path in rust_files(Path::new("src")) {
+        let Some(room) = room_of(&path) else { continue };
+        let Some((_, floor, uses)) = ROOMS.iter().find(|(name, ..)| *name == room) else {
+            faults.push(format!("{}: room `{room}` is not in ROOMS", path.display()));
+            continue;
+        };
+        let text = fs::read_to_string(&path).expect("source file is readable");
+        for (number, line) in text.lines().enumerate() {
+            let at = format!("{}:{}", path.display(), number + 1);
+            let code = line.split("//").next().unwrap_or_default();
+            faults.extend(faults_of(code, &room, *floor, uses).map(|it| format!("{at}: {it}")));
+        }
+    }
+    assert!(faults.is_empty(), "untidy:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_file_opens_by_saying_what_it_is() {
+    let silent: Vec<_> = rust_files(Path::new("src"))
+        .into_iter()
+        .chain(rust_files(Path::new("tests/it")))
+        .filter(|path| !fs::read_to_string(path).expect("readable").starts_with("//!"))
+        .collect();
+    assert!(silent.is_empty(), "no `//!` at the top of {silent:?}");
+}
+
+/// What one line of code in `room` does that it may not.
+fn faults_of<'a>(
+    code: &'a str,
+    room: &'a str,
+    floor: Floor,
+    uses: &'a [&'a str],
+) -> impl Iterator<Item = String> + 'a {
+    let rooms = rooms_named(code)
+        .filter(move |used| *used != room && !uses.contains(used))
+        .map(move |used| format!("`{room}` may not use `{used}`"));
+    let braces =
+        code.contains("use crate::{").then(|| "name the room: `use crate::room::...`".to_owned());
+    let impure = IMPURE
+        .iter()
+        .filter(move |word| floor == Pure && code.contains(**word))
+        .map(move |word| format!("`{room}` is pure, found `{}`", word.trim()));
+    let kept = ONLY_IN
+        .iter()
+        .filter(move |(word, home)| room != *home && code.contains(word))
+        .map(|(word, home)| format!("only `{home}` names `{}`", word.trim_end_matches(':')));
+    rooms.chain(braces).chain(impure).chain(kept)
+}
+
+/// `src/mvcc/index.rs` and `src/mvcc.rs` are both in room `mvcc`; `lib.rs` and bins are in none.
+fn room_of(path: &Path) -> Option<String> {
+    let inside = path.strip_prefix("src").ok()?;
+    let first = inside.iter().next()?.to_str()?.trim_end_matches(".rs").to_owned();
+    (first != "lib" && first != "main" && first != "bin").then_some(first)
+}
+
+/// The names that follow `crate::` in one line of code; macros and `$crate` are nobody's room.
+fn rooms_named(code: &str) -> impl Iterator<Item = &str> {
+    code.split("crate::").skip(1).filter_map(|rest| {
+        let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+        (!name.is_empty()).then_some(name)
+    })
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).expect("directory is readable") {
+        let path = entry.expect("entry is readable").path();
+        match path.is_dir() {
+            true => files.extend(rust_files(&path)),
+            false if path.extension().is_some_and(|it| it == "rs") => files.push(path),
+            false => (),
+        }
+    }
+    files.sort();
+    files
+}
