@@ -79,4 +79,7 @@ pub struct ReadView<V> {
     pub compacted: i64,
     fences: fences::Fences,
     cache: std::sync::Arc<RecordCache>,
+    /// Up to here the store holds nothing that was compacted.
+    cleaned: i64,
+    hashes: std::sync::Arc<Vec<KvHash>>,
 }

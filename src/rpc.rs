@@ -97,7 +97,7 @@ impl Services {
             let refused = status(Refusal::NoLeader).into_http();
             return Box::pin(async move { refused });
         }
-        let path = request.uri().path();
+        let path = request.uri().path().to_owned();
         let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
         let answer: Answer = match service {
             "etcdserverpb.KV" => serve!(self.kv, request),
@@ -115,18 +115,28 @@ impl Services {
             }
         };
         let receive_max = self.receive_max;
-        Box::pin(async move { as_grpc_go(answer.await, receive_max) })
+        Box::pin(async move { as_grpc_go(answer.await, &path, receive_max) })
     }
 }
 
-/// Refuses a message that is too large in the words of grpc-go, which clients look for, instead of tonic's.
-fn as_grpc_go(response: hyper::Response<Body>, max: usize) -> hyper::Response<Body> {
-    let Some(message) = response.headers().get("grpc-message") else { return response };
-    let message = String::from_utf8_lossy(message.as_bytes());
-    let Some(at) = message.find("message%20length%20too%20large:%20found%20") else {
+/// Says what is wrong with a message in the words of grpc-go, which clients look for, instead of tonic's.
+fn as_grpc_go(response: hyper::Response<Body>, path: &str, max: usize) -> hyper::Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let message = status.message();
+    if status.code() == Code::Unimplemented && message.is_empty() {
+        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        let text = format!("unknown method {method} for service {service}");
+        return Status::unimplemented(text).into_http();
+    }
+    if message.starts_with("failed to decode Protobuf message") {
+        let text =
+            "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
+        return Status::internal(text).into_http();
+    }
+    let Some((_, found)) = message.split_once("message length too large: found ") else {
         return response;
     };
-    let found: String = message[at + 42..].chars().take_while(char::is_ascii_digit).collect();
+    let found: String = found.chars().take_while(char::is_ascii_digit).collect();
     let text = format!("grpc: received message larger than max ({found} vs. {max})");
     Status::resource_exhausted(text).into_http()
 }

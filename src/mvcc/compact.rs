@@ -6,10 +6,12 @@
 //! by. So the work is as large as what changed, and a walk that was cut short is simply walked again.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Mvcc;
+use super::hash::{HashCursor, KEPT_MAX, KvHash, everything};
 use super::record::Record;
 use crate::store::{Overlay, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
@@ -21,8 +23,11 @@ const FINISHED: &[u8] = b"finishedCompactRev";
 /// How far compaction got; −1 stands for never.
 pub(super) struct Compaction {
     scheduled: i64,
-    finished: i64,
+    pub(super) finished: i64,
     walk: Option<Walk>,
+    /// The hash of a compaction is only kept if the one before it was done when it was asked for.
+    hash_wanted: bool,
+    pub(super) hashes: Arc<Vec<KvHash>>,
 }
 
 /// A walk on its way.
@@ -31,6 +36,8 @@ struct Walk {
     to: i64,
     /// Where it goes on.
     next: Revision,
+    /// The hash to take before anything goes.
+    hash: Option<HashCursor>,
 }
 
 impl Compaction {
@@ -40,7 +47,13 @@ impl Compaction {
             let main = |bytes: Bytes| Revision::from_key(&bytes).map(|revision| revision.main);
             Ok(stored.and_then(main).unwrap_or(-1))
         };
-        Ok(Self { scheduled: read(SCHEDULED)?, finished: read(FINISHED)?, walk: None })
+        Ok(Self {
+            scheduled: read(SCHEDULED)?,
+            finished: read(FINISHED)?,
+            walk: None,
+            hash_wanted: false,
+            hashes: Arc::default(),
+        })
     }
 
     pub(super) fn scheduled(&self) -> i64 {
@@ -65,6 +78,7 @@ impl Mvcc {
         if revision > self.revision {
             return Err(Refusal::FutureRev.into());
         }
+        self.compaction.hash_wanted = !self.compaction_pending();
         self.compacted = revision;
         self.compaction.scheduled = revision;
         note(tx, SCHEDULED, revision);
@@ -89,11 +103,18 @@ impl Mvcc {
         if !self.compaction_pending() {
             return Ok(true);
         }
-        let Compaction { scheduled, finished, walk } = &mut self.compaction;
-        let walk = walk.get_or_insert(Walk {
-            to: *scheduled,
-            next: Revision { main: (*finished).max(0), sub: 0 },
-        });
+        let mut walk = match self.compaction.walk.take() {
+            Some(walk) => walk,
+            None => self.set_out(tx)?,
+        };
+        if let Some(cursor) = &mut walk.hash {
+            if let Some(hash) = cursor.step(tx, budget)? {
+                self.keep_hash(hash);
+                walk.hash = None;
+            }
+            self.compaction.walk = Some(walk);
+            return Ok(false);
+        }
         let end = Revision { main: walk.to + 1, sub: 0 }.to_key();
         let start = walk.next.to_key();
         let bounds = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
@@ -107,11 +128,39 @@ impl Mvcc {
             forget(tx, &key, &record, to)?;
         }
         if ended {
-            *finished = to;
-            self.compaction.walk = None;
+            self.compaction.finished = to;
             note(tx, FINISHED, to);
+        } else {
+            self.compaction.walk = Some(walk);
         }
         Ok(!self.compaction_pending())
+    }
+
+    /// A walk to what is scheduled now.
+    fn set_out<V: View>(&mut self, tx: &Overlay<V>) -> Result<Walk, Fault> {
+        let Compaction { scheduled: to, finished, hash_wanted, .. } = self.compaction;
+        let hash = if hash_wanted {
+            let start = Revision { main: to, sub: 0 }.to_key();
+            let end = Revision { main: to + 1, sub: 0 }.to_key();
+            let last = tx.scan(Space::Log, Bound::Included(&start), Bound::Excluded(&end));
+            let mut tombstone_at_end = false;
+            for pair in last {
+                tombstone_at_end |= Record::parse(pair?.1)?.tombstone;
+            }
+            let any_live = self.source(tx).count(&everything(), to)? > 0;
+            Some(HashCursor::of_compaction(to, finished, any_live || tombstone_at_end))
+        } else {
+            None
+        };
+        self.compaction.hash_wanted = false;
+        Ok(Walk { to, next: Revision { main: finished.max(0), sub: 0 }, hash })
+    }
+
+    fn keep_hash(&mut self, hash: KvHash) {
+        let hashes = Arc::make_mut(&mut self.compaction.hashes);
+        hashes.push(hash);
+        let surplus = hashes.len().saturating_sub(KEPT_MAX);
+        hashes.drain(..surplus);
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use bytes::Bytes;
+
 use super::ReadView;
 use super::record::{Record, tombstone_value};
 use crate::store::{Space, View};
-use crate::types::{Error, Fault, Refusal, Revision};
+use crate::types::{Error, Fault, KeyRange, Refusal, Revision};
 
 /// A finished hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +42,12 @@ enum Pass {
     Replaced(Revision),
     /// Adding up, from here.
     Sum(Revision),
+    /// The answer was known.
+    Known(KvHash),
 }
+
+/// Hashes that compactions took on their way are kept, as many as etcd keeps.
+pub(super) const KEPT_MAX: usize = 10;
 
 impl<V: View> ReadView<V> {
     /// Opens the hash at a revision, 0 for the newest; the caller steps it with this same view.
@@ -48,42 +55,57 @@ impl<V: View> ReadView<V> {
     /// # Errors
     /// The revision is compacted or in the future.
     pub fn hash_kv(&self, revision: i64) -> Result<HashCursor, Error> {
-        if revision > self.revision {
-            return Err(Refusal::FutureRev.into());
+        if let Some(known) = self.hashes.iter().find(|known| known.revision == revision) {
+            let pass = Pass::Known(*known);
+            return Ok(HashCursor { pass, ..HashCursor::new(revision, known.compact_revision) });
         }
         if revision > 0 && revision < self.compacted {
             return Err(Refusal::Compacted.into());
         }
-        let revision = if revision == 0 { self.revision } else { revision };
-        let everything = crate::types::KeyRange::From(bytes::Bytes::from_static(&[0]));
+        if revision > self.revision {
+            return Err(Refusal::FutureRev.into());
+        }
+        let revision = if revision <= 0 { self.revision } else { revision };
         Ok(HashCursor {
-            revision,
-            compacted: self.compacted,
-            any_live: self.source().count(&everything, revision)? > 0,
-            replaced: BTreeSet::new(),
-            pass: Pass::Replaced(Revision::default()),
-            hash: crc32c::crc32c(b"key"),
+            any_live: self.source().count(&everything(), revision)? > 0,
+            pass: Pass::Replaced(Revision { main: self.cleaned.max(0), sub: 0 }),
+            ..HashCursor::new(revision, self.compacted)
         })
     }
 }
 
 impl HashCursor {
+    fn new(revision: i64, compacted: i64) -> Self {
+        Self {
+            revision,
+            compacted,
+            any_live: true,
+            replaced: BTreeSet::new(),
+            pass: Pass::Sum(Revision::default()),
+            hash: crc32c::crc32c(b"key"),
+        }
+    }
+
+    /// The hash that the compaction to `revision` takes, which follows one to `compacted` that is done.
+    /// `any_kept` says whether it keeps anything: a live key, or a tombstone at its very revision.
+    pub(super) fn of_compaction(revision: i64, compacted: i64, any_kept: bool) -> Self {
+        let pass = Pass::Replaced(Revision { main: compacted.max(0), sub: 0 });
+        Self { any_live: any_kept, pass, ..Self::new(revision, compacted) }
+    }
+
     /// Looks at up to `budget` entries; the hash when there are no more.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn step<V: View>(
-        &mut self,
-        view: &ReadView<V>,
-        budget: usize,
-    ) -> Result<Option<KvHash>, Fault> {
+    pub fn step(&mut self, view: &impl View, budget: usize) -> Result<Option<KvHash>, Fault> {
         let from = match self.pass {
             Pass::Replaced(from) | Pass::Sum(from) => from,
+            Pass::Known(known) => return Ok(Some(known)),
         };
         let end = Revision { main: self.revision + 1, sub: 0 }.to_key();
         let start = from.to_key();
         let mut entries =
-            view.view.scan(Space::Log, Bound::Included(&start), Bound::Excluded(&end)).take(budget);
+            view.scan(Space::Log, Bound::Included(&start), Bound::Excluded(&end)).take(budget);
         let mut seen = 0;
         let mut next = from;
         entries.try_for_each(|pair| {
@@ -99,6 +121,7 @@ impl HashCursor {
             Pass::Replaced(_) => Pass::Replaced(next),
             Pass::Sum(_) if seen < budget => return Ok(Some(self.finish())),
             Pass::Sum(_) => Pass::Sum(next),
+            known @ Pass::Known(_) => known,
         };
         Ok(None)
     }
@@ -110,7 +133,7 @@ impl HashCursor {
                 self.replaced.extend(replaced);
             }
             Pass::Sum(_) if self.counts(at, record) => self.add(at, record),
-            Pass::Sum(_) => (),
+            Pass::Sum(_) | Pass::Known(_) => (),
         }
     }
 
@@ -137,4 +160,9 @@ impl HashCursor {
     fn finish(&self) -> KvHash {
         KvHash { hash: self.hash, compact_revision: self.compacted, revision: self.revision }
     }
+}
+
+/// Every key.
+pub(super) fn everything() -> KeyRange {
+    KeyRange::From(Bytes::from_static(&[0]))
 }

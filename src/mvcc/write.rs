@@ -199,6 +199,8 @@ impl Mvcc {
             compacted: self.compacted,
             fences: self.fences.clone(),
             cache: Arc::clone(&self.cache),
+            cleaned: self.compaction.finished,
+            hashes: Arc::clone(&self.compaction.hashes),
         }
     }
 
