@@ -72,34 +72,35 @@ impl<V: View> Source<'_, V> {
 /// Whether one key, or the absence of any, satisfies a condition. A missing key compares as zeroes, except
 /// that no value is equal to, less or greater than a value that is not there.
 fn satisfies(compare: &Compare, record: Option<&Record>) -> bool {
-    let target = compare.target.try_into().unwrap_or(CompareTarget::Version);
     let number = |of: fn(&Record) -> i64| record.map_or(0, of);
     let wanted = compare.target_union.as_ref();
-    let order = match (target, wanted) {
-        (CompareTarget::Value, wanted) => {
+    let order = match (CompareTarget::try_from(compare.target), wanted) {
+        (Ok(CompareTarget::Value), wanted) => {
             let Some(record) = record else { return false };
             match wanted {
                 Some(TargetUnion::Value(value)) => record.value().cmp(value),
                 _ => record.value().cmp(&[]),
             }
         }
-        (CompareTarget::Version, Some(TargetUnion::Version(wanted))) => {
+        (Ok(CompareTarget::Version), Some(TargetUnion::Version(wanted))) => {
             number(|record| record.version).cmp(wanted)
         }
-        (CompareTarget::Create, Some(TargetUnion::CreateRevision(wanted))) => {
+        (Ok(CompareTarget::Create), Some(TargetUnion::CreateRevision(wanted))) => {
             number(|record| record.create).cmp(wanted)
         }
-        (CompareTarget::Mod, Some(TargetUnion::ModRevision(wanted))) => {
+        (Ok(CompareTarget::Mod), Some(TargetUnion::ModRevision(wanted))) => {
             number(|record| record.modified).cmp(wanted)
         }
-        (CompareTarget::Lease, Some(TargetUnion::Lease(wanted))) => {
+        (Ok(CompareTarget::Lease), Some(TargetUnion::Lease(wanted))) => {
             number(|record| record.lease).cmp(wanted)
         }
         // The condition names one number and brings another: etcd compares with zero.
-        (CompareTarget::Version, _) => number(|record| record.version).cmp(&0),
-        (CompareTarget::Create, _) => number(|record| record.create).cmp(&0),
-        (CompareTarget::Mod, _) => number(|record| record.modified).cmp(&0),
-        (CompareTarget::Lease, _) => number(|record| record.lease).cmp(&0),
+        (Ok(CompareTarget::Version), _) => number(|record| record.version).cmp(&0),
+        (Ok(CompareTarget::Create), _) => number(|record| record.create).cmp(&0),
+        (Ok(CompareTarget::Mod), _) => number(|record| record.modified).cmp(&0),
+        (Ok(CompareTarget::Lease), _) => number(|record| record.lease).cmp(&0),
+        // What etcd does not know is equal.
+        (Err(_), _) => Ordering::Equal,
     };
     match CompareResult::try_from(compare.result) {
         Ok(CompareResult::Equal) => order == Ordering::Equal,
