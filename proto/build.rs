@@ -19,15 +19,8 @@ const FILES: &[&str] = &[
     "etcd/reflection.proto",
 ];
 
-const PACKAGES: &[&str] = &[
-    "mvccpb",
-    "authpb",
-    "etcdserverpb",
-    "membershippb",
-    "leasepb",
-    "v3lockpb",
-    "v3electionpb",
-];
+const PACKAGES: &[&str] =
+    &["mvccpb", "authpb", "etcdserverpb", "membershippb", "leasepb", "v3lockpb", "v3electionpb"];
 
 /// Messages that the server sends with parts that are encoded already.
 const ENCODED: &[&str] = &[

@@ -144,9 +144,8 @@ fn faults_of<'a>(
     let rooms = rooms_named(code)
         .filter(move |used| *used != room && !uses.contains(used))
         .map(move |used| format!("`{room}` may not use `{used}`"));
-    let braces = code
-        .contains("use crate::{")
-        .then(|| "name the room: `use crate::room::...`".to_owned());
+    let braces =
+        code.contains("use crate::{").then(|| "name the room: `use crate::room::...`".to_owned());
     let impure = IMPURE
         .iter()
         .filter(move |word| floor == Pure && code.contains(**word))

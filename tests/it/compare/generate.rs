@@ -176,7 +176,11 @@ impl Generator {
         let sorted = self.chance(35);
         let filter = |it: &mut Self| if it.chance(6) { it.revision_near() } else { 0 };
         RangeRequest {
-            range_end: if self.chance(65) { prefix_or_all(self, &key) } else { self.range_end(&key) },
+            range_end: if self.chance(65) {
+                prefix_or_all(self, &key)
+            } else {
+                self.range_end(&key)
+            },
             key,
             limit: match self.rng.random_range(0..10) {
                 0..3 => self.rng.random_range(1..8),
@@ -214,7 +218,8 @@ impl Generator {
         // A watcher that is still catching up would be cancelled or not, by chance.
         let mut steps: Vec<_> = (0..STREAMS).map(|stream| Step::Settle { stream }).collect();
         steps.push(Step::Call(Call::Compact(request)));
-        steps.push(Step::Call(Call::HashKv(HashKvRequest { revision: self.hash_revision() })));
+        let revision = if self.physical { self.hash_revision() } else { 0 };
+        steps.push(Step::Call(Call::HashKv(HashKvRequest { revision })));
         steps
     }
 
@@ -269,7 +274,11 @@ impl Generator {
             revision => revision,
         };
         let request = WatchCreateRequest {
-            range_end: if self.chance(60) { prefix_or_all(self, &key) } else { self.range_end(&key) },
+            range_end: if self.chance(60) {
+                prefix_or_all(self, &key)
+            } else {
+                self.range_end(&key)
+            },
             key,
             start_revision,
             progress_notify: self.chance(20),
@@ -284,7 +293,11 @@ impl Generator {
             },
             fragment: self.chance(30),
         };
-        vec![Step::Watch { stream, request }]
+        let lost = start_revision > 0 && start_revision < self.compacted;
+        match lost {
+            true => vec![Step::WatchLost { request }],
+            false => vec![Step::Watch { stream, request }],
+        }
     }
 
     fn cancel(&mut self) -> Vec<Step> {
@@ -302,7 +315,8 @@ impl Generator {
     pub(super) fn huge(&mut self) -> PutRequest {
         let over = self.rng.random_range(0..4000);
         // Beyond the limit of a request, or beyond what the transport takes.
-        let base = if self.chance(50) { MAX_REQUEST_BYTES - 2000 } else { MAX_REQUEST_BYTES + 524_288 };
+        let base =
+            if self.chance(50) { MAX_REQUEST_BYTES - 2000 } else { MAX_REQUEST_BYTES + 524_288 };
         PutRequest { key: self.key(), value: vec![b'x'; base + over].into(), ..Default::default() }
     }
 }
@@ -332,5 +346,9 @@ pub(super) fn prefix_end(key: &Bytes) -> Bytes {
 }
 
 fn prefix_or_all(generator: &mut Generator, key: &Bytes) -> Bytes {
-    if generator.chance(50) { Bytes::from_static(b"\0") } else { prefix_end(&key.slice(..key.len().min(1))) }
+    if generator.chance(50) {
+        Bytes::from_static(b"\0")
+    } else {
+        prefix_end(&key.slice(..key.len().min(1)))
+    }
 }

@@ -1,6 +1,8 @@
 //! Draws transactions, and requests that are broken on the wire.
 
-use basalt_proto::etcdserverpb::{Compare, RangeRequest, RequestOp, TxnRequest, compare, request_op};
+use basalt_proto::etcdserverpb::{
+    Compare, RangeRequest, RequestOp, TxnRequest, compare, request_op,
+};
 use bytes::Bytes;
 use prost::Message;
 use rand::Rng;
@@ -136,7 +138,8 @@ impl Generator {
 
     /// Something that a well-behaved client never sends.
     pub(super) fn garbage(&mut self) -> Call {
-        let paths = [wire::RANGE, wire::PUT, wire::DELETE_RANGE, wire::TXN, wire::LEASE_TIME_TO_LIVE];
+        let paths =
+            [wire::RANGE, wire::PUT, wire::DELETE_RANGE, wire::TXN, wire::LEASE_TIME_TO_LIVE];
         let path = *paths.choose(&mut self.rng).expect("not empty");
         match self.rng.random_range(0..40) {
             0 | 1 => return Call::Put(self.huge()),
