@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use basalt_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest,
+    WatchCreateRequest,
 };
 use bytes::Bytes;
 use tonic::Status;
@@ -21,7 +22,7 @@ use tonic::Status;
 use self::answer::{Answer, reconcile};
 use self::generate::Generator;
 use self::request::{Call, Step};
-use self::watching::Watching;
+use self::watching::{Told, Watching};
 use crate::process::{self, Server, Setup};
 use crate::wire::{self, Wire};
 
@@ -117,6 +118,14 @@ impl Side {
         }
     }
 
+    /// What a stream tells whose only watcher cannot have what it asks for.
+    async fn lost(&self, request: &WatchCreateRequest) -> Result<Told, String> {
+        let mut watching = Watching::open(&self.wire).await?;
+        watching.create(request.clone()).await?;
+        watching.lost().await?;
+        Ok(watching.told)
+    }
+
     /// A lease with an id of the server's choice, which has to be positive, and its end.
     async fn grant_any_id(&self, ttl: i64) -> Result<LeaseGrantResponse, Status> {
         let request = LeaseGrantRequest { ttl, id: 0 };
@@ -196,6 +205,11 @@ impl Pair {
                 );
                 both(left, right)?;
                 self.settle_created(*stream)
+            }
+            Step::WatchLost { request } => {
+                let (left, right) =
+                    tokio::join!(self.etcd.lost(request), self.basalt.lost(request));
+                if left == right { Ok(()) } else { Err(difference(&left, &right)) }
             }
             Step::CancelWatch { stream, id } => {
                 self.generator.watchers[*stream].retain(|it| it != id);

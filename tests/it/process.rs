@@ -24,6 +24,7 @@ use crate::ports;
 
 /// Long enough for a debug build on a machine that builds something else at the same time.
 const READY_SECONDS_MAX: u64 = 30;
+const START_ATTEMPTS_MAX: u32 = 3;
 const READY: &str = "ready to serve client requests";
 /// Open files for a thousand connections and both of their ends.
 const OPEN_FILES: u64 = 16_384;
@@ -218,10 +219,19 @@ impl Server {
     }
 
     pub(crate) fn start(&mut self) {
-        self.launch();
-        if !self.wait_ready(Duration::from_secs(READY_SECONDS_MAX)) {
-            panic!("{} is not ready:\n{}", self.setup.binary.display(), self.logs.tail());
+        for _ in 0..START_ATTEMPTS_MAX {
+            self.launch();
+            if self.wait_ready(Duration::from_secs(READY_SECONDS_MAX)) {
+                return;
+            }
+            self.kill();
+            if !self.logs.all().to_lowercase().contains("address already in use") {
+                break;
+            }
+            // Somebody else on this machine was faster.
+            (self.port, self.peer_port) = (ports::free(), ports::free());
         }
+        panic!("{} is not ready:\n{}", self.setup.binary.display(), self.logs.tail());
     }
 
     /// Starts without waiting.

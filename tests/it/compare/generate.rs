@@ -218,7 +218,8 @@ impl Generator {
         // A watcher that is still catching up would be cancelled or not, by chance.
         let mut steps: Vec<_> = (0..STREAMS).map(|stream| Step::Settle { stream }).collect();
         steps.push(Step::Call(Call::Compact(request)));
-        steps.push(Step::Call(Call::HashKv(HashKvRequest { revision: self.hash_revision() })));
+        let revision = if self.physical { self.hash_revision() } else { 0 };
+        steps.push(Step::Call(Call::HashKv(HashKvRequest { revision })));
         steps
     }
 
@@ -292,7 +293,11 @@ impl Generator {
             },
             fragment: self.chance(30),
         };
-        vec![Step::Watch { stream, request }]
+        let lost = start_revision > 0 && start_revision < self.compacted;
+        match lost {
+            true => vec![Step::WatchLost { request }],
+            false => vec![Step::Watch { stream, request }],
+        }
     }
 
     fn cancel(&mut self) -> Vec<Step> {

@@ -94,6 +94,16 @@ impl Watching {
         self.until(|it| it.created == expected, WAIT_MAX).await
     }
 
+    /// Waits until the watcher that was made last has been cancelled by the server.
+    pub(super) async fn lost(&mut self) -> Result<(), String> {
+        let canceled = |it: &Seen| matches!(it, Seen::Canceled { .. });
+        let done = |it: &Self| {
+            it.told.watchers.values().flatten().any(canceled)
+                || it.told.created.last().is_some_and(|created| created.canceled)
+        };
+        self.until(done, WAIT_MAX).await
+    }
+
     pub(super) async fn cancel(&mut self, watch_id: i64) -> Result<(), String> {
         self.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id })).await
     }
