@@ -11,7 +11,9 @@ mod wal_file;
 
 pub use self::executor::{Executors, blocking, spawn};
 pub use self::fjall::{FjallEngine, FjallView};
-pub use self::net::{Connection, Http2, Listener, handover, listen, serve};
+pub use self::net::{
+    Address, Connection, Http2, Listener, close_connections, handover, listen, serve,
+};
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir};
 pub use self::system::{fatal, process_stats, random_u64};
 pub use self::wal_file::{WalFile, WalOptions};

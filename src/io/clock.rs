@@ -146,6 +146,16 @@ impl Future for Sleep {
     }
 }
 
+impl Drop for Sleep {
+    /// Lets go of who waits: what is left of a timer that nobody needs any more is a few bytes, until its
+    /// time has come.
+    fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
 /// Waits for a future, but not for ever: `None` when the time is up.
 pub async fn deadline<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
     let done = async { Some(future.await) };

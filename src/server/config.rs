@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::{Flags, parse_bool};
+use crate::io::Address;
 
 /// etcd's default quota of the store, in bytes.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -40,9 +41,9 @@ pub struct Config {
     /// `--wal-dir`, if it is apart.
     pub wal_dir: Option<PathBuf>,
     /// Addresses of clients: `host:port`.
-    pub listen_clients: Vec<String>,
+    pub listen_clients: Vec<Address>,
     /// Addresses of `--listen-metrics-urls`.
-    pub listen_metrics: Vec<String>,
+    pub listen_metrics: Vec<Address>,
     /// `--advertise-client-urls`.
     pub advertise_clients: Vec<String>,
     /// `--initial-advertise-peer-urls`.
@@ -226,8 +227,8 @@ fn urls(flags: &Flags, name: &str) -> Vec<String> {
     list.map(str::to_owned).collect()
 }
 
-fn addresses(flags: &Flags, name: &str) -> Result<Vec<String>, String> {
-    urls(flags, name).iter().map(|url| address(url, name)).collect()
+fn addresses(flags: &Flags, name: &str) -> Result<Vec<Address>, String> {
+    urls(flags, name).iter().map(|url| address(url, name).map(Address::Tcp)).collect()
 }
 
 /// The `host:port` of a URL to listen on.
@@ -321,7 +322,7 @@ mod tests {
     #[test]
     fn defaults_are_etcds() {
         let config = config(&[]).expect("the defaults are fine");
-        assert_eq!(config.listen_clients, ["127.0.0.1:2379"]);
+        assert_eq!(config.listen_clients, [Address::Tcp("127.0.0.1:2379".to_owned())]);
         assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
         assert_eq!((config.quota_bytes, config.max_request_bytes), (2 << 30, 1_572_864));
         assert_eq!(config.keep_alive, Duration::from_secs(7200));

@@ -31,6 +31,10 @@ use crate::wal::Record;
 /// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
 const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
 
+/// Marks of connections: which of the addresses they came to.
+const PORT_CLIENTS: usize = 0;
+const PORT_METRICS: usize = 1;
+
 /// How long a member that is told to stop waits for what is under way.
 const STOP_TIME: Duration = Duration::from_millis(200);
 
@@ -135,7 +139,7 @@ fn say_ready(config: &Config, desk: &Desk) {
         let traffic = "grpc+http";
         tracing::info!(
             traffic,
-            address,
+            %address,
             "serving client traffic insecurely; this is strongly discouraged!"
         );
     }
@@ -419,8 +423,11 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
 }
 
 fn listen(config: &Config, executors: &[flume::Sender<io::Connection>]) -> Result<(), Fault> {
-    for address in config.listen_clients.iter().chain(&config.listen_metrics) {
-        io::spawn(io::listen(address)?.accept(executors.to_vec()));
+    let doors = [(PORT_CLIENTS, &config.listen_clients), (PORT_METRICS, &config.listen_metrics)];
+    for (port, addresses) in doors {
+        for address in addresses {
+            io::spawn(io::listen(address)?.accept(port, executors.to_vec()));
+        }
     }
     Ok(())
 }
