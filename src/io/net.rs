@@ -77,7 +77,9 @@ impl Connection {
     /// Who is at the other end; `@` for a unix socket, as Go prints it.
     pub fn peer(&self) -> String {
         match &self.stream {
-            Accepted::Tcp(stream) => stream.peer_addr().map_or_else(|_| String::new(), |it| it.to_string()),
+            Accepted::Tcp(stream) => {
+                stream.peer_addr().map_or_else(|_| String::new(), |it| it.to_string())
+            }
             Accepted::Unix(_) => "@".to_owned(),
         }
     }
@@ -202,13 +204,21 @@ where
     let socket = Socket { stream, begin };
     if speaks_http2 {
         let builder = http2_builder(options);
-        until_closed(&seat, builder.serve_connection(socket, service), http2::Connection::graceful_shutdown)
-            .await;
+        until_closed(
+            &seat,
+            builder.serve_connection(socket, service),
+            http2::Connection::graceful_shutdown,
+        )
+        .await;
     } else {
         let mut builder = http1::Builder::new();
         builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
-        until_closed(&seat, builder.serve_connection(socket, service), http1::Connection::graceful_shutdown)
-            .await;
+        until_closed(
+            &seat,
+            builder.serve_connection(socket, service),
+            http1::Connection::graceful_shutdown,
+        )
+        .await;
     }
 }
 

@@ -1,3 +1,5 @@
+//! From a committed entry to what follows from it.
+
 use basalt_proto::encoded::RangeResponse;
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{

@@ -1,3 +1,5 @@
+//! What the batch being applied has written, on top of what was committed.
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
