@@ -212,10 +212,11 @@ impl Pair {
                 if left == right { Ok(()) } else { Err(difference(&left, &right)) }
             }
             Step::CancelWatch { stream, id } => {
+                let alive = self.generator.watchers[*stream].contains(id);
                 self.generator.watchers[*stream].retain(|it| it != id);
                 let (left, right) = tokio::join!(
-                    self.etcd.watching[*stream].cancel(*id),
-                    self.basalt.watching[*stream].cancel(*id)
+                    self.etcd.watching[*stream].cancel(*id, alive),
+                    self.basalt.watching[*stream].cancel(*id, alive)
                 );
                 both(left, right)
             }
