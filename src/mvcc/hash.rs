@@ -65,7 +65,11 @@ impl<V: View> ReadView<V> {
         if revision > self.revision {
             return Err(Refusal::FutureRev.into());
         }
-        let revision = if revision <= 0 { self.revision } else { revision };
+        if revision < 0 {
+            // Taken at its word: nothing is that old.
+            return Ok(HashCursor::new(revision, self.compacted));
+        }
+        let revision = if revision == 0 { self.revision } else { revision };
         Ok(HashCursor {
             any_live: self.source().count(&everything(), revision)? > 0,
             pass: Pass::Replaced(Revision { main: self.cleaned.max(0), sub: 0 }),
@@ -102,7 +106,7 @@ impl HashCursor {
             Pass::Replaced(from) | Pass::Sum(from) => from,
             Pass::Known(known) => return Ok(Some(known)),
         };
-        let end = Revision { main: self.revision + 1, sub: 0 }.to_key();
+        let end = Revision { main: (self.revision + 1).max(0), sub: 0 }.to_key();
         let start = from.to_key();
         let mut entries =
             view.scan(Space::Log, Bound::Included(&start), Bound::Excluded(&end)).take(budget);

@@ -58,7 +58,11 @@ impl<V: View> Source<'_, V> {
     fn event(&self, at: Revision, record: &Record) -> Result<Event, Fault> {
         // etcd finds what was replaced by reading the key one revision earlier: what compaction has
         // passed is not found, even where it is still there.
-        let previous = record.previous.filter(|_| at.main > self.compacted);
+        let mut previous = record.previous.filter(|_| at.main > self.compacted);
+        // What one transaction replaced of its own is no version of an earlier revision.
+        while let Some(link) = previous.filter(|link| link.main == at.main) {
+            previous = self.logged(link)?.and_then(|record| record.previous);
+        }
         let previous = previous.map(|link| self.logged(link)).transpose()?.flatten();
         Ok(Event {
             revision: at,

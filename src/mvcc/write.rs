@@ -161,7 +161,7 @@ impl Mvcc {
         let mut deleted = 0;
         for key in keys {
             if let Some(record) = self.source(tx).get(&key, i64::MAX)? {
-                self.delete(tx, key, &record);
+                self.delete(tx, key, &record)?;
                 deleted += 1;
             }
         }
@@ -274,7 +274,7 @@ impl Mvcc {
             key: record.key(),
             delete: false,
             encoded: record.event(),
-            prev: prev.clone(),
+            prev: self.replaced(tx, live, at)?,
         };
         self.events.push(event);
         let header = ResponseHeader { revision: at.main, ..ResponseHeader::default() };
@@ -295,7 +295,7 @@ impl Mvcc {
             }
         };
         for record in &records {
-            self.delete(tx, record.key(), record);
+            self.delete(tx, record.key(), record)?;
         }
         let header = ResponseHeader { revision: self.visible(), ..ResponseHeader::default() };
         let prev_kvs = records.iter().filter(|_| request.prev_kv).map(Record::kv);
@@ -306,21 +306,38 @@ impl Mvcc {
         })
     }
 
-    fn delete<V: View>(&mut self, tx: &mut Overlay<V>, key: Bytes, live: &Record) {
+    /// What an event at `at` says that it replaced: the newest version of an earlier revision, so not what
+    /// the same transaction wrote before.
+    fn replaced<V: View>(
+        &self,
+        tx: &Overlay<V>,
+        live: Option<&Record>,
+        at: Revision,
+    ) -> Result<Option<Bytes>, Fault> {
+        match live {
+            Some(own) if own.modified == at.main => {
+                let earlier = self.source(tx).get(&own.key(), at.main - 1)?;
+                Ok(earlier.map(|record| record.kv()))
+            }
+            live => Ok(live.map(Record::kv)),
+        }
+    }
+
+    fn delete<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        key: Bytes,
+        live: &Record,
+    ) -> Result<(), Fault> {
         let at = self.next();
+        let prev = self.replaced(tx, Some(live), at)?;
         let draft =
             Draft { key: &key, value: None, create: 0, modified: at.main, version: 0, lease: 0 };
-        // Parsing what was just written cannot fail.
-        let Ok(record) = self.write(tx, &draft, Some(live), at) else { return };
+        let record = self.write(tx, &draft, Some(live), at)?;
         self.fences.died(&key);
         self.attach(key.clone(), live.lease, 0);
-        self.events.push(Event {
-            revision: at,
-            key,
-            delete: true,
-            encoded: record.event(),
-            prev: Some(live.kv()),
-        });
+        self.events.push(Event { revision: at, key, delete: true, encoded: record.event(), prev });
+        Ok(())
     }
 
     fn next(&self) -> Revision {
