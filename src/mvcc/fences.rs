@@ -1,0 +1,307 @@
+//! How many keys lie where, so that counting does not read keys one by one.
+//!
+//! ```text
+//!  keys    a b c d │ e f g │ h i j k l │ m n …
+//!  fences  ""      e       h           m          each with its live and dead records
+//!          └────── chunk ──────┘└── chunk ───…    each with the sum of its fences
+//! ```
+//!
+//! A count adds chunks and fences that lie inside the range and scans its two ends. Chunks are shared
+//! with the readers of earlier revisions: what changes is copied, what does not is not.
+//! Dead records (tombstones that compaction has not passed) are counted so that a stretch between two
+//! fences is always short to scan.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::record::Record;
+use crate::store::{Space, View};
+use crate::types::limits::{
+    FENCE_RECORDS_MAX, FENCE_RECORDS_MIN, FENCES_IN_CHUNK_MAX, FENCES_IN_CHUNK_MIN,
+};
+use crate::types::{Fault, KeyRange};
+
+/// Records behind a fence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) live: i64,
+    pub(super) dead: i64,
+}
+
+impl Tally {
+    pub(super) const BORN: Self = Self { live: 1, dead: 0 };
+    pub(super) const DIED: Self = Self { live: -1, dead: 1 };
+    pub(super) const REVIVED: Self = Self { live: 1, dead: -1 };
+    pub(super) const GONE: Self = Self { live: 0, dead: -1 };
+
+    fn all(self) -> usize {
+        usize::try_from(self.live + self.dead).unwrap_or(0)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.live += other.live;
+        self.dead += other.dead;
+        assert!(self.live >= 0, "fewer than no live keys: {self:?} after {other:?}");
+        assert!(self.dead >= 0, "fewer than no dead keys: {self:?} after {other:?}");
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Chunk {
+    /// The first key of each stretch; changes seldom, so it is shared apart from the tallies.
+    starts: Arc<Vec<Bytes>>,
+    tallies: Vec<Tally>,
+    sum: Tally,
+}
+
+impl Chunk {
+    fn new(starts: Vec<Bytes>, tallies: Vec<Tally>) -> Self {
+        let mut sum = Tally::default();
+        tallies.iter().for_each(|tally| sum.add(*tally));
+        Self { starts: Arc::new(starts), tallies, sum }
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        let starts = Arc::make_mut(&mut self.starts).split_off(at);
+        let tallies = self.tallies.split_off(at);
+        let right = Self::new(starts, tallies);
+        self.sum =
+            Tally { live: self.sum.live - right.sum.live, dead: self.sum.dead - right.sum.dead };
+        right
+    }
+
+    fn append(&mut self, right: &Self) {
+        Arc::make_mut(&mut self.starts).extend(right.starts.iter().cloned());
+        self.tallies.extend(&right.tallies);
+        self.sum.add(right.sum);
+    }
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Fences {
+    chunks: Arc<Vec<Arc<Chunk>>>,
+}
+
+/// A fence's place: chunk, and fence in the chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    chunk: usize,
+    fence: usize,
+}
+
+impl Fences {
+    /// Counts all keys by one scan.
+    pub(super) fn open(view: &impl View) -> Result<Self, Fault> {
+        let mut chunks = Vec::new();
+        let mut starts = vec![Bytes::new()];
+        let mut tallies = vec![Tally::default()];
+        for pair in view.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded) {
+            let (key, record) = pair?;
+            let mut last = tallies.len() - 1;
+            if tallies[last].all() >= FENCE_RECORDS_MAX / 2 {
+                if tallies.len() == FENCES_IN_CHUNK_MAX / 2 {
+                    let full =
+                        Chunk::new(std::mem::take(&mut starts), std::mem::take(&mut tallies));
+                    chunks.push(Arc::new(full));
+                }
+                starts.push(Bytes::copy_from_slice(&key));
+                tallies.push(Tally::default());
+                last = tallies.len() - 1;
+            }
+            tallies[last].add(tally(&Record::new(record)?));
+        }
+        chunks.push(Arc::new(Chunk::new(starts, tallies)));
+        Ok(Self { chunks: Arc::new(chunks) })
+    }
+
+    /// All live keys.
+    pub(super) fn total(&self) -> i64 {
+        self.chunks.iter().map(|chunk| chunk.sum.live).sum()
+    }
+
+    fn place(&self, key: &[u8]) -> Place {
+        let chunk = self.chunks.partition_point(|chunk| chunk.starts[0] <= key).saturating_sub(1);
+        let starts = &self.chunks[chunk].starts;
+        let fence = starts.partition_point(|start| start <= key).saturating_sub(1);
+        Place { chunk, fence }
+    }
+
+    fn start(&self, place: Place) -> &Bytes {
+        &self.chunks[place.chunk].starts[place.fence]
+    }
+
+    fn next(&self, place: Place) -> Option<Place> {
+        let Place { chunk, fence } = place;
+        if fence + 1 < self.chunks[chunk].tallies.len() {
+            return Some(Place { chunk, fence: fence + 1 });
+        }
+        (chunk + 1 < self.chunks.len()).then_some(Place { chunk: chunk + 1, fence: 0 })
+    }
+
+    /// Where the stretch behind a fence ends.
+    fn end(&self, place: Place) -> Bound<&[u8]> {
+        match self.next(place) {
+            Some(next) => Bound::Excluded(self.start(next).as_ref()),
+            None => Bound::Unbounded,
+        }
+    }
+
+    /// The live keys of a range at the view's revision.
+    pub(super) fn count(&self, view: &impl View, range: &KeyRange) -> Result<i64, Fault> {
+        let (from, to) = range.bounds();
+        let end = match range {
+            KeyRange::From(_) => None,
+            KeyRange::Span(_, end) => Some(end),
+            KeyRange::One(_) => return count(view, from, to),
+        };
+        if range.is_empty() {
+            return Ok(0);
+        }
+        let first = self.place(range.start());
+        let last = end.map(|end| self.place(end));
+        if last == Some(first) {
+            return count(view, from, to);
+        }
+        // No key is empty, so that a range from the smallest key takes the first stretch whole.
+        let whole = self.start(first) == range.start() || range.start().as_ref() == [0];
+        let mut sum = if whole { 0 } else { count(view, from, self.end(first))? };
+        let inside = if whole { Some(first) } else { self.next(first) };
+        sum += self.sum(inside, last);
+        if let Some(last) = last {
+            sum += count(view, Bound::Included(self.start(last).as_ref()), to)?;
+        }
+        Ok(sum)
+    }
+
+    /// At most how many records, live and dead, a range has; without looking at the store.
+    pub(super) fn records_max(&self, range: &KeyRange) -> i64 {
+        if range.is_empty() {
+            return 0;
+        }
+        let first = self.place(range.start());
+        let last = match range {
+            KeyRange::One(_) => return 1,
+            KeyRange::From(_) => None,
+            KeyRange::Span(_, end) => self.next(self.place(end)),
+        };
+        let inside = self.tallies(Some(first), last);
+        inside.map(|tally| tally.live + tally.dead).sum()
+    }
+
+    fn sum(&self, from: Option<Place>, to: Option<Place>) -> i64 {
+        self.tallies(from, to).map(|tally| tally.live).sum()
+    }
+
+    /// What the chunks and fences in `[from, to)` hold, whole chunks as one.
+    fn tallies(&self, from: Option<Place>, to: Option<Place>) -> impl Iterator<Item = Tally> {
+        let behind = Place { chunk: self.chunks.len(), fence: 0 };
+        let from = from.unwrap_or(behind);
+        let to = to.unwrap_or(behind);
+        let in_chunk = move |chunk: usize, from: usize, to: Option<usize>| {
+            let tallies = self.chunks.get(chunk).map_or(&[][..], |chunk| &chunk.tallies);
+            tallies[from.min(tallies.len())..to.unwrap_or(tallies.len())].iter().copied()
+        };
+        let same = from.chunk == to.chunk;
+        let head = in_chunk(from.chunk, from.fence, same.then_some(to.fence));
+        let whole = self.chunks.get(from.chunk + 1..to.chunk).unwrap_or_default();
+        let tail = in_chunk(to.chunk, 0, Some(if same { 0 } else { to.fence }));
+        head.chain(whole.iter().map(|chunk| chunk.sum)).chain(tail)
+    }
+
+    /// Notes what happened to the record of `key`; `view` shows it already.
+    pub(super) fn note(
+        &mut self,
+        view: &impl View,
+        key: &[u8],
+        change: Tally,
+    ) -> Result<(), Fault> {
+        let place = self.place(key);
+        let chunk = self.chunk(place.chunk);
+        chunk.sum.add(change);
+        chunk.tallies[place.fence].add(change);
+        let records = chunk.tallies[place.fence].all();
+        if records > FENCE_RECORDS_MAX {
+            self.split(view, place)
+        } else {
+            if records < FENCE_RECORDS_MIN / 2 {
+                self.join(place);
+            }
+            Ok(())
+        }
+    }
+
+    fn chunk(&mut self, at: usize) -> &mut Chunk {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[at])
+    }
+
+    /// Puts a new fence in the middle of the stretch.
+    fn split(&mut self, view: &impl View, place: Place) -> Result<(), Fault> {
+        let from = Bound::Included(self.start(place).as_ref());
+        let mut left = Tally::default();
+        let mut middle = None;
+        for pair in view.scan(Space::Kv, from, self.end(place)) {
+            let (key, record) = pair?;
+            if left.all() >= FENCE_RECORDS_MAX / 2 {
+                middle = Some(Bytes::copy_from_slice(&key));
+                break;
+            }
+            left.add(tally(&Record::new(record)?));
+        }
+        let Some(middle) = middle else {
+            return Err(Fault::new("the store holds fewer keys than were counted: it is damaged"));
+        };
+        let chunk = self.chunk(place.chunk);
+        let all = std::mem::replace(&mut chunk.tallies[place.fence], left);
+        let mut right = Tally::default();
+        right.add(Tally { live: all.live - left.live, dead: all.dead - left.dead });
+        chunk.tallies.insert(place.fence + 1, right);
+        Arc::make_mut(&mut chunk.starts).insert(place.fence + 1, middle);
+        if chunk.tallies.len() > FENCES_IN_CHUNK_MAX {
+            let right = chunk.split_off(FENCES_IN_CHUNK_MAX / 2);
+            Arc::make_mut(&mut self.chunks).insert(place.chunk + 1, Arc::new(right));
+        }
+        Ok(())
+    }
+
+    /// Takes the fence behind a short stretch away, if the next stretch is short too.
+    fn join(&mut self, place: Place) {
+        let short = |chunk: &Chunk, left: usize| {
+            let both = chunk.tallies[left].all() + chunk.tallies[left + 1].all();
+            both < FENCE_RECORDS_MIN
+        };
+        let Place { chunk: at, fence } = place;
+        let chunk = self.chunk(at);
+        let left = if fence + 1 < chunk.tallies.len() { fence } else { fence.saturating_sub(1) };
+        if left + 1 < chunk.tallies.len() && short(chunk, left) {
+            let right = chunk.tallies.remove(left + 1);
+            chunk.tallies[left].add(right);
+            Arc::make_mut(&mut chunk.starts).remove(left + 1);
+        }
+        self.join_chunks(at);
+    }
+
+    fn join_chunks(&mut self, at: usize) {
+        let left = if at + 1 < self.chunks.len() { at } else { at.saturating_sub(1) };
+        let Some([one, two]) = self.chunks.get(left..left + 2) else { return };
+        if one.tallies.len() + two.tallies.len() < FENCES_IN_CHUNK_MIN {
+            let right = Arc::make_mut(&mut self.chunks).remove(left + 1);
+            self.chunk(left).append(&right);
+        }
+    }
+}
+
+fn tally(record: &Record) -> Tally {
+    if record.is_tombstone() { Tally { live: 0, dead: 1 } } else { Tally::BORN }
+}
+
+/// Counts live keys one by one.
+fn count(view: &impl View, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Result<i64, Fault> {
+    let mut live = 0;
+    for pair in view.scan(Space::Kv, from, to) {
+        live += tally(&Record::new(pair?.1)?).live;
+    }
+    Ok(live)
+}

@@ -1,0 +1,110 @@
+//! The past as events, for watchers that start in it or fell behind.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::read;
+use super::record::Record;
+use super::{Event, ReadView, log_revision};
+use crate::store::{Space, View};
+use crate::types::{Error, Fault, Refusal, Revision};
+
+/// A stretch of history, whole revisions in order.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// What happened.
+    pub events: Vec<Event>,
+    /// The first revision that may have events beyond these: read on from here. Newer than the view's
+    /// revision when all was read.
+    pub next: i64,
+}
+
+impl<V: View> ReadView<V> {
+    /// The events from revision `from` on: of at most `revisions_max` revisions, and no further
+    /// revision once `bytes_max` encoded bytes are reached. What an event replaced is absent where
+    /// compaction has passed it.
+    ///
+    /// # Errors
+    /// [`Compacted`](Refusal::Compacted) if `from` is older than the compacted revision, or a fault of
+    /// the store.
+    pub fn history(
+        &self,
+        from: i64,
+        revisions_max: usize,
+        bytes_max: usize,
+    ) -> Result<History, Error> {
+        if from < self.compacted {
+            return Err(Refusal::Compacted.into());
+        }
+        let mut history = History { events: Vec::new(), next: from.max(self.revision + 1) };
+        let first = Revision { main: from.max(0), sub: 0 }.to_key();
+        let mut records = Vec::new();
+        let (mut revisions, mut bytes, mut main) = (0, 0, 0);
+        for pair in self.view.scan(Space::Log, Bound::Included(&first), Bound::Unbounded) {
+            let (key, record) = pair?;
+            let revision = log_revision(&key)?;
+            if revision.main != main {
+                if revisions == revisions_max || (revisions > 0 && bytes >= bytes_max) {
+                    history.next = revision.main;
+                    break;
+                }
+                revisions += 1;
+                main = revision.main;
+            }
+            let record = Record::new(record)?;
+            let event = self.event(revision, &record, &records)?;
+            bytes += event.encoded.len() + event.prev.as_ref().map_or(0, Bytes::len);
+            history.events.push(event);
+            records.push((revision, record));
+        }
+        Ok(history)
+    }
+
+    fn event(
+        &self,
+        revision: Revision,
+        record: &Record,
+        earlier: &[(Revision, Record)],
+    ) -> Result<Event, Fault> {
+        Ok(Event {
+            revision,
+            key: record.key()?,
+            delete: record.is_tombstone(),
+            encoded: record.event(),
+            prev: self.replaced(revision, record, earlier)?,
+        })
+    }
+
+    fn replaced(
+        &self,
+        revision: Revision,
+        record: &Record,
+        earlier: &[(Revision, Record)],
+    ) -> Result<Option<Bytes>, Fault> {
+        if record.is_creation() || revision.main - 1 < self.compacted {
+            return Ok(None);
+        }
+        let Some(previous) = record.previous()? else { return Ok(None) };
+        // Keys that change often have their predecessor in the same stretch.
+        let found = match earlier.binary_search_by_key(&previous, |(revision, _)| *revision) {
+            Ok(at) => Some(earlier[at].1.clone()),
+            Err(_) => read::logged(&self.view, previous)?,
+        };
+        let Some(found) = found else {
+            return Err(Fault::new(format!("history lacks revision {}", previous.main)));
+        };
+        before(&self.view, found, revision.main)
+    }
+}
+
+/// What a key held before a revision, given its newest record that the change replaced: a transaction
+/// may have changed the key twice, and watchers are told what was there before the transaction.
+pub(super) fn before(
+    view: &impl View,
+    replaced: Record,
+    main: i64,
+) -> Result<Option<Bytes>, Fault> {
+    let found = read::version_at(view, replaced, main - 1)?;
+    Ok(found.filter(|record| !record.is_tombstone()).map(Record::into_key_value))
+}

@@ -1,0 +1,276 @@
+//! Changing keys: one [`Writer`] is one transaction, whose changes share a main revision.
+
+use basalt_proto::encoded::{DeleteRangeResponse, PutResponse};
+use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, ResponseHeader};
+use bytes::Bytes;
+
+use super::fences::Tally;
+use super::history;
+use super::read::{self, Pending, Reader};
+use super::record::{Content, Draft, Record};
+use super::{Attachment, Event, Mvcc, write_revision};
+use crate::store::{Overlay, Space, View};
+use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal, Revision};
+
+/// Says whether a lease exists.
+pub(super) type LeaseExists<'a> = &'a dyn Fn(LeaseId) -> bool;
+
+/// One transaction in the making.
+pub(super) struct Writer<'a, V> {
+    mvcc: &'a mut Mvcc,
+    tx: &'a mut Overlay<V>,
+    /// The revision before it.
+    before: i64,
+    /// Changes so far.
+    changes: i64,
+}
+
+impl Mvcc {
+    /// Applies a put that passed [`check_put`](super::check_put). The response's header holds the
+    /// revision alone.
+    ///
+    /// # Errors
+    /// `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
+    /// of the store. A refused put changes nothing.
+    pub fn put<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        request: &PutRequest,
+        lease_exists: &dyn Fn(LeaseId) -> bool,
+    ) -> Result<PutResponse, Error> {
+        check_lease(request, lease_exists)?;
+        let mut writer = Writer::new(self, tx);
+        let previous = writer.previous(&request.key)?;
+        check_previous(request, previous.as_ref())?;
+        let response = writer.put_onto(request, previous)?;
+        writer.finish();
+        Ok(response)
+    }
+
+    /// Applies a delete that passed [`check_delete`](super::check_delete). Deleting nothing makes no
+    /// revision. The response's header holds the revision alone.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub fn delete_range<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        request: &DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Error> {
+        let mut writer = Writer::new(self, tx);
+        let response = writer.delete_range(request)?;
+        writer.finish();
+        Ok(response)
+    }
+
+    /// Deletes the given keys in the given order in one revision and says how many there were; none
+    /// make no revision. This is how a lease takes its keys along.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub fn delete_keys<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        keys: impl Iterator<Item = Bytes>,
+    ) -> Result<u64, Fault> {
+        let mut writer = Writer::new(self, tx);
+        for key in keys {
+            if let Some(previous) = writer.previous(&key)?.filter(|record| !record.is_tombstone()) {
+                writer.delete(previous)?;
+            }
+        }
+        Ok(writer.finish().cast_unsigned())
+    }
+
+    /// What this batch has made of the keys so far.
+    pub(super) fn pending<'a, V: View>(&'a self, tx: &'a Overlay<V>) -> Pending<'a, V> {
+        Pending { tx, cache: &self.cache }
+    }
+
+    /// Reads through `view` at the newest revision.
+    pub(super) fn reader<'a, V: View>(
+        &'a self,
+        view: &'a Pending<'a, V>,
+    ) -> Reader<'a, Pending<'a, V>> {
+        Reader { view, revision: self.revision, compacted: self.compacted, fences: &self.fences }
+    }
+}
+
+/// A put's lease must exist.
+pub(super) fn check_lease(
+    request: &PutRequest,
+    lease_exists: LeaseExists<'_>,
+) -> Result<(), Refusal> {
+    if request.lease == 0 || lease_exists(request.lease) {
+        Ok(())
+    } else {
+        Err(Refusal::LeaseNotFound)
+    }
+}
+
+/// What is to be kept must be there.
+pub(super) fn check_previous(
+    request: &PutRequest,
+    previous: Option<&Record>,
+) -> Result<(), Refusal> {
+    let keeps = request.ignore_value || request.ignore_lease;
+    let alive = previous.is_some_and(|record| !record.is_tombstone());
+    if keeps && !alive { Err(Refusal::KeyNotFound) } else { Ok(()) }
+}
+
+impl<'a, V: View> Writer<'a, V> {
+    pub(super) fn new(mvcc: &'a mut Mvcc, tx: &'a mut Overlay<V>) -> Self {
+        let before = mvcc.revision;
+        Self { mvcc, tx, before, changes: 0 }
+    }
+
+    /// The revision in this transaction's headers, as far as it got.
+    pub(super) fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: self.mvcc.revision, ..Default::default() })
+    }
+
+    /// Ends the transaction and says how many changes it made.
+    pub(super) fn finish(self) -> i64 {
+        if self.changes > 0 {
+            write_revision(self.tx, self.mvcc.revision);
+        }
+        self.changes
+    }
+
+    /// Calls `read` with a reader that sees what was written so far.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Reader<'_, Pending<'_, V>>) -> T) -> T {
+        read(&self.mvcc.reader(&self.mvcc.pending(self.tx)))
+    }
+
+    /// The newest record of a key. A tombstone that compaction has passed counts as nothing, whether
+    /// or not it is still in the store, so that all members write the same.
+    pub(super) fn previous(&self, key: &[u8]) -> Result<Option<Record>, Fault> {
+        read::newest(&self.mvcc.pending(self.tx), key)
+    }
+
+    pub(super) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Error> {
+        let previous = self.previous(&request.key)?;
+        self.put_onto(request, previous)
+    }
+
+    fn put_onto(
+        &mut self,
+        request: &PutRequest,
+        previous: Option<Record>,
+    ) -> Result<PutResponse, Error> {
+        let alive = previous.as_ref().filter(|record| !record.is_tombstone());
+        let old = alive.map(Record::peek).transpose()?;
+        let old_lease = old.as_ref().map_or(0, |old| old.lease);
+        // With neither value nor key (deleted earlier in this transaction) nothing is what is kept.
+        let kept = match alive {
+            Some(record) if request.ignore_value => record.value()?,
+            _ => Bytes::new(),
+        };
+        let revision = self.next();
+        let content = Content {
+            key: &request.key,
+            value: if request.ignore_value { &kept } else { &request.value },
+            create: old.as_ref().map_or(revision.main, |old| old.create),
+            version: old.as_ref().map_or(0, |old| old.version) + 1,
+            lease: if request.ignore_lease { old_lease } else { request.lease },
+        };
+        let link = self.link(previous.as_ref())?;
+        let draft = self.mvcc.encoder.put(revision, link, self.mvcc.compacted, &content)?;
+        let new_lease = content.lease;
+        let key = self.store(revision, previous.as_ref(), draft)?;
+        self.attach(key, old_lease, new_lease);
+        let prev_kv = alive.filter(|_| request.prev_kv).map(Record::key_value);
+        Ok(PutResponse { header: self.header(), prev_kv })
+    }
+
+    pub(super) fn delete_range(
+        &mut self,
+        request: &DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Error> {
+        let range = KeyRange::new(request.key.clone(), request.range_end.clone());
+        let mut found = Vec::new();
+        self.read(|reader| {
+            reader.each(&range, reader.revision, false, |record| {
+                found.push(record);
+                Ok(true)
+            })
+        })?;
+        let prev_kvs = if request.prev_kv {
+            found.iter().map(Record::key_value).collect()
+        } else {
+            Vec::new()
+        };
+        let deleted = found.len().cast_signed() as i64;
+        for previous in found {
+            self.delete(previous)?;
+        }
+        Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
+    }
+
+    /// Deletes a living key.
+    fn delete(&mut self, previous: Record) -> Result<(), Fault> {
+        let revision = self.next();
+        let key = previous.key()?;
+        let lease = previous.peek()?.lease;
+        let draft = self.mvcc.encoder.delete(revision, &previous, self.mvcc.compacted, &key)?;
+        let key = self.store(revision, Some(&previous), draft)?;
+        self.attach(key, lease, 0);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Revision {
+        let revision = Revision { main: self.before + 1, sub: self.changes };
+        self.changes += 1;
+        self.mvcc.revision = revision.main;
+        revision
+    }
+
+    /// The record that a new version names as its predecessor.
+    fn link<'r>(&self, previous: Option<&'r Record>) -> Result<Option<&'r Record>, Fault> {
+        match previous {
+            Some(record) if record.is_tombstone() && record.main()? < self.mvcc.compacted => {
+                Ok(None)
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Writes a new version and everything that follows from it, and gives its key back.
+    fn store(
+        &mut self,
+        revision: Revision,
+        previous: Option<&Record>,
+        draft: Draft,
+    ) -> Result<Bytes, Fault> {
+        let Draft { log_key, record } = draft;
+        let key = record.key()?;
+        self.tx.put(Space::Log, log_key, record.bytes().clone());
+        self.tx.put(Space::Kv, key.clone(), record.bytes().clone());
+        let delete = record.is_tombstone();
+        let change = match previous {
+            None => Some(Tally::BORN),
+            Some(_) if delete => Some(Tally::DIED),
+            Some(previous) if previous.is_tombstone() => Some(Tally::REVIVED),
+            Some(_) => None,
+        };
+        if let Some(change) = change {
+            self.mvcc.fences.note(self.tx, &key, change)?;
+        }
+        let encoded = record.event();
+        let prev = match previous {
+            Some(previous) if !record.is_creation() => {
+                history::before(self.tx, previous.clone(), revision.main)?
+            }
+            Some(_) | None => None,
+        };
+        self.mvcc.events.push(Event { revision, key: key.clone(), delete, encoded, prev });
+        self.mvcc.written.push((key.clone(), Some(record)));
+        Ok(key)
+    }
+
+    fn attach(&mut self, key: Bytes, old: LeaseId, new: LeaseId) {
+        if old != new {
+            self.mvcc.attachments.push(Attachment { key, old, new });
+        }
+    }
+}
