@@ -102,7 +102,12 @@ impl Mvcc {
         write_revision(tx, SCHEDULED_KEY, Revision { main: revision, sub: 0 });
         let previous = std::mem::replace(&mut self.compacted, revision);
         self.pass = Some(match self.pass.take() {
-            Some(pass) => Pass { target: revision, hash: None, ..pass },
+            Some(pass) => {
+                // Tombstones at the old target were left alone, and are to go now.
+                let next = pass.next.min(start(pass.target));
+                write_revision(tx, PROGRESS_KEY, next);
+                Pass { target: revision, next, hash: None, ..pass }
+            }
             None => Pass {
                 finished: previous,
                 target: revision,
