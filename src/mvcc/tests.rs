@@ -1,7 +1,6 @@
 //! Tests of the room: golden scripts, a model with seeds, and facts.
 
 mod facts;
-mod golden_hashes;
 mod model;
 mod scripts;
 

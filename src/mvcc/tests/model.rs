@@ -76,7 +76,9 @@ impl Model {
         let newest = self.newest(revision);
         let keep: BTreeSet<At> = newest
             .into_iter()
-            .filter(|at| self.versions.values().any(|versions| matches!(versions.get(at), Some(Some(_)))))
+            .filter(|at| {
+                self.versions.values().any(|versions| matches!(versions.get(at), Some(Some(_))))
+            })
             .collect();
         let mut sum = crc32c::crc32c(b"key");
         for (at, (key, kv)) in self.bucket.range(..(revision + 1, 0)) {
@@ -126,8 +128,20 @@ impl Pair {
     }
 
     fn key(&mut self) -> Key {
-        const KEYS: [&str; 12] =
-            ["\0", "a", "a\0", "aa", "ab", "b", "b1", "b2", "c", "cc", "d", "\u{7f}long key of some bytes"];
+        const KEYS: [&str; 12] = [
+            "\0",
+            "a",
+            "a\0",
+            "aa",
+            "ab",
+            "b",
+            "b1",
+            "b2",
+            "c",
+            "cc",
+            "d",
+            "\u{7f}long key of some bytes",
+        ];
         bytes(KEYS[self.random.random_range(0..KEYS.len())])
     }
 
@@ -160,7 +174,11 @@ impl Pair {
     }
 
     fn delete_request(&mut self) -> DeleteRangeRequest {
-        DeleteRangeRequest { key: self.key(), range_end: self.range_end(), prev_kv: self.random.random() }
+        DeleteRangeRequest {
+            key: self.key(),
+            range_end: self.range_end(),
+            prev_kv: self.random.random(),
+        }
     }
 
     fn range_request(&mut self) -> RangeRequest {
@@ -207,7 +225,10 @@ impl Pair {
         let request = self.put_request();
         let expected = self.model_put(&request, (self.model.revision + 1, 0));
         let response = self.store.put(&request);
-        assert_eq!(response.clone().map(|response| response.prev_kv.as_ref().map(decode)), expected);
+        assert_eq!(
+            response.clone().map(|response| response.prev_kv.as_ref().map(decode)),
+            expected
+        );
         if let Ok(response) = response {
             self.model.revision += 1;
             assert_eq!(response.header.unwrap().revision, self.model.revision);
@@ -255,7 +276,11 @@ impl Pair {
         found
     }
 
-    fn check_deleted(request: &DeleteRangeRequest, response: &DeleteRangeResponse, found: &[KeyValue]) {
+    fn check_deleted(
+        request: &DeleteRangeRequest,
+        response: &DeleteRangeResponse,
+        found: &[KeyValue],
+    ) {
         assert_eq!(response.deleted, found.len() as i64);
         let expected = if request.prev_kv { found } else { &[] };
         assert_eq!(decode_all(&response.prev_kvs), expected);
@@ -403,7 +428,9 @@ impl Pair {
                 Request::RequestRange(range) if range.revision > self.model.revision => {
                     return Err(Refusal::FutureRev);
                 }
-                Request::RequestRange(range) if range.revision != 0 && range.revision < self.model.compacted => {
+                Request::RequestRange(range)
+                    if range.revision != 0 && range.revision < self.model.compacted =>
+                {
                     return Err(Refusal::Compacted);
                 }
                 Request::RequestPut(put) => self.model_check_put(put, self.model.revision)?,
@@ -415,7 +442,12 @@ impl Pair {
     }
 
     /// Runs what the state `before` chooses.
-    fn model_txn(&mut self, request: &TxnRequest, before: &Model, subs: &mut i64) -> Result<TxnResponse, Refusal> {
+    fn model_txn(
+        &mut self,
+        request: &TxnRequest,
+        before: &Model,
+        subs: &mut i64,
+    ) -> Result<TxnResponse, Refusal> {
         use basalt_proto::encoded::{Response, ResponseOp};
         use basalt_proto::etcdserverpb::ResponseHeader;
         let now = std::mem::replace(&mut self.model, before.clone());
@@ -530,7 +562,8 @@ impl Pair {
         };
         let mut kvs = Vec::new();
         loop {
-            let (keys_max, bytes_max) = (self.random.random_range(0..4), self.random.random_range(0..100));
+            let (keys_max, bytes_max) =
+                (self.random.random_range(0..4), self.random.random_range(0..100));
             let Chunk { kvs: some, done, more, count } =
                 cursor.next(&self.store.read, keys_max, bytes_max).unwrap();
             kvs.extend(some);
@@ -551,7 +584,8 @@ impl Pair {
         let history = history.unwrap();
         let mut expected = Vec::new();
         for (at, (key, kv)) in self.model.bucket.range((from, 0)..(history.next, 0)) {
-            let prev = (at.0 > self.model.compacted).then(|| self.model.at(key, at.0 - 1)).flatten();
+            let prev =
+                (at.0 > self.model.compacted).then(|| self.model.at(key, at.0 - 1)).flatten();
             let prev = prev.filter(|_| kv.as_ref().is_none_or(|kv| kv.version > 1));
             let deleted = KeyValue { key: key.clone(), mod_revision: at.0, ..Default::default() };
             let event = mvccpb::Event {
@@ -591,14 +625,20 @@ impl Pair {
 
 /// Deletes with an open end may delete and put one key, which breaks etcd's own index.
 fn deletes_open_end(request: &TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).any(|operation| match operation.request.as_ref().unwrap() {
-        Request::RequestDeleteRange(delete) => delete.range_end == bytes("\0"),
-        Request::RequestTxn(nested) => deletes_open_end(nested),
-        _ => false,
+    request.success.iter().chain(&request.failure).any(|operation| {
+        match operation.request.as_ref().unwrap() {
+            Request::RequestDeleteRange(delete) => delete.range_end == bytes("\0"),
+            Request::RequestTxn(nested) => deletes_open_end(nested),
+            _ => false,
+        }
     })
 }
 
-fn model_range(model: &Model, newest: i64, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+fn model_range(
+    model: &Model,
+    newest: i64,
+    request: &RangeRequest,
+) -> Result<RangeResponse, Refusal> {
     let revision = if request.revision == 0 { newest } else { request.revision };
     if revision > newest {
         return Err(Refusal::FutureRev);
@@ -623,9 +663,11 @@ fn model_range(model: &Model, newest: i64, request: &RangeRequest) -> Result<Ran
     if limit > 0 && natural && filters == [0; 4] {
         kvs.truncate(limit + 1);
     }
-    let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
+    let within =
+        |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
     kvs.retain(|kv| {
-        within(kv.mod_revision, filters[0], filters[1]) && within(kv.create_revision, filters[2], filters[3])
+        within(kv.mod_revision, filters[0], filters[1])
+            && within(kv.create_revision, filters[2], filters[3])
     });
     match request.sort_target {
         0 => {}
