@@ -60,8 +60,10 @@ impl Record {
     /// Takes bytes that were read from the store.
     pub(super) fn new(bytes: Bytes) -> Result<Self, Fault> {
         let record = Self(bytes);
-        let long_enough = record.0.len() >= FIXED && record.0.len() >= record.kv_at();
-        if long_enough { Ok(record) } else { Err(damaged()) }
+        let header_fits = record.0.len() >= FIXED
+            && record.0.len() >= record.kv_at()
+            && record.kv_at() > FIXED + record.event_header();
+        if header_fits { Ok(record) } else { Err(damaged()) }
     }
 
     /// The bytes to store.
@@ -83,10 +85,14 @@ impl Record {
         usize::from(u16::from_le_bytes([self.0[1], self.0[2]]))
     }
 
-    fn event_at(&self) -> usize {
-        let kv_at = self.kv_at();
+    /// Bytes of the event before its `KeyValue`.
+    fn event_header(&self) -> usize {
         let tags = if self.is_tombstone() { EVENT_DELETE.len() + 1 } else { 1 };
-        kv_at - tags - encoded_len_varint((self.0.len() - kv_at) as u64)
+        tags + encoded_len_varint((self.0.len() - self.kv_at()) as u64)
+    }
+
+    fn event_at(&self) -> usize {
+        self.kv_at() - self.event_header()
     }
 
     /// Its main revision.
