@@ -51,8 +51,8 @@ impl Store {
         self.engine.commit(batch).unwrap();
         self.tx.rebase(self.engine.view());
         self.read = self.mvcc.publish(self.engine.view());
-        self.events = self.mvcc.take_events();
-        self.attachments = self.mvcc.take_attachments();
+        self.events.extend(self.mvcc.take_events());
+        self.attachments.extend(self.mvcc.take_attachments());
     }
 
     fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Refusal> {

@@ -20,7 +20,7 @@ use super::*;
 use crate::mvcc::{check_delete, check_put, check_range, check_txn};
 
 /// As `--max-txn-ops`.
-const OPERATIONS_MAX: usize = 8;
+const OPERATIONS_MAX: usize = 128;
 
 #[test]
 fn scripts_answer_as_before() {
@@ -42,37 +42,15 @@ fn scripts_answer_as_before() {
 
 fn replay(script: &str) -> String {
     let mut store = Store::new(1 << 20);
-    let mut out = String::new();
-    let mut answers: Option<String> = Some(String::new());
-    for line in script.lines() {
-        match (line, &mut answers) {
-            ("", _) => {
-                out.push_str(&answers.take().unwrap_or_default());
-                out.push('\n');
-                answers = Some(String::new());
-            }
-            ("---", Some(answers)) => {
-                let text = std::mem::take(answers);
-                writeln!(out, "---\n{text}").unwrap();
-                out.pop();
-            }
-            // Old answers.
-            ("---", None) => unreachable!(),
-            _ => {}
-        }
-        if !line.is_empty() && line != "---" && !in_answers(&out) {
-            writeln!(out, "{line}").unwrap();
-            if !line.starts_with('#') {
-                answers.get_or_insert_default().push_str(&run(&mut store, line));
-            }
-        }
-    }
-    out
-}
-
-/// Whether the block's commands have ended.
-fn in_answers(out: &str) -> bool {
-    out.rsplit("\n\n").next().is_some_and(|block| block.lines().any(|line| line == "---"))
+    let blocks = script.trim_end().split("\n\n").map(|block| {
+        let commands = block.lines().take_while(|line| *line != "---");
+        let mut told: String = commands.clone().map(|line| format!("{line}\n")).collect();
+        told.push_str("---\n");
+        let commands = commands.filter(|line| !line.starts_with('#'));
+        told.extend(commands.map(|line| run(&mut store, line)));
+        told
+    });
+    blocks.collect::<Vec<_>>().join("\n")
 }
 
 type Words<'a, 'b> = &'a mut Peekable<std::str::SplitWhitespace<'b>>;
@@ -83,10 +61,15 @@ fn run(store: &mut Store, line: &str) -> String {
     let command = words.next().unwrap();
     let number = |text: Option<&str>| text.map_or(0, |text| text.parse::<i64>().unwrap());
     let outcome = match command {
-        "put" => put_request(words)
-            .and_then(|request| store.put(&request))
-            .map(|response| show_put(&response)),
-        "del" => delete_request(words).map(|request| show_delete(&store.delete_range(&request))),
+        "put" => {
+            let request = put_request(words);
+            let checked = check_put(&request);
+            checked.and_then(|()| store.put(&request)).map(|response| show_put(&response))
+        }
+        "del" => {
+            let request = delete_request(words);
+            check_delete(&request).map(|()| show_delete(&store.delete_range(&request)))
+        }
         "txn" => {
             let request = txn_request(words);
             let checked = check_txn(&request, OPERATIONS_MAX);
@@ -94,9 +77,9 @@ fn run(store: &mut Store, line: &str) -> String {
         }
         "get" => {
             store.commit();
-            range_request(words)
-                .and_then(|request| store.range(&request))
-                .map(|response| show_range(&response))
+            let request = range_request(words);
+            let checked = check_range(&request);
+            checked.and_then(|()| store.range(&request)).map(|response| show_range(&response))
         }
         "compact" => store.compact(number(words.next())).map(|()| "ok\n".to_owned()),
         "step" => {
@@ -125,11 +108,11 @@ fn run(store: &mut Store, line: &str) -> String {
         }
         "events" => {
             store.commit();
-            Ok(show_events(&store.events))
+            Ok(show_events(&std::mem::take(&mut store.events)))
         }
         "leases" => {
             store.commit();
-            let lines = store.attachments.iter().map(|attachment| {
+            let lines = std::mem::take(&mut store.attachments).into_iter().map(|attachment| {
                 format!("{} {} -> {}\n", text(&attachment.key), attachment.old, attachment.new)
             });
             Ok(lines.collect())
@@ -147,7 +130,7 @@ fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-fn put_request(words: Words<'_, '_>) -> Result<PutRequest, Refusal> {
+fn put_request(words: Words<'_, '_>) -> PutRequest {
     let mut request = PutRequest { key: literal(words.next().unwrap()), ..Default::default() };
     while let Some(word) = words.next_if(|word| !is_end(word)) {
         match word.split_once('=') {
@@ -158,10 +141,10 @@ fn put_request(words: Words<'_, '_>) -> Result<PutRequest, Refusal> {
             _ => request.value = literal(word),
         }
     }
-    check_put(&request).map(|()| request)
+    request
 }
 
-fn delete_request(words: Words<'_, '_>) -> Result<DeleteRangeRequest, Refusal> {
+fn delete_request(words: Words<'_, '_>) -> DeleteRangeRequest {
     let mut request =
         DeleteRangeRequest { key: literal(words.next().unwrap()), ..Default::default() };
     while let Some(word) = words.next_if(|word| !is_end(word)) {
@@ -170,10 +153,10 @@ fn delete_request(words: Words<'_, '_>) -> Result<DeleteRangeRequest, Refusal> {
             end => request.range_end = literal(end),
         }
     }
-    check_delete(&request).map(|()| request)
+    request
 }
 
-fn range_request(words: Words<'_, '_>) -> Result<RangeRequest, Refusal> {
+fn range_request(words: Words<'_, '_>) -> RangeRequest {
     let mut request = RangeRequest { key: literal(words.next().unwrap()), ..Default::default() };
     while let Some(word) = words.next_if(|word| !is_end(word)) {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -199,7 +182,7 @@ fn range_request(words: Words<'_, '_>) -> Result<RangeRequest, Refusal> {
             end => request.range_end = literal(end),
         }
     }
-    check_range(&request).map(|()| request)
+    request
 }
 
 fn is_end(word: &str) -> bool {
@@ -247,13 +230,14 @@ fn operations(words: Words<'_, '_>) -> Vec<RequestOp> {
     while let Some(word) = words.next_if(|word| !matches!(*word, "else" | "}")) {
         let request = match word {
             ";" => continue,
-            "put" => put_request(words).map(Request::RequestPut),
-            "del" => delete_request(words).map(Request::RequestDeleteRange),
-            "get" => range_request(words).map(Request::RequestRange),
-            "{" => Ok(Request::RequestTxn(txn_request(words))),
+            "put" => Some(Request::RequestPut(put_request(words))),
+            "del" => Some(Request::RequestDeleteRange(delete_request(words))),
+            "get" => Some(Request::RequestRange(range_request(words))),
+            "{" => Some(Request::RequestTxn(txn_request(words))),
+            "nothing" => None,
             other => panic!("no such operation: {other}"),
         };
-        operations.push(RequestOp { request: request.ok() });
+        operations.push(RequestOp { request });
     }
     operations
 }
