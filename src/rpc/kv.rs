@@ -19,7 +19,7 @@ use super::{complete, refused, status};
 use crate::actors::{Desk, State};
 use crate::machine::Reply;
 use crate::mvcc::{self, Chunk};
-use crate::types::{Error, Refusal};
+use crate::types::Refusal;
 
 /// Keys read before others get their turn.
 const TURN_KEYS: usize = 256;
@@ -74,7 +74,7 @@ impl Kv {
 fn is_plain(request: &RangeRequest) -> bool {
     !request.count_only
         && !request.range_end.is_empty()
-        && mvcc::is_stream_supported(request).is_ok()
+        && mvcc::check_range_stream(request).is_ok()
         && request.sort_target == 0
 }
 
@@ -89,15 +89,11 @@ async fn range(state: &State, request: &RangeRequest) -> Result<RangeResponse, S
         let chunk = next(&mut cursor, state, TURN_KEYS, TURN_BYTES)?;
         response.kvs.extend(chunk.kvs);
         if chunk.done {
-            response.more = chunk.more;
+            (response.more, response.count) = (chunk.more, chunk.count);
             break;
         }
         yield_now().await;
     }
-    response.count = match response.more {
-        false => response.kvs.len() as i64,
-        true => state.read.count(request).map_err(refused)? as i64,
-    };
     response.header.get_or_insert_default().revision = state.read.revision;
     Ok(response)
 }
@@ -108,7 +104,7 @@ fn next(
     keys: usize,
     bytes: usize,
 ) -> Result<Chunk, Status> {
-    cursor.next(&state.read, keys, bytes).map_err(|fault| refused(Error::Faulty(fault)))
+    cursor.next(&state.read, keys, bytes).map_err(refused)
 }
 
 #[async_trait]
@@ -133,7 +129,7 @@ impl kv_server::Kv for Kv {
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let request = request.into_inner();
-        mvcc::is_stream_supported(&request).map_err(status)?;
+        mvcc::check_range_stream(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
         let desk = self.0.clone();
         if request.count_only || request.range_end.is_empty() {
@@ -146,7 +142,7 @@ impl kv_server::Kv for Kv {
         let bytes = desk.node().max_request_bytes;
         let begin = Some((cursor, STREAM_KEYS_FIRST));
         let chunks = futures_lite::stream::unfold(begin, move |at| {
-            let (state, desk, request) = (Arc::clone(&state), desk.clone(), request.clone());
+            let (state, desk) = (Arc::clone(&state), desk.clone());
             async move {
                 let (mut cursor, keys) = at?;
                 yield_now().await;
@@ -155,9 +151,10 @@ impl kv_server::Kv for Kv {
                     Err(status) => return Some((Err(status), None)),
                 };
                 // Twice as many next time while they stay small, half as many when they got large.
-                let keys = if chunk.bytes * 2 <= bytes { keys * 2 } else { (keys / 2).max(1) };
+                let sent: usize = chunk.kvs.iter().map(bytes::Bytes::len).sum();
+                let keys = if sent * 2 <= bytes { keys * 2 } else { (keys / 2).max(1) };
                 let done = chunk.done;
-                let response = stream_chunk(&desk, &state, &request, chunk);
+                let response = stream_chunk(&desk, &state, chunk);
                 Some((response, (!done).then_some((cursor, keys))))
             }
         });
@@ -179,7 +176,7 @@ impl kv_server::Kv for Kv {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let request = request.into_inner();
-        mvcc::check_delete_range(&request).map_err(status)?;
+        mvcc::check_delete(&request).map_err(status)?;
         let delete_range = Some(request);
         let request = InternalRaftRequest { delete_range, ..InternalRaftRequest::default() };
         let Reply::DeleteRange(mut response) = self.propose(request).await? else {
@@ -227,16 +224,11 @@ impl kv_server::Kv for Kv {
 }
 
 /// One message of a streamed range: only the last carries header, more and count.
-fn stream_chunk(
-    desk: &Desk,
-    state: &State,
-    request: &RangeRequest,
-    chunk: Chunk,
-) -> Result<RangeStreamResponse, Status> {
+fn stream_chunk(desk: &Desk, state: &State, chunk: Chunk) -> Result<RangeStreamResponse, Status> {
     let mut response = RangeResponse { kvs: chunk.kvs, ..RangeResponse::default() };
     if chunk.done {
         response.more = chunk.more;
-        response.count = state.read.count(request).map_err(refused)? as i64;
+        response.count = chunk.count;
         response.header.get_or_insert_default().revision = state.read.revision;
         complete(desk, &mut response.header);
     }

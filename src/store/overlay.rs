@@ -49,6 +49,11 @@ impl<V: View> Overlay<V> {
         self.base = base;
     }
 
+    /// What was written under `key` since the last commit: `Some(None)` for a delete.
+    pub fn written(&self, space: Space, key: &[u8]) -> Option<Option<&Bytes>> {
+        self.writes[space as usize].get(key).map(Option::as_ref)
+    }
+
     /// What is under the writes.
     pub fn base(&self) -> &V {
         &self.base
