@@ -12,6 +12,7 @@ mod watching;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use basalt_proto::etcdserverpb::HashKvRequest;
 use basalt_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest,
     WatchCreateRequest,
@@ -161,7 +162,7 @@ async fn compare(seed: u64, requests: u64) -> Result<(), String> {
             outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;
         }
     }
-    for step in last_steps() {
+    for step in last_steps(pair.generator.newest_hash()) {
         number += 1;
         let outcome = pair.step(&step).await;
         outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;
@@ -170,7 +171,7 @@ async fn compare(seed: u64, requests: u64) -> Result<(), String> {
 }
 
 /// All told, the whole state equal, and its hash too.
-fn last_steps() -> Vec<Step> {
+fn last_steps(hash_revision: i64) -> Vec<Step> {
     let all = Bytes::from_static(b"\0");
     let range = basalt_proto::etcdserverpb::RangeRequest {
         key: all.clone(),
@@ -180,7 +181,7 @@ fn last_steps() -> Vec<Step> {
     let mut steps: Vec<_> = (0..STREAMS).map(|stream| Step::Settle { stream }).collect();
     steps.push(Step::Call(Call::Range(range)));
     steps.push(Step::Call(Call::Leases(Default::default())));
-    steps.push(Step::Call(Call::HashKv(Default::default())));
+    steps.push(Step::Call(Call::HashKv(HashKvRequest { revision: hash_revision })));
     steps
 }
 
