@@ -162,7 +162,7 @@ async fn compare(seed: u64, requests: u64) -> Result<(), String> {
             outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;
         }
     }
-    for step in last_steps(pair.generator.newest_hash()) {
+    for step in last_steps(pair.generator.revision) {
         number += 1;
         let outcome = pair.step(&step).await;
         outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;
@@ -231,7 +231,30 @@ impl Pair {
             self.generator.revision = self.generator.revision.max(header.revision);
         }
         self.generator.learn(call, !matches!(etcd, Answer::Refused { .. }));
+        if self.is_listed(call, &etcd, &basalt) {
+            return Ok(());
+        }
         equal(call, etcd, basalt)
+    }
+
+    /// The differences that `tests/it/README.md` lists, each with its reason.
+    fn is_listed(&self, call: &Call, etcd: &Answer, basalt: &Answer) -> bool {
+        match (call, etcd, basalt) {
+            // etcd keeps the hashes of ten compactions, Basalt that of the newest.
+            (Call::HashKv(request), Answer::HashKv(kept), _) => {
+                let newest = request.revision > self.generator.compacted;
+                kept.hash_revision == request.revision
+                    && kept.compact_revision != self.generator.compacted
+                    && !newest
+                    && request.revision != self.generator.compacted
+            }
+            // Go takes a field of another wire type for an unknown one, prost for damage.
+            (Call::Garbage(..), _, Answer::Refused { code, .. }) => {
+                *code == tonic::Code::Internal
+                    && !matches!(etcd, Answer::Refused { code, .. } if *code == tonic::Code::Internal)
+            }
+            _ => false,
+        }
     }
 
     /// Compares the answer to a create request as soon as it is there.

@@ -24,12 +24,8 @@ pub(super) struct Generator {
     /// The newest revision.
     pub(super) revision: i64,
     pub(super) compacted: i64,
-    /// Targets of compactions whose hash the server may or may not have kept: those that were not waited
-    /// for, and all but the newest, since Basalt keeps one where etcd keeps ten.
+    /// Targets of compactions whose hash the server may or may not have kept.
     unsure_hashes: Vec<i64>,
-    /// Revision 0 was compacted: from then on etcd answers the hash at 0, which else means the newest, with
-    /// what that compaction kept.
-    zero_compacted: bool,
     /// In every second seed compactions are waited for, and their kept hashes are asked for too.
     physical: bool,
     leases: Vec<i64>,
@@ -46,7 +42,6 @@ impl Generator {
             revision: 1,
             compacted: -1,
             unsure_hashes: Vec::new(),
-            zero_compacted: false,
             physical: seed.is_multiple_of(2),
             leases: Vec::new(),
             watchers: vec![Vec::new(); STREAMS],
@@ -96,10 +91,10 @@ impl Generator {
                 self.leases.retain(|id| *id != request.id);
             }
             Call::Compact(request) if done => {
-                let unsure = if self.physical { self.compacted } else { request.revision };
-                self.unsure_hashes.push(unsure);
-                self.zero_compacted |= request.revision == 0;
                 self.compacted = request.revision;
+                if !self.physical {
+                    self.unsure_hashes.push(request.revision);
+                }
             }
             _ => (),
         }
@@ -241,14 +236,7 @@ impl Generator {
         let revision = self.sometimes_revision(60);
         let unsure = self.unsure_hashes.contains(&revision);
         // The compaction just being made counts among the unsure ones.
-        let asked =
-            if unsure || (!self.physical && revision <= self.compacted) { 0 } else { revision };
-        if asked == 0 { self.newest_hash() } else { asked }
-    }
-
-    /// The revision to ask for the hash of everything.
-    pub(super) fn newest_hash(&self) -> i64 {
-        if self.zero_compacted { self.revision } else { 0 }
+        if unsure || (!self.physical && revision <= self.compacted) { 0 } else { revision }
     }
 
     fn grant(&mut self) -> LeaseGrantRequest {
