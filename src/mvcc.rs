@@ -13,6 +13,7 @@
 //!
 //! It never reads a clock, never waits, and knows leases by number only.
 
+mod bucket;
 mod cache;
 mod check;
 mod compaction;
@@ -42,6 +43,7 @@ use self::record::{Encoder, Record};
 use crate::store::{Overlay, Space, View};
 use crate::types::{Error, Fault, LeaseId, Revision};
 
+pub use self::bucket::{Import, bucket};
 pub use self::check::{
     check_delete, check_put, check_range, check_range_stream, check_txn, is_read_only,
     is_serializable, put_cost, txn_cost,

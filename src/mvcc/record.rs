@@ -207,15 +207,31 @@ impl Encoder {
         Ok(finish(buffer))
     }
 
+    /// A put whose `KeyValue` is encoded already, in the order of its fields.
+    pub(super) fn encoded_put(
+        &mut self,
+        revision: Revision,
+        previous: Option<&Record>,
+        kv: &[u8],
+    ) -> Result<Draft, Fault> {
+        let flags = if Peek::new(kv)?.version == 1 { CREATION } else { 0 };
+        self.header(flags, revision, previous, 0)?;
+        self.header.push(EVENT_KV);
+        encode_varint(kv.len() as u64, &mut self.header);
+        let mut buffer = self.start(revision, kv.len())?;
+        buffer.extend(kv);
+        Ok(finish(buffer))
+    }
+
     /// A delete at `revision` of what `previous` says.
     pub(super) fn delete(
         &mut self,
         revision: Revision,
-        previous: &Record,
+        previous: Option<&Record>,
         compacted: i64,
         key: &[u8],
     ) -> Result<Draft, Fault> {
-        self.header(TOMBSTONE, revision, Some(previous), compacted)?;
+        self.header(TOMBSTONE, revision, previous, compacted)?;
         self.header.extend(EVENT_DELETE);
         self.header.push(EVENT_KV);
         let length = bytes_length(key) + integer_length(revision.main);

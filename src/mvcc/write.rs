@@ -212,7 +212,8 @@ impl<'a, V: View> Writer<'a, V> {
         let revision = self.next();
         let key = previous.key()?;
         let lease = previous.peek()?.lease;
-        let draft = self.mvcc.encoder.delete(revision, &previous, self.mvcc.compacted, &key)?;
+        let draft =
+            self.mvcc.encoder.delete(revision, Some(&previous), self.mvcc.compacted, &key)?;
         let key = self.store(revision, Some(&previous), draft)?;
         self.attach(key, lease, 0);
         Ok(())

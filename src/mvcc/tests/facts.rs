@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::mvcc::read::{self, newest};
-use crate::mvcc::{is_read_only, is_serializable, leased_keys, put_cost, txn_cost};
+use crate::mvcc::{Import, bucket, is_read_only, is_serializable, leased_keys, put_cost, txn_cost};
 use crate::store::{Batch, Pair, Space, View};
 use crate::types::{Fault, KeyRange};
 
@@ -263,4 +263,76 @@ fn requests_are_classified_and_priced_as_in_etcd() {
     let outer =
         TxnRequest { success: vec![operation(Request::RequestTxn(two))], ..Default::default() };
     assert_eq!(txn_cost(&outer), 528);
+}
+
+#[test]
+fn an_exported_history_imports_as_it_was() {
+    let mut random = StdRng::seed_from_u64(3);
+    let mut store = Store::new(0);
+    for round in 0..6 {
+        for _ in 0..50 {
+            let key = format!("k{}", random.random_range(0..20));
+            if random.random_bool(0.7) {
+                store.quick_put(&key, "v")
+            } else {
+                store.quick_delete(&key)
+            }
+        }
+        if round % 2 == 1 {
+            store.compact(store.mvcc.revision() - 20).unwrap();
+            store.compact_all();
+        }
+    }
+    store.commit();
+    let mut engine = crate::store::Memory::default();
+    let mut tx = Overlay::new(engine.view());
+    let mut import = Import::default();
+    for (at, entry) in bucket(&store.read.view).enumerate() {
+        let (key, value) = entry.unwrap();
+        import.entry(&mut tx, &key, &value).unwrap();
+        if at % 7 == 0 {
+            engine.commit(tx.take()).unwrap();
+            tx.rebase(engine.view());
+        }
+    }
+    for meta in ["scheduledCompactRev", "finishedCompactRev"] {
+        let value = store.read.view.get(Space::Meta, meta.as_bytes()).unwrap().unwrap();
+        tx.put(Space::Meta, bytes(meta), value);
+    }
+    import.finish(&mut tx, store.mvcc.compacted());
+    engine.commit(tx.take()).unwrap();
+    let imported = Store::open(engine, 0);
+    assert_eq!(imported.mvcc.revision(), store.mvcc.revision());
+    assert_eq!(imported.mvcc.compacted(), store.mvcc.compacted());
+    assert!(bucket(&imported.read.view).eq(bucket(&store.read.view)));
+    // The original still knows the hash of its newest compaction, so it is asked beyond.
+    for revision in store.mvcc.compacted() + 1..=store.mvcc.revision() {
+        assert_eq!(imported.hash(revision).unwrap(), store.hash(revision).unwrap());
+        let request =
+            RangeRequest { key: bytes("k"), range_end: bytes("l"), revision, ..Default::default() };
+        assert_eq!(imported.range(&request).unwrap(), store.range(&request).unwrap());
+    }
+    let from = store.mvcc.compacted();
+    let told = |store: &Store| store.read.history(from, 1000, 1 << 20).unwrap().events;
+    assert_eq!(told(&imported), told(&store));
+}
+
+#[test]
+fn what_is_no_bucket_entry_is_not_imported() {
+    let view = crate::store::Memory::default().view();
+    let mut tx = Overlay::new(view);
+    let mut import = Import::default();
+    let kv = KeyValue { key: bytes("a"), ..Default::default() }.encode_to_vec();
+    let at = |main| crate::types::Revision { main, sub: 0 }.to_key();
+    assert!(import.entry(&mut tx, b"short", &kv).is_err());
+    assert!(import.entry(&mut tx, &at(3), b"\xff").is_err());
+    let mut import = Import::default();
+    import.entry(&mut tx, &at(3), &kv).unwrap();
+    assert!(import.entry(&mut tx, &at(3), &kv).is_err());
+}
+
+#[test]
+fn views_may_be_read_on_every_core() {
+    fn assert_shareable<T: Clone + Send + Sync + 'static>() {}
+    assert_shareable::<ReadView<MemoryView>>();
 }

@@ -435,7 +435,7 @@ impl Pair {
                 }
                 Request::RequestPut(put) => self.model_check_put(put, self.model.revision)?,
                 Request::RequestTxn(nested) => self.model_check_txn(nested)?,
-                _ => {}
+                Request::RequestRange(_) | Request::RequestDeleteRange(_) => {}
             }
         }
         Ok(())
@@ -629,7 +629,7 @@ fn deletes_open_end(request: &TxnRequest) -> bool {
         match operation.request.as_ref().unwrap() {
             Request::RequestDeleteRange(delete) => delete.range_end == bytes("\0"),
             Request::RequestTxn(nested) => deletes_open_end(nested),
-            _ => false,
+            Request::RequestRange(_) | Request::RequestPut(_) => false,
         }
     })
 }
