@@ -23,7 +23,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 
-use crate::compare::{from_environment, runtime};
+use crate::compare::{difference, from_environment, runtime};
 use crate::process::{self, Server, Setup};
 use crate::wire::{self, Wire};
 
@@ -192,6 +192,7 @@ struct Portrait {
 async fn portrait(wire: &Wire, revisions: &[i64]) -> Portrait {
     let mut ranges = Vec::new();
     let mut hashes = Vec::new();
+    let compacted = wire.hash_kv(0).await.unwrap().compact_revision;
     for revision in revisions {
         let range = wire.everything(*revision).await;
         ranges.push(match range {
@@ -199,6 +200,10 @@ async fn portrait(wire: &Wire, revisions: &[i64]) -> Portrait {
             Ok(it) => Ok(RangeResponse { header: without_term(it.header), ..it }),
             Err(status) => Err(status.message().to_owned()),
         });
+        // Hashes taken by compactions are kept in memory: a restart forgets them.
+        if (1..=compacted).contains(revision) {
+            continue;
+        }
         hashes.push(match wire.hash_kv(*revision).await {
             Ok(it) => Ok(HashKvResponse { header: without_term(it.header), ..it }),
             Err(status) => Err(status.message().to_owned()),
@@ -297,10 +302,7 @@ async fn lose_power(seed: u64) {
     member.start();
     let wires = [Wire::new(&member.endpoint()), Wire::new(&twin.endpoint())];
     let portraits = [portrait(&wires[0], &marks).await, portrait(&wires[1], &marks).await];
-    assert_eq!(
-        portraits[0], portraits[1],
-        "seed {seed}: member on the left, its twin on the right"
-    );
+    same(&portraits, seed);
     // Compacted parts are gone for both, so what follows has to be alike too.
     for _ in 0..20 {
         let story = rng.random();
@@ -309,8 +311,12 @@ async fn lose_power(seed: u64) {
         }
     }
     let portraits = [portrait(&wires[0], &[0]).await, portrait(&wires[1], &[0]).await];
-    assert_eq!(portraits[0], portraits[1], "seed {seed}: after more changes");
+    same(&portraits, seed);
     println!("power loss with seed {seed}: {steps} steps, store of step {copied_at}");
+}
+
+fn same([member, twin]: &[Portrait; 2], seed: u64) {
+    assert!(member == twin, "seed {seed}: the twin first\n{}", difference(twin, member));
 }
 
 /// Stops the process in the middle of whatever it does, so that the copy is of one moment.
@@ -404,9 +410,10 @@ fn a_damaged_wal_is_refused_by_file_and_offset() {
             server.launch();
             let status = server.wait_exit(Duration::from_secs(20));
             let said = server.logs.all();
-            let status = status.unwrap_or_else(|| panic!("starts with a damaged WAL:\n{said}"));
-            assert!(!status.success(), "ends as if nothing were wrong:\n{said}");
+            // etcd has bytes in its records that no checksum covers.
             if !server.is_etcd() {
+                let status = status.unwrap_or_else(|| panic!("starts with damage:\n{said}"));
+                assert!(!status.success(), "ends as if nothing were wrong:\n{said}");
                 let name = path.file_name().unwrap().to_string_lossy().into_owned();
                 assert!(said.contains(&name), "does not name {name}:\n{said}");
                 assert!(said.contains("offset"), "does not name the offset:\n{said}");
