@@ -1,1 +1,166 @@
-//! Room cluster.
+//! Who is a member, what version all members speak, and the ids of both, computed as etcd does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+use crate::store::{Overlay, Space, View};
+use crate::types::{Fault, MemberId};
+
+/// Key of the cluster version in etcd's `cluster` bucket.
+const VERSION: &[u8] = b"clusterVersion";
+
+/// A member as etcd stores it: JSON under its id in 16 hex digits.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub id: MemberId,
+    /// Where other members reach it.
+    #[serde(rename = "peerURLs")]
+    pub peer_urls: Vec<String>,
+    /// Follows without a vote.
+    #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_learner: bool,
+    /// Empty until it has started once.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Where clients reach it.
+    #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
+    pub client_urls: Vec<String>,
+}
+
+/// A member's id: the beginning of the SHA-1 of its sorted peer URLs and the cluster's token, and for one
+/// that was added to a running cluster the time in seconds.
+pub fn member_id(peer_urls: &[String], token: &str, added_s: Option<i64>) -> MemberId {
+    let mut urls = peer_urls.to_vec();
+    urls.sort();
+    let mut hash = Sha1::new();
+    hash.update(urls.concat());
+    hash.update(token);
+    if let Some(seconds) = added_s {
+        hash.update(seconds.to_string());
+    }
+    first_8(&hash.finalize())
+}
+
+/// The cluster's id: the beginning of the SHA-1 of its first members' sorted ids.
+pub fn cluster_id(members: &[MemberId]) -> u64 {
+    let sorted: BTreeSet<_> = members.iter().collect();
+    let mut hash = Sha1::new();
+    for id in sorted {
+        hash.update(id.to_be_bytes());
+    }
+    first_8(&hash.finalize())
+}
+
+fn first_8(digest: &[u8]) -> u64 {
+    digest.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
+/// The replicated membership.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    members: BTreeMap<MemberId, Member>,
+    removed: BTreeSet<MemberId>,
+    version: Option<String>,
+}
+
+impl Cluster {
+    /// Reads the membership.
+    ///
+    /// # Errors
+    /// The store cannot be read, or holds what is no member.
+    pub fn open(view: &impl View) -> Result<Self, Fault> {
+        let mut cluster = Self::default();
+        for pair in view.scan(Space::Members, Bound::Unbounded, Bound::Unbounded) {
+            let member: Member = serde_json::from_slice(&pair?.1).map_err(|error| {
+                Fault::new(format!("a member in the store does not read: {error}"))
+            })?;
+            cluster.members.insert(member.id, member);
+        }
+        for pair in view.scan(Space::MembersRemoved, Bound::Unbounded, Bound::Unbounded) {
+            let key = pair?.0;
+            let id =
+                std::str::from_utf8(&key).ok().and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            cluster.removed.extend(id);
+        }
+        let version = view.get(Space::Cluster, VERSION)?;
+        cluster.version = version.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        Ok(cluster)
+    }
+
+    /// Adds a member, or replaces what is known of it.
+    pub fn put<V: View>(&mut self, tx: &mut Overlay<V>, member: Member) {
+        // A struct of strings and numbers always has a JSON form.
+        let json = serde_json::to_vec(&member).unwrap_or_default();
+        tx.put(Space::Members, key(member.id), json.into());
+        self.members.insert(member.id, member);
+    }
+
+    /// Removes a member for good: its id may not come back.
+    pub fn remove<V: View>(&mut self, tx: &mut Overlay<V>, id: MemberId) {
+        tx.delete(Space::Members, key(id));
+        tx.put(Space::MembersRemoved, key(id), Bytes::from_static(b"removed"));
+        self.members.remove(&id);
+        self.removed.insert(id);
+    }
+
+    /// What a member tells of itself; one that is not there any more is passed over.
+    pub fn set_attributes<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        id: MemberId,
+        name: String,
+        client_urls: Vec<String>,
+    ) {
+        if let Some(member) = self.members.get(&id).cloned() {
+            self.put(tx, Member { name, client_urls, ..member });
+        }
+    }
+
+    /// The version that all members speak from now on, as `major.minor.patch`.
+    pub fn set_version<V: View>(&mut self, tx: &mut Overlay<V>, version: String) {
+        tx.put(Space::Cluster, Bytes::from_static(VERSION), version.clone().into());
+        self.version = Some(version);
+    }
+
+    /// The version that all members speak; `None` until it is decided.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// All members by id.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// One member.
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    /// Whether a member was removed for good.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.removed.contains(&id)
+    }
+}
+
+fn key(id: MemberId) -> Bytes {
+    format!("{id:016x}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_that_etcd_computes() {
+        // etcd 3.7.1 started with its defaults reports these.
+        let id = member_id(&["http://localhost:2380".to_owned()], "etcd-cluster", None);
+        assert_eq!(format!("{id:x}"), "8e9e05c52164694d");
+        assert_eq!(format!("{:x}", cluster_id(&[id])), "cdf818194e3a8c32");
+    }
+}

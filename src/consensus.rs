@@ -1,1 +1,140 @@
-//! Room consensus.
+//! Drives raft-rs: every input becomes outputs to perform. Never waits, never looks at a clock, never
+//! touches a disk or a socket; randomness comes from the seed in [`Config`].
+//!
+//! ```text
+//!  Tick, Propose, ReadIndex, Step ──► Driver::on ──► raft ──► Driver::drain ──► Persist, Commit,
+//!  Persisted, Applied             ──►                                           Send, ReadAt, Role
+//! ```
+//!
+//! The host performs outputs in the order given, with two freedoms: a [`Output::Persist`] may run while
+//! later outputs are performed (raft counts this member's disk as one vote among equals), and so may a
+//! [`Output::Commit`]. What must wait for the disk is held back here and comes out after
+//! [`Input::Persisted`].
+
+mod convert;
+mod driver;
+mod log;
+mod reads;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+pub use raft::eraftpb::Message;
+
+pub use self::driver::Driver;
+use crate::types::{ConfState, Entry, HardState, LogIndex, MemberId, Term};
+
+/// Counts the batches handed to the disk; they become durable in this order.
+pub type ReadyNumber = u64;
+
+/// What never changes while the member runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This member.
+    pub id: MemberId,
+    /// Ticks without a leader before an election, at least; raft draws up to twice as many.
+    pub election_ticks: usize,
+    /// Ticks between two heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Ask before campaigning, so that a member that was cut off does not depose a leader.
+    pub pre_vote: bool,
+    /// Seed of the election timeouts.
+    pub seed: u64,
+    /// Different at every start of every member, so that no two reads ever share a context.
+    pub boot_nonce: u64,
+    /// Entries kept in memory below the applied index for members that lag a little.
+    pub catch_up_entries: u64,
+}
+
+/// What was found on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The newest hard state.
+    pub hard_state: HardState,
+    /// Members as of `mark_index`.
+    pub conf_state: ConfState,
+    /// The log below this index is gone; 0 for a new member.
+    pub mark_index: LogIndex,
+    /// The term of `mark_index`.
+    pub mark_term: Term,
+    /// The log after the mark.
+    pub entries: Vec<Entry>,
+    /// What the state machine holds already.
+    pub applied: LogIndex,
+}
+
+/// Whatever can happen to the driver.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A tick of time went by.
+    Tick,
+    /// Payloads of normal entries to append to the log, in this order, all or none.
+    Propose(Vec<Bytes>),
+    /// A read that must see everything acknowledged before now. The number is the host's own.
+    ReadIndex(u64),
+    /// Another member's message.
+    Step(Box<Message>),
+    /// All batches up to this one are on disk.
+    Persisted(ReadyNumber),
+    /// The state machine holds everything up to here.
+    Applied(LogIndex),
+    /// The state machine reached this configuration change. Comes before its [`Input::Applied`].
+    ConfChange(Entry),
+    /// Stand for election now rather than after a timeout.
+    Campaign,
+    /// Hand leadership to this member.
+    Transfer(MemberId),
+    /// Messages to this member do not arrive.
+    Unreachable(MemberId),
+}
+
+/// What the host must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send to other members; may be lost.
+    Send(Vec<Message>),
+    /// Make durable, then answer [`Input::Persisted`].
+    Persist {
+        /// To answer with.
+        number: ReadyNumber,
+        /// Changed term, vote or commit index.
+        hard_state: Option<HardState>,
+        /// To append; an index that exists already replaces the log from there on.
+        entries: Vec<Entry>,
+    },
+    /// Apply in order, then answer [`Input::Applied`].
+    Commit(Vec<Entry>),
+    /// The read with this number may be served once this index is applied.
+    ReadAt {
+        /// The number of its [`Input::ReadIndex`].
+        read: u64,
+        /// What it must see.
+        index: LogIndex,
+    },
+    /// These payloads found no leader: nothing was appended.
+    ProposalsDropped(Vec<Bytes>),
+    /// Who leads, or that nobody is known to.
+    Role(Role),
+}
+
+/// This member's place in the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Role {
+    /// The leader, as far as this member knows.
+    pub leader: Option<MemberId>,
+    /// The current term.
+    pub term: Term,
+    /// Whether this member leads.
+    pub leads: bool,
+}
+
+/// Numbers for status and metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// The newest committed index.
+    pub committed: LogIndex,
+    /// The newest index in the log.
+    pub last: LogIndex,
+    /// The newest applied index raft knows of.
+    pub applied: LogIndex,
+}

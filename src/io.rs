@@ -1,1 +1,19 @@
-//! Room io.
+//! The outside world: executors, files, sockets, the clock, the store on disk. The only room that names
+//! glommio or fjall, so that either could be exchanged.
+
+pub mod clock;
+mod executor;
+mod fjall;
+mod net;
+mod preflight;
+mod system;
+mod wal_file;
+
+pub use self::executor::{Executors, blocking, spawn};
+pub use self::fjall::{FjallEngine, FjallView};
+pub use self::net::{
+    Address, Connection, Http2, Listener, close_connections, handover, listen, serve,
+};
+pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir};
+pub use self::system::{fatal, process_stats, random_u64};
+pub use self::wal_file::{WalFile, WalOptions};

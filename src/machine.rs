@@ -1,1 +1,176 @@
-//! Room machine.
+//! Applies one committed request to the whole replicated state and says what happened: reply, events,
+//! effects. The same log makes the same state on every member.
+//!
+//! A [`Refusal`] is an answer: every member gives it. A [`Fault`] is this member's alone and ends the
+//! process: a member that went on after its own disk error would have diverged.
+
+mod alarms;
+mod apply;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse};
+use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
+
+use self::alarms::Alarms;
+use crate::cluster::{Cluster, Member};
+use crate::lease::Leases;
+use crate::mvcc::{Event, Mvcc, ReadView};
+use crate::store::{Engine, Overlay};
+use crate::types::{ConfState, Fault, LeaseId, LogIndex, MemberId, Refusal, Term};
+
+/// What never changes while the member runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bytes of the cache of newest records.
+    pub cache_bytes: u64,
+    /// The shortest time to live of a lease, in seconds.
+    pub lease_ttl_min: i64,
+}
+
+/// The answer to a request that was applied.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To `range`.
+    Range(RangeResponse),
+    /// To `put`.
+    Put(PutResponse),
+    /// To `delete_range`.
+    DeleteRange(DeleteRangeResponse),
+    /// To `txn`.
+    Txn(TxnResponse),
+    /// To `compaction`; the revision is the store's.
+    Compact {
+        /// The newest revision.
+        revision: i64,
+    },
+    /// To `lease_grant`.
+    LeaseGrant(LeaseGrantResponse),
+    /// To `lease_revoke`; the revision is the store's.
+    LeaseRevoke {
+        /// The newest revision.
+        revision: i64,
+    },
+    /// To `alarm`: the alarms asked for, raised or put out.
+    Alarm(Vec<AlarmMember>),
+    /// To requests that only change the member's own records.
+    Done,
+}
+
+/// What others must do because of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A lease of so many seconds began.
+    LeaseGranted {
+        /// Which.
+        id: LeaseId,
+        /// Seconds.
+        ttl: i64,
+    },
+    /// A lease is gone.
+    LeaseRevoked(LeaseId),
+    /// History was forgotten; the store can be cleaned up.
+    Compacted,
+}
+
+/// What came of an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The request's id; 0 if it has none.
+    pub request: u64,
+    /// The answer.
+    pub reply: Result<Reply, Refusal>,
+    /// What others must do.
+    pub effects: Vec<Effect>,
+}
+
+/// What is to be seen of a batch that was committed.
+pub struct Published<V> {
+    /// What readers use from now on.
+    pub read: ReadView<V>,
+    /// What happened, in order.
+    pub events: Arc<[Event]>,
+}
+
+/// The replicated state of one member. Changes stay in an overlay until [`Machine::commit`].
+pub struct Machine<E: Engine> {
+    engine: E,
+    tx: Overlay<E::View>,
+    mvcc: Mvcc,
+    leases: Leases,
+    cluster: Cluster,
+    alarms: Alarms,
+    conf_state: ConfState,
+    applied: LogIndex,
+    applied_term: Term,
+    dirty: bool,
+}
+
+impl<E: Engine> Machine<E> {
+    /// Up to where the log is applied.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// The term of the entry that was applied last.
+    pub fn applied_term(&self) -> Term {
+        self.applied_term
+    }
+
+    /// Who counts for raft as of what is applied.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// Under the machine.
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// The membership.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Active alarms.
+    pub fn alarms(&self) -> Vec<AlarmMember> {
+        self.alarms.list(0, basalt_proto::etcdserverpb::AlarmType::None)
+    }
+
+    /// The keys of a lease, in order.
+    pub fn lease_keys(&self, id: LeaseId) -> Vec<bytes::Bytes> {
+        self.leases.keys(id)
+    }
+
+    /// All leases with their time to live in seconds.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, i64)> {
+        self.leases.all()
+    }
+
+    /// Whether this member knows nothing of a cluster yet.
+    pub fn is_new(&self) -> bool {
+        self.applied == 0 && self.cluster.members().next().is_none()
+    }
+
+    /// Writes down the first members; all of them vote. Must be the same on every member.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn bootstrap(&mut self, members: Vec<Member>) -> Result<(), Fault> {
+        self.conf_state.voters = members.iter().map(|member| member.id).collect();
+        self.conf_state.voters.sort_unstable();
+        for member in members {
+            self.cluster.put(&mut self.tx, member);
+        }
+        self.note_conf_state();
+        self.dirty = true;
+        self.commit().map(drop)
+    }
+
+    /// Whether a member's alarm of this kind is active.
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        self.cluster.member(id)
+    }
+}

@@ -87,6 +87,12 @@ pub trait View {
     /// The store cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault>;
 
+    /// What was written to `key` on top of the committed store, if anything: `Some(None)` for a delete.
+    /// Caches of committed values must not be asked for such a key.
+    fn written(&self, _space: Space, _key: &[u8]) -> Option<&Option<Bytes>> {
+        None
+    }
+
     /// The pairs between two bounds, ascending; `.rev()` for descending. The bounds must not be in the
     /// wrong order.
     fn scan<'a>(

@@ -1,3 +1,5 @@
+//! The store in memory.
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! What the batch being applied has written, on top of what was committed.
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -59,6 +61,10 @@ impl<V: View> View for Overlay<V> {
             Some(written) => Ok(written.clone()),
             None => self.base.get(space, key),
         }
+    }
+
+    fn written(&self, space: Space, key: &[u8]) -> Option<&Option<Bytes>> {
+        self.writes[space as usize].get(key)
     }
 
     fn scan<'a>(

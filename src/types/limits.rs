@@ -36,8 +36,21 @@ pub const HUB_MAILBOX: usize = 1024;
 /// Distinct revisions that a catching-up watcher reads at once.
 pub const CATCH_UP_REVISIONS_MAX: usize = 1000;
 
+/// About how many bytes of events a catching-up watcher reads at once: a slice that lets others run.
+pub const CATCH_UP_BYTES_MAX: usize = 2 << 20;
+
 /// Encoded bytes that may wait in one watch stream before its watchers fall behind.
 pub const WATCH_STREAM_BYTES_MAX: usize = 4 << 20;
+
+/// Encoded bytes that may wait in all watch streams of one core; past it each stream may hold its
+/// share only, so that a thousand slow clients do not cost a thousand times the bound of one.
+pub const WATCH_HUB_BYTES_MAX: usize = 256 << 20;
+
+/// What a stream may hold while its core holds too much.
+pub const WATCH_STREAM_BYTES_SHARE: usize = 64 << 10;
+
+/// Revisions are joined into one watch response up to this size, below what clients usually accept.
+pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of records that the cache in front of the store may hold.
 pub const RECORD_CACHE_BYTES: u64 = 64 << 20;
@@ -52,5 +65,8 @@ pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
 const _: () = assert!(WAL_MAILBOX > READIES_IN_FLIGHT_MAX);
+const _: () = assert!(WATCH_STREAM_BYTES_SHARE < WATCH_STREAM_BYTES_MAX);
+const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_HUB_BYTES_MAX);
+const _: () = assert!(WATCH_RESPONSE_BYTES_MAX < WATCH_STREAM_BYTES_MAX);
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(WAL_BLOCK_BYTES as u64));
 const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES as usize);

@@ -42,7 +42,7 @@ impl Generator {
             revision: 1,
             compacted: -1,
             unsure_hashes: Vec::new(),
-            physical: seed % 2 == 0,
+            physical: seed.is_multiple_of(2),
             leases: Vec::new(),
             watchers: vec![Vec::new(); STREAMS],
             rng,
@@ -59,7 +59,7 @@ impl Generator {
         match self.rng.random_range(0..1000) {
             0..260 => call(Call::Put(self.put())),
             260..480 => call(Call::Range(self.range())),
-            480..510 => call(Call::RangeStream(self.range())),
+            480..510 => call(Call::RangeStream(self.stream())),
             510..580 => call(Call::DeleteRange(self.delete())),
             580..800 => call(Call::Txn(self.txn_root())),
             800..812 => self.compact(),
@@ -221,6 +221,14 @@ impl Generator {
         let revision = if self.physical { self.hash_revision() } else { 0 };
         steps.push(Step::Call(Call::HashKv(HashKvRequest { revision })));
         steps
+    }
+
+    /// Without an order etcd still sorts each chunk of a stream by the target, and goes on after the last
+    /// key of the sorted chunk: it skips keys and sends others twice. Nobody asks for that.
+    fn stream(&mut self) -> RangeRequest {
+        let range = self.range();
+        let sort_target = if range.sort_order == 0 { 0 } else { range.sort_target };
+        RangeRequest { sort_target, ..range }
     }
 
     /// Where etcd may have kept the hash that it took while it compacted, or not, nobody asks.

@@ -1,0 +1,322 @@
+//! Hosts [`crate::machine`], the single writer of the replicated state. One per member.
+//!
+//! Committed entries become batches: applied, committed to the store at once, published, and only then
+//! answered, so that whoever has an answer finds it in the published state. Between batches it lets others
+//! run and does a slice of compaction.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_lite::future::yield_now;
+
+use super::desk::{self, Delivery};
+use super::state::{Shared, State};
+use super::{consensus, lease, wal, watch};
+use crate::io::{FjallEngine, FjallView, blocking, clock};
+use crate::machine::{Applied, Effect, Machine, Published};
+use crate::mvcc::ReadView;
+use crate::store::Engine as _;
+use crate::types::{Entry, EntryKind, Fault, LeaseId, LogIndex, MemberId, Refusal};
+
+/// Messages from consensus that may wait.
+pub const MAILBOX: usize = 1024;
+
+/// Entries in one batch: enough to share the cost of a commit, few enough that heartbeats, which share this
+/// executor on small machines, never wait long.
+const BATCH_ENTRIES_MAX: usize = 512;
+
+/// How often the size of the store on disk is looked at, in ms.
+const DISK_LOOK_MS: u64 = 500;
+
+/// Log records looked at in one slice of compaction.
+const COMPACT_SLICE: usize = 1000;
+
+/// What the actor can be asked.
+pub enum Msg {
+    /// Answered by [`consensus::Msg::Applied`]. Consensus waits if the mailbox is full.
+    Commit(Vec<Entry>),
+    /// Answered by a [`Delivery`] once `index` is applied. Consensus waits if the mailbox is full.
+    ReadAt {
+        /// Whom to answer.
+        executor: usize,
+        /// The executor's number of the round.
+        round: u64,
+        /// What must be applied.
+        index: LogIndex,
+    },
+    /// Answers with a lease's keys. The session waits if the mailbox is full.
+    LeaseKeys(LeaseId, flume::Sender<Vec<Bytes>>),
+    /// Answers when no compaction is under way. The session waits if the mailbox is full.
+    CompactionDone(flume::Sender<()>),
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Handle(flume::Sender<Msg>);
+
+impl Handle {
+    pub(super) async fn commit(&self, entries: Vec<Entry>) {
+        drop(self.0.send_async(Msg::Commit(entries)).await);
+    }
+
+    pub(super) async fn read_at(&self, executor: usize, round: u64, index: LogIndex) {
+        drop(self.0.send_async(Msg::ReadAt { executor, round, index }).await);
+    }
+
+    pub(super) async fn lease_keys(&self, id: LeaseId) -> Result<Vec<Bytes>, Refusal> {
+        let (sender, answer) = flume::bounded(1);
+        self.0.send_async(Msg::LeaseKeys(id, sender)).await.map_err(|_| Refusal::Stopped)?;
+        answer.recv_async().await.map_err(|_| Refusal::Stopped)
+    }
+
+    pub(super) async fn compaction_done(&self) {
+        let (sender, answer) = flume::bounded(1);
+        if self.0.send_async(Msg::CompactionDone(sender)).await.is_ok() {
+            let _ = answer.recv_async().await;
+        }
+    }
+}
+
+/// The actor's mailbox.
+pub fn mailbox() -> (Handle, flume::Receiver<Msg>) {
+    let (sender, receiver) = flume::bounded(MAILBOX);
+    (Handle(sender), receiver)
+}
+
+/// Who hears of what.
+pub struct Outlets {
+    /// Hears what is applied.
+    pub consensus: consensus::Handle,
+    /// Hears how far the log may be cut.
+    pub wal: wal::Handle,
+    /// Hears of leases.
+    pub lease: lease::Handle,
+    /// One hub per executor.
+    pub hubs: Vec<watch::Handle>,
+    /// One desk per executor.
+    pub desks: Vec<flume::Sender<Delivery>>,
+    /// The executor this actor runs on.
+    pub here: usize,
+    /// Part of the ids of requests made since this start.
+    pub boot_nonce: u32,
+    /// `--snapshot-count`: applied entries after which the log is cut.
+    pub snapshot_count: u64,
+}
+
+struct Actor {
+    machine: Machine<FjallEngine>,
+    outlets: Outlets,
+    shared: Arc<Shared>,
+    deliveries: Vec<Delivery>,
+    /// Reads of an index that is not applied yet.
+    reads: VecDeque<(LogIndex, usize, u64)>,
+    compacting: bool,
+    compaction_waiters: Vec<flume::Sender<()>>,
+    /// Where the log was last cut.
+    mark: LogIndex,
+    disk_bytes: u64,
+    disk_looked_ms: u64,
+}
+
+/// Serves until all handles are gone.
+///
+/// # Errors
+/// The store failed, or an entry makes no sense: this member must stop.
+pub async fn run(
+    machine: Machine<FjallEngine>,
+    inbox: flume::Receiver<Msg>,
+    outlets: Outlets,
+    shared: Arc<Shared>,
+) -> Result<(), Fault> {
+    let deliveries = outlets.desks.iter().map(|_| Delivery::default()).collect();
+    let mark = machine.applied();
+    let disk_bytes = machine.engine().disk_bytes();
+    let mut actor = Actor {
+        machine,
+        outlets,
+        shared,
+        deliveries,
+        reads: VecDeque::new(),
+        compacting: true,
+        compaction_waiters: Vec::new(),
+        mark,
+        disk_bytes,
+        disk_looked_ms: clock::now_ms(),
+    };
+    loop {
+        let msg = match inbox.try_recv() {
+            Ok(msg) => msg,
+            Err(_) if actor.compacting => {
+                actor.compact().await?;
+                continue;
+            }
+            Err(_) => match inbox.recv_async().await {
+                Ok(msg) => msg,
+                Err(flume::RecvError::Disconnected) => return Ok(()),
+            },
+        };
+        actor.on(msg, &inbox).await?;
+    }
+}
+
+/// The state to publish: `read` and what the machine knows beside it.
+pub fn state_of(
+    machine: &Machine<FjallEngine>,
+    read: ReadView<FjallView>,
+    member_id: MemberId,
+    disk_bytes: u64,
+) -> State {
+    let conf_state = machine.conf_state();
+    let alone = conf_state.voters == [member_id] && conf_state.voters_outgoing.is_empty();
+    State {
+        read,
+        alarms: machine.alarms(),
+        members: machine.cluster().members().cloned().collect(),
+        cluster_version: machine.cluster().version().map(str::to_owned),
+        applied: machine.applied(),
+        disk_bytes,
+        sole_voter: alone,
+    }
+}
+
+impl Actor {
+    /// The state to publish.
+    fn state(&mut self, read: ReadView<FjallView>) -> State {
+        let now_ms = clock::now_ms();
+        if now_ms >= self.disk_looked_ms + DISK_LOOK_MS {
+            self.disk_looked_ms = now_ms;
+            self.disk_bytes = self.machine.engine().disk_bytes();
+        }
+        state_of(&self.machine, read, self.shared.node.member_id, self.disk_bytes)
+    }
+
+    async fn on(&mut self, msg: Msg, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
+        match msg {
+            Msg::Commit(entries) => {
+                let mut rest = &entries[..];
+                while !rest.is_empty() {
+                    let (batch, later) = rest.split_at(rest.len().min(BATCH_ENTRIES_MAX));
+                    self.apply(batch).await?;
+                    rest = later;
+                    if !(rest.is_empty() && inbox.is_empty()) {
+                        yield_now().await;
+                    }
+                }
+            }
+            Msg::ReadAt { executor, round, index } => {
+                self.reads.push_back((index, executor, round));
+                self.release_reads();
+                self.deliver();
+            }
+            Msg::LeaseKeys(id, answer) => drop(answer.try_send(self.machine.lease_keys(id))),
+            Msg::CompactionDone(answer) if self.compacting => self.compaction_waiters.push(answer),
+            Msg::CompactionDone(answer) => drop(answer.try_send(())),
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, entries: &[Entry]) -> Result<(), Fault> {
+        let mut effects = Vec::new();
+        for entry in entries {
+            let applied = self.machine.apply(entry)?;
+            self.answer(applied, &mut effects);
+        }
+        let published = self.machine.commit()?;
+        self.publish(published);
+        for effect in effects {
+            self.perform(effect).await;
+        }
+        self.release_reads();
+        self.deliver();
+        let changes = entries.iter().filter(|entry| entry.kind != EntryKind::Normal);
+        let conf_changes = changes.cloned().collect();
+        self.outlets.consensus.applied(self.machine.applied(), conf_changes);
+        self.cut_log().await
+    }
+
+    fn answer(&mut self, applied: Applied, effects: &mut Vec<Effect>) {
+        effects.extend(applied.effects);
+        let executor = desk::executor_of(applied.request, self.outlets.boot_nonce);
+        if let Some(delivery) = executor.and_then(|executor| self.deliveries.get_mut(executor)) {
+            delivery.replies.push((applied.request, applied.reply));
+        }
+    }
+
+    fn publish(&mut self, published: Published<FjallView>) {
+        let revision = published.read.revision;
+        let state = self.state(published.read);
+        self.shared.publish(state);
+        for hub in &self.outlets.hubs {
+            hub.events(&published.events, revision);
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::LeaseGranted { id, ttl } => self.outlets.lease.granted(id, ttl).await,
+            Effect::LeaseRevoked(id) => self.outlets.lease.revoked(id).await,
+            Effect::Compacted => self.compacting = true,
+        }
+    }
+
+    fn release_reads(&mut self) {
+        let applied = self.machine.applied();
+        let deliveries = &mut self.deliveries;
+        self.reads.retain(|(index, executor, round)| {
+            if *index <= applied {
+                deliveries[*executor].reads.push(*round);
+            }
+            *index > applied
+        });
+    }
+
+    /// Hands the answers out: to this executor directly, to the others as one message each.
+    fn deliver(&mut self) {
+        for (executor, delivery) in self.deliveries.iter_mut().enumerate() {
+            if delivery.is_empty() {
+                continue;
+            }
+            let delivery = std::mem::take(delivery);
+            if executor == self.outlets.here {
+                desk::deliver_here(delivery);
+            } else {
+                let sent = self.outlets.desks[executor].try_send(delivery);
+                assert!(
+                    !matches!(sent, Err(flume::TrySendError::Full(_))),
+                    "more answers than requests"
+                );
+            }
+        }
+    }
+
+    /// One slice, as a batch of its own.
+    async fn compact(&mut self) -> Result<(), Fault> {
+        let done = self.machine.compact_step(COMPACT_SLICE)?;
+        let published = self.machine.commit()?;
+        self.publish(published);
+        if done {
+            self.compacting = false;
+            self.compaction_waiters.drain(..).for_each(|waiter| {
+                let _ = waiter.try_send(());
+            });
+        }
+        yield_now().await;
+        Ok(())
+    }
+
+    /// Lets the log go that the store holds on disk. What is applied is read before the store is synced,
+    /// never after, and the sync runs on another thread.
+    async fn cut_log(&mut self) -> Result<(), Fault> {
+        let index = self.machine.applied();
+        if index - self.mark < self.outlets.snapshot_count {
+            return Ok(());
+        }
+        self.mark = index;
+        let (term, conf_state) = (self.machine.applied_term(), self.machine.conf_state().clone());
+        let engine = self.machine.engine().clone();
+        blocking(move || engine.persist()).await?;
+        self.outlets.wal.mark(index, term, conf_state).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,441 @@
+//! Where the sessions of one executor hand in requests and wait for answers. One per executor.
+//!
+//! Requests that come in during one round of the executor leave as one message to consensus, and the
+//! answers of one applied batch come back as one message: the price of crossing cores is paid per round,
+//! not per request. The waiting room is a thread-local of the executor, so that nothing here is locked;
+//! the futures hold only a request's id, which makes them `Send` as tonic wants them.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::state::{Node, Shared, State, Status};
+use super::{apply, consensus, lease, watch};
+use crate::io::clock;
+use crate::machine::Reply;
+use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::types::{LeaseId, Refusal};
+
+/// How often waiting requests are looked over for ones that waited too long, in ms.
+const SWEEP_MS: u64 = 250;
+
+/// What apply answers to one executor after one batch.
+#[derive(Default)]
+pub struct Delivery {
+    /// Request ids and what came of them.
+    pub replies: Vec<(u64, Result<Reply, Refusal>)>,
+    /// Read rounds that may go on now.
+    pub reads: Vec<u64>,
+}
+
+impl Delivery {
+    /// Whether there is nothing to deliver.
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.reads.is_empty()
+    }
+}
+
+/// Which executor a request id belongs to, if it is one of this boot's.
+///
+/// ```text
+///  63        32 31    24 23        0
+///  boot nonce   executor counter
+/// ```
+/// The nonce differs between members and starts, so that a replayed entry never answers a stranger.
+pub fn executor_of(id: u64, boot_nonce: u32) -> Option<usize> {
+    ((id >> 32) as u32 == boot_nonce).then_some((id >> 24) as usize & 0xff)
+}
+
+enum Waiting<T> {
+    /// Nobody polls yet, or someone does.
+    Empty(Option<Waker>),
+    Answered(T),
+}
+
+struct Slot<T> {
+    waiting: Waiting<T>,
+    since_ms: u64,
+}
+
+/// A read index that several readers wait for.
+struct Round {
+    readers: usize,
+    done: bool,
+    wakers: Vec<Waker>,
+    since_ms: u64,
+}
+
+/// The waiting room of one executor.
+struct Room {
+    prefix: u64,
+    counter: u32,
+    now_ms: u64,
+    replies: HashMap<u64, Slot<Result<Reply, Refusal>>>,
+    /// Sessions that found the room full.
+    outside: VecDeque<Waker>,
+    outbox: Vec<Bytes>,
+    rounds: HashMap<u64, Round>,
+    round: u64,
+    /// Readers may still join the round that has this number; it has not left yet.
+    round_open: bool,
+    flusher: Option<Waker>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Option<Room>> = const { RefCell::new(None) };
+}
+
+/// Looks into this executor's room; `None` on a thread that has no desk.
+fn room<T>(look: impl FnOnce(&mut Room) -> T) -> Option<T> {
+    ROOM.with_borrow_mut(|room| room.as_mut().map(look))
+}
+
+/// Cheap to clone. To be used on its own executor only.
+#[derive(Clone)]
+pub struct Desk {
+    shared: Arc<Shared>,
+    hub: watch::Handle,
+    lease: lease::Handle,
+    apply: apply::Handle,
+}
+
+/// What is known of a lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// Seconds left; −1 when there is no such lease or it has expired.
+    pub ttl: i64,
+    /// Seconds granted; 0 when there is no such lease.
+    pub granted: i64,
+    /// Attached keys, sorted.
+    pub keys: Vec<Bytes>,
+}
+
+impl Desk {
+    /// Opens this executor's desk. Must be called on the executor, once.
+    pub fn open(
+        shared: Arc<Shared>,
+        executor: u8,
+        boot_nonce: u32,
+        hub: watch::Handle,
+        lease: lease::Handle,
+        apply: apply::Handle,
+    ) -> Self {
+        ROOM.set(Some(Room::new(executor, boot_nonce)));
+        Self { shared, hub, lease, apply }
+    }
+
+    /// Appends a request to the log and waits until it is applied.
+    ///
+    /// # Errors
+    /// The request's own refusal, or why it could not be applied in time (it may still be later).
+    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Reply, Refusal> {
+        if self.shared.stopping() {
+            return Err(Refusal::Stopped);
+        }
+        let status = self.shared.status();
+        if status.committed > status.applied + COMMITTED_UNAPPLIED_MAX {
+            return Err(Refusal::TooManyRequests);
+        }
+        let ticket = Ticket(poll_fn(Room::enter).await);
+        request.header = Some(RequestHeader { id: ticket.0, ..RequestHeader::default() });
+        let data = Bytes::from(request.encode_to_vec());
+        if data.len() > self.shared.node.max_request_bytes {
+            return Err(Refusal::RequestTooLarge);
+        }
+        room(|room| room.send(data));
+        poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE)).await
+    }
+
+    /// Waits until [`Desk::state`] shows everything that was acknowledged before this call.
+    ///
+    /// # Errors
+    /// No leader confirmed it in time.
+    pub async fn read_index(&self) -> Result<(), Refusal> {
+        if self.shared.stopping() {
+            return Err(Refusal::Stopped);
+        }
+        if self.shared.state().sole_voter {
+            return Ok(());
+        }
+        let Some(round) = room(Room::join_round) else { return Err(Refusal::Stopped) };
+        let reader = Reader(round);
+        poll_fn(|context| {
+            room(|room| room.poll_round(reader.0, context))
+                .unwrap_or(Poll::Ready(Err(Refusal::Stopped)))
+        })
+        .await
+    }
+
+    /// The newest published state; never waits.
+    pub fn state(&self) -> Arc<State> {
+        self.shared.state()
+    }
+
+    /// A few numbers; never waits.
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// What never changes while the member runs.
+    pub fn node(&self) -> &Node {
+        &self.shared.node
+    }
+
+    /// The watch hub of this executor.
+    pub fn hub(&self) -> &watch::Handle {
+        &self.hub
+    }
+
+    /// Prolongs a lease; gives its new time to live in seconds, 0 if there is no such lease.
+    ///
+    /// # Errors
+    /// This member does not lead, or is stopping.
+    pub async fn keep_alive(&self, id: LeaseId) -> Result<i64, Refusal> {
+        self.read_index().await?;
+        self.lease.keep_alive(id).await
+    }
+
+    /// What is left of a lease, and its keys if asked for.
+    ///
+    /// # Errors
+    /// This member does not lead, or is stopping.
+    pub async fn time_to_live(&self, id: LeaseId, keys: bool) -> Result<TimeToLive, Refusal> {
+        self.read_index().await?;
+        let Some((granted, ttl)) = self.lease.time_to_live(id).await? else {
+            return Ok(TimeToLive { ttl: -1, ..TimeToLive::default() });
+        };
+        let keys = if keys { self.apply.lease_keys(id).await? } else { Vec::new() };
+        Ok(TimeToLive { ttl, granted, keys })
+    }
+
+    /// All leases, the one that expires first first.
+    ///
+    /// # Errors
+    /// The member is stopping.
+    pub async fn leases(&self) -> Result<Vec<LeaseId>, Refusal> {
+        self.lease.list().await
+    }
+
+    /// Waits until everything before the newest compaction is gone from the store.
+    pub async fn compaction_done(&self) {
+        self.apply.compaction_done().await;
+    }
+
+    /// Hands in what the sessions left, a round at a time. Runs on the desk's executor for ever.
+    pub async fn flush(executor: usize, consensus: consensus::Handle) {
+        loop {
+            poll_fn(|context| room(|room| room.poll_work(context)).unwrap_or(Poll::Pending)).await;
+            // Let every session that is ready add to the round.
+            futures_lite::future::yield_now().await;
+            let Some((proposals, read)) = room(Room::take_work) else { return };
+            if !consensus.work(executor, proposals, read).await {
+                return;
+            }
+        }
+    }
+
+    /// Hands out what apply answered. Runs on the desk's executor for ever.
+    pub async fn deliver(inbox: flume::Receiver<Delivery>) {
+        while let Ok(delivery) = inbox.recv_async().await {
+            deliver_here(delivery);
+        }
+    }
+
+    /// Turns away requests that waited too long. Runs on the desk's executor for ever.
+    pub async fn sweep(shared: Arc<Shared>) {
+        while !shared.stopping() {
+            clock::sleep(std::time::Duration::from_millis(SWEEP_MS)).await;
+            let now_ms = clock::now_ms();
+            room(|room| room.sweep(now_ms, shared.node.request_timeout_ms));
+        }
+        room(Room::close);
+    }
+}
+
+/// Delivers to this executor's own room, without a channel.
+pub fn deliver_here(delivery: Delivery) {
+    room(|room| room.deliver(delivery));
+}
+
+const GONE: Poll<Result<Reply, Refusal>> = Poll::Ready(Err(Refusal::Stopped));
+
+/// A place in the waiting room; left when the request is answered or its client is gone.
+struct Ticket(u64);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        room(|room| room.leave(self.0));
+    }
+}
+
+/// A reader in a round; the last one out takes the round away.
+struct Reader(u64);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        room(|room| room.leave_round(self.0));
+    }
+}
+
+impl Room {
+    fn new(executor: u8, boot_nonce: u32) -> Self {
+        Self {
+            prefix: u64::from(boot_nonce) << 32 | u64::from(executor) << 24,
+            counter: 0,
+            now_ms: clock::now_ms(),
+            replies: HashMap::new(),
+            outside: VecDeque::new(),
+            outbox: Vec::new(),
+            rounds: HashMap::new(),
+            round: 0,
+            round_open: false,
+            flusher: None,
+        }
+    }
+
+    /// Takes a place, as soon as there is one.
+    fn enter(context: &mut Context<'_>) -> Poll<u64> {
+        room(|room| {
+            if room.replies.len() >= REQUESTS_IN_FLIGHT_MAX {
+                room.outside.push_back(context.waker().clone());
+                return Poll::Pending;
+            }
+            // A counter that wrapped round may meet a request that still waits: skip it.
+            let id = loop {
+                room.counter = (room.counter + 1) & 0xff_ffff;
+                let id = room.prefix | u64::from(room.counter);
+                if !room.replies.contains_key(&id) {
+                    break id;
+                }
+            };
+            let slot = Slot { waiting: Waiting::Empty(None), since_ms: room.now_ms };
+            room.replies.insert(id, slot);
+            Poll::Ready(id)
+        })
+        .unwrap_or(Poll::Ready(0))
+    }
+
+    fn leave(&mut self, id: u64) {
+        self.replies.remove(&id);
+        if let Some(waker) = self.outside.pop_front() {
+            waker.wake();
+        }
+    }
+
+    fn send(&mut self, data: Bytes) {
+        self.outbox.push(data);
+        self.wake_flusher();
+    }
+
+    fn wake_flusher(&mut self) {
+        if let Some(waker) = self.flusher.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_reply(&mut self, id: u64, context: &Context<'_>) -> Poll<Result<Reply, Refusal>> {
+        let Some(slot) = self.replies.get_mut(&id) else { return GONE };
+        match std::mem::replace(&mut slot.waiting, Waiting::Empty(None)) {
+            Waiting::Answered(reply) => Poll::Ready(reply),
+            Waiting::Empty(_) => {
+                slot.waiting = Waiting::Empty(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Joins the round that leaves next.
+    fn join_round(&mut self) -> u64 {
+        if !self.round_open {
+            self.round += 1;
+            self.round_open = true;
+            let since_ms = self.now_ms;
+            let round = Round { readers: 0, done: false, wakers: Vec::new(), since_ms };
+            self.rounds.insert(self.round, round);
+            self.wake_flusher();
+        }
+        if let Some(round) = self.rounds.get_mut(&self.round) {
+            round.readers += 1;
+        }
+        self.round
+    }
+
+    fn poll_round(&mut self, number: u64, context: &Context<'_>) -> Poll<Result<(), Refusal>> {
+        match self.rounds.get_mut(&number) {
+            None => Poll::Ready(Err(Refusal::Timeout)),
+            Some(round) if round.done => Poll::Ready(Ok(())),
+            Some(round) => {
+                round.wakers.push(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn leave_round(&mut self, number: u64) {
+        let Some(round) = self.rounds.get_mut(&number) else { return };
+        round.readers -= 1;
+        if round.readers == 0 && !(self.round_open && number == self.round) {
+            self.rounds.remove(&number);
+        }
+    }
+
+    /// Ready when there is something to hand in; takes nothing yet.
+    fn poll_work(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.outbox.is_empty() && !self.round_open {
+            self.flusher = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn take_work(&mut self) -> (Vec<Bytes>, Option<u64>) {
+        let read = self.round_open.then_some(self.round);
+        self.round_open = false;
+        self.now_ms = clock::now_ms();
+        (std::mem::take(&mut self.outbox), read)
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        for (id, reply) in delivery.replies {
+            let Some(slot) = self.replies.get_mut(&id) else { continue };
+            if let Waiting::Empty(Some(waker)) =
+                std::mem::replace(&mut slot.waiting, Waiting::Answered(reply))
+            {
+                waker.wake();
+            }
+        }
+        for number in delivery.reads {
+            let Some(round) = self.rounds.get_mut(&number) else { continue };
+            round.done = true;
+            round.wakers.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    fn sweep(&mut self, now_ms: u64, timeout_ms: u64) {
+        self.now_ms = now_ms;
+        let late = now_ms.saturating_sub(timeout_ms);
+        self.turn_away(|since_ms| since_ms < late, Refusal::Timeout);
+    }
+
+    fn close(&mut self) {
+        self.turn_away(|_| true, Refusal::Stopped);
+    }
+
+    fn turn_away(&mut self, is_late: impl Fn(u64) -> bool, refusal: Refusal) {
+        for slot in self.replies.values_mut().filter(|slot| is_late(slot.since_ms)) {
+            if let Waiting::Empty(waker) = &mut slot.waiting {
+                let waker = waker.take();
+                slot.waiting = Waiting::Answered(Err(refusal));
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
+        let late = self.rounds.extract_if(|_, round| is_late(round.since_ms) && !round.done);
+        late.for_each(|(_, round)| round.wakers.into_iter().for_each(Waker::wake));
+    }
+}

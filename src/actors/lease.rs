@@ -1,0 +1,131 @@
+//! Hosts [`crate::lease::Expiry`]: keeps the time of all leases on the leader, renews them from memory and
+//! proposes to revoke those that expired. One per member.
+
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
+use prost::Message as _;
+
+use super::consensus;
+use crate::io::clock;
+use crate::lease::Expiry;
+use crate::types::limits::LEASE_REVOKES_PER_SECOND;
+use crate::types::{LeaseId, Refusal};
+
+/// How often expired leases are looked for; etcd's too.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Messages that may wait.
+const MAILBOX: usize = 4096;
+
+/// What the actor can be asked.
+pub enum Msg {
+    /// Apply granted a lease. Apply waits if the mailbox is full: a lost one is a lease that never ends.
+    Granted(LeaseId, i64),
+    /// Apply revoked a lease. Apply waits likewise.
+    Revoked(LeaseId),
+    /// This member began (`true`) or ceased to lead.
+    Leads(bool),
+    /// Prolong; answers with the time to live in seconds, or 0. The session waits if the mailbox is full.
+    KeepAlive(LeaseId, flume::Sender<i64>),
+    /// Answers with seconds granted and left. The session waits if the mailbox is full.
+    TimeToLive(LeaseId, flume::Sender<Option<(i64, i64)>>),
+    /// Answers with all leases, the one that expires first first.
+    List(flume::Sender<Vec<LeaseId>>),
+    /// Time to look for expired leases. Skipped if the mailbox is full; due leases stay due.
+    Tick,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Handle(flume::Sender<Msg>);
+
+impl Handle {
+    async fn ask<T>(&self, ask: impl FnOnce(flume::Sender<T>) -> Msg) -> Result<T, Refusal> {
+        let (sender, answer) = flume::bounded(1);
+        self.0.send_async(ask(sender)).await.map_err(|_| Refusal::Stopped)?;
+        answer.recv_async().await.map_err(|_| Refusal::Stopped)
+    }
+
+    pub(super) async fn keep_alive(&self, id: LeaseId) -> Result<i64, Refusal> {
+        self.ask(|answer| Msg::KeepAlive(id, answer)).await
+    }
+
+    pub(super) async fn time_to_live(&self, id: LeaseId) -> Result<Option<(i64, i64)>, Refusal> {
+        self.ask(|answer| Msg::TimeToLive(id, answer)).await
+    }
+
+    pub(super) async fn list(&self) -> Result<Vec<LeaseId>, Refusal> {
+        self.ask(Msg::List).await
+    }
+
+    pub(super) async fn granted(&self, id: LeaseId, ttl: i64) {
+        drop(self.0.send_async(Msg::Granted(id, ttl)).await);
+    }
+
+    pub(super) async fn revoked(&self, id: LeaseId) {
+        drop(self.0.send_async(Msg::Revoked(id)).await);
+    }
+
+    /// This member began or ceased to lead. Must not wait: consensus calls it.
+    pub fn leads(&self, leads: bool) {
+        drop(self.0.try_send(Msg::Leads(leads)));
+    }
+}
+
+/// The actor's mailbox.
+pub fn mailbox() -> (Handle, flume::Receiver<Msg>) {
+    let (sender, receiver) = flume::bounded(MAILBOX);
+    (Handle(sender), receiver)
+}
+
+/// Wakes the actor every [`TICK`].
+pub async fn ticks(handle: Handle) {
+    loop {
+        clock::sleep(TICK).await;
+        if matches!(handle.0.try_send(Msg::Tick), Err(flume::TrySendError::Disconnected(_))) {
+            return;
+        }
+    }
+}
+
+/// Serves until all handles are gone. `boot_nonce` marks the requests as nobody's: their answers are not
+/// waited for.
+pub async fn run(
+    mut expiry: Expiry,
+    inbox: flume::Receiver<Msg>,
+    consensus: consensus::Handle,
+    here: usize,
+) {
+    let mut due = Vec::new();
+    while let Ok(msg) = inbox.recv_async().await {
+        let now = clock::now_ms();
+        match msg {
+            Msg::Granted(id, ttl) => expiry.granted(id, ttl, now),
+            Msg::Revoked(id) => expiry.revoked(id),
+            Msg::Leads(true) => expiry.promote(now),
+            Msg::Leads(false) => expiry.demote(now),
+            Msg::KeepAlive(id, answer) => {
+                let _ = answer.try_send(expiry.renew(id, now).unwrap_or(0));
+            }
+            Msg::TimeToLive(id, answer) => drop(answer.try_send(expiry.remaining(id, now))),
+            Msg::List(answer) => drop(answer.try_send(expiry.by_expiry())),
+            Msg::Tick => {
+                due.extend(expiry.due(now, LEASE_REVOKES_PER_SECOND / 2));
+                if !due.is_empty() {
+                    let revokes = due.drain(..).map(revoke).collect();
+                    consensus.work(here, revokes, None).await;
+                }
+            }
+        }
+    }
+}
+
+/// The payload that revokes a lease.
+fn revoke(id: LeaseId) -> bytes::Bytes {
+    let request = InternalRaftRequest {
+        lease_revoke: Some(LeaseRevokeRequest { id }),
+        ..InternalRaftRequest::default()
+    };
+    request.encode_to_vec().into()
+}

@@ -1,0 +1,176 @@
+//! What every core may look at without asking: the published state and a few numbers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use basalt_proto::etcdserverpb::{AlarmMember, ResponseHeader};
+
+use crate::cluster::Member;
+use crate::consensus::{Progress, Role};
+use crate::io::FjallView;
+use crate::mvcc::{self, ReadView};
+use crate::types::{Error, Fault, LogIndex, MemberId, Term};
+
+use super::watch;
+
+/// What never changes while the member runs.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The cluster.
+    pub cluster_id: u64,
+    /// This member.
+    pub member_id: MemberId,
+    /// `--max-txn-ops`.
+    pub max_txn_ops: usize,
+    /// `--max-request-bytes`.
+    pub max_request_bytes: usize,
+    /// `--quota-backend-bytes`, resolved: 0 for none.
+    pub quota_bytes: u64,
+    /// How long a request may wait for consensus: 5 s and two election timeouts, in ms.
+    pub request_timeout_ms: u64,
+    /// `--election-timeout`, in ms.
+    pub election_timeout_ms: u64,
+    /// `--watch-progress-notify-interval`, in ms.
+    pub progress_notify_ms: u64,
+}
+
+/// The replicated state as of one applied batch. Published after the batch is in the store and before
+/// anyone hears of it, so that whoever has an answer finds it here.
+#[derive(Clone)]
+pub struct State {
+    /// The key space.
+    pub read: ReadView<FjallView>,
+    /// Active alarms.
+    pub alarms: Vec<AlarmMember>,
+    /// Members, sorted by id.
+    pub members: Vec<Member>,
+    /// `major.minor.patch` that all members agree to speak; `None` until it is decided.
+    pub cluster_version: Option<String>,
+    /// Up to here.
+    pub applied: LogIndex,
+    /// Bytes of the store on disk.
+    pub disk_bytes: u64,
+    /// This member is the only one that votes: whatever is acknowledged was acknowledged here, after it
+    /// was published, so that a read of the published state is linearizable without asking anyone.
+    pub sole_voter: bool,
+}
+
+/// A few numbers for status and metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Status {
+    /// The current term.
+    pub term: Term,
+    /// The leader, 0 if none is known.
+    pub leader: MemberId,
+    /// The newest committed index.
+    pub committed: LogIndex,
+    /// The newest applied index.
+    pub applied: LogIndex,
+}
+
+/// Shared by all cores; nothing here is ever waited for.
+pub struct Shared {
+    /// What never changes.
+    pub node: Node,
+    state: ArcSwap<State>,
+    term: AtomicU64,
+    leader: AtomicU64,
+    committed: AtomicU64,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// With the state that was found on disk.
+    pub fn new(node: Node, state: State) -> Self {
+        Self {
+            node,
+            committed: AtomicU64::new(state.applied),
+            state: ArcSwap::from_pointee(state),
+            term: AtomicU64::new(0),
+            leader: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The newest published state.
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    pub(super) fn publish(&self, state: State) {
+        self.state.store(Arc::new(state));
+    }
+
+    pub(super) fn set_role(&self, role: Role) {
+        self.term.store(role.term, Ordering::Relaxed);
+        self.leader.store(role.leader.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_progress(&self, progress: Progress) {
+        self.committed.store(progress.committed, Ordering::Relaxed);
+    }
+
+    /// The numbers.
+    pub fn status(&self) -> Status {
+        Status {
+            term: self.term.load(Ordering::Relaxed),
+            leader: self.leader.load(Ordering::Relaxed),
+            committed: self.committed.load(Ordering::Relaxed),
+            applied: self.state.load().applied,
+        }
+    }
+
+    /// Whether this member knows a leader.
+    pub fn has_leader(&self) -> bool {
+        self.leader.load(Ordering::Relaxed) != 0
+    }
+
+    /// From now on requests are refused with `etcdserver: server stopped`.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether the member is going down.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+impl watch::Source for Shared {
+    fn header(&self) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.node.cluster_id,
+            member_id: self.node.member_id,
+            revision: 0,
+            raft_term: self.term.load(Ordering::Relaxed),
+        }
+    }
+
+    fn published(&self) -> watch::Published {
+        let state = self.state.load();
+        watch::Published { revision: state.read.revision, compacted: state.read.compacted }
+    }
+
+    fn history(
+        &self,
+        from: i64,
+        revisions_max: usize,
+        bytes_max: usize,
+    ) -> Result<watch::History, Fault> {
+        let state = self.state();
+        let read = &state.read;
+        let published = watch::Published { revision: read.revision, compacted: read.compacted };
+        match Error::refusal(read.history(from, revisions_max, bytes_max))? {
+            Ok(mvcc::History { events, next }) => {
+                Ok(watch::History { from, events, next, published })
+            }
+            // Compacted: the published state tells.
+            Err(_) => Ok(watch::History { from, events: Vec::new(), next: from, published }),
+        }
+    }
+
+    fn has_leader(&self) -> bool {
+        self.has_leader()
+    }
+}

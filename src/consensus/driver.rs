@@ -1,0 +1,312 @@
+//! The driver: inputs in, outputs out, raft-rs in between.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use protobuf::Message as _;
+use raft::eraftpb::{self, Message, MessageType};
+use raft::{RawNode, StateRole};
+
+use super::log::Log;
+use super::reads::Reads;
+use super::{Config, Input, Output, Progress, ReadyNumber, Restored, Role, convert};
+use crate::types::{ConfState, Entry, EntryKind, Fault, HardState};
+
+/// raft's largest append message, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Append messages on their way to one member.
+const APPENDS_IN_FLIGHT_MAX: usize = 256;
+/// Bytes proposed and not yet committed before raft drops proposals.
+const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of committed entries handed out at once.
+const COMMIT_BYTES_MAX: u64 = 16 << 20;
+
+/// Messages that wait until a batch is on disk.
+struct Held {
+    number: ReadyNumber,
+    messages: Vec<Message>,
+}
+
+/// One member's consensus.
+pub struct Driver {
+    config: Config,
+    node: RawNode<Log>,
+    reads: Reads,
+    /// Reads that raft would drop now, for want of a leader that has committed in its term.
+    reads_delayed: Vec<u64>,
+    held: VecDeque<Held>,
+    /// The last batch handed to the disk, and the last one that is there.
+    handed: ReadyNumber,
+    persisted: ReadyNumber,
+    /// The last hard state handed to the disk.
+    hard_state: HardState,
+    role: Role,
+    dropped: Vec<Bytes>,
+    random: u64,
+}
+
+impl Driver {
+    /// A member that continues from what was on disk.
+    ///
+    /// # Errors
+    /// What was on disk makes no sense to raft.
+    pub fn new(config: Config, restored: &Restored) -> Result<Self, Fault> {
+        let raft = raft::Config {
+            id: config.id,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied: restored.applied.max(restored.mark_index),
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: config.pre_vote,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: COMMIT_BYTES_MAX,
+            ..raft::Config::default()
+        };
+        let log = Log::new(restored);
+        if raft.applied > log.last() {
+            return Err(Fault::new(format!(
+                "the store holds entries up to {} but the write-ahead log ends at {}",
+                raft.applied,
+                log.last()
+            )));
+        }
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&raft, log, &logger)
+            .map_err(|error| Fault::new(format!("raft cannot start from the log: {error}")))?;
+        let reads = Reads::new(config.id, config.boot_nonce);
+        let mut driver = Self {
+            node,
+            reads,
+            reads_delayed: Vec::new(),
+            held: VecDeque::new(),
+            handed: 0,
+            persisted: 0,
+            hard_state: restored.hard_state,
+            role: Role::default(),
+            dropped: Vec::new(),
+            random: config.seed | 1,
+            config,
+        };
+        driver.draw_election_timeout();
+        Ok(driver)
+    }
+
+    /// Takes in what happened. Nothing comes out before [`Driver::drain`], so that everything that
+    /// waited becomes one batch.
+    pub fn on(&mut self, input: Input) {
+        let before = (self.node.raft.term, self.node.raft.state);
+        match input {
+            Input::Tick => self.tick(),
+            Input::Propose(payloads) => self.propose(payloads),
+            Input::ReadIndex(read) => self.read_index(read),
+            // A message that raft refuses (unknown sender, local type) is as good as lost.
+            Input::Step(message) => drop(self.node.step(*message)),
+            Input::Persisted(number) => {
+                self.persisted = self.persisted.max(number);
+                self.node.on_persist_ready(number);
+            }
+            Input::Applied(index) => self.applied(index),
+            Input::ConfChange(entry) => self.conf_change(&entry),
+            Input::Campaign => drop(self.node.campaign()),
+            Input::Transfer(member) => self.node.transfer_leader(member),
+            Input::Unreachable(member) => self.node.report_unreachable(member),
+        }
+        if (self.node.raft.term, self.node.raft.state) != before {
+            self.draw_election_timeout();
+        }
+    }
+
+    /// Everything there is to do now.
+    pub fn drain(&mut self, out: &mut Vec<Output>) {
+        if !self.dropped.is_empty() {
+            out.push(Output::ProposalsDropped(std::mem::take(&mut self.dropped)));
+        }
+        loop {
+            while self.node.has_ready() {
+                self.ready(out);
+            }
+            self.report_role(out);
+            if !self.node.has_ready() {
+                break;
+            }
+        }
+        while self.held.front().is_some_and(|held| held.number <= self.persisted) {
+            out.extend(self.held.pop_front().map(|held| Output::Send(held.messages)));
+        }
+    }
+
+    /// Where the log stands.
+    pub fn progress(&self) -> Progress {
+        let log = &self.node.raft.raft_log;
+        Progress { committed: log.committed, last: log.last_index(), applied: log.applied }
+    }
+
+    /// Who counts, as raft sees it now.
+    pub fn conf_state(&self) -> ConfState {
+        convert::conf_state_from_raft(self.node.store().conf_state())
+    }
+
+    /// Which member this is.
+    pub fn config_id(&self) -> crate::types::MemberId {
+        self.config.id
+    }
+
+    /// This member's place in the cluster, as last reported.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    fn tick(&mut self) {
+        self.node.tick();
+        for read in self.reads.tick() {
+            self.read_index(read);
+        }
+    }
+
+    fn propose(&mut self, payloads: Vec<Bytes>) {
+        let entry =
+            |payload: &Bytes| eraftpb::Entry { data: payload.clone(), ..Default::default() };
+        let mut message = Message { from: self.config.id, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(payloads.iter().map(entry).collect::<Vec<_>>().into());
+        if self.node.raft.step(message).is_err() {
+            self.dropped.extend(payloads);
+        }
+    }
+
+    fn read_index(&mut self, read: u64) {
+        let raft = &self.node.raft;
+        let hopeless = match raft.state {
+            StateRole::Leader => !raft.commit_to_current_term(),
+            StateRole::Follower => raft.leader_id == raft::INVALID_ID,
+            StateRole::Candidate | StateRole::PreCandidate => true,
+        };
+        if hopeless {
+            self.reads_delayed.push(read);
+            return;
+        }
+        let context = self.reads.attempt(read);
+        self.node.read_index(context);
+    }
+
+    fn applied(&mut self, index: u64) {
+        self.node.advance_apply_to(index);
+        let conf_state = self.node.store().conf_state();
+        let alone = conf_state.voters.len() == 1 && conf_state.learners.is_empty();
+        let window = if alone { 0 } else { self.config.catch_up_entries };
+        self.node.mut_store().forget(index.saturating_sub(window));
+    }
+
+    fn conf_change(&mut self, entry: &Entry) {
+        let node = &mut self.node;
+        let applied = match entry.kind {
+            EntryKind::ConfChange => eraftpb::ConfChange::parse_from_bytes(&entry.data)
+                .map(|change| node.apply_conf_change(&change)),
+            EntryKind::ConfChangeV2 => eraftpb::ConfChangeV2::parse_from_bytes(&entry.data)
+                .map(|change| node.apply_conf_change(&change)),
+            EntryKind::Normal => return,
+        };
+        if let Ok(Ok(state)) = applied {
+            let state = convert::conf_state_from_raft(&state);
+            node.mut_store().set_conf_state(&state);
+        }
+    }
+
+    fn ready(&mut self, out: &mut Vec<Output>) {
+        let mut ready = self.node.ready();
+        for state in ready.take_read_states() {
+            if let Some(read) = self.reads.answered(&state.request_ctx) {
+                out.push(Output::ReadAt { read, index: state.index });
+            }
+        }
+        let term_or_vote = ready
+            .hs()
+            .is_some_and(|hs| hs.term != self.hard_state.term || hs.vote != self.hard_state.vote);
+        let committed = ready.take_committed_entries();
+        // A commit index alone is not worth a write: it goes along with the next one.
+        let persist = term_or_vote || !ready.entries().is_empty();
+        if persist {
+            self.handed = ready.number();
+        }
+        self.part_messages(term_or_vote, &mut ready, out);
+        if persist {
+            self.node.mut_store().append(ready.entries());
+            let hard_state = convert::hard_state_from_raft(&self.node.raft.hard_state());
+            let changed = hard_state != self.hard_state;
+            self.hard_state = hard_state;
+            out.push(Output::Persist {
+                number: ready.number(),
+                hard_state: changed.then_some(hard_state),
+                entries: ready.entries().iter().map(convert::entry_from_raft).collect(),
+            });
+        }
+        self.node.advance_append_async(ready);
+        if !committed.is_empty() {
+            out.push(Output::Commit(committed.iter().map(convert::entry_from_raft).collect()));
+        }
+    }
+
+    /// Sends what may leave before the disk, holds back what may not.
+    ///
+    /// A leader's messages may leave at once (Raft thesis, 10.2.1), unless its term or vote is not on disk
+    /// yet, which happens to a sole voter with learners. Of the others' messages those may that promise
+    /// nothing about log, term or vote, so that a slow disk delays no heartbeat.
+    fn part_messages(
+        &mut self,
+        term_or_vote: bool,
+        ready: &mut raft::Ready,
+        out: &mut Vec<Output>,
+    ) {
+        let mut now = ready.take_messages();
+        let mut later = ready.take_persisted_messages();
+        if term_or_vote {
+            later.append(&mut now);
+        } else {
+            now.extend(later.extract_if(.., promises_nothing));
+        }
+        if !now.is_empty() {
+            out.push(Output::Send(now));
+        }
+        if !later.is_empty() {
+            self.held.push_back(Held { number: self.handed, messages: later });
+        }
+    }
+
+    fn report_role(&mut self, out: &mut Vec<Output>) {
+        let raft = &self.node.raft;
+        let leader = (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id);
+        let role = Role { leader, term: raft.term, leads: raft.state == StateRole::Leader };
+        if role != self.role {
+            self.role = role;
+            out.push(Output::Role(role));
+            // Whoever led before forgot these.
+            self.reads_delayed.extend(self.reads.abandon());
+        }
+        if leader.is_some() {
+            for read in std::mem::take(&mut self.reads_delayed) {
+                self.read_index(read);
+            }
+        }
+    }
+
+    /// raft-rs draws election timeouts from the thread's own generator; ours come from the seed.
+    fn draw_election_timeout(&mut self) {
+        // xorshift64 (Marsaglia 2003): plenty for spreading timeouts.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let ticks = self.config.election_ticks;
+        let drawn = ticks + (self.random % ticks as u64) as usize;
+        self.node.raft.set_randomized_election_timeout(drawn);
+    }
+}
+
+fn promises_nothing(message: &mut Message) -> bool {
+    let kind = message.get_msg_type();
+    matches!(
+        kind,
+        MessageType::MsgHeartbeatResponse | MessageType::MsgReadIndex | MessageType::MsgPropose
+    )
+}

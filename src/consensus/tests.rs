@@ -1,0 +1,218 @@
+//! Members driven by hand: what may leave before the disk, and what may not.
+
+use super::*;
+use crate::types::EntryKind;
+
+/// A member with its disk, driven by hand.
+struct Node {
+    driver: Driver,
+    restored: Restored,
+    pending: Vec<(ReadyNumber, Option<HardState>, Vec<Entry>)>,
+    committed: Vec<Entry>,
+    sent: Vec<Message>,
+    reads: Vec<(u64, LogIndex)>,
+    role: Role,
+}
+
+fn config(id: MemberId, boot_nonce: u64) -> Config {
+    Config {
+        id,
+        election_ticks: 10,
+        heartbeat_ticks: 1,
+        pre_vote: true,
+        seed: id * 7919 + boot_nonce,
+        boot_nonce,
+        catch_up_entries: 100,
+    }
+}
+
+impl Node {
+    fn new(id: MemberId, voters: &[MemberId]) -> Self {
+        let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+        Self::open(id, 1, Restored { conf_state, ..Restored::default() })
+    }
+
+    fn open(id: MemberId, nonce: u64, restored: Restored) -> Self {
+        let driver = Driver::new(config(id, nonce), &restored).expect("the log makes sense");
+        Self {
+            driver,
+            restored,
+            pending: Vec::new(),
+            committed: Vec::new(),
+            sent: Vec::new(),
+            reads: Vec::new(),
+            role: Role::default(),
+        }
+    }
+
+    fn on(&mut self, input: Input) {
+        self.driver.on(input);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        let mut out = Vec::new();
+        self.driver.drain(&mut out);
+        for output in out {
+            match output {
+                Output::Send(messages) => self.sent.extend(messages),
+                Output::Persist { number, hard_state, entries } => {
+                    self.pending.push((number, hard_state, entries));
+                }
+                Output::Commit(entries) => {
+                    let last = entries.last().expect("a commit is never empty").index;
+                    self.committed.extend(entries);
+                    self.on(Input::Applied(last));
+                }
+                Output::ReadAt { read, index } => self.reads.push((read, index)),
+                Output::ProposalsDropped(_) => (),
+                Output::Role(role) => self.role = role,
+            }
+        }
+    }
+
+    /// The disk finishes everything it was given.
+    fn sync(&mut self) {
+        for (number, hard_state, entries) in std::mem::take(&mut self.pending) {
+            if let Some(state) = hard_state {
+                self.restored.hard_state = state;
+            }
+            for entry in entries {
+                let at = (entry.index - self.restored.mark_index - 1) as usize;
+                self.restored.entries.truncate(at);
+                self.restored.entries.push(entry);
+            }
+            self.on(Input::Persisted(number));
+        }
+    }
+
+    fn settle(&mut self) {
+        while !self.pending.is_empty() {
+            self.sync();
+        }
+    }
+}
+
+fn payloads(node: &Node) -> Vec<&[u8]> {
+    let normal = node.committed.iter().filter(|entry| entry.kind == EntryKind::Normal);
+    normal.map(|entry| entry.data.as_ref()).filter(|data| !data.is_empty()).collect()
+}
+
+/// Delivers messages and finishes disk writes until nothing moves.
+fn exchange(nodes: &mut [Node]) {
+    loop {
+        let mut moved = false;
+        for node in nodes.iter_mut() {
+            moved |= !node.pending.is_empty();
+            node.settle();
+        }
+        let messages: Vec<_> = nodes.iter_mut().flat_map(|node| node.sent.drain(..)).collect();
+        moved |= !messages.is_empty();
+        for message in messages {
+            let to = nodes.iter_mut().find(|node| node.driver.config_id() == message.to);
+            to.expect("it is sent to a member").on(Input::Step(Box::new(message)));
+        }
+        if !moved {
+            return;
+        }
+    }
+}
+
+fn elect(nodes: &mut [Node]) {
+    nodes[0].on(Input::Campaign);
+    exchange(nodes);
+    assert!(nodes[0].role.leads);
+}
+
+#[test]
+fn a_sole_voter_commits_what_is_on_disk_and_nothing_else() {
+    let mut node = Node::new(1, &[1]);
+    node.on(Input::Campaign);
+    node.settle();
+    assert!(node.role.leads);
+    node.on(Input::Propose(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]));
+    assert_eq!(payloads(&node), Vec::<&[u8]>::new(), "nothing commits before the disk");
+    node.settle();
+    assert_eq!(payloads(&node), [b"a", b"b"]);
+}
+
+#[test]
+fn proposals_without_a_leader_come_back() {
+    let mut node = Node::new(1, &[1, 2, 3]);
+    node.driver.on(Input::Propose(vec![Bytes::from_static(b"a")]));
+    let mut out = Vec::new();
+    node.driver.drain(&mut out);
+    assert_eq!(out, [Output::ProposalsDropped(vec![Bytes::from_static(b"a")])]);
+}
+
+#[test]
+fn a_read_waits_for_the_first_commit_of_the_term() {
+    let mut node = Node::new(1, &[1]);
+    node.on(Input::ReadIndex(7));
+    node.on(Input::Campaign);
+    assert_eq!(node.reads, []);
+    node.settle();
+    assert_eq!(node.reads, [(7, 1)], "answered at the leader's first entry");
+}
+
+#[test]
+fn what_was_on_disk_is_committed_again_after_a_restart() {
+    let mut node = Node::new(1, &[1]);
+    node.on(Input::Campaign);
+    node.settle();
+    node.on(Input::Propose(vec![Bytes::from_static(b"a")]));
+    node.settle();
+    // The next proposal reaches the disk, but the member dies before it hears so.
+    node.on(Input::Propose(vec![Bytes::from_static(b"b")]));
+    let (_, _, entries) = node.pending.remove(0);
+    node.restored.entries.extend(entries);
+    node.restored.applied = 2;
+    let mut node = Node::open(1, 2, node.restored);
+    node.on(Input::Campaign);
+    node.settle();
+    assert_eq!(payloads(&node), [b"b"], "what was applied is not handed out again");
+}
+
+#[test]
+fn a_store_ahead_of_the_log_is_refused() {
+    let restored = Restored { applied: 5, ..Restored::default() };
+    assert!(Driver::new(config(1, 1), &restored).is_err());
+}
+
+#[test]
+fn three_members_agree_and_a_follower_reads() {
+    let mut nodes: Vec<_> = (1..=3).map(|id| Node::new(id, &[1, 2, 3])).collect();
+    elect(&mut nodes);
+    nodes[0].on(Input::Propose(vec![Bytes::from_static(b"a")]));
+    exchange(&mut nodes);
+    nodes[1].on(Input::ReadIndex(1));
+    exchange(&mut nodes);
+    assert_eq!(nodes[1].reads, [(1, 2)]);
+    nodes[0].on(Input::Tick);
+    exchange(&mut nodes);
+    for node in &nodes {
+        assert_eq!(payloads(node), [b"a"]);
+    }
+}
+
+#[test]
+fn a_vote_is_not_sent_before_it_is_on_disk() {
+    let mut nodes: Vec<_> = (1..=3).map(|id| Node::new(id, &[1, 2, 3])).collect();
+    nodes[0].on(Input::Campaign);
+    let pre_votes: Vec<_> = nodes[0].sent.drain(..).collect();
+    for message in pre_votes {
+        let to = message.to as usize - 1;
+        nodes[to].on(Input::Step(Box::new(message)));
+    }
+    let answers: Vec<_> = nodes[1].sent.drain(..).collect();
+    for message in answers {
+        nodes[0].on(Input::Step(Box::new(message)));
+    }
+    assert_eq!(nodes[0].sent, [], "the request to vote waits for the own vote");
+    nodes[0].settle();
+    let request = nodes[0].sent.iter().find(|message| message.to == 2).expect("asks 2").clone();
+    nodes[1].on(Input::Step(Box::new(request)));
+    assert_eq!(nodes[1].sent, [], "the vote waits for the disk");
+    nodes[1].settle();
+    assert_eq!(nodes[1].sent.len(), 1);
+}

@@ -1,0 +1,102 @@
+//! Pinned executors, one per core.
+//!
+//! glommio 0.9 can park an executor although tasks are ready (its run loop takes a preemption before the first
+//! task for idleness), and then only an event from outside wakes it: a timer of its own may be among what is
+//! parked. So one plain thread pokes every executor every few milliseconds.
+
+use std::future::Future;
+use std::time::Duration;
+
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+
+use crate::types::Fault;
+
+/// How long a task may run before others get their turn.
+const PREEMPT: Duration = Duration::from_millis(1);
+/// How often executors are poked from outside.
+const POKE: Duration = Duration::from_millis(5);
+
+/// Running executors.
+pub struct Executors {
+    handles: Vec<ExecutorJoinHandle<Result<(), Fault>>>,
+    pokes: Vec<flume::Sender<()>>,
+}
+
+impl Executors {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { handles: Vec::new(), pokes: Vec::new() }
+    }
+
+    /// Starts an executor pinned to a core, running what `start` makes there.
+    ///
+    /// # Errors
+    /// The kernel does not let it.
+    pub fn start<F>(
+        &mut self,
+        core: usize,
+        start: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<(), Fault>
+    where
+        F: Future<Output = Result<(), Fault>> + 'static,
+    {
+        let (poke, poked) = flume::bounded::<()>(1);
+        let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
+            .name(&format!("core-{core}"))
+            .preempt_timer(PREEMPT)
+            .spawn(move || async move {
+                glommio::spawn_local(async move { while poked.recv_async().await.is_ok() {} })
+                    .detach();
+                start().await
+            })
+            .map_err(|error| {
+                Fault::new(format!("an executor cannot start on core {core}: {error}"))
+            })?;
+        self.handles.push(handle);
+        self.pokes.push(poke);
+        Ok(())
+    }
+
+    /// Starts to poke those that run, from a thread of its own, until they have ended.
+    #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
+    pub fn poke(&mut self) {
+        let pokes = std::mem::take(&mut self.pokes);
+        let poker = std::thread::Builder::new().name("poker".into()).spawn(move || {
+            while pokes.iter().any(|poke| !poke.is_disconnected()) {
+                for poke in &pokes {
+                    // Full: it has not even noticed the last one.
+                    let _ = poke.try_send(());
+                }
+                std::thread::sleep(POKE);
+            }
+        });
+        assert!(poker.is_ok(), "the thread that pokes executors cannot start");
+    }
+
+    /// Waits until all have ended.
+    ///
+    /// # Errors
+    /// What stopped one of them.
+    pub fn join(self) -> Result<(), Fault> {
+        for handle in self.handles {
+            handle.join().map_err(|error| Fault::new(format!("an executor died: {error}")))??;
+        }
+        Ok(())
+    }
+}
+
+impl Default for Executors {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs a task on this executor, in the background.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(task).detach();
+}
+
+/// Runs what blocks on another thread.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(work).await
+}

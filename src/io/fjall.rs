@@ -1,0 +1,169 @@
+//! [`Engine`] on fjall: log-structured, compressed, never synced per write. The raft log is what is durable;
+//! after a loss of power the store may be back at any earlier batch, whole.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot};
+
+use crate::store::{Batch, Engine, Pair, Space, View};
+use crate::types::Fault;
+
+/// Bytes of a memtable: while it is flushed the next one fills, so that four of them can be in memory. Larger
+/// ones make rarer flushes and flatter latency; this fits a million keys into etcd's memory.
+const MEMTABLE_BYTES: u64 = 64 << 20;
+/// Bytes of fjall's journals on disk before it forces a flush. Rotating one stalls writers, so rarely.
+const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of blocks that are kept in memory, beside what the kernel keeps.
+const BLOCK_CACHE_BYTES: u64 = 96 << 20;
+
+/// Where each space is: `kv` and `log` have a keyspace of their own, the small ones share one and are told
+/// apart by their first byte.
+#[derive(Clone)]
+struct Keyspaces {
+    kv: Keyspace,
+    log: Keyspace,
+    small: Keyspace,
+}
+
+impl Keyspaces {
+    fn of(&self, space: Space) -> (&Keyspace, Option<u8>) {
+        match space {
+            Space::Kv => (&self.kv, None),
+            Space::Log => (&self.log, None),
+            Space::Meta
+            | Space::Lease
+            | Space::Members
+            | Space::MembersRemoved
+            | Space::Alarm
+            | Space::Cluster
+            | Space::Auth
+            | Space::AuthUsers
+            | Space::AuthRoles => (&self.small, Some(space as u8)),
+        }
+    }
+}
+
+/// The store on disk. Clones share it; only one may commit.
+#[derive(Clone)]
+pub struct FjallEngine {
+    database: Database,
+    keyspaces: Arc<Keyspaces>,
+}
+
+/// [`FjallEngine`] at one moment.
+#[derive(Clone)]
+pub struct FjallView {
+    snapshot: Snapshot,
+    keyspaces: Arc<Keyspaces>,
+}
+
+fn fault(what: &str) -> impl Fn(fjall::Error) -> Fault + '_ {
+    move |error| Fault::new(format!("the store cannot {what}: {error}"))
+}
+
+impl FjallEngine {
+    /// Opens the store in a directory, or makes one.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or what is in it is damaged.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        let builder = Database::builder(path)
+            .cache_size(BLOCK_CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .manual_journal_persist(true)
+            .worker_threads(1);
+        let database = builder.open().map_err(fault("open"))?;
+        let keyspace = |name: &str| {
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(MEMTABLE_BYTES)
+                    .manual_journal_persist(true)
+            };
+            database.keyspace(name, options).map_err(fault("open"))
+        };
+        let keyspaces =
+            Keyspaces { kv: keyspace("kv")?, log: keyspace("log")?, small: keyspace("small")? };
+        Ok(Self { database, keyspaces: Arc::new(keyspaces) })
+    }
+
+    /// Makes everything committed so far durable. Blocks: call it where nothing waits.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn persist(&self) -> Result<(), Fault> {
+        self.database.persist(PersistMode::SyncAll).map_err(fault("sync"))
+    }
+}
+
+impl Engine for FjallEngine {
+    type View = FjallView;
+
+    fn view(&self) -> FjallView {
+        FjallView { snapshot: self.database.snapshot(), keyspaces: Arc::clone(&self.keyspaces) }
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), Fault> {
+        let mut writes =
+            fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.writes.len());
+        for (space, key, value) in batch.writes {
+            let (keyspace, prefix) = self.keyspaces.of(space);
+            let key = prefixed(prefix, key);
+            match value {
+                Some(value) => writes.insert(keyspace, key, Slice::from(value)),
+                None => writes.remove(keyspace, key),
+            }
+        }
+        writes.durability(None).commit().map_err(fault("commit"))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or(0)
+    }
+}
+
+fn prefixed(prefix: Option<u8>, key: Bytes) -> Slice {
+    match prefix {
+        None => Slice::from(key),
+        Some(prefix) => [&[prefix], &key[..]].concat().into(),
+    }
+}
+
+impl View for FjallView {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let (keyspace, prefix) = self.keyspaces.of(space);
+        let found = match prefix {
+            None => self.snapshot.get(keyspace, key),
+            Some(prefix) => self.snapshot.get(keyspace, [&[prefix], key].concat()),
+        };
+        Ok(found.map_err(fault("read"))?.map(Bytes::from))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        space: Space,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'a {
+        let (keyspace, prefix) = self.keyspaces.of(space);
+        let bounds = match prefix {
+            None => (from.map(<[u8]>::to_vec), to.map(<[u8]>::to_vec)),
+            Some(prefix) => {
+                let within = |bound: Bound<&[u8]>| bound.map(|key| [&[prefix], key].concat());
+                let open = |bound: &Bound<Vec<u8>>| matches!(bound, Bound::Unbounded);
+                let (from, to) = (within(from), within(to));
+                (
+                    if open(&from) { Bound::Included(vec![prefix]) } else { from },
+                    if open(&to) { Bound::Excluded(vec![prefix + 1]) } else { to },
+                )
+            }
+        };
+        let skip = usize::from(prefix.is_some());
+        self.snapshot.range(keyspace, bounds).map(move |guard| {
+            let (key, value) = guard.into_inner().map_err(fault("read"))?;
+            Ok((Bytes::from(key).slice(skip..), Bytes::from(value)))
+        })
+    }
+}

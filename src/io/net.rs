@@ -1,0 +1,297 @@
+//! Sockets: listening, accepting, spreading connections over executors, and hyper on top.
+//!
+//! ```text
+//!  Listener ─accept─► Connection ─handover (bounded)─► executor ─serve─► HTTP/2 (gRPC) or HTTP/1
+//!      └ waits while too many are open                        the first bytes of a connection tell which
+//! ```
+//!
+//! Connections go to the executors in turn: the kernel's own spreading by hash is uneven for the few and
+//! busy connections that gRPC clients open.
+
+mod open;
+mod socket;
+
+use std::future::{Future, poll_fn};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::pin::Pin;
+use std::time::Duration;
+
+use glommio::net::{AcceptedTcpStream, AcceptedUnixStream, TcpListener, UnixListener};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+
+use self::open::{Counted, Seat};
+use self::socket::{Clock, Local, Socket, Stream};
+use super::clock;
+use crate::types::Fault;
+
+pub use self::open::close_connections;
+
+/// What an HTTP/2 connection begins with (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a connection may take to say what it speaks.
+const PREFACE_TIME: Duration = Duration::from_secs(10);
+/// How long an HTTP/1 client may take for its next request, idle time included; longer than monitoring
+/// systems wait between two looks.
+const HTTP1_TIME: Duration = Duration::from_secs(150);
+/// Bytes a client may send ahead on one stream, and on all streams of a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of answers that wait for one stream's client to take them.
+const SEND_BUFFER: usize = 1 << 20;
+/// Bytes of one request's headers.
+const HEADERS_MAX: u32 = 64 << 10;
+/// Streams that a client opened and gave up before we looked at them; more is an attack (CVE-2023-44487).
+/// Clients that cancel all they have under way at once must not look like one.
+const RESETS_MAX: usize = 1024;
+/// Connections on their way to an executor; past it accepting waits.
+const HANDOVERS_MAX: usize = 1024;
+/// Time without a sign of life until the kernel asks a client whether it is there, the time between two
+/// questions, and how many may go unanswered: a half-open connection is gone after two minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+/// Time until accepting is tried again after it failed, or while too many connections are open.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection on its way to its executor.
+pub struct Connection {
+    stream: Accepted,
+    port: usize,
+    counted: Counted,
+}
+
+enum Accepted {
+    Tcp(AcceptedTcpStream),
+    Unix(AcceptedUnixStream),
+}
+
+impl Connection {
+    /// The number that was given to [`Listener::accept`].
+    pub fn port(&self) -> usize {
+        self.port
+    }
+
+    /// Who is at the other end; `@` for a unix socket, as Go prints it.
+    pub fn peer(&self) -> String {
+        match &self.stream {
+            Accepted::Tcp(stream) => {
+                stream.peer_addr().map_or_else(|_| String::new(), |it| it.to_string())
+            }
+            Accepted::Unix(_) => "@".to_owned(),
+        }
+    }
+}
+
+/// A socket that listens. Belongs to the executor that made it.
+pub struct Listener(Listening);
+
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Where to listen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// `host:port`.
+    Tcp(String),
+    /// The path of a socket, which is made anew.
+    Unix(String),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) | Self::Unix(address) => out.write_str(address),
+        }
+    }
+}
+
+/// Listens.
+///
+/// # Errors
+/// The address is taken, or not this machine's.
+pub fn listen(address: &Address) -> Result<Listener, Fault> {
+    match address {
+        Address::Tcp(address) => listen_tcp(address),
+        Address::Unix(path) => listen_unix(path),
+    }
+}
+
+fn listen_tcp(address: &str) -> Result<Listener, Fault> {
+    let cannot = |error: String| Fault::new(format!("listen tcp {address}: {error}"));
+    let mut found = address.to_socket_addrs().map_err(|error| cannot(error.to_string()))?;
+    let resolved: SocketAddr = found.next().ok_or_else(|| cannot("no such address".to_owned()))?;
+    let listener = TcpListener::bind(resolved).map_err(|error| cannot(error.to_string()))?;
+    Ok(Listener(Listening::Tcp(listener)))
+}
+
+fn listen_unix(path: &str) -> Result<Listener, Fault> {
+    // What an earlier run left behind is in the way; whoever still listens there has the data directory
+    // locked, so that we do not get this far.
+    drop(std::fs::remove_file(path));
+    let cannot = |error: &dyn std::fmt::Display| Fault::new(format!("listen unix {path}: {error}"));
+    let listener = UnixListener::bind(path).map_err(|error| cannot(&error))?;
+    Ok(Listener(Listening::Unix(listener)))
+}
+
+/// The two ends of the way to one executor.
+pub fn handover() -> (flume::Sender<Connection>, flume::Receiver<Connection>) {
+    flume::bounded(HANDOVERS_MAX)
+}
+
+impl Listener {
+    /// Accepts for ever, giving each connection to the next executor, marked with `port`. Ends when an
+    /// executor is gone.
+    pub async fn accept(self, port: usize, executors: Vec<flume::Sender<Connection>>) {
+        for to in executors.iter().cycle() {
+            let counted = Counted::enter(ACCEPT_PAUSE).await;
+            let stream = loop {
+                match self.next().await {
+                    Ok(stream) => break stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "failed to accept a connection");
+                        clock::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            };
+            if to.send_async(Connection { stream, port, counted }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn next(&self) -> Result<Accepted, String> {
+        let accepted = match &self.0 {
+            Listening::Tcp(listener) => listener.shared_accept().await.map(Accepted::Tcp),
+            Listening::Unix(listener) => listener.shared_accept().await.map(Accepted::Unix),
+        };
+        accepted.map_err(|error| error.to_string())
+    }
+}
+
+/// How HTTP/2 is spoken.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    /// `--max-concurrent-streams`.
+    pub streams_max: u32,
+    /// `--grpc-keepalive-interval`; zero for none.
+    pub keep_alive: Duration,
+    /// `--grpc-keepalive-timeout`.
+    pub keep_alive_timeout: Duration,
+}
+
+/// Serves a connection on this executor until it ends.
+pub async fn serve<S, B>(connection: Connection, options: Http2, service: S)
+where
+    S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + 'static,
+    S::Future: 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // Held until the connection ends.
+    let _counted = connection.counted;
+    let Some(mut stream) = bind(connection.stream) else { return };
+    let seat = Seat::take();
+    let begin = clock::deadline(PREFACE_TIME, begin(&mut stream));
+    let Some(Some(begin)) = seat.or_closing(begin).await.flatten() else { return };
+    let speaks_http2 = begin.starts_with(b"PRI");
+    let socket = Socket { stream, begin };
+    if speaks_http2 {
+        let builder = http2_builder(options);
+        until_closed(
+            &seat,
+            builder.serve_connection(socket, service),
+            http2::Connection::graceful_shutdown,
+        )
+        .await;
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
+        until_closed(
+            &seat,
+            builder.serve_connection(socket, service),
+            http1::Connection::graceful_shutdown,
+        )
+        .await;
+    }
+}
+
+fn http2_builder(options: Http2) -> http2::Builder<Local> {
+    let mut builder = http2::Builder::new(Local);
+    builder
+        .timer(Clock)
+        .max_concurrent_streams(options.streams_max)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADERS_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        // gRPC has no use for it, and etcd sends none.
+        .auto_date_header(false);
+    if !options.keep_alive.is_zero() {
+        builder.keep_alive_interval(options.keep_alive);
+        builder.keep_alive_timeout(options.keep_alive_timeout);
+    }
+    builder
+}
+
+/// Drives a connection to its end; when the executor is told to close, what is under way is finished.
+async fn until_closed<C: Future>(seat: &Seat, connection: C, wind_down: impl Fn(Pin<&mut C>)) {
+    let mut connection = std::pin::pin!(connection);
+    let mut told = false;
+    poll_fn(|context| {
+        if !told && seat.is_closing(context) {
+            told = true;
+            wind_down(connection.as_mut());
+        }
+        // What goes wrong with a connection is its client's business: it hung up, or spoke nonsense.
+        connection.as_mut().poll(context).map(drop)
+    })
+    .await;
+}
+
+/// Takes an accepted socket to this executor; `None` if its client has gone already.
+fn bind(accepted: Accepted) -> Option<Stream> {
+    match accepted {
+        Accepted::Tcp(stream) => {
+            let stream = stream.bind_to_executor();
+            stream.set_nodelay(true).ok()?;
+            keep_alive(stream.as_raw_fd()).ok()?;
+            Some(Stream::Tcp(stream))
+        }
+        Accepted::Unix(stream) => Some(Stream::Unix(stream.bind_to_executor())),
+    }
+}
+
+/// Lets the kernel find out when the other end is gone without a word.
+#[allow(unsafe_code, reason = "glommio's streams lend their descriptor as a number only")]
+fn keep_alive(socket: std::os::fd::RawFd) -> Result<(), rustix::io::Errno> {
+    use rustix::net::sockopt;
+    // SAFETY: the caller owns the stream of this descriptor and keeps it open during this call.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)
+}
+
+/// Reads until it is clear what the client speaks; `None` if it hangs up before.
+async fn begin(stream: &mut Stream) -> Option<Vec<u8>> {
+    let mut begin = vec![0; PREFACE.len()];
+    let mut length = 0;
+    while length < PREFACE.len() && PREFACE.starts_with(&begin[..length]) {
+        let read = poll_fn(|context| stream.poll_read(context, &mut begin[length..]));
+        match read.await {
+            Ok(read) if read > 0 => length += read,
+            Ok(_) | Err(_) => return None,
+        }
+    }
+    begin.truncate(length);
+    Some(begin)
+}

@@ -1,0 +1,148 @@
+//! glommio's sockets, tasks and timers as hyper wants them.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io::Result;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_lite::{AsyncRead as _, AsyncWrite as _};
+use glommio::net::{TcpStream, UnixStream};
+use hyper::rt::ReadBufCursor;
+
+use super::clock;
+
+/// Bytes read at once; shared by all connections of an executor.
+const READ_BYTES: usize = 64 << 10;
+
+/// A connected socket.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_close(context),
+            Self::Unix(stream) => Pin::new(stream).poll_close(context),
+        }
+    }
+}
+
+/// A stream, with what was read of it already.
+pub(super) struct Socket {
+    pub(super) stream: Stream,
+    pub(super) begin: Vec<u8>,
+}
+
+thread_local! {
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+impl hyper::rt::Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<Result<()>> {
+        if !self.begin.is_empty() {
+            let count = self.begin.len().min(into.remaining());
+            into.put_slice(&self.begin[..count]);
+            self.begin.drain(..count);
+            return Poll::Ready(Ok(()));
+        }
+        // Read into a buffer that all connections share and copy what came: hyper's own is not initialised,
+        // and a copy of what is mostly a few hundred bytes is cheaper than filling it with zeros.
+        READ.with_borrow_mut(|buffer| {
+            let room = into.remaining().min(READ_BYTES);
+            let read = ready!(self.stream.poll_read(context, &mut buffer[..room]))?;
+            into.put_slice(&buffer[..read]);
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+impl hyper::rt::Write for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize>> {
+        self.stream.poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.stream.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.stream.poll_close(context)
+    }
+}
+
+/// Runs hyper's tasks on this executor.
+#[derive(Clone, Copy)]
+pub(super) struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, task: F) {
+        super::super::spawn(async move {
+            // Let the connection read on first, so that answers gather and leave in one write.
+            futures_lite::future::yield_now().await;
+            task.await;
+        });
+    }
+}
+
+/// hyper's clock.
+#[derive(Clone, Copy)]
+pub(super) struct Clock;
+
+struct Timer(clock::Sleep);
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl hyper::rt::Sleep for Timer {}
+
+impl hyper::rt::Timer for Clock {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(Timer(clock::sleep(duration)))
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.sleep(deadline.duration_since(self.now()))
+    }
+}

@@ -1,0 +1,72 @@
+//! What the machine must allow, asked for before anything is written.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, getrlimit};
+
+use crate::types::Fault;
+
+/// glommio registers its rings' memory; with less it refuses.
+const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+
+/// Checks that io_uring may be used.
+///
+/// # Errors
+/// One sentence on what is missing and how to grant it.
+pub fn preflight() -> Result<(), Fault> {
+    let limit = getrlimit(Resource::Memlock).current;
+    if let Some(limit) = limit
+        && limit < MEMLOCK_BYTES_MIN
+    {
+        return Err(Fault::new(format!(
+            "only {limit} bytes of memory may be locked and io_uring needs {MEMLOCK_BYTES_MIN}: raise \
+             `ulimit -l`, or set LimitMEMLOCK=infinity in the systemd unit"
+        )));
+    }
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    if disabled.trim() == "2" {
+        return Err(Fault::new(
+            "the kernel does not allow io_uring: set kernel.io_uring_disabled to 0 with sysctl",
+        ));
+    }
+    let probe = glommio::LocalExecutorBuilder::default().make();
+    probe.map(drop).map_err(|error| {
+        Fault::new(format!(
+            "io_uring cannot be used ({error}): allow it in the container's seccomp profile, or run on a \
+             kernel of 5.8 or newer"
+        ))
+    })
+}
+
+/// Makes the data directory and the one in it, for the owner alone.
+///
+/// # Errors
+/// They cannot be made or written to.
+pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
+    let cannot =
+        |error| Fault::new(format!("cannot access data directory: {error} ({})", path.display()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot)?;
+    let touched = path.join(".touch");
+    fs::write(&touched, b"").and_then(|()| fs::remove_file(&touched)).map_err(cannot)
+}
+
+/// Takes the data directory for this process alone, until the file is dropped.
+///
+/// # Errors
+/// Another process has it.
+pub fn lock_data_dir(path: &Path) -> Result<fs::File, Fault> {
+    let file = path.join("lock");
+    let opened = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&file);
+    let held =
+        opened.map_err(|error| Fault::new(format!("cannot open {}: {error}", file.display())))?;
+    match flock(&held, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(held),
+        Err(_) => Err(Fault::new(format!(
+            "another process uses the data directory {}: stop it first, or choose another directory",
+            path.display()
+        ))),
+    }
+}

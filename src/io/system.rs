@@ -1,0 +1,48 @@
+//! Small things that only the machine knows.
+
+use std::fs;
+
+use rustix::process::{Resource, getrlimit};
+
+use super::clock;
+use crate::metrics::Process;
+use crate::types::Fault;
+
+/// Ends the process: it cannot go on, and going on half alive would be worse.
+#[allow(clippy::exit, reason = "this is the one place that does it")]
+pub fn fatal(fault: &Fault) -> ! {
+    tracing::error!(error = %fault, "this member cannot go on");
+    std::process::exit(1)
+}
+
+/// A random number; the kernel's.
+pub fn random_u64() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    // Each `RandomState` is seeded from the kernel's generator.
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// What the kernel says of this process.
+pub fn process_stats() -> Process {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is a name in parentheses that may hold anything.
+    let fields: Vec<u64> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0))
+        .collect();
+    let field = |at: usize| fields.get(at - 3).copied().unwrap_or(0);
+    let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let uptime: f64 = uptime.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0.0);
+    let boot = clock::unix_time().as_secs_f64() - uptime;
+    Process {
+        cpu_seconds: (field(14) + field(15)) as f64 / ticks_per_second,
+        resident_bytes: field(24) * rustix::param::page_size() as u64,
+        virtual_bytes: field(23),
+        open_files: fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64),
+        files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+        start_seconds: boot + field(22) as f64 / ticks_per_second,
+    }
+}

@@ -1,0 +1,418 @@
+//! The write-ahead log on disk: segments written with zeros once, then recycled, opened for direct and
+//! synchronous writes, so that one aligned write makes a frame durable without touching metadata.
+//!
+//! ```text
+//!  <dir>/<number>-<first index>.wal   segments, numbers without a gap
+//!  <dir>/free-<number>.tmp            zeroed or recycled files that wait for their turn
+//! ```
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use glommio::io::{DmaFile, OpenOptions};
+
+use super::executor::blocking;
+use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
+use crate::types::{Fault, HardState, LogIndex};
+use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
+
+/// How the log is kept.
+#[derive(Clone, Debug)]
+pub struct WalOptions {
+    /// Its directory, which must exist.
+    pub dir: PathBuf,
+    /// Files kept for recycling, at most.
+    pub free_max: usize,
+    /// Do not wait for the disk: whatever was acknowledged can be lost with the power.
+    pub unsafe_no_fsync: bool,
+}
+
+/// A segment that is full.
+struct Full {
+    path: PathBuf,
+    /// Its newest entry.
+    last: LogIndex,
+}
+
+enum File {
+    Direct(DmaFile),
+    /// Where the filesystem knows no direct I/O: written through the page cache, then synced.
+    Buffered(std::sync::Arc<fs::File>),
+}
+
+/// The log, open for appending.
+pub struct WalFile {
+    options: WalOptions,
+    file: File,
+    path: PathBuf,
+    head: FrameHead,
+    full: Vec<Full>,
+    /// The newest entry in the current segment.
+    last: LogIndex,
+    /// A file for the next segment, as soon as it is zeroed.
+    spare: flume::Receiver<Result<PathBuf, Fault>>,
+    owner: Record,
+    hard_state: HardState,
+    mark: Record,
+    buffer: Vec<u8>,
+}
+
+fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
+    Fault::new(format!("cannot {what} {}: {error}", path.display()))
+}
+
+impl WalFile {
+    /// Opens the log in `options.dir` and reads what is in it; an empty directory begins a log with `first`,
+    /// which must hold metadata and a mark. Must run on an executor.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or what is in it is damaged: the text names file and offset.
+    pub async fn open(options: WalOptions, first: [Record; 2]) -> Result<(Self, Replay), Fault> {
+        let dir = options.dir.clone();
+        let (segments, replay) = blocking(move || read_all(&dir)).await?;
+        let direct = probe(&options.dir).await?;
+        if !direct {
+            tracing::warn!(
+                dir = %options.dir.display(),
+                "the filesystem of the write-ahead log knows no direct I/O: writing through the page cache"
+            );
+        }
+        let [owner, mark] = if replay.owner.is_some() { known(&replay) } else { first };
+        let begun = segments.last().map(|(path, _, head)| (path.clone(), *head));
+        let fresh = begun.is_none();
+        let (path, head) = match begun {
+            Some(begun) => begun,
+            None => {
+                let spare = options.dir.join("free-0.tmp");
+                let zeroed = spare.clone();
+                blocking(move || zero(&zeroed)).await?;
+                let head = FrameHead { segment: 1, offset: 0, previous: 0 };
+                (name_segment(&options.dir, &spare, 1, 1)?, head)
+            }
+        };
+        let mut full: Vec<_> =
+            segments.into_iter().map(|(path, last, _)| Full { path, last }).collect();
+        let last = full.pop().map_or(0, |full| full.last);
+        let mut wal = Self {
+            file: open_segment(&path, direct, options.unsafe_no_fsync).await?,
+            spare: prepare_spare(&options.dir, head.segment + 1),
+            hard_state: replay.hard_state,
+            buffer: Vec::with_capacity(1 << 20),
+            options,
+            path,
+            head,
+            full,
+            last,
+            owner,
+            mark,
+        };
+        if fresh {
+            let records = wal.opening();
+            wal.write(&records).await?;
+        }
+        let replay = if fresh { replay_of(&wal.opening())? } else { replay };
+        Ok((wal, replay))
+    }
+
+    /// Makes records durable, all in one write unless they do not fit.
+    ///
+    /// # Errors
+    /// The disk failed or wrote less: nothing may be acknowledged any more.
+    pub async fn append(&mut self, records: &[Record]) -> Result<(), Fault> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|record| {
+                bytes += record.size_hint();
+                bytes <= WAL_WRITE_BYTES_MAX
+            });
+            let (now, later) = rest.split_at(fits.count().max(1));
+            self.append_frame(now).await?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    async fn append_frame(&mut self, records: &[Record]) -> Result<(), Fault> {
+        let mut marked = None;
+        for record in records {
+            match record {
+                Record::HardState(state) => self.hard_state = *state,
+                Record::Mark { index, .. } => {
+                    self.mark = record.clone();
+                    marked = Some(*index);
+                }
+                Record::Entry(_) | Record::Metadata { .. } => (),
+            }
+        }
+        let bytes: usize = records.iter().map(Record::size_hint).sum();
+        let room = WAL_SEGMENT_BYTES - self.head.offset;
+        if (bytes + 2 * WAL_BLOCK_BYTES) as u64 > room {
+            self.next_segment(first_index(records).unwrap_or(self.last + 1)).await?;
+        }
+        self.write(records).await?;
+        let newest = records.iter().rev().find_map(index_of);
+        self.last = newest.unwrap_or(self.last);
+        match marked {
+            Some(index) => self.recycle_below(index).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, records: &[Record]) -> Result<(), Fault> {
+        self.buffer.clear();
+        let crc = encode_frame(self.head, records, &mut self.buffer);
+        let length = self.buffer.len();
+        if length as u64 > WAL_SEGMENT_BYTES - self.head.offset {
+            return Err(Fault::new(format!("a log record of {length} bytes fits no segment")));
+        }
+        let written = match &self.file {
+            File::Direct(file) => {
+                let mut aligned = file.alloc_dma_buffer(length);
+                aligned.as_bytes_mut()[..length].copy_from_slice(&self.buffer);
+                file.write_at(aligned, self.head.offset).await.map_err(|error| error.to_string())
+            }
+            File::Buffered(file) => {
+                let (file, bytes, at) =
+                    (std::sync::Arc::clone(file), self.buffer.clone(), self.head.offset);
+                let no_sync = self.options.unsafe_no_fsync;
+                let write = move || {
+                    file.write_all_at(&bytes, at)?;
+                    if no_sync { Ok(()) } else { file.sync_data() }
+                };
+                blocking(write).await.map(|()| length).map_err(|error| error.to_string())
+            }
+        };
+        match written {
+            Ok(written) if written >= length => (),
+            Ok(written) => {
+                let short = format!("{written} of {length} bytes were written");
+                return Err(fault("write", &self.path, short));
+            }
+            Err(error) => return Err(fault("write", &self.path, error)),
+        }
+        self.head.offset += length as u64;
+        self.head.previous = crc;
+        Ok(())
+    }
+
+    /// What every segment begins with.
+    fn opening(&self) -> Vec<Record> {
+        vec![self.owner.clone(), self.mark.clone(), Record::HardState(self.hard_state)]
+    }
+
+    async fn next_segment(&mut self, first: LogIndex) -> Result<(), Fault> {
+        let stopped = |_| Fault::new("no file for the next log segment was made");
+        let spare = self.spare.recv_async().await.map_err(stopped)??;
+        let number = self.head.segment + 1;
+        let path = name_segment(&self.options.dir, &spare, number, first)?;
+        let direct = matches!(self.file, File::Direct(_));
+        let file = open_segment(&path, direct, self.options.unsafe_no_fsync).await?;
+        if let File::Direct(old) = std::mem::replace(&mut self.file, file) {
+            old.close().await.map_err(|error| fault("close", &self.path, error))?;
+        }
+        let path = std::mem::replace(&mut self.path, path);
+        self.full.push(Full { path, last: self.last });
+        self.head = FrameHead { segment: number, offset: 0, previous: 0 };
+        self.spare = prepare_spare(&self.options.dir, number + 1);
+        let opening = self.opening();
+        self.write(&opening).await
+    }
+
+    /// Puts segments aside whose entries all lie at or below a mark that is durable.
+    async fn recycle_below(&mut self, mark: LogIndex) -> Result<(), Fault> {
+        let count = self.full.iter().take_while(|full| full.last <= mark).count();
+        if count == 0 {
+            return Ok(());
+        }
+        let gone: Vec<_> = self.full.drain(..count).map(|full| full.path).collect();
+        let (dir, keep) = (self.options.dir.clone(), self.options.free_max);
+        blocking(move || recycle(&dir, &gone, keep)).await
+    }
+}
+
+fn index_of(record: &Record) -> Option<LogIndex> {
+    match record {
+        Record::Entry(entry) => Some(entry.index),
+        Record::Metadata { .. } | Record::HardState(_) | Record::Mark { .. } => None,
+    }
+}
+
+fn first_index(records: &[Record]) -> Option<LogIndex> {
+    records.iter().find_map(index_of)
+}
+
+fn known(replay: &Replay) -> [Record; 2] {
+    let (cluster_id, member_id) = replay.owner.unwrap_or_default();
+    let (index, term) = (replay.mark_index, replay.mark_term);
+    let conf_state = replay.conf_state.clone();
+    [Record::Metadata { cluster_id, member_id }, Record::Mark { index, term, conf_state }]
+}
+
+fn replay_of(records: &[Record]) -> Result<Replay, Fault> {
+    let mut replay = Replay::default();
+    records.iter().cloned().try_for_each(|record| replay.take(record))?;
+    Ok(replay)
+}
+
+/// Whether direct I/O works here. Also the first file that this executor opens on the disk: glommio decides
+/// by the first one how to read, and decides wrongly if that one is empty.
+async fn probe(dir: &Path) -> Result<bool, Fault> {
+    let path = dir.join("probe.tmp");
+    fs::write(&path, vec![1; WAL_BLOCK_BYTES]).map_err(|error| fault("write", &path, error))?;
+    let opened = OpenOptions::new().read(true).write(true).dma_open(&path).await;
+    let direct = match opened {
+        Ok(file) => {
+            let read = file.read_at_aligned(0, WAL_BLOCK_BYTES).await.is_ok();
+            drop(file.close().await);
+            read
+        }
+        Err(_) => false,
+    };
+    fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
+    Ok(direct)
+}
+
+async fn open_segment(path: &Path, direct: bool, no_sync: bool) -> Result<File, Fault> {
+    if direct {
+        let flags = if no_sync { 0 } else { rustix::fs::OFlags::DSYNC.bits() as i32 };
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).custom_flags(flags).dma_open(path).await;
+        return opened.map(File::Direct).map_err(|error| fault("open", path, error));
+    }
+    let opened = fs::OpenOptions::new().read(true).write(true).open(path);
+    let file = opened.map_err(|error| fault("open", path, error))?;
+    Ok(File::Buffered(std::sync::Arc::new(file)))
+}
+
+/// Looks for a file for segment `number` in the background: one that was put aside, or a new one.
+fn prepare_spare(dir: &Path, number: u64) -> flume::Receiver<Result<PathBuf, Fault>> {
+    let (sender, receiver) = flume::bounded(1);
+    let dir = dir.to_owned();
+    super::spawn(async move {
+        let found = blocking(move || match free_files(&dir)?.pop() {
+            Some(free) => Ok(free),
+            None => {
+                let path = dir.join(format!("free-{number}.tmp"));
+                zero(&path).map(|()| path)
+            }
+        });
+        drop(sender.send_async(found.await).await);
+    });
+    receiver
+}
+
+/// Writes a whole segment of zeros: a later write into it changes no metadata.
+fn zero(path: &Path) -> Result<(), Fault> {
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(path)?;
+        let zeros = vec![0; 1 << 20];
+        for _ in 0..WAL_SEGMENT_BYTES / zeros.len() as u64 {
+            file.write_all(&zeros)?;
+        }
+        file.sync_all()
+    };
+    write().map_err(|error| fault("make", path, error))
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Fault> {
+    let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| fault("sync", dir, error))
+}
+
+fn name_segment(dir: &Path, spare: &Path, number: u64, first: LogIndex) -> Result<PathBuf, Fault> {
+    let path = dir.join(format!("{number:016x}-{first:016x}.wal"));
+    fs::rename(spare, &path).map_err(|error| fault("rename", spare, error))?;
+    sync_dir(dir)?;
+    Ok(path)
+}
+
+fn recycle(dir: &Path, gone: &[PathBuf], keep: usize) -> Result<(), Fault> {
+    let mut free = free_files(dir)?.len();
+    for path in gone {
+        let done = if free < keep {
+            free += 1;
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            fs::rename(path, dir.join(format!("free-{name}.tmp")))
+        } else {
+            fs::remove_file(path)
+        };
+        done.map_err(|error| fault("recycle", path, error))?;
+    }
+    sync_dir(dir)
+}
+
+/// Files of a segment's full size that wait for their turn. One that is too short was being made when the
+/// member stopped, and goes.
+fn free_files(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let mut free = Vec::new();
+    for path in list(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("free-") && name.ends_with(".tmp") {
+            let length = fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0);
+            if length == WAL_SEGMENT_BYTES {
+                free.push(path);
+            } else {
+                fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
+            }
+        }
+    }
+    Ok(free)
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let entries = fs::read_dir(dir).map_err(|error| fault("read", dir, error))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.collect::<Result<_, _>>().map_err(|error| fault("read", dir, error))
+}
+
+type Segments = Vec<(PathBuf, LogIndex, FrameHead)>;
+
+/// Reads all segments in order: of each its newest entry and where its next frame goes.
+fn read_all(dir: &Path) -> Result<(Segments, Replay), Fault> {
+    let number = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".wal")?;
+        u64::from_str_radix(name.split_once('-')?.0, 16).ok()
+    };
+    let mut paths: Vec<_> = list(dir)?
+        .into_iter()
+        .filter_map(|path| number(&path).map(|number| (number, path)))
+        .collect();
+    paths.sort();
+    let mut replay = Replay::default();
+    let mut segments: Segments = Vec::new();
+    let count = paths.len();
+    for (at, (number, path)) in paths.into_iter().enumerate() {
+        if let Some((_, _, before)) = segments.last()
+            && before.segment + 1 != number
+        {
+            return Err(fault("use", &path, format!("segment {} is missing", before.segment + 1)));
+        }
+        let mut bytes = Vec::with_capacity(WAL_SEGMENT_BYTES as usize);
+        let read = fs::File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+        read.map_err(|error| fault("read", &path, error))?;
+        let damaged = |fault: Fault| Fault::new(format!("{} is damaged: {fault}", path.display()));
+        let segment = replay_segment(&Bytes::from(bytes), number).map_err(damaged)?;
+        if segment.torn && at + 1 < count {
+            let text = format!("{} is damaged at offset {}", path.display(), segment.next.offset);
+            return Err(Fault::new(text));
+        }
+        if segment.torn && segment.next.offset > 0 {
+            tracing::warn!(
+                file = %path.display(),
+                offset = segment.next.offset,
+                "cut a torn write off the end of the write-ahead log"
+            );
+        }
+        let mut last = segments.last().map_or(0, |(_, last, _)| *last);
+        for record in segment.records {
+            last = index_of(&record).unwrap_or(last);
+            replay.take(record).map_err(damaged)?;
+        }
+        segments.push((path, last, segment.next));
+    }
+    Ok((segments, replay))
+}

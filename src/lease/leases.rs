@@ -1,0 +1,111 @@
+//! Which leases there are and what hangs on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use basalt_proto::leasepb::Lease as Stored;
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::store::{Overlay, Space, View};
+use crate::types::limits::LEASE_TTL_MAX;
+use crate::types::{Error, Fault, LeaseId, Refusal};
+
+#[derive(Debug, Default)]
+struct Lease {
+    ttl: i64,
+    keys: BTreeSet<Bytes>,
+}
+
+/// All leases and their keys; the same on every member.
+#[derive(Debug, Default)]
+pub struct Leases {
+    leases: BTreeMap<LeaseId, Lease>,
+    ttl_min: i64,
+}
+
+impl Leases {
+    /// Reads the leases; their keys come back through [`Leases::attach`]. `ttl_min` is in seconds.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn open(view: &impl View, ttl_min: i64) -> Result<Self, Fault> {
+        let mut leases = BTreeMap::new();
+        for pair in view.scan(Space::Lease, Bound::Unbounded, Bound::Unbounded) {
+            let stored = Stored::decode(pair?.1)
+                .map_err(|_| Fault::new("a lease in the store does not read back"))?;
+            leases.insert(stored.id, Lease { ttl: stored.ttl, keys: BTreeSet::new() });
+        }
+        Ok(Self { leases, ttl_min })
+    }
+
+    /// Grants a lease and gives its time to live in seconds, raised to the least one.
+    ///
+    /// # Errors
+    /// The id is taken, or the time too long.
+    pub fn grant<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        id: LeaseId,
+        ttl: i64,
+    ) -> Result<i64, Error> {
+        if id == 0 {
+            return Err(Refusal::LeaseNotFound.into());
+        }
+        if ttl > LEASE_TTL_MAX {
+            return Err(Refusal::LeaseTTLTooLarge.into());
+        }
+        if self.leases.contains_key(&id) {
+            return Err(Refusal::LeaseExist.into());
+        }
+        let ttl = ttl.max(self.ttl_min);
+        let stored = Stored { id, ttl, remaining_ttl: 0 };
+        tx.put(Space::Lease, key(id), stored.encode_to_vec().into());
+        self.leases.insert(id, Lease { ttl, keys: BTreeSet::new() });
+        Ok(ttl)
+    }
+
+    /// Ends a lease and gives the keys that must go with it, in order.
+    ///
+    /// # Errors
+    /// There is no such lease.
+    pub fn revoke<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        id: LeaseId,
+    ) -> Result<BTreeSet<Bytes>, Error> {
+        let lease = self.leases.remove(&id).ok_or(Refusal::LeaseNotFound)?;
+        tx.delete(Space::Lease, key(id));
+        Ok(lease.keys)
+    }
+
+    /// Moves a key from one lease to another; 0 is none. A lease that is gone is passed over.
+    pub fn attach(&mut self, key: &Bytes, old: LeaseId, new: LeaseId) {
+        if let Some(lease) = self.leases.get_mut(&old) {
+            lease.keys.remove(key);
+        }
+        if let Some(lease) = self.leases.get_mut(&new) {
+            lease.keys.insert(key.clone());
+        }
+    }
+
+    /// Whether there is such a lease.
+    pub fn exists(&self, id: LeaseId) -> bool {
+        self.leases.contains_key(&id)
+    }
+
+    /// The keys of a lease, in order.
+    pub fn keys(&self, id: LeaseId) -> Vec<Bytes> {
+        self.leases.get(&id).into_iter().flat_map(|lease| lease.keys.iter().cloned()).collect()
+    }
+
+    /// All leases with their time to live in seconds.
+    pub fn all(&self) -> impl Iterator<Item = (LeaseId, i64)> {
+        self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
+    }
+}
+
+/// The key of etcd's bucket.
+fn key(id: LeaseId) -> Bytes {
+    Bytes::copy_from_slice(&id.to_be_bytes())
+}

@@ -1,0 +1,1 @@
+//! The key space over the store in memory.

@@ -1,0 +1,104 @@
+//! `etcdserverpb.Lease`.
+
+use basalt_proto::etcdserverpb::{
+    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use basalt_proto::server::etcdserverpb::lease_server;
+use futures_lite::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::{complete, header, status};
+use crate::actors::Desk;
+use crate::io::random_u64;
+use crate::machine::Reply;
+use crate::types::Refusal;
+use crate::types::limits::LEASE_TTL_MAX;
+
+#[derive(Clone)]
+pub(super) struct Lease(pub(super) Desk);
+
+#[async_trait]
+impl lease_server::Lease for Lease {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let mut grant = request.into_inner();
+        if grant.ttl > LEASE_TTL_MAX {
+            return Err(status(Refusal::LeaseTTLTooLarge));
+        }
+        while grant.id == 0 {
+            // Only the positive half, as etcd draws them.
+            grant.id = (random_u64() >> 1) as i64;
+        }
+        let lease_grant = Some(grant);
+        let request = InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() };
+        let Reply::LeaseGrant(mut response) = self.0.propose(request).await.map_err(status)? else {
+            return Err(Status::internal("unexpected reply"));
+        };
+        complete(&self.0, &mut response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let lease_revoke = Some(request.into_inner());
+        let request = InternalRaftRequest { lease_revoke, ..InternalRaftRequest::default() };
+        let Reply::LeaseRevoke { revision } = self.0.propose(request).await.map_err(status)? else {
+            return Err(Status::internal("unexpected reply"));
+        };
+        let mut response = LeaseRevokeResponse::default();
+        response.header.get_or_insert_default().revision = revision;
+        complete(&self.0, &mut response.header);
+        Ok(Response::new(response))
+    }
+
+    type LeaseKeepAliveStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let desk = self.0.clone();
+        let answers = request.into_inner().then(move |request| {
+            let desk = desk.clone();
+            async move {
+                let id = request?.id;
+                // Before the renewal, so that the revision is not newer than the lease.
+                let header = header(&desk);
+                let ttl = desk.keep_alive(id).await.map_err(status)?;
+                Ok(LeaseKeepAliveResponse { header, id, ttl })
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let found = self.0.time_to_live(id, keys).await.map_err(status)?;
+        Ok(Response::new(LeaseTimeToLiveResponse {
+            header: header(&self.0),
+            id,
+            ttl: found.ttl,
+            granted_ttl: found.granted,
+            keys: found.keys,
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        _request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let leases = self.0.leases().await.map_err(status)?;
+        let leases = leases.into_iter().map(|id| LeaseStatus { id }).collect();
+        Ok(Response::new(LeaseLeasesResponse { header: header(&self.0), leases }))
+    }
+}

@@ -1,0 +1,157 @@
+//! `etcdserverpb.Maintenance`.
+
+use std::ops::Bound;
+
+use basalt_proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
+    HashResponse, InternalRaftRequest, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse,
+};
+use basalt_proto::server::etcdserverpb::maintenance_server;
+use futures_lite::Stream;
+use futures_lite::future::yield_now;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{ETCD_CLUSTER_VERSION, ETCD_VERSION, header, not_yet, refused, status};
+use crate::actors::Desk;
+use crate::machine::Reply;
+use crate::store::{Space, View as _};
+use crate::types::{Error, Refusal};
+
+/// Entries hashed before others get their turn.
+const TURN_ENTRIES: usize = 1000;
+
+#[derive(Clone)]
+pub(super) struct Maintenance(pub(super) Desk);
+
+/// An alarm as etcd prints it.
+fn alarm_text(alarm: &AlarmMember) -> String {
+    let id = alarm.member_id;
+    match alarm.alarm() {
+        AlarmType::None => format!("memberID:{id}"),
+        AlarmType::Nospace => format!("memberID:{id} alarm:NOSPACE"),
+        AlarmType::Corrupt => format!("memberID:{id} alarm:CORRUPT"),
+    }
+}
+
+#[async_trait]
+impl maintenance_server::Maintenance for Maintenance {
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        let alarm = Some(request.into_inner());
+        let request = InternalRaftRequest { alarm, ..InternalRaftRequest::default() };
+        let Reply::Alarm(alarms) = self.0.propose(request).await.map_err(status)? else {
+            return Err(Status::internal("unexpected reply"));
+        };
+        Ok(Response::new(AlarmResponse { header: header(&self.0), alarms }))
+    }
+
+    async fn status(
+        &self,
+        _request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let (now, state, node) = (self.0.status(), self.0.state(), self.0.node());
+        let mut errors = Vec::new();
+        if now.leader == 0 {
+            errors.push(Refusal::NoLeader.text().to_owned());
+        }
+        errors.extend(state.alarms.iter().map(alarm_text));
+        Ok(Response::new(StatusResponse {
+            header: header(&self.0),
+            version: ETCD_VERSION.to_owned(),
+            db_size: state.disk_bytes as i64,
+            leader: now.leader,
+            raft_index: now.committed,
+            raft_term: now.term,
+            raft_applied_index: now.applied,
+            errors,
+            db_size_in_use: state.disk_bytes as i64,
+            is_learner: false,
+            storage_version: ETCD_CLUSTER_VERSION.to_owned(),
+            db_size_quota: node.quota_bytes as i64,
+            downgrade_info: Some(DowngradeInfo::default()),
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _request: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        // The store gives space back in the background; there is nothing to do.
+        Ok(Response::new(DefragmentResponse::default()))
+    }
+
+    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let state = self.0.state();
+        let mut hash = 0;
+        for space in Space::ALL {
+            hash = crc32c::crc32c_append(hash, space.name().as_bytes());
+            let mut from = Bound::Unbounded;
+            loop {
+                let mut last = None;
+                let bound = from.as_ref().map(Vec::as_slice);
+                for pair in state.read.view.scan(space, bound, Bound::Unbounded).take(TURN_ENTRIES)
+                {
+                    let (key, value) = pair.map_err(|fault| refused(Error::Faulty(fault)))?;
+                    // What depends on how the log was cut into batches is left out.
+                    if space != Space::Meta {
+                        hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
+                    }
+                    last = Some(key.to_vec());
+                }
+                let Some(last) = last else { break };
+                from = Bound::Excluded(last);
+                yield_now().await;
+            }
+        }
+        Ok(Response::new(HashResponse { header: header(&self.0), hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        let state = self.0.state();
+        let mut cursor = state.read.hash_kv(request.into_inner().revision).map_err(refused)?;
+        let found = loop {
+            let step = cursor.step(&state.read.view, TURN_ENTRIES);
+            match step.map_err(|fault| refused(Error::Faulty(fault)))? {
+                Some(found) => break found,
+                None => yield_now().await,
+            }
+        };
+        Ok(Response::new(HashKvResponse {
+            header: header(&self.0),
+            hash: found.hash,
+            compact_revision: found.compact_revision,
+            hash_revision: found.revision,
+        }))
+    }
+
+    type SnapshotStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(
+        &self,
+        _request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(not_yet("snapshots"))
+    }
+
+    async fn move_leader(
+        &self,
+        _request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Err(not_yet("moves of leadership"))
+    }
+
+    async fn downgrade(
+        &self,
+        _request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        Err(not_yet("downgrades"))
+    }
+}

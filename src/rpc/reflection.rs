@@ -1,0 +1,121 @@
+//! `grpc.reflection.v1`: lets tools such as grpcurl ask what is served.
+
+use std::sync::Arc;
+
+use basalt_proto::DESCRIPTORS;
+use basalt_proto::reflection::server_reflection_request::MessageRequest;
+use basalt_proto::reflection::server_reflection_response::MessageResponse;
+use basalt_proto::reflection::{
+    ErrorResponse, FileDescriptorResponse, ListServiceResponse, ServerReflectionRequest,
+    ServerReflectionResponse, ServiceResponse,
+};
+use basalt_proto::server::reflection::server_reflection_server;
+use futures_lite::{Stream, StreamExt as _};
+use prost::Message as _;
+use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
+
+#[derive(Clone)]
+pub(super) struct Reflection(Arc<FileDescriptorSet>);
+
+impl Default for Reflection {
+    fn default() -> Self {
+        // Made by the build from the same files as everything else.
+        Self(Arc::new(FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default()))
+    }
+}
+
+fn messages(package: &str, messages: &[DescriptorProto], symbol: &str) -> bool {
+    messages.iter().any(|message| {
+        let name = format!("{package}.{}", message.name());
+        name == symbol || messages_below(&name, message, symbol)
+    })
+}
+
+fn messages_below(name: &str, message: &DescriptorProto, symbol: &str) -> bool {
+    let enums = message.enum_type.iter().any(|it| format!("{name}.{}", it.name()) == symbol);
+    enums || messages(name, &message.nested_type, symbol)
+}
+
+fn declares(file: &FileDescriptorProto, symbol: &str) -> bool {
+    let package = file.package();
+    let named = |name: &str| format!("{package}.{name}") == symbol;
+    let service = file.service.iter().any(|service| {
+        let name = format!("{package}.{}", service.name());
+        name == symbol || service.method.iter().any(|it| format!("{name}.{}", it.name()) == symbol)
+    });
+    service
+        || file.enum_type.iter().any(|it| named(it.name()))
+        || messages(package, &file.message_type, symbol)
+}
+
+impl Reflection {
+    fn answer(&self, asked: &MessageRequest) -> MessageResponse {
+        let file = match asked {
+            MessageRequest::ListServices(_) => return self.services(),
+            MessageRequest::FileByFilename(name) => self.0.file.iter().find(|it| it.name() == name),
+            MessageRequest::FileContainingSymbol(symbol) => {
+                self.0.file.iter().find(|file| declares(file, symbol))
+            }
+            MessageRequest::FileContainingExtension(_)
+            | MessageRequest::AllExtensionNumbersOfType(_) => None,
+        };
+        match file {
+            Some(file) => MessageResponse::FileDescriptorResponse(FileDescriptorResponse {
+                file_descriptor_proto: self.with_imports(file),
+            }),
+            None => MessageResponse::ErrorResponse(ErrorResponse {
+                error_code: Code::NotFound as i32,
+                error_message: "not found".to_owned(),
+            }),
+        }
+    }
+
+    fn services(&self) -> MessageResponse {
+        let named = |file: &FileDescriptorProto| {
+            let package = file.package().to_owned();
+            let services = file.service.clone().into_iter();
+            services.map(move |it| ServiceResponse { name: format!("{package}.{}", it.name()) })
+        };
+        let service = self.0.file.iter().flat_map(named).collect();
+        MessageResponse::ListServicesResponse(ListServiceResponse { service })
+    }
+
+    /// A file and all it imports, itself first.
+    fn with_imports(&self, file: &FileDescriptorProto) -> Vec<bytes::Bytes> {
+        let mut files = vec![file];
+        let mut at = 0;
+        while let Some(file) = files.get(at) {
+            let imports = file.dependency.iter();
+            let found = imports.filter_map(|name| self.0.file.iter().find(|it| it.name() == name));
+            let new: Vec<_> =
+                found.filter(|it| files.iter().all(|old| old.name() != it.name())).collect();
+            files.extend(new);
+            at += 1;
+        }
+        files.iter().map(|file| file.encode_to_vec().into()).collect()
+    }
+}
+
+#[async_trait]
+impl server_reflection_server::ServerReflection for Reflection {
+    type ServerReflectionInfoStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<ServerReflectionResponse, Status>> + Send>>;
+
+    async fn server_reflection_info(
+        &self,
+        request: Request<Streaming<ServerReflectionRequest>>,
+    ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
+        let own = self.clone();
+        let answers = request.into_inner().map(move |asked| {
+            let asked = asked?;
+            let message_response = asked.message_request.as_ref().map(|asked| own.answer(asked));
+            Ok(ServerReflectionResponse {
+                valid_host: asked.host.clone(),
+                original_request: Some(asked),
+                message_response,
+            })
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}

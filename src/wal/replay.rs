@@ -1,0 +1,108 @@
+//! From the bytes of segments back to what they say.
+
+use bytes::Bytes;
+
+use super::codec::{Frame, decode_frame};
+use super::{FrameHead, Record};
+use crate::types::limits::WAL_BLOCK_BYTES;
+use crate::types::{ConfState, Entry, Fault, HardState, LogIndex, MemberId, Term};
+
+/// A segment that was read to its end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// What it holds, in order.
+    pub records: Vec<Record>,
+    /// Where the next frame goes.
+    pub next: FrameHead,
+    /// Whether something that is no frame stood there: a write that was cut short.
+    pub torn: bool,
+}
+
+/// Reads all frames of a segment.
+///
+/// # Errors
+/// A frame does not read although a later one does: the disk lost or changed something that had been
+/// acknowledged. The text names the offset.
+pub fn replay_segment(bytes: &Bytes, number: u64) -> Result<Segment, Fault> {
+    let mut next = FrameHead { segment: number, offset: 0, previous: 0 };
+    let mut records = Vec::new();
+    while let Some(frame) = decode_frame(bytes, number, next.offset, Some(next.previous)) {
+        let Frame { records: held, crc, length } = frame;
+        records.extend(held);
+        next = FrameHead { offset: next.offset + length, previous: crc, ..next };
+    }
+    let block = WAL_BLOCK_BYTES as u64;
+    let blocks = (next.offset / block + 1)..(bytes.len() as u64 / block);
+    let later =
+        blocks.map(|at| at * block).find(|at| decode_frame(bytes, number, *at, None).is_some());
+    if let Some(later) = later {
+        return Err(Fault::new(format!(
+            "the frame at offset {} is damaged, for the one at offset {later} is not",
+            next.offset
+        )));
+    }
+    let at = next.offset as usize;
+    let torn = bytes
+        .get(at..)
+        .is_some_and(|rest| rest.iter().take(WAL_BLOCK_BYTES).any(|byte| *byte != 0));
+    Ok(Segment { records, next, torn })
+}
+
+/// What all segments together say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Replay {
+    /// Whose log it is.
+    pub owner: Option<(u64, MemberId)>,
+    /// The newest hard state.
+    pub hard_state: HardState,
+    /// The log starts after this entry.
+    pub mark_index: LogIndex,
+    /// The term of that entry.
+    pub mark_term: Term,
+    /// Who counts as of that entry.
+    pub conf_state: ConfState,
+    /// The log after the mark.
+    pub entries: Vec<Entry>,
+}
+
+impl Replay {
+    /// Takes in the next record.
+    ///
+    /// # Errors
+    /// The record does not fit those before it.
+    pub fn take(&mut self, record: Record) -> Result<(), Fault> {
+        match record {
+            Record::Metadata { cluster_id, member_id } => {
+                let owner = (cluster_id, member_id);
+                if self.owner.is_some_and(|before| before != owner) {
+                    return Err(Fault::new("the log changes its owner"));
+                }
+                self.owner = Some(owner);
+            }
+            Record::HardState(state) => self.hard_state = state,
+            Record::Mark { index, term, conf_state } => self.mark(index, term, conf_state),
+            Record::Entry(entry) => self.entry(entry)?,
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
+        let passed = index.saturating_sub(self.mark_index).min(self.entries.len() as u64);
+        self.entries.drain(..passed as usize);
+        (self.mark_index, self.mark_term, self.conf_state) = (index, term, conf_state);
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<(), Fault> {
+        let Some(at) = entry.index.checked_sub(self.mark_index + 1) else { return Ok(()) };
+        if at > self.entries.len() as u64 {
+            return Err(Fault::new(format!(
+                "the log jumps from entry {} to {}",
+                self.mark_index + self.entries.len() as u64,
+                entry.index
+            )));
+        }
+        self.entries.truncate(at as usize);
+        self.entries.push(entry);
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! Events to watchers: live ones to those that are synced, read ones to those that are behind.
+
+use basalt_proto::encoded::WatchResponse;
+use basalt_proto::etcdserverpb::ResponseHeader;
+use bytes::Bytes;
+
+use super::answers::Answers;
+use super::{Config, Hub, Output, Side, Stream, StreamId, Watcher, WatcherId, cost};
+use crate::mvcc::Event;
+
+/// For whom a delivery is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reach {
+    /// All synced watchers.
+    Live,
+    /// Queued watchers at positions in `from..next`, the revisions that were read.
+    Read { from: i64, next: i64 },
+}
+
+impl Hub {
+    /// The next batch, or one that shows that batches are missing.
+    pub(super) fn events(&mut self, events: &[Event], revision: i64, out: &mut Vec<Output>) {
+        if revision <= self.revision {
+            return; // Heard of from history already.
+        }
+        // Each revision has at least one event, so a batch that starts later leaves some out.
+        let follows = events.first().is_some_and(|first| first.revision.main <= self.revision + 1);
+        if follows {
+            self.advance(events, revision, out);
+        } else {
+            self.known = self.known.max(revision);
+        }
+    }
+
+    /// Brings all synced watchers to `revision`.
+    pub(super) fn advance(&mut self, events: &[Event], revision: i64, out: &mut Vec<Output>) {
+        let new = events.partition_point(|event| event.revision.main <= self.revision);
+        let stuck = self.deliver(&events[new..], Reach::Live, out);
+        self.revision = revision;
+        for watcher in stuck {
+            self.change_side(watcher, Side::Behind);
+        }
+        self.tell_progress(out);
+    }
+
+    /// Sends each watcher within reach what concerns it. Gives those that could not be sent all: their
+    /// position is the first revision that they still need.
+    pub(super) fn deliver(
+        &mut self,
+        events: &[Event],
+        reach: Reach,
+        out: &mut Vec<Output>,
+    ) -> Vec<WatcherId> {
+        let side = match reach {
+            Reach::Live => Side::Synced,
+            Reach::Read { .. } => Side::Behind,
+        };
+        let mut stuck = Vec::new();
+        let mut answers = Answers::new(events, self.config);
+        for selection in self.index.select(events, side) {
+            answers.turn_to(selection.events);
+            let members = self.index.take_members(selection.group, side);
+            for id in &members {
+                let watcher = &mut self.watchers[*id as usize];
+                let Some(stream) = self.streams[watcher.stream as usize].as_mut() else { continue };
+                let mut sender =
+                    Sender { config: &self.config, hub_bytes: &mut self.census.bytes, stream, out };
+                if !sender.offer(watcher, &mut answers, reach) {
+                    stuck.push(*id);
+                }
+            }
+            self.index.put_back(selection.group, side, members);
+        }
+        stuck
+    }
+
+    /// Sends an answer whatever the stream holds: for the few that must not be lost.
+    pub(super) fn send(
+        &mut self,
+        stream: StreamId,
+        response: WatchResponse,
+        out: &mut Vec<Output>,
+    ) {
+        let cost = cost(&response);
+        self.census.bytes += cost;
+        if let Some(stream) = self.stream(stream) {
+            stream.bytes += cost;
+        }
+        out.push(Output::Send { stream, response });
+    }
+
+    /// The stream has taken some of what it held.
+    pub(super) fn sent(&mut self, id: StreamId, bytes: usize) {
+        let limit = stream_limit(&self.config, self.census.bytes);
+        let Some(stream) = self.stream(id) else { return };
+        assert!(bytes <= stream.bytes, "stream {id} took {bytes} of {} bytes", stream.bytes);
+        stream.bytes -= bytes;
+        let resumes = stream.starved && stream.bytes <= limit / 2;
+        self.census.bytes -= bytes;
+        if resumes {
+            self.resume(id);
+        }
+    }
+}
+
+/// What a stream may hold, given what all hold.
+fn stream_limit(config: &Config, hub_bytes: usize) -> usize {
+    if hub_bytes < config.hub_bytes_max {
+        config.stream_bytes_max
+    } else {
+        config.stream_bytes_share
+    }
+}
+
+/// A stream that has room for another answer; one without is marked as starved.
+pub(super) fn has_room(config: &Config, hub_bytes: usize, stream: &mut Stream) -> bool {
+    stream.starved |= stream.bytes >= stream_limit(config, hub_bytes);
+    !stream.starved
+}
+
+/// Sends to one stream.
+struct Sender<'a> {
+    config: &'a Config,
+    hub_bytes: &'a mut usize,
+    stream: &'a mut Stream,
+    out: &'a mut Vec<Output>,
+}
+
+impl Sender<'_> {
+    /// Sends a watcher what concerns it; gives `false` if some of it must wait.
+    fn offer(&mut self, watcher: &mut Watcher, answers: &mut Answers<'_>, reach: Reach) -> bool {
+        if let Reach::Read { from, next } = reach
+            && !(watcher.queued && (from..next).contains(&watcher.next))
+        {
+            return true;
+        }
+        let mut chunks =
+            answers.chunks(watcher.filter, watcher.fragment, watcher.next).iter().peekable();
+        while let Some(chunk) = chunks.next() {
+            if !has_room(self.config, *self.hub_bytes, self.stream) {
+                watcher.next = chunk.first;
+                return false;
+            }
+            // The last answer of a read speaks for all that was read, as etcd's does.
+            let revision = match reach {
+                Reach::Read { next, .. } if chunks.peek().is_none() => next - 1,
+                Reach::Read { .. } | Reach::Live => chunk.last,
+            };
+            watcher.idle = false;
+            let last = chunk.bodies.len() - 1;
+            for (at, body) in chunk.bodies.iter().enumerate() {
+                self.send(watcher, revision, body, at < last);
+            }
+        }
+        true
+    }
+
+    fn send(&mut self, watcher: &Watcher, revision: i64, body: &Bytes, fragment: bool) {
+        let response = WatchResponse {
+            header: header(revision),
+            watch_id: watcher.id,
+            fragment,
+            events: body.clone(),
+            ..WatchResponse::default()
+        };
+        let cost = cost(&response);
+        *self.hub_bytes += cost;
+        self.stream.bytes += cost;
+        self.out.push(Output::Send { stream: watcher.stream, response });
+    }
+}
+
+/// A header with the part that the hub knows.
+pub(super) fn header(revision: i64) -> Option<ResponseHeader> {
+    Some(ResponseHeader { revision, ..ResponseHeader::default() })
+}
