@@ -326,7 +326,7 @@ fn equal(call: &Call, mut etcd: Answer, mut basalt: Answer) -> Result<(), String
 }
 
 /// Both in full, and the first line in which they part.
-fn difference(etcd: &impl std::fmt::Debug, basalt: &impl std::fmt::Debug) -> String {
+pub(crate) fn difference(etcd: &impl std::fmt::Debug, basalt: &impl std::fmt::Debug) -> String {
     let (etcd, basalt) = (format!("{etcd:#?}"), format!("{basalt:#?}"));
     let parted = etcd.lines().zip(basalt.lines()).find(|(left, right)| left != right);
     let (left, right) = parted.unwrap_or(("(shorter)", "(longer or shorter)"));

@@ -91,7 +91,7 @@ fn sweep(root: &Path) {
 pub(crate) struct Logs(Arc<(Mutex<(Vec<String>, bool)>, Condvar)>);
 
 impl Logs {
-    fn read(&self, from: impl Read + Send + 'static) {
+    pub(crate) fn read(&self, from: impl Read + Send + 'static) {
         let logs = self.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
@@ -117,6 +117,12 @@ impl Logs {
             }
             state = self.0.1.wait_timeout(state, left).unwrap().0;
         }
+    }
+
+    /// Whether any line so far has `text`, in any case.
+    pub(crate) fn mentions(&self, text: &str) -> bool {
+        let state = self.0.0.lock().unwrap();
+        state.0.iter().any(|line| line.to_lowercase().contains(text))
     }
 
     /// Everything, once the process has closed its stderr or two seconds have passed.
