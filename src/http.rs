@@ -1,194 +1,253 @@
-//! The HTTP/1 side of the client port: health, version, metrics.
+//! What a port serves: gRPC by its content type, and beside it pages for people and probes: health, version,
+//! metrics.
+//!
+//! ```text
+//!  request ─► HTTP/2 and application/grpc? ─► rpc
+//!         └─► is the host allowed? ─► a page, with CORS headers
+//! ```
 
+mod health;
+mod pages;
+
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tonic::body::Body;
 
 use crate::actors::Desk;
-use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION, Services};
+use crate::rpc::{Outgoing, Services};
 
-/// Everything a client port serves: gRPC by its content type, the rest here. Cheap to clone.
+/// How a port behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `--cors`: origins whose scripts may ask; `*` or nothing for all.
+    pub origins: Vec<String>,
+    /// `--host-whitelist`: names under which this member may be asked; `*` or nothing for all.
+    pub hosts: Vec<String>,
+    /// Serve health and metrics alone (`--listen-metrics-urls`).
+    pub metrics_only: bool,
+    /// `--warning-unary-request-duration`.
+    pub slow: Duration,
+    /// How the process was started.
+    pub command_line: Vec<String>,
+    /// Feature gates: name, stage, whether it is on.
+    pub features: Vec<(&'static str, &'static str, bool)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            origins: vec!["*".to_owned()],
+            hosts: vec!["*".to_owned()],
+            metrics_only: false,
+            slow: Duration::from_millis(300),
+            command_line: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+}
+
+/// Everything one port serves to one executor's connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Front {
     desk: Desk,
     services: Services,
+    options: Arc<Options>,
+    peer: Arc<str>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, std::convert::Infallible>>>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>>>>;
 
 impl Front {
     /// Serves what this desk answers.
-    pub fn new(desk: &Desk) -> Self {
-        Self { desk: desk.clone(), services: Services::new(desk) }
+    pub fn new(desk: &Desk, options: Options) -> Self {
+        let services = Services::new(desk, options.slow);
+        Self { desk: desk.clone(), services, options: Arc::new(options), peer: Arc::from("") }
+    }
+
+    /// The same, for the connection of a client at this address.
+    #[must_use]
+    pub fn to(&self, peer: &str) -> Self {
+        Self { peer: Arc::from(peer), ..self.clone() }
     }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Front {
-    type Response = Response<Body>;
-    type Error = std::convert::Infallible;
+    type Response = Response<Outgoing>;
+    type Error = Infallible;
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let kind = request.headers().get("content-type");
-        if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-            let answer = self.services.call(request);
+        if is_grpc(&request) && !self.options.metrics_only {
+            let answer = self.services.call(request, &self.peer);
             return Box::pin(async move { Ok(answer.await) });
         }
-        let desk = self.desk.clone();
-        Box::pin(async move { Ok(answer(&desk, &request).await) })
+        let (desk, options) = (self.desk.clone(), Arc::clone(&self.options));
+        // No page reads a body; hyper throws away what a client sends.
+        let (head, _) = request.into_parts();
+        Box::pin(async move { Ok(answer(&desk, &options, &head).await.map(Outgoing::plain)) })
     }
 }
 
-fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    request.version() == Version::HTTP_2
+        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Plain text.
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A page.
+fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert("content-type", hyper::header::HeaderValue::from_static(content_type));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-const PLAIN: &str = "text/plain; charset=utf-8";
+/// Text that browsers must not take for anything else.
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = page(status, TEXT, body);
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
 
-async fn answer(desk: &Desk, request: &Request<Incoming>) -> Response<Body> {
-    let path = request.uri().path();
-    let query = request.uri().query().unwrap_or_default();
-    if request.method() == Method::OPTIONS {
-        return cors(text(StatusCode::OK, PLAIN, ""));
+fn not_found() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+fn method_not_allowed() -> Response<Body> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+async fn answer(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> {
+    if options.metrics_only {
+        return routes(desk, options, head).await;
     }
-    let response = match path {
-        "/health" | "/version" | "/metrics" if request.method() != Method::GET => {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "Method Not Allowed\n");
-            response.headers_mut().insert("allow", hyper::header::HeaderValue::from_static("GET"));
-            response
-        }
-        "/health" => health(desk, query).await,
-        "/version" => text(StatusCode::OK, "application/json", version(desk)),
-        "/metrics" => {
-            let kind = "text/plain; version=0.0.4; charset=utf-8";
-            text(StatusCode::OK, kind, crate::metrics::text(&metrics(desk)))
-        }
-        _ => check(desk, path, query).await,
+    if !is_allowed(&options.hosts, host(head)) {
+        tracing::warn!(
+            host = host(head),
+            "rejecting HTTP request to prevent DNS rebinding attacks"
+        );
+        return text(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
+    }
+    let mut response = match head.method {
+        Method::OPTIONS => Response::new(Body::empty()),
+        _ => routes(desk, options, head).await,
     };
-    cors(response)
-}
-
-fn cors(mut response: Response<Body>) -> Response<Body> {
-    let headers = response.headers_mut();
-    for (name, value) in [
-        ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
-        ("access-control-allow-origin", "*"),
-        ("access-control-allow-headers", "accept, content-type, authorization"),
-    ] {
-        headers.insert(name, hyper::header::HeaderValue::from_static(value));
-    }
+    allow_origin(&options.origins, head, response.headers_mut());
     response
 }
 
-fn version(desk: &Desk) -> String {
-    let cluster = desk.state().cluster_version.clone();
-    let cluster = cluster.as_deref().unwrap_or("not_decided");
-    format!(
-        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{cluster}","storage":"{ETCD_CLUSTER_VERSION}"}}"#
-    )
+const MISDIRECTED: &str = "This member is not known under the host name of your request, and answers it \
+    under none that it does not know, so that a web page cannot reach it through a name of its own \
+    (CVE-2018-5702). Ask it under a name in --host-whitelist, or add this one there.\n";
+
+/// The host that a request is for, without the port.
+fn host(head: &Parts) -> &str {
+    let header = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = header.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+    let host = host.unwrap_or_default();
+    match host.rsplit_once(':') {
+        // The colons of a bare IPv6 address are not before a port.
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            name.trim_start_matches('[').trim_end_matches(']')
+        }
+        Some(_) | None => host,
+    }
 }
 
-/// The values of a repeatable query parameter.
-fn parameters<'a>(query: &'a str, name: &str) -> Vec<&'a str> {
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).collect()
+fn is_allowed(list: &[String], name: &str) -> bool {
+    list.is_empty() || list.iter().any(|allowed| allowed == "*" || allowed == name)
 }
 
-async fn health(desk: &Desk, query: &str) -> Response<Body> {
-    let excluded = parameters(query, "exclude");
-    let serializable = parameters(query, "serializable").contains(&"true");
-    let alarms = desk.state().alarms.clone();
-    let mut alarm = alarms.iter().map(|alarm| alarm.alarm().as_str_name());
-    let alarm = alarm.find(|name| !excluded.contains(name));
-    let reason = match alarm {
-        Some(name) => format!("ALARM {name}"),
-        None if serializable => String::new(),
-        None if desk.status().leader == 0 => "RAFT NO LEADER".to_owned(),
-        None => match desk.read_index().await {
-            Ok(()) => String::new(),
-            Err(refusal) => format!("RANGE ERROR:{refusal}"),
+fn allow_origin(origins: &[String], head: &Parts, headers: &mut HeaderMap) {
+    let asked = head.headers.get(header::ORIGIN);
+    let allowed = if is_allowed(origins, "*") {
+        HeaderValue::from_static("*")
+    } else if let Some(origin) = asked
+        && origin.to_str().is_ok_and(|origin| is_allowed(origins, origin))
+    {
+        origin.clone()
+    } else {
+        return;
+    };
+    let fixed: [(HeaderName, &'static str); 2] = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS, PUT, DELETE"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+}
+
+async fn routes(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> {
+    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    let gets = head.method == Method::GET;
+    match path {
+        "/metrics" => pages::metrics(desk, options),
+        "/health" if gets => health::health(desk, query).await,
+        "/version" if gets && !options.metrics_only => pages::version(desk),
+        "/debug/vars" if !options.metrics_only => pages::variables(desk, options),
+        "/health" => method_not_allowed(),
+        "/version" if !options.metrics_only => method_not_allowed(),
+        _ => match health::Probe::find(path) {
+            Some(probe) if gets => probe.answer(desk, query).await,
+            Some(_) => method_not_allowed(),
+            None => not_found(),
         },
-    };
-    if reason.is_empty() {
-        return text(StatusCode::OK, PLAIN, r#"{"health":"true","reason":""}"#);
     }
-    let body = serde_json::json!({ "health": "false", "reason": reason });
-    text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{body}\n"))
 }
 
-/// The checks of `/livez` and `/readyz`, in the order in which they are printed.
-fn checks(path: &str) -> Option<Vec<&str>> {
-    let all = match path.split('/').nth(1)? {
-        "livez" => vec!["serializable_read"],
-        "readyz" => {
-            vec!["data_corruption", "serializable_read", "linearizable_read", "non_learner"]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(host: &str, origin: Option<&str>) -> Parts {
+        let mut request = Request::builder().uri("/").header("host", host);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
         }
-        _ => return None,
-    };
-    match path.split('/').nth(2) {
-        None | Some("") => Some(all),
-        Some(one) => all.contains(&one).then(|| vec![one]),
+        request.body(()).expect("a request").into_parts().0
     }
-}
 
-async fn run_check(desk: &Desk, name: &str) -> Result<(), String> {
-    match name {
-        "data_corruption" => {
-            let corrupt =
-                desk.state().alarms.iter().any(|it| it.alarm().as_str_name() == "CORRUPT");
-            if corrupt { Err("alarm activated: CORRUPT".to_owned()) } else { Ok(()) }
-        }
-        "linearizable_read" => desk.read_index().await.map_err(|refusal| refusal.to_string()),
-        // The published state can always be read, and this member votes.
-        _ => Ok(()),
+    #[test]
+    fn hosts_are_names_without_ports() {
+        let hosts = ["a:1", "a", "[::1]:2379", "10.0.0.1:2379"];
+        let found = hosts.map(|name| host(&head(name, None)).to_owned());
+        assert_eq!(found, ["a", "a", "::1", "10.0.0.1"]);
+        assert!(is_allowed(&["*".to_owned()], "x") && is_allowed(&[], "x"));
+        assert!(!is_allowed(&["a".to_owned()], "b"));
     }
-}
 
-async fn check(desk: &Desk, path: &str, query: &str) -> Response<Body> {
-    let Some(names) = checks(path) else {
-        return text(StatusCode::NOT_FOUND, PLAIN, "404 page not found\n");
-    };
-    let excluded = parameters(query, "exclude");
-    let (mut lines, mut failed) = (String::new(), false);
-    for name in names.into_iter().filter(|name| !excluded.contains(name)) {
-        match run_check(desk, name).await {
-            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
-            Err(error) => {
-                failed = true;
-                lines.push_str(&format!("[-]{name} failed: {error}\n"));
-            }
-        }
-    }
-    if failed {
-        return text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{lines}\n"));
-    }
-    let verbose = query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose="));
-    text(StatusCode::OK, PLAIN, if verbose { format!("{lines}ok\n") } else { "ok\n".to_owned() })
-}
-
-fn metrics(desk: &Desk) -> crate::metrics::Gauges {
-    let (state, now, node) = (desk.state(), desk.status(), desk.node());
-    crate::metrics::Gauges {
-        has_leader: now.leader != 0,
-        is_leader: now.leader == node.member_id,
-        committed: now.committed,
-        applied: now.applied,
-        disk_bytes: state.disk_bytes,
-        quota_bytes: node.quota_bytes,
-        revision: state.read.revision,
-        compacted: state.read.compacted,
-        member_id: node.member_id,
-        process: crate::io::process_stats(),
-        version: ETCD_VERSION,
-        cluster_version: state.cluster_version.clone(),
+    #[test]
+    fn only_listed_origins_are_allowed() {
+        let allowed = |list: &[&str], origin| {
+            let list: Vec<_> = list.iter().map(|&origin| origin.to_owned()).collect();
+            let mut headers = HeaderMap::new();
+            allow_origin(&list, &head("a", origin), &mut headers);
+            let value = headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            value.map(|value| value.to_str().expect("text").to_owned())
+        };
+        assert_eq!(allowed(&["*"], None).as_deref(), Some("*"));
+        assert_eq!(allowed(&["http://a"], Some("http://a")).as_deref(), Some("http://a"));
+        assert_eq!(allowed(&["http://a"], Some("http://b")), None);
+        assert_eq!(allowed(&["http://a"], None), None);
     }
 }

@@ -1,39 +1,20 @@
 //! Numbers under etcd's names, in the text form that Prometheus reads.
+//!
+//! Whoever does something counts it, in a `static` that anyone may add to without waiting ([`Counter`],
+//! [`Gauge`], [`Histogram`]); what can be looked up is looked up when someone asks ([`Gauges`]).
+//!
+//! etcd also exports its Go runtime as `go_*`. This program has no garbage collector, goroutines or Go
+//! version, so that every value there would be invented: those families are left out.
 
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod cells;
+mod families;
+mod grpc;
+mod text;
 
-/// A number that only grows. Relaxed: nothing else is ordered by it.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Zero.
-    pub const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// Adds.
-    pub fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    /// Its value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Puts applied.
-pub static PUTS: Counter = Counter::new();
-/// Deletes applied.
-pub static DELETES: Counter = Counter::new();
-/// Transactions applied.
-pub static TXNS: Counter = Counter::new();
-/// Ranges answered.
-pub static RANGES: Counter = Counter::new();
-/// Changes of leader seen.
-pub static LEADER_CHANGES: Counter = Counter::new();
+pub use self::cells::{Counter, Gauge, Histogram};
+pub use self::families::*;
+pub use self::grpc::{Kind, Method};
+use self::text::{Writer, quoted};
 
 /// What the kernel says of this process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,20 +40,30 @@ pub struct Gauges {
     pub has_leader: bool,
     /// This member leads.
     pub is_leader: bool,
+    /// This member has no vote.
+    pub is_learner: bool,
     /// The newest committed index.
     pub committed: u64,
     /// The newest applied index.
     pub applied: u64,
     /// Bytes of the store on disk.
     pub disk_bytes: u64,
-    /// `--quota-backend-bytes`.
+    /// `--quota-backend-bytes`; 0 for none.
     pub quota_bytes: u64,
     /// The newest revision.
     pub revision: i64,
     /// History up to here is gone.
     pub compacted: i64,
+    /// Keys that live.
+    pub keys: u64,
     /// This member.
     pub member_id: u64,
+    /// All members.
+    pub members: Vec<u64>,
+    /// Active alarms: member and type.
+    pub alarms: Vec<(u64, &'static str)>,
+    /// Feature gates: name, stage, whether it is on.
+    pub features: Vec<(&'static str, &'static str, bool)>,
     /// The process.
     pub process: Process,
     /// The version clients are told.
@@ -81,73 +72,146 @@ pub struct Gauges {
     pub cluster_version: Option<String>,
 }
 
-/// All families.
+/// All families, sorted by name.
 pub fn text(gauges: &Gauges) -> String {
-    let mut out = String::new();
+    let mut out = Writer::default();
+    for (name, help, counter) in families::COUNTERS {
+        out.one(name, "counter", help, counter.get() as f64);
+    }
+    for (name, help, gauge) in families::GAUGES {
+        out.one(name, "gauge", help, gauge.get() as f64);
+    }
+    for (name, help, histogram) in families::HISTOGRAMS {
+        out.histogram(name, help, std::iter::once((String::new(), histogram.counts())));
+    }
+    for (name, kind, help) in families::ZEROS {
+        out.one(name, kind, help, 0.0);
+    }
+    families::write_labelled(&mut out);
+    grpc::write(&mut out);
     server(&mut out, gauges);
-    keys(&mut out, gauges);
+    labels(&mut out, gauges);
+    store(&mut out, gauges);
     process(&mut out, &gauges.process);
-    labelled(&mut out, "etcd_server_id", "server_id", &format!("{:x}", gauges.member_id));
-    labelled(&mut out, "etcd_server_version", "server_version", gauges.version);
+    out.finish()
+}
+
+fn server(out: &mut Writer, gauges: &Gauges) {
+    let flag = |on: bool| f64::from(u8::from(on));
+    let rows = [
+        ("etcd_server_has_leader", "Whether a leader is known.", flag(gauges.has_leader)),
+        ("etcd_server_is_leader", "Whether this member leads.", flag(gauges.is_leader)),
+        ("etcd_server_is_learner", "Whether this member has no vote.", flag(gauges.is_learner)),
+        (
+            "etcd_server_proposals_committed_total",
+            "The newest index that a quorum has.",
+            gauges.committed as f64,
+        ),
+        ("etcd_server_proposals_applied_total", "The newest index applied.", gauges.applied as f64),
+        (
+            "etcd_server_quota_backend_bytes",
+            "Bytes that the store may take.",
+            gauges.quota_bytes as f64,
+        ),
+    ];
+    rows.iter().for_each(|(name, help, value)| out.one(name, "gauge", help, *value));
+}
+
+fn labels(out: &mut Writer, gauges: &Gauges) {
+    const HELP: &str = "Always 1; the label tells.";
+    let one = |labels| std::iter::once((labels, 1.0));
+    let id = format!("server_id=\"{:x}\"", gauges.member_id);
+    out.family("etcd_server_id", "gauge", HELP, one(id.clone()));
+    let version = format!("server_version={}", quoted(gauges.version));
+    out.family("etcd_server_version", "gauge", HELP, one(version));
     if let Some(version) = &gauges.cluster_version {
         let minor = version.rsplit_once('.').map_or(version.as_str(), |(minor, _)| minor);
-        labelled(&mut out, "etcd_cluster_version", "cluster_version", minor);
+        let label = format!("cluster_version={}", quoted(minor));
+        out.family("etcd_cluster_version", "gauge", HELP, one(label));
     }
-    out
+    let local = gauges.member_id;
+    let members = gauges.members.iter();
+    let known = members.map(|remote| (format!("Local=\"{local:x}\",Remote=\"{remote:x}\""), 1.0));
+    out.family("etcd_network_known_peers", "gauge", "Members of the cluster.", known);
+    let alarms = gauges.alarms.iter();
+    let alarms =
+        alarms.map(|(id, kind)| (format!("alarm_type=\"{kind}\",server_id=\"{id:x}\""), 1.0));
+    out.family("etcd_debugging_server_alarms", "gauge", "Active alarms.", alarms);
+    let features = gauges.features.iter().map(|(name, stage, on)| {
+        (format!("name=\"{name}\",stage=\"{stage}\""), f64::from(u8::from(*on)))
+    });
+    out.family("etcd_server_feature_enabled", "gauge", "Whether a feature gate is on.", features);
 }
 
-fn server(out: &mut String, gauges: &Gauges) {
-    let prefixed = |name: &str| format!("etcd_server_{name}");
-    let flag = |on: bool| u64::from(on);
-    let rows: [(&str, &str, u64); 7] = [
-        ("has_leader", "Whether a leader is known.", flag(gauges.has_leader)),
-        ("is_leader", "Whether this member leads.", flag(gauges.is_leader)),
-        ("is_learner", "Whether this member is a learner.", 0),
-        ("proposals_committed_total", "The newest committed index.", gauges.committed),
-        ("proposals_applied_total", "The newest applied index.", gauges.applied),
-        ("quota_backend_bytes", "The quota of the store in bytes.", gauges.quota_bytes),
-        ("leader_changes_seen_total", "Changes of leader seen.", LEADER_CHANGES.get()),
+fn store(out: &mut Writer, gauges: &Gauges) {
+    let disk = gauges.disk_bytes as f64;
+    let rows = [
+        ("etcd_mvcc_db_total_size_in_bytes", "Bytes of the store on disk.", disk),
+        // Nothing has to be defragmented: what is taken is used.
+        ("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the store in use.", disk),
+        ("etcd_debugging_mvcc_current_revision", "The newest revision.", gauges.revision as f64),
+        (
+            "etcd_debugging_mvcc_compact_revision",
+            "History up to this revision is gone.",
+            gauges.compacted as f64,
+        ),
+        ("etcd_debugging_mvcc_keys_total", "Keys that live.", gauges.keys as f64),
+        ("etcd_debugging_auth_revision", "The revision of users and roles.", 1.0),
     ];
-    for (name, help, value) in rows {
-        let kind = if name == "leader_changes_seen_total" { "counter" } else { "gauge" };
-        family(out, &prefixed(name), kind, help, value);
+    rows.iter().for_each(|(name, help, value)| out.one(name, "gauge", help, *value));
+}
+
+fn process(out: &mut Writer, process: &Process) {
+    let help = "Processor time used, in seconds.";
+    out.one("process_cpu_seconds_total", "counter", help, process.cpu_seconds);
+    let (open, max) = (process.open_files as f64, process.files_max as f64);
+    let rows = [
+        ("process_resident_memory_bytes", "Bytes in memory.", process.resident_bytes as f64),
+        ("process_virtual_memory_bytes", "Bytes of address space.", process.virtual_bytes as f64),
+        ("process_open_fds", "Open files.", open),
+        ("process_max_fds", "Files that may be open.", max),
+        ("os_fd_used", "Open files.", open),
+        ("os_fd_limit", "Files that may be open.", max),
+        ("process_start_time_seconds", "When it started, since 1970.", process.start_seconds),
+    ];
+    rows.iter().for_each(|(name, help, value)| out.one(name, "gauge", help, *value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_well_formed() {
+        PUTS.add(2);
+        WAL_FSYNC.observe(0.003);
+        client_request("unary", "3.7");
+        Method::find("/etcdserverpb.KV/Put").expect("it is served").handled(8);
+        let gauges = Gauges {
+            version: "3.7.1",
+            cluster_version: Some("3.7.0".to_owned()),
+            members: vec![10],
+            ..Gauges::default()
+        };
+        let page = text(&gauges);
+        for expected in [
+            "# TYPE etcd_mvcc_put_total counter\n",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 1\n",
+            "etcd_cluster_version{cluster_version=\"3.7\"} 1\n",
+            "etcd_server_client_requests_total{client_api_version=\"3.7\",type=\"unary\"} 1\n",
+            "grpc_server_handled_total{grpc_code=\"ResourceExhausted\",grpc_method=\"Put\",\
+             grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n",
+            "etcd_network_known_peers{Local=\"0\",Remote=\"a\"} 1\n",
+        ] {
+            assert!(page.contains(expected), "{expected} is missing in\n{page}");
+        }
+        let mut names: Vec<_> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        assert!(names.is_sorted(), "sorted by name");
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all, "each family once");
     }
-}
-
-fn keys(out: &mut String, gauges: &Gauges) {
-    let (disk, used) = ("Bytes of the store on disk.", "Bytes of the store in use.");
-    family(out, "etcd_mvcc_db_total_size_in_bytes", "gauge", disk, gauges.disk_bytes);
-    family(out, "etcd_mvcc_db_total_size_in_use_in_bytes", "gauge", used, gauges.disk_bytes);
-    family(out, "etcd_mvcc_put_total", "counter", "Puts applied.", PUTS.get());
-    family(out, "etcd_mvcc_delete_total", "counter", "Deletes applied.", DELETES.get());
-    family(out, "etcd_mvcc_txn_total", "counter", "Transactions applied.", TXNS.get());
-    family(out, "etcd_mvcc_range_total", "counter", "Ranges answered.", RANGES.get());
-    let current = "etcd_debugging_mvcc_current_revision";
-    family(out, current, "gauge", "The newest revision.", gauges.revision);
-    let compacted = "etcd_debugging_mvcc_compact_revision";
-    family(out, compacted, "gauge", "The compacted revision.", gauges.compacted);
-}
-
-fn process(out: &mut String, process: &Process) {
-    let cpu = "Seconds of processor time.";
-    family(out, "process_cpu_seconds_total", "counter", cpu, process.cpu_seconds);
-    let resident = "Bytes in memory.";
-    family(out, "process_resident_memory_bytes", "gauge", resident, process.resident_bytes);
-    let space = "Bytes of address space.";
-    family(out, "process_virtual_memory_bytes", "gauge", space, process.virtual_bytes);
-    family(out, "process_open_fds", "gauge", "Open files.", process.open_files);
-    family(out, "process_max_fds", "gauge", "Files that may be open.", process.files_max);
-    let start = "When the process started.";
-    family(out, "process_start_time_seconds", "gauge", start, process.start_seconds);
-}
-
-fn family(out: &mut String, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-    // Writing to a string cannot fail.
-    let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-}
-
-fn labelled(out: &mut String, name: &str, label: &str, value: &str) {
-    let help = "Always 1; the label says it.";
-    let _ =
-        write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{{label}=\"{value}\"}} 1\n");
 }

@@ -41,7 +41,7 @@ use self::fences::Fences;
 use self::read::{Cached, Reader};
 use self::record::{Encoder, Record};
 use crate::store::{Overlay, Space, View};
-use crate::types::{Error, Fault, LeaseId, Revision};
+use crate::types::{Error, Fault, KeyRange, LeaseId, Revision};
 
 pub use self::bucket::{Import, bucket};
 pub use self::check::{
@@ -238,6 +238,18 @@ impl<V: View> ReadView<V> {
     /// The living keys.
     pub fn keys(&self) -> i64 {
         self.fences.total()
+    }
+
+    /// The keys in the range of a request, alive at its revision.
+    ///
+    /// # Errors
+    /// As [`ReadView::range`].
+    pub fn count(&self, request: &RangeRequest) -> Result<i64, Error> {
+        let cached = self.cached();
+        let reader = self.reader(&cached);
+        let at = reader.resolve(request.revision)?;
+        let keys = KeyRange::new(request.key.clone(), request.range_end.clone());
+        Ok(reader.count(&keys, at)?)
     }
 }
 

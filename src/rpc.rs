@@ -2,18 +2,24 @@
 //! request alone is refused here; everything else is asked of the [`Desk`].
 
 mod auth;
+mod budget;
+mod call;
 mod cluster;
 mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod range;
 mod reflection;
 mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use basalt_proto::etcdserverpb::ResponseHeader;
+use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
+use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, ResponseHeader};
 use basalt_proto::server::etcdserverpb::auth_server::AuthServer;
 use basalt_proto::server::etcdserverpb::cluster_server::ClusterServer;
 use basalt_proto::server::etcdserverpb::kv_server::KvServer;
@@ -23,14 +29,19 @@ use basalt_proto::server::etcdserverpb::watch_server::WatchServer;
 use basalt_proto::server::health::health_server::HealthServer;
 use basalt_proto::server::reflection::server_reflection_server::ServerReflectionServer;
 use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower_service::Service as _;
 
+use self::call::{Call, Received};
 use crate::actors::Desk;
 use crate::io::fatal;
+use crate::metrics::{self, Kind, Method};
 use crate::types::limits::GRPC_OVERHEAD_BYTES;
 use crate::types::{Error, Refusal};
+
+pub use self::call::Outgoing;
 
 /// The version of etcd whose contract is kept.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -42,6 +53,7 @@ pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 pub struct Services {
     desk: Desk,
     receive_max: usize,
+    slow: Duration,
     kv: KvServer<kv::Kv>,
     watch: WatchServer<watch::Watch>,
     lease: LeaseServer<lease::Lease>,
@@ -52,23 +64,11 @@ pub struct Services {
     reflection: ServerReflectionServer<reflection::Reflection>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = hyper::Response<Body>>>>;
-
-macro_rules! serve {
-    ($service:expr, $request:expr) => {{
-        let mut service = $service.clone();
-        Box::pin(async move {
-            match service.call($request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
-        })
-    }};
-}
+type Answer = Pin<Box<dyn Future<Output = hyper::Response<Outgoing>>>>;
 
 impl Services {
     /// All services, asking this desk.
-    pub fn new(desk: &Desk) -> Self {
+    pub fn new(desk: &Desk, slow: Duration) -> Self {
         let receive_max = desk.node().max_request_bytes + GRPC_OVERHEAD_BYTES;
         macro_rules! sized {
             ($server:ident, $service:expr) => {
@@ -79,6 +79,7 @@ impl Services {
         }
         Self {
             receive_max,
+            slow,
             kv: sized!(KvServer, kv::Kv(desk.clone())),
             watch: sized!(WatchServer, watch::Watch(desk.hub().clone())),
             lease: sized!(LeaseServer, lease::Lease(desk.clone())),
@@ -91,54 +92,87 @@ impl Services {
         }
     }
 
-    /// Answers one gRPC request.
-    pub fn call(&self, request: hyper::Request<Incoming>) -> Answer {
-        if request.headers().contains_key("hasleader") && self.desk.status().leader == 0 {
-            let refused = status(Refusal::NoLeader).into_http();
+    /// Answers one gRPC request of a client at `peer`.
+    pub fn call(&self, request: hyper::Request<Incoming>, peer: &Arc<str>) -> Answer {
+        let Some(method) = Method::find(request.uri().path()) else {
+            let refused = unknown(request.uri().path()).into_http::<Body>().map(Outgoing::plain);
+            return Box::pin(async move { refused });
+        };
+        let (call, receive_max) =
+            (Call::begin(method, Arc::clone(peer), self.slow), self.receive_max);
+        if let Err(refusal) = self.admit(method, request.headers()) {
+            let refused = call.answered(status(refusal).into_http(), receive_max);
             return Box::pin(async move { refused });
         }
-        let path = request.uri().path().to_owned();
-        let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        let answer: Answer = match service {
-            "etcdserverpb.KV" => serve!(self.kv, request),
-            "etcdserverpb.Watch" => serve!(self.watch, request),
-            "etcdserverpb.Lease" => serve!(self.lease, request),
-            "etcdserverpb.Cluster" => serve!(self.cluster, request),
-            "etcdserverpb.Maintenance" => serve!(self.maintenance, request),
-            "etcdserverpb.Auth" => serve!(self.auth, request),
-            "grpc.health.v1.Health" => serve!(self.health, request),
-            "grpc.reflection.v1.ServerReflection" => serve!(self.reflection, request),
-            unknown => {
-                let refused =
-                    Status::unimplemented(format!("unknown service {unknown}")).into_http();
-                Box::pin(async move { refused })
+        let request = request.map(|body| Received::new(body, method));
+        let answer = match method.service {
+            "etcdserverpb.KV" => self.kv.clone().call(request),
+            "etcdserverpb.Watch" => self.watch.clone().call(request),
+            "etcdserverpb.Lease" => self.lease.clone().call(request),
+            "etcdserverpb.Cluster" => self.cluster.clone().call(request),
+            "etcdserverpb.Maintenance" => self.maintenance.clone().call(request),
+            "etcdserverpb.Auth" => self.auth.clone().call(request),
+            "grpc.health.v1.Health" => self.health.clone().call(request),
+            _ => self.reflection.clone().call(request),
+        };
+        Box::pin(async move {
+            match answer.await {
+                Ok(response) => call.answered(response, receive_max),
+                Err(never) => match never {},
+            }
+        })
+    }
+
+    /// What is looked at before any service, in etcd's order: learners, the client's version, its wish for a
+    /// leader.
+    fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+        if !method.service.starts_with("etcdserverpb.") {
+            return Ok(());
+        }
+        let state = self.desk.state();
+        if !state.sole_voter && is_learner(&self.desk) && !is_for_learners(method) {
+            return Err(Refusal::NotSupportedForLearner);
+        }
+        let version = match headers.get("client-api-version").map(|value| value.as_bytes()) {
+            None => "unknown",
+            Some(bytes) => {
+                std::str::from_utf8(bytes).map_err(|_| Refusal::InvalidClientAPIVersion)?
             }
         };
-        let receive_max = self.receive_max;
-        Box::pin(async move { as_grpc_go(answer.await, &path, receive_max) })
+        let kind = if method.kind == Kind::Unary { "unary" } else { "stream" };
+        metrics::client_request(kind, version);
+        let wants_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+        if wants_leader && self.desk.status().leader == 0 {
+            return Err(Refusal::NoLeader);
+        }
+        Ok(())
     }
 }
 
-/// Says what is wrong with a message in the words of grpc-go, which clients look for, instead of tonic's.
-fn as_grpc_go(response: hyper::Response<Body>, path: &str, max: usize) -> hyper::Response<Body> {
-    let Some(status) = Status::from_header_map(response.headers()) else { return response };
-    let message = status.message();
-    if status.code() == Code::Unimplemented && message.is_empty() {
-        let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
-        let text = format!("unknown method {method} for service {service}");
-        return Status::unimplemented(text).into_http();
-    }
-    if message.starts_with("failed to decode Protobuf message") {
-        let text =
-            "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
-        return Status::internal(text).into_http();
-    }
-    let Some((_, found)) = message.split_once("message length too large: found ") else {
-        return response;
+/// Whether this member has no vote.
+pub fn is_learner(desk: &Desk) -> bool {
+    let id = desk.node().member_id;
+    desk.state().members.iter().any(|member| member.id == id && member.is_learner)
+}
+
+/// What a learner serves; of ranges only the serializable ones, which the service itself looks at.
+fn is_for_learners(method: &Method) -> bool {
+    matches!(
+        (method.service, method.name),
+        ("etcdserverpb.Maintenance", "Status" | "Snapshot") | ("etcdserverpb.KV", "Range")
+    )
+}
+
+/// What grpc-go says of a path it does not serve.
+fn unknown(path: &str) -> Status {
+    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
+    else {
+        return Status::unimplemented(format!("malformed method name: \"{path}\""));
     };
-    let found: String = found.chars().take_while(char::is_ascii_digit).collect();
-    let text = format!("grpc: received message larger than max ({found} vs. {max})");
-    Status::resource_exhausted(text).into_http()
+    match Method::is_service(service) {
+        true => Status::unimplemented(format!("unknown method {method} for service {service}")),
+        false => Status::unimplemented(format!("unknown service {service}")),
+    }
 }
 
 /// A refusal as gRPC sends it.
@@ -175,4 +209,32 @@ fn header(desk: &Desk) -> Option<ResponseHeader> {
 /// A service that a later version brings.
 fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!("basalt does not serve {what} yet"))
+}
+
+/// An answer of another kind than was asked for: the log was applied by other rules.
+fn mismatch() -> Status {
+    Status::internal("the reply is of another kind than the request")
+}
+
+/// Refuses what would take the store over its quota, and raises the alarm.
+async fn check_quota(desk: &Desk, cost: u64) -> Result<(), Status> {
+    let (node, state) = (desk.node(), desk.state());
+    if cost == 0 || node.quota_bytes == 0 || state.disk_bytes + cost < node.quota_bytes {
+        return Ok(());
+    }
+    let alarm = AlarmRequest {
+        action: AlarmAction::Activate as i32,
+        member_id: node.member_id,
+        alarm: AlarmType::Nospace as i32,
+    };
+    let raised = state
+        .alarms
+        .iter()
+        .any(|it| it.member_id == node.member_id && it.alarm() == AlarmType::Nospace);
+    if !raised {
+        let request = InternalRaftRequest { alarm: Some(alarm), ..InternalRaftRequest::default() };
+        // Whether it can be raised or not, there is no room.
+        drop(desk.propose(request).await);
+    }
+    Err(status(Refusal::NoSpace))
 }

@@ -212,7 +212,12 @@ where
         .await;
     } else {
         let mut builder = http1::Builder::new();
-        builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
+        builder
+            .timer(Clock)
+            .header_read_timeout(HTTP1_TIME)
+            .max_buf_size(HEADERS_MAX as usize)
+            // As Go writes them, for what greps.
+            .title_case_headers(true);
         until_closed(
             &seat,
             builder.serve_connection(socket, service),

@@ -35,6 +35,13 @@ pub struct Chunk {
     pub count: i64,
 }
 
+impl Chunk {
+    /// Bytes of the keys in it.
+    pub fn bytes(&self) -> usize {
+        self.kvs.iter().map(Bytes::len).sum()
+    }
+}
+
 impl<V: View> ReadView<V> {
     /// Starts to read a range in the order of keys, without filters. It must be read from this view
     /// or a clone of it.

@@ -5,36 +5,25 @@ use std::sync::Arc;
 use basalt_proto::encoded::{
     DeleteRangeResponse, PutResponse, RangeResponse, RangeStreamResponse, TxnResponse,
 };
-use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-    InternalRaftRequest, PutRequest, RangeRequest, TxnRequest,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, InternalRaftRequest, PutRequest,
+    RangeRequest, TxnRequest,
 };
 use basalt_proto::server::etcdserverpb::kv_server;
 use futures_lite::Stream;
-use futures_lite::future::yield_now;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{complete, refused, status};
+use super::budget::Growing;
+use super::call::ReadOnly;
+use super::range::{Chunks, range, read_txn};
+use super::{check_quota, complete, mismatch, status};
 use crate::actors::{Desk, State};
 use crate::machine::Reply;
-use crate::mvcc::{self, Chunk};
-use crate::types::Refusal;
-
-/// Keys read before others get their turn.
-const TURN_KEYS: usize = 256;
-/// Bytes read before others get their turn.
-const TURN_BYTES: usize = 1 << 20;
-/// Keys in the first chunk of a streamed range.
-const STREAM_KEYS_FIRST: usize = 10;
+use crate::metrics;
+use crate::mvcc;
 
 #[derive(Clone)]
 pub(super) struct Kv(pub(super) Desk);
-
-/// An answer of another kind than was asked for: the log was applied by other rules.
-fn mismatch() -> Status {
-    Status::internal("the reply is of another kind than the request")
-}
 
 impl Kv {
     /// The state that a read may use.
@@ -42,27 +31,7 @@ impl Kv {
         if !serializable {
             self.0.read_index().await.map_err(status)?;
         }
-        let state = self.0.state();
-        if state.alarms.iter().any(|alarm| alarm.alarm() == AlarmType::Corrupt) {
-            return Err(status(Refusal::Corrupt));
-        }
-        Ok(state)
-    }
-
-    /// Refuses what would take the store over its quota, and raises the alarm.
-    async fn check_quota(&self, cost: u64) -> Result<(), Status> {
-        let quota = self.0.node().quota_bytes;
-        if cost == 0 || quota == 0 || self.0.state().disk_bytes + cost < quota {
-            return Ok(());
-        }
-        let alarm = AlarmRequest {
-            action: AlarmAction::Activate as i32,
-            member_id: self.0.node().member_id,
-            alarm: AlarmType::Nospace as i32,
-        };
-        let request = InternalRaftRequest { alarm: Some(alarm), ..InternalRaftRequest::default() };
-        drop(self.0.propose(request).await);
-        Err(status(Refusal::NoSpace))
+        Ok(self.0.state())
     }
 
     async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Status> {
@@ -70,41 +39,13 @@ impl Kv {
     }
 }
 
-/// Whether a range can be read key by key, without looking at all of it first.
-fn is_plain(request: &RangeRequest) -> bool {
-    !request.count_only
-        && !request.range_end.is_empty()
-        && mvcc::check_range_stream(request).is_ok()
-        && request.sort_target == 0
-}
-
-/// Reads a range, giving others their turn.
-async fn range(state: &State, request: &RangeRequest) -> Result<RangeResponse, Status> {
-    if !is_plain(request) {
-        return state.read.range(request).map_err(refused);
+/// An answer, with what it takes of the budget.
+fn with_permit<T>(answer: T, taken: Growing) -> Response<T> {
+    let mut response = Response::new(answer);
+    if let Some(permit) = taken.permit() {
+        response.extensions_mut().insert(permit);
     }
-    let mut cursor = state.read.range_cursor(request).map_err(refused)?;
-    let mut response = RangeResponse::default();
-    loop {
-        let chunk = next(&mut cursor, state, TURN_KEYS, TURN_BYTES)?;
-        response.kvs.extend(chunk.kvs);
-        if chunk.done {
-            (response.more, response.count) = (chunk.more, chunk.count);
-            break;
-        }
-        yield_now().await;
-    }
-    response.header.get_or_insert_default().revision = state.read.revision;
-    Ok(response)
-}
-
-fn next(
-    cursor: &mut mvcc::RangeCursor,
-    state: &State,
-    keys: usize,
-    bytes: usize,
-) -> Result<Chunk, Status> {
-    cursor.next(&state.read, keys, bytes).map_err(refused)
+    response
 }
 
 #[async_trait]
@@ -116,9 +57,11 @@ impl kv_server::Kv for Kv {
         let request = request.into_inner();
         mvcc::check_range(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
-        let mut response = range(&state, &request).await?;
+        let mut taken = Growing::new();
+        let mut response = range(&state, &request, &mut taken).await?;
+        metrics::RANGES.add(1);
         complete(&self.0, &mut response.header);
-        Ok(Response::new(response))
+        Ok(with_permit(response, taken))
     }
 
     type RangeStreamStream =
@@ -131,40 +74,31 @@ impl kv_server::Kv for Kv {
         let request = request.into_inner();
         mvcc::check_range_stream(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
-        let desk = self.0.clone();
+        metrics::RANGES.add(1);
         if request.count_only || request.range_end.is_empty() {
-            let mut response = range(&state, &request).await?;
-            complete(&desk, &mut response.header);
+            let mut taken = Growing::new();
+            let mut response = range(&state, &request, &mut taken).await?;
+            complete(&self.0, &mut response.header);
             let one = RangeStreamResponse { range_response: Some(response) };
-            return Ok(Response::new(Box::pin(futures_lite::stream::once(Ok(one)))));
+            let stream: Self::RangeStreamStream = Box::pin(futures_lite::stream::once(Ok(one)));
+            return Ok(with_permit(stream, taken));
         }
-        let cursor = state.read.range_cursor(&request).map_err(refused)?;
-        let bytes = desk.node().max_request_bytes;
-        let begin = Some((cursor, STREAM_KEYS_FIRST));
-        let chunks = futures_lite::stream::unfold(begin, move |at| {
-            let (state, desk) = (Arc::clone(&state), desk.clone());
-            async move {
-                let (mut cursor, keys) = at?;
-                yield_now().await;
-                let chunk = match next(&mut cursor, &state, keys, bytes) {
-                    Ok(chunk) => chunk,
-                    Err(status) => return Some((Err(status), None)),
-                };
-                // Twice as many next time while they stay small, half as many when they got large.
-                let sent: usize = chunk.kvs.iter().map(bytes::Bytes::len).sum();
-                let keys = if sent * 2 <= bytes { keys * 2 } else { (keys / 2).max(1) };
-                let done = chunk.done;
-                let response = stream_chunk(&desk, &state, chunk);
-                Some((response, (!done).then_some((cursor, keys))))
+        let chunks = Chunks::open(self.0.clone(), state, &request)?;
+        let stream = futures_lite::stream::unfold(Some(chunks), |chunks| async move {
+            let mut chunks = chunks?;
+            match chunks.next().await {
+                Ok((response, done)) => Some((Ok(response), (!done).then_some(chunks))),
+                Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(Box::pin(chunks)))
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
+        // Room is looked for before form, as etcd does.
+        check_quota(&self.0, mvcc::put_cost(&request)).await?;
         mvcc::check_put(&request).map_err(status)?;
-        self.check_quota(mvcc::put_cost(&request)).await?;
         let request = InternalRaftRequest { put: Some(request), ..InternalRaftRequest::default() };
         let Reply::Put(mut response) = self.propose(request).await? else { return Err(mismatch()) };
         complete(&self.0, &mut response.header);
@@ -188,14 +122,17 @@ impl kv_server::Kv for Kv {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let request = request.into_inner();
+        check_quota(&self.0, mvcc::txn_cost(&request)).await?;
         mvcc::check_txn(&request, self.0.node().max_txn_ops).map_err(status)?;
         if mvcc::is_read_only(&request) {
             let state = self.state(mvcc::is_serializable(&request)).await?;
-            let mut response = state.read.read_txn(&request).map_err(refused)?;
-            complete(&self.0, &mut response.header);
-            return Ok(Response::new(response));
+            let mut taken = Growing::new();
+            let mut answer = read_txn(state, request, &mut taken).await?;
+            complete(&self.0, &mut answer.header);
+            let mut response = with_permit(answer, taken);
+            response.extensions_mut().insert(ReadOnly);
+            return Ok(response);
         }
-        self.check_quota(mvcc::txn_cost(&request)).await?;
         let request = InternalRaftRequest { txn: Some(request), ..InternalRaftRequest::default() };
         let Reply::Txn(mut response) = self.propose(request).await? else { return Err(mismatch()) };
         complete(&self.0, &mut response.header);
@@ -221,16 +158,4 @@ impl kv_server::Kv for Kv {
         complete(&self.0, &mut response.header);
         Ok(Response::new(response))
     }
-}
-
-/// One message of a streamed range: only the last carries header, more and count.
-fn stream_chunk(desk: &Desk, state: &State, chunk: Chunk) -> Result<RangeStreamResponse, Status> {
-    let mut response = RangeResponse { kvs: chunk.kvs, ..RangeResponse::default() };
-    if chunk.done {
-        response.more = chunk.more;
-        response.count = chunk.count;
-        response.header.get_or_insert_default().revision = state.read.revision;
-        complete(desk, &mut response.header);
-    }
-    Ok(RangeStreamResponse { range_response: Some(response) })
 }

@@ -9,12 +9,15 @@ use basalt_proto::server::etcdserverpb::lease_server;
 use futures_lite::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{complete, header, status};
+use super::{check_quota, complete, header, mismatch, status};
 use crate::actors::Desk;
 use crate::io::random_u64;
 use crate::machine::Reply;
 use crate::types::Refusal;
 use crate::types::limits::LEASE_TTL_MAX;
+
+/// What a lease costs of the quota; etcd's estimate.
+const LEASE_COST: u64 = 64;
 
 #[derive(Clone)]
 pub(super) struct Lease(pub(super) Desk);
@@ -26,6 +29,7 @@ impl lease_server::Lease for Lease {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let mut grant = request.into_inner();
+        check_quota(&self.0, LEASE_COST).await?;
         if grant.ttl > LEASE_TTL_MAX {
             return Err(status(Refusal::LeaseTTLTooLarge));
         }
@@ -36,7 +40,7 @@ impl lease_server::Lease for Lease {
         let lease_grant = Some(grant);
         let request = InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() };
         let Reply::LeaseGrant(mut response) = self.0.propose(request).await.map_err(status)? else {
-            return Err(Status::internal("unexpected reply"));
+            return Err(mismatch());
         };
         complete(&self.0, &mut response.header);
         Ok(Response::new(response))
@@ -49,7 +53,7 @@ impl lease_server::Lease for Lease {
         let lease_revoke = Some(request.into_inner());
         let request = InternalRaftRequest { lease_revoke, ..InternalRaftRequest::default() };
         let Reply::LeaseRevoke { revision } = self.0.propose(request).await.map_err(status)? else {
-            return Err(Status::internal("unexpected reply"));
+            return Err(mismatch());
         };
         let mut response = LeaseRevokeResponse::default();
         response.header.get_or_insert_default().revision = revision;

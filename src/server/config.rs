@@ -135,6 +135,11 @@ impl Config {
         Ok(config)
     }
 
+    /// How client ports behave.
+    pub fn http(&self) -> crate::http::Options {
+        crate::http::Options::default()
+    }
+
     /// One member is all there can be yet.
     fn check_cluster(&self, flags: &Flags) -> Result<(), String> {
         let state = flags.get("initial-cluster-state");

@@ -18,7 +18,7 @@ use crate::actors::desk::Delivery;
 use crate::actors::{Desk, Node, Shared, apply, consensus, lease, wal, watch};
 use crate::cluster::{Member, cluster_id, member_id};
 use crate::consensus::Driver;
-use crate::http::Front;
+use crate::http::{self, Front};
 use crate::io::{self, Executors, FjallEngine, WalFile, WalOptions, clock};
 use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
@@ -36,7 +36,7 @@ const PORT_CLIENTS: usize = 0;
 const PORT_METRICS: usize = 1;
 
 /// How long a member that is told to stop waits for what is under way.
-const STOP_TIME: Duration = Duration::from_millis(200);
+const STOP_TIME: Duration = Duration::from_millis(500);
 
 /// Runs a member until it is told to stop by SIGTERM or SIGINT.
 ///
@@ -112,6 +112,7 @@ async fn first_core(
             seat.take(&shared);
             // Ends when the first core drops the other end.
             let _ = stopped.recv_async().await;
+            io::close_connections(STOP_TIME).await;
             Ok(())
         })?;
     }
@@ -122,7 +123,8 @@ async fn first_core(
     say_ready(&config, &desk);
     let _ = stopped.recv_async().await;
     shared.stop();
-    clock::sleep(STOP_TIME).await;
+    drop(stops);
+    io::close_connections(STOP_TIME).await;
     tracing::info!("closed the member");
     // Sessions that are still open end with the process. What they wait for was not acknowledged; what was
     // is in the log.
@@ -211,6 +213,7 @@ fn seats(
             deliveries,
             connections: io::handover(),
             http2,
+            http: config.http(),
         }
     };
     let seats = (0..count).map(seat).collect();
@@ -280,6 +283,7 @@ struct Seat {
     deliveries: flume::Receiver<Delivery>,
     connections: (flume::Sender<io::Connection>, flume::Receiver<io::Connection>),
     http2: io::Http2,
+    http: http::Options,
 }
 
 impl Seat {
@@ -294,11 +298,13 @@ impl Seat {
         io::spawn(Desk::sweep(Arc::clone(shared)));
         let hub = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
-        let front = Front::new(&desk);
+        let metrics_only = http::Options { metrics_only: true, ..self.http.clone() };
+        let fronts = [Front::new(&desk, self.http), Front::new(&desk, metrics_only)];
         let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
-                io::spawn(io::serve(connection, http2, front.clone()));
+                let front = fronts[connection.port()].to(&connection.peer());
+                io::spawn(io::serve(connection, http2, front));
             }
         });
         desk

@@ -86,9 +86,20 @@ pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 /// etcd's limit on lease revokes per second.
 pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 
+/// Bytes of range answers on their way to clients, of all cores together: past it requests are refused, as
+/// a few hundred unlimited lists would otherwise end the process.
+pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
+
+/// Answers up to this size are not counted among those.
+pub const RESPONSE_BYTES_UNCOUNTED: usize = 16 << 10;
+
+/// How long a streamed range may take, in ms: while it does, the store keeps what it reads.
+pub const RANGE_STREAM_MS_MAX: u64 = 600_000;
+
 /// What gRPC adds to `--max-request-bytes` for the largest message received.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
+const _: () = assert!(RESPONSE_BYTES_UNCOUNTED < RESPONSE_BYTES_IN_FLIGHT_MAX);
 const _: () = assert!(WAL_MAILBOX > READIES_IN_FLIGHT_MAX);
 const _: () = assert!(WATCH_STREAM_BYTES_SHARE < WATCH_STREAM_BYTES_MAX);
 const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_HUB_BYTES_MAX);

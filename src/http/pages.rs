@@ -1,0 +1,72 @@
+//! Pages that only tell: versions, metrics, variables.
+
+use hyper::{Response, StatusCode};
+use tonic::body::Body;
+
+use super::{Options, page};
+use crate::actors::Desk;
+use crate::io::process_stats;
+use crate::metrics::Gauges;
+use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION, is_learner};
+
+const JSON: &str = "application/json";
+
+/// `/version`.
+pub(super) fn version(desk: &Desk) -> Response<Body> {
+    let state = desk.state();
+    let cluster = state.cluster_version.as_deref().unwrap_or("not_decided");
+    // Other than a map, text keeps etcd's order.
+    let body = format!(
+        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{cluster}","storage":"{ETCD_CLUSTER_VERSION}"}}"#
+    );
+    page(StatusCode::OK, JSON, body)
+}
+
+/// `/metrics`.
+pub(super) fn metrics(desk: &Desk, options: &Options) -> Response<Body> {
+    const KIND: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+    page(StatusCode::OK, KIND, crate::metrics::text(&gauges(desk, options)))
+}
+
+fn gauges(desk: &Desk, options: &Options) -> Gauges {
+    let (state, now, node) = (desk.state(), desk.status(), desk.node());
+    Gauges {
+        has_leader: now.leader != 0,
+        is_leader: now.leader == node.member_id,
+        is_learner: is_learner(desk),
+        committed: now.committed,
+        applied: now.applied,
+        disk_bytes: state.disk_bytes,
+        quota_bytes: node.quota_bytes,
+        revision: state.read.revision,
+        compacted: state.read.compacted,
+        keys: state.read.keys() as u64,
+        member_id: node.member_id,
+        members: state.members.iter().map(|member| member.id).collect(),
+        alarms: state.alarms.iter().map(|it| (it.member_id, it.alarm().as_str_name())).collect(),
+        features: options.features.clone(),
+        process: process_stats(),
+        version: ETCD_VERSION,
+        cluster_version: state.cluster_version.clone(),
+    }
+}
+
+/// `/debug/vars`: what Go's programs tell of themselves, as far as it makes sense here.
+pub(super) fn variables(desk: &Desk, options: &Options) -> Response<Body> {
+    let (now, node, process) = (desk.status(), desk.node(), process_stats());
+    let is_leader = now.leader == node.member_id;
+    let body = serde_json::json!({
+        "cmdline": options.command_line,
+        "file_descriptor_limit": process.files_max,
+        "memstats": { "Sys": process.resident_bytes },
+        "raft.status": {
+            "id": format!("{:x}", node.member_id),
+            "term": now.term,
+            "commit": now.committed,
+            "lead": format!("{:x}", now.leader),
+            "raftState": if is_leader { "StateLeader" } else { "StateFollower" },
+            "applied": now.applied,
+        },
+    });
+    page(StatusCode::OK, "application/json; charset=utf-8", format!("{body:#}\n"))
+}

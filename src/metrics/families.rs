@@ -1,0 +1,217 @@
+//! What is counted, and under which name.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::cells::{Counter, Gauge, Histogram};
+use super::text::{Writer, quoted};
+
+macro_rules! numbers {
+    ($list:ident: $kind:ident $make:expr; $($(#[$doc:meta])* $name:ident $text:literal $help:literal;)*) => {
+        $($(#[$doc])* #[doc = $help] pub static $name: $kind = $make;)*
+        pub(super) const $list: &[(&str, &str, &$kind)] = &[$(($text, $help, &$name),)*];
+    };
+}
+
+numbers! { COUNTERS: Counter Counter::new();
+    PUTS "etcd_mvcc_put_total" "Keys put.";
+    DELETES "etcd_mvcc_delete_total" "Keys deleted.";
+    TXNS "etcd_mvcc_txn_total" "Transactions of more than one change.";
+    RANGES "etcd_mvcc_range_total" "Ranges read.";
+    EVENTS "etcd_debugging_mvcc_events_total" "Events sent to watchers.";
+    LEADER_CHANGES "etcd_server_leader_changes_seen_total" "Changes of leader seen.";
+    PROPOSALS_FAILED "etcd_server_proposals_failed_total" "Proposals that were not applied in time.";
+    READ_INDEXES_FAILED "etcd_server_read_indexes_failed_total" "Reads that no leader confirmed in time.";
+    READ_INDEXES_SLOW "etcd_server_slow_read_indexes_total" "Reads whose confirmation took long.";
+    APPLIES_SLOW "etcd_server_slow_apply_total" "Requests whose application took long.";
+    HEARTBEATS_FAILED "etcd_server_heartbeat_send_failures_total" "Heartbeats that left late.";
+    LEASES_GRANTED "etcd_debugging_lease_granted_total" "Leases granted.";
+    LEASES_RENEWED "etcd_debugging_lease_renewed_total" "Leases renewed.";
+    LEASES_REVOKED "etcd_debugging_lease_revoked_total" "Leases revoked.";
+    LEASES_EXPIRED "etcd_debugging_server_lease_expired_total" "Leases that expired.";
+    COMPACTED_KEYS "etcd_debugging_mvcc_db_compaction_keys_total" "Versions taken away by compaction.";
+    HEALTHY "etcd_server_health_success" "Times that /health was asked and all was well.";
+    UNHEALTHY "etcd_server_health_failures" "Times that /health was asked and something was wrong.";
+    BYTES_RECEIVED "etcd_network_client_grpc_received_bytes_total" "Bytes that came from gRPC clients.";
+    BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Bytes that were sent to gRPC clients.";
+}
+
+numbers! { GAUGES: Gauge Gauge::new();
+    PROPOSALS_PENDING "etcd_server_proposals_pending" "Proposals that wait to be applied.";
+    WATCH_STREAMS "etcd_debugging_mvcc_watch_stream_total" "Open watch streams.";
+    WATCHERS "etcd_debugging_mvcc_watcher_total" "Watchers.";
+    WATCHERS_SLOW "etcd_debugging_mvcc_slow_watcher_total" "Watchers that are catching up.";
+    EVENTS_PENDING "etcd_debugging_mvcc_pending_events_total" "Events that wait to be sent.";
+    WAL_BYTES "etcd_disk_wal_write_bytes_total" "Bytes written to the log.";
+    SNAPSHOTS_APPLYING "etcd_server_snapshot_apply_in_progress_total" "Snapshots being installed.";
+    PUT_BYTES "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of keys and values put.";
+}
+
+macro_rules! histograms {
+    ($($name:ident $text:literal $help:literal $start:literal $count:literal;)*) => {
+        $(#[doc = $help] pub static $name: Histogram = Histogram::new($start, 2.0, $count);)*
+        pub(super) const HISTOGRAMS: &[(&str, &str, &Histogram)] = &[$(($text, $help, &$name),)*];
+    };
+}
+
+histograms! {
+    WAL_FSYNC "etcd_disk_wal_fsync_duration_seconds" "Time to make the log durable." 0.001 14;
+    WAL_WRITE "etcd_disk_wal_write_duration_seconds" "Time to write to the log." 0.001 14;
+    STORE_COMMIT "etcd_disk_backend_commit_duration_seconds" "Time to commit a batch to the store." 0.001 14;
+    STORE_SNAPSHOT "etcd_disk_backend_snapshot_duration_seconds" "Time to send a snapshot." 0.01 17;
+    HASH "etcd_mvcc_hash_duration_seconds" "Time to hash the store." 0.01 15;
+    HASH_KV "etcd_mvcc_hash_rev_duration_seconds" "Time to hash the keys at a revision." 0.01 15;
+    LEASE_TTLS "etcd_debugging_lease_ttl_total" "Times to live granted." 1.0 24;
+}
+
+/// Families that monitoring asks for and whose truth is zero: nothing here has to be defragmented, there is no
+/// proxy in this process and no store of the second API.
+pub(super) const ZEROS: &[(&str, &str, &str)] = &[
+    ("etcd_disk_defrag_inflight", "gauge", "Whether the store is being defragmented."),
+    ("etcd_debugging_store_expires_total", "counter", "Keys of the old API that expired."),
+    ("etcd_debugging_store_watch_requests_total", "counter", "Watches of the old API."),
+    ("etcd_debugging_store_watchers", "gauge", "Watchers of the old API."),
+    ("etcd_grpc_proxy_cache_hits_total", "gauge", "Answers from a proxy's cache."),
+    ("etcd_grpc_proxy_cache_keys_total", "gauge", "Keys in a proxy's cache."),
+    ("etcd_grpc_proxy_cache_misses_total", "gauge", "Answers not in a proxy's cache."),
+    ("etcd_grpc_proxy_events_coalescing_total", "counter", "Events shared by a proxy's watchers."),
+    ("etcd_grpc_proxy_watchers_coalescing_total", "gauge", "Watchers that share a proxy's watch."),
+    ("etcd_server_learner_promote_successes", "counter", "Learners promoted by this member."),
+];
+
+/// Kinds of requests whose time is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timed {
+    /// A range.
+    Range,
+    /// A transaction that only reads.
+    ReadonlyTxn,
+    /// A put.
+    Put,
+    /// A deletion.
+    DeleteRange,
+    /// A transaction that may write.
+    Txn,
+    /// A compaction.
+    Compaction,
+    /// A new lease.
+    LeaseGrant,
+    /// The end of a lease.
+    LeaseRevoke,
+    /// Alarms looked at or changed.
+    Alarm,
+}
+
+const TIMED: [(&str, Timed); 9] = [
+    ("Range", Timed::Range),
+    ("ReadonlyTxn", Timed::ReadonlyTxn),
+    ("Put", Timed::Put),
+    ("DeleteRange", Timed::DeleteRange),
+    ("Txn", Timed::Txn),
+    ("Compaction", Timed::Compaction),
+    ("LeaseGrant", Timed::LeaseGrant),
+    ("LeaseRevoke", Timed::LeaseRevoke),
+    ("Alarm", Timed::Alarm),
+];
+
+/// Time from a request's arrival to its answer, by kind and success.
+static REQUESTS: [[Histogram; 2]; TIMED.len()] =
+    [const { [const { Histogram::new(0.001, 2.0, 14) }; 2] }; TIMED.len()];
+
+/// A request was answered.
+pub fn request(kind: Timed, success: bool, seconds: f64) {
+    REQUESTS[kind as usize][usize::from(success)].observe(seconds);
+}
+
+/// Versions that clients may claim before the rest is lumped together: what a client sends must not be able
+/// to fill memory.
+const CLIENT_VERSIONS_MAX: usize = 16;
+/// Bytes of a version that are kept.
+const CLIENT_VERSION_BYTES_MAX: usize = 64;
+
+struct ClientVersion {
+    name: OnceLock<String>,
+    unary: Counter,
+    stream: Counter,
+}
+
+static CLIENTS: [ClientVersion; CLIENT_VERSIONS_MAX] = [const {
+    ClientVersion { name: OnceLock::new(), unary: Counter::new(), stream: Counter::new() }
+}; CLIENT_VERSIONS_MAX];
+
+/// A client of some version asked something, in a `unary` call or a `stream`.
+pub fn client_request(kind: &'static str, version: &str) {
+    let mut version = version;
+    if version.len() > CLIENT_VERSION_BYTES_MAX {
+        version = "other";
+    }
+    for (at, client) in CLIENTS.iter().enumerate() {
+        let last = at + 1 == CLIENT_VERSIONS_MAX;
+        let name = client.name.get_or_init(|| if last { "other" } else { version }.to_owned());
+        if name == version || last {
+            let counter = if kind == "stream" { &client.stream } else { &client.unary };
+            return counter.add(1);
+        }
+    }
+}
+
+/// Checks of `/livez` and `/readyz`: page, check.
+const CHECKS: [(&str, &str); 5] = [
+    ("livez", "serializable_read"),
+    ("readyz", "data_corruption"),
+    ("readyz", "linearizable_read"),
+    ("readyz", "non_learner"),
+    ("readyz", "serializable_read"),
+];
+
+static CHECKED: [[AtomicU64; 2]; CHECKS.len()] =
+    [const { [const { AtomicU64::new(0) }; 2] }; CHECKS.len()];
+/// What came of a check the last time; 0 if it was never made, 1 if it failed, 2 if not.
+static CHECKED_LAST: [AtomicU64; CHECKS.len()] = [const { AtomicU64::new(0) }; CHECKS.len()];
+
+/// A check was made.
+pub fn health_check(page: &str, check: &str, success: bool) {
+    if let Some(at) = CHECKS.iter().position(|known| *known == (page, check)) {
+        CHECKED[at][usize::from(success)].fetch_add(1, Relaxed);
+        CHECKED_LAST[at].store(1 + u64::from(success), Relaxed);
+    }
+}
+
+pub(super) fn write_labelled(out: &mut Writer) {
+    let times = TIMED.iter().flat_map(|(name, kind)| {
+        let both = REQUESTS[*kind as usize].iter().zip(["false", "true"]);
+        both.filter(|(histogram, _)| !histogram.is_empty()).map(move |(histogram, success)| {
+            (format!("success=\"{success}\",type=\"{name}\""), histogram.counts())
+        })
+    });
+    let help = "Time from a request to its answer.";
+    out.histogram("etcd_server_request_duration_seconds", help, times);
+    let clients = CLIENTS.iter().filter_map(|client| client.name.get().zip(Some(client)));
+    let clients = clients.flat_map(|(name, client)| {
+        [("stream", &client.stream), ("unary", &client.unary)].map(|(kind, counter)| {
+            let label = format!("client_api_version={},type=\"{kind}\"", quoted(name));
+            (label, counter.get() as f64)
+        })
+    });
+    let asked = clients.filter(|(_, count)| *count > 0.0);
+    let help = "Requests by the version of the client.";
+    out.family("etcd_server_client_requests_total", "counter", help, asked);
+    write_checks(out);
+}
+
+fn write_checks(out: &mut Writer) {
+    let all = || CHECKS.iter().enumerate().map(|(at, (page, name))| (at, *page, *name));
+    let last = all().filter_map(|(at, page, name)| {
+        let last = CHECKED_LAST[at].load(Relaxed).checked_sub(1)?;
+        Some((format!("name=\"{name}\",type=\"{page}\""), last as f64))
+    });
+    out.family("etcd_server_healthcheck", "gauge", "What came of a check the last time.", last);
+    let counts = all().flat_map(|(at, page, name)| {
+        ["error", "success"].into_iter().zip(&CHECKED[at]).map(move |(status, count)| {
+            let label = format!("name=\"{name}\",status=\"{status}\",type=\"{page}\"");
+            (label, count.load(Relaxed) as f64)
+        })
+    });
+    let made = counts.filter(|(_, count)| *count > 0.0);
+    out.family("etcd_server_healthchecks_total", "counter", "Checks made.", made);
+}

@@ -1,0 +1,184 @@
+//! Reading many keys without stopping the core: in turns, or on the executor's helper thread where a read
+//! cannot be cut into turns; and within the budget of answers in flight.
+
+use std::sync::Arc;
+
+use basalt_proto::encoded::{RangeResponse, RangeStreamResponse, TxnResponse};
+use basalt_proto::etcdserverpb::request_op;
+use basalt_proto::etcdserverpb::{RangeRequest, TxnRequest};
+use futures_lite::future::yield_now;
+use prost::Message as _;
+use tonic::Status;
+
+use super::budget::Growing;
+use super::{complete, refused, status};
+use crate::actors::{Desk, State};
+use crate::io::clock::Moment;
+use crate::io::{blocking, spawn};
+use crate::mvcc::{self, Chunk, RangeCursor};
+use crate::types::limits::RANGE_STREAM_MS_MAX;
+use crate::types::{Error, Refusal};
+
+/// Keys read before others get their turn.
+const TURN_KEYS: usize = 256;
+/// Bytes read before others get their turn.
+const TURN_BYTES: usize = 1 << 20;
+/// Keys in the first chunk of a streamed range.
+const STREAM_KEYS_FIRST: usize = 10;
+/// Revisions since which a count is made from the newest one, step by step back, on this core.
+const COUNT_BACK_MAX: i64 = 1000;
+
+/// Runs what may take long on the executor's helper thread. The answer's future is `Send`, as tonic wants it.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Status> {
+    let (sender, answer) = flume::bounded(1);
+    spawn(async move { drop(sender.send(blocking(work).await)) });
+    answer.recv_async().await.map_err(|_| status(Refusal::Stopped))?.map_err(refused)
+}
+
+/// Answers a range; the header holds the revision alone. What the answer takes of the budget is added to
+/// `taken`.
+pub(super) async fn range(
+    state: &Arc<State>,
+    request: &RangeRequest,
+    taken: &mut Growing,
+) -> Result<RangeResponse, Status> {
+    if is_plain(request) {
+        return in_turns(state, request, taken).await;
+    }
+    let answer = match is_quick(state, request)? {
+        true => state.read.range(request).map_err(refused)?,
+        false => {
+            let (state, request) = (Arc::clone(state), request.clone());
+            aside(move || state.read.range(&request)).await?
+        }
+    };
+    taken.grow(answer.kvs.iter().map(bytes::Bytes::len).sum()).map_err(status)?;
+    Ok(answer)
+}
+
+/// Whether many keys are asked for and can be read one after the other, without looking at all of them first.
+fn is_plain(request: &RangeRequest) -> bool {
+    !request.count_only
+        && !request.range_end.is_empty()
+        && mvcc::check_range_stream(request).is_ok()
+        && request.sort_target == 0
+}
+
+/// Whether a range that is not read in turns is over soon.
+fn is_quick(state: &State, request: &RangeRequest) -> Result<bool, Status> {
+    if request.range_end.is_empty() {
+        return Ok(true);
+    }
+    let few = |keys| keys <= TURN_KEYS as i64;
+    Ok(is_recent(state, request.revision)
+        && (request.count_only || few(state.read.count(request).map_err(refused)?)))
+}
+
+/// Whether counting at this revision is over soon.
+fn is_recent(state: &State, revision: i64) -> bool {
+    revision <= 0 || state.read.revision - revision <= COUNT_BACK_MAX
+}
+
+async fn in_turns(
+    state: &Arc<State>,
+    request: &RangeRequest,
+    taken: &mut Growing,
+) -> Result<RangeResponse, Status> {
+    let mut cursor = state.read.range_cursor(request).map_err(refused)?;
+    let mut response = RangeResponse::default();
+    loop {
+        let chunk = next(&mut cursor, state, TURN_KEYS, TURN_BYTES)?;
+        taken.grow(chunk.bytes()).map_err(status)?;
+        response.kvs.extend(chunk.kvs);
+        if chunk.done {
+            (response.more, response.count) = (chunk.more, chunk.count);
+            break;
+        }
+        yield_now().await;
+    }
+    response.header.get_or_insert_default().revision = state.read.revision;
+    Ok(response)
+}
+
+fn next(
+    cursor: &mut RangeCursor,
+    state: &State,
+    keys: usize,
+    bytes: usize,
+) -> Result<Chunk, Status> {
+    cursor.next(&state.read, keys, bytes).map_err(refused)
+}
+
+/// Answers a transaction that only reads.
+pub(super) async fn read_txn(
+    state: Arc<State>,
+    request: TxnRequest,
+    taken: &mut Growing,
+) -> Result<TxnResponse, Status> {
+    let answer = match is_of_single_keys(&request) {
+        true => state.read.read_txn(&request).map_err(refused)?,
+        false => aside(move || state.read.read_txn(&request)).await?,
+    };
+    taken.grow(answer.encoded_len()).map_err(status)?;
+    Ok(answer)
+}
+
+fn is_of_single_keys(request: &TxnRequest) -> bool {
+    let operations = request.success.iter().chain(&request.failure);
+    request.compare.iter().all(|compare| compare.range_end.is_empty())
+        && operations.filter_map(|operation| operation.request.as_ref()).all(|it| match it {
+            request_op::Request::RequestRange(range) => range.range_end.is_empty(),
+            request_op::Request::RequestTxn(txn) => is_of_single_keys(txn),
+            request_op::Request::RequestPut(_) | request_op::Request::RequestDeleteRange(_) => true,
+        })
+}
+
+/// A range that is sent in chunks, all of the state it began with.
+pub(super) struct Chunks {
+    desk: Desk,
+    state: Arc<State>,
+    cursor: RangeCursor,
+    /// Keys of the next chunk at most.
+    keys: usize,
+    sent: usize,
+    began: Moment,
+    taken: Growing,
+}
+
+impl Chunks {
+    pub(super) fn open(
+        desk: Desk,
+        state: Arc<State>,
+        request: &RangeRequest,
+    ) -> Result<Self, Status> {
+        let cursor = state.read.range_cursor(request).map_err(refused)?;
+        let (began, taken) = (Moment::now(), Growing::new());
+        Ok(Self { desk, state, cursor, keys: STREAM_KEYS_FIRST, sent: 0, began, taken })
+    }
+
+    /// The next message, and whether it is the last. Only that one carries header, more and count.
+    pub(super) async fn next(&mut self) -> Result<(RangeStreamResponse, bool), Status> {
+        yield_now().await;
+        if self.began.elapsed().as_millis() > u128::from(RANGE_STREAM_MS_MAX) {
+            return Err(status(Refusal::Timeout));
+        }
+        let bytes = self.desk.node().max_request_bytes;
+        let chunk = next(&mut self.cursor, &self.state, self.keys, bytes)?;
+        // One chunk at a time is on its way: the next is read when HTTP/2 has room for it.
+        self.taken.set(chunk.bytes()).map_err(status)?;
+        self.sent += chunk.kvs.len();
+        if chunk.bytes() < bytes / 2 {
+            self.keys = self.keys.saturating_mul(2);
+        }
+        let mut response = RangeResponse { kvs: chunk.kvs, ..RangeResponse::default() };
+        if chunk.done {
+            response.more = chunk.more;
+            response.count = chunk.count;
+            response.header.get_or_insert_default().revision = self.state.read.revision;
+            complete(&self.desk, &mut response.header);
+        }
+        Ok((RangeStreamResponse { range_response: Some(response) }, chunk.done))
+    }
+}
