@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse};
+use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, TxnResponse};
 use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 
 use self::alarms::Alarms;
@@ -33,8 +33,6 @@ pub struct Config {
 /// The answer to a request that was applied.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// To `range`.
-    Range(RangeResponse),
     /// To `put`.
     Put(PutResponse),
     /// To `delete_range`.

@@ -1,46 +1,63 @@
-//! Revisions over the store: range, put, delete, transaction, compaction, hash, history.
+//! Revisions over the store: range, put, delete, txn, compact, hash, history.
 //!
-//! [`Mvcc`] is the single writer, driven by the machine inside an [`Overlay`](crate::store::Overlay);
-//! [`ReadView`] is what it publishes after each commit and what sessions read on their own cores.
+//! [`Mvcc`] is the single writer, driven by the machine inside an [`Overlay`]; [`ReadView`] is what it
+//! publishes after each commit and what sessions read on their own cores.
 //!
 //! ```text
-//!  kv    user key    -> newest record, or a tombstone until compaction passes it
-//!  log   (main, sub) -> the same record, for ever (until compaction passes it)
+//!  kv   user key          -> newest record (or tombstone until compaction passes it)
+//!  log  (main, sub)       -> the record of that change, its ancestors, the event it makes
 //!
-//!  record = [ kind | depth | previous version | older versions ] [ encoded mvccpb.Event ]
-//!                                                                   └ its kv: encoded KeyValue
+//!  apply ─put, delete, txn─► Mvcc ─► Overlay ─(machine commits)─► Engine
+//!                              └─publish─► ReadView { view, revision, compacted, fences, cache }
 //! ```
 //!
-//! A record holds its event as watchers get it, the event holds the `KeyValue` as ranges and hashes want
-//! it: one buffer is stored twice, cached, sent and hashed, and nothing is encoded again. The links lead
-//! from a version to the ones before it (see [`record`]), so that no index of revisions sits in memory.
+//! It never reads a clock, never waits, and knows leases by number only.
 
+mod bucket;
 mod cache;
 mod check;
-mod compact;
-mod count;
+mod compaction;
+mod cursor;
 mod fences;
 mod hash;
 mod history;
-mod range;
+mod read;
 mod record;
 #[cfg(test)]
 mod tests;
 mod txn;
 mod write;
 
+use std::ops::Bound;
+use std::sync::Arc;
+
+use basalt_proto::encoded::{RangeResponse, TxnResponse};
+use basalt_proto::etcdserverpb::{RangeRequest, TxnRequest};
 use bytes::Bytes;
 
-pub use self::cache::RecordCache;
+use self::cache::RecordCache;
+use self::compaction::{CompactionHash, Pass};
+use self::fences::Fences;
+use self::read::{Cached, Reader};
+use self::record::{Encoder, Record};
+use crate::store::{Overlay, Space, View};
+use crate::types::{Error, Fault, KeyRange, LeaseId, Revision};
+
+pub use self::bucket::{Import, bucket};
 pub use self::check::{
-    check_delete_range, check_put, check_range, check_txn, is_read_only, is_serializable,
-    is_stream_supported, put_cost, txn_cost,
+    check_delete, check_put, check_range, check_range_stream, check_txn, is_read_only,
+    is_serializable, put_cost, txn_cost,
 };
+pub use self::cursor::{Chunk, RangeCursor};
 pub use self::hash::{HashCursor, KvHash};
 pub use self::history::History;
-pub use self::range::{Chunk, RangeCursor};
-pub use self::write::Mvcc;
-use crate::types::{LeaseId, Revision};
+
+/// `Meta`: the newest revision, big-endian. Written with every change, so that it commits with the
+/// applied index.
+const REVISION_KEY: &[u8] = b"revision";
+
+/// The revision of an empty store.
+const FIRST_REVISION: i64 = 1;
 
 /// One change of one key, as watchers get it. Encoded once; clones share the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,15 +85,192 @@ pub struct Attachment {
     pub new: LeaseId,
 }
 
-/// The key space as of one commit: what readers use, and all they use.
+/// The single writer of all keys.
+pub struct Mvcc {
+    revision: i64,
+    compacted: i64,
+    fences: Fences,
+    cache: Arc<RecordCache>,
+    /// Records for the cache, taken in when they are committed; `None` for those that left `kv`.
+    written: Vec<(Bytes, Option<Record>)>,
+    encoder: Encoder,
+    events: Vec<Event>,
+    attachments: Vec<Attachment>,
+    pass: Option<Pass>,
+    compaction_hash: Option<CompactionHash>,
+}
+
+/// Everything at one revision, for any number of readers on any core.
 #[derive(Clone)]
 pub struct ReadView<V> {
-    /// The store.
+    /// The store as it was committed.
     pub view: V,
-    /// The newest revision.
+    /// The newest revision in it.
     pub revision: i64,
-    /// History up to here is gone; −1 before the first compaction.
+    /// Up to where history was compacted; -1 before the first time.
     pub compacted: i64,
-    fences: fences::Fences,
-    cache: std::sync::Arc<RecordCache>,
+    fences: Fences,
+    cache: Arc<RecordCache>,
+    compaction_hash: Option<CompactionHash>,
+}
+
+impl Mvcc {
+    /// Finds everything in a store that this room has written, or an empty one. Reads every record of
+    /// `kv` once, to count the keys. The cache takes at most `cache_bytes`.
+    ///
+    /// # Errors
+    /// The store cannot be read, or contradicts itself.
+    pub fn open(view: &impl View, cache_bytes: u64) -> Result<Self, Fault> {
+        let (compacted, pass) = compaction::open(view)?;
+        let newest_logged = newest_logged(view)?;
+        let revision = match view.get(Space::Meta, REVISION_KEY)? {
+            Some(bytes) => bytes.as_ref().try_into().map(i64::from_be_bytes).map_err(|_| {
+                Fault::new("the store's revision cannot be read: the store is damaged")
+            })?,
+            None => FIRST_REVISION,
+        };
+        if newest_logged > revision || compacted > revision {
+            return Err(Fault::new(format!(
+                "the store stands at revision {revision}, but its history reaches {newest_logged} and \
+                 it was compacted at {compacted}: it is damaged"
+            )));
+        }
+        Ok(Self {
+            revision,
+            compacted,
+            fences: Fences::open(view)?,
+            cache: Arc::new(RecordCache::new(cache_bytes)),
+            written: Vec::new(),
+            encoder: Encoder::default(),
+            events: Vec::new(),
+            attachments: Vec::new(),
+            pass,
+            compaction_hash: None,
+        })
+    }
+
+    /// The newest revision, uncommitted changes included.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Up to where history was compacted; -1 before the first time.
+    pub fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// The living keys, uncommitted changes included.
+    pub fn keys(&self) -> i64 {
+        self.fences.total()
+    }
+
+    /// What happened since this was last asked, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The leases that keys were given or lost since this was last asked, in order.
+    pub fn take_attachments(&mut self) -> Vec<Attachment> {
+        std::mem::take(&mut self.attachments)
+    }
+
+    /// What readers see from now on. `view` is the store after the commit of everything that was
+    /// written, and nothing may have been written since.
+    pub fn publish<V: View>(&mut self, view: V) -> ReadView<V> {
+        for (key, record) in self.written.drain(..) {
+            match record {
+                Some(record) => self.cache.insert(key, record),
+                None => self.cache.remove(&key),
+            }
+        }
+        ReadView {
+            view,
+            revision: self.revision,
+            compacted: self.compacted,
+            fences: self.fences.clone(),
+            cache: Arc::clone(&self.cache),
+            compaction_hash: self.compaction_hash,
+        }
+    }
+}
+
+/// The main revision of the newest event, 0 without one.
+fn newest_logged(view: &impl View) -> Result<i64, Fault> {
+    let mut log = view.scan(Space::Log, Bound::Unbounded, Bound::Unbounded);
+    let Some((key, _)) = log.next_back().transpose()? else { return Ok(0) };
+    log_revision(&key).map(|revision| revision.main)
+}
+
+fn log_revision(key: &[u8]) -> Result<Revision, Fault> {
+    Revision::from_key(key).ok_or_else(|| Fault::new("a key of the log cannot be read"))
+}
+
+impl<V: View> ReadView<V> {
+    fn cached(&self) -> Cached<'_, V> {
+        Cached { view: &self.view, revision: self.revision, cache: &self.cache }
+    }
+
+    fn reader<'a>(&'a self, view: &'a Cached<'a, V>) -> Reader<'a, Cached<'a, V>> {
+        Reader { view, revision: self.revision, compacted: self.compacted, fences: &self.fences }
+    }
+
+    /// Answers a range request that passed [`check_range`]. The header is left to the caller, who
+    /// knows its ids; its revision is this view's.
+    ///
+    /// # Errors
+    /// [`FutureRev`](crate::types::Refusal::FutureRev) or
+    /// [`Compacted`](crate::types::Refusal::Compacted), or a fault of the store.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        let mut response = self.reader(&self.cached()).range(request)?;
+        response.header = None;
+        Ok(response)
+    }
+
+    /// Answers a transaction that passed [`check_txn`] and [`is_read_only`]. The headers hold the
+    /// revision alone.
+    ///
+    /// # Errors
+    /// As [`ReadView::range`].
+    pub fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
+        txn::read(&self.reader(&self.cached()), request)
+    }
+
+    /// The living keys.
+    pub fn keys(&self) -> i64 {
+        self.fences.total()
+    }
+
+    /// The keys in the range of a request, alive at its revision.
+    ///
+    /// # Errors
+    /// As [`ReadView::range`].
+    pub fn count(&self, request: &RangeRequest) -> Result<i64, Error> {
+        let cached = self.cached();
+        let reader = self.reader(&cached);
+        let at = reader.resolve(request.revision)?;
+        let keys = KeyRange::new(request.key.clone(), request.range_end.clone());
+        Ok(reader.count(&keys, at)?)
+    }
+}
+
+/// Every living key that has a lease, in order: what the lease room starts from.
+///
+/// # Errors
+/// Each item may be a fault of the store.
+pub fn leased_keys(view: &impl View) -> impl Iterator<Item = Result<(Bytes, LeaseId), Fault>> {
+    let records = view.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded);
+    records.filter_map(|pair| leased_key(pair).transpose())
+}
+
+fn leased_key(pair: Result<(Bytes, Bytes), Fault>) -> Result<Option<(Bytes, LeaseId)>, Fault> {
+    let (key, record) = pair?;
+    let record = Record::new(record)?;
+    let lease = if record.is_tombstone() { 0 } else { record.peek()?.lease };
+    Ok((lease != 0).then_some((key, lease)))
+}
+
+/// Notes the newest revision, to be committed with the changes that made it.
+fn write_revision<V: View>(tx: &mut Overlay<V>, revision: i64) {
+    let value = Bytes::copy_from_slice(&revision.to_be_bytes());
+    tx.put(Space::Meta, Bytes::from_static(REVISION_KEY), value);
 }

@@ -5,6 +5,8 @@
 
 mod memory;
 mod overlay;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Bound;
 

@@ -15,7 +15,8 @@
 //!   positions take turns, so that a reader of the distant past delays nobody. A watcher that is behind
 //!   costs its position and nothing else: what it could not be sent is read again, not kept.
 //! * Events are encoded once, and watchers of one range and one shape of answer share one body. Measured
-//!   in a release build: about 0.1 µs of hub time for each watcher that an event is delivered to.
+//!   (release, values of 256 bytes): 10,000 watchers of one key cost 24 ns of hub time each for an event,
+//!   0.35 to 0.7 µs with HTTP/2 and the socket; one of 100,000 watched prefixes is found in 2.4 µs.
 
 mod answers;
 mod catch_up;
@@ -132,11 +133,11 @@ pub enum Input {
     History(History),
     /// Batches up to this state were lost, or a snapshot replaced the store.
     Resync(Published),
-    /// The stream has taken this much ([`cost`]) of what was sent to it.
+    /// The stream has taken some of what was sent to it.
     Sent {
         /// Which stream.
         stream: StreamId,
-        /// Sum of the costs.
+        /// Sum of the costs of what it took.
         bytes: usize,
     },
     /// Time passes.
@@ -155,6 +156,8 @@ pub enum Output {
         stream: StreamId,
         /// What.
         response: WatchResponse,
+        /// What it counts for, in bytes, while the stream holds it; to be told by [`Input::Sent`].
+        cost: usize,
     },
     /// Read history, whole revisions, and answer with [`Input::History`]. Never two at a time.
     ReadHistory {
@@ -210,13 +213,8 @@ pub struct Census {
     pub watchers: usize,
     /// Those of them that read history.
     pub behind: usize,
-    /// Sum of the [`cost`] of what is sent and not yet taken.
+    /// What streams hold: sent and not yet taken.
     pub bytes: usize,
-}
-
-/// What a response counts for while it waits in a stream.
-pub fn cost(response: &WatchResponse) -> usize {
-    size_of::<WatchResponse>() + response.cancel_reason.len() + response.events.len()
 }
 
 /// One client's stream.
@@ -231,6 +229,9 @@ struct Stream {
     behind: usize,
     /// Sent and not yet taken.
     bytes: usize,
+    /// The last body sent: in which delivery, and where in memory. Neighbours in the queue that share a
+    /// body hold it once.
+    last_body: (u64, usize),
     /// It held too much and has not drained yet: its watchers wait.
     starved: bool,
     /// The client asked for progress and hears of it at this revision.
@@ -292,6 +293,8 @@ pub struct Hub {
     /// When streams are due for progress notifications.
     due: BTreeSet<(u64, StreamId)>,
     now_ms: u64,
+    /// Counts deliveries.
+    delivery: u64,
     census: Census,
 }
 
@@ -312,6 +315,7 @@ impl Hub {
             progress: BTreeSet::new(),
             due: BTreeSet::new(),
             now_ms: 0,
+            delivery: 0,
             census: Census::default(),
         }
     }

@@ -131,6 +131,7 @@ pub async fn run(
 ) -> Result<(), Fault> {
     let deliveries = outlets.desks.iter().map(|_| Delivery::default()).collect();
     let mark = machine.applied();
+    let disk_bytes = machine.engine().disk_bytes();
     let mut actor = Actor {
         machine,
         outlets,
@@ -140,8 +141,8 @@ pub async fn run(
         compacting: true,
         compaction_waiters: Vec::new(),
         mark,
-        disk_bytes: 0,
-        disk_looked_ms: 0,
+        disk_bytes,
+        disk_looked_ms: clock::now_ms(),
     };
     loop {
         let msg = match inbox.try_recv() {

@@ -1,3 +1,5 @@
+//! The driver: inputs in, outputs out, raft-rs in between.
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;

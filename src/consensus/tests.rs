@@ -1,3 +1,5 @@
+//! Members driven by hand: what may leave before the disk, and what may not.
+
 use super::*;
 use crate::types::EntryKind;
 

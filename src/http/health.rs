@@ -31,7 +31,7 @@ async fn read(desk: &Desk, serializable: bool) -> Result<(), String> {
     };
     let read = desk.state().read.range_cursor(&request).and_then(|mut cursor| {
         let state = desk.state();
-        cursor.next(&state.read, 1, 1).map_err(Error::Faulty)
+        cursor.next(&state.read, 1, 1)
     });
     match read {
         Ok(_) => Ok(()),

@@ -1,6 +1,5 @@
 //! Pages that only tell: versions, metrics, variables.
 
-use basalt_proto::etcdserverpb::RangeRequest;
 use hyper::{Response, StatusCode};
 use tonic::body::Body;
 
@@ -31,8 +30,6 @@ pub(super) fn metrics(desk: &Desk, options: &Options) -> Response<Body> {
 
 fn gauges(desk: &Desk, options: &Options) -> Gauges {
     let (state, now, node) = (desk.state(), desk.status(), desk.node());
-    let zero = bytes::Bytes::from_static(&[0]);
-    let all = RangeRequest { key: zero.clone(), range_end: zero, ..RangeRequest::default() };
     Gauges {
         has_leader: now.leader != 0,
         is_leader: now.leader == node.member_id,
@@ -43,7 +40,7 @@ fn gauges(desk: &Desk, options: &Options) -> Gauges {
         quota_bytes: node.quota_bytes,
         revision: state.read.revision,
         compacted: state.read.compacted,
-        keys: state.read.count(&all).unwrap_or(0),
+        keys: state.read.keys() as u64,
         member_id: node.member_id,
         members: state.members.iter().map(|member| member.id).collect(),
         alarms: state.alarms.iter().map(|it| (it.member_id, it.alarm().as_str_name())).collect(),

@@ -1,3 +1,5 @@
+//! The leader's watch on the time of leases.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::LeaseId;
@@ -5,7 +7,7 @@ use crate::types::LeaseId;
 struct Lease {
     ttl: i64,
     /// On the clock of [`Expiry`], which stands still while nobody leads.
-    expires_ms: u64,
+    expires_ms: i64,
     /// The leadership in which it was handed out to be revoked; it cannot be renewed in the same one.
     due_in: u64,
 }
@@ -17,7 +19,7 @@ struct Lease {
 #[derive(Default)]
 pub struct Expiry {
     leases: BTreeMap<LeaseId, Lease>,
-    by_expiry: BTreeSet<(u64, LeaseId)>,
+    by_expiry: BTreeSet<(i64, LeaseId)>,
     leads: bool,
     /// How far the clock of the deadlines is behind the caller's.
     behind_ms: u64,
@@ -35,15 +37,15 @@ impl Expiry {
         Self { extend_ms, ..Self::default() }
     }
 
-    fn clock(&self, now_ms: u64) -> u64 {
+    fn clock(&self, now_ms: u64) -> i64 {
         let now_ms = if self.leads { now_ms } else { self.stopped_ms };
-        now_ms.saturating_sub(self.behind_ms)
+        now_ms as i64 - self.behind_ms as i64
     }
 
     /// A lease of `ttl` seconds begins.
     pub fn granted(&mut self, id: LeaseId, ttl: i64, now_ms: u64) {
         self.revoked(id);
-        let expires_ms = self.clock(now_ms) + ttl as u64 * 1000;
+        let expires_ms = self.clock(now_ms) + ttl * 1000;
         self.by_expiry.insert((expires_ms, id));
         self.leases.insert(id, Lease { ttl, expires_ms, due_in: 0 });
     }
@@ -62,7 +64,7 @@ impl Expiry {
         let live = |lease: &&mut Lease| lease.due_in != leadership && lease.expires_ms > clock;
         let lease = self.leases.get_mut(&id).filter(live)?;
         self.by_expiry.remove(&(lease.expires_ms, id));
-        lease.expires_ms = clock + lease.ttl as u64 * 1000;
+        lease.expires_ms = clock + lease.ttl * 1000;
         self.by_expiry.insert((lease.expires_ms, id));
         Some(lease.ttl)
     }
@@ -73,7 +75,7 @@ impl Expiry {
         let lease = self.leases.get(&id)?;
         let live = lease.expires_ms > clock && !(self.leads && lease.due_in == self.leadership);
         let left = live.then(|| lease.expires_ms - clock);
-        Some((lease.ttl, left.map_or(-1, |left| (left / 1000) as i64)))
+        Some((lease.ttl, left.map_or(-1, |left| left / 1000)))
     }
 
     /// This member leads from now on: the clock goes on, set back by the extension.

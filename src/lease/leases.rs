@@ -1,3 +1,5 @@
+//! Which leases there are and what hangs on them.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 

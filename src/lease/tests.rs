@@ -1,3 +1,5 @@
+//! The time of leases, told by hand.
+
 use super::*;
 
 fn leading(extend_ms: u64) -> Expiry {

@@ -1,3 +1,5 @@
+//! Which member raised which alarm.
+
 use std::collections::BTreeSet;
 use std::ops::Bound;
 

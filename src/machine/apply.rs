@@ -1,4 +1,5 @@
-use basalt_proto::encoded::RangeResponse;
+//! From a committed entry to what follows from it.
+
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, InternalRaftRequest, LeaseGrantRequest,
@@ -11,7 +12,7 @@ use super::alarms::Alarms;
 use super::{Applied, Config, Effect, Machine, Published, Reply};
 use crate::cluster::Cluster;
 use crate::lease::Leases;
-use crate::mvcc::{Mvcc, put_cost, txn_cost};
+use crate::mvcc::{Mvcc, leased_keys, put_cost, txn_cost};
 use crate::store::{Engine, Overlay, Space, View};
 use crate::types::{ConfState, Entry, EntryKind, Error, Fault, LogIndex, Refusal, Term};
 
@@ -29,7 +30,8 @@ impl<E: Engine> Machine<E> {
         let view = engine.view();
         let mvcc = Mvcc::open(&view, config.cache_bytes)?;
         let mut leases = Leases::open(&view, config.lease_ttl_min)?;
-        for (key, lease) in Mvcc::attached(&view)? {
+        for attached in leased_keys(&view) {
+            let (key, lease) = attached?;
             leases.attach(&key, 0, lease);
         }
         let number = |key: &[u8]| -> Result<u64, Fault> {
@@ -93,7 +95,6 @@ impl<E: Engine> Machine<E> {
     pub fn commit(&mut self) -> Result<Published<E::View>, Fault> {
         if self.dirty {
             let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
-            self.mvcc.seal(&mut self.tx);
             self.tx.put(Space::Meta, Bytes::from_static(APPLIED), number(self.applied));
             self.tx.put(Space::Meta, Bytes::from_static(APPLIED_TERM), number(self.applied_term));
             self.engine.commit(self.tx.take())?;
@@ -110,7 +111,7 @@ impl<E: Engine> Machine<E> {
     /// # Errors
     /// The store cannot be read.
     pub fn compact_step(&mut self, budget: usize) -> Result<bool, Fault> {
-        self.dirty |= self.mvcc.compaction_pending();
+        self.dirty = true;
         self.mvcc.compact_step(&mut self.tx, budget)
     }
 
@@ -135,10 +136,6 @@ impl<E: Engine> Machine<E> {
         }
         if let Some(delete) = &request.delete_range {
             return Ok(Reply::DeleteRange(mvcc.delete_range(tx, delete)?));
-        }
-        if let Some(range) = &request.range {
-            let response: RangeResponse = mvcc.range(tx, range)?;
-            return Ok(Reply::Range(response));
         }
         if let Some(compaction) = &request.compaction {
             mvcc.compact(tx, compaction.revision)?;

@@ -1,1 +1,1 @@
-
+//! The whole replicated state over the store in memory.

@@ -1,44 +1,65 @@
-//! A bounded cache of newest records in front of `kv`, shared by all cores.
+//! The newest records of keys that are in use, in front of the store.
 //!
-//! Only the writer inserts, after the commit and before the revision is published; deletes insert
-//! tombstones. So a hit that is not newer than the reader's revision is what the reader's view holds, and
-//! answers are the same with a cache of any size. (A reader that filled it could put an old record over a
-//! newer one.)
+//! Only apply inserts, after the commit and before it publishes the revision, and deletes insert their
+//! tombstones. So what is found with a revision not newer than the reader's is the reader's truth;
+//! anything else sends the reader to its view. A reader that filled the cache could put an old record
+//! over a newer one, and members would answer differently.
 
 use bytes::Bytes;
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::record::Record;
+use crate::types::limits;
 
-/// What a cached record costs beside its key and bytes: the parsed fields and the cache's own book-keeping.
-const OVERHEAD_BYTES: usize = 256;
+/// See the module; without room it holds nothing.
+pub(super) struct RecordCache(Option<Cache<Bytes, Record, Weight>>);
 
 #[derive(Clone)]
-struct ByBytes;
+struct Weight;
 
-impl Weighter<Bytes, Record> for ByBytes {
-    fn weight(&self, key: &Bytes, record: &Record) -> u64 {
-        (key.len() + record.bytes.len() + OVERHEAD_BYTES) as u64
+impl Weighter<Bytes, Record> for Weight {
+    fn weight(&self, _: &Bytes, record: &Record) -> u64 {
+        (record.bytes().len() + limits::RECORD_CACHE_OVERHEAD_BYTES) as u64
     }
 }
 
-/// Newest records by key.
-pub struct RecordCache(Cache<Bytes, Record, ByBytes>);
-
 impl RecordCache {
-    /// Holds at most about so many bytes; 0 switches it off.
-    pub fn new(bytes: u64) -> Self {
-        let items = (bytes / 1024).clamp(16, 1 << 20) as usize;
-        Self(Cache::with_weighter(items, bytes, ByBytes))
+    /// A cache of at most `bytes`.
+    pub(super) fn new(bytes: u64) -> Self {
+        let items =
+            usize::try_from(bytes).unwrap_or(usize::MAX) / limits::RECORD_CACHE_RECORD_BYTES;
+        let options = OptionsBuilder::new()
+            .shards(limits::RECORD_CACHE_SHARDS)
+            .estimated_items_capacity(items)
+            .weight_capacity(bytes)
+            .build();
+        let room = options.ok().filter(|_| bytes > 0);
+        Self(room.map(|options| {
+            Cache::with_options(
+                options,
+                Weight,
+                DefaultHashBuilder::default(),
+                quick_cache::sync::DefaultLifecycle::default(),
+            )
+        }))
     }
 
+    /// The newest record of `key`, if it is here.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Record> {
+        self.0.as_ref()?.get(key)
+    }
+
+    /// Takes the newest record of `key` in.
     pub(super) fn insert(&self, key: Bytes, record: Record) {
-        self.0.insert(key, record);
+        let Some(cache) = &self.0 else { return };
+        cache.insert(key, record);
     }
 
-    /// The newest record, if it is held and not newer than `revision`.
-    pub(super) fn get(&self, key: &[u8], revision: i64) -> Option<Record> {
-        self.0.get(key).filter(|record| record.modified <= revision)
+    /// Forgets `key`.
+    pub(super) fn remove(&self, key: &[u8]) {
+        if let Some(cache) = &self.0 {
+            cache.remove(key);
+        }
     }
 }

@@ -1,7 +1,6 @@
-//! What the form of a request alone decides, in the order in which etcd decides it. Nothing here looks at
-//! the key space.
+//! What is wrong with a request by its form alone, in etcd's order of asking; and what it will cost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use basalt_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use basalt_proto::etcdserverpb::request_op::Request;
@@ -12,191 +11,215 @@ use bytes::Bytes;
 
 use crate::types::Refusal;
 
-/// What a key costs of the quota beside its own bytes; etcd's estimate.
-const KEY_OVERHEAD_BYTES: u64 = 256;
+/// What etcd counts for a key beside its bytes and its value's.
+const KEY_COST: u64 = 256;
 
-/// Checks a range.
-///
 /// # Errors
-/// No key, or an unknown sort option.
+/// `EmptyKey`, `InvalidSortOption`.
 pub fn check_range(request: &RangeRequest) -> Result<(), Refusal> {
+    let sortable = SortOrder::try_from(request.sort_order).is_ok()
+        && SortTarget::try_from(request.sort_target).is_ok();
     if request.key.is_empty() {
-        return Err(Refusal::EmptyKey);
+        Err(Refusal::EmptyKey)
+    } else if !sortable {
+        Err(Refusal::InvalidSortOption)
+    } else {
+        Ok(())
     }
-    SortOrder::try_from(request.sort_order).map_err(|_| Refusal::InvalidSortOption)?;
-    SortTarget::try_from(request.sort_target).map_err(|_| Refusal::InvalidSortOption)?;
-    Ok(())
 }
 
-/// Checks what cannot be streamed.
-///
 /// # Errors
-/// As [`check_range`]; and custom orders and revision filters, which would need all keys first.
-pub fn is_stream_supported(request: &RangeRequest) -> Result<(), Refusal> {
+/// Those of [`check_range`]; `RangeStreamSort`, `RangeStreamFilter`.
+pub fn check_range_stream(request: &RangeRequest) -> Result<(), Refusal> {
     check_range(request)?;
-    let by_key = request.sort_target() == SortTarget::Key;
-    let plain = match request.sort_order() {
-        SortOrder::None => true,
-        SortOrder::Ascend => by_key,
-        SortOrder::Descend => false,
-    };
-    if !plain {
-        return Err(Refusal::RangeStreamSort);
+    let natural = request.sort_order() == SortOrder::None
+        || (request.sort_order() == SortOrder::Ascend && request.sort_target() == SortTarget::Key);
+    let filtered = request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0;
+    if !natural {
+        Err(Refusal::RangeStreamSort)
+    } else if filtered {
+        Err(Refusal::RangeStreamFilter)
+    } else {
+        Ok(())
     }
-    let filters = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
-    if filters.iter().any(|filter| *filter != 0) {
-        return Err(Refusal::RangeStreamFilter);
-    }
-    Ok(())
 }
 
-/// Checks a put.
-///
 /// # Errors
-/// No key, or a value or lease together with the flag that ignores it.
+/// `EmptyKey`, `ValueProvided`, `LeaseProvided`.
 pub fn check_put(request: &PutRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
-        return Err(Refusal::EmptyKey);
+        Err(Refusal::EmptyKey)
+    } else if request.ignore_value && !request.value.is_empty() {
+        Err(Refusal::ValueProvided)
+    } else if request.ignore_lease && request.lease != 0 {
+        Err(Refusal::LeaseProvided)
+    } else {
+        Ok(())
     }
-    if request.ignore_value && !request.value.is_empty() {
-        return Err(Refusal::ValueProvided);
-    }
-    if request.ignore_lease && request.lease != 0 {
-        return Err(Refusal::LeaseProvided);
-    }
-    Ok(())
 }
 
-/// Checks a delete.
-///
 /// # Errors
-/// No key.
-pub fn check_delete_range(request: &DeleteRangeRequest) -> Result<(), Refusal> {
+/// `EmptyKey`.
+pub fn check_delete(request: &DeleteRangeRequest) -> Result<(), Refusal> {
     if request.key.is_empty() { Err(Refusal::EmptyKey) } else { Ok(()) }
 }
 
-/// Checks a transaction and everything in it; `ops_max` is `--max-txn-ops`.
+/// Checks a transaction with everything in it. Nested ones may have as many operations as their
+/// parents leave of `operations_max`.
 ///
 /// # Errors
-/// Too many operations, one that is not well-formed, or a key put twice.
-pub fn check_txn(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
-    check_ops(request, ops_max)?;
-    // The two branches exclude each other.
-    writes(&request.success)?;
-    writes(&request.failure)?;
-    Ok(())
+/// `TooManyOps`, `EmptyKey`, `KeyNotFound` for an operation that says nothing, those of the
+/// operations, `DuplicateKey`.
+pub fn check_txn(request: &TxnRequest, operations_max: usize) -> Result<(), Refusal> {
+    check_operations(request, operations_max)?;
+    Writes::default().collect(&request.success)?;
+    Writes::default().collect(&request.failure)
 }
 
-fn check_ops(request: &TxnRequest, ops_max: usize) -> Result<(), Refusal> {
-    let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
-    let left = ops_max.checked_sub(ops).ok_or(Refusal::TooManyOps)?;
+fn check_operations(request: &TxnRequest, operations_max: usize) -> Result<(), Refusal> {
+    let used = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let Some(left) = operations_max.checked_sub(used) else { return Err(Refusal::TooManyOps) };
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(Refusal::EmptyKey);
     }
-    for op in request.success.iter().chain(&request.failure) {
-        match &op.request {
+    for operation in request.success.iter().chain(&request.failure) {
+        match &operation.request {
             Some(Request::RequestRange(range)) => check_range(range)?,
             Some(Request::RequestPut(put)) => check_put(put)?,
-            Some(Request::RequestDeleteRange(delete)) => check_delete_range(delete)?,
-            Some(Request::RequestTxn(txn)) => check_ops(txn, left)?,
+            Some(Request::RequestDeleteRange(delete)) => check_delete(delete)?,
+            Some(Request::RequestTxn(nested)) => check_operations(nested, left)?,
             None => return Err(Refusal::KeyNotFound),
         }
     }
     Ok(())
 }
 
-/// Keys put and spans deleted by a list of operations and all below it.
+/// What a branch writes, to find keys that are written twice. It looks at things in the same order as
+/// etcd, since what is found depends on it: a nested delete does not see the puts of an earlier sibling.
 #[derive(Default)]
 struct Writes {
     puts: BTreeSet<Bytes>,
-    deletes: Vec<(Bytes, Bytes)>,
+    /// Joined stretches, start to end. etcd takes the open end (one zero byte) for a key like any
+    /// other, so that such a delete meets no put; so do we.
+    deletes: BTreeMap<Bytes, Bytes>,
 }
 
 impl Writes {
-    /// As etcd compares: an open end (a zero byte) is taken literally, and so covers nothing.
-    fn deletes(&self, key: &Bytes) -> bool {
-        self.deletes.iter().any(|(start, end)| match end.is_empty() {
-            true => start == key,
-            false => start <= key && key < end,
-        })
-    }
-
-    fn put(&mut self, key: &Bytes, unless: &BTreeSet<Bytes>) -> Result<(), Refusal> {
-        let twice = self.puts.contains(key) && !unless.contains(key);
-        if twice || self.deletes(key) {
-            return Err(Refusal::DuplicateKey);
+    fn collect(&mut self, operations: &[RequestOp]) -> Result<(), Refusal> {
+        // Most transactions have one operation, which meets no other.
+        if let [RequestOp { request: None | Some(Request::RequestRange(_)) }] | [] = operations {
+            return Ok(());
         }
-        self.puts.insert(key.clone());
+        for operation in operations {
+            if let Some(Request::RequestDeleteRange(delete)) = &operation.request {
+                self.delete(delete);
+            }
+        }
+        for operation in operations {
+            if let Some(Request::RequestTxn(nested)) = &operation.request {
+                self.collect_nested(nested)?;
+            }
+        }
+        for operation in operations {
+            if let Some(Request::RequestPut(put)) = &operation.request {
+                self.put(&put.key, None)?;
+            }
+        }
         Ok(())
     }
-}
 
-fn writes(ops: &[RequestOp]) -> Result<Writes, Refusal> {
-    let mut all = Writes::default();
-    for op in ops {
-        if let Some(Request::RequestDeleteRange(delete)) = &op.request {
-            all.deletes.push((delete.key.clone(), delete.range_end.clone()));
+    fn collect_nested(&mut self, nested: &TxnRequest) -> Result<(), Refusal> {
+        let mut success = Self::default();
+        success.collect(&nested.success)?;
+        let mut failure = Self::default();
+        failure.collect(&nested.failure)?;
+        for key in &success.puts {
+            self.put(key, None)?;
+        }
+        for key in &failure.puts {
+            // Only one of the two branches runs.
+            self.put(key, Some(&success.puts))?;
+        }
+        for (start, end) in success.deletes.into_iter().chain(failure.deletes) {
+            self.delete_span(start, end);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, key: &Bytes, allowed: Option<&BTreeSet<Bytes>>) -> Result<(), Refusal> {
+        let deleted = self.deletes.range::<Bytes, _>(..=key).next_back();
+        if deleted.is_some_and(|(_, end)| key < end) {
+            return Err(Refusal::DuplicateKey);
+        }
+        let new = self.puts.insert(key.clone());
+        if new || allowed.is_some_and(|allowed| allowed.contains(key)) {
+            Ok(())
+        } else {
+            Err(Refusal::DuplicateKey)
         }
     }
-    let none = BTreeSet::new();
-    for op in ops {
-        if let Some(Request::RequestTxn(txn)) = &op.request {
-            let then = writes(&txn.success)?;
-            let otherwise = writes(&txn.failure)?;
-            for key in &then.puts {
-                all.put(key, &none)?;
-            }
-            // Only one of the branches will run.
-            for key in &otherwise.puts {
-                all.put(key, &then.puts)?;
-            }
-            all.deletes.extend(then.deletes);
-            all.deletes.extend(otherwise.deletes);
-        }
-    }
-    for op in ops {
-        if let Some(Request::RequestPut(put)) = &op.request {
-            all.put(&put.key, &none)?;
-        }
-    }
-    Ok(all)
-}
 
-fn ops(request: &TxnRequest) -> impl Iterator<Item = &Request> {
-    let ops = request.success.iter().chain(&request.failure);
-    ops.filter_map(|op| op.request.as_ref())
-}
-
-/// Whether a transaction holds nothing but ranges, and so need not go through the log. A nested
-/// transaction counts as a write.
-pub fn is_read_only(request: &TxnRequest) -> bool {
-    ops(request).all(|op| matches!(op, Request::RequestRange(_)))
-}
-
-/// Whether a transaction may be answered from this member alone: every operation says so.
-pub fn is_serializable(request: &TxnRequest) -> bool {
-    ops(request).all(|op| matches!(op, Request::RequestRange(range) if range.serializable))
-}
-
-/// What a put may add to the store, in bytes, as etcd estimates it.
-pub fn put_cost(request: &PutRequest) -> u64 {
-    KEY_OVERHEAD_BYTES + (request.key.len() + request.value.len()) as u64
-}
-
-/// What a transaction may add: the dearer of its branches, puts alone.
-pub fn txn_cost(request: &TxnRequest) -> u64 {
-    let branch = |ops: &[RequestOp]| -> u64 {
-        let cost = |op: &RequestOp| match &op.request {
-            Some(Request::RequestPut(put)) => put_cost(put),
-            Some(Request::RequestTxn(txn)) => txn_cost(txn),
-            Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => 0,
+    fn delete(&mut self, delete: &DeleteRangeRequest) {
+        let end = if delete.range_end.is_empty() {
+            [&delete.key[..], &[0]].concat().into()
+        } else {
+            delete.range_end.clone()
         };
-        ops.iter().map(cost).sum()
-    };
+        self.delete_span(delete.key.clone(), end);
+    }
+
+    fn delete_span(&mut self, mut start: Bytes, mut end: Bytes) {
+        if start >= end {
+            return;
+        }
+        while let Some((other_start, other_end)) =
+            self.deletes.range::<Bytes, _>(..=&end).next_back().filter(|(_, end)| **end >= start)
+        {
+            let (other_start, other_end) = (other_start.clone(), other_end.clone());
+            self.deletes.remove(&other_start);
+            start = start.min(other_start);
+            end = end.max(other_end);
+        }
+        self.deletes.insert(start, end);
+    }
+}
+
+/// Whether a transaction only reads. A nested one counts as a write whatever is in it.
+pub fn is_read_only(request: &TxnRequest) -> bool {
+    all_ranges(request, |_| true)
+}
+
+/// Whether a transaction may be answered by any member from what it has.
+pub fn is_serializable(request: &TxnRequest) -> bool {
+    all_ranges(request, |range| range.serializable)
+}
+
+fn all_ranges(request: &TxnRequest, fits: impl Fn(&RangeRequest) -> bool) -> bool {
+    request.success.iter().chain(&request.failure).all(|operation| match &operation.request {
+        Some(Request::RequestRange(range)) => fits(range),
+        Some(Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_))
+        | None => false,
+    })
+}
+
+/// What a put counts against the quota, in bytes.
+pub fn put_cost(request: &PutRequest) -> u64 {
+    KEY_COST + (request.key.len() + request.value.len()) as u64
+}
+
+/// What a transaction counts against the quota, in bytes: the dearer branch.
+pub fn txn_cost(request: &TxnRequest) -> u64 {
+    let branch = |operations: &[RequestOp]| operations.iter().map(operation_cost).sum::<u64>();
     branch(&request.success).max(branch(&request.failure))
+}
+
+fn operation_cost(operation: &RequestOp) -> u64 {
+    match &operation.request {
+        Some(Request::RequestPut(put)) => put_cost(put),
+        Some(Request::RequestTxn(nested)) => txn_cost(nested),
+        Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => 0,
+    }
 }

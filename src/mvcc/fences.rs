@@ -1,188 +1,307 @@
-//! How many keys live where, without reading them.
+//! How many keys lie where, so that counting does not read keys one by one.
 //!
-//! Fence posts cut the key space into stretches of a few hundred live keys; each post knows the count of
-//! its stretch, each chunk of posts knows its sum. A count adds whole chunks and whole stretches and
-//! scans only the two ends. Chunks are shared copy-on-write, so that publishing after each batch costs
-//! one clone of the list of chunks.
+//! ```text
+//!  keys    a b c d │ e f g │ h i j k l │ m n …
+//!  fences  ""      e       h           m          each with its live and dead records
+//!          └────── chunk ──────┘└── chunk ───…    each with the sum of its fences
+//! ```
+//!
+//! A count adds chunks and fences that lie inside the range and scans its two ends. Chunks are shared
+//! with the readers of earlier revisions: what changes is copied, what does not is not.
+//! Dead records (tombstones that compaction has not passed) are counted so that a stretch between two
+//! fences is always short to scan.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::record::Record;
+use crate::store::{Space, View};
+use crate::types::limits::{
+    FENCE_RECORDS_MAX, FENCE_RECORDS_MIN, FENCES_IN_CHUNK_MAX, FENCES_IN_CHUNK_MIN,
+};
 use crate::types::{Fault, KeyRange};
 
-/// Live keys in a stretch before it is cut in two.
-const STRETCH_MAX: u64 = 512;
-/// Two neighbours that together hold no more become one.
-const STRETCH_MERGE: u64 = 128;
-/// Posts in a chunk before it is cut in two.
-const CHUNK_MAX: usize = 128;
-
-#[derive(Clone, Debug)]
-struct Post {
-    /// The stretch begins here and ends at the next post.
-    from: Bytes,
-    live: u64,
+/// Records behind a fence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) live: i64,
+    pub(super) dead: i64,
 }
 
-#[derive(Clone, Debug)]
+impl Tally {
+    pub(super) const BORN: Self = Self { live: 1, dead: 0 };
+    pub(super) const DIED: Self = Self { live: -1, dead: 1 };
+    pub(super) const REVIVED: Self = Self { live: 1, dead: -1 };
+    pub(super) const GONE: Self = Self { live: 0, dead: -1 };
+
+    fn all(self) -> usize {
+        usize::try_from(self.live + self.dead).unwrap_or(0)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.live += other.live;
+        self.dead += other.dead;
+        assert!(self.live >= 0, "fewer than no live keys: {self:?} after {other:?}");
+        assert!(self.dead >= 0, "fewer than no dead keys: {self:?} after {other:?}");
+    }
+}
+
+#[derive(Clone, Debug, Default)]
 struct Chunk {
-    posts: Vec<Post>,
-    live: u64,
+    /// The first key of each stretch; changes seldom, so it is shared apart from the tallies.
+    starts: Arc<Vec<Bytes>>,
+    tallies: Vec<Tally>,
+    sum: Tally,
 }
 
-/// Counts by stretch; the first stretch begins at the empty key.
+impl Chunk {
+    fn new(starts: Vec<Bytes>, tallies: Vec<Tally>) -> Self {
+        let mut sum = Tally::default();
+        tallies.iter().for_each(|tally| sum.add(*tally));
+        Self { starts: Arc::new(starts), tallies, sum }
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        let starts = Arc::make_mut(&mut self.starts).split_off(at);
+        let tallies = self.tallies.split_off(at);
+        let right = Self::new(starts, tallies);
+        self.sum =
+            Tally { live: self.sum.live - right.sum.live, dead: self.sum.dead - right.sum.dead };
+        right
+    }
+
+    fn append(&mut self, right: &Self) {
+        Arc::make_mut(&mut self.starts).extend(right.starts.iter().cloned());
+        self.tallies.extend(&right.tallies);
+        self.sum.add(right.sum);
+    }
+}
+
+/// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Fences {
     chunks: Arc<Vec<Arc<Chunk>>>,
 }
 
-/// A stretch that a count must look into, or that must be cut.
-pub(super) struct Stretch {
-    pub(super) from: Bytes,
-    /// `None`: to the end.
-    pub(super) to: Option<Bytes>,
-}
-
-impl Default for Fences {
-    fn default() -> Self {
-        let post = Post { from: Bytes::new(), live: 0 };
-        Self { chunks: Arc::new(vec![Arc::new(Chunk { posts: vec![post], live: 0 })]) }
-    }
+/// A fence's place: chunk, and fence in the chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    chunk: usize,
+    fence: usize,
 }
 
 impl Fences {
-    /// Where to cut a stretch that has grown too long: before its key of this position.
-    pub(super) const HALF_STRETCH: usize = STRETCH_MAX as usize / 2;
-
-    /// From all live keys in order.
-    pub(super) fn build(keys: impl Iterator<Item = Result<Bytes, Fault>>) -> Result<Self, Fault> {
-        let mut posts = vec![Post { from: Bytes::new(), live: 0 }];
-        for key in keys {
-            let key = key?;
-            let last = posts.len() - 1;
-            if posts[last].live >= STRETCH_MAX / 2 {
-                posts.push(Post { from: Bytes::copy_from_slice(&key), live: 1 });
-            } else {
-                posts[last].live += 1;
+    /// Counts all keys by one scan.
+    pub(super) fn open(view: &impl View) -> Result<Self, Fault> {
+        let mut chunks = Vec::new();
+        let mut starts = vec![Bytes::new()];
+        let mut tallies = vec![Tally::default()];
+        for pair in view.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded) {
+            let (key, record) = pair?;
+            let mut last = tallies.len() - 1;
+            if tallies[last].all() >= FENCE_RECORDS_MAX / 2 {
+                if tallies.len() == FENCES_IN_CHUNK_MAX / 2 {
+                    let full =
+                        Chunk::new(std::mem::take(&mut starts), std::mem::take(&mut tallies));
+                    chunks.push(Arc::new(full));
+                }
+                starts.push(Bytes::copy_from_slice(&key));
+                tallies.push(Tally::default());
+                last = tallies.len() - 1;
             }
+            tallies[last].add(tally(&Record::new(record)?));
         }
-        let chunk = |posts: &[Post]| {
-            let live = posts.iter().map(|post| post.live).sum();
-            Arc::new(Chunk { posts: posts.to_vec(), live })
+        chunks.push(Arc::new(Chunk::new(starts, tallies)));
+        Ok(Self { chunks: Arc::new(chunks) })
+    }
+
+    /// All live keys.
+    pub(super) fn total(&self) -> i64 {
+        self.chunks.iter().map(|chunk| chunk.sum.live).sum()
+    }
+
+    fn place(&self, key: &[u8]) -> Place {
+        let chunk = self.chunks.partition_point(|chunk| chunk.starts[0] <= key).saturating_sub(1);
+        let starts = &self.chunks[chunk].starts;
+        let fence = starts.partition_point(|start| start <= key).saturating_sub(1);
+        Place { chunk, fence }
+    }
+
+    fn start(&self, place: Place) -> &Bytes {
+        &self.chunks[place.chunk].starts[place.fence]
+    }
+
+    fn next(&self, place: Place) -> Option<Place> {
+        let Place { chunk, fence } = place;
+        if fence + 1 < self.chunks[chunk].tallies.len() {
+            return Some(Place { chunk, fence: fence + 1 });
+        }
+        (chunk + 1 < self.chunks.len()).then_some(Place { chunk: chunk + 1, fence: 0 })
+    }
+
+    /// Where the stretch behind a fence ends.
+    fn end(&self, place: Place) -> Bound<&[u8]> {
+        match self.next(place) {
+            Some(next) => Bound::Excluded(self.start(next).as_ref()),
+            None => Bound::Unbounded,
+        }
+    }
+
+    /// The live keys of a range at the view's revision.
+    pub(super) fn count(&self, view: &impl View, range: &KeyRange) -> Result<i64, Fault> {
+        let (from, to) = range.bounds();
+        let end = match range {
+            KeyRange::From(_) => None,
+            KeyRange::Span(_, end) => Some(end),
+            KeyRange::One(_) => return count(view, from, to),
         };
-        Ok(Self { chunks: Arc::new(posts.chunks(CHUNK_MAX / 2).map(chunk).collect()) })
-    }
-
-    /// Where the stretch of `key` is: chunk and post.
-    fn find(&self, key: &[u8]) -> (usize, usize) {
-        let chunk = self.chunks.partition_point(|chunk| chunk.posts[0].from <= key).max(1) - 1;
-        let posts = &self.chunks[chunk].posts;
-        (chunk, posts.partition_point(|post| post.from <= key).max(1) - 1)
-    }
-
-    fn stretch(&self, chunk: usize, post: usize) -> Stretch {
-        let posts = &self.chunks[chunk].posts;
-        let next = posts.get(post + 1);
-        let next = next.or_else(|| self.chunks.get(chunk + 1).map(|chunk| &chunk.posts[0]));
-        Stretch { from: posts[post].from.clone(), to: next.map(|post| post.from.clone()) }
-    }
-
-    fn chunk_mut(&mut self, chunk: usize) -> &mut Chunk {
-        Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[chunk])
-    }
-
-    /// A key came into being. If its stretch has grown too long the answer is that stretch, to be cut with
-    /// [`Fences::cut`].
-    pub(super) fn born(&mut self, key: &[u8]) -> Option<Stretch> {
-        let (chunk, post) = self.find(key);
-        let held = self.chunk_mut(chunk);
-        held.live += 1;
-        held.posts[post].live += 1;
-        (held.posts[post].live > STRETCH_MAX).then(|| self.stretch(chunk, post))
-    }
-
-    /// A key died.
-    pub(super) fn died(&mut self, key: &[u8]) {
-        let (chunk, post) = self.find(key);
-        let held = self.chunk_mut(chunk);
-        assert!(held.posts[post].live > 0, "a key died where none lived");
-        held.live -= 1;
-        held.posts[post].live -= 1;
-        let alone = post == 0 || held.posts[post - 1].live + held.posts[post].live > STRETCH_MERGE;
-        if !alone {
-            let gone = held.posts.remove(post);
-            held.posts[post - 1].live += gone.live;
-        }
-    }
-
-    /// Cuts the stretch that begins at `from` at `at`; `before` of its keys lie before the cut.
-    pub(super) fn cut(&mut self, from: &[u8], at: Bytes, before: u64) {
-        let (chunk, post) = self.find(from);
-        let held = self.chunk_mut(chunk);
-        let live = held.posts[post].live;
-        assert!(before <= live && held.posts[post].from < at, "a cut outside of its stretch");
-        held.posts[post].live = before;
-        held.posts.insert(post + 1, Post { from: at, live: live - before });
-        if held.posts.len() > CHUNK_MAX {
-            let posts = held.posts.split_off(CHUNK_MAX / 2);
-            let live = posts.iter().map(|post| post.live).sum();
-            held.live -= live;
-            Arc::make_mut(&mut self.chunks).insert(chunk + 1, Arc::new(Chunk { posts, live }));
-        }
-    }
-
-    /// Live keys in `range`: `scan` counts those in the part of a stretch that the range covers.
-    pub(super) fn count(
-        &self,
-        range: &KeyRange,
-        mut scan: impl FnMut(&KeyRange) -> Result<u64, Fault>,
-    ) -> Result<u64, Fault> {
         if range.is_empty() {
             return Ok(0);
         }
-        let end = match range {
-            KeyRange::One(_) => return scan(range),
-            KeyRange::Span(_, end) => Some(end),
-            KeyRange::From(_) => None,
-        };
-        let start = range.start();
-        let first = self.find(start);
-        let last = end.map(|end| self.find(end));
-        let head = self.stretch(first.0, first.1);
+        let first = self.place(range.start());
+        let last = end.map(|end| self.place(end));
         if last == Some(first) {
-            return scan(range);
+            return count(view, from, to);
         }
-        let mut count = self.between(first, last);
-        if head.from == start {
-            count += self.chunks[first.0].posts[first.1].live;
-        } else {
-            let part = match head.to {
-                Some(to) => KeyRange::Span(start.clone(), to),
-                None => KeyRange::From(start.clone()),
-            };
-            count += scan(&part)?;
+        // No key is empty, so that a range from the smallest key takes the first stretch whole.
+        let whole = self.start(first) == range.start() || range.start().as_ref() == [0];
+        let mut sum = if whole { 0 } else { count(view, from, self.end(first))? };
+        let inside = if whole { Some(first) } else { self.next(first) };
+        sum += self.sum(inside, last);
+        if let Some(last) = last {
+            sum += count(view, Bound::Included(self.start(last).as_ref()), to)?;
         }
-        if let (Some(last), Some(end)) = (last, end) {
-            let tail = self.stretch(last.0, last.1);
-            if tail.from != end {
-                count += scan(&KeyRange::Span(tail.from, end.clone()))?;
-            }
-        }
-        Ok(count)
+        Ok(sum)
     }
 
-    /// Live keys in the stretches strictly between two.
-    fn between(&self, first: (usize, usize), last: Option<(usize, usize)>) -> u64 {
-        let last = last.unwrap_or((self.chunks.len(), 0));
-        let posts = |chunk: usize, from: usize, to: usize| -> u64 {
-            self.chunks[chunk].posts[from..to].iter().map(|post| post.live).sum()
-        };
-        if first.0 == last.0 {
-            return posts(first.0, first.1 + 1, last.1);
+    /// At most how many records, live and dead, a range has; without looking at the store.
+    pub(super) fn records_max(&self, range: &KeyRange) -> i64 {
+        if range.is_empty() {
+            return 0;
         }
-        let whole = self.chunks[first.0 + 1..last.0].iter().map(|chunk| chunk.live).sum::<u64>();
-        let tail = if last.0 < self.chunks.len() { posts(last.0, 0, last.1) } else { 0 };
-        posts(first.0, first.1 + 1, self.chunks[first.0].posts.len()) + whole + tail
+        let first = self.place(range.start());
+        let last = match range {
+            KeyRange::One(_) => return 1,
+            KeyRange::From(_) => None,
+            KeyRange::Span(_, end) => self.next(self.place(end)),
+        };
+        let inside = self.tallies(Some(first), last);
+        inside.map(|tally| tally.live + tally.dead).sum()
     }
+
+    fn sum(&self, from: Option<Place>, to: Option<Place>) -> i64 {
+        self.tallies(from, to).map(|tally| tally.live).sum()
+    }
+
+    /// What the chunks and fences in `[from, to)` hold, whole chunks as one.
+    fn tallies(&self, from: Option<Place>, to: Option<Place>) -> impl Iterator<Item = Tally> {
+        let behind = Place { chunk: self.chunks.len(), fence: 0 };
+        let from = from.unwrap_or(behind);
+        let to = to.unwrap_or(behind);
+        let in_chunk = move |chunk: usize, from: usize, to: Option<usize>| {
+            let tallies = self.chunks.get(chunk).map_or(&[][..], |chunk| &chunk.tallies);
+            tallies[from.min(tallies.len())..to.unwrap_or(tallies.len())].iter().copied()
+        };
+        let same = from.chunk == to.chunk;
+        let head = in_chunk(from.chunk, from.fence, same.then_some(to.fence));
+        let whole = self.chunks.get(from.chunk + 1..to.chunk).unwrap_or_default();
+        let tail = in_chunk(to.chunk, 0, Some(if same { 0 } else { to.fence }));
+        head.chain(whole.iter().map(|chunk| chunk.sum)).chain(tail)
+    }
+
+    /// Notes what happened to the record of `key`; `view` shows it already.
+    pub(super) fn note(
+        &mut self,
+        view: &impl View,
+        key: &[u8],
+        change: Tally,
+    ) -> Result<(), Fault> {
+        let place = self.place(key);
+        let chunk = self.chunk(place.chunk);
+        chunk.sum.add(change);
+        chunk.tallies[place.fence].add(change);
+        let records = chunk.tallies[place.fence].all();
+        if records > FENCE_RECORDS_MAX {
+            self.split(view, place)
+        } else {
+            if records < FENCE_RECORDS_MIN / 2 {
+                self.join(place);
+            }
+            Ok(())
+        }
+    }
+
+    fn chunk(&mut self, at: usize) -> &mut Chunk {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[at])
+    }
+
+    /// Puts a new fence in the middle of the stretch.
+    fn split(&mut self, view: &impl View, place: Place) -> Result<(), Fault> {
+        let from = Bound::Included(self.start(place).as_ref());
+        let mut left = Tally::default();
+        let mut middle = None;
+        for pair in view.scan(Space::Kv, from, self.end(place)) {
+            let (key, record) = pair?;
+            if left.all() >= FENCE_RECORDS_MAX / 2 {
+                middle = Some(Bytes::copy_from_slice(&key));
+                break;
+            }
+            left.add(tally(&Record::new(record)?));
+        }
+        let Some(middle) = middle else {
+            return Err(Fault::new("the store holds fewer keys than were counted: it is damaged"));
+        };
+        let chunk = self.chunk(place.chunk);
+        let all = std::mem::replace(&mut chunk.tallies[place.fence], left);
+        let mut right = Tally::default();
+        right.add(Tally { live: all.live - left.live, dead: all.dead - left.dead });
+        chunk.tallies.insert(place.fence + 1, right);
+        Arc::make_mut(&mut chunk.starts).insert(place.fence + 1, middle);
+        if chunk.tallies.len() > FENCES_IN_CHUNK_MAX {
+            let right = chunk.split_off(FENCES_IN_CHUNK_MAX / 2);
+            Arc::make_mut(&mut self.chunks).insert(place.chunk + 1, Arc::new(right));
+        }
+        Ok(())
+    }
+
+    /// Takes the fence behind a short stretch away, if the next stretch is short too.
+    fn join(&mut self, place: Place) {
+        let short = |chunk: &Chunk, left: usize| {
+            let both = chunk.tallies[left].all() + chunk.tallies[left + 1].all();
+            both < FENCE_RECORDS_MIN
+        };
+        let Place { chunk: at, fence } = place;
+        let chunk = self.chunk(at);
+        let left = if fence + 1 < chunk.tallies.len() { fence } else { fence.saturating_sub(1) };
+        if left + 1 < chunk.tallies.len() && short(chunk, left) {
+            let right = chunk.tallies.remove(left + 1);
+            chunk.tallies[left].add(right);
+            Arc::make_mut(&mut chunk.starts).remove(left + 1);
+        }
+        self.join_chunks(at);
+    }
+
+    fn join_chunks(&mut self, at: usize) {
+        let left = if at + 1 < self.chunks.len() { at } else { at.saturating_sub(1) };
+        let Some([one, two]) = self.chunks.get(left..left + 2) else { return };
+        if one.tallies.len() + two.tallies.len() < FENCES_IN_CHUNK_MIN {
+            let right = Arc::make_mut(&mut self.chunks).remove(left + 1);
+            self.chunk(left).append(&right);
+        }
+    }
+}
+
+fn tally(record: &Record) -> Tally {
+    if record.is_tombstone() { Tally { live: 0, dead: 1 } } else { Tally::BORN }
+}
+
+/// Counts live keys one by one.
+fn count(view: &impl View, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Result<i64, Fault> {
+    let mut live = 0;
+    for pair in view.scan(Space::Kv, from, to) {
+        live += tally(&Record::new(pair?.1)?).live;
+    }
+    Ok(live)
 }

@@ -1,140 +1,218 @@
-//! `HashKV`: a number that is equal wherever the same history is, in etcd too.
+//! `HashKV`: the same number as etcd for the same history, which proves a migration.
+//!
+//! etcd hashes its bucket `key` in order: every event, as 17-byte revision (and `t` for a tombstone) and
+//! encoded `KeyValue`. `log` holds the same events. Up to the compacted revision C, etcd counts only what
+//! is a key's newest version at the hash's revision R and no tombstone, unless no key is alive at R:
+//! then it counts all that a compaction at C leaves. A tombstone at C is never counted.
+//!
+//! ```text
+//!        finished F              C                     R
+//!  log ──────┼───────────────────┼─────────────────────┼──────►
+//!            └ first pass: what is superseded here ────┘
+//!  └───────────────── second pass: hashed ─────────────┘
+//! ```
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::ReadView;
-use super::record::{Record, tombstone_value};
-use crate::store::{Space, View};
+use super::compaction::{self, CompactionHash};
+use super::record::Record;
+use super::{ReadView, log_revision};
+use crate::store::{Pair, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
 
-/// A finished hash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The name of etcd's bucket, with which its hash starts.
+const BUCKET: &[u8] = b"key";
+
+/// The checksum of a stretch of etcd's bucket, which can be joined with what comes before it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BucketHash {
+    sum: u32,
+    length: usize,
+}
+
+impl BucketHash {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.sum = crc32c::crc32c_append(self.sum, bytes);
+        self.length += bytes.len();
+    }
+
+    /// Takes an event in.
+    pub(super) fn write(&mut self, revision: Revision, record: &Record) -> Result<(), Fault> {
+        self.bytes(&revision.to_key());
+        if record.is_tombstone() {
+            self.bytes(b"t");
+        }
+        self.bytes(record.bucket_value()?);
+        Ok(())
+    }
+
+    fn join(&mut self, behind: &Self) {
+        self.sum = crc32c::crc32c_combine(self.sum, behind.sum, behind.length);
+        self.length += behind.length;
+    }
+}
+
+/// The answer to `HashKV`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvHash {
-    /// CRC-32C over etcd's `key` bucket up to `revision`.
+    /// The checksum.
     pub hash: u32,
-    /// History up to here was gone.
+    /// The compaction that it takes into account; -1 for none.
     pub compact_revision: i64,
-    /// The revision hashed.
+    /// The revision up to which it was computed.
     pub revision: i64,
 }
 
-/// A hash on its way. The rule (etcd's `storage/mvcc/hash.go`): entries after the revision do not count;
-/// entries up to the compaction count only if they are their key's newest version at the revision and no
-/// tombstone, a rule that is off if no key lives at the revision; a tombstone at the very revision of the
-/// compaction never counts.
+/// A hash being computed in steps.
 #[derive(Clone, Debug)]
 pub struct HashCursor {
     revision: i64,
     compacted: i64,
-    any_live: bool,
-    /// Versions up to the compaction that were replaced later.
-    replaced: BTreeSet<Revision>,
-    pass: Pass,
-    hash: u32,
+    /// Set if the end of what is hashed is known already.
+    compaction: Option<CompactionHash>,
+    stage: Stage,
+    /// Versions that the compaction at C supersedes and that may still be in `log`.
+    before_compaction: Vec<Revision>,
+    /// Versions up to C that are superseded between C and R.
+    since_compaction: Vec<Revision>,
+    /// What is counted if a key is alive at R, and what is counted if none is.
+    alive: BucketHash,
+    none_alive: BucketHash,
+    /// Keys alive at R, as far as known.
+    keys: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Pass {
-    /// Looking for what was replaced, from here.
-    Replaced(Revision),
-    /// Adding up, from here.
-    Sum(Revision),
+enum Stage {
+    /// Finding what is superseded, from here on.
+    Find(Revision),
+    /// Hashing, from here on.
+    Hash(Revision),
 }
 
 impl<V: View> ReadView<V> {
-    /// Opens the hash at a revision, 0 for the newest; the caller steps it with this same view.
+    /// Starts to compute the hash at `revision`, 0 for the newest. At the newest compaction's own
+    /// revision it is, as in etcd, the hash that this compaction had: with the one before as its
+    /// compacted revision.
     ///
     /// # Errors
-    /// The revision is compacted or in the future.
+    /// `Compacted`, `FutureRev`, or a fault of the store.
     pub fn hash_kv(&self, revision: i64) -> Result<HashCursor, Error> {
-        if revision > self.revision {
-            return Err(Refusal::FutureRev.into());
+        let compaction = self.compaction_hash.filter(|hash| hash.revision == revision);
+        if compaction.is_none() {
+            self.check_hash_revision(revision)?;
         }
-        if revision > 0 && revision < self.compacted {
-            return Err(Refusal::Compacted.into());
-        }
-        let revision = if revision == 0 { self.revision } else { revision };
-        let everything = crate::types::KeyRange::From(bytes::Bytes::from_static(&[0]));
+        let finished = compaction::finished(&self.view)?;
+        let mut start = BucketHash::default();
+        start.bytes(BUCKET);
         Ok(HashCursor {
-            revision,
-            compacted: self.compacted,
-            any_live: self.source().count(&everything, revision)? > 0,
-            replaced: BTreeSet::new(),
-            pass: Pass::Replaced(Revision::default()),
-            hash: crc32c::crc32c(b"key"),
+            revision: if revision == 0 && compaction.is_none() { self.revision } else { revision },
+            compacted: compaction.map_or(self.compacted, |hash| hash.previous),
+            compaction,
+            stage: match compaction {
+                Some(_) => Stage::Hash(Revision::default()),
+                None => Stage::Find(Revision { main: finished.max(0) + 1, sub: 0 }),
+            },
+            before_compaction: Vec::new(),
+            since_compaction: Vec::new(),
+            alive: start,
+            none_alive: start,
+            keys: 0,
         })
+    }
+
+    fn check_hash_revision(&self, revision: i64) -> Result<(), Refusal> {
+        match revision {
+            // etcd takes a negative revision for one before everything.
+            ..=0 => Ok(()),
+            past if past < self.compacted => Err(Refusal::Compacted),
+            future if future > self.revision => Err(Refusal::FutureRev),
+            _ => Ok(()),
+        }
     }
 }
 
 impl HashCursor {
-    /// Looks at up to `budget` entries; the hash when there are no more.
+    /// Computes on, looking at `budget` events at most; `None` if there is more to do. `view` must be
+    /// that of the [`ReadView`] that made the cursor.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub fn step<V: View>(
-        &mut self,
-        view: &ReadView<V>,
-        budget: usize,
-    ) -> Result<Option<KvHash>, Fault> {
-        let from = match self.pass {
-            Pass::Replaced(from) | Pass::Sum(from) => from,
-        };
-        let end = Revision { main: self.revision + 1, sub: 0 }.to_key();
-        let start = from.to_key();
-        let mut entries =
-            view.view.scan(Space::Log, Bound::Included(&start), Bound::Excluded(&end)).take(budget);
-        let mut seen = 0;
+    /// A fault of the store.
+    pub fn step(&mut self, view: &impl View, budget: usize) -> Result<Option<KvHash>, Fault> {
+        let (Stage::Find(from) | Stage::Hash(from)) = self.stage;
+        // Without anything after the compaction to look at, its own hash needs what is before it.
+        let last = if self.compaction.is_some() { self.compacted } else { self.revision };
+        let end = Revision { main: last.max(-1) + 1, sub: 0 }.to_key();
+        let start = from.to_key().min(end);
         let mut next = from;
-        entries.try_for_each(|pair| {
-            let (key, bytes) = pair?;
-            let at =
-                Revision::from_key(&key).ok_or_else(|| Fault::new("a log key is no revision"))?;
-            (seen, next) = (seen + 1, Revision { main: at.main, sub: at.sub + 1 });
-            self.look(at, &Record::parse(bytes)?);
-            Ok::<_, Fault>(())
-        })?;
-        self.pass = match self.pass {
-            Pass::Replaced(_) if seen < budget => Pass::Sum(Revision::default()),
-            Pass::Replaced(_) => Pass::Replaced(next),
-            Pass::Sum(_) if seen < budget => return Ok(Some(self.finish())),
-            Pass::Sum(_) => Pass::Sum(next),
-        };
+        let mut looked_at = 0;
+        for pair in
+            view.scan(Space::Log, Bound::Included(&start), Bound::Excluded(&end)).take(budget)
+        {
+            let revision = self.event(pair)?;
+            next = Revision { sub: revision.sub + 1, ..revision };
+            looked_at += 1;
+        }
+        match self.stage {
+            Stage::Find(_) if looked_at == budget => self.stage = Stage::Find(next),
+            Stage::Find(_) => {
+                self.before_compaction.sort_unstable();
+                self.since_compaction.sort_unstable();
+                self.stage = Stage::Hash(Revision::default());
+            }
+            Stage::Hash(_) if looked_at == budget => self.stage = Stage::Hash(next),
+            Stage::Hash(_) => return Ok(Some(self.finish())),
+        }
         Ok(None)
     }
 
-    fn look(&mut self, at: Revision, record: &Record) {
-        match self.pass {
-            Pass::Replaced(_) => {
-                let replaced = record.previous.filter(|link| link.main <= self.compacted);
-                self.replaced.extend(replaced);
+    fn event(&mut self, pair: Result<Pair, Fault>) -> Result<Revision, Fault> {
+        let (key, record) = pair?;
+        let revision = log_revision(&key)?;
+        let record = Record::new(record)?;
+        match self.stage {
+            Stage::Find(_) => self.find(revision, &record)?,
+            Stage::Hash(_) => self.hash(revision, &record)?,
+        }
+        Ok(revision)
+    }
+
+    fn find(&mut self, revision: Revision, record: &Record) -> Result<(), Fault> {
+        if let Some(previous) =
+            record.previous()?.filter(|previous| previous.main <= self.compacted)
+        {
+            if revision.main <= self.compacted {
+                self.before_compaction.push(previous);
+            } else {
+                self.since_compaction.push(previous);
             }
-            Pass::Sum(_) if self.counts(at, record) => self.add(at, record),
-            Pass::Sum(_) => (),
         }
+        Ok(())
     }
 
-    fn counts(&self, at: Revision, record: &Record) -> bool {
-        if at.main > self.compacted {
-            return true;
+    fn hash(&mut self, revision: Revision, record: &Record) -> Result<(), Fault> {
+        if revision.main > self.compacted {
+            self.keys += i64::from(record.is_creation()) - i64::from(record.is_tombstone());
+            self.alive.write(revision, record)?;
+            return self.none_alive.write(revision, record);
         }
-        if record.tombstone && at.main == self.compacted {
-            return false;
+        if record.is_tombstone() || self.before_compaction.binary_search(&revision).is_ok() {
+            return Ok(());
         }
-        !self.any_live || (!record.tombstone && !self.replaced.contains(&at))
-    }
-
-    fn add(&mut self, at: Revision, record: &Record) {
-        self.hash = crc32c::crc32c_append(self.hash, &at.to_key());
-        if record.tombstone {
-            self.hash = crc32c::crc32c_append(self.hash, b"t");
-            self.hash = crc32c::crc32c_append(self.hash, &tombstone_value(&record.key()));
-        } else {
-            self.hash = crc32c::crc32c_append(self.hash, &record.kv());
+        self.keys += 1;
+        self.none_alive.write(revision, record)?;
+        if self.since_compaction.binary_search(&revision).is_err() {
+            self.alive.write(revision, record)?;
         }
+        Ok(())
     }
 
     fn finish(&self) -> KvHash {
-        KvHash { hash: self.hash, compact_revision: self.compacted, revision: self.revision }
+        let mut hash = if self.keys > 0 { self.alive } else { self.none_alive };
+        if let Some(compaction) = &self.compaction {
+            hash = self.alive;
+            hash.join(&compaction.stretch);
+        }
+        KvHash { hash: hash.sum, compact_revision: self.compacted, revision: self.revision }
     }
 }

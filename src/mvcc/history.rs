@@ -1,28 +1,33 @@
-//! What happened from a revision on, for watchers that catch up.
+//! The past as events, for watchers that start in it or fell behind.
 
 use std::ops::Bound;
 
-use super::range::Source;
+use bytes::Bytes;
+
+use super::read;
 use super::record::Record;
-use super::{Event, ReadView};
+use super::{Event, ReadView, log_revision};
 use crate::store::{Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
 
-/// Consecutive whole revisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A stretch of history, whole revisions in order.
+#[derive(Clone, Debug, Default)]
 pub struct History {
-    /// In order.
+    /// What happened.
     pub events: Vec<Event>,
-    /// The first revision that is not in here.
+    /// The first revision that may have events beyond these: read on from here. Newer than the view's
+    /// revision when all was read.
     pub next: i64,
 }
 
 impl<V: View> ReadView<V> {
-    /// Events with revisions from `from` on: whole revisions, at least one if there is one, until either
-    /// bound is reached.
+    /// The events from revision `from` on: of at most `revisions_max` revisions, and no further
+    /// revision once `bytes_max` encoded bytes are reached. What an event replaced is absent where
+    /// compaction has passed it.
     ///
     /// # Errors
-    /// `from` lies before the newest compaction: events are missing.
+    /// [`Compacted`](Refusal::Compacted) if `from` is older than the compacted revision, or a fault of
+    /// the store.
     pub fn history(
         &self,
         from: i64,
@@ -32,40 +37,74 @@ impl<V: View> ReadView<V> {
         if from < self.compacted {
             return Err(Refusal::Compacted.into());
         }
-        let source = self.source();
-        let start = Revision { main: from, sub: 0 }.to_key();
-        let mut history = History { events: Vec::new(), next: self.revision + 1 };
-        let (mut revisions, mut bytes, mut last) = (0, 0, 0);
-        for pair in self.view.scan(Space::Log, Bound::Included(&start), Bound::Unbounded) {
-            let (key, bytes_stored) = pair?;
-            let Some(at) = Revision::from_key(&key) else { continue };
-            if at.main != last {
-                if revisions >= revisions_max || bytes >= bytes_max {
-                    history.next = at.main;
+        let mut history = History { events: Vec::new(), next: from.max(self.revision + 1) };
+        let first = Revision { main: from.max(0), sub: 0 }.to_key();
+        let mut records = Vec::new();
+        let (mut revisions, mut bytes, mut main) = (0, 0, 0);
+        for pair in self.view.scan(Space::Log, Bound::Included(&first), Bound::Unbounded) {
+            let (key, record) = pair?;
+            let revision = log_revision(&key)?;
+            if revision.main != main {
+                if revisions == revisions_max || (revisions > 0 && bytes >= bytes_max) {
+                    history.next = revision.main;
                     break;
                 }
-                (revisions, last) = (revisions + 1, at.main);
+                revisions += 1;
+                main = revision.main;
             }
-            bytes += bytes_stored.len();
-            let record = Record::parse(bytes_stored)?;
-            history.events.push(source.event(at, &record)?);
+            let record = Record::new(record)?;
+            let event = self.event(revision, &record, &records)?;
+            bytes += event.encoded.len() + event.prev.as_ref().map_or(0, Bytes::len);
+            history.events.push(event);
+            records.push((revision, record));
         }
         Ok(history)
     }
-}
 
-impl<V: View> Source<'_, V> {
-    fn event(&self, at: Revision, record: &Record) -> Result<Event, Fault> {
-        // etcd finds what was replaced by reading the key one revision earlier: what compaction has
-        // passed is not found, even where it is still there.
-        let previous = record.previous.filter(|_| at.main > self.compacted);
-        let previous = previous.map(|link| self.logged(link)).transpose()?.flatten();
+    fn event(
+        &self,
+        revision: Revision,
+        record: &Record,
+        earlier: &[(Revision, Record)],
+    ) -> Result<Event, Fault> {
         Ok(Event {
-            revision: at,
-            key: record.key(),
-            delete: record.tombstone,
+            revision,
+            key: record.key()?,
+            delete: record.is_tombstone(),
             encoded: record.event(),
-            prev: previous.filter(|record| !record.tombstone).map(|record| record.kv()),
+            prev: self.replaced(revision, record, earlier)?,
         })
     }
+
+    fn replaced(
+        &self,
+        revision: Revision,
+        record: &Record,
+        earlier: &[(Revision, Record)],
+    ) -> Result<Option<Bytes>, Fault> {
+        if record.is_creation() || revision.main - 1 < self.compacted {
+            return Ok(None);
+        }
+        let Some(previous) = record.previous()? else { return Ok(None) };
+        // Keys that change often have their predecessor in the same stretch.
+        let found = match earlier.binary_search_by_key(&previous, |(revision, _)| *revision) {
+            Ok(at) => Some(earlier[at].1.clone()),
+            Err(_) => read::logged(&self.view, previous)?,
+        };
+        let Some(found) = found else {
+            return Err(Fault::new(format!("history lacks revision {}", previous.main)));
+        };
+        before(&self.view, found, revision.main)
+    }
+}
+
+/// What a key held before a revision, given its newest record that the change replaced: a transaction
+/// may have changed the key twice, and watchers are told what was there before the transaction.
+pub(super) fn before(
+    view: &impl View,
+    replaced: Record,
+    main: i64,
+) -> Result<Option<Bytes>, Fault> {
+    let found = read::version_at(view, replaced, main - 1)?;
+    Ok(found.filter(|record| !record.is_tombstone()).map(Record::into_key_value))
 }

@@ -1,321 +1,402 @@
-//! The bytes of a version.
+//! One version of a key as it is stored, the same bytes in `kv` and in `log`.
 //!
 //! ```text
-//!  kind     1 byte      bit 0: tombstone
-//!  sub      varint      position in its transaction
-//!  depth    varint      how many versions came before
-//!  links    (main, sub) varints: the previous version (if depth > 0), then the older ones
-//!  event    the encoded mvccpb.Event
+//!  flags(1)  kv offset(2)  main sub depth ancestors…   event header   encoded KeyValue
+//!                          └────── varints ───────┘   └─ mvccpb.Event of this change ─┘
 //! ```
 //!
-//! Version number `n` links to those numbers that one gets from `n` by clearing its lowest set bit, again
-//! and again: 13 = 0b1101 links to 12, 8 and 0. The links of `n + 1` are among those of `n` and `n` itself,
-//! so writing reads nothing; and from the newest of n versions any other is O(log n) records away, as in a
-//! Fenwick tree (Fenwick 1994), so that a key with 200,000 versions is read in the past at once.
+//! Answers, events and hashes are slices of this buffer: nothing is encoded twice, nothing is copied.
+//!
+//! **Ancestors** lead back through the key's history. The version of depth `n` names those whose depths
+//! are `n-1` with its lowest set bits cleared one after the other. That list follows from the
+//! predecessor's list alone, so a put reads nothing extra, and any older version is found in a logarithmic
+//! number of steps. Ancestors that were compacted are left out, except the first.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
 use crate::types::{Fault, LeaseId, Revision};
 
 const TOMBSTONE: u8 = 1;
+const CREATION: u8 = 2;
+/// Bytes before the varints.
+const FIXED: usize = 3;
 
-/// Tag and wire type of the fields of `mvccpb.Event` and `mvccpb.KeyValue` that are written here.
-mod tag {
-    pub(super) const EVENT_TYPE: u8 = 0x08;
-    pub(super) const EVENT_KV: u8 = 0x12;
-    pub(super) const KEY: u8 = 0x0a;
-    pub(super) const CREATE: u8 = 0x10;
-    pub(super) const MOD: u8 = 0x18;
-    pub(super) const VERSION: u8 = 0x20;
-    pub(super) const VALUE: u8 = 0x2a;
-    pub(super) const LEASE: u8 = 0x30;
-}
+/// Tags of `mvccpb.KeyValue`.
+const KEY: u8 = 0x0a;
+const CREATE: u8 = 0x10;
+const MODIFIED: u8 = 0x18;
+const VERSION: u8 = 0x20;
+const VALUE: u8 = 0x2a;
+pub(super) const LEASE: u8 = 0x30;
+/// Tag of `kv` in `mvccpb.Event`.
+const EVENT_KV: u8 = 0x12;
+/// `type: DELETE` in `mvccpb.Event`.
+const EVENT_DELETE: [u8; 2] = [0x08, 1];
 
-/// A version of a key, read from its bytes; the bytes are shared.
+/// A stored version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    /// As stored.
-    pub(super) bytes: Bytes,
-    /// Whether it says that the key was deleted.
-    pub(super) tombstone: bool,
-    /// Position in the transaction that wrote it.
-    sub: i64,
-    /// How many versions came before, tombstones too.
-    depth: u32,
-    /// Where the links and the event begin.
-    links_at: usize,
-    event_at: usize,
-    kv_at: usize,
-    /// The version before this one.
-    pub(super) previous: Option<Revision>,
-    /// The revision at which the key came into being; 0 for a tombstone.
-    pub(super) create: i64,
-    /// The revision of this version.
-    pub(super) modified: i64,
-    /// 1 at creation; 0 for a tombstone.
-    pub(super) version: i64,
-    /// The attached lease.
-    pub(super) lease: LeaseId,
-    value_at: usize,
-    value_end: usize,
-    key_at: usize,
-    key_end: usize,
-}
+pub(super) struct Record(Bytes);
 
 /// What a new version says.
-pub(super) struct Draft<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Content<'a> {
     pub(super) key: &'a [u8],
-    /// `None` for a tombstone.
-    pub(super) value: Option<&'a [u8]>,
+    pub(super) value: &'a [u8],
     pub(super) create: i64,
-    pub(super) modified: i64,
     pub(super) version: i64,
     pub(super) lease: LeaseId,
+}
+
+/// A new version, ready to be stored: two slices of one buffer.
+pub(super) struct Draft {
+    pub(super) log_key: Bytes,
+    pub(super) record: Record,
 }
 
 impl Record {
-    /// Reads a stored version.
-    pub(super) fn parse(bytes: Bytes) -> Result<Self, Fault> {
-        let damaged = || Fault::new("a record in the store does not read back");
-        let mut rest = &bytes[..];
-        let at = |rest: &[u8]| bytes.len() - rest.len();
-        let mut record = Self {
-            tombstone: take_byte(&mut rest).ok_or_else(damaged)? & TOMBSTONE != 0,
-            bytes: Bytes::new(),
-            sub: take(&mut rest).ok_or_else(damaged)? as i64,
-            depth: take(&mut rest).ok_or_else(damaged)? as u32,
-            links_at: 0,
-            event_at: 0,
-            kv_at: 0,
-            previous: None,
-            create: 0,
-            modified: 0,
-            version: 0,
-            lease: 0,
-            value_at: 0,
-            value_end: 0,
-            key_at: 0,
-            key_end: 0,
+    /// Takes bytes that were read from the store.
+    pub(super) fn new(bytes: Bytes) -> Result<Self, Fault> {
+        let record = Self(bytes);
+        let header_fits = record.0.len() >= FIXED
+            && record.0.len() >= record.kv_at()
+            && record.kv_at() > FIXED + record.event_header();
+        if header_fits { Ok(record) } else { Err(damaged()) }
+    }
+
+    /// The bytes to store.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Whether it says that the key was deleted.
+    pub(super) fn is_tombstone(&self) -> bool {
+        self.0[0] & TOMBSTONE != 0
+    }
+
+    /// Whether it brought the key into being.
+    pub(super) fn is_creation(&self) -> bool {
+        self.0[0] & CREATION != 0
+    }
+
+    fn kv_at(&self) -> usize {
+        usize::from(u16::from_le_bytes([self.0[1], self.0[2]]))
+    }
+
+    /// Bytes of the event before its `KeyValue`.
+    fn event_header(&self) -> usize {
+        let tags = if self.is_tombstone() { EVENT_DELETE.len() + 1 } else { 1 };
+        tags + encoded_len_varint((self.0.len() - self.kv_at()) as u64)
+    }
+
+    fn event_at(&self) -> usize {
+        self.kv_at() - self.event_header()
+    }
+
+    /// Its main revision.
+    pub(super) fn main(&self) -> Result<i64, Fault> {
+        integer(&mut &self.0[FIXED..])
+    }
+
+    /// The encoded `mvccpb.Event` without `prev_kv`.
+    pub(super) fn event(&self) -> Bytes {
+        self.0.slice(self.event_at()..)
+    }
+
+    /// The encoded `mvccpb.KeyValue` of a version that is no tombstone.
+    pub(super) fn key_value(&self) -> Bytes {
+        self.0.slice(self.kv_at()..)
+    }
+
+    /// The same, given the record away.
+    pub(super) fn into_key_value(mut self) -> Bytes {
+        self.0.advance(self.kv_at());
+        self.0
+    }
+
+    /// The value of its entry in etcd's bucket: a tombstone holds the key alone.
+    pub(super) fn bucket_value(&self) -> Result<&[u8], Fault> {
+        let kv = &self.0[self.kv_at()..];
+        if self.is_tombstone() { Ok(&kv[..Peek::new(kv)?.key.end]) } else { Ok(kv) }
+    }
+
+    /// The fields of the encoded `KeyValue`; positions are counted from its start.
+    pub(super) fn peek(&self) -> Result<Peek, Fault> {
+        Peek::new(&self.0[self.kv_at()..])
+    }
+
+    /// The key, as a slice of the record.
+    pub(super) fn key(&self) -> Result<Bytes, Fault> {
+        let kv_at = self.kv_at();
+        let key = self.peek()?.key;
+        Ok(self.0.slice(kv_at + key.start..kv_at + key.end))
+    }
+
+    /// The value, as a slice of the record.
+    pub(super) fn value(&self) -> Result<Bytes, Fault> {
+        let kv_at = self.kv_at();
+        let value = self.peek()?.value;
+        Ok(self.0.slice(kv_at + value.start..kv_at + value.end))
+    }
+
+    fn chain(&self) -> Result<(Revision, u64, Ancestors<'_>), Fault> {
+        let mut header = &self.0[FIXED..self.event_at()];
+        let revision = Revision { main: integer(&mut header)?, sub: integer(&mut header)? };
+        let depth = decode_varint(&mut header).map_err(|_| damaged())?;
+        Ok((revision, depth, Ancestors { rest: header, main: revision.main }))
+    }
+
+    /// Older versions of the key, newest first; the first is the direct predecessor.
+    pub(super) fn ancestors(&self) -> Result<Ancestors<'_>, Fault> {
+        Ok(self.chain()?.2)
+    }
+
+    /// The direct predecessor.
+    pub(super) fn previous(&self) -> Result<Option<Revision>, Fault> {
+        self.ancestors()?.next().transpose()
+    }
+}
+
+/// See [`Record::ancestors`].
+pub(super) struct Ancestors<'a> {
+    rest: &'a [u8],
+    main: i64,
+}
+
+impl Ancestors<'_> {
+    fn read(&mut self) -> Result<Revision, Fault> {
+        let step = decode_varint(&mut self.rest).map_err(|_| damaged())?;
+        self.main -= (step >> 1).cast_signed();
+        let sub = if step & 1 == 1 { integer(&mut self.rest)? } else { 0 };
+        Ok(Revision { main: self.main, sub })
+    }
+}
+
+impl Iterator for Ancestors<'_> {
+    type Item = Result<Revision, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() { None } else { Some(self.read()) }
+    }
+}
+
+/// Encodes new versions; keeps its scratch space.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Encoder {
+    header: Vec<u8>,
+}
+
+impl Encoder {
+    /// A put at `revision` on top of `previous`.
+    pub(super) fn put(
+        &mut self,
+        revision: Revision,
+        previous: Option<&Record>,
+        compacted: i64,
+        content: &Content<'_>,
+    ) -> Result<Draft, Fault> {
+        let flags = if content.version == 1 { CREATION } else { 0 };
+        self.header(flags, revision, previous, compacted)?;
+        self.header.push(EVENT_KV);
+        let length = content.length(revision.main);
+        encode_varint(length as u64, &mut self.header);
+        let mut buffer = self.start(revision, length)?;
+        content.encode(revision.main, &mut buffer);
+        Ok(finish(buffer))
+    }
+
+    /// A put whose `KeyValue` is encoded already, in the order of its fields.
+    pub(super) fn encoded_put(
+        &mut self,
+        revision: Revision,
+        previous: Option<&Record>,
+        kv: &[u8],
+    ) -> Result<Draft, Fault> {
+        let flags = if Peek::new(kv)?.version == 1 { CREATION } else { 0 };
+        self.header(flags, revision, previous, 0)?;
+        self.header.push(EVENT_KV);
+        encode_varint(kv.len() as u64, &mut self.header);
+        let mut buffer = self.start(revision, kv.len())?;
+        buffer.extend(kv);
+        Ok(finish(buffer))
+    }
+
+    /// A delete at `revision` of what `previous` says.
+    pub(super) fn delete(
+        &mut self,
+        revision: Revision,
+        previous: Option<&Record>,
+        compacted: i64,
+        key: &[u8],
+    ) -> Result<Draft, Fault> {
+        self.header(TOMBSTONE, revision, previous, compacted)?;
+        self.header.extend(EVENT_DELETE);
+        self.header.push(EVENT_KV);
+        let length = bytes_length(key) + integer_length(revision.main);
+        encode_varint(length as u64, &mut self.header);
+        let mut buffer = self.start(revision, length)?;
+        write_bytes(KEY, key, &mut buffer);
+        write_integer(MODIFIED, revision.main, &mut buffer);
+        Ok(finish(buffer))
+    }
+
+    fn header(
+        &mut self,
+        flags: u8,
+        revision: Revision,
+        previous: Option<&Record>,
+        compacted: i64,
+    ) -> Result<(), Fault> {
+        self.header.clear();
+        self.header.extend([flags, 0, 0]);
+        encode_varint(revision.main.cast_unsigned(), &mut self.header);
+        encode_varint(revision.sub.cast_unsigned(), &mut self.header);
+        let Some(previous) = previous else {
+            encode_varint(1, &mut self.header);
+            return Ok(());
         };
-        record.links_at = at(rest);
-        for link in 0..links(record.depth) {
-            let revision = take_revision(&mut rest).ok_or_else(damaged)?;
-            if link == 0 {
-                record.previous = Some(revision);
+        let (parent, depth, ancestors) = previous.chain()?;
+        encode_varint(depth + 1, &mut self.header);
+        let mut main = revision.main;
+        self.ancestor(parent, &mut main);
+        for ancestor in ancestors.skip(depth.trailing_zeros() as usize) {
+            let ancestor = ancestor?;
+            if ancestor.main < compacted {
+                break;
             }
+            self.ancestor(ancestor, &mut main);
         }
-        record.event_at = at(rest);
-        if record.tombstone {
-            rest = rest.get(2..).ok_or_else(damaged)?;
+        Ok(())
+    }
+
+    fn ancestor(&mut self, ancestor: Revision, main: &mut i64) {
+        let step = (*main - ancestor.main).cast_unsigned() << 1;
+        encode_varint(step | u64::from(ancestor.sub != 0), &mut self.header);
+        if ancestor.sub != 0 {
+            encode_varint(ancestor.sub.cast_unsigned(), &mut self.header);
         }
-        rest = rest.get(1..).ok_or_else(damaged)?;
-        take(&mut rest).ok_or_else(damaged)?;
-        record.kv_at = at(rest);
-        while !rest.is_empty() {
-            let field = take_byte(&mut rest).ok_or_else(damaged)?;
-            let number = take(&mut rest).ok_or_else(damaged)?;
-            match field {
-                tag::KEY | tag::VALUE => {
-                    let (start, length) = (at(rest), number as usize);
-                    rest = rest.get(length..).ok_or_else(damaged)?;
-                    if field == tag::KEY {
-                        (record.key_at, record.key_end) = (start, start + length);
-                    } else {
-                        (record.value_at, record.value_end) = (start, start + length);
-                    }
-                }
-                tag::CREATE => record.create = number as i64,
-                tag::MOD => record.modified = number as i64,
-                tag::VERSION => record.version = number as i64,
-                tag::LEASE => record.lease = number as i64,
+        *main = ancestor.main;
+    }
+
+    /// A buffer of exactly the right size that holds all but the `KeyValue`.
+    fn start(&mut self, revision: Revision, length: usize) -> Result<Vec<u8>, Fault> {
+        let Ok(kv_at) = u16::try_from(self.header.len()) else { return Err(damaged()) };
+        self.header[1..FIXED].copy_from_slice(&kv_at.to_le_bytes());
+        let mut buffer = Vec::with_capacity(Revision::KEY_LENGTH + self.header.len() + length);
+        buffer.extend(revision.to_key());
+        buffer.extend(&self.header);
+        Ok(buffer)
+    }
+}
+
+fn finish(buffer: Vec<u8>) -> Draft {
+    let mut record = Bytes::from(buffer);
+    let log_key = record.split_to(Revision::KEY_LENGTH);
+    Draft { log_key, record: Record(record) }
+}
+
+impl Content<'_> {
+    fn length(&self, main: i64) -> usize {
+        bytes_length(self.key)
+            + integer_length(self.create)
+            + integer_length(main)
+            + integer_length(self.version)
+            + bytes_length(self.value)
+            + integer_length(self.lease)
+    }
+
+    fn encode(&self, main: i64, out: &mut Vec<u8>) {
+        write_bytes(KEY, self.key, out);
+        write_integer(CREATE, self.create, out);
+        write_integer(MODIFIED, main, out);
+        write_integer(VERSION, self.version, out);
+        write_bytes(VALUE, self.value, out);
+        write_integer(LEASE, self.lease, out);
+    }
+}
+
+/// Where the fields of an encoded `mvccpb.KeyValue` are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Peek {
+    pub(super) key: Range<usize>,
+    pub(super) create: i64,
+    pub(super) modified: i64,
+    pub(super) version: i64,
+    pub(super) value: Range<usize>,
+    pub(super) lease: LeaseId,
+    /// Length of the part before value and lease.
+    pub(super) head: usize,
+}
+
+impl Peek {
+    pub(super) fn new(kv: &[u8]) -> Result<Self, Fault> {
+        let mut peek = Self::default();
+        let mut rest = kv;
+        while let [tag, tail @ ..] = rest {
+            let at = kv.len() - rest.len();
+            if *tag < VALUE {
+                peek.head = kv.len();
+            } else {
+                peek.head = peek.head.min(at);
+            }
+            rest = tail;
+            let number = decode_varint(&mut rest).map_err(|_| damaged())?;
+            match *tag {
+                KEY => peek.key = span(kv, &mut rest, number)?,
+                VALUE => peek.value = span(kv, &mut rest, number)?,
+                CREATE => peek.create = number.cast_signed(),
+                MODIFIED => peek.modified = number.cast_signed(),
+                VERSION => peek.version = number.cast_signed(),
+                LEASE => peek.lease = number.cast_signed(),
                 _ => return Err(damaged()),
             }
         }
-        record.bytes = bytes;
-        Ok(record)
-    }
-
-    /// A new version that follows `before`, at position `sub` of its transaction.
-    pub(super) fn write(draft: &Draft<'_>, before: Option<&Self>, sub: i64) -> Bytes {
-        let chain = before.map(Self::chain).unwrap_or_default();
-        let depth = before.map_or(0, |record| record.depth + 1);
-        let kv = draft.kv_length();
-        let mut out = BytesMut::with_capacity(32 + chain.len() * 20 + kv);
-        out.put_u8(if draft.value.is_none() { TOMBSTONE } else { 0 });
-        encode_varint(sub as u64, &mut out);
-        encode_varint(u64::from(depth), &mut out);
-        for link in chain {
-            encode_varint(link.main as u64, &mut out);
-            encode_varint(link.sub as u64, &mut out);
-        }
-        if draft.value.is_none() {
-            out.put_slice(&[tag::EVENT_TYPE, 1]);
-        }
-        out.put_u8(tag::EVENT_KV);
-        encode_varint(kv as u64, &mut out);
-        draft.encode_kv(&mut out);
-        out.freeze()
-    }
-
-    /// Where it stands in history.
-    pub(super) fn at(&self) -> Revision {
-        Revision { main: self.modified, sub: self.sub }
-    }
-
-    /// The links of the version that follows this one: this one first.
-    fn chain(&self) -> Vec<Revision> {
-        let next = self.depth + 1;
-        let mut older = Vec::with_capacity(1 + links(next));
-        older.push(self.at());
-        // What this one links to, without the previous version where that is no link of the scheme.
-        let own = self.older();
-        match next.trailing_zeros() as usize {
-            0 => older.extend(own),
-            cleared => older.extend(own.into_iter().skip(cleared - 1)),
-        }
-        older
-    }
-
-    /// The versions that clearing bits of the depth leads to, newest first.
-    fn older(&self) -> Vec<Revision> {
-        let mut rest = &self.bytes[self.links_at..];
-        let all = (0..links(self.depth)).filter_map(|_| take_revision(&mut rest));
-        // With an odd depth the previous version is the first of the scheme.
-        all.skip(usize::from(self.depth.is_multiple_of(2) && self.depth > 0)).collect()
-    }
-
-    /// The version to look at next on the way to the newest one that is not after `revision`.
-    pub(super) fn toward(&self, revision: i64) -> Option<Revision> {
-        let previous = self.previous?;
-        if previous.main <= revision {
-            return Some(previous);
-        }
-        let farther = self.older().into_iter().take_while(|link| link.main > revision).last();
-        Some(farther.unwrap_or(previous))
-    }
-
-    /// The encoded `mvccpb.Event`.
-    pub(super) fn event(&self) -> Bytes {
-        self.bytes.slice(self.event_at..)
-    }
-
-    /// The encoded `mvccpb.KeyValue`.
-    pub(super) fn kv(&self) -> Bytes {
-        self.bytes.slice(self.kv_at..)
-    }
-
-    /// The key.
-    pub(super) fn key(&self) -> Bytes {
-        self.bytes.slice(self.key_at..self.key_end)
-    }
-
-    /// The value.
-    pub(super) fn value(&self) -> &[u8] {
-        &self.bytes[self.value_at..self.value_end]
-    }
-
-    /// The encoded `KeyValue` without value and lease, as etcd answers `keys_only` from its index.
-    pub(super) fn kv_without_value(&self) -> Bytes {
-        let draft = Draft {
-            key: &self.bytes[self.key_at..self.key_end],
-            value: Some(&[]),
-            create: self.create,
-            modified: self.modified,
-            version: self.version,
-            lease: 0,
-        };
-        draft.encoded_kv()
-    }
-
-    /// The same, but with the lease, as etcd answers when it had to read the records.
-    pub(super) fn kv_without_value_but_lease(&self) -> Bytes {
-        let draft = Draft {
-            key: &self.bytes[self.key_at..self.key_end],
-            value: Some(&[]),
-            create: self.create,
-            modified: self.modified,
-            version: self.version,
-            lease: self.lease,
-        };
-        draft.encoded_kv()
+        Ok(peek)
     }
 }
 
-impl Draft<'_> {
-    fn numbers(&self) -> [(u8, i64); 3] {
-        [(tag::CREATE, self.create), (tag::MOD, self.modified), (tag::VERSION, self.version)]
+fn span(kv: &[u8], rest: &mut &[u8], length: u64) -> Result<Range<usize>, Fault> {
+    let start = kv.len() - rest.len();
+    let length = usize::try_from(length).map_err(|_| damaged())?;
+    if length > rest.len() {
+        return Err(damaged());
     }
-
-    fn kv_length(&self) -> usize {
-        let number = |value: i64| if value == 0 { 0 } else { 1 + encoded_len_varint(value as u64) };
-        let text = |text: &[u8]| match text.len() {
-            0 => 0,
-            length => 1 + encoded_len_varint(length as u64) + length,
-        };
-        text(self.key)
-            + self.numbers().iter().map(|(_, value)| number(*value)).sum::<usize>()
-            + text(self.value.unwrap_or_default())
-            + number(self.lease)
-    }
-
-    fn encode_kv(&self, out: &mut BytesMut) {
-        let text = |tag: u8, text: &[u8], out: &mut BytesMut| {
-            if !text.is_empty() {
-                out.put_u8(tag);
-                encode_varint(text.len() as u64, out);
-                out.put_slice(text);
-            }
-        };
-        let number = |tag: u8, value: i64, out: &mut BytesMut| {
-            if value != 0 {
-                out.put_u8(tag);
-                encode_varint(value as u64, out);
-            }
-        };
-        text(tag::KEY, self.key, out);
-        for (tag, value) in self.numbers() {
-            number(tag, value, out);
-        }
-        text(tag::VALUE, self.value.unwrap_or_default(), out);
-        number(tag::LEASE, self.lease, out);
-    }
-
-    fn encoded_kv(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.kv_length());
-        self.encode_kv(&mut out);
-        out.freeze()
-    }
+    rest.advance(length);
+    Ok(start..start + length)
 }
 
-/// The value that etcd's bucket holds for a tombstone: the key alone.
-pub(super) fn tombstone_value(key: &[u8]) -> Bytes {
-    Draft { key, value: None, create: 0, modified: 0, version: 0, lease: 0 }.encoded_kv()
+fn integer(from: &mut &[u8]) -> Result<i64, Fault> {
+    decode_varint(from).map(u64::cast_signed).map_err(|_| damaged())
 }
 
-/// How many links a version of this depth holds: the previous version, and one for each set bit except
-/// that the lowest bit of an odd depth leads to the previous version again.
-fn links(depth: u32) -> usize {
-    match depth {
+fn damaged() -> Fault {
+    Fault::new("a stored version of a key cannot be read: the store is damaged")
+}
+
+fn integer_length(value: i64) -> usize {
+    if value == 0 { 0 } else { 1 + encoded_len_varint(value.cast_unsigned()) }
+}
+
+fn bytes_length(value: &[u8]) -> usize {
+    match value.len() {
         0 => 0,
-        odd if odd % 2 == 1 => odd.count_ones() as usize,
-        even => 1 + even.count_ones() as usize,
+        length => 1 + encoded_len_varint(length as u64) + length,
     }
 }
 
-fn take_byte(rest: &mut &[u8]) -> Option<u8> {
-    let (first, after) = rest.split_first()?;
-    *rest = after;
-    Some(*first)
-}
-
-fn take(rest: &mut &[u8]) -> Option<u64> {
-    if !rest.has_remaining() {
-        return None;
+fn write_integer(tag: u8, value: i64, out: &mut Vec<u8>) {
+    if value != 0 {
+        out.push(tag);
+        encode_varint(value.cast_unsigned(), out);
     }
-    decode_varint(rest).ok()
 }
 
-fn take_revision(rest: &mut &[u8]) -> Option<Revision> {
-    Some(Revision { main: take(rest)? as i64, sub: take(rest)? as i64 })
+fn write_bytes(tag: u8, value: &[u8], out: &mut Vec<u8>) {
+    if !value.is_empty() {
+        out.push(tag);
+        encode_varint(value.len() as u64, out);
+        out.extend(value);
+    }
 }

@@ -1,1 +1,118 @@
+//! Tests of the room: golden scripts, a model with seeds, and facts.
 
+mod facts;
+mod model;
+mod scripts;
+
+use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse};
+use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest};
+use basalt_proto::mvccpb::KeyValue;
+use bytes::Bytes;
+use prost::Message;
+
+use super::{Attachment, Event, KvHash, Mvcc, ReadView};
+use crate::store::{Engine, Memory, MemoryView, Overlay};
+use crate::types::{Error, Refusal};
+
+/// A store in memory with everything that the machine does around this room.
+struct Store {
+    engine: Memory,
+    tx: Overlay<MemoryView>,
+    mvcc: Mvcc,
+    read: ReadView<MemoryView>,
+    events: Vec<Event>,
+    attachments: Vec<Attachment>,
+}
+
+/// Leases 1 to 9 exist.
+fn lease_exists(lease: i64) -> bool {
+    (1..10).contains(&lease)
+}
+
+impl Store {
+    fn new(cache_bytes: u64) -> Self {
+        Self::open(Memory::default(), cache_bytes)
+    }
+
+    fn open(engine: Memory, cache_bytes: u64) -> Self {
+        let mut mvcc = Mvcc::open(&engine.view(), cache_bytes).unwrap();
+        let read = mvcc.publish(engine.view());
+        let tx = Overlay::new(engine.view());
+        Self { engine, tx, mvcc, read, events: Vec::new(), attachments: Vec::new() }
+    }
+
+    /// Loses what was not committed and everything that is only in memory.
+    fn restart(self, cache_bytes: u64) -> Self {
+        Self::open(self.engine, cache_bytes)
+    }
+
+    fn commit(&mut self) {
+        let batch = self.tx.take();
+        self.engine.commit(batch).unwrap();
+        self.tx.rebase(self.engine.view());
+        self.read = self.mvcc.publish(self.engine.view());
+        self.events.extend(self.mvcc.take_events());
+        self.attachments.extend(self.mvcc.take_attachments());
+    }
+
+    fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Refusal> {
+        answer(self.mvcc.put(&mut self.tx, request, &lease_exists))
+    }
+
+    fn delete_range(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
+        answer(self.mvcc.delete_range(&mut self.tx, request)).unwrap()
+    }
+
+    fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Refusal> {
+        answer(self.mvcc.txn(&mut self.tx, request, &lease_exists))
+    }
+
+    fn compact(&mut self, revision: i64) -> Result<(), Refusal> {
+        answer(self.mvcc.compact(&mut self.tx, revision))
+    }
+
+    fn compact_all(&mut self) {
+        while !self.mvcc.compact_step(&mut self.tx, 3).unwrap() {}
+    }
+
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+        answer(self.read.range(request))
+    }
+
+    fn hash(&self, revision: i64) -> Result<KvHash, Refusal> {
+        let mut cursor = answer(self.read.hash_kv(revision))?;
+        loop {
+            if let Some(hash) = cursor.step(&self.read.view, 3).unwrap() {
+                return Ok(hash);
+            }
+        }
+    }
+
+    fn quick_put(&mut self, key: &str, value: &str) {
+        self.put(&put(key, value)).unwrap();
+    }
+
+    fn quick_delete(&mut self, key: &str) {
+        self.delete_range(&DeleteRangeRequest { key: bytes(key), ..Default::default() });
+    }
+}
+
+fn answer<T>(outcome: Result<T, Error>) -> Result<T, Refusal> {
+    Error::refusal(outcome).unwrap()
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn put(key: &str, value: &str) -> PutRequest {
+    PutRequest { key: bytes(key), value: bytes(value), ..Default::default() }
+}
+
+fn decode(kv: &Bytes) -> KeyValue {
+    KeyValue::decode(kv.clone()).unwrap()
+}
+
+fn decode_all(kvs: &[Bytes]) -> Vec<KeyValue> {
+    kvs.iter().map(decode).collect()
+}

@@ -1,225 +1,222 @@
-//! Transactions: conditions first, checks next, then the operations of the branch that was chosen.
-
-use std::cmp::Ordering;
+//! Transactions. All compares, those of nested transactions too, are evaluated against the state
+//! before the transaction; then everything that could refuse it is checked; only then it writes.
 
 use basalt_proto::encoded::{Response, ResponseOp, TxnResponse};
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
-use basalt_proto::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
+use basalt_proto::etcdserverpb::{
+    Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
+};
 
-use super::range::Source;
-use super::record::Record;
-use super::{Mvcc, ReadView};
+use super::Mvcc;
+use super::read::Reader;
+use super::record::{Peek, Record};
+use super::write::{self, LeaseExists, Writer};
 use crate::store::{Overlay, View};
 use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal};
 
-/// Which branch each transaction of a tree takes: itself first, then those nested in the chosen branch, in
-/// order. Decided before anything is written, by the state before the transaction.
-struct Path {
-    succeeded: bool,
-    nested: Vec<Path>,
-}
-
-impl Path {
-    fn choose<V: View>(source: &Source<'_, V>, request: &TxnRequest) -> Result<Self, Fault> {
-        let mut succeeded = true;
-        for compare in &request.compare {
-            succeeded = succeeded && source.holds(compare)?;
-        }
-        let mut nested = Vec::new();
-        for op in branch(request, succeeded) {
-            if let Some(Request::RequestTxn(txn)) = &op.request {
-                nested.push(Self::choose(source, txn)?);
-            }
-        }
-        Ok(Self { succeeded, nested })
-    }
-}
-
-fn branch(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
-    if succeeded { &request.success } else { &request.failure }
-}
-
-impl<V: View> Source<'_, V> {
-    fn holds(&self, compare: &Compare) -> Result<bool, Fault> {
-        let range = KeyRange::new(compare.key.clone(), compare.range_end.clone());
-        if let KeyRange::One(key) = &range {
-            return Ok(match self.get(key, self.revision)? {
-                Some(record) => satisfies(compare, Some(&record)),
-                None => satisfies(compare, None),
-            });
-        }
-        let mut any = false;
-        for record in self.records(&range, self.revision) {
-            any = true;
-            if !satisfies(compare, Some(&record?)) {
-                return Ok(false);
-            }
-        }
-        Ok(any || satisfies(compare, None))
-    }
-
-    fn check_revision(&self, request: &RangeRequest) -> Result<(), Refusal> {
-        match request.revision {
-            0 => Ok(()),
-            later if later > self.revision => Err(Refusal::FutureRev),
-            earlier if earlier < self.compacted => Err(Refusal::Compacted),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Whether one key, or the absence of any, satisfies a condition. A missing key compares as zeroes, except
-/// that no value is equal to, less or greater than a value that is not there.
-fn satisfies(compare: &Compare, record: Option<&Record>) -> bool {
-    let target = compare.target.try_into().unwrap_or(CompareTarget::Version);
-    let number = |of: fn(&Record) -> i64| record.map_or(0, of);
-    let wanted = compare.target_union.as_ref();
-    let order = match (target, wanted) {
-        (CompareTarget::Value, wanted) => {
-            let Some(record) = record else { return false };
-            match wanted {
-                Some(TargetUnion::Value(value)) => record.value().cmp(value),
-                _ => record.value().cmp(&[]),
-            }
-        }
-        (CompareTarget::Version, Some(TargetUnion::Version(wanted))) => {
-            number(|record| record.version).cmp(wanted)
-        }
-        (CompareTarget::Create, Some(TargetUnion::CreateRevision(wanted))) => {
-            number(|record| record.create).cmp(wanted)
-        }
-        (CompareTarget::Mod, Some(TargetUnion::ModRevision(wanted))) => {
-            number(|record| record.modified).cmp(wanted)
-        }
-        (CompareTarget::Lease, Some(TargetUnion::Lease(wanted))) => {
-            number(|record| record.lease).cmp(wanted)
-        }
-        // The condition names one number and brings another: etcd compares with zero.
-        (CompareTarget::Version, _) => number(|record| record.version).cmp(&0),
-        (CompareTarget::Create, _) => number(|record| record.create).cmp(&0),
-        (CompareTarget::Mod, _) => number(|record| record.modified).cmp(&0),
-        (CompareTarget::Lease, _) => number(|record| record.lease).cmp(&0),
-    };
-    match CompareResult::try_from(compare.result) {
-        Ok(CompareResult::Equal) => order == Ordering::Equal,
-        Ok(CompareResult::NotEqual) => order != Ordering::Equal,
-        Ok(CompareResult::Greater) => order == Ordering::Greater,
-        Ok(CompareResult::Less) => order == Ordering::Less,
-        // etcd lets conditions that it does not know hold.
-        Err(_) => true,
-    }
-}
-
 impl Mvcc {
-    /// Applies a transaction, all of it or nothing.
+    /// Applies a transaction that passed [`check_txn`](super::check_txn). Headers hold the revision
+    /// alone; those of nested transactions are empty.
     ///
     /// # Errors
-    /// A range at a revision that cannot be read, a put with an unknown lease or without a key to take from.
+    /// `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the branch that
+    /// would run has that fault, or a fault of the store. A refused transaction changes nothing.
     pub fn txn<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
         request: &TxnRequest,
         lease_exists: &dyn Fn(LeaseId) -> bool,
     ) -> Result<TxnResponse, Error> {
-        let path = Path::choose(&self.source(tx), request)?;
-        self.check(tx, request, &path, lease_exists)?;
-        let mut response = self.execute(tx, request, &path)?;
-        self.finish();
-        response.header = header(self.revision);
+        let pending = self.pending(tx);
+        let path = prepare(&self.reader(&pending), request, Some(lease_exists))?;
+        let mut writer = Writer::new(self, tx);
+        let mut response =
+            execute(request, &mut path.iter().copied(), &mut |request| match request {
+                Request::RequestRange(range) => {
+                    writer.read(|reader| reader.range(range)).map(Response::ResponseRange)
+                }
+                Request::RequestPut(put) => writer.put(put).map(Response::ResponsePut),
+                Request::RequestDeleteRange(delete) => {
+                    writer.delete_range(delete).map(Response::ResponseDeleteRange)
+                }
+                Request::RequestTxn(_) => Ok(Response::ResponseTxn(TxnResponse::default())),
+            })?;
+        response.header = writer.header();
+        writer.finish();
         Ok(response)
     }
+}
 
-    fn check<V: View>(
-        &self,
-        tx: &Overlay<V>,
-        request: &TxnRequest,
-        path: &Path,
-        lease_exists: &dyn Fn(LeaseId) -> bool,
-    ) -> Result<(), Error> {
-        let mut nested = path.nested.iter();
-        for op in branch(request, path.succeeded) {
-            match &op.request {
-                Some(Request::RequestRange(range)) => self.source(tx).check_revision(range)?,
-                Some(Request::RequestPut(put)) => self.check_put(tx, put, lease_exists)?,
-                Some(Request::RequestTxn(txn)) => {
-                    if let Some(path) = nested.next() {
-                        self.check(tx, txn, path, lease_exists)?;
-                    }
-                }
-                Some(Request::RequestDeleteRange(_)) | None => (),
-            }
+/// Runs a transaction of ranges alone.
+pub(super) fn read<V: View>(
+    reader: &Reader<'_, V>,
+    request: &TxnRequest,
+) -> Result<TxnResponse, Error> {
+    let path = prepare(reader, request, None)?;
+    let mut response = execute(request, &mut path.iter().copied(), &mut |request| match request {
+        Request::RequestRange(range) => reader.range(range).map(Response::ResponseRange),
+        Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_) => {
+            Err(Fault::new("a transaction that writes came where only reads may").into())
         }
-        Ok(())
+    })?;
+    response.header = Some(ResponseHeader { revision: reader.revision, ..Default::default() });
+    Ok(response)
+}
+
+/// Which branch each transaction takes, outermost first, nested ones in order; after making sure that
+/// the taken branches can run.
+fn prepare<V: View>(
+    reader: &Reader<'_, V>,
+    request: &TxnRequest,
+    lease_exists: Option<LeaseExists<'_>>,
+) -> Result<Vec<bool>, Error> {
+    let mut path = Vec::with_capacity(1);
+    choose(reader, request, &mut path)?;
+    check(reader, request, lease_exists, &mut path.iter().copied())?;
+    Ok(path)
+}
+
+fn branch<'a>(
+    request: &'a TxnRequest,
+    path: &mut impl Iterator<Item = bool>,
+) -> (bool, &'a [RequestOp]) {
+    let succeeded = path.next().unwrap_or(false);
+    (succeeded, if succeeded { &request.success } else { &request.failure })
+}
+
+fn choose<V: View>(
+    reader: &Reader<'_, V>,
+    request: &TxnRequest,
+    path: &mut Vec<bool>,
+) -> Result<(), Fault> {
+    let mut holds = true;
+    for compare in &request.compare {
+        if !self::holds(reader, compare)? {
+            holds = false;
+            break;
+        }
     }
-
-    fn execute<V: View>(
-        &mut self,
-        tx: &mut Overlay<V>,
-        request: &TxnRequest,
-        path: &Path,
-    ) -> Result<TxnResponse, Error> {
-        let mut nested = path.nested.iter();
-        let mut responses = Vec::new();
-        for op in branch(request, path.succeeded) {
-            let response = match &op.request {
-                Some(Request::RequestRange(range)) => {
-                    Some(Response::ResponseRange(self.source(tx).range(range)?))
-                }
-                Some(Request::RequestPut(put)) => {
-                    Some(Response::ResponsePut(self.put_checked(tx, put)?))
-                }
-                Some(Request::RequestDeleteRange(delete)) => {
-                    Some(Response::ResponseDeleteRange(self.delete_checked(tx, delete)?))
-                }
-                Some(Request::RequestTxn(txn)) => match nested.next() {
-                    Some(path) => Some(Response::ResponseTxn(self.execute(tx, txn, path)?)),
-                    None => None,
-                },
-                None => None,
-            };
-            responses.push(ResponseOp { response });
+    path.push(holds);
+    let operations = if holds { &request.success } else { &request.failure };
+    for operation in operations {
+        if let Some(Request::RequestTxn(nested)) = &operation.request {
+            choose(reader, nested, path)?;
         }
-        let header = Some(ResponseHeader::default());
-        Ok(TxnResponse { header, succeeded: path.succeeded, responses })
+    }
+    Ok(())
+}
+
+fn check<V: View>(
+    reader: &Reader<'_, V>,
+    request: &TxnRequest,
+    lease_exists: Option<LeaseExists<'_>>,
+    path: &mut impl Iterator<Item = bool>,
+) -> Result<(), Error> {
+    let (_, operations) = branch(request, path);
+    for operation in operations {
+        match &operation.request {
+            Some(Request::RequestRange(range)) => check_revision(reader, range)?,
+            Some(Request::RequestPut(put)) => check_put(reader, put, lease_exists)?,
+            Some(Request::RequestTxn(nested)) => check(reader, nested, lease_exists, path)?,
+            Some(Request::RequestDeleteRange(_)) | None => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_revision<V>(reader: &Reader<'_, V>, range: &RangeRequest) -> Result<(), Refusal> {
+    match range.revision {
+        0 => Ok(()),
+        future if future > reader.revision => Err(Refusal::FutureRev),
+        past if past < reader.compacted => Err(Refusal::Compacted),
+        _ => Ok(()),
     }
 }
 
-impl<V: View> ReadView<V> {
-    /// Answers a transaction of nothing but ranges (see [`super::is_read_only`]); other operations are
-    /// left unanswered.
-    ///
-    /// # Errors
-    /// A range at a revision that cannot be read.
-    pub fn read_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
-        let source = self.source();
-        let path = Path::choose(&source, request)?;
-        let ranges = || branch(request, path.succeeded).iter();
-        for op in ranges() {
-            if let Some(Request::RequestRange(range)) = &op.request {
-                source.check_revision(range)?;
-            }
-        }
-        let mut responses = Vec::new();
-        for op in ranges() {
-            let response = match &op.request {
-                Some(Request::RequestRange(range)) => {
-                    Some(Response::ResponseRange(source.range(range)?))
-                }
-                Some(
-                    Request::RequestPut(_)
-                    | Request::RequestDeleteRange(_)
-                    | Request::RequestTxn(_),
-                )
-                | None => None,
-            };
-            responses.push(ResponseOp { response });
-        }
-        let header = header(self.revision);
-        Ok(TxnResponse { header, succeeded: path.succeeded, responses })
+fn check_put<V: View>(
+    reader: &Reader<'_, V>,
+    put: &PutRequest,
+    lease_exists: Option<LeaseExists<'_>>,
+) -> Result<(), Error> {
+    if let Some(lease_exists) = lease_exists {
+        write::check_lease(put, lease_exists)?;
     }
+    if put.ignore_value || put.ignore_lease {
+        let previous = reader.one(&put.key, reader.revision)?;
+        write::check_previous(put, previous.as_ref())?;
+    }
+    Ok(())
 }
 
-fn header(revision: i64) -> Option<ResponseHeader> {
-    Some(ResponseHeader { revision, ..ResponseHeader::default() })
+/// Runs the chosen branches; nested transactions are unfolded here, all else is `run`'s.
+fn execute(
+    request: &TxnRequest,
+    path: &mut impl Iterator<Item = bool>,
+    run: &mut impl FnMut(&Request) -> Result<Response, Error>,
+) -> Result<TxnResponse, Error> {
+    let (succeeded, operations) = branch(request, path);
+    let mut responses = Vec::with_capacity(operations.len());
+    for operation in operations {
+        let response = match &operation.request {
+            Some(Request::RequestTxn(nested)) => {
+                Some(Response::ResponseTxn(execute(nested, path, run)?))
+            }
+            Some(request) => Some(run(request)?),
+            None => None,
+        };
+        responses.push(ResponseOp { response });
+    }
+    Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses })
+}
+
+/// Whether every key of the compare's range satisfies it; without one, whether no key would.
+fn holds<V: View>(reader: &Reader<'_, V>, compare: &Compare) -> Result<bool, Fault> {
+    let range = KeyRange::new(compare.key.clone(), compare.range_end.clone());
+    let mut empty = true;
+    let all = reader.each(&range, reader.revision, false, |record: Record| {
+        empty = false;
+        let kv = record.into_key_value();
+        Ok(satisfies(compare, &Peek::new(&kv)?, &kv))
+    })?;
+    if !empty {
+        return Ok(all);
+    }
+    // A value that is not there is different from every value, and not by being empty.
+    Ok(compare.target != CompareTarget::Value as i32 && satisfies(compare, &Peek::default(), &[]))
+}
+
+fn satisfies(compare: &Compare, peek: &Peek, kv: &[u8]) -> bool {
+    let wanted = compare.target_union.as_ref();
+    let order = match CompareTarget::try_from(compare.target) {
+        Ok(CompareTarget::Version) => peek.version.cmp(&match wanted {
+            Some(TargetUnion::Version(version)) => *version,
+            _ => 0,
+        }),
+        Ok(CompareTarget::Create) => peek.create.cmp(&match wanted {
+            Some(TargetUnion::CreateRevision(revision)) => *revision,
+            _ => 0,
+        }),
+        Ok(CompareTarget::Mod) => peek.modified.cmp(&match wanted {
+            Some(TargetUnion::ModRevision(revision)) => *revision,
+            _ => 0,
+        }),
+        Ok(CompareTarget::Lease) => peek.lease.cmp(&match wanted {
+            Some(TargetUnion::Lease(lease)) => *lease,
+            _ => 0,
+        }),
+        Ok(CompareTarget::Value) => kv[peek.value.clone()].cmp(match wanted {
+            Some(TargetUnion::Value(value)) => value,
+            _ => &[][..],
+        }),
+        Err(_) => std::cmp::Ordering::Equal,
+    };
+    match CompareResult::try_from(compare.result) {
+        Ok(CompareResult::Equal) => order.is_eq(),
+        Ok(CompareResult::NotEqual) => order.is_ne(),
+        Ok(CompareResult::Greater) => order.is_gt(),
+        Ok(CompareResult::Less) => order.is_lt(),
+        // etcd lets what it does not know pass.
+        Err(_) => true,
+    }
 }

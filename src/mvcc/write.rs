@@ -1,370 +1,277 @@
-//! The single writer: puts and deletes, and what follows from them.
+//! Changing keys: one [`Writer`] is one transaction, whose changes share a main revision.
 
-use std::ops::Bound;
-use std::sync::Arc;
-
-use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, RangeResponse};
-use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, ResponseHeader};
+use basalt_proto::encoded::{DeleteRangeResponse, PutResponse};
+use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, ResponseHeader};
 use bytes::Bytes;
 
-use super::cache::RecordCache;
-use super::compact::Compaction;
-use super::fences::{Fences, Stretch};
-use super::range::Source;
-use super::record::{Draft, Record};
-use super::{Attachment, Event, ReadView};
+use super::fences::Tally;
+use super::history;
+use super::read::{self, Pending, Reader};
+use super::record::{Content, Draft, Record};
+use super::{Attachment, Event, Mvcc, write_revision};
 use crate::store::{Overlay, Space, View};
 use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal, Revision};
 
-/// Meta key of the newest revision. etcd has none: it looks for the newest key of its bucket.
-const REVISION: &[u8] = b"revision";
+/// Says whether a lease exists.
+pub(super) type LeaseExists<'a> = &'a dyn Fn(LeaseId) -> bool;
 
-/// The key space of the machine. Driven inside an overlay; what it writes becomes visible to readers with
-/// [`Mvcc::publish`].
-pub struct Mvcc {
-    pub(super) revision: i64,
-    pub(super) compacted: i64,
-    pub(super) fences: Fences,
-    pub(super) cache: Arc<RecordCache>,
-    pub(super) compaction: Compaction,
-    /// Changes made so far by the transaction that is being applied.
+/// One transaction in the making.
+pub(super) struct Writer<'a, V> {
+    mvcc: &'a mut Mvcc,
+    tx: &'a mut Overlay<V>,
+    /// The revision before it.
+    before: i64,
+    /// Changes so far.
     changes: i64,
-    sealed: i64,
-    events: Vec<Event>,
-    attachments: Vec<Attachment>,
-    fresh: Vec<(Bytes, Record)>,
 }
 
 impl Mvcc {
-    /// Continues from what the store holds; reads all keys once, to count them.
+    /// Applies a put that passed [`check_put`](super::check_put). The response's header holds the
+    /// revision alone.
     ///
     /// # Errors
-    /// The store cannot be read, or its history does not end where it says.
-    pub fn open(view: &impl View, cache_bytes: u64) -> Result<Self, Fault> {
-        let all = || (Bound::Unbounded, Bound::Unbounded);
-        let (from, to) = all();
-        let newest = match view.scan(Space::Log, from, to).next_back().transpose()? {
-            Some((key, _)) => Revision::from_key(&key).map_or(0, |revision| revision.main),
-            None => 0,
-        };
-        let revision = match view.get(Space::Meta, REVISION)? {
-            Some(bytes) => number(&bytes)?,
-            None => 1,
-        };
-        if newest > revision {
-            return Err(Fault::new(format!(
-                "the store's history goes to revision {newest}, but its state ends at {revision}: \
-                 the two are not from the same moment"
-            )));
-        }
-        let compaction = Compaction::open(view)?;
-        let (from, to) = all();
-        let live = view.scan(Space::Kv, from, to).filter_map(|pair| match pair {
-            Ok((key, bytes)) => match Record::parse(bytes) {
-                Ok(record) => (!record.tombstone).then_some(Ok(key)),
-                Err(fault) => Some(Err(fault)),
-            },
-            Err(fault) => Some(Err(fault)),
-        });
-        Ok(Self {
-            revision,
-            compacted: compaction.scheduled(),
-            fences: Fences::build(live)?,
-            cache: Arc::new(RecordCache::new(cache_bytes)),
-            compaction,
-            changes: 0,
-            sealed: revision,
-            events: Vec::new(),
-            attachments: Vec::new(),
-            fresh: Vec::new(),
-        })
-    }
-
-    /// The keys that hang on a lease, with it; reads all keys once.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn attached(view: &impl View) -> Result<Vec<(Bytes, LeaseId)>, Fault> {
-        let mut attached = Vec::new();
-        for pair in view.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded) {
-            let (key, bytes) = pair?;
-            let record = Record::parse(bytes)?;
-            if record.lease != 0 {
-                attached.push((key, record.lease));
-            }
-        }
-        Ok(attached)
-    }
-
-    /// Answers a range inside the batch.
-    ///
-    /// # Errors
-    /// The revision asked for is compacted or in the future.
-    pub fn range<V: View>(
-        &self,
-        tx: &Overlay<V>,
-        request: &RangeRequest,
-    ) -> Result<RangeResponse, Error> {
-        self.source(tx).range(request)
-    }
-
-    /// The newest revision; 1 in an empty store.
-    pub fn revision(&self) -> i64 {
-        self.revision
-    }
-
-    /// History up to here is gone; −1 before the first compaction.
-    pub fn compacted(&self) -> i64 {
-        self.compacted
-    }
-
-    /// Applies a put.
-    ///
-    /// # Errors
-    /// Unknown lease; no key to take the value or lease from.
+    /// `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
+    /// of the store. A refused put changes nothing.
     pub fn put<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
         request: &PutRequest,
         lease_exists: &dyn Fn(LeaseId) -> bool,
     ) -> Result<PutResponse, Error> {
-        self.check_put(tx, request, lease_exists)?;
-        let response = self.put_checked(tx, request)?;
-        self.finish();
+        check_lease(request, lease_exists)?;
+        let mut writer = Writer::new(self, tx);
+        let previous = writer.previous(&request.key)?;
+        check_previous(request, previous.as_ref())?;
+        let response = writer.put_onto(request, previous)?;
+        writer.finish();
         Ok(response)
     }
 
-    /// Applies a delete.
+    /// Applies a delete that passed [`check_delete`](super::check_delete). Deleting nothing makes no
+    /// revision. The response's header holds the revision alone.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// A fault of the store.
     pub fn delete_range<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Error> {
-        let response = self.delete_checked(tx, request)?;
-        self.finish();
+        let mut writer = Writer::new(self, tx);
+        let response = writer.delete_range(request)?;
+        writer.finish();
         Ok(response)
     }
 
-    /// Deletes those of the given keys that live, as one revision if there is any: what the end of a lease
-    /// does. Gives their number.
+    /// Deletes the given keys in the given order in one revision and says how many there were; none
+    /// make no revision. This is how a lease takes its keys along.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// A fault of the store.
     pub fn delete_keys<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
         keys: impl Iterator<Item = Bytes>,
     ) -> Result<u64, Fault> {
-        let mut deleted = 0;
+        let mut writer = Writer::new(self, tx);
         for key in keys {
-            if let Some(record) = self.source(tx).get(&key, i64::MAX)? {
-                self.delete(tx, key, &record);
-                deleted += 1;
+            if let Some(previous) = writer.previous(&key)?.filter(|record| !record.is_tombstone()) {
+                writer.delete(previous)?;
             }
         }
-        self.finish();
-        Ok(deleted)
+        Ok(writer.finish().cast_unsigned())
     }
 
-    /// Takes what happened since it was last asked, in order.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
+    /// What this batch has made of the keys so far.
+    pub(super) fn pending<'a, V: View>(&'a self, tx: &'a Overlay<V>) -> Pending<'a, V> {
+        Pending { tx, cache: &self.cache }
     }
 
-    /// Takes the changes of leases since it was last asked, in order.
-    pub fn take_attachments(&mut self) -> Vec<Attachment> {
-        std::mem::take(&mut self.attachments)
+    /// Reads through `view` at the newest revision.
+    pub(super) fn reader<'a, V: View>(
+        &'a self,
+        view: &'a Pending<'a, V>,
+    ) -> Reader<'a, Pending<'a, V>> {
+        Reader { view, revision: self.revision, compacted: self.compacted, fences: &self.fences }
     }
+}
 
-    /// Writes down the revision; the last thing before the overlay is committed.
-    pub fn seal<V: View>(&mut self, tx: &mut Overlay<V>) {
-        if self.sealed != self.revision {
-            self.sealed = self.revision;
-            let bytes = Bytes::copy_from_slice(&self.revision.to_be_bytes());
-            tx.put(Space::Meta, Bytes::from_static(REVISION), bytes);
-        }
-    }
-
-    /// What readers may see now that the overlay is committed as `view`.
-    pub fn publish<V>(&mut self, view: V) -> ReadView<V> {
-        for (key, record) in self.fresh.drain(..) {
-            self.cache.insert(key, record);
-        }
-        ReadView {
-            view,
-            revision: self.revision,
-            compacted: self.compacted,
-            fences: self.fences.clone(),
-            cache: Arc::clone(&self.cache),
-        }
-    }
-
-    /// What a read inside the transaction looks at.
-    pub(super) fn source<'a, V>(&'a self, tx: &'a Overlay<V>) -> Source<'a, Overlay<V>> {
-        Source {
-            view: tx,
-            revision: self.visible(),
-            compacted: self.compacted,
-            fences: &self.fences,
-            cache: &self.cache,
-            cached: i64::MAX,
-        }
-    }
-
-    /// The revision a read inside the transaction sees.
-    pub(super) fn visible(&self) -> i64 {
-        self.revision + i64::from(self.changes > 0)
-    }
-
-    /// Ends a transaction: one revision if anything changed.
-    pub(super) fn finish(&mut self) {
-        self.revision = self.visible();
-        self.changes = 0;
-    }
-
-    pub(super) fn check_put<V: View>(
-        &self,
-        tx: &Overlay<V>,
-        request: &PutRequest,
-        lease_exists: &dyn Fn(LeaseId) -> bool,
-    ) -> Result<(), Error> {
-        if request.lease != 0 && !lease_exists(request.lease) {
-            return Err(Refusal::LeaseNotFound.into());
-        }
-        let needs = request.ignore_value || request.ignore_lease;
-        if needs && self.source(tx).get(&request.key, i64::MAX)?.is_none() {
-            return Err(Refusal::KeyNotFound.into());
-        }
+/// A put's lease must exist.
+pub(super) fn check_lease(
+    request: &PutRequest,
+    lease_exists: LeaseExists<'_>,
+) -> Result<(), Refusal> {
+    if request.lease == 0 || lease_exists(request.lease) {
         Ok(())
+    } else {
+        Err(Refusal::LeaseNotFound)
+    }
+}
+
+/// What is to be kept must be there.
+pub(super) fn check_previous(
+    request: &PutRequest,
+    previous: Option<&Record>,
+) -> Result<(), Refusal> {
+    let keeps = request.ignore_value || request.ignore_lease;
+    let alive = previous.is_some_and(|record| !record.is_tombstone());
+    if keeps && !alive { Err(Refusal::KeyNotFound) } else { Ok(()) }
+}
+
+impl<'a, V: View> Writer<'a, V> {
+    pub(super) fn new(mvcc: &'a mut Mvcc, tx: &'a mut Overlay<V>) -> Self {
+        let before = mvcc.revision;
+        Self { mvcc, tx, before, changes: 0 }
     }
 
-    pub(super) fn put_checked<V: View>(
-        &mut self,
-        tx: &mut Overlay<V>,
-        request: &PutRequest,
-    ) -> Result<PutResponse, Error> {
-        let before = self.source(tx).newest(&request.key)?;
-        let live = before.as_ref().filter(|record| !record.tombstone);
-        let kept = |wanted: bool| live.filter(|_| wanted);
-        let at = self.next();
-        let draft = Draft {
-            key: &request.key,
-            value: Some(kept(request.ignore_value).map_or(&request.value[..], Record::value)),
-            create: live.map_or(at.main, |record| record.create),
-            modified: at.main,
-            version: live.map_or(1, |record| record.version + 1),
-            lease: kept(request.ignore_lease).map_or(request.lease, |record| record.lease),
-        };
-        let (old, new) = (live.map_or(0, |record| record.lease), draft.lease);
-        let record = self.write(tx, &draft, before.as_ref(), at)?;
-        if live.is_none()
-            && let Some(stretch) = self.fences.born(&record.key())
-        {
-            self.cut(tx, &stretch)?;
+    /// The revision in this transaction's headers, as far as it got.
+    pub(super) fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: self.mvcc.revision, ..Default::default() })
+    }
+
+    /// Ends the transaction and says how many changes it made.
+    pub(super) fn finish(self) -> i64 {
+        if self.changes > 0 {
+            write_revision(self.tx, self.mvcc.revision);
         }
-        self.attach(record.key(), old, new);
-        let prev = live.map(Record::kv);
-        let event = Event {
-            revision: at,
-            key: record.key(),
-            delete: false,
-            encoded: record.event(),
-            prev: prev.clone(),
-        };
-        self.events.push(event);
-        let header = ResponseHeader { revision: at.main, ..ResponseHeader::default() };
-        Ok(PutResponse { header: Some(header), prev_kv: prev.filter(|_| request.prev_kv) })
+        self.changes
     }
 
-    pub(super) fn delete_checked<V: View>(
+    /// Calls `read` with a reader that sees what was written so far.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Reader<'_, Pending<'_, V>>) -> T) -> T {
+        read(&self.mvcc.reader(&self.mvcc.pending(self.tx)))
+    }
+
+    /// The newest record of a key. A tombstone that compaction has passed counts as nothing, whether
+    /// or not it is still in the store, so that all members write the same.
+    pub(super) fn previous(&self, key: &[u8]) -> Result<Option<Record>, Fault> {
+        read::newest(&self.mvcc.pending(self.tx), key)
+    }
+
+    pub(super) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Error> {
+        let previous = self.previous(&request.key)?;
+        self.put_onto(request, previous)
+    }
+
+    fn put_onto(
         &mut self,
-        tx: &mut Overlay<V>,
+        request: &PutRequest,
+        previous: Option<Record>,
+    ) -> Result<PutResponse, Error> {
+        let alive = previous.as_ref().filter(|record| !record.is_tombstone());
+        let old = alive.map(Record::peek).transpose()?;
+        let old_lease = old.as_ref().map_or(0, |old| old.lease);
+        // With neither value nor key (deleted earlier in this transaction) nothing is what is kept.
+        let kept = match alive {
+            Some(record) if request.ignore_value => record.value()?,
+            _ => Bytes::new(),
+        };
+        let revision = self.next();
+        let content = Content {
+            key: &request.key,
+            value: if request.ignore_value { &kept } else { &request.value },
+            create: old.as_ref().map_or(revision.main, |old| old.create),
+            version: old.as_ref().map_or(0, |old| old.version) + 1,
+            lease: if request.ignore_lease { old_lease } else { request.lease },
+        };
+        let link = self.link(previous.as_ref())?;
+        let draft = self.mvcc.encoder.put(revision, link, self.mvcc.compacted, &content)?;
+        let new_lease = content.lease;
+        let key = self.store(revision, previous.as_ref(), draft)?;
+        self.attach(key, old_lease, new_lease);
+        let prev_kv = alive.filter(|_| request.prev_kv).map(Record::key_value);
+        Ok(PutResponse { header: self.header(), prev_kv })
+    }
+
+    pub(super) fn delete_range(
+        &mut self,
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Error> {
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());
-        let source = self.source(tx);
-        let records: Vec<Record> = match &range {
-            KeyRange::One(key) => source.get(key, i64::MAX)?.into_iter().collect(),
-            KeyRange::Span(..) | KeyRange::From(_) => {
-                source.records(&range, i64::MAX).collect::<Result<_, _>>()?
-            }
+        let mut found = Vec::new();
+        self.read(|reader| {
+            reader.each(&range, reader.revision, false, |record| {
+                found.push(record);
+                Ok(true)
+            })
+        })?;
+        let prev_kvs = if request.prev_kv {
+            found.iter().map(Record::key_value).collect()
+        } else {
+            Vec::new()
         };
-        for record in &records {
-            self.delete(tx, record.key(), record);
+        let deleted = found.len().cast_signed() as i64;
+        for previous in found {
+            self.delete(previous)?;
         }
-        let header = ResponseHeader { revision: self.visible(), ..ResponseHeader::default() };
-        let prev_kvs = records.iter().filter(|_| request.prev_kv).map(Record::kv);
-        Ok(DeleteRangeResponse {
-            header: Some(header),
-            deleted: records.len() as i64,
-            prev_kvs: prev_kvs.collect(),
-        })
+        Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
     }
 
-    fn delete<V: View>(&mut self, tx: &mut Overlay<V>, key: Bytes, live: &Record) {
-        let at = self.next();
+    /// Deletes a living key.
+    fn delete(&mut self, previous: Record) -> Result<(), Fault> {
+        let revision = self.next();
+        let key = previous.key()?;
+        let lease = previous.peek()?.lease;
         let draft =
-            Draft { key: &key, value: None, create: 0, modified: at.main, version: 0, lease: 0 };
-        // Parsing what was just written cannot fail.
-        let Ok(record) = self.write(tx, &draft, Some(live), at) else { return };
-        self.fences.died(&key);
-        self.attach(key.clone(), live.lease, 0);
-        self.events.push(Event {
-            revision: at,
-            key,
-            delete: true,
-            encoded: record.event(),
-            prev: Some(live.kv()),
-        });
+            self.mvcc.encoder.delete(revision, Some(&previous), self.mvcc.compacted, &key)?;
+        let key = self.store(revision, Some(&previous), draft)?;
+        self.attach(key, lease, 0);
+        Ok(())
     }
 
-    fn next(&self) -> Revision {
-        Revision { main: self.revision + 1, sub: self.changes }
-    }
-
-    /// Stores a new version in both places.
-    fn write<V: View>(
-        &mut self,
-        tx: &mut Overlay<V>,
-        draft: &Draft<'_>,
-        before: Option<&Record>,
-        at: Revision,
-    ) -> Result<Record, Fault> {
-        let bytes = Record::write(draft, before, at.sub);
-        let record = Record::parse(bytes.clone())?;
-        tx.put(Space::Kv, record.key(), bytes.clone());
-        tx.put(Space::Log, Bytes::copy_from_slice(&at.to_key()), bytes);
-        self.fresh.push((record.key(), record.clone()));
+    fn next(&mut self) -> Revision {
+        let revision = Revision { main: self.before + 1, sub: self.changes };
         self.changes += 1;
-        Ok(record)
+        self.mvcc.revision = revision.main;
+        revision
+    }
+
+    /// The record that a new version names as its predecessor.
+    fn link<'r>(&self, previous: Option<&'r Record>) -> Result<Option<&'r Record>, Fault> {
+        match previous {
+            Some(record) if record.is_tombstone() && record.main()? < self.mvcc.compacted => {
+                Ok(None)
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Writes a new version and everything that follows from it, and gives its key back.
+    fn store(
+        &mut self,
+        revision: Revision,
+        previous: Option<&Record>,
+        draft: Draft,
+    ) -> Result<Bytes, Fault> {
+        let Draft { log_key, record } = draft;
+        let key = record.key()?;
+        self.tx.put(Space::Log, log_key, record.bytes().clone());
+        self.tx.put(Space::Kv, key.clone(), record.bytes().clone());
+        let delete = record.is_tombstone();
+        let change = match previous {
+            None => Some(Tally::BORN),
+            Some(_) if delete => Some(Tally::DIED),
+            Some(previous) if previous.is_tombstone() => Some(Tally::REVIVED),
+            Some(_) => None,
+        };
+        if let Some(change) = change {
+            self.mvcc.fences.note(self.tx, &key, change)?;
+        }
+        let encoded = record.event();
+        let prev = match previous {
+            Some(previous) if !record.is_creation() => {
+                history::before(self.tx, previous.clone(), revision.main)?
+            }
+            Some(_) | None => None,
+        };
+        self.mvcc.events.push(Event { revision, key: key.clone(), delete, encoded, prev });
+        self.mvcc.written.push((key.clone(), Some(record)));
+        Ok(key)
     }
 
     fn attach(&mut self, key: Bytes, old: LeaseId, new: LeaseId) {
         if old != new {
-            self.attachments.push(Attachment { key, old, new });
+            self.mvcc.attachments.push(Attachment { key, old, new });
         }
     }
-
-    /// Cuts a stretch of the fences that has grown too long in the middle.
-    fn cut<V: View>(&mut self, tx: &Overlay<V>, stretch: &Stretch) -> Result<(), Fault> {
-        let range = match &stretch.to {
-            Some(to) => KeyRange::Span(stretch.from.clone(), to.clone()),
-            None => KeyRange::From(stretch.from.clone()),
-        };
-        let half = Fences::HALF_STRETCH;
-        let middle = self.source(tx).records(&range, i64::MAX).nth(half).transpose()?;
-        if let Some(record) = middle {
-            self.fences.cut(&stretch.from, Bytes::copy_from_slice(&record.key()), half as u64);
-        }
-        Ok(())
-    }
-}
-
-/// An 8-byte big-endian number of the meta space.
-pub(super) fn number(bytes: &[u8]) -> Result<i64, Fault> {
-    let bytes = bytes.try_into().map_err(|_| Fault::new("a number in the store is not 8 bytes"))?;
-    Ok(i64::from_be_bytes(bytes))
 }

@@ -72,7 +72,7 @@ impl kv_server::Kv for Kv {
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let request = request.into_inner();
-        mvcc::is_stream_supported(&request).map_err(status)?;
+        mvcc::check_range_stream(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
         metrics::RANGES.add(1);
         if request.count_only || request.range_end.is_empty() {
@@ -83,7 +83,7 @@ impl kv_server::Kv for Kv {
             let stream: Self::RangeStreamStream = Box::pin(futures_lite::stream::once(Ok(one)));
             return Ok(with_permit(stream, taken));
         }
-        let chunks = Chunks::open(self.0.clone(), state, request)?;
+        let chunks = Chunks::open(self.0.clone(), state, &request)?;
         let stream = futures_lite::stream::unfold(Some(chunks), |chunks| async move {
             let mut chunks = chunks?;
             match chunks.next().await {
@@ -110,7 +110,7 @@ impl kv_server::Kv for Kv {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let request = request.into_inner();
-        mvcc::check_delete_range(&request).map_err(status)?;
+        mvcc::check_delete(&request).map_err(status)?;
         let delete_range = Some(request);
         let request = InternalRaftRequest { delete_range, ..InternalRaftRequest::default() };
         let Reply::DeleteRange(mut response) = self.propose(request).await? else {

@@ -117,7 +117,7 @@ impl maintenance_server::Maintenance for Maintenance {
         let state = self.0.state();
         let mut cursor = state.read.hash_kv(request.into_inner().revision).map_err(refused)?;
         let found = loop {
-            let step = cursor.step(&state.read, TURN_ENTRIES);
+            let step = cursor.step(&state.read.view, TURN_ENTRIES);
             match step.map_err(|fault| refused(Error::Faulty(fault)))? {
                 Some(found) => break found,
                 None => yield_now().await,

@@ -62,7 +62,7 @@ pub(super) async fn range(
 fn is_plain(request: &RangeRequest) -> bool {
     !request.count_only
         && !request.range_end.is_empty()
-        && mvcc::is_stream_supported(request).is_ok()
+        && mvcc::check_range_stream(request).is_ok()
         && request.sort_target == 0
 }
 
@@ -71,7 +71,7 @@ fn is_quick(state: &State, request: &RangeRequest) -> Result<bool, Status> {
     if request.range_end.is_empty() {
         return Ok(true);
     }
-    let few = |keys| keys <= TURN_KEYS as u64;
+    let few = |keys| keys <= TURN_KEYS as i64;
     Ok(is_recent(state, request.revision)
         && (request.count_only || few(state.read.count(request).map_err(refused)?)))
 }
@@ -90,37 +90,16 @@ async fn in_turns(
     let mut response = RangeResponse::default();
     loop {
         let chunk = next(&mut cursor, state, TURN_KEYS, TURN_BYTES)?;
-        taken.grow(chunk.bytes).map_err(status)?;
+        taken.grow(chunk.bytes()).map_err(status)?;
         response.kvs.extend(chunk.kvs);
         if chunk.done {
-            response.more = chunk.more;
+            (response.more, response.count) = (chunk.more, chunk.count);
             break;
         }
         yield_now().await;
     }
-    response.count = count(state, request, response.more, response.kvs.len()).await?;
     response.header.get_or_insert_default().revision = state.read.revision;
     Ok(response)
-}
-
-/// Keys in a range of which `seen` were read, and perhaps more are there.
-async fn count(
-    state: &Arc<State>,
-    request: &RangeRequest,
-    more: bool,
-    seen: usize,
-) -> Result<i64, Status> {
-    if !more {
-        return Ok(seen as i64);
-    }
-    let found = match is_recent(state, request.revision) {
-        true => state.read.count(request).map_err(refused)?,
-        false => {
-            let (state, request) = (Arc::clone(state), request.clone());
-            aside(move || state.read.count(&request)).await?
-        }
-    };
-    Ok(found as i64)
 }
 
 fn next(
@@ -129,7 +108,7 @@ fn next(
     keys: usize,
     bytes: usize,
 ) -> Result<Chunk, Status> {
-    cursor.next(&state.read, keys, bytes).map_err(|fault| refused(Error::Faulty(fault)))
+    cursor.next(&state.read, keys, bytes).map_err(refused)
 }
 
 /// Answers a transaction that only reads.
@@ -160,7 +139,6 @@ fn is_of_single_keys(request: &TxnRequest) -> bool {
 pub(super) struct Chunks {
     desk: Desk,
     state: Arc<State>,
-    request: RangeRequest,
     cursor: RangeCursor,
     /// Keys of the next chunk at most.
     keys: usize,
@@ -173,11 +151,11 @@ impl Chunks {
     pub(super) fn open(
         desk: Desk,
         state: Arc<State>,
-        request: RangeRequest,
+        request: &RangeRequest,
     ) -> Result<Self, Status> {
-        let cursor = state.read.range_cursor(&request).map_err(refused)?;
+        let cursor = state.read.range_cursor(request).map_err(refused)?;
         let (began, taken) = (Moment::now(), Growing::new());
-        Ok(Self { desk, state, request, cursor, keys: STREAM_KEYS_FIRST, sent: 0, began, taken })
+        Ok(Self { desk, state, cursor, keys: STREAM_KEYS_FIRST, sent: 0, began, taken })
     }
 
     /// The next message, and whether it is the last. Only that one carries header, more and count.
@@ -189,15 +167,15 @@ impl Chunks {
         let bytes = self.desk.node().max_request_bytes;
         let chunk = next(&mut self.cursor, &self.state, self.keys, bytes)?;
         // One chunk at a time is on its way: the next is read when HTTP/2 has room for it.
-        self.taken.set(chunk.bytes).map_err(status)?;
+        self.taken.set(chunk.bytes()).map_err(status)?;
         self.sent += chunk.kvs.len();
-        if chunk.bytes < bytes / 2 {
+        if chunk.bytes() < bytes / 2 {
             self.keys = self.keys.saturating_mul(2);
         }
         let mut response = RangeResponse { kvs: chunk.kvs, ..RangeResponse::default() };
         if chunk.done {
             response.more = chunk.more;
-            response.count = count(&self.state, &self.request, chunk.more, self.sent).await?;
+            response.count = chunk.count;
             response.header.get_or_insert_default().revision = self.state.read.revision;
             complete(&self.desk, &mut response.header);
         }

@@ -23,6 +23,7 @@ use crate::io::{self, Address, Executors, FjallEngine, WalFile, WalOptions, cloc
 use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
 use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::store::Engine as _;
 use crate::types::limits::RECORD_CACHE_BYTES;
 use crate::types::{ConfState, Fault};
 use crate::wal::Record;
@@ -368,7 +369,7 @@ async fn open(config: &Config) -> Result<Opened, Fault> {
         )));
     };
     let read = machine.commit()?.read;
-    let state = state_of(&machine, read, id, 0);
+    let state = state_of(&machine, read, id, machine.engine().disk_bytes());
     let restored = crate::consensus::Restored {
         hard_state: replay.hard_state,
         conf_state: machine.conf_state().clone(),

@@ -1,3 +1,5 @@
+//! The store in memory.
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -56,8 +58,7 @@ impl View for MemoryView {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'a {
-        let map = self.maps.get(&space);
-        let pairs = map.into_iter().flat_map(move |map| map.range::<[u8], _>((from, to)));
-        pairs.map(|(key, value)| Ok((key.clone(), value.clone()))).collect::<Vec<_>>().into_iter()
+        let range = self.maps.get(&space).map(|map| map.range::<[u8], _>((from, to)));
+        range.into_iter().flatten().map(|(key, value)| Ok((key.clone(), value.clone())))
     }
 }

@@ -1,3 +1,5 @@
+//! What the batch being applied has written, on top of what was committed.
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -45,6 +47,11 @@ impl<V: View> Overlay<V> {
     /// Continues on top of `base`, which holds what was committed.
     pub fn rebase(&mut self, base: V) {
         self.base = base;
+    }
+
+    /// What was written under `key` since the last commit: `Some(None)` for a delete.
+    pub fn written(&self, space: Space, key: &[u8]) -> Option<Option<&Bytes>> {
+        self.writes[space as usize].get(key).map(Option::as_ref)
     }
 
     /// What is under the writes.

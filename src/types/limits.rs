@@ -55,6 +55,31 @@ pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of records that the cache in front of the store may hold.
 pub const RECORD_CACHE_BYTES: u64 = 64 << 20;
 
+/// What the record cache counts for one record beside its bytes: key, links, allocation.
+pub const RECORD_CACHE_OVERHEAD_BYTES: usize = 128;
+
+/// The guess from which the record cache sizes its memory of evicted keys.
+pub const RECORD_CACHE_RECORD_BYTES: usize = 512;
+
+/// Parts of the record cache that lock apart; fixed, so that every machine behaves alike.
+pub const RECORD_CACHE_SHARDS: usize = 16;
+
+/// Records between two fences; past it a fence is split in the middle.
+pub const FENCE_RECORDS_MAX: usize = 512;
+
+/// Records behind two neighbouring fences that become one again.
+pub const FENCE_RECORDS_MIN: usize = 128;
+
+/// Fences that are copied together when one of them changes.
+pub const FENCES_IN_CHUNK_MAX: usize = 128;
+
+/// Fences in two neighbouring chunks that become one again.
+pub const FENCES_IN_CHUNK_MIN: usize = 32;
+
+/// Records that one step of a range cursor may look at beyond the keys that it returns: deleted keys
+/// are passed over, and a million of them must not stop a core.
+pub const RANGE_STEP_RECORDS_MAX: usize = 4096;
+
 /// etcd's limit on the time to live of a lease, in seconds.
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 
@@ -81,3 +106,5 @@ const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_HUB_BYTES_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES_MAX < WATCH_STREAM_BYTES_MAX);
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(WAL_BLOCK_BYTES as u64));
 const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES as usize);
+const _: () = assert!(FENCE_RECORDS_MIN < FENCE_RECORDS_MAX / 2);
+const _: () = assert!(FENCES_IN_CHUNK_MIN < FENCES_IN_CHUNK_MAX / 2);

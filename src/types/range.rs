@@ -1,3 +1,5 @@
+//! Ranges of keys.
+
 use std::ops::Bound;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! etcd's refusals: code and text.
+
 use std::fmt;
 
 /// The gRPC status codes that refusals use.

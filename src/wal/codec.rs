@@ -1,3 +1,5 @@
+//! Frames and records as bytes.
+
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{decode_varint, encode_varint};
 

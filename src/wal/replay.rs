@@ -1,3 +1,5 @@
+//! From the bytes of segments back to what they say.
+
 use bytes::Bytes;
 
 use super::codec::{Frame, decode_frame};

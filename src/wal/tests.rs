@@ -1,3 +1,5 @@
+//! Whatever is cut or flipped: the exact records come back, or damage is reported.
+
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -5,7 +5,7 @@ use basalt_proto::etcdserverpb::ResponseHeader;
 use bytes::Bytes;
 
 use super::answers::Answers;
-use super::{Config, Hub, Output, Side, Stream, StreamId, Watcher, WatcherId, cost};
+use super::{Config, Hub, Output, Side, Stream, StreamId, Watcher, WatcherId};
 use crate::mvcc::Event;
 
 /// For whom a delivery is.
@@ -55,6 +55,8 @@ impl Hub {
             Reach::Live => Side::Synced,
             Reach::Read { .. } => Side::Behind,
         };
+        self.delivery += 1;
+        let delivery = self.delivery;
         let mut stuck = Vec::new();
         let mut answers = Answers::new(events, self.config);
         for selection in self.index.select(events, side) {
@@ -63,8 +65,8 @@ impl Hub {
             for id in &members {
                 let watcher = &mut self.watchers[*id as usize];
                 let Some(stream) = self.streams[watcher.stream as usize].as_mut() else { continue };
-                let mut sender =
-                    Sender { config: &self.config, hub_bytes: &mut self.census.bytes, stream, out };
+                let hub_bytes = &mut self.census.bytes;
+                let mut sender = Sender { config: &self.config, hub_bytes, delivery, stream, out };
                 if !sender.offer(watcher, &mut answers, reach) {
                     stuck.push(*id);
                 }
@@ -81,12 +83,12 @@ impl Hub {
         response: WatchResponse,
         out: &mut Vec<Output>,
     ) {
-        let cost = cost(&response);
+        let cost = size_of::<WatchResponse>() + response.cancel_reason.len();
         self.census.bytes += cost;
         if let Some(stream) = self.stream(stream) {
             stream.bytes += cost;
         }
-        out.push(Output::Send { stream, response });
+        out.push(Output::Send { stream, response, cost });
     }
 
     /// The stream has taken some of what it held.
@@ -122,6 +124,7 @@ pub(super) fn has_room(config: &Config, hub_bytes: usize, stream: &mut Stream) -
 struct Sender<'a> {
     config: &'a Config,
     hub_bytes: &'a mut usize,
+    delivery: u64,
     stream: &'a mut Stream,
     out: &'a mut Vec<Output>,
 }
@@ -163,10 +166,12 @@ impl Sender<'_> {
             events: body.clone(),
             ..WatchResponse::default()
         };
-        let cost = cost(&response);
+        let last_body = (self.delivery, body.as_ptr() as usize);
+        let is_shared = std::mem::replace(&mut self.stream.last_body, last_body) == last_body;
+        let cost = size_of::<WatchResponse>() + if is_shared { 0 } else { body.len() };
         *self.hub_bytes += cost;
         self.stream.bytes += cost;
-        self.out.push(Output::Send { stream: watcher.stream, response });
+        self.out.push(Output::Send { stream: watcher.stream, response, cost });
     }
 }
 

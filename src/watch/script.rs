@@ -25,7 +25,7 @@ use basalt_proto::mvccpb;
 use bytes::Bytes;
 
 use super::fixture::{Change, Store, typed};
-use super::{Config, Hub, Input, Output, StreamId, cost};
+use super::{Config, Hub, Input, Output, StreamId};
 use crate::mvcc::Event;
 
 struct Runner {
@@ -171,8 +171,8 @@ impl Runner {
         self.hub().on(input, &mut out);
         for output in out {
             match output {
-                Output::Send { stream, response } => {
-                    self.held.entry(stream).or_default().push_back(cost(&response));
+                Output::Send { stream, response, cost } => {
+                    self.held.entry(stream).or_default().push_back(cost);
                     writeln!(self.text, "  to {stream}: {}", show(&typed(&response))).unwrap();
                 }
                 Output::ReadHistory { from, revisions_max, bytes_max } => {

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::fixture::{Change, Store, typed};
-use super::{Config, Hub, INVALID_WATCH_ID, Input, Output, StreamId, cost};
+use super::{Config, Hub, INVALID_WATCH_ID, Input, Output, StreamId};
 use crate::mvcc::Event;
 use crate::types::KeyRange;
 
@@ -32,7 +32,8 @@ const ANSWER_BYTES_MAX: usize = 4000;
 
 #[derive(Default)]
 struct Client {
-    held: VecDeque<encoded::WatchResponse>,
+    /// With costs.
+    held: VecDeque<(encoded::WatchResponse, usize)>,
     watches: BTreeMap<i64, Watch>,
     /// Creations not answered yet.
     asked: VecDeque<(WatchCreateRequest, i64)>,
@@ -205,11 +206,12 @@ impl World {
         self.hub.on(input, &mut out);
         for output in out {
             match output {
-                Output::Send { stream, response } => {
+                Output::Send { stream, response, cost } => {
                     let client = self.clients.get_mut(&stream).expect("sent to a closed stream");
-                    client.held.push_back(response);
-                    let events = client.held.iter().filter(|response| !response.events.is_empty());
-                    let held: usize = events.map(cost).sum();
+                    client.held.push_back((response, cost));
+                    let events =
+                        client.held.iter().filter(|(response, _)| !response.events.is_empty());
+                    let held: usize = events.map(|(_, cost)| cost).sum();
                     assert!(held < CONFIG.stream_bytes_max + ANSWER_BYTES_MAX, "{held} bytes held");
                 }
                 Output::ReadHistory { from, revisions_max, bytes_max } => {
@@ -222,9 +224,9 @@ impl World {
     fn take(&mut self, stream: StreamId, count: usize) {
         for _ in 0..count {
             let Some(client) = self.clients.get_mut(&stream) else { return };
-            let Some(response) = client.held.pop_front() else { return };
+            let Some((response, cost)) = client.held.pop_front() else { return };
             self.events_seen += client.check(&self.store, &response);
-            self.tell(Input::Sent { stream, bytes: cost(&response) });
+            self.tell(Input::Sent { stream, bytes: cost });
         }
     }
 

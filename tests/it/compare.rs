@@ -12,8 +12,10 @@ mod watching;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use basalt_proto::etcdserverpb::HashKvRequest;
 use basalt_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest,
+    WatchCreateRequest,
 };
 use bytes::Bytes;
 use tonic::Status;
@@ -21,7 +23,7 @@ use tonic::Status;
 use self::answer::{Answer, reconcile};
 use self::generate::Generator;
 use self::request::{Call, Step};
-use self::watching::Watching;
+use self::watching::{Told, Watching};
 use crate::process::{self, Server, Setup};
 use crate::wire::{self, Wire};
 
@@ -117,6 +119,14 @@ impl Side {
         }
     }
 
+    /// What a stream tells whose only watcher cannot have what it asks for.
+    async fn lost(&self, request: &WatchCreateRequest) -> Result<Told, String> {
+        let mut watching = Watching::open(&self.wire).await?;
+        watching.create(request.clone()).await?;
+        watching.lost().await?;
+        Ok(watching.told)
+    }
+
     /// A lease with an id of the server's choice, which has to be positive, and its end.
     async fn grant_any_id(&self, ttl: i64) -> Result<LeaseGrantResponse, Status> {
         let request = LeaseGrantRequest { ttl, id: 0 };
@@ -152,7 +162,7 @@ async fn compare(seed: u64, requests: u64) -> Result<(), String> {
             outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;
         }
     }
-    for step in last_steps() {
+    for step in last_steps(pair.generator.revision) {
         number += 1;
         let outcome = pair.step(&step).await;
         outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;
@@ -161,7 +171,7 @@ async fn compare(seed: u64, requests: u64) -> Result<(), String> {
 }
 
 /// All told, the whole state equal, and its hash too.
-fn last_steps() -> Vec<Step> {
+fn last_steps(hash_revision: i64) -> Vec<Step> {
     let all = Bytes::from_static(b"\0");
     let range = basalt_proto::etcdserverpb::RangeRequest {
         key: all.clone(),
@@ -171,7 +181,7 @@ fn last_steps() -> Vec<Step> {
     let mut steps: Vec<_> = (0..STREAMS).map(|stream| Step::Settle { stream }).collect();
     steps.push(Step::Call(Call::Range(range)));
     steps.push(Step::Call(Call::Leases(Default::default())));
-    steps.push(Step::Call(Call::HashKv(Default::default())));
+    steps.push(Step::Call(Call::HashKv(HashKvRequest { revision: hash_revision })));
     steps
 }
 
@@ -197,11 +207,17 @@ impl Pair {
                 both(left, right)?;
                 self.settle_created(*stream)
             }
+            Step::WatchLost { request } => {
+                let (left, right) =
+                    tokio::join!(self.etcd.lost(request), self.basalt.lost(request));
+                if left == right { Ok(()) } else { Err(difference(&left, &right)) }
+            }
             Step::CancelWatch { stream, id } => {
+                let alive = self.generator.watchers[*stream].contains(id);
                 self.generator.watchers[*stream].retain(|it| it != id);
                 let (left, right) = tokio::join!(
-                    self.etcd.watching[*stream].cancel(*id),
-                    self.basalt.watching[*stream].cancel(*id)
+                    self.etcd.watching[*stream].cancel(*id, alive),
+                    self.basalt.watching[*stream].cancel(*id, alive)
                 );
                 both(left, right)
             }
@@ -215,7 +231,30 @@ impl Pair {
             self.generator.revision = self.generator.revision.max(header.revision);
         }
         self.generator.learn(call, !matches!(etcd, Answer::Refused { .. }));
+        if self.is_listed(call, &etcd, &basalt) {
+            return Ok(());
+        }
         equal(call, etcd, basalt)
+    }
+
+    /// The differences that `tests/it/README.md` lists, each with its reason.
+    fn is_listed(&self, call: &Call, etcd: &Answer, basalt: &Answer) -> bool {
+        match (call, etcd, basalt) {
+            // etcd keeps the hashes of ten compactions, Basalt that of the newest.
+            (Call::HashKv(request), Answer::HashKv(kept), _) => {
+                let newest = request.revision > self.generator.compacted;
+                kept.hash_revision == request.revision
+                    && kept.compact_revision != self.generator.compacted
+                    && !newest
+                    && request.revision != self.generator.compacted
+            }
+            // Go takes a field of another wire type for an unknown one, prost for damage.
+            (Call::Garbage(..), _, Answer::Refused { code, .. }) => {
+                *code == tonic::Code::Internal
+                    && !matches!(etcd, Answer::Refused { code, .. } if *code == tonic::Code::Internal)
+            }
+            _ => false,
+        }
     }
 
     /// Compares the answer to a create request as soon as it is there.
@@ -287,7 +326,7 @@ fn equal(call: &Call, mut etcd: Answer, mut basalt: Answer) -> Result<(), String
 }
 
 /// Both in full, and the first line in which they part.
-fn difference(etcd: &impl std::fmt::Debug, basalt: &impl std::fmt::Debug) -> String {
+pub(crate) fn difference(etcd: &impl std::fmt::Debug, basalt: &impl std::fmt::Debug) -> String {
     let (etcd, basalt) = (format!("{etcd:#?}"), format!("{basalt:#?}"));
     let parted = etcd.lines().zip(basalt.lines()).find(|(left, right)| left != right);
     let (left, right) = parted.unwrap_or(("(shorter)", "(longer or shorter)"));

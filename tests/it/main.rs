@@ -5,6 +5,8 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
     reason = "tests wait on real processes by the real clock, and a test that cannot go on panics"
 )]
 

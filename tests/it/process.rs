@@ -24,6 +24,7 @@ use crate::ports;
 
 /// Long enough for a debug build on a machine that builds something else at the same time.
 const READY_SECONDS_MAX: u64 = 30;
+const START_ATTEMPTS_MAX: u32 = 3;
 const READY: &str = "ready to serve client requests";
 /// Open files for a thousand connections and both of their ends.
 const OPEN_FILES: u64 = 16_384;
@@ -90,7 +91,7 @@ fn sweep(root: &Path) {
 pub(crate) struct Logs(Arc<(Mutex<(Vec<String>, bool)>, Condvar)>);
 
 impl Logs {
-    fn read(&self, from: impl Read + Send + 'static) {
+    pub(crate) fn read(&self, from: impl Read + Send + 'static) {
         let logs = self.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
@@ -116,6 +117,12 @@ impl Logs {
             }
             state = self.0.1.wait_timeout(state, left).unwrap().0;
         }
+    }
+
+    /// Whether any line so far has `text`, in any case.
+    pub(crate) fn mentions(&self, text: &str) -> bool {
+        let state = self.0.0.lock().unwrap();
+        state.0.iter().any(|line| line.to_lowercase().contains(text))
     }
 
     /// Everything, once the process has closed its stderr or two seconds have passed.
@@ -218,10 +225,19 @@ impl Server {
     }
 
     pub(crate) fn start(&mut self) {
-        self.launch();
-        if !self.wait_ready(Duration::from_secs(READY_SECONDS_MAX)) {
-            panic!("{} is not ready:\n{}", self.setup.binary.display(), self.logs.tail());
+        for _ in 0..START_ATTEMPTS_MAX {
+            self.launch();
+            if self.wait_ready(Duration::from_secs(READY_SECONDS_MAX)) {
+                return;
+            }
+            self.kill();
+            if !self.logs.all().to_lowercase().contains("address already in use") {
+                break;
+            }
+            // Somebody else on this machine was faster.
+            (self.port, self.peer_port) = (ports::free(), ports::free());
         }
+        panic!("{} is not ready:\n{}", self.setup.binary.display(), self.logs.tail());
     }
 
     /// Starts without waiting.

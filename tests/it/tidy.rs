@@ -47,7 +47,11 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
             "io",
         ],
     ),
-    ("rpc", Host, &["types", "metrics", "mvcc", "cluster", "machine", "io", "actors"]),
+    (
+        "rpc",
+        Host,
+        &["types", "metrics", "store", "mvcc", "cluster", "machine", "watch", "io", "actors"],
+    ),
     ("http", Host, &["types", "metrics", "mvcc", "cluster", "machine", "io", "actors", "rpc"]),
     (
         "server",
@@ -88,7 +92,7 @@ const IMPURE: &[&str] = &[
     "std::process",
     "Instant::now",
     "SystemTime",
-    "rand::rng",
+    "rand::rng(",
     "thread_rng",
 ];
 

@@ -1,4 +1,4 @@
-module basalt.local/etcd
+module basalt/tools/etcd
 
 go 1.26
 

@@ -13,7 +13,7 @@ use slab::Slab;
 
 use super::{Options, PROGRESS_INTERVAL_MS_MIN, Published, Shared};
 use crate::types::Refusal;
-use crate::watch::{Hub, Input, Output, cost};
+use crate::watch::{Hub, Input, Output};
 
 /// A queue that grew beyond this is given back when it is empty.
 const QUEUE_KEPT: usize = 64;
@@ -24,7 +24,8 @@ pub(super) type Read = (i64, usize, usize);
 /// What waits for one client.
 #[derive(Default)]
 struct Queue {
-    responses: VecDeque<WatchResponse>,
+    /// With costs.
+    responses: VecDeque<(WatchResponse, usize)>,
     waker: Option<Waker>,
     requires_leader: bool,
     /// Why the stream ends once its queue is empty.
@@ -153,7 +154,7 @@ impl Room {
         let Some(queue) = self.queues.get_mut(stream as usize) else {
             return Poll::Ready(Err(Refusal::WatchCanceled));
         };
-        let Some(mut response) = queue.responses.pop_front() else {
+        let Some((mut response, cost)) = queue.responses.pop_front() else {
             if let Some(refusal) = queue.end {
                 return Poll::Ready(Err(refusal));
             }
@@ -164,7 +165,7 @@ impl Room {
             return Poll::Pending;
         };
         let revision = response.header.map_or(0, |header| header.revision);
-        self.tell(Input::Sent { stream, bytes: cost(&response) });
+        self.tell(Input::Sent { stream, bytes: cost });
         let mut header = self.shared.source.header();
         header.revision = revision;
         response.header = Some(header);
@@ -217,9 +218,9 @@ impl Room {
         self.hub.on(input, &mut out);
         for output in out.drain(..) {
             match output {
-                Output::Send { stream, response } => {
+                Output::Send { stream, response, cost } => {
                     let Some(queue) = self.queues.get_mut(stream as usize) else { continue };
-                    queue.responses.push_back(response);
+                    queue.responses.push_back((response, cost));
                     self.wakers.extend(queue.waker.take());
                 }
                 Output::ReadHistory { from, revisions_max, bytes_max } => {

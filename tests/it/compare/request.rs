@@ -98,6 +98,11 @@ pub(super) enum Step {
         stream: usize,
         request: WatchCreateRequest,
     },
+    /// A watcher whose start is compacted, on a stream of its own: etcd never answers for the
+    /// progress of a stream again that had one.
+    WatchLost {
+        request: WatchCreateRequest,
+    },
     CancelWatch {
         stream: usize,
         id: i64,

@@ -1,1 +1,176 @@
-//! x
+//! Comparisons that need time or an order of their own: leases that run out, the order in which
+//! leases are listed, the versions a member reports, and the plain HTTP pages.
+
+use std::time::{Duration, Instant};
+
+use basalt_proto::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    PutRequest, PutResponse, StatusRequest, StatusResponse,
+};
+use bytes::Bytes;
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{runtime, setups};
+use crate::process::Server;
+use crate::wire::{self, Wire};
+
+/// Runs one story against both servers, which have to tell it alike.
+fn alike<T: PartialEq + std::fmt::Debug>(story: impl AsyncFn(&Server, Wire) -> T) {
+    let (etcd, basalt) = setups();
+    let (etcd, basalt) = (etcd.start(), basalt.start());
+    let told = runtime().block_on(async {
+        let wires = (Wire::new(&etcd.endpoint()), Wire::new(&basalt.endpoint()));
+        tokio::join!(story(&etcd, wires.0), story(&basalt, wires.1))
+    });
+    assert_eq!(told.0, told.1, "etcd's story on the left, Basalt's on the right");
+}
+
+async fn grant(wire: &Wire, id: i64, ttl: i64) -> i64 {
+    let request = LeaseGrantRequest { id, ttl };
+    let granted: LeaseGrantResponse = wire.ask(wire::LEASE_GRANT, &request).await.unwrap();
+    granted.ttl
+}
+
+async fn put_leased(wire: &Wire, key: &'static str, lease: i64) {
+    let key = Bytes::from_static(key.as_bytes());
+    let request = PutRequest { key, lease, ..Default::default() };
+    let _: PutResponse = wire.ask(wire::PUT, &request).await.unwrap();
+}
+
+async fn time_to_live(wire: &Wire, id: i64) -> LeaseTimeToLiveResponse {
+    let request = LeaseTimeToLiveRequest { id, keys: true };
+    wire.ask(wire::LEASE_TIME_TO_LIVE, &request).await.unwrap()
+}
+
+#[test]
+fn leases_run_out_and_take_their_keys_along() {
+    alike(async |_, wire| {
+        let began = Instant::now();
+        // One second is less than the shortest that is granted.
+        let short = grant(&wire, 1, 0).await;
+        let long = grant(&wire, 2, 600).await;
+        for (key, lease) in [("b", 1), ("a", 1), ("c", 2), ("d", 0), ("e", 1)] {
+            put_leased(&wire, key, lease).await;
+        }
+        // A put without a lease takes the key away from it.
+        put_leased(&wire, "e", 0).await;
+        let before = wire.everything(0).await.unwrap().kvs;
+        while time_to_live(&wire, 1).await.granted_ttl != 0 {
+            assert!(began.elapsed() < Duration::from_secs(15), "lease 1 does not run out");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(began.elapsed().as_secs() + 1 >= u64::try_from(short).unwrap(), "ran out early");
+        let gone = time_to_live(&wire, 1).await;
+        let after = wire.everything(0).await.unwrap();
+        let revision = after.header.as_ref().map(|it| it.revision);
+        (
+            short,
+            long,
+            before,
+            after.kvs,
+            revision,
+            gone.ttl,
+            gone.keys,
+            wire.hash_kv(0).await.unwrap().hash,
+        )
+    });
+}
+
+#[test]
+fn a_lease_kept_alive_does_not_run_out() {
+    alike(async |_, wire| {
+        let ttl = grant(&wire, 5, 2).await;
+        put_leased(&wire, "kept", 5).await;
+        let began = Instant::now();
+        let request = Bytes::from(LeaseKeepAliveRequest { id: 5 }.encode_to_vec());
+        let mut talk = wire.talk(wire::LEASE_KEEP_ALIVE, request.clone()).await.unwrap();
+        while began.elapsed() < Duration::from_secs(5) {
+            let bytes = talk.answers.message().await.unwrap().unwrap();
+            let answer = LeaseKeepAliveResponse::decode(bytes).unwrap();
+            assert_eq!((answer.id, answer.ttl), (5, ttl));
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            talk.send.send(request.clone()).await.unwrap();
+        }
+        (ttl, wire.get("kept").await.unwrap().kvs)
+    });
+}
+
+#[test]
+fn leases_are_listed_by_the_time_they_run_out() {
+    alike(async |_, wire| {
+        for (id, ttl) in [(4, 400), (1, 100), (3, 300), (2, 200), (9, 50)] {
+            grant(&wire, id, ttl).await;
+        }
+        let request = LeaseLeasesRequest {};
+        let listed: LeaseLeasesResponse = wire.ask(wire::LEASE_LEASES, &request).await.unwrap();
+        listed.leases
+    });
+}
+
+#[test]
+fn versions_are_reported_alike() {
+    alike(async |server, wire| {
+        let until = Instant::now() + Duration::from_secs(12);
+        // The storage version is decided some seconds after the start.
+        loop {
+            let status: StatusResponse = wire.ask(wire::STATUS, &StatusRequest {}).await.unwrap();
+            let page = page(server, "GET /version").await;
+            if status.storage_version == "3.7.0" || Instant::now() > until {
+                break (status.version, status.storage_version, page);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+}
+
+#[test]
+fn health_pages_are_alike() {
+    alike(async |server, wire| {
+        wire.put("a", "b").await.unwrap();
+        let mut pages = Vec::new();
+        for request in [
+            "GET /health",
+            "GET /health?serializable=true",
+            "GET /health?exclude=NOSPACE",
+            "POST /health",
+            "GET /livez",
+            "GET /readyz",
+            "GET /livez/serializable_read",
+            "GET /readyz/data_corruption",
+            "GET /readyz/nothing",
+            "GET /readyz?exclude=nothing",
+            "POST /version",
+            "GET /nowhere",
+            "GET /v2/keys",
+            "OPTIONS /health",
+        ] {
+            pages.push((request, page(server, request).await));
+        }
+        pages
+    });
+}
+
+/// Status line, the headers that mean something, and the body.
+async fn page(server: &Server, request: &str) -> (String, Vec<String>, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    let text = format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let mut lines = head.lines().map(str::to_owned);
+    let status = lines.next().unwrap_or_default();
+    let mut headers: Vec<_> = lines
+        .map(|line| {
+            line.split_once(':')
+                .map_or(line.clone(), |(name, value)| format!("{}:{value}", name.to_lowercase()))
+        })
+        .filter(|line| !line.starts_with("date:") && !line.starts_with("connection:"))
+        .collect();
+    headers.sort();
+    (status, headers, body.to_owned())
+}

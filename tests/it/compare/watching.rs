@@ -94,8 +94,24 @@ impl Watching {
         self.until(|it| it.created == expected, WAIT_MAX).await
     }
 
-    pub(super) async fn cancel(&mut self, watch_id: i64) -> Result<(), String> {
-        self.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id })).await
+    /// Waits until the watcher that was made last has been cancelled by the server.
+    pub(super) async fn lost(&mut self) -> Result<(), String> {
+        let canceled = |it: &Seen| matches!(it, Seen::Canceled { .. });
+        let done = |it: &Self| {
+            it.told.watchers.values().flatten().any(canceled)
+                || it.told.created.last().is_some_and(|created| created.canceled)
+        };
+        self.until(done, WAIT_MAX).await
+    }
+
+    /// Waits for the answer if the watcher is `alive`; for one that is not there is none.
+    pub(super) async fn cancel(&mut self, watch_id: i64, alive: bool) -> Result<(), String> {
+        self.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id })).await?;
+        let canceled = |it: &Seen| matches!(it, Seen::Canceled { .. });
+        let seen = |it: &Self| {
+            it.told.watchers.get(&watch_id).is_some_and(|seen| seen.iter().any(canceled))
+        };
+        if alive { self.until(seen, WAIT_MAX).await } else { Ok(()) }
     }
 
     /// Waits until everything up to `revision` has been told.

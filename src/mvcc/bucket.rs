@@ -1,0 +1,89 @@
+//! The history as entries of etcd's bucket `key`, out and in: what snapshots hold, so that etcd's tools
+//! read ours and we read etcd's.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::read;
+use super::record::{Encoder, Peek, Record};
+use super::{FIRST_REVISION, log_revision, write_revision};
+use crate::store::{Overlay, Pair, Space, View};
+use crate::types::{Fault, Revision};
+
+/// What etcd appends to the revision of a delete.
+const TOMBSTONE_MARK: u8 = b't';
+
+/// Every entry that etcd's bucket `key` would have, in order: the revision as key, with `t` behind it
+/// for a delete, and the encoded `mvccpb.KeyValue`, of which a delete has the key alone.
+///
+/// # Errors
+/// Each item may be a fault of the store.
+pub fn bucket(view: &impl View) -> impl Iterator<Item = Result<Pair, Fault>> {
+    view.scan(Space::Log, Bound::Unbounded, Bound::Unbounded).map(|pair| {
+        let (key, record) = pair?;
+        let record = Record::new(record)?;
+        if !record.is_tombstone() {
+            return Ok((key, record.into_key_value()));
+        }
+        let marked = Bytes::from([&key[..], &[TOMBSTONE_MARK]].concat());
+        let value = Bytes::copy_from_slice(record.bucket_value()?);
+        Ok((marked, value))
+    })
+}
+
+/// Fills an empty store from the entries of etcd's bucket `key`. The caller commits the overlay as often
+/// as it likes, copies the bucket `meta`, and opens [`Mvcc`](super::Mvcc) afterwards.
+#[derive(Debug)]
+pub struct Import {
+    encoder: Encoder,
+    newest: Revision,
+}
+
+impl Default for Import {
+    fn default() -> Self {
+        Self { encoder: Encoder::default(), newest: Revision { main: FIRST_REVISION, sub: 0 } }
+    }
+}
+
+impl Import {
+    /// Takes the next entry in; they must come in order.
+    ///
+    /// # Errors
+    /// The entry is none of etcd's, or out of order; or a fault of the store.
+    pub fn entry<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        bucket_key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Fault> {
+        let (revision, delete) = match bucket_key.strip_suffix(&[TOMBSTONE_MARK]) {
+            Some(revision) if revision.len() == Revision::KEY_LENGTH => (revision, true),
+            _ => (bucket_key, false),
+        };
+        let revision = log_revision(revision)?;
+        if revision <= self.newest {
+            let (newest, next) = (self.newest.main, revision.main);
+            return Err(Fault::new(format!("history goes from revision {newest} back to {next}")));
+        }
+        self.newest = revision;
+        let key = &value[Peek::new(value)?.key];
+        let previous = read::newest(tx, key)?;
+        let draft = if delete {
+            self.encoder.delete(revision, previous.as_ref(), 0, key)?
+        } else {
+            self.encoder.encoded_put(revision, previous.as_ref(), value)?
+        };
+        let record = draft.record;
+        tx.put(Space::Log, draft.log_key, record.bytes().clone());
+        tx.put(Space::Kv, record.key()?, record.bytes().clone());
+        write_revision(tx, revision.main);
+        Ok(())
+    }
+
+    /// Ends the import at the newest entry's revision or, if that is newer, at `compacted`: a store
+    /// whose last changes were all deletes that compaction removed.
+    pub fn finish<V: View>(self, tx: &mut Overlay<V>, compacted: i64) {
+        write_revision(tx, self.newest.main.max(compacted));
+    }
+}

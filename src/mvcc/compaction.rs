@@ -1,0 +1,198 @@
+//! Forgetting the past: logically at once, physically in slices between applies.
+//!
+//! A pass walks only the part of `log` between the last compaction, inclusive, and the new one. An
+//! event there makes its predecessor unreachable; a tombstone before the new one is unreachable itself,
+//! and if it is its key's newest record, so is that. A tombstone exactly at the compaction stays until
+//! the next one, since watchers may still start there. Progress commits with the slice's deletes.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::fences::Tally;
+use super::hash::BucketHash;
+use super::read;
+use super::record::Record;
+use super::{Mvcc, log_revision};
+use crate::store::{Overlay, Space, View};
+use crate::types::{Error, Fault, Refusal, Revision};
+
+/// `Meta`, as in etcd: the compaction that was asked for last.
+const SCHEDULED_KEY: &[u8] = b"scheduledCompactRev";
+/// `Meta`, as in etcd: the compaction whose pass has ended.
+const FINISHED_KEY: &[u8] = b"finishedCompactRev";
+/// `Meta`: where the pass that is under way goes on.
+const PROGRESS_KEY: &[u8] = b"compactProgress";
+
+/// The compacted revision of a store that was never compacted.
+const NEVER: i64 = -1;
+
+/// A pass under way.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    /// The last pass that ended.
+    finished: i64,
+    /// Where this one ends.
+    target: i64,
+    /// Where it goes on.
+    next: Revision,
+    /// What it hashes on its way; nothing if it did not see all of the stretch.
+    hash: Option<PassHash>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PassHash {
+    previous: i64,
+    stretch: BucketHash,
+}
+
+/// The part of a compaction's hash that can only be computed while it runs: of the events after the
+/// compaction before it, up to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CompactionHash {
+    /// The compaction before.
+    pub(super) previous: i64,
+    /// The compaction.
+    pub(super) revision: i64,
+    /// Of the events between.
+    pub(super) stretch: BucketHash,
+}
+
+/// Finds the compacted revision, -1 if there is none, and a pass that was interrupted.
+pub(super) fn open(view: &impl View) -> Result<(i64, Option<Pass>), Fault> {
+    let finished = finished(view)?;
+    let scheduled = read_revision(view, SCHEDULED_KEY)?.map_or(NEVER, |revision| revision.main);
+    if scheduled <= finished {
+        return Ok((finished, None));
+    }
+    let next = read_revision(view, PROGRESS_KEY)?.unwrap_or(start(finished));
+    Ok((scheduled, Some(Pass { finished, target: scheduled, next, hash: None })))
+}
+
+/// The compaction whose pass has ended, -1 if there is none.
+pub(super) fn finished(view: &impl View) -> Result<i64, Fault> {
+    Ok(read_revision(view, FINISHED_KEY)?.map_or(NEVER, |revision| revision.main))
+}
+
+fn start(finished: i64) -> Revision {
+    Revision { main: finished.max(0), sub: 0 }
+}
+
+fn read_revision(view: &impl View, key: &[u8]) -> Result<Option<Revision>, Fault> {
+    view.get(Space::Meta, key)?.map(|bytes| log_revision(&bytes)).transpose()
+}
+
+fn write_revision<V: View>(tx: &mut Overlay<V>, key: &'static [u8], revision: Revision) {
+    tx.put(Space::Meta, Bytes::from_static(key), Bytes::copy_from_slice(&revision.to_key()));
+}
+
+impl Mvcc {
+    /// Compacts at `revision`: from now on nothing older can be read. Space comes back by
+    /// [`Mvcc::compact_step`].
+    ///
+    /// # Errors
+    /// `Compacted` if that was done already, `FutureRev` if there is no such revision yet.
+    pub fn compact<V: View>(&mut self, tx: &mut Overlay<V>, revision: i64) -> Result<(), Error> {
+        if revision <= self.compacted {
+            return Err(Refusal::Compacted.into());
+        }
+        if revision > self.revision {
+            return Err(Refusal::FutureRev.into());
+        }
+        write_revision(tx, SCHEDULED_KEY, Revision { main: revision, sub: 0 });
+        let previous = std::mem::replace(&mut self.compacted, revision);
+        self.pass = Some(match self.pass.take() {
+            Some(pass) => {
+                // Tombstones at the old target were left alone, and are to go now.
+                let next = pass.next.min(start(pass.target));
+                write_revision(tx, PROGRESS_KEY, next);
+                Pass { target: revision, next, hash: None, ..pass }
+            }
+            None => Pass {
+                finished: previous,
+                target: revision,
+                next: start(previous),
+                hash: Some(PassHash { previous, stretch: BucketHash::default() }),
+            },
+        });
+        Ok(())
+    }
+
+    /// Removes what nobody can read any more, looking at `budget` events at most; says whether all is
+    /// done.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub fn compact_step<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        budget: usize,
+    ) -> Result<bool, Fault> {
+        let Some(mut pass) = self.pass.take() else { return Ok(true) };
+        let from = pass.next.to_key();
+        let to = Revision { main: pass.target + 1, sub: 0 }.to_key();
+        let events = tx.scan(Space::Log, Bound::Included(&from), Bound::Excluded(&to));
+        let slice: Vec<_> = events.take(budget).collect::<Result<_, _>>()?;
+        let done = slice.len() < budget;
+        for (key, record) in slice {
+            let revision = log_revision(&key)?;
+            self.compact_event(tx, &mut pass, revision, &Record::new(record)?)?;
+            pass.next = Revision { sub: revision.sub + 1, ..revision };
+        }
+        if done {
+            self.finish(tx, &pass)?;
+        } else {
+            write_revision(tx, PROGRESS_KEY, pass.next);
+            self.pass = Some(pass);
+        }
+        Ok(done)
+    }
+
+    fn compact_event<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        pass: &mut Pass,
+        revision: Revision,
+        record: &Record,
+    ) -> Result<(), Fault> {
+        if let Some(hash) = &mut pass.hash
+            && revision.main > hash.previous
+        {
+            hash.stretch.write(revision, record)?;
+        }
+        // Events at the last compaction lost their predecessors then.
+        if revision.main > pass.finished
+            && let Some(previous) = record.previous()?
+        {
+            tx.delete(Space::Log, Bytes::copy_from_slice(&previous.to_key()));
+        }
+        if record.is_tombstone() && revision.main < pass.target {
+            tx.delete(Space::Log, Bytes::copy_from_slice(&revision.to_key()));
+            let key = record.key()?;
+            let newest = read::newest(&self.pending(tx), &key)?;
+            if newest.as_ref() == Some(record) {
+                tx.delete(Space::Kv, key.clone());
+                self.fences.note(tx, &key, Tally::GONE)?;
+                self.written.push((key, None));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish<V: View>(&mut self, tx: &mut Overlay<V>, pass: &Pass) -> Result<(), Fault> {
+        write_revision(tx, FINISHED_KEY, Revision { main: pass.target, sub: 0 });
+        tx.delete(Space::Meta, Bytes::from_static(PROGRESS_KEY));
+        self.compaction_hash = None;
+        let Some(hash) = &pass.hash else { return Ok(()) };
+        // If nothing is left at the compaction, etcd hashes what it removed from before the last one
+        // too; that is not walked here, so there is no such hash then.
+        let end = Revision { main: pass.target + 1, sub: 0 }.to_key();
+        let mut left = tx.scan(Space::Log, Bound::Unbounded, Bound::Excluded(&end));
+        if hash.previous <= 1 || left.next().transpose()?.is_some() {
+            let PassHash { previous, stretch } = *hash;
+            self.compaction_hash =
+                Some(CompactionHash { previous, revision: pass.target, stretch });
+        }
+        Ok(())
+    }
+}

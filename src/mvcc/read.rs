@@ -1,0 +1,367 @@
+//! Reading at a revision: the newest from one scan of `kv`, the past by following each newer record's
+//! ancestors back through `log`.
+
+use std::cmp::Reverse;
+use std::ops::Bound;
+
+use basalt_proto::encoded::RangeResponse;
+use basalt_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use basalt_proto::etcdserverpb::{RangeRequest, ResponseHeader};
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::encode_varint;
+
+use super::cache::RecordCache;
+use super::fences::Fences;
+use super::record::{Peek, Record};
+use crate::store::{Overlay, Pair, Space, View};
+use crate::types::{Error, Fault, KeyRange, Refusal, Revision};
+
+/// What is read: a view whose newest revision is `revision`.
+pub(super) struct Reader<'a, V> {
+    pub(super) view: &'a V,
+    pub(super) revision: i64,
+    pub(super) compacted: i64,
+    pub(super) fences: &'a Fences,
+}
+
+/// A published view with the record cache in front of it.
+pub(super) struct Cached<'a, V> {
+    pub(super) view: &'a V,
+    pub(super) revision: i64,
+    pub(super) cache: &'a RecordCache,
+}
+
+impl<V: View> View for Cached<'_, V> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if space == Space::Kv
+            && let Some(record) = self.cache.get(key)
+            && record.main()? <= self.revision
+        {
+            return Ok(Some(record.bytes().clone()));
+        }
+        self.view.get(space, key)
+    }
+
+    fn scan<'b>(
+        &'b self,
+        space: Space,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'b {
+        self.view.scan(space, from, to)
+    }
+}
+
+/// What apply sees: its own writes, then the cache, which holds what was committed, then the store.
+pub(super) struct Pending<'a, V> {
+    pub(super) tx: &'a Overlay<V>,
+    pub(super) cache: &'a RecordCache,
+}
+
+impl<V: View> View for Pending<'_, V> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if let Some(written) = self.tx.written(space, key) {
+            return Ok(written.cloned());
+        }
+        if space == Space::Kv
+            && let Some(record) = self.cache.get(key)
+        {
+            return Ok(Some(record.bytes().clone()));
+        }
+        self.tx.base().get(space, key)
+    }
+
+    fn scan<'b>(
+        &'b self,
+        space: Space,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'b {
+        self.tx.scan(space, from, to)
+    }
+}
+
+/// The newest record of `key`, tombstones included.
+pub(super) fn newest(view: &impl View, key: &[u8]) -> Result<Option<Record>, Fault> {
+    view.get(Space::Kv, key)?.map(Record::new).transpose()
+}
+
+/// The event at `revision`, if compaction has not removed it.
+pub(super) fn logged(view: &impl View, revision: Revision) -> Result<Option<Record>, Fault> {
+    view.get(Space::Log, &revision.to_key())?.map(Record::new).transpose()
+}
+
+/// The version of a key at the main revision `at`, found from a newer one; tombstones included.
+pub(super) fn version_at(
+    view: &impl View,
+    newest: Record,
+    at: i64,
+) -> Result<Option<Record>, Fault> {
+    let mut record = newest;
+    while record.main()? > at {
+        // The oldest that is still too new brings the walk forward most.
+        let mut target = None;
+        for ancestor in record.ancestors()? {
+            let ancestor = ancestor?;
+            if ancestor.main > at || target.is_none() {
+                target = Some(ancestor);
+            }
+            if ancestor.main <= at {
+                break;
+            }
+        }
+        let Some(target) = target else { return Ok(None) };
+        record = match logged(view, target)? {
+            Some(older) => older,
+            // A tombstone that compaction has passed.
+            None if target.main <= at => return Ok(None),
+            None => return Err(Fault::new(format!("history lacks revision {}", target.main))),
+        };
+    }
+    Ok(Some(record))
+}
+
+impl<V: View> Reader<'_, V> {
+    /// The revision that a request for `revision` reads at.
+    pub(super) fn resolve(&self, revision: i64) -> Result<i64, Refusal> {
+        match revision {
+            future if future > self.revision => Err(Refusal::FutureRev),
+            ..=0 => Ok(self.revision),
+            past if past < self.compacted => Err(Refusal::Compacted),
+            within => Ok(within),
+        }
+    }
+
+    /// What a record of `kv` says at `at`: a living version or nothing.
+    fn live_at(&self, newest: Record, at: i64) -> Result<Option<Record>, Fault> {
+        let found =
+            if at >= self.revision { Some(newest) } else { version_at(self.view, newest, at)? };
+        Ok(found.filter(|record| !record.is_tombstone()))
+    }
+
+    /// One key at `at`.
+    pub(super) fn one(&self, key: &[u8], at: i64) -> Result<Option<Record>, Fault> {
+        match newest(self.view, key)? {
+            Some(newest) => self.live_at(newest, at),
+            None => Ok(None),
+        }
+    }
+
+    /// Calls `visit` with each living version of the range at `at` until it returns false; says
+    /// whether the end was reached.
+    pub(super) fn each(
+        &self,
+        range: &KeyRange,
+        at: i64,
+        backward: bool,
+        mut visit: impl FnMut(Record) -> Result<bool, Fault>,
+    ) -> Result<bool, Fault> {
+        if let KeyRange::One(key) = range {
+            return match self.one(key, at)? {
+                Some(record) => visit(record),
+                None => Ok(true),
+            };
+        }
+        let (from, to) = range.bounds();
+        let mut pairs = self.view.scan(Space::Kv, from, to);
+        while let Some(pair) = if backward { pairs.next_back() } else { pairs.next() } {
+            if let Some(record) = self.live_at(Record::new(pair?.1)?, at)?
+                && !visit(record)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The living keys of a range at `at`.
+    pub(super) fn count(&self, range: &KeyRange, at: i64) -> Result<i64, Fault> {
+        if let KeyRange::One(key) = range {
+            return Ok(i64::from(self.one(key, at)?.is_some()));
+        }
+        if at >= self.revision {
+            return self.fences.count(self.view, range);
+        }
+        let scanned = self.fences.records_max(range);
+        if let Some(change) = self.change_since(range, at, scanned)? {
+            return Ok(self.fences.count(self.view, range)? - change);
+        }
+        let mut count = 0;
+        self.each(range, at, false, |_| {
+            count += 1;
+            Ok(true)
+        })?;
+        Ok(count)
+    }
+
+    /// How many more living keys a range has now than at `at`, if at most `steps_max` events tell.
+    fn change_since(
+        &self,
+        range: &KeyRange,
+        at: i64,
+        steps_max: i64,
+    ) -> Result<Option<i64>, Fault> {
+        if self.revision - at > steps_max {
+            return Ok(None);
+        }
+        let from = Revision { main: at + 1, sub: 0 }.to_key();
+        let mut change = 0;
+        let mut steps = 0;
+        for pair in self.view.scan(Space::Log, Bound::Included(&from), Bound::Unbounded) {
+            steps += 1;
+            if steps > steps_max {
+                return Ok(None);
+            }
+            let record = Record::new(pair?.1)?;
+            if (record.is_creation() || record.is_tombstone()) && range.contains(&record.key()?) {
+                change += if record.is_tombstone() { -1 } else { 1 };
+            }
+        }
+        Ok(Some(change))
+    }
+
+    /// Answers a range request; the header holds the revision alone.
+    pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        let at = self.resolve(request.revision)?;
+        let range = KeyRange::new(request.key.clone(), request.range_end.clone());
+        let header = Some(ResponseHeader { revision: self.revision, ..Default::default() });
+        if request.count_only {
+            let count = self.count(&range, at)?;
+            return Ok(RangeResponse { header, count, ..Default::default() });
+        }
+        let plan = Plan::new(request);
+        let mut kvs = Vec::new();
+        let mut seen = 0;
+        let ended = self.each(&range, at, plan.backward, |record| {
+            seen += 1;
+            let kv = record.into_key_value();
+            if plan.filter.admits(&kv)? {
+                kvs.push(kv);
+            }
+            Ok(kvs.len() < plan.fetch)
+        })?;
+        let count = if ended { seen } else { self.count(&range, at)? };
+        plan.sort(&mut kvs)?;
+        let limit = usize::try_from(request.limit).unwrap_or(0);
+        let more = limit > 0 && kvs.len() > limit;
+        if more {
+            kvs.truncate(limit);
+        }
+        if request.keys_only {
+            let keep_lease = plan.target == SortTarget::Value;
+            for kv in &mut kvs {
+                *kv = without_value(kv, keep_lease)?;
+            }
+        }
+        Ok(RangeResponse { header, kvs, more, count })
+    }
+}
+
+/// An encoded `KeyValue` without its value. etcd 3.7 answers keys from its index, which knows no
+/// leases, except when it sorts by value.
+pub(super) fn without_value(kv: &Bytes, keep_lease: bool) -> Result<Bytes, Fault> {
+    let peek = Peek::new(kv)?;
+    let head = kv.slice(..peek.head);
+    if !keep_lease || peek.lease == 0 {
+        return Ok(head);
+    }
+    let mut with_lease = BytesMut::with_capacity(head.len() + 11);
+    with_lease.put(head);
+    with_lease.put_u8(super::record::LEASE);
+    encode_varint(peek.lease.cast_unsigned(), &mut with_lease);
+    Ok(with_lease.freeze())
+}
+
+/// How a range is read and put in order.
+struct Plan {
+    /// How many to read before limit and order are applied.
+    fetch: usize,
+    /// From the last key to the first: the order asked for, so that no sorting follows.
+    backward: bool,
+    /// What to sort by afterwards; `Key` needs none.
+    target: SortTarget,
+    descend: bool,
+    filter: Filter,
+}
+
+impl Plan {
+    fn new(request: &RangeRequest) -> Self {
+        let order = request.sort_order();
+        let target = request.sort_target();
+        let descend = order == SortOrder::Descend;
+        let filter = Filter::new(request);
+        // etcd applies the limit before it sorts if an order was not asked for in so many words.
+        let all = target != SortTarget::Key && (order != SortOrder::None || filter.on);
+        let limit = usize::try_from(request.limit).unwrap_or(0);
+        let fetch = if all || limit == 0 { usize::MAX } else { limit.saturating_add(1) };
+        Self { fetch, backward: descend && target == SortTarget::Key, target, descend, filter }
+    }
+
+    /// Ties stay in the order of keys.
+    fn sort(&self, kvs: &mut [Bytes]) -> Result<(), Fault> {
+        let read: fn(&Peek) -> i64 = match self.target {
+            SortTarget::Key => return Ok(()),
+            SortTarget::Value => return self.sort_by_value(kvs),
+            SortTarget::Version => |peek| peek.version,
+            SortTarget::Create => |peek| peek.create,
+            SortTarget::Mod => |peek| peek.modified,
+        };
+        let mut keyed = Vec::with_capacity(kvs.len());
+        for kv in kvs.iter() {
+            keyed.push((read(&Peek::new(kv)?), kv.clone()));
+        }
+        order(keyed, self.descend, kvs);
+        Ok(())
+    }
+
+    fn sort_by_value(&self, kvs: &mut [Bytes]) -> Result<(), Fault> {
+        let mut keyed = Vec::with_capacity(kvs.len());
+        for kv in kvs.iter() {
+            keyed.push((kv.slice(Peek::new(kv)?.value), kv.clone()));
+        }
+        order(keyed, self.descend, kvs);
+        Ok(())
+    }
+}
+
+fn order<K: Ord>(mut keyed: Vec<(K, Bytes)>, descend: bool, out: &mut [Bytes]) {
+    if descend {
+        keyed.sort_by(|(one, _), (two, _)| Reverse(one).cmp(&Reverse(two)));
+    } else {
+        keyed.sort_by(|(one, _), (two, _)| one.cmp(two));
+    }
+    for (place, (_, kv)) in out.iter_mut().zip(keyed) {
+        *place = kv;
+    }
+}
+
+/// Bounds on revisions, both ends included.
+struct Filter {
+    on: bool,
+    modified: (i64, i64),
+    created: (i64, i64),
+}
+
+impl Filter {
+    fn new(request: &RangeRequest) -> Self {
+        let bounds = |min: i64, max: i64| {
+            (if min == 0 { i64::MIN } else { min }, if max == 0 { i64::MAX } else { max })
+        };
+        let modified = bounds(request.min_mod_revision, request.max_mod_revision);
+        let created = bounds(request.min_create_revision, request.max_create_revision);
+        let on = request.min_mod_revision != 0
+            || request.max_mod_revision != 0
+            || request.min_create_revision != 0
+            || request.max_create_revision != 0;
+        Self { on, modified, created }
+    }
+
+    fn admits(&self, kv: &[u8]) -> Result<bool, Fault> {
+        if !self.on {
+            return Ok(true);
+        }
+        let peek = Peek::new(kv)?;
+        let within = |value: i64, (min, max): (i64, i64)| min <= value && value <= max;
+        Ok(within(peek.modified, self.modified) && within(peek.create, self.created))
+    }
+}
