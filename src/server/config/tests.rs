@@ -1,3 +1,5 @@
+//! The configuration as a whole, flag by flag.
+
 use super::super::flags::{Command, parse};
 use super::*;
 
