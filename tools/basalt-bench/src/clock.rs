@@ -41,10 +41,11 @@ impl Alarm {
     ///
     /// # Errors
     /// When the process may not have one more file descriptor.
+    #[allow(deprecated, reason = "its replacement is unsafe; an OwnedFd is always the same descriptor")]
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self(AsyncFd::register(timer)?))
+        Ok(Self(AsyncFd::new(timer)?))
     }
 
     /// Rings at `at`, instead of when it was set to before.
