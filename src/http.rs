@@ -26,6 +26,25 @@ use tonic::body::Body;
 use crate::actors::Desk;
 use crate::rpc::{Outgoing, Services};
 
+/// What a port is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serves {
+    /// gRPC and HTTP (`--listen-client-urls`).
+    All,
+    /// gRPC alone, where HTTP has ports of its own.
+    Grpc,
+    /// HTTP alone (`--listen-client-http-urls`).
+    Http,
+    /// Health and metrics alone (`--listen-metrics-urls`).
+    Metrics,
+}
+
+impl Serves {
+    const fn grpc(self) -> bool {
+        matches!(self, Self::All | Self::Grpc)
+    }
+}
+
 /// How a port behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -33,8 +52,8 @@ pub struct Options {
     pub origins: Vec<String>,
     /// `--host-whitelist`: names under which this member may be asked; `*` or nothing for all.
     pub hosts: Vec<String>,
-    /// Serve health and metrics alone (`--listen-metrics-urls`).
-    pub metrics_only: bool,
+    /// What it is for.
+    pub serves: Serves,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
     /// How the process was started.
@@ -48,7 +67,7 @@ impl Default for Options {
         Self {
             origins: vec!["*".to_owned()],
             hosts: vec!["*".to_owned()],
-            metrics_only: false,
+            serves: Serves::All,
             slow: Duration::from_millis(300),
             command_line: Vec::new(),
             features: Vec::new(),
@@ -87,7 +106,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        if is_grpc(&request) && !self.options.metrics_only {
+        if is_grpc(&request) && self.options.serves.grpc() {
             let answer = self.services.call(request, &self.peer);
             return Box::pin(async move { Ok(answer.await) });
         }
@@ -136,8 +155,10 @@ fn method_not_allowed() -> Response<Body> {
 }
 
 async fn answer(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> {
-    if options.metrics_only {
-        return routes(desk, options, head).await;
+    match options.serves {
+        Serves::All | Serves::Http => (),
+        Serves::Grpc => return not_found(),
+        Serves::Metrics => return routes(desk, options, head).await,
     }
     if !is_allowed(&options.hosts, host(head)) {
         tracing::warn!(
@@ -200,13 +221,14 @@ fn allow_origin(origins: &[String], head: &Parts, headers: &mut HeaderMap) {
 async fn routes(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> {
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
     let gets = head.method == Method::GET;
+    let whole = options.serves != Serves::Metrics;
     match path {
         "/metrics" => pages::metrics(desk, options),
         "/health" if gets => health::health(desk, query).await,
-        "/version" if gets && !options.metrics_only => pages::version(desk),
-        "/debug/vars" if !options.metrics_only => pages::variables(desk, options),
+        "/version" if gets && whole => pages::version(desk),
+        "/debug/vars" if whole => pages::variables(desk, options),
         "/health" => method_not_allowed(),
-        "/version" if !options.metrics_only => method_not_allowed(),
+        "/version" if whole => method_not_allowed(),
         _ => match health::Probe::find(path) {
             Some(probe) if gets => probe.answer(desk, query).await,
             Some(_) => method_not_allowed(),

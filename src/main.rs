@@ -1,57 +1,93 @@
 //! The server.
 
+use std::fs::read_to_string;
 use std::process::ExitCode;
 
-use basalt::server::{self, Command, Config};
+use basalt::server::{self, Command, Config, Flags, Level, LogOptions, Note};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit code of Go's flag package.
+const MISUSE: u8 = 2;
+
 fn main() -> ExitCode {
-    match server::parse(std::env::args().skip(1), std::env::vars()) {
+    let arguments: Vec<String> = std::env::args().collect();
+    match server::parse(arguments.iter().skip(1).cloned(), std::env::vars(), |path| {
+        read_to_string(path)
+    }) {
         Command::Version => {
-            println!("etcd Version: {}", basalt::rpc::ETCD_VERSION);
-            println!("Git SHA: Not provided");
-            println!("Go Version: none (Rust)");
-            println!("Go OS/Arch: linux/{}", goarch());
-            println!("Basalt Version: {}", env!("CARGO_PKG_VERSION"));
+            print_version();
             ExitCode::SUCCESS
         }
         Command::Help => {
-            print!("{}", server::usage());
+            eprint!("{}", server::usage());
+            print!("{}", server::help());
             ExitCode::SUCCESS
         }
-        Command::Refuse(text, code) => {
+        Command::Misuse(text) => {
             eprintln!("{text}");
-            if code == 2 {
-                eprint!("{}", server::usage());
-            }
-            ExitCode::from(code as u8)
+            eprint!("{}", server::usage());
+            ExitCode::from(MISUSE)
         }
-        Command::Run(flags) => run(&flags),
+        Command::Refuse(note) => refuse(&LogOptions::default(), &[], &note),
+        Command::Run(flags) => run(&flags, arguments),
     }
 }
 
-fn run(flags: &server::Flags) -> ExitCode {
-    server::start_log(flags.get("log-level"));
-    flags.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let outcome = match Config::new(flags) {
-        Ok(config) => server::run(config).map_err(|fault| fault.to_string()),
-        Err(text) => Err(format!("error verifying flags, {text}. See 'basalt --help'.")),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
-            tracing::error!(error = text, "the member cannot run");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn goarch() -> &'static str {
-    match std::env::consts::ARCH {
+/// Four lines as etcd's, which scripts read, and ours.
+fn print_version() {
+    let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    };
+    println!("etcd Version: {}", basalt::rpc::ETCD_VERSION);
+    println!("Git SHA: Not provided");
+    println!("Go Version: none (Rust)");
+    println!("Go OS/Arch: linux/{arch}");
+    println!("Basalt Version: {}", env!("CARGO_PKG_VERSION"));
+}
+
+/// Logs why the member does not run.
+fn refuse(options: &LogOptions, notes: &[Note], why: &Note) -> ExitCode {
+    if let Err(text) = server::start_log(options) {
+        eprintln!("{text}");
+        return ExitCode::FAILURE;
+    }
+    notes.iter().for_each(server::say);
+    server::say(why);
+    ExitCode::FAILURE
+}
+
+fn run(flags: &Flags, arguments: Vec<String>) -> ExitCode {
+    let cannot = |text: String| Note {
+        level: Level::Warn,
+        message: "failed to verify flags".to_owned(),
+        about: vec![("error", text)],
+    };
+    let log = match LogOptions::new(flags) {
+        Ok(options) => options,
+        Err(text) => return refuse(&LogOptions::default(), &flags.notes, &cannot(text)),
+    };
+    let config = match Config::new(flags, arguments) {
+        Ok(config) => config,
+        Err(text) => return refuse(&log, &flags.notes, &cannot(text)),
+    };
+    if let Err(text) = server::start_log(&log) {
+        eprintln!("{text}");
+        return ExitCode::FAILURE;
+    }
+    flags.notes.iter().chain(&config.notes).for_each(server::say);
+    let about = serde_json::json!({ "args": config.command_line });
+    tracing::info!(%about, "Running: ");
+    match server::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            let message = "the member cannot run".to_owned();
+            let about = vec![("error", fault.to_string())];
+            server::say(&Note { level: Level::Fatal, message, about });
+            ExitCode::FAILURE
+        }
     }
 }

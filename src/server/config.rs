@@ -1,34 +1,64 @@
-//! The configuration of a member, checked.
+//! The configuration of a member, checked, in the order and words of etcd's own checks.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::flags::{Flags, parse_bool};
+use super::flags::{Flags, Level, Note};
+use super::values::{self, Url};
+use super::{log, table};
+use crate::http;
 use crate::io::Address;
 
 /// etcd's default quota of the store, in bytes.
 const QUOTA_DEFAULT: u64 = 2 << 30;
+/// etcd's longest election timeout, in ms.
+const ELECTION_MS_MAX: u64 = 50_000;
+/// Sizes above which etcd warns: a store that takes long to send, a request that holds others up.
+const QUOTA_LARGE: u64 = 8 << 30;
+const REQUEST_LARGE: usize = 10 << 20;
+/// The most streams that HTTP/2 can number.
+const STREAMS_MAX: u64 = 1 << 31;
 
-/// Flags that this version knows and cannot honour: what they promise is not there yet, and starting without
-/// it would be less than was asked for.
-const NOT_YET: &[&str] = &[
-    "cert-file",
-    "key-file",
-    "client-cert-auth",
-    "trusted-ca-file",
-    "auto-tls",
-    "peer-cert-file",
-    "peer-key-file",
-    "peer-client-cert-auth",
-    "peer-trusted-ca-file",
-    "peer-auto-tls",
-    "config-file",
-    "discovery-token",
-    "discovery-endpoints",
-    "discovery-srv",
-    "listen-client-http-urls",
-    "force-new-cluster",
-    "enable-distributed-tracing",
+/// Flags that promise safety, or a cluster, that this version cannot give: starting without it would be less
+/// than was asked for.
+const REFUSED: &[(&str, &str)] = &[
+    ("cert-file", "TLS"),
+    ("key-file", "TLS"),
+    ("client-cert-file", "TLS"),
+    ("client-key-file", "TLS"),
+    ("client-cert-auth", "TLS"),
+    ("client-crl-file", "TLS"),
+    ("client-cert-allowed-hostname", "TLS"),
+    ("trusted-ca-file", "TLS"),
+    ("auto-tls", "TLS"),
+    ("peer-cert-file", "TLS"),
+    ("peer-key-file", "TLS"),
+    ("peer-client-cert-file", "TLS"),
+    ("peer-client-key-file", "TLS"),
+    ("peer-client-cert-auth", "TLS"),
+    ("peer-trusted-ca-file", "TLS"),
+    ("peer-cert-allowed-cn", "TLS"),
+    ("peer-cert-allowed-hostname", "TLS"),
+    ("peer-auto-tls", "TLS"),
+    ("peer-crl-file", "TLS"),
+    ("discovery-token", "discovery"),
+    ("discovery-endpoints", "discovery"),
+    ("discovery-srv", "discovery"),
+    ("force-new-cluster", "making a new cluster of an old one"),
+];
+
+/// Flags that are taken, and have no effect in this version when they are not what is named here.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("auto-compaction-retention", "0"),
+    ("enable-distributed-tracing", "false"),
+    ("enable-log-rotation", "false"),
+    ("enable-pprof", "false"),
+    ("memory-mlock", "false"),
+    ("metrics", "basic"),
+    ("socket-reuse-port", "false"),
+    ("socket-reuse-address", "false"),
+    ("corrupt-check-time", "0s"),
 ];
 
 /// What a member needs to know.
@@ -40,24 +70,40 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `--wal-dir`, if it is apart.
     pub wal_dir: Option<PathBuf>,
-    /// Addresses of clients: `host:port`.
+    /// `--listen-peer-urls`.
+    pub listen_peers: Vec<Address>,
+    /// `--listen-client-urls`.
     pub listen_clients: Vec<Address>,
-    /// Addresses of `--listen-metrics-urls`.
+    /// `--listen-client-http-urls`; the client URLs serve gRPC alone if there are any.
+    pub listen_http: Vec<Address>,
+    /// `--listen-metrics-urls`.
     pub listen_metrics: Vec<Address>,
     /// `--advertise-client-urls`.
     pub advertise_clients: Vec<String>,
     /// `--initial-advertise-peer-urls`.
     pub advertise_peers: Vec<String>,
+    /// `--initial-cluster`: names and peer URLs.
+    pub initial_cluster: BTreeMap<String, Vec<String>>,
+    /// `--initial-cluster-state existing`: a member without data must not begin a cluster of its own.
+    pub joins_existing: bool,
     /// `--initial-cluster-token`.
     pub token: String,
     /// `--heartbeat-interval`.
     pub heartbeat: Duration,
     /// `--election-timeout`.
     pub election: Duration,
+    /// `--initial-election-tick-advance`.
+    pub election_advance: bool,
     /// `--pre-vote`.
     pub pre_vote: bool,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig: bool,
+    /// `--max-learners`.
+    pub learners_max: usize,
     /// `--snapshot-count`.
     pub snapshot_count: u64,
+    /// `--snapshot-catchup-entries`.
+    pub catch_up_entries: u64,
     /// `--max-wals`.
     pub max_wals: usize,
     /// `--max-txn-ops`.
@@ -74,12 +120,51 @@ pub struct Config {
     pub keep_alive_timeout: Duration,
     /// `--watch-progress-notify-interval`.
     pub progress_notify: Duration,
+    /// `--warning-unary-request-duration`.
+    pub slow_request: Duration,
+    /// `--warning-apply-duration`.
+    pub slow_apply: Duration,
+    /// `--auto-compaction-retention`, and whether it counts revisions (`--auto-compaction-mode`).
+    pub retention: Retention,
+    /// `--compaction-batch-limit`.
+    pub compaction_batch: usize,
+    /// `--compaction-sleep-interval`.
+    pub compaction_sleep: Duration,
     /// `--unsafe-no-fsync`.
     pub unsafe_no_fsync: bool,
-    /// `--log-level`.
-    pub log_level: String,
+    /// `--cors`.
+    pub origins: Vec<String>,
+    /// `--host-whitelist`.
+    pub hosts: Vec<String>,
+    /// `--feature-gates`: all of them, and whether each is on.
+    pub gates: BTreeMap<&'static str, bool>,
     /// `--cores`: which to use; all when empty.
     pub cores: Vec<usize>,
+    /// How the process was started.
+    pub command_line: Vec<String>,
+    /// Things to log.
+    pub notes: Vec<Note>,
+}
+
+/// How much history is kept before the member compacts it by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retention {
+    /// All of it.
+    All,
+    /// What is younger than this.
+    Time(Duration),
+    /// This many revisions.
+    Revisions(i64),
+}
+
+/// The addresses of the member, read.
+struct Addresses {
+    peers: Vec<Url>,
+    clients: Vec<Url>,
+    http: Vec<Url>,
+    metrics: Vec<Url>,
+    advertise_peers: Vec<Url>,
+    advertise_clients: Vec<Url>,
 }
 
 impl Config {
@@ -87,89 +172,133 @@ impl Config {
     ///
     /// # Errors
     /// What is wrong, in etcd's words where it has some.
-    pub fn new(flags: &Flags) -> Result<Self, String> {
-        refuse_what_is_not_there(flags)?;
-        if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") {
+    pub fn new(flags: &Flags, command_line: Vec<String>) -> Result<Self, String> {
+        log::Options::new(flags)?;
+        let addresses = Addresses::new(flags)?;
+        let mut config = Self::read(flags, &addresses, command_line)?;
+        check_bootstrap(flags)?;
+        config.check_times()?;
+        if addresses.advertise_clients.is_empty() {
             let text =
                 "--advertise-client-urls is required when --listen-client-urls is set explicitly";
             return Err(text.to_owned());
         }
+        config.check_gates(flags)?;
+        check_tls_versions(flags)?;
+        refuse_what_is_not_there(flags, &addresses)?;
+        config.check_cluster(flags)?;
+        config.note(flags);
+        Ok(config)
+    }
+
+    fn read(
+        flags: &Flags,
+        addresses: &Addresses,
+        command_line: Vec<String>,
+    ) -> Result<Self, String> {
         let name = flags.get("name").to_owned();
         let data_dir = match flags.get("data-dir") {
             "" => format!("{name}.etcd").into(),
             given => given.into(),
         };
         let quota = number::<i64>(flags, "quota-backend-bytes")?;
-        let config = Self {
+        Ok(Self {
             data_dir,
             wal_dir: Some(flags.get("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
-            listen_clients: addresses(flags, "listen-client-urls")?,
-            listen_metrics: addresses(flags, "listen-metrics-urls")?,
-            advertise_clients: urls(flags, "advertise-client-urls"),
-            advertise_peers: urls(flags, "initial-advertise-peer-urls"),
+            listen_peers: bind(&addresses.peers)?,
+            listen_clients: bind(&addresses.clients)?,
+            listen_http: bind(&addresses.http)?,
+            listen_metrics: bind(&addresses.metrics)?,
+            advertise_clients: texts(&addresses.advertise_clients),
+            advertise_peers: texts(&addresses.advertise_peers),
+            initial_cluster: BTreeMap::new(),
+            joins_existing: flags.get("initial-cluster-state") == "existing",
             token: flags.get("initial-cluster-token").to_owned(),
             heartbeat: Duration::from_millis(number(flags, "heartbeat-interval")?),
             election: Duration::from_millis(number(flags, "election-timeout")?),
+            election_advance: switch(flags, "initial-election-tick-advance"),
             pre_vote: switch(flags, "pre-vote"),
+            strict_reconfig: switch(flags, "strict-reconfig-check"),
+            learners_max: number(flags, "max-learners")?,
             snapshot_count: number::<u64>(flags, "snapshot-count")?.max(1),
+            catch_up_entries: number(flags, "snapshot-catchup-entries")?,
             max_wals: number(flags, "max-wals")?,
             max_txn_ops: number(flags, "max-txn-ops")?,
             max_request_bytes: number(flags, "max-request-bytes")?,
-            max_streams: number::<u64>(flags, "max-concurrent-streams")?.min(1 << 31) as u32,
+            max_streams: number::<u64>(flags, "max-concurrent-streams")?.min(STREAMS_MAX) as u32,
             quota_bytes: match quota {
                 0 => QUOTA_DEFAULT,
                 none if none < 0 => 0,
                 bytes => bytes as u64,
             },
-            keep_alive: duration(flags, "grpc-keepalive-interval")?,
-            keep_alive_timeout: duration(flags, "grpc-keepalive-timeout")?,
-            progress_notify: duration(flags, "watch-progress-notify-interval")?
+            keep_alive: time(flags, "grpc-keepalive-interval"),
+            keep_alive_timeout: time(flags, "grpc-keepalive-timeout"),
+            // Less would be all that a watch does.
+            progress_notify: time(flags, "watch-progress-notify-interval")
                 .max(Duration::from_millis(100)),
+            slow_request: time(flags, "warning-unary-request-duration"),
+            slow_apply: time(flags, "warning-apply-duration"),
+            retention: retention(flags)?,
+            compaction_batch: number(flags, "compaction-batch-limit")?,
+            compaction_sleep: time(flags, "compaction-sleep-interval"),
             unsafe_no_fsync: switch(flags, "unsafe-no-fsync"),
-            log_level: flags.get("log-level").to_owned(),
-            cores: cores(flags.get("cores"))?,
+            origins: values::list(flags.get("cors")),
+            hosts: values::list(flags.get("host-whitelist")),
+            gates: values::gates(flags.get("feature-gates"))?,
+            cores: values::cores(flags.get("cores"))?,
+            command_line,
+            notes: Vec::new(),
             name,
-        };
-        config.check_cluster(flags)?;
-        config.check_times()?;
-        Ok(config)
+        })
     }
 
-    /// How client ports behave.
-    pub fn http(&self) -> crate::http::Options {
-        crate::http::Options::default()
+    /// How ports behave that serve `what`.
+    pub fn http(&self, what: http::Serves) -> http::Options {
+        let features =
+            table::GATES.iter().map(|(name, stage, _)| (*name, *stage, self.gates[name])).collect();
+        http::Options {
+            serves: what,
+            origins: self.origins.clone(),
+            hosts: self.hosts.clone(),
+            slow: self.slow_request,
+            command_line: self.command_line.clone(),
+            features,
+        }
     }
 
     /// One member is all there can be yet.
-    fn check_cluster(&self, flags: &Flags) -> Result<(), String> {
-        let state = flags.get("initial-cluster-state");
-        if state != "new" && state != "existing" {
-            return Err(format!("unexpected clusterState {state:?}"));
-        }
-        if !flags.is_set("initial-cluster") {
-            return Ok(());
-        }
-        let cluster = flags.get("initial-cluster");
-        let members = cluster.split(',').filter_map(|member| member.trim().split_once('='));
-        let mut own: Vec<&str> = Vec::new();
-        for (name, url) in members {
-            if name != self.name {
-                return Err(format!(
-                    "this version runs single members: --initial-cluster names {name:?} beside {:?}",
-                    self.name
-                ));
+    fn check_cluster(&mut self, flags: &Flags) -> Result<(), String> {
+        let given = flags.is_set("initial-cluster") && !flags.get("initial-cluster").is_empty();
+        let cluster = match given {
+            true => flags.get("initial-cluster").to_owned(),
+            false => {
+                let own = self.advertise_peers.iter().map(|url| format!("{}={url}", self.name));
+                own.collect::<Vec<_>>().join(",")
             }
-            own.push(url);
+        };
+        for part in values::list(&cluster) {
+            let Some((name, url)) = part.split_once('=') else {
+                return Err(format!("empty URL given for {part:?}"));
+            };
+            let url = values::urls(url)?;
+            self.initial_cluster.entry(name.to_owned()).or_default().extend(texts(&url));
         }
-        own.sort_unstable();
-        let mut advertised: Vec<_> = self.advertise_peers.iter().map(String::as_str).collect();
-        advertised.sort_unstable();
-        if own.is_empty() {
+        if let Some(other) = self.initial_cluster.keys().find(|name| **name != self.name)
+            && self.initial_cluster.contains_key(&self.name)
+        {
+            return Err(format!(
+                "this version of Basalt runs single members, and --initial-cluster names {other:?} too"
+            ));
+        }
+        let Some(own) = self.initial_cluster.get(&self.name) else {
             return Err(format!(
                 "couldn't find local name {:?} in the initial cluster configuration",
                 self.name
             ));
-        }
+        };
+        let (mut own, mut advertised) = (own.clone(), self.advertise_peers.clone());
+        own.sort_unstable();
+        advertised.sort_unstable();
         if own != advertised {
             return Err(format!(
                 "--initial-cluster has {cluster} but missing from --initial-advertise-peer-urls={}",
@@ -180,179 +309,207 @@ impl Config {
     }
 
     fn check_times(&self) -> Result<(), String> {
-        let (heartbeat, election) = (self.heartbeat.as_millis(), self.election.as_millis());
+        let (heartbeat, election) =
+            (self.heartbeat.as_millis() as u64, self.election.as_millis() as u64);
         if heartbeat == 0 {
             return Err("--heartbeat-interval must be >0 (set to 0ms)".to_owned());
         }
         if election == 0 {
             return Err("--election-timeout must be >0 (set to 0ms)".to_owned());
         }
-        if election < 5 * heartbeat {
+        if election / 5 < heartbeat {
             return Err(format!(
                 "--election-timeout[{election}ms] should be at least as 5 times as \
                  --heartbeat-interval[{heartbeat}ms]"
             ));
         }
-        if election > 50_000 {
+        if election > ELECTION_MS_MAX {
             return Err(format!(
-                "--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
+                "--election-timeout[{election}ms] is too long, and should be set less than \
+                 {ELECTION_MS_MAX}ms"
             ));
         }
         Ok(())
     }
-}
 
-fn refuse_what_is_not_there(flags: &Flags) -> Result<(), String> {
-    for name in NOT_YET {
-        let value = flags.get(name);
-        if flags.is_set(name) && !value.is_empty() && parse_bool(value) != Some(false) {
-            return Err(format!("basalt does not support --{name} yet"));
+    fn check_gates(&self, flags: &Flags) -> Result<(), String> {
+        if self.gates["LeaseCheckpointPersist"] && !self.gates["LeaseCheckpoint"] {
+            let text = "enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+                LeaseCheckpoint";
+            return Err(text.to_owned());
+        }
+        if time(flags, "compact-hash-check-time").is_zero() {
+            let given = flags.get("compact-hash-check-time");
+            return Err(format!("--compact-hash-check-time must be >0 (set to {given})"));
+        }
+        Ok(())
+    }
+
+    /// Notes what is fine and perhaps not what was meant.
+    fn note(&mut self, flags: &Flags) {
+        let mut warn = |text: String| self.notes.push(Note::new(Level::Warn, text));
+        if self.listen_http.is_empty() {
+            warn(
+                "Running http and grpc server on single port. This is not recommended for \
+                production."
+                    .to_owned(),
+            );
+        }
+        if self.quota_bytes > QUOTA_LARGE {
+            warn(format!("quota of {} bytes exceeds what is usual", self.quota_bytes));
+        }
+        if self.max_request_bytes > REQUEST_LARGE {
+            warn(format!("exceeded recommended request limit: {} bytes", self.max_request_bytes));
+        }
+        for (name, harmless) in WITHOUT_EFFECT.iter().filter(|(name, _)| flags.is_set(name)) {
+            let value = flags.get(name);
+            if value != *harmless && values::switch(value) != Some(false) {
+                warn(format!("--{name} has no effect in this version of Basalt"));
+            }
+        }
+        let changed = table::GATES.iter().filter(|(name, _, on)| self.gates[name] != *on);
+        for (name, ..) in changed {
+            warn(format!("feature gate {name} has no effect in this version of Basalt"));
+        }
+        if flags.get("max-snapshots") != "5" || flags.is_set("v2-deprecation") {
+            warn("--max-snapshots and --v2-deprecation have no meaning any more".to_owned());
         }
     }
-    if flags.get("auth-token") != "simple" {
-        return Err("basalt does not support --auth-token yet".to_owned());
+}
+
+impl Addresses {
+    fn new(flags: &Flags) -> Result<Self, String> {
+        let urls = |name| values::urls(flags.get(name));
+        // Whoever says where to listen must say what clients are to be told, too. A file need not.
+        let asked = flags.is_set("listen-client-urls") && !flags.from_file;
+        let untold = asked && !flags.is_set("advertise-client-urls");
+        let addresses = Self {
+            peers: urls("listen-peer-urls")?,
+            clients: urls("listen-client-urls")?,
+            http: urls("listen-client-http-urls")?,
+            metrics: urls("listen-metrics-urls")?,
+            advertise_peers: urls("initial-advertise-peer-urls")?,
+            advertise_clients: if untold { Vec::new() } else { urls("advertise-client-urls")? },
+        };
+        for (name, urls, form) in [
+            ("initial-advertise-peer-urls", &addresses.advertise_peers, "\"host:port\""),
+            (
+                "advertise-client-urls",
+                &addresses.advertise_clients,
+                "in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\"",
+            ),
+        ] {
+            if let Some(empty) = urls.iter().find(|url| url.rest.starts_with(':')) {
+                let all = texts(urls).join(",");
+                let why = format!("unexpected empty host ({})", empty.text);
+                return Err(format!("--{name} {all:?} must be {form} ({why})"));
+            }
+        }
+        Ok(addresses)
     }
-    if flags.get("logger") != "zap" {
-        return Err(format!("unknown logger option {:?}", flags.get("logger")));
+}
+
+fn bind(urls: &[Url]) -> Result<Vec<Address>, String> {
+    urls.iter().map(Url::bind).collect()
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(|url| url.text.clone()).collect()
+}
+
+fn check_bootstrap(flags: &Flags) -> Result<(), String> {
+    let given = |name: &str| flags.is_set(name) && !flags.get(name).is_empty();
+    let ways = ["initial-cluster", "discovery-endpoints", "discovery-srv"];
+    if ways.iter().filter(|name| given(name)).count() > 1 {
+        let text = "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+            \"discovery-endpoints\" or \"discovery-srv\"";
+        return Err(text.to_owned());
+    }
+    if given("discovery-token") != given("discovery-endpoints") {
+        return Err("both --discovery-token and --discovery-endpoints must be set".to_owned());
+    }
+    if flags.get("discovery-fallback") == "proxy" {
+        let text =
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
+        return Err(text.to_owned());
     }
     Ok(())
 }
 
+fn check_tls_versions(flags: &Flags) -> Result<(), String> {
+    let version = |name| match flags.get(name) {
+        "" => Ok(0),
+        "TLS1.2" => Ok(12),
+        "TLS1.3" => Ok(13),
+        other => Err(format!("unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)")),
+    };
+    let (min, max) = (version("tls-min-version")?, version("tls-max-version")?);
+    if max != 0 && min > max {
+        let (min, max) = (flags.get("tls-min-version"), flags.get("tls-max-version"));
+        return Err(format!("min version ({min}) is greater than max version ({max})"));
+    }
+    if min == 13 && !flags.get("cipher-suites").is_empty() {
+        return Err("cipher suites cannot be configured when only TLS1.3 is enabled".to_owned());
+    }
+    Ok(())
+}
+
+/// Never less than was asked for.
+fn refuse_what_is_not_there(flags: &Flags, addresses: &Addresses) -> Result<(), String> {
+    for (name, what) in REFUSED {
+        let value = flags.get(name);
+        if flags.is_set(name) && !value.is_empty() && values::switch(value) != Some(false) {
+            return Err(format!("this version of Basalt does not support {what} (--{name})"));
+        }
+    }
+    let all = [&addresses.peers, &addresses.clients, &addresses.http, &addresses.metrics];
+    if let Some(secure) = all.iter().flat_map(|urls| urls.iter()).find(|url| url.is_secure()) {
+        return Err(format!("this version of Basalt does not support TLS ({})", secure.text));
+    }
+    match flags.get("auth-token").split(',').next() {
+        Some("simple" | "") | None => Ok(()),
+        Some(kind) => {
+            Err(format!("this version of Basalt does not support {kind} tokens (--auth-token)"))
+        }
+    }
+}
+
+fn retention(flags: &Flags) -> Result<Retention, String> {
+    let text = flags.get("auto-compaction-retention");
+    let revisions = match flags.get("auto-compaction-mode") {
+        "revision" => true,
+        "periodic" => false,
+        "" => return Err("undefined auto-compaction-mode".to_owned()),
+        other => return Err(format!("unknown auto-compaction-mode {other:?}")),
+    };
+    let invalid = || format!("error parsing AutoCompactionRetention: invalid value {text:?}");
+    let number: Option<u64> = text.parse().ok();
+    Ok(match (number, revisions) {
+        (Some(0), _) => Retention::All,
+        (Some(count), true) => Retention::Revisions(i64::try_from(count).map_err(|_| invalid())?),
+        (Some(hours), false) => Retention::Time(Duration::from_secs(hours.saturating_mul(3600))),
+        (None, true) => return Err(invalid()),
+        (None, false) => match values::time(text).ok_or_else(invalid)? {
+            Duration::ZERO => Retention::All,
+            time => Retention::Time(time),
+        },
+    })
+}
+
+/// Its form was checked when it was read; its size was not.
 fn number<T: std::str::FromStr>(flags: &Flags, name: &str) -> Result<T, String> {
     let text = flags.get(name);
-    text.parse().map_err(|_| format!("invalid value {text:?} for flag -{name}: parse error"))
+    text.parse().map_err(|_| format!("invalid value {text:?} for flag -{name}: value out of range"))
 }
 
 fn switch(flags: &Flags, name: &str) -> bool {
-    parse_bool(flags.get(name)) == Some(true)
+    values::switch(flags.get(name)) == Some(true)
 }
 
-fn urls(flags: &Flags, name: &str) -> Vec<String> {
-    let list = flags.get(name).split(',').map(str::trim).filter(|url| !url.is_empty());
-    list.map(str::to_owned).collect()
-}
-
-fn addresses(flags: &Flags, name: &str) -> Result<Vec<Address>, String> {
-    urls(flags, name).iter().map(|url| address(url, name).map(Address::Tcp)).collect()
-}
-
-/// The `host:port` of a URL to listen on.
-fn address(url: &str, name: &str) -> Result<String, String> {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(format!(
-            "invalid value {url:?} for flag -{name}: URL scheme must be http, https, unix, or unixs: {url}"
-        ));
-    };
-    let host_port = rest.split('/').next().unwrap_or_default();
-    match scheme {
-        "http" => (),
-        "https" | "unixs" => {
-            return Err(format!("basalt does not support TLS yet (--{name}={url})"));
-        }
-        "unix" => return Err(format!("basalt does not support unix sockets yet (--{name}={url})")),
-        _ => {
-            return Err(format!(
-                "invalid value {url:?} for flag -{name}: URL scheme must be http, https, unix, or unixs: {url}"
-            ));
-        }
-    }
-    let Some((host, port)) = host_port.rsplit_once(':') else {
-        return Err(format!(
-            "invalid value {url:?} for flag -{name}: URL address does not have the form \"host:port\": {url}"
-        ));
-    };
-    let plain = host.trim_start_matches('[').trim_end_matches(']');
-    if host != "localhost" && plain.parse::<std::net::IpAddr>().is_err() {
-        return Err(format!("expected IP in URL for binding ({url})"));
-    }
-    let host = if host == "localhost" { "127.0.0.1" } else { host };
-    Ok(format!("{host}:{port}"))
-}
-
-/// Go's durations: numbers with units, as in `1m30s`.
-fn duration(flags: &Flags, name: &str) -> Result<Duration, String> {
-    let text = flags.get(name);
-    let invalid = || format!("invalid value {text:?} for flag -{name}: parse error");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
-        let value: f64 = rest[..digits].parse().map_err(|_| invalid())?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..letters] {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(invalid()),
-        };
-        rest = &rest[letters..];
-        total += Duration::from_secs_f64(value * unit);
-    }
-    if text.is_empty() { Err(invalid()) } else { Ok(total) }
-}
-
-/// A list of cores and ranges of cores, as in `0,2-3`.
-fn cores(text: &str) -> Result<Vec<usize>, String> {
-    let invalid =
-        || format!("invalid value {text:?} for flag -cores: expected a list such as 0,2-3");
-    let mut cores = Vec::new();
-    for part in text.split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let first: usize = first.parse().map_err(|_| invalid())?;
-        let last: usize = last.parse().map_err(|_| invalid())?;
-        cores.extend(first..=last);
-    }
-    Ok(cores)
+/// Its form was checked when it was read.
+fn time(flags: &Flags, name: &str) -> Duration {
+    values::time(flags.get(name)).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::flags::{Command, parse};
-    use super::*;
-
-    fn config(arguments: &[&str]) -> Result<Config, String> {
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
-        let command = parse(arguments, std::iter::empty());
-        let Command::Run(flags) = command else { panic!("{command:?}") };
-        Config::new(&flags)
-    }
-
-    #[test]
-    fn defaults_are_etcds() {
-        let config = config(&[]).expect("the defaults are fine");
-        assert_eq!(config.listen_clients, [Address::Tcp("127.0.0.1:2379".to_owned())]);
-        assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
-        assert_eq!((config.quota_bytes, config.max_request_bytes), (2 << 30, 1_572_864));
-        assert_eq!(config.keep_alive, Duration::from_secs(7200));
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused_in_etcds_words() {
-        let refused = |arguments: &[&str]| config(arguments).expect_err("it makes no sense");
-        let listen = ["--listen-client-urls", "http://127.0.0.1:1"];
-        assert!(refused(&listen).starts_with("--advertise-client-urls is required"));
-        assert!(refused(&["--election-timeout", "100"]).contains("at least as 5 times"));
-        assert!(
-            refused(&["--initial-cluster-state", "x"]).contains("unexpected clusterState \"x\"")
-        );
-        assert!(
-            refused(&["--cert-file", "x"]).contains("--cert-file"),
-            "never less than asked for"
-        );
-        assert!(refused(&["--initial-cluster", "a=http://x:1,b=http://y:1"]).contains("single"));
-    }
-
-    #[test]
-    fn durations_and_cores_read() {
-        let text = ["--grpc-keepalive-interval", "1m30s", "--cores", "0,2-3"];
-        let config = config(&text).expect("they are fine");
-        assert_eq!((config.keep_alive, config.cores), (Duration::from_secs(90), vec![0, 2, 3]));
-    }
-}
+mod tests;

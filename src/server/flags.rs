@@ -1,7 +1,10 @@
-//! etcd's flags, in Go's syntax: `-name value`, `--name=value`, and for switches `--name` or `--name=true`
-//! alone. Every flag can come from the environment as `ETCD_NAME_OF_FLAG`, but not from both.
+//! The configuration as it is given: command line in Go's syntax (`-name value`, `--name=value`, and for
+//! switches `--name` or `--name=true` alone), environment (`ETCD_NAME_OF_FLAG`), or a file instead of both.
 
 use std::collections::BTreeMap;
+
+use super::table::{self, Flag, Kind};
+use super::{file, values};
 
 /// What the command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -10,288 +13,275 @@ pub enum Command {
     Run(Flags),
     /// Print the version.
     Version,
-    /// Print how to use it.
+    /// Print all flags.
     Help,
-    /// Not understood: what to say, and the exit code.
-    Refuse(String, i32),
+    /// Not understood: what to print on stderr, with how to use it behind. Exit code 2.
+    Misuse(String),
+    /// Understood, and cannot be: what to log. Exit code 1.
+    Refuse(Note),
+}
+
+/// Something to log once logs are written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// How bad it is.
+    pub level: Level,
+    /// What.
+    pub message: String,
+    /// About what: name and value.
+    pub about: Vec<(&'static str, String)>,
+}
+
+/// How bad something is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// Good to know.
+    Info,
+    /// Perhaps not what was meant.
+    Warn,
+    /// The member cannot run.
+    Fatal,
+}
+
+impl Note {
+    pub(super) fn new(level: Level, message: impl Into<String>) -> Self {
+        Self { level, message: message.into(), about: Vec::new() }
+    }
+
+    pub(super) fn about(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.about.push((name, value.into()));
+        self
+    }
 }
 
 /// Values by name of flag.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Flags {
     values: BTreeMap<String, String>,
-    /// Things to warn about once logs are written.
-    pub warnings: Vec<String>,
+    /// Things to log.
+    pub notes: Vec<Note>,
+    /// Whether the values come from a file.
+    pub(super) from_file: bool,
 }
 
 impl Flags {
     /// The value of a flag: given, or its default.
     pub fn get(&self, name: &str) -> &str {
-        let default =
-            || DEFAULTS.iter().find(|(flag, _)| *flag == name).map_or("", |(_, value)| value);
-        self.values.get(name).map_or_else(default, String::as_str)
+        match self.values.get(name) {
+            Some(value) => value,
+            None => table::find(name).map_or("", |flag| flag.default),
+        }
     }
 
     /// Whether a flag was given.
     pub fn is_set(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
+
+    pub(super) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.values.insert(name.to_owned(), value.into());
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        self.notes.push(note);
+    }
 }
 
-/// Flags that need no value.
-const SWITCHES: &[&str] = &[
-    "auto-tls",
-    "client-cert-auth",
-    "discovery-insecure-skip-tls-verify",
-    "discovery-insecure-transport",
-    "enable-distributed-tracing",
-    "enable-grpc-gateway",
-    "enable-log-rotation",
-    "enable-pprof",
-    "force-new-cluster",
-    "initial-election-tick-advance",
-    "memory-mlock",
-    "peer-auto-tls",
-    "peer-client-cert-auth",
-    "peer-skip-client-san-verification",
-    "pre-vote",
-    "socket-reuse-address",
-    "socket-reuse-port",
-    "strict-reconfig-check",
-    "unsafe-no-fsync",
-    "version",
-];
-
-/// Flags of old versions that are taken and mean nothing.
-const IGNORED: &[&str] = &[
-    "cluster-active-size",
-    "cluster-remove-delay",
-    "cluster-sync-interval",
-    "config",
-    "force",
-    "max-result-buffer",
-    "max-retry-attempts",
-    "peer-heartbeat-interval",
-    "peer-election-timeout",
-    "retry-interval",
-    "snapshot",
-    "v",
-    "vv",
-    "test.coverprofile",
-    "test.outputdir",
-    "v2-deprecation",
-];
-
-/// Every flag and its default. `cores` is ours.
-pub(super) const DEFAULTS: &[(&str, &str)] = &[
-    ("name", "default"),
-    ("data-dir", ""),
-    ("wal-dir", ""),
-    ("snapshot-count", "10000"),
-    ("snapshot-catchup-entries", "5000"),
-    ("max-wals", "5"),
-    ("max-snapshots", "5"),
-    ("heartbeat-interval", "100"),
-    ("election-timeout", "1000"),
-    ("initial-election-tick-advance", "true"),
-    ("listen-peer-urls", "http://localhost:2380"),
-    ("listen-client-urls", "http://localhost:2379"),
-    ("listen-client-http-urls", ""),
-    ("listen-metrics-urls", ""),
-    ("quota-backend-bytes", "0"),
-    ("backend-bbolt-freelist-type", "map"),
-    ("backend-batch-interval", "0"),
-    ("backend-batch-limit", "0"),
-    ("max-txn-ops", "128"),
-    ("max-request-bytes", "1572864"),
-    ("max-concurrent-streams", "4294967295"),
-    ("grpc-keepalive-min-time", "5s"),
-    ("grpc-keepalive-interval", "2h"),
-    ("grpc-keepalive-timeout", "20s"),
-    ("raft-read-timeout", "5s"),
-    ("raft-write-timeout", "5s"),
-    ("socket-reuse-port", "false"),
-    ("socket-reuse-address", "false"),
-    ("memory-mlock", "false"),
-    ("enable-grpc-gateway", "true"),
-    ("feature-gates", ""),
-    ("initial-advertise-peer-urls", "http://localhost:2380"),
-    ("advertise-client-urls", "http://localhost:2379"),
-    ("initial-cluster", "default=http://localhost:2380"),
-    ("initial-cluster-state", "new"),
-    ("initial-cluster-token", "etcd-cluster"),
-    ("strict-reconfig-check", "true"),
-    ("pre-vote", "true"),
-    ("auto-compaction-retention", "0"),
-    ("auto-compaction-mode", "periodic"),
-    ("discovery-token", ""),
-    ("discovery-endpoints", ""),
-    ("discovery-dial-timeout", "2s"),
-    ("discovery-request-timeout", "5s"),
-    ("discovery-keepalive-time", "2s"),
-    ("discovery-keepalive-timeout", "6s"),
-    ("discovery-insecure-transport", "true"),
-    ("discovery-insecure-skip-tls-verify", "false"),
-    ("discovery-cert", ""),
-    ("discovery-key", ""),
-    ("discovery-cacert", ""),
-    ("discovery-user", ""),
-    ("discovery-password", ""),
-    ("discovery-fallback", "exit"),
-    ("discovery-srv", ""),
-    ("discovery-srv-name", ""),
-    ("cert-file", ""),
-    ("key-file", ""),
-    ("client-cert-file", ""),
-    ("client-key-file", ""),
-    ("client-cert-auth", "false"),
-    ("client-crl-file", ""),
-    ("client-cert-allowed-hostname", ""),
-    ("trusted-ca-file", ""),
-    ("auto-tls", "false"),
-    ("peer-cert-file", ""),
-    ("peer-key-file", ""),
-    ("peer-client-cert-file", ""),
-    ("peer-client-key-file", ""),
-    ("peer-client-cert-auth", "false"),
-    ("peer-trusted-ca-file", ""),
-    ("peer-cert-allowed-cn", ""),
-    ("peer-cert-allowed-hostname", ""),
-    ("peer-auto-tls", "false"),
-    ("peer-crl-file", ""),
-    ("peer-skip-client-san-verification", "false"),
-    ("self-signed-cert-validity", "1"),
-    ("cipher-suites", ""),
-    ("tls-min-version", "TLS1.2"),
-    ("tls-max-version", ""),
-    ("cors", "*"),
-    ("host-whitelist", "*"),
-    ("auth-token", "simple"),
-    ("bcrypt-cost", "10"),
-    ("auth-token-ttl", "300"),
-    ("enable-pprof", "false"),
-    ("metrics", "basic"),
-    ("logger", "zap"),
-    ("log-outputs", "default"),
-    ("log-level", "info"),
-    ("log-format", "json"),
-    ("enable-log-rotation", "false"),
-    (
-        "log-rotation-config-json",
-        "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}",
-    ),
-    ("warning-apply-duration", "100ms"),
-    ("warning-unary-request-duration", "300ms"),
-    ("enable-distributed-tracing", "false"),
-    ("distributed-tracing-address", "localhost:4317"),
-    ("distributed-tracing-service-name", "etcd"),
-    ("distributed-tracing-instance-id", ""),
-    ("distributed-tracing-sampling-rate", "0"),
-    ("corrupt-check-time", "0s"),
-    ("compact-hash-check-time", "1m"),
-    ("compaction-batch-limit", "1000"),
-    ("compaction-sleep-interval", "10ms"),
-    ("watch-progress-notify-interval", "10m"),
-    ("bootstrap-defrag-threshold-megabytes", "0"),
-    ("max-learners", "1"),
-    ("downgrade-check-time", "5s"),
-    ("unsafe-no-fsync", "false"),
-    ("force-new-cluster", "false"),
-    ("config-file", ""),
-    ("version", "false"),
-    ("cores", ""),
-];
-
-/// Reads a command line (without the program's name) and the environment.
+/// Reads a command line (without the program's name) and the environment. `read` reads a file.
 pub fn parse(
     arguments: impl Iterator<Item = String>,
     environment: impl Iterator<Item = (String, String)>,
+    read: impl FnOnce(&str) -> std::io::Result<String>,
 ) -> Command {
     let mut flags = Flags::default();
-    let mut rest = arguments;
-    while let Some(argument) = rest.next() {
-        let Some(name) = argument.strip_prefix('-').filter(|name| !name.is_empty()) else {
-            return Command::Refuse(format!("\"{argument}\" is not a valid flag"), 1);
-        };
-        let name = name.strip_prefix('-').unwrap_or(name);
-        let (name, given) = match name.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (name, None),
-        };
-        if matches!(name, "h" | "help") {
-            return Command::Help;
-        }
-        let known = DEFAULTS.iter().any(|(flag, _)| *flag == name);
-        let ignored = IGNORED.contains(&name);
-        if !known && !ignored {
-            return Command::Refuse(format!("flag provided but not defined: -{name}"), 2);
-        }
-        let value = match given {
-            Some(value) => value,
-            None if SWITCHES.contains(&name) => "true".to_owned(),
-            None => match rest.next() {
-                Some(value) => value,
-                None => return Command::Refuse(format!("flag needs an argument: -{name}"), 2),
-            },
-        };
-        if SWITCHES.contains(&name) && parse_bool(&value).is_none() {
-            let text = format!("invalid boolean value {value:?} for -{name}: parse error");
-            return Command::Refuse(text, 2);
-        }
-        if known {
-            flags.values.insert(name.to_owned(), value);
-        }
+    match command_line(arguments, &mut flags) {
+        Ok(()) => (),
+        Err(command) => return command,
     }
-    if parse_bool(flags.get("version")) == Some(true) {
+    if values::switch(flags.get("version")) == Some(true) {
         return Command::Version;
     }
-    match from_environment(&mut flags, environment) {
+    let mut environment: BTreeMap<String, String> =
+        environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let file = match flags.get("config-file") {
+        "" => environment.get("ETCD_CONFIG_FILE").map_or("", String::as_str),
+        given => given,
+    };
+    if !file.is_empty() {
+        return match file::load(file, read) {
+            Ok(flags) => Command::Run(flags),
+            Err(text) => refuse(&text),
+        };
+    }
+    if let Some(value) = environment.remove("ETCD_VERSION").filter(|value| !value.is_empty()) {
+        let note = Note::new(Level::Warn, "cannot set special environment variable");
+        flags.note(note.about("key", "ETCD_VERSION").about("value", value));
+    }
+    match apply_environment(&environment, &mut flags) {
         Ok(()) => Command::Run(flags),
-        Err(text) => Command::Refuse(text, 1),
+        Err(command) => command,
     }
 }
 
-fn from_environment(
-    flags: &mut Flags,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<(), String> {
-    for (variable, value) in environment {
-        let Some(name) = variable.strip_prefix("ETCD_") else { continue };
-        let name = name.to_lowercase().replace('_', "-");
-        if name == "version" || matches!(name.as_str(), "unsupported-arch" | "verify") {
-            continue;
+/// What is logged when flags cannot be.
+pub(super) fn refuse(error: &str) -> Command {
+    Command::Refuse(Note::new(Level::Warn, "failed to verify flags").about("error", error))
+}
+
+const PREFIX: &str = "ETCD_";
+
+/// Variables that are no flags.
+const SPECIAL: &[&str] = &["ETCD_UNSUPPORTED_ARCH", "ETCD_CONFIG_FILE", "ETCD_VERIFY"];
+
+fn command_line(arguments: impl Iterator<Item = String>, flags: &mut Flags) -> Result<(), Command> {
+    let mut rest = arguments;
+    while let Some(argument) = rest.next() {
+        let Some(name) = argument.strip_prefix('-').filter(|name| !name.is_empty()) else {
+            return Err(refuse(&format!("{argument:?} is not a valid flag")));
+        };
+        let name = name.strip_prefix('-').unwrap_or(name);
+        if name.is_empty() {
+            // Go stops reading flags at `--`.
+            return match rest.next() {
+                Some(other) => Err(refuse(&format!("{other:?} is not a valid flag"))),
+                None => Ok(()),
+            };
         }
-        if !DEFAULTS.iter().any(|(flag, _)| *flag == name) {
-            flags.warnings.push(format!("unrecognized environment variable {variable}={value}"));
-        } else if flags.is_set(&name) {
-            return Err(format!(
-                "conflicting environment variable \"{variable}\" is shadowed by corresponding \
-                 command-line flag (either unset environment variable or disable flag)"
-            ));
-        } else if !value.is_empty() {
-            flags.values.insert(name, value);
+        if name.starts_with(['-', '=']) {
+            return Err(Command::Misuse(format!("bad flag syntax: {argument}")));
         }
+        let (name, given) = match name.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (name.to_owned(), None),
+        };
+        if given.is_none() && (name == "h" || name == "help") {
+            return Err(Command::Help);
+        }
+        one_flag(&name, given, &mut rest, flags)?;
     }
     Ok(())
 }
 
-/// Go's spellings of true and false.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
+/// Takes one flag, and its value if that comes apart.
+fn one_flag(
+    name: &str,
+    given: Option<String>,
+    rest: &mut impl Iterator<Item = String>,
+    flags: &mut Flags,
+) -> Result<(), Command> {
+    if table::IGNORED.contains(&name) {
+        let text = format!("ignored deprecated flag --{name}");
+        flags.note(Note::new(Level::Warn, text));
+        return Ok(());
     }
+    if let Some((_, gate)) = table::GATES_BEFORE.iter().find(|(before, _)| *before == name) {
+        let on = given.unwrap_or_else(|| "true".to_owned());
+        return gate_before(name, gate, &on, flags);
+    }
+    let known = table::find(name).or_else(|| {
+        // Gone in 3.7; 3.6 and older still had them, and so have the files that start them.
+        table::find(name.strip_prefix("experimental-")?)
+    });
+    let Some(flag) = known else {
+        return Err(Command::Misuse(format!("flag provided but not defined: -{name}")));
+    };
+    if flag.name != name {
+        let text = format!("--{name} is gone in 3.7; taken for --{}", flag.name);
+        flags.note(Note::new(Level::Warn, text));
+    }
+    let value = match given {
+        Some(value) => value,
+        None if flag.kind == Kind::Switch => "true".to_owned(),
+        None => rest
+            .next()
+            .ok_or_else(|| Command::Misuse(format!("flag needs an argument: -{name}")))?,
+    };
+    checked(flag, &value).map_err(|error| Command::Misuse(misuse(flag, name, &value, &error)))?;
+    flags.set(flag.name, value);
+    Ok(())
 }
 
-/// How to use the program: every flag and its default.
-pub fn usage() -> String {
-    let mut text =
-        "Usage:\n\n  basalt [flags]\n    Start a member.\n\n  basalt --version\n    Show the \
-                    version.\n\n  basalt -h | --help\n    Show this help.\n\nFlags:\n"
-            .to_owned();
-    for (name, default) in DEFAULTS {
-        text.push_str(&format!("  --{name} '{default}'\n"));
+fn misuse(flag: &Flag, name: &str, value: &str, error: &str) -> String {
+    if flag.kind == Kind::Switch {
+        return format!("invalid boolean value {value:?} for -{name}: {error}");
+    }
+    format!("invalid value {value:?} for flag -{name}: {error}")
+}
+
+fn gate_before(name: &str, gate: &str, on: &str, flags: &mut Flags) -> Result<(), Command> {
+    if values::switch(on).is_none() {
+        let text = format!("invalid boolean value {on:?} for -{name}: parse error");
+        return Err(Command::Misuse(text));
+    }
+    let text = format!("--{name} is gone in 3.7; taken for --feature-gates={gate}={on}");
+    flags.note(Note::new(Level::Warn, text));
+    let before = flags.get("feature-gates");
+    let comma = if before.is_empty() { "" } else { "," };
+    let all = format!("{before}{comma}{gate}={on}");
+    flags.set("feature-gates", all);
+    Ok(())
+}
+
+/// Checks a value; the empty one is none, for flags that need one.
+fn checked(flag: &Flag, value: &str) -> Result<(), String> {
+    values::check(flag, value)
+}
+
+fn apply_environment(
+    environment: &BTreeMap<String, String>,
+    flags: &mut Flags,
+) -> Result<(), Command> {
+    let mut known = Vec::new();
+    for flag in table::all() {
+        let variable = format!("{PREFIX}{}", flag.name.to_uppercase().replace('-', "_"));
+        let value = environment.get(&variable).filter(|value| !value.is_empty());
+        known.push(variable.clone());
+        let Some(value) = value else { continue };
+        if flags.is_set(flag.name) {
+            let text = "conflicting environment variable is shadowed by corresponding \
+                command-line flag (either unset environment variable or disable flag))";
+            let note = Note::new(Level::Fatal, text).about("environment-variable", variable);
+            return Err(Command::Refuse(note));
+        }
+        checked(flag, value)
+            .map_err(|error| refuse(&format!("invalid value {value:?} for {variable}: {error}")))?;
+        let note = Note::new(Level::Info, "recognized and used environment variable");
+        flags.note(note.about("variable-name", variable).about("variable-value", value));
+        flags.set(flag.name, value);
+    }
+    let is_known = |name: &String| known.contains(name) || SPECIAL.contains(&name.as_str());
+    for (name, value) in environment.iter().filter(|(name, _)| !is_known(name)) {
+        let note = Note::new(Level::Warn, "unrecognized environment variable");
+        flags.note(note.about("environment-variable", format!("{name}={value}")));
+    }
+    Ok(())
+}
+
+/// How to use the program, in short.
+pub fn usage() -> &'static str {
+    "Usage:\n\
+     \n  etcd [flags]\n    Run a member.\n\
+     \n  etcd --version\n    Print the version.\n\
+     \n  etcd -h | --help\n    Print all flags.\n\
+     \n  etcd --config-file\n    Run a member as a YAML or JSON file says. All other flags and the \
+     environment are then ignored.\n    Times in the file are whole nanoseconds, as in 600000000000 \
+     for ten minutes.\n\n"
+}
+
+/// All flags, with their defaults and what they are for.
+pub fn help() -> String {
+    let mut text = String::new();
+    for (title, flags) in table::SECTIONS {
+        text.push_str(&format!("\n{title}:\n"));
+        for Flag { name, default, help, .. } in *flags {
+            let default = if *name == "data-dir" { "${name}.etcd" } else { default };
+            text.push_str(&format!("  --{name} '{default}'\n    {help}\n"));
+            if *name == "feature-gates" {
+                for (gate, stage, on) in table::GATES {
+                    text.push_str(&format!("    {gate}=true|false ({stage} - default={on})\n"));
+                }
+            }
+        }
     }
     text
 }
@@ -302,12 +292,14 @@ mod tests {
 
     fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
         let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        parse(arguments.iter().map(|argument| (*argument).into()), environment)
+        let arguments = arguments.iter().map(|argument| (*argument).into());
+        parse(arguments, environment, |_| Err(std::io::Error::other("no file")))
     }
 
     #[test]
     fn flags_come_in_gos_spellings() {
-        let spelled = ["-name", "a", "--data-dir=/b", "--pre-vote=false", "-force-new-cluster"];
+        let spelled =
+            ["-name", "a", "--data-dir=/b", "--pre-vote=false", "-force-new-cluster", "--snapshot"];
         let Command::Run(flags) = run(&spelled, &[("ETCD_MAX_TXN_OPS", "9")]) else {
             panic!("all of it is known")
         };
@@ -318,14 +310,86 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_as_by_etcd() {
-        let refused = |arguments: &[&str], environment: &[(&str, &str)]| {
-            let command = run(arguments, environment);
-            let Command::Refuse(text, code) = command else { panic!("{command:?}") };
-            (text, code)
+        let misuse = |arguments: &[&str]| {
+            let Command::Misuse(text) = run(arguments, &[]) else {
+                panic!("{arguments:?} is fine")
+            };
+            text
         };
-        assert_eq!(refused(&["--foo"], &[]), ("flag provided but not defined: -foo".into(), 2));
-        assert_eq!(refused(&["bar"], &[]), ("\"bar\" is not a valid flag".into(), 1));
-        assert_eq!(refused(&["--name"], &[]), ("flag needs an argument: -name".into(), 2));
-        assert_eq!(refused(&["--name", "a"], &[("ETCD_NAME", "b")]).1, 1);
+        for (arguments, text) in [
+            (&["--foo"][..], "flag provided but not defined: -foo"),
+            (&["--discovery", "x"], "flag provided but not defined: -discovery"),
+            (&["--name"], "flag needs an argument: -name"),
+            (&["---x"], "bad flag syntax: ---x"),
+            (&["--pre-vote=maybe"], "invalid boolean value \"maybe\" for -pre-vote: parse error"),
+            (
+                &["--heartbeat-interval", "abc"],
+                "invalid value \"abc\" for flag -heartbeat-interval: parse error",
+            ),
+            (
+                &["--initial-cluster-state", "x"],
+                "invalid value \"x\" for flag -initial-cluster-state: invalid value",
+            ),
+            (
+                &["--feature-gates", "Foo=true"],
+                "invalid value \"Foo=true\" for flag -feature-gates: unrecognized feature gate: Foo",
+            ),
+            (
+                &["--grpc-keepalive-interval", "5"],
+                "invalid value \"5\" for flag -grpc-keepalive-interval: parse error",
+            ),
+        ] {
+            assert_eq!(misuse(arguments), text);
+        }
+    }
+
+    #[test]
+    fn positions_and_conflicts_are_refused() {
+        let refused = |arguments: &[&str], environment: &[(&str, &str)]| {
+            let Command::Refuse(note) = run(arguments, environment) else {
+                panic!("{arguments:?} is fine")
+            };
+            (note.level, note.about[0].1.clone())
+        };
+        let position = (Level::Warn, "\"bar\" is not a valid flag".to_owned());
+        assert_eq!(refused(&["bar"], &[]), position);
+        assert_eq!(refused(&["--pre-vote", "bar"], &[]), position);
+        assert_eq!(refused(&["--", "bar"], &[]), position);
+        let both = (Level::Fatal, "ETCD_NAME".to_owned());
+        assert_eq!(refused(&["--name", "a"], &[("ETCD_NAME", "b")]), both);
+        let wrong = "invalid value \"x\" for ETCD_MAX_TXN_OPS: parse error";
+        assert_eq!(refused(&[], &[("ETCD_MAX_TXN_OPS", "x")]).1, wrong);
+    }
+
+    #[test]
+    fn what_the_environment_adds_is_told() {
+        let environment = [("ETCD_NAME", "a"), ("ETCD_FOO", "b"), ("HOME", "/")];
+        let Command::Run(flags) = run(&[], &environment) else { panic!("it is fine") };
+        let notes = flags.notes.iter().map(|note| (note.level, note.message.as_str()));
+        let expected = [
+            (Level::Info, "recognized and used environment variable"),
+            (Level::Warn, "unrecognized environment variable"),
+        ];
+        assert_eq!(notes.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn flags_of_older_versions_are_understood() {
+        let older = [
+            "--experimental-initial-corrupt-check=true",
+            "--experimental-watch-progress-notify-interval=5s",
+        ];
+        let Command::Run(flags) = run(&older, &[]) else { panic!("kubeadm uses them") };
+        assert_eq!(flags.get("feature-gates"), "InitialCorruptCheck=true");
+        assert_eq!(flags.get("watch-progress-notify-interval"), "5s");
+        assert_eq!(flags.notes.len(), 2);
+    }
+
+    #[test]
+    fn every_default_is_a_value() {
+        for flag in table::all().filter(|flag| !flag.default.is_empty()) {
+            assert_eq!(values::check(flag, flag.default), Ok(()), "{}", flag.name);
+        }
+        assert!(help().contains("  --data-dir '${name}.etcd'\n"));
     }
 }

@@ -18,8 +18,8 @@ use crate::actors::desk::Delivery;
 use crate::actors::{Desk, Node, Shared, apply, consensus, lease, wal, watch};
 use crate::cluster::{Member, cluster_id, member_id};
 use crate::consensus::Driver;
-use crate::http::{self, Front};
-use crate::io::{self, Executors, FjallEngine, WalFile, WalOptions, clock};
+use crate::http::{self, Front, Serves};
+use crate::io::{self, Address, Executors, FjallEngine, WalFile, WalOptions, clock};
 use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
 use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
@@ -31,9 +31,18 @@ use crate::wal::Record;
 /// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
 const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
 
-/// Marks of connections: which of the addresses they came to.
-const PORT_CLIENTS: usize = 0;
-const PORT_METRICS: usize = 1;
+/// Kinds of ports.
+const PORTS: usize = 3;
+
+/// What is served where. Connections are marked with the place in this list of the port they came to.
+fn ports(config: &Config) -> [(Serves, &Vec<Address>); PORTS] {
+    let clients = if config.listen_http.is_empty() { Serves::All } else { Serves::Grpc };
+    [
+        (clients, &config.listen_clients),
+        (Serves::Http, &config.listen_http),
+        (Serves::Metrics, &config.listen_metrics),
+    ]
+}
 
 /// How long a member that is told to stop waits for what is under way.
 const STOP_TIME: Duration = Duration::from_millis(500);
@@ -213,7 +222,7 @@ fn seats(
             deliveries,
             connections: io::handover(),
             http2,
-            http: config.http(),
+            http: ports(config).map(|(serves, _)| config.http(serves)),
         }
     };
     let seats = (0..count).map(seat).collect();
@@ -283,7 +292,7 @@ struct Seat {
     deliveries: flume::Receiver<Delivery>,
     connections: (flume::Sender<io::Connection>, flume::Receiver<io::Connection>),
     http2: io::Http2,
-    http: http::Options,
+    http: [http::Options; PORTS],
 }
 
 impl Seat {
@@ -298,8 +307,7 @@ impl Seat {
         io::spawn(Desk::sweep(Arc::clone(shared)));
         let hub = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
-        let metrics_only = http::Options { metrics_only: true, ..self.http.clone() };
-        let fronts = [Front::new(&desk, self.http), Front::new(&desk, metrics_only)];
+        let fronts = self.http.map(|options| Front::new(&desk, options));
         let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
@@ -429,8 +437,7 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
 }
 
 fn listen(config: &Config, executors: &[flume::Sender<io::Connection>]) -> Result<(), Fault> {
-    let doors = [(PORT_CLIENTS, &config.listen_clients), (PORT_METRICS, &config.listen_metrics)];
-    for (port, addresses) in doors {
+    for (port, (_, addresses)) in ports(config).into_iter().enumerate() {
         for address in addresses {
             io::spawn(io::listen(address)?.accept(port, executors.to_vec()));
         }

@@ -1,0 +1,142 @@
+use super::super::flags::{Command, parse};
+use super::*;
+
+fn flags(arguments: &[&str]) -> Flags {
+    let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+    let Command::Run(flags) =
+        parse(arguments, std::iter::empty(), |path| std::fs::read_to_string(path))
+    else {
+        panic!("they are understood")
+    };
+    flags
+}
+
+fn config(arguments: &[&str]) -> Result<Config, String> {
+    Config::new(&flags(arguments), Vec::new())
+}
+
+#[test]
+fn defaults_are_etcds() {
+    let config = config(&[]).expect("the defaults are fine");
+    assert_eq!(config.listen_clients, [Address::Tcp("127.0.0.1:2379".to_owned())]);
+    assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+    assert_eq!((config.quota_bytes, config.max_request_bytes), (2 << 30, 1_572_864));
+    assert_eq!(config.keep_alive, Duration::from_secs(7200));
+    assert_eq!(config.initial_cluster["default"], ["http://localhost:2380"]);
+    assert_eq!(config.retention, Retention::All);
+    assert!(config.gates["FastLeaseKeepAlive"] && !config.joins_existing);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_in_etcds_words() {
+    let listen = ["--listen-client-urls", "http://127.0.0.1:1"];
+    let advertise = ["--advertise-client-urls", "http://127.0.0.1:1"];
+    for (arguments, text) in [
+        (
+            &listen[..],
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
+        (
+            &["--listen-client-urls", "http://foo:1", advertise[0], advertise[1]],
+            "expected IP in URL for binding (http://foo:1)",
+        ),
+        (
+            &["--election-timeout", "100"],
+            "--election-timeout[100ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+        ),
+        (&["--heartbeat-interval=0"], "--heartbeat-interval must be >0 (set to 0ms)"),
+        (
+            &["--election-timeout=60000"],
+            "--election-timeout[60000ms] is too long, and should be set less than 50000ms",
+        ),
+        (&["--auto-compaction-mode", "x"], "unknown auto-compaction-mode \"x\""),
+        (&["--logger", "foo"], "unknown logger option \"foo\""),
+        (&["--log-format", "foo"], "unknown log format: foo, supported values json, console"),
+        (&["--log-outputs", "foo,default"], "multi logoutput for \"default\" is not supported yet"),
+        (
+            &["--tls-min-version", "TLS1.9"],
+            "unexpected TLS version \"TLS1.9\" (must be one of: TLS1.2, TLS1.3)",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--cipher-suites=x"],
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (
+            &["--feature-gates=LeaseCheckpointPersist=true"],
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
+        (
+            &["--initial-cluster", "a=http://127.0.0.1:1"],
+            "couldn't find local name \"default\" in the initial cluster configuration",
+        ),
+        (&["--discovery-token=x"], "both --discovery-token and --discovery-endpoints must be set"),
+        (
+            &["--discovery-fallback=proxy"],
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        ),
+        (&["--compact-hash-check-time=0s"], "--compact-hash-check-time must be >0 (set to 0s)"),
+    ] {
+        assert_eq!(config(arguments).expect_err("it makes no sense"), text, "{arguments:?}");
+    }
+}
+
+#[test]
+fn never_less_than_asked_for() {
+    for arguments in [
+        &["--cert-file", "x"][..],
+        &["--peer-auto-tls"],
+        &["--auth-token", "jwt,pub-key=x"],
+        &["--discovery-srv", "example.com"],
+        &["--force-new-cluster"],
+        &["--listen-peer-urls", "https://127.0.0.1:1"],
+        &["--initial-cluster", "default=http://localhost:2380,b=http://y:1"],
+    ] {
+        let text = config(arguments).expect_err("it is not there");
+        assert!(text.starts_with("this version of Basalt"), "{arguments:?}: {text}");
+    }
+    assert!(config(&["--client-cert-auth=false", "--cert-file", ""]).is_ok());
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let config = config(&["--enable-pprof", "--feature-gates=InitialCorruptCheck=true"]);
+    let notes = config.expect("it is fine").notes;
+    let told = |text: &str| notes.iter().any(|note| note.message.contains(text));
+    assert!(told("--enable-pprof") && told("InitialCorruptCheck"), "{notes:?}");
+}
+
+#[test]
+fn retention_counts_hours_times_or_revisions() {
+    let retention = |arguments: &[&str]| config(arguments).map(|config| config.retention);
+    let hours = Retention::Time(Duration::from_secs(7200));
+    assert_eq!(retention(&["--auto-compaction-retention=2"]), Ok(hours));
+    let minutes = Retention::Time(Duration::from_secs(300));
+    assert_eq!(retention(&["--auto-compaction-retention=5m"]), Ok(minutes));
+    let mode = "--auto-compaction-mode=revision";
+    assert_eq!(retention(&[mode, "--auto-compaction-retention=9"]), Ok(Retention::Revisions(9)));
+    assert!(retention(&[mode, "--auto-compaction-retention=5m"]).is_err());
+}
+
+/// As the sample that etcd ships: it must start.
+#[test]
+fn a_file_like_etcds_sample_is_fine() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let text = "name: 'default'\ndata-dir:\nlisten-client-urls: http://localhost:2379\ncors:\n\
+        discovery:\ndiscovery-fallback: 'proxy'\ndiscovery-proxy:\ninitial-cluster:\n\
+        strict-reconfig-check: false\nenable-pprof: true\nproxy: 'off'\nproxy-read-timeout: 0\n\
+        client-transport-security:\n  cert-file:\n  client-cert-auth: false\n  auto-tls: false\n\
+        peer-transport-security:\n  allowed-cn:\nself-signed-cert-validity: 1\nlog-level: debug\n\
+        logger: zap\nlog-outputs: [stderr]\nforce-new-cluster: false\n\
+        auto-compaction-mode: periodic\nauto-compaction-retention: \"1\"\n\
+        cipher-suites: [\n  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,\n]\n\
+        tls-min-version: 'TLS1.2'\ntls-max-version: 'TLS1.3'\n";
+    std::fs::write(file.path(), text).expect("it can be written");
+    let path = file.path().to_str().expect("a path");
+    let config = config(&["--config-file", path, "--name", "ignored"]).expect("it must start");
+    assert_eq!(config.name, "default");
+    assert!(!config.strict_reconfig);
+}
