@@ -272,13 +272,20 @@ fn code_of(headers: &HeaderMap) -> Option<i32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// Refuses a message that is too large in the words and with the code of grpc-go, which clients look for,
-/// instead of tonic's.
+/// Says that a message is too large or damaged in the words and with the code of grpc-go, which clients look
+/// for, instead of tonic's.
 fn in_go_words(headers: &mut HeaderMap, max: usize) {
-    if code_of(headers) != Some(Code::OutOfRange as i32) {
+    let code = code_of(headers);
+    if code != Some(Code::OutOfRange as i32) && code != Some(Code::Internal as i32) {
         return;
     }
     let Some(status) = Status::from_header_map(headers) else { return };
+    if status.message().starts_with("failed to decode Protobuf message") {
+        let text =
+            "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
+        drop(Status::internal(text).add_header(headers));
+        return;
+    }
     let Some((_, found)) = status.message().split_once("message length too large: found ") else {
         return;
     };

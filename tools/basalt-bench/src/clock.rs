@@ -41,7 +41,10 @@ impl Alarm {
     ///
     /// # Errors
     /// When the process may not have one more file descriptor.
-    #[allow(deprecated, reason = "its replacement is unsafe; an OwnedFd is always the same descriptor")]
+    #[allow(
+        deprecated,
+        reason = "its replacement is unsafe; an OwnedFd is always the same descriptor"
+    )]
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
