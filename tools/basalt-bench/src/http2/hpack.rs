@@ -165,11 +165,14 @@ fn integer(mark: u8, bits: u32, value: usize, out: &mut Vec<u8>) {
     out.push(u8::try_from(rest).expect("below 0x80"));
 }
 
+/// Name and value.
+type Field = (Box<[u8]>, Box<[u8]>);
+
 /// Decodes response fields.
 #[derive(Debug)]
 pub(super) struct Decoder {
     /// Newest first, as the indices count.
-    table: VecDeque<(Box<[u8]>, Box<[u8]>)>,
+    table: VecDeque<Field>,
     size: usize,
     limit: usize,
     huffman: Huffman,

@@ -124,7 +124,10 @@ fn insert(details: &mut Map<String, Value>, flags: &Flags) {
 }
 
 /// Compacts now and then while the load runs.
-struct Compactor(Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<Result<(), Fatal>>)>);
+struct Compactor(Option<(std::sync::mpsc::Sender<()>, Compacting)>);
+
+/// The thread that compacts, until its sender is dropped.
+type Compacting = std::thread::JoinHandle<Result<(), Fatal>>;
 
 impl Compactor {
     fn start(dialer: &Dialer, flags: &Flags) -> Self {

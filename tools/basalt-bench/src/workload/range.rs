@@ -112,7 +112,7 @@ impl Workload for Range {
         slot.keys += answer.keys;
         slot.page = None;
         if self.paginate && answer.more && !answer.last_key.is_empty() {
-            let next = [&answer.last_key[..], b"\0"].concat();
+            let next = [answer.last_key, b"\0"].concat();
             slot.page = Some((next.into(), answer.revision));
         }
         Ok(())
