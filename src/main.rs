@@ -61,23 +61,22 @@ fn refuse(options: &LogOptions, notes: &[Note], why: &Note) -> ExitCode {
 }
 
 fn run(flags: &Flags, arguments: Vec<String>) -> ExitCode {
-    let cannot = |text: String| Note {
-        level: Level::Warn,
-        message: "failed to verify flags".to_owned(),
-        about: vec![("error", text)],
-    };
-    let log = match LogOptions::new(flags) {
+    let outcome = LogOptions::new(flags).and_then(|options| {
+        server::start_log(&options)?;
+        Ok(options)
+    });
+    let log = match outcome {
         Ok(options) => options,
-        Err(text) => return refuse(&LogOptions::default(), &flags.notes, &cannot(text)),
+        Err(text) => {
+            let message = "failed to verify flags".to_owned();
+            let why = Note { level: Level::Warn, message, about: vec![("error", text)] };
+            return refuse(&LogOptions::default(), &flags.notes, &why);
+        }
     };
     let config = match Config::new(flags, arguments) {
         Ok(config) => config,
-        Err(text) => return refuse(&log, &flags.notes, &cannot(text)),
+        Err(why) => return refuse(&log, &flags.notes, &why),
     };
-    if let Err(text) = server::start_log(&log) {
-        eprintln!("{text}");
-        return ExitCode::FAILURE;
-    }
     flags.notes.iter().chain(&config.notes).for_each(server::say);
     let about = serde_json::json!({ "args": config.command_line });
     tracing::info!(%about, "Running: ");

@@ -172,10 +172,22 @@ impl Config {
     ///
     /// # Errors
     /// What is wrong, in etcd's words where it has some.
-    pub fn new(flags: &Flags, command_line: Vec<String>) -> Result<Self, String> {
+    pub fn new(flags: &Flags, command_line: Vec<String>) -> Result<Self, Note> {
+        let mut config = Self::verify(flags, command_line).map_err(|text| {
+            Note::new(Level::Warn, "failed to verify flags").about("error", text)
+        })?;
+        // etcd finds these when it looks for the other members.
+        config
+            .settle(flags)
+            .map_err(|text| Note::new(Level::Fatal, "discovery failed").about("error", text))?;
+        config.note(flags);
+        Ok(config)
+    }
+
+    fn verify(flags: &Flags, command_line: Vec<String>) -> Result<Self, String> {
         log::Options::new(flags)?;
         let addresses = Addresses::new(flags)?;
-        let mut config = Self::read(flags, &addresses, command_line)?;
+        let config = Self::read(flags, &addresses, command_line)?;
         check_bootstrap(flags)?;
         config.check_times()?;
         if addresses.advertise_clients.is_empty() {
@@ -183,12 +195,21 @@ impl Config {
                 "--advertise-client-urls is required when --listen-client-urls is set explicitly";
             return Err(text.to_owned());
         }
+        match flags.get("auto-compaction-mode") {
+            "revision" | "periodic" => (),
+            "" => return Err("undefined auto-compaction-mode".to_owned()),
+            other => return Err(format!("unknown auto-compaction-mode {other:?}")),
+        }
         config.check_gates(flags)?;
         check_tls_versions(flags)?;
         refuse_what_is_not_there(flags, &addresses)?;
-        config.check_cluster(flags)?;
-        config.note(flags);
         Ok(config)
+    }
+
+    fn settle(&mut self, flags: &Flags) -> Result<(), String> {
+        self.check_cluster(flags)?;
+        self.retention = retention(flags)?;
+        Ok(())
     }
 
     fn read(
@@ -238,7 +259,7 @@ impl Config {
                 .max(Duration::from_millis(100)),
             slow_request: time(flags, "warning-unary-request-duration"),
             slow_apply: time(flags, "warning-apply-duration"),
-            retention: retention(flags)?,
+            retention: Retention::All,
             compaction_batch: number(flags, "compaction-batch-limit")?,
             compaction_sleep: time(flags, "compaction-sleep-interval"),
             unsafe_no_fsync: switch(flags, "unsafe-no-fsync"),
@@ -268,8 +289,7 @@ impl Config {
 
     /// One member is all there can be yet.
     fn check_cluster(&mut self, flags: &Flags) -> Result<(), String> {
-        let given = flags.is_set("initial-cluster") && !flags.get("initial-cluster").is_empty();
-        let cluster = match given {
+        let cluster = match flags.is_set("initial-cluster") {
             true => flags.get("initial-cluster").to_owned(),
             false => {
                 let own = self.advertise_peers.iter().map(|url| format!("{}={url}", self.name));
@@ -277,10 +297,10 @@ impl Config {
             }
         };
         for part in values::list(&cluster) {
-            let Some((name, url)) = part.split_once('=') else {
-                return Err(format!("empty URL given for {part:?}"));
-            };
-            let url = values::urls(url)?;
+            let (name, url) = part.split_once('=').unwrap_or((&part, ""));
+            let url = values::url(url)
+                .map(|url| vec![url])
+                .map_err(|error| format!("error setting up initial cluster: {error}"))?;
             self.initial_cluster.entry(name.to_owned()).or_default().extend(texts(&url));
         }
         if let Some(other) = self.initial_cluster.keys().find(|name| **name != self.name)
@@ -301,8 +321,11 @@ impl Config {
         advertised.sort_unstable();
         if own != advertised {
             return Err(format!(
-                "--initial-cluster has {cluster} but missing from --initial-advertise-peer-urls={}",
-                self.advertise_peers.join(",")
+                "--initial-cluster has {cluster} but missing from --initial-advertise-peer-urls={} \
+                 (resolved urls: {:?} != {:?})",
+                self.advertise_peers.join(","),
+                advertised.join(","),
+                own.join(",")
             ));
         }
         Ok(())
@@ -370,6 +393,9 @@ impl Config {
         let changed = table::GATES.iter().filter(|(name, _, on)| self.gates[name] != *on);
         for (name, ..) in changed {
             warn(format!("feature gate {name} has no effect in this version of Basalt"));
+        }
+        if !(4..=31).contains(&values::number(flags.get("bcrypt-cost"))) {
+            warn("use default bcrypt cost instead of the invalid given cost".to_owned());
         }
         if flags.get("max-snapshots") != "5" || flags.is_set("v2-deprecation") {
             warn("--max-snapshots and --v2-deprecation have no meaning any more".to_owned());
@@ -476,23 +502,22 @@ fn refuse_what_is_not_there(flags: &Flags, addresses: &Addresses) -> Result<(), 
 
 fn retention(flags: &Flags) -> Result<Retention, String> {
     let text = flags.get("auto-compaction-retention");
-    let revisions = match flags.get("auto-compaction-mode") {
-        "revision" => true,
-        "periodic" => false,
-        "" => return Err("undefined auto-compaction-mode".to_owned()),
-        other => return Err(format!("unknown auto-compaction-mode {other:?}")),
+    let revisions = flags.get("auto-compaction-mode") == "revision";
+    let time = match text.parse::<u64>() {
+        Ok(0) => return Ok(Retention::All),
+        Ok(count) if revisions => {
+            return Ok(Retention::Revisions(i64::try_from(count).unwrap_or(i64::MAX)));
+        }
+        Ok(hours) => Duration::from_secs(hours.saturating_mul(3600)),
+        Err(_) => values::time(text).ok_or_else(|| {
+            format!("error parsing CompactionRetention: time: invalid duration {text:?}")
+        })?,
     };
-    let invalid = || format!("error parsing AutoCompactionRetention: invalid value {text:?}");
-    let number: Option<u64> = text.parse().ok();
-    Ok(match (number, revisions) {
-        (Some(0), _) => Retention::All,
-        (Some(count), true) => Retention::Revisions(i64::try_from(count).map_err(|_| invalid())?),
-        (Some(hours), false) => Retention::Time(Duration::from_secs(hours.saturating_mul(3600))),
-        (None, true) => return Err(invalid()),
-        (None, false) => match values::time(text).ok_or_else(invalid)? {
-            Duration::ZERO => Retention::All,
-            time => Retention::Time(time),
-        },
+    Ok(match time {
+        Duration::ZERO => Retention::All,
+        // As etcd takes it: a time is a number, of nanoseconds.
+        time if revisions => Retention::Revisions(time.as_nanos() as i64),
+        time => Retention::Time(time),
     })
 }
 

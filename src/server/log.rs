@@ -95,9 +95,13 @@ fn open(output: &str) -> Result<Output, String> {
         "stdout" | "/dev/stdout" => Output::Stdout,
         path => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            Output::File(
-                file.map_err(|error| format!("couldn't open sink {path:?}: open {path}: {error}"))?,
-            )
+            Output::File(file.map_err(|error| {
+                let error = match error.kind() == std::io::ErrorKind::NotFound {
+                    true => "no such file or directory".to_owned(),
+                    false => error.to_string(),
+                };
+                format!("open sink {path:?}: open {path}: {error}")
+            })?)
         }
     })
 }

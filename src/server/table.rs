@@ -11,10 +11,14 @@ pub(super) enum Kind {
     Int,
     /// A whole number that is not negative.
     Uint,
+    /// A whole number of 32 bits.
+    Uint32,
     /// A time in Go's spelling, as in `1m30s`; in files whole nanoseconds.
     Time,
     /// URLs, with commas between.
     Urls,
+    /// URLs or `*`, with commas between.
+    Origins,
     /// One of these.
     One(&'static [&'static str]),
     /// Feature gates: `A=true,B=false`.
@@ -37,7 +41,7 @@ const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'sta
     Flag { name, kind, default, help }
 }
 
-use Kind::{Gates, Int, One, Switch, Text, Time, Uint, Urls};
+use Kind::{Gates, Int, One, Origins, Switch, Text, Time, Uint, Uint32, Urls};
 
 /// All flags, in the order of `--help`.
 pub(super) const SECTIONS: &[Section] = &[
@@ -83,7 +87,12 @@ const MEMBER: &[Flag] = &[
     flag("backend-batch-limit", Int, "0", "Has no meaning for this store."),
     flag("max-txn-ops", Uint, "128", "Operations that a transaction may have."),
     flag("max-request-bytes", Uint, "1572864", "Bytes that a request may have."),
-    flag("max-concurrent-streams", Uint, "4294967295", "Streams a client may have open at a time."),
+    flag(
+        "max-concurrent-streams",
+        Uint32,
+        "4294967295",
+        "Streams a client may have open at a time.",
+    ),
     flag(
         "grpc-keepalive-min-time",
         Time,
@@ -231,7 +240,7 @@ const SECURITY: &[Flag] = &[
     flag("self-signed-cert-validity", Uint, "1", "Years that certificates made here are good for."),
     flag("peer-crl-file", Text, "", "File of revoked members' certificates."),
     flag("cipher-suites", Text, "", "TLS suites to use, in Go's names; empty for a good choice."),
-    flag("cors", Text, "*", "Origins whose scripts may ask; * for all."),
+    flag("cors", Origins, "*", "Origins whose scripts may ask; * for all."),
     flag(
         "host-whitelist",
         Text,

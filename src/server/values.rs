@@ -2,6 +2,8 @@
 //! wrong.
 
 use std::collections::BTreeMap;
+use std::num::{IntErrorKind, ParseIntError};
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::table::{Flag, GATES, Kind};
@@ -16,14 +18,37 @@ pub(super) fn check(flag: &Flag, value: &str) -> Result<(), String> {
     match flag.kind {
         Kind::Text => Ok(()),
         Kind::Switch => switch(value).map(drop).ok_or_else(parse_error),
-        Kind::Int => value.parse::<i64>().map(drop).map_err(|_| parse_error()),
-        Kind::Uint => value.parse::<u64>().map(drop).map_err(|_| parse_error()),
+        Kind::Int => whole::<i64>(value),
+        Kind::Uint => whole::<u64>(value),
+        // Go's flag package names the function for this one.
+        Kind::Uint32 => whole::<u32>(value).map_err(|error| {
+            let error = if error == "parse error" { "invalid syntax".to_owned() } else { error };
+            format!("strconv.ParseUint: parsing {value:?}: {error}")
+        }),
         Kind::Time => time(value).map(drop).ok_or_else(parse_error),
         Kind::One(choices) if choices.contains(&value) => Ok(()),
         Kind::One(_) => Err("invalid value".to_owned()),
         Kind::Urls => urls(value).map(drop),
+        Kind::Origins => {
+            list(value).iter().filter(|it| *it != "*").try_for_each(|it| url(it).map(drop))
+        }
         Kind::Gates => gates(value).map(drop),
     }
+}
+
+fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<(), String> {
+    match text.parse::<T>().map_err(|error| *error.kind()) {
+        Ok(_) => Ok(()),
+        Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
+            Err("value out of range".into())
+        }
+        Err(_) => Err("parse error".into()),
+    }
+}
+
+/// A whole number; 0 if it is none.
+pub(super) fn number(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
 }
 
 /// Go's spellings of true and false.
@@ -119,7 +144,11 @@ pub(super) fn urls(text: &str) -> Result<Vec<Url>, String> {
     Ok(urls)
 }
 
-fn url(text: &str) -> Result<Url, String> {
+/// Reads one URL.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn url(text: &str) -> Result<Url, String> {
     let scheme_unknown = || format!("URL scheme must be http, https, unix, or unixs: {text}");
     let (scheme, rest) = text.split_once(':').ok_or_else(scheme_unknown)?;
     let rest = rest.strip_prefix("//").unwrap_or(rest);

@@ -12,7 +12,7 @@ fn flags(arguments: &[&str]) -> Flags {
 }
 
 fn config(arguments: &[&str]) -> Result<Config, String> {
-    Config::new(&flags(arguments), Vec::new())
+    Config::new(&flags(arguments), Vec::new()).map_err(|note| note.about[0].1.clone())
 }
 
 #[test]
@@ -118,7 +118,8 @@ fn retention_counts_hours_times_or_revisions() {
     assert_eq!(retention(&["--auto-compaction-retention=5m"]), Ok(minutes));
     let mode = "--auto-compaction-mode=revision";
     assert_eq!(retention(&[mode, "--auto-compaction-retention=9"]), Ok(Retention::Revisions(9)));
-    assert!(retention(&[mode, "--auto-compaction-retention=5m"]).is_err());
+    let wrong = "error parsing CompactionRetention: time: invalid duration \"x\"";
+    assert_eq!(retention(&["--auto-compaction-retention=x"]), Err(wrong.to_owned()));
 }
 
 /// As the sample that etcd ships: it must start.
