@@ -1,3 +1,5 @@
+//! Flags, environment and files: what they mean, and what is refused.
+
 use super::super::flags::{Command, parse};
 use super::*;
 
