@@ -39,9 +39,7 @@ pub(crate) fn range(args: &Args, command: &str) -> Result<(Bytes, Bytes), Failur
     let (key, end) = match args.positional.as_slice() {
         [key] => (key.clone(), None),
         [_, _] if prefix || from_key => {
-            let text = format!(
-                "too many arguments, only accept one argument when `--prefix` or `--from-key` is set"
-            );
+            let text = "too many arguments, only accept one argument when `--prefix` or `--from-key` is set";
             return Err(Failure::bad_args(text));
         }
         [key, end] => (key.clone(), Some(end.clone())),
