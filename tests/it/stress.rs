@@ -150,7 +150,7 @@ fn key(number: usize) -> String {
 /// One connection with its watchers, half of the connections from the past, half from now on.
 async fn open_watches(server: &Server, first: i64, connection: usize) -> (Talk, bool) {
     let wire = Wire::new(&server.endpoint());
-    let past = connection % 2 == 0;
+    let past = connection.is_multiple_of(2);
     let create = |number: usize| {
         let request = WatchCreateRequest {
             key: Bytes::from(key(number)),
