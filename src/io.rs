@@ -14,6 +14,6 @@ pub use self::fjall::{FjallEngine, FjallView};
 pub use self::net::{
     Address, Connection, Http2, Listener, close_connections, handover, listen, serve,
 };
-pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir};
+pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
 pub use self::system::{fatal, process_stats, random_u64};
 pub use self::wal_file::{WalFile, WalOptions};

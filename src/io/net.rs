@@ -125,6 +125,8 @@ fn listen_tcp(address: &str) -> Result<Listener, Fault> {
     let cannot = |error: String| Fault::new(format!("listen tcp {address}: {error}"));
     let mut found = address.to_socket_addrs().map_err(|error| cannot(error.to_string()))?;
     let resolved: SocketAddr = found.next().ok_or_else(|| cannot("no such address".to_owned()))?;
+    // glommio binds so that others may bind too, and would share the port of another process.
+    drop(std::net::TcpListener::bind(resolved).map_err(|error| cannot(error.to_string()))?);
     let listener = TcpListener::bind(resolved).map_err(|error| cannot(error.to_string()))?;
     Ok(Listener(Listening::Tcp(listener)))
 }

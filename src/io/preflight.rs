@@ -53,6 +53,21 @@ pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
     fs::write(&touched, b"").and_then(|()| fs::remove_file(&touched)).map_err(cannot)
 }
 
+/// Looks whether the data directory is etcd's, before anything is written to it.
+///
+/// # Errors
+/// It is.
+pub fn refuse_foreign(data_dir: &Path) -> Result<(), Fault> {
+    if !data_dir.join("member/snap").exists() {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "the data directory {} belongs to etcd, whose files basalt does not read: give basalt a directory \
+         of its own",
+        data_dir.display()
+    )))
+}
+
 /// Takes the data directory for this process alone, until the file is dropped.
 ///
 /// # Errors

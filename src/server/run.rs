@@ -53,6 +53,7 @@ const STOP_TIME: Duration = Duration::from_millis(500);
 /// Why it cannot start, or what stopped it.
 pub fn run(config: Config) -> Result<(), Fault> {
     io::preflight()?;
+    io::refuse_foreign(&config.data_dir)?;
     let member_dir = config.data_dir.join("member");
     io::prepare_data_dir(&config.data_dir)?;
     io::prepare_data_dir(&member_dir)?;

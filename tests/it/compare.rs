@@ -325,17 +325,28 @@ fn equal(call: &Call, mut etcd: Answer, mut basalt: Answer) -> Result<(), String
     if etcd == basalt { Ok(()) } else { Err(difference(&etcd, &basalt)) }
 }
 
-/// Both in full, and the first line in which they part.
+/// The lines around the first one in which two things part, and how many part in all.
 pub(crate) fn difference(etcd: &impl std::fmt::Debug, basalt: &impl std::fmt::Debug) -> String {
+    const BEFORE: usize = 14;
+    const AFTER: usize = 10;
     let (etcd, basalt) = (format!("{etcd:#?}"), format!("{basalt:#?}"));
-    let parted = etcd.lines().zip(basalt.lines()).find(|(left, right)| left != right);
-    let (left, right) = parted.unwrap_or(("(shorter)", "(longer or shorter)"));
+    let (left, right): (Vec<_>, Vec<_>) = (etcd.lines().collect(), basalt.lines().collect());
+    let pairs = left.iter().zip(&right);
+    let same = pairs.clone().take_while(|(left, right)| left == right).count();
+    let parted = pairs.filter(|(left, right)| left != right).count();
+    let from = same.saturating_sub(BEFORE);
+    let part = |lines: &[&str]| {
+        let part = &lines[same.min(lines.len())..lines.len().min(same + AFTER)];
+        shortened(&part.join("\n"), 3000)
+    };
     format!(
-        "first difference:\n  etcd:   {}\n  basalt: {}\netcd's answer: {}\nbasalt's answer: {}",
-        left.trim(),
-        right.trim(),
-        shortened(&etcd, 4000),
-        shortened(&basalt, 4000)
+        "{parted} lines differ ({} and {} in all), from line {same}:\n{}\n-- etcd:\n{}\n-- \
+         basalt:\n{}",
+        left.len(),
+        right.len(),
+        shortened(&left[from..same].join("\n"), 3000),
+        part(&left),
+        part(&right)
     )
 }
 

@@ -40,6 +40,14 @@ pub(crate) fn etcd() -> PathBuf {
     std::env::var_os("ETCD_BIN").map_or_else(|| reference("etcd"), PathBuf::from)
 }
 
+/// Whether the program is a real etcd, put in Basalt's place by `BASALT_BIN`.
+pub(crate) fn is_etcd(binary: &Path) -> bool {
+    let mut command = Command::new(binary);
+    command.arg("--version");
+    let told = run(command, Duration::from_secs(10)).stdout;
+    told.contains("etcd Version") && !told.to_lowercase().contains("basalt")
+}
+
 /// A program that `tools/setup` built below `target/reference`.
 pub(crate) fn reference(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/reference").join(name);
@@ -287,14 +295,6 @@ impl Server {
         let Some(mut child) = self.child.take() else { return };
         let _ = child.kill();
         let _ = child.wait();
-    }
-
-    /// SIGTERM, and the exit status: `None` if it did not end in ten seconds.
-    pub(crate) fn terminate(&mut self) -> Option<ExitStatus> {
-        self.signal(Signal::TERM);
-        let status = self.wait_exit(Duration::from_secs(10));
-        self.kill();
-        status
     }
 
     /// The exit status if the process ends by itself within `wait`.

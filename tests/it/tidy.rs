@@ -122,7 +122,11 @@ fn every_room_keeps_to_the_floor_plan() {
         for (number, line) in text.lines().enumerate() {
             let at = format!("{}:{}", path.display(), number + 1);
             let code = line.split("//").next().unwrap_or_default();
-            faults.extend(faults_of(code, &room, *floor, uses).map(|it| format!("{at}: {it}")));
+            // Tests of a pure room read their scripts and race threads.
+            let is_test = path.iter().any(|part| part == "tests" || part == "tests.rs");
+            faults.extend(
+                faults_of(code, &room, *floor, uses, is_test).map(|it| format!("{at}: {it}")),
+            );
         }
     }
     assert!(faults.is_empty(), "untidy:\n{}", faults.join("\n"));
@@ -144,6 +148,7 @@ fn faults_of<'a>(
     room: &'a str,
     floor: Floor,
     uses: &'a [&'a str],
+    is_test: bool,
 ) -> impl Iterator<Item = String> + 'a {
     let rooms = rooms_named(code)
         .filter(move |used| *used != room && !uses.contains(used))
@@ -152,7 +157,7 @@ fn faults_of<'a>(
         code.contains("use crate::{").then(|| "name the room: `use crate::room::...`".to_owned());
     let impure = IMPURE
         .iter()
-        .filter(move |word| floor == Pure && code.contains(**word))
+        .filter(move |word| floor == Pure && !is_test && code.contains(**word))
         .map(move |word| format!("`{room}` is pure, found `{}`", word.trim()));
     let kept = ONLY_IN
         .iter()

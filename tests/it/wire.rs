@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{
     HashKvRequest, HashKvResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    TxnRequest, TxnResponse,
 };
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
@@ -159,10 +158,6 @@ impl Wire {
         let request =
             RangeRequest { key: all.clone(), range_end: all, revision, ..Default::default() };
         self.ask(RANGE, &request).await
-    }
-
-    pub(crate) async fn txn(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
-        self.ask(TXN, request).await
     }
 
     pub(crate) async fn hash_kv(&self, revision: i64) -> Result<HashKvResponse, Status> {

@@ -1,4 +1,4 @@
-//! The configuration as a whole, flag by flag.
+//! Flags, environment and files: what they mean, and what is refused.
 
 use super::super::flags::{Command, parse};
 use super::*;

@@ -13,7 +13,7 @@ use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{runtime, setups};
+use super::{difference, runtime, setups};
 use crate::process::Server;
 use crate::wire::{self, Wire};
 
@@ -25,7 +25,7 @@ fn alike<T: PartialEq + std::fmt::Debug>(story: impl AsyncFn(&Server, Wire) -> T
         let wires = (Wire::new(&etcd.endpoint()), Wire::new(&basalt.endpoint()));
         tokio::join!(story(&etcd, wires.0), story(&basalt, wires.1))
     });
-    assert_eq!(told.0, told.1, "etcd's story on the left, Basalt's on the right");
+    assert!(told.0 == told.1, "{}", difference(&told.0, &told.1));
 }
 
 async fn grant(wire: &Wire, id: i64, ttl: i64) -> i64 {

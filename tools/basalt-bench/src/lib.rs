@@ -1,0 +1,23 @@
+//! `basalt-bench`: loads etcd or Basalt and says what it took.
+//!
+//! * Flags, defaults and report text are those of etcd's `benchmark`, so scripts work with both.
+//! * Beyond it: percentiles, JSON, open-loop rates, and a run that is not true is not a result: every
+//!   status but OK is an error, writes must show in the revision, and errors end with exit code 1.
+//!
+//! ```text
+//!   cli ─► workload/* (one file each) ─► generator (schedule, drives, recorder) ─► wire ─► http2
+//!                     └────────────────► report (etcd's text, percentiles, JSON)
+//! ```
+
+pub mod cli;
+pub mod clock;
+pub mod generator;
+pub mod http2;
+pub mod keys;
+pub mod paths;
+pub mod progress;
+pub mod report;
+pub mod session;
+pub mod walk;
+pub mod wire;
+pub mod workload;

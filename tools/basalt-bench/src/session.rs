@@ -1,0 +1,195 @@
+//! What a load needs around itself: TLS and the user's token, single calls, the revision before and
+//! after, the processor time it took.
+
+use std::error::Error;
+use std::fs;
+use std::io::{self, BufRead};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::{
+    AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse,
+};
+use bytes::Bytes;
+use prost::Message;
+use tokio::runtime;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, crypto,
+};
+
+use crate::cli::Globals;
+use crate::paths;
+use crate::report::Verified;
+use crate::wire::Dialer;
+
+/// Anything that ends a run before it is one.
+pub type Fatal = Box<dyn Error + Send + Sync>;
+
+/// A dialer as the flags say, with the user's token if there is a user.
+///
+/// # Errors
+/// When certificates cannot be read, or the user is refused.
+pub fn dialer(globals: &Globals) -> Result<Dialer, Fatal> {
+    let given = globals.cert.is_some() || globals.cacert.is_some();
+    let secure = given || globals.insecure_skip_tls_verify;
+    let wanted = globals.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+    let mut dialer = Dialer {
+        endpoints: globals.endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect(),
+        tls: if secure || wanted { Some(Arc::new(tls(globals)?)) } else { None },
+        secure,
+        metadata: Vec::new(),
+        timeout: globals.dial_timeout,
+    };
+    if let Some(user) = &globals.user {
+        let token = authenticate(&dialer, user)?;
+        dialer.metadata.push(("token".to_owned(), token));
+    }
+    Ok(dialer)
+}
+
+/// One call on a connection of its own.
+///
+/// # Errors
+/// When there is no connection, or the answer is not OK.
+pub fn call<R: Message + Default>(
+    dialer: &Dialer,
+    path: &'static str,
+    request: &impl Message,
+) -> Result<R, Fatal> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Ok(dialer.dial(0).await?.call(path, request).await?) })
+}
+
+/// The newest revision, read linearizably.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn revision(dialer: &Dialer) -> Result<i64, Fatal> {
+    let request = RangeRequest {
+        key: Bytes::from_static(b"\0"),
+        count_only: true,
+        ..RangeRequest::default()
+    };
+    let response: RangeResponse = call(dialer, paths::RANGE, &request)?;
+    Ok(response.header.map_or(0, |header| header.revision))
+}
+
+/// Runs `load`, which says how many revisions it should have made, and compares.
+///
+/// # Errors
+/// Those of the load, and when the revision cannot be read.
+pub fn verified<T>(
+    dialer: &Dialer,
+    verify: bool,
+    load: impl FnOnce() -> Result<(T, u64), Fatal>,
+) -> Result<(T, Option<Verified>), Fatal> {
+    if !verify {
+        return Ok((load()?.0, None));
+    }
+    let revision_before = revision(dialer)?;
+    let (result, expected) = load()?;
+    let revision_after = revision(dialer)?;
+    let grown = revision_after - revision_before;
+    let holds = u64::try_from(grown).is_ok_and(|grown| grown == expected);
+    Ok((result, Some(Verified { revision_before, revision_after, expected, holds })))
+}
+
+/// Processor time of this process so far, where the system tells.
+pub fn cpu() -> Option<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
+}
+
+fn authenticate(dialer: &Dialer, user: &str) -> Result<String, Fatal> {
+    let (name, password) = match user.split_once(':') {
+        Some((name, password)) => (name.to_owned(), password.to_owned()),
+        None => {
+            eprint!("Password: ");
+            let mut line = String::new();
+            io::stdin().lock().read_line(&mut line)?;
+            (user.to_owned(), line.trim_end_matches(['\r', '\n']).to_owned())
+        }
+    };
+    let request = AuthenticateRequest { name, password };
+    let response: AuthenticateResponse = call(dialer, paths::AUTHENTICATE, &request)?;
+    Ok(response.token)
+}
+
+fn tls(globals: &Globals) -> Result<ClientConfig, Fatal> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = if globals.insecure_skip_tls_verify {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    } else {
+        let mut roots = RootCertStore::empty();
+        let Some(path) = &globals.cacert else { return Err("https needs --cacert".into()) };
+        for certificate in certificates(path)? {
+            roots.add(certificate)?;
+        }
+        builder.with_root_certificates(roots)
+    };
+    let mut config = match (&globals.cert, &globals.key_file) {
+        (Some(cert), Some(key)) => {
+            let key = PrivateKeyDer::from_pem_slice(&fs::read(key)?)?;
+            builder.with_client_auth_cert(certificates(cert)?, key)?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fatal> {
+    let pem = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>()?)
+}
+
+/// Takes any certificate, but still checks that the server holds its key.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, tokio_rustls::rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        crypto::verify_tls12_signature(message, cert, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, cert, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,120 @@
+//! Transactions of a few puts each.
+
+use basalt_proto::etcdserverpb::request_op::Request;
+use basalt_proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
+use clap::Args;
+use prost::Message;
+
+use super::{Finished, Load, report};
+use crate::cli::Globals;
+use crate::generator::Workload;
+use crate::keys::{KeySpec, Keys, Values};
+use crate::paths;
+use crate::session::{self, Fatal};
+
+/// Flags of `txn-put`.
+#[derive(Args, Clone, Debug)]
+pub struct Flags {
+    /// Key size of txn put
+    #[arg(long, default_value_t = 8)]
+    pub key_size: usize,
+    /// Value size of txn put
+    #[arg(long, default_value_t = 8)]
+    pub val_size: usize,
+    /// Number of puts per txn
+    #[arg(long, default_value_t = 1)]
+    pub txn_ops: u64,
+    /// Txns per second, each due at its moment whatever the server does (0 is no limit)
+    #[arg(long, default_value_t = 0)]
+    pub rate: u64,
+    /// Total number of txn requests
+    #[arg(long, default_value_t = 10_000)]
+    pub total: u64,
+    /// Maximum possible keys
+    #[arg(long, default_value_t = 1)]
+    pub key_space_size: u64,
+}
+
+struct TxnPut {
+    keys: Keys,
+    values: Values,
+    ops: u64,
+}
+
+impl Workload for TxnPut {
+    fn begin(&mut self, _: usize, index: u64, body: &mut Vec<u8>) -> &'static str {
+        let put = |number| {
+            let (key, value) = (self.keys.key(number), self.values.value());
+            let put = PutRequest { key, value, ..PutRequest::default() };
+            RequestOp { request: Some(Request::RequestPut(put)) }
+        };
+        let first = index * self.ops;
+        let success = (first..first + self.ops).map(put).collect();
+        let request = TxnRequest { success, ..TxnRequest::default() };
+        request.encode(body).expect("a Vec takes everything");
+        paths::TXN
+    }
+
+    fn message(&mut self, _: usize, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Puts in transactions, checks that each made one revision, and reports.
+///
+/// # Errors
+/// When the flags are wrong or the server cannot be reached.
+pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+    let spec = KeySpec {
+        prefix: Vec::new(),
+        size: flags.key_size,
+        space: flags.key_space_size,
+        sequential: true,
+    };
+    spec.check()?;
+    if flags.txn_ops > flags.key_space_size {
+        return Err(format!(
+            "expected --txn-ops no larger than --key-space-size, got txn-ops({}) key-space-size({})",
+            flags.txn_ops, flags.key_space_size
+        )
+        .into());
+    }
+    let dialer = session::dialer(globals)?;
+    let load = Load { globals, total: flags.total, rate: flags.rate };
+    let make = |_| TxnPut {
+        keys: Keys::new(spec.clone(), globals.seed),
+        values: Values::new(flags.val_size, false, globals.seed),
+        ops: flags.txn_ops,
+    };
+    let ((outcome, cpu), verified) = session::verified(&dialer, !globals.no_verify, || {
+        let (outcome, cpu) = load.run(&dialer, make)?;
+        // A transaction without operations makes no revision.
+        let count = if flags.txn_ops == 0 { 0 } else { outcome.recorder.count() };
+        Ok(((outcome, cpu), count))
+    })?;
+    let mut details = load.details();
+    details.insert("txn_ops".into(), flags.txn_ops.into());
+    details.insert("key_size".into(), flags.key_size.into());
+    details.insert("val_size".into(), flags.val_size.into());
+    details.insert("key_space_size".into(), flags.key_space_size.into());
+    Ok(report("txn-put", outcome, cpu, details, verified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_puts_different_keys() {
+        let spec = KeySpec { prefix: Vec::new(), size: 8, space: 4, sequential: true };
+        let mut txn = TxnPut { keys: Keys::new(spec, 1), values: Values::new(1, false, 1), ops: 3 };
+        let mut body = Vec::new();
+        txn.begin(0, 1, &mut body);
+        let request = TxnRequest::decode(&body[..]).unwrap();
+        let key = |op: &RequestOp| match &op.request {
+            Some(Request::RequestPut(put)) => put.key[0],
+            _ => panic!("only puts"),
+        };
+        assert_eq!(request.success.iter().map(key).collect::<Vec<_>>(), [6, 0, 2]);
+    }
+}
