@@ -13,8 +13,10 @@ use futures_lite::future::yield_now;
 use super::desk::{self, Delivery};
 use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
+use crate::io::clock::Moment;
 use crate::io::{FjallEngine, FjallView, blocking, clock};
 use crate::machine::{Applied, Effect, Machine, Published};
+use crate::metrics;
 use crate::mvcc::ReadView;
 use crate::store::Engine as _;
 use crate::types::{Entry, EntryKind, Fault, LeaseId, LogIndex, MemberId, Refusal};
@@ -222,7 +224,11 @@ impl Actor {
             let applied = self.machine.apply(entry)?;
             self.answer(applied, &mut effects);
         }
+        let began = Moment::now();
         let published = self.machine.commit()?;
+        metrics::STORE_COMMIT.observe(began.elapsed().as_secs_f64());
+        metrics::DELETES.add(published.events.iter().filter(|event| event.delete).count() as u64);
+        metrics::PUTS.add(published.events.iter().filter(|event| !event.delete).count() as u64);
         self.publish(published);
         for effect in effects {
             self.perform(effect).await;
@@ -254,8 +260,15 @@ impl Actor {
 
     async fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::LeaseGranted { id, ttl } => self.outlets.lease.granted(id, ttl).await,
-            Effect::LeaseRevoked(id) => self.outlets.lease.revoked(id).await,
+            Effect::LeaseGranted { id, ttl } => {
+                metrics::LEASES_GRANTED.add(1);
+                metrics::LEASE_TTLS.observe(ttl as f64);
+                self.outlets.lease.granted(id, ttl).await;
+            }
+            Effect::LeaseRevoked(id) => {
+                metrics::LEASES_REVOKED.add(1);
+                self.outlets.lease.revoked(id).await;
+            }
             Effect::Compacted => self.compacting = true,
         }
     }

@@ -10,6 +10,7 @@ use futures_lite::future::or;
 use super::state::Shared;
 use super::{apply, wal};
 use crate::consensus::{Driver, Input, Message, Output, ReadyNumber, Role};
+use crate::metrics;
 use crate::types::limits::{APPLY_ENTRIES_MAX, CONSENSUS_MAILBOX, READIES_IN_FLIGHT_MAX};
 use crate::types::{Entry, LogIndex};
 use crate::wal::Record;
@@ -221,6 +222,9 @@ impl Actor {
     }
 
     fn on_role(&mut self, role: Role) {
+        if role.leader.is_some_and(|leader| self.role.leader != Some(leader)) {
+            metrics::LEADER_CHANGES.add(1);
+        }
         self.role = role;
         self.shared.set_role(role);
         (self.outlets.on_role)(role);

@@ -19,6 +19,7 @@ use super::state::{Node, Shared, State, Status};
 use super::{apply, consensus, lease, watch};
 use crate::io::clock;
 use crate::machine::Reply;
+use crate::metrics;
 use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
 use crate::types::{LeaseId, Refusal};
 
@@ -149,6 +150,7 @@ impl Desk {
             return Err(Refusal::RequestTooLarge);
         }
         room(|room| room.send(data));
+        let _pending = Pending::new();
         poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE)).await
     }
 
@@ -264,6 +266,22 @@ pub fn deliver_here(delivery: Delivery) {
 }
 
 const GONE: Poll<Result<Reply, Refusal>> = Poll::Ready(Err(Refusal::Stopped));
+
+/// Counts a proposal that waits to be applied.
+struct Pending;
+
+impl Pending {
+    fn new() -> Self {
+        metrics::PROPOSALS_PENDING.add(1);
+        Self
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        metrics::PROPOSALS_PENDING.add(-1);
+    }
+}
 
 /// A place in the waiting room; left when the request is answered or its client is gone.
 struct Ticket(u64);
@@ -432,10 +450,14 @@ impl Room {
             if let Waiting::Empty(waker) = &mut slot.waiting {
                 let waker = waker.take();
                 slot.waiting = Waiting::Answered(Err(refusal));
+                metrics::PROPOSALS_FAILED.add(1);
                 waker.into_iter().for_each(Waker::wake);
             }
         }
         let late = self.rounds.extract_if(|_, round| is_late(round.since_ms) && !round.done);
-        late.for_each(|(_, round)| round.wakers.into_iter().for_each(Waker::wake));
+        late.for_each(|(_, round)| {
+            metrics::READ_INDEXES_FAILED.add(round.readers as u64);
+            round.wakers.into_iter().for_each(Waker::wake);
+        });
     }
 }

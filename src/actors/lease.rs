@@ -9,6 +9,7 @@ use prost::Message as _;
 use super::consensus;
 use crate::io::clock;
 use crate::lease::Expiry;
+use crate::metrics;
 use crate::types::limits::LEASE_REVOKES_PER_SECOND;
 use crate::types::{LeaseId, Refusal};
 
@@ -106,13 +107,16 @@ pub async fn run(
             Msg::Leads(true) => expiry.promote(now),
             Msg::Leads(false) => expiry.demote(now),
             Msg::KeepAlive(id, answer) => {
-                let _ = answer.try_send(expiry.renew(id, now).unwrap_or(0));
+                let renewed = expiry.renew(id, now);
+                metrics::LEASES_RENEWED.add(u64::from(renewed.is_some()));
+                let _ = answer.try_send(renewed.unwrap_or(0));
             }
             Msg::TimeToLive(id, answer) => drop(answer.try_send(expiry.remaining(id, now))),
             Msg::List(answer) => drop(answer.try_send(expiry.by_expiry())),
             Msg::Tick => {
                 due.extend(expiry.due(now, LEASE_REVOKES_PER_SECOND / 2));
                 if !due.is_empty() {
+                    metrics::LEASES_EXPIRED.add(due.len() as u64);
                     let revokes = due.drain(..).map(revoke).collect();
                     consensus.work(here, revokes, None).await;
                 }

@@ -4,6 +4,8 @@
 
 use crate::consensus::ReadyNumber;
 use crate::io::WalFile;
+use crate::io::clock::Moment;
+use crate::metrics;
 use crate::types::limits::{WAL_MAILBOX, WAL_WRITE_BYTES_MAX};
 use crate::types::{ConfState, Fault, LogIndex, Term};
 use crate::wal::Record;
@@ -81,7 +83,11 @@ pub async fn run(
             }
             next = if bytes < WAL_WRITE_BYTES_MAX { inbox.try_recv().ok() } else { None };
         }
+        let began = Moment::now();
         file.append(&records).await?;
+        // One write is both: it returns when it is durable.
+        metrics::WAL_FSYNC.observe(began.elapsed().as_secs_f64());
+        metrics::WAL_BYTES.add(bytes as i64);
         records.clear();
         if let Some(number) = durable {
             consensus.persisted(number);

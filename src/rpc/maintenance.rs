@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
@@ -143,15 +144,71 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn move_leader(
         &self,
-        _request: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        Err(not_yet("moves of leadership"))
+        let target = request.into_inner().target_id;
+        let (state, leader) = (self.0.state(), self.0.status().leader);
+        if leader != self.0.node().member_id {
+            return Err(status(Refusal::NotLeader));
+        }
+        if !state.members.iter().any(|member| member.id == target && !member.is_learner) {
+            return Err(status(Refusal::BadLeaderTransferee));
+        }
+        match target == leader {
+            true => Ok(Response::new(MoveLeaderResponse::default())),
+            false => Err(not_yet("moves of leadership")),
+        }
     }
 
     async fn downgrade(
         &self,
-        _request: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        Err(not_yet("downgrades"))
+        let request = request.into_inner();
+        let state = self.0.state();
+        let current = state.cluster_version.as_deref().and_then(minor_version);
+        let action = DowngradeAction::try_from(request.action)
+            .map_err(|_| status(Refusal::UnknownMethod))?;
+        match action {
+            DowngradeAction::Validate | DowngradeAction::Enable => {
+                let wanted = minor_version(&request.version)
+                    .ok_or_else(|| status(Refusal::WrongDowngradeVersionFormat))?;
+                let current = current.ok_or_else(|| status(Refusal::ClusterVersionUnavailable))?;
+                if (wanted.0, wanted.1 + 1) != current {
+                    return Err(status(Refusal::InvalidDowngradeTargetVersion));
+                }
+                if action == DowngradeAction::Enable {
+                    return Err(not_yet("downgrades"));
+                }
+            }
+            // etcd only logs that there is nothing to cancel.
+            DowngradeAction::Cancel => (),
+        }
+        let version = current.map(|(major, minor)| format!("{major}.{minor}")).unwrap_or_default();
+        Ok(Response::new(DowngradeResponse { header: header(&self.0), version }))
+    }
+}
+
+/// Major and minor of `3.7` or `3.7.1`.
+fn minor_version(text: &str) -> Option<(u64, u64)> {
+    let mut numbers = text.split('.').map(str::parse);
+    let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    match (numbers.next(), numbers.next()) {
+        (None | Some(Ok(_)), None) => Some((major, minor)),
+        (_, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_have_two_or_three_numbers() {
+        assert_eq!(minor_version("3.6"), Some((3, 6)));
+        assert_eq!(minor_version("3.6.12"), Some((3, 6)));
+        for wrong in ["3", "", "3.x", "3.6.x", "3.6.1.1", "v3.6"] {
+            assert_eq!(minor_version(wrong), None, "{wrong}");
+        }
     }
 }
