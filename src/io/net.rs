@@ -12,8 +12,7 @@ mod open;
 mod socket;
 
 use std::future::{Future, poll_fn};
-use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -46,6 +45,8 @@ const HEADERS_MAX: u32 = 64 << 10;
 /// Streams that a client opened and gave up before we looked at them; more is an attack (CVE-2023-44487).
 /// Clients that cancel all they have under way at once must not look like one.
 const RESETS_MAX: usize = 1024;
+/// Connections that the kernel may hold until they are accepted, where it allows as many.
+const BACKLOG: i32 = 4096;
 /// Connections on their way to an executor; past it accepting waits.
 const HANDOVERS_MAX: usize = 1024;
 /// Time without a sign of life until the kernel asks a client whether it is there, the time between two
@@ -121,13 +122,20 @@ pub fn listen(address: &Address) -> Result<Listener, Fault> {
     }
 }
 
+/// glommio's own way to bind lets other processes bind the same port, and is refused while connections of an
+/// earlier run linger; std's is right in both.
+#[allow(unsafe_code, reason = "glommio takes a socket that someone else made as a number only")]
 fn listen_tcp(address: &str) -> Result<Listener, Fault> {
-    let cannot = |error: String| Fault::new(format!("listen tcp {address}: {error}"));
-    let mut found = address.to_socket_addrs().map_err(|error| cannot(error.to_string()))?;
-    let resolved: SocketAddr = found.next().ok_or_else(|| cannot("no such address".to_owned()))?;
-    // glommio binds so that others may bind too, and would share the port of another process.
-    drop(std::net::TcpListener::bind(resolved).map_err(|error| cannot(error.to_string()))?);
-    let listener = TcpListener::bind(resolved).map_err(|error| cannot(error.to_string()))?;
+    let cannot = |error: std::io::Error| {
+        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+        let error =
+            if in_use { "bind: address already in use".to_owned() } else { error.to_string() };
+        Fault::new(format!("listen tcp {address}: {error}"))
+    };
+    let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| cannot(error.into()))?;
+    // SAFETY: the descriptor is that of a listening socket, and nobody else owns it any more.
+    let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
     Ok(Listener(Listening::Tcp(listener)))
 }
 
