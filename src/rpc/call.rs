@@ -124,7 +124,7 @@ impl Call {
         max: usize,
     ) -> hyper::Response<Outgoing> {
         let (mut head, body) = response.into_parts();
-        in_go_words(&mut head.headers, max);
+        in_go_words(&mut head.headers, self.method.kind, max);
         let code = code_of(&head.headers);
         self.time(code.is_none_or(|code| code == 0), head.extensions.get::<ReadOnly>().is_some());
         let permit = head.extensions.remove::<Permit>();
@@ -249,7 +249,9 @@ impl hyper::body::Body for Outgoing {
             }
             Err(frame) => match frame.into_trailers() {
                 Ok(mut trailers) => {
-                    in_go_words(&mut trailers, self.max);
+                    if let Some(kind) = self.call.as_ref().map(|call| call.method.kind) {
+                        in_go_words(&mut trailers, kind, self.max);
+                    }
                     self.end(code_of(&trailers).unwrap_or(Code::Unknown as i32));
                     Frame::trailers(trailers)
                 }
@@ -272,27 +274,35 @@ fn code_of(headers: &HeaderMap) -> Option<i32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// Says that a message is too large or damaged in the words and with the code of grpc-go, which clients look
-/// for, instead of tonic's.
-fn in_go_words(headers: &mut HeaderMap, max: usize) {
+/// Refuses a message that is too large or makes no sense in the words and with the code of grpc-go, which
+/// clients look for, instead of tonic's.
+fn in_go_words(headers: &mut HeaderMap, kind: Kind, max: usize) {
     let code = code_of(headers);
     if code != Some(Code::OutOfRange as i32) && code != Some(Code::Internal as i32) {
         return;
     }
     let Some(status) = Status::from_header_map(headers) else { return };
-    if status.message().starts_with("failed to decode Protobuf message") {
-        let text =
-            "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
-        drop(Status::internal(text).add_header(headers));
-        return;
-    }
-    let Some((_, found)) = status.message().split_once("message length too large: found ") else {
+    let message = status.message();
+    let status = if let Some((_, found)) = message.split_once("message length too large: found ") {
+        let found: String = found.chars().take_while(char::is_ascii_digit).collect();
+        Status::resource_exhausted(format!(
+            "grpc: received message larger than max ({found} vs. {max})"
+        ))
+    } else if message.starts_with("failed to decode Protobuf message") {
+        let what = match kind {
+            Kind::Unary => "error unmarshalling request",
+            Kind::ServerStream | Kind::Bidi => "failed to unmarshal the received message",
+        };
+        let why = match message.contains("UTF-8") {
+            true => "string field contains invalid UTF-8",
+            false => "proto: cannot parse invalid wire-format data",
+        };
+        Status::internal(format!("grpc: {what}: {why}"))
+    } else {
         return;
     };
-    let found: String = found.chars().take_while(char::is_ascii_digit).collect();
-    let text = format!("grpc: received message larger than max ({found} vs. {max})");
-    // Both are plain text: they fit into headers.
-    drop(Status::resource_exhausted(text).add_header(headers));
+    // All of it is plain text and fits into headers.
+    drop(status.add_header(headers));
 }
 
 #[cfg(test)]
@@ -315,7 +325,7 @@ mod tests {
         let text = "Error, decoded message length too large: found 3000000 bytes, the limit is: 2097152 bytes";
         let mut headers = HeaderMap::new();
         Status::out_of_range(text).add_header(&mut headers).expect("plain text");
-        in_go_words(&mut headers, 2_097_152);
+        in_go_words(&mut headers, Kind::Unary, 2_097_152);
         let status = Status::from_header_map(&headers).expect("a status");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(
