@@ -4,7 +4,9 @@
 //! answered, so that whoever has an answer finds it in the published state. Between batches it lets others
 //! run and does a slice of compaction.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use super::desk::{self, Delivery};
 use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
 use crate::io::clock::Moment;
-use crate::io::{FjallEngine, FjallView, blocking, clock};
+use crate::io::{FjallEngine, FjallView, blocking, clock, fatal, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::metrics;
 use crate::mvcc::ReadView;
@@ -117,6 +119,8 @@ struct Actor {
     compaction_waiters: Vec<flume::Sender<()>>,
     /// Where the log was last cut.
     mark: LogIndex,
+    /// Whether a cut is under way.
+    cutting: Rc<Cell<bool>>,
     disk_bytes: u64,
     disk_looked_ms: u64,
 }
@@ -143,6 +147,7 @@ pub async fn run(
         compacting: true,
         compaction_waiters: Vec::new(),
         mark,
+        cutting: Rc::default(),
         disk_bytes,
         disk_looked_ms: clock::now_ms(),
     };
@@ -238,7 +243,8 @@ impl Actor {
         let changes = entries.iter().filter(|entry| entry.kind != EntryKind::Normal);
         let conf_changes = changes.cloned().collect();
         self.outlets.consensus.applied(self.machine.applied(), conf_changes);
-        self.cut_log().await
+        self.cut_log();
+        Ok(())
     }
 
     fn answer(&mut self, applied: Applied, effects: &mut Vec<Effect>) {
@@ -318,18 +324,24 @@ impl Actor {
         Ok(())
     }
 
-    /// Lets the log go that the store holds on disk. What is applied is read before the store is synced,
-    /// never after, and the sync runs on another thread.
-    async fn cut_log(&mut self) -> Result<(), Fault> {
+    /// Lets the log go that the store holds on disk, one cut at a time and beside the work: what is applied is
+    /// read before the store is synced, never after.
+    fn cut_log(&mut self) {
         let index = self.machine.applied();
-        if index - self.mark < self.outlets.snapshot_count {
-            return Ok(());
+        if index - self.mark < self.outlets.snapshot_count || self.cutting.get() {
+            return;
         }
         self.mark = index;
+        self.cutting.set(true);
         let (term, conf_state) = (self.machine.applied_term(), self.machine.conf_state().clone());
-        let engine = self.machine.engine().clone();
-        blocking(move || engine.persist()).await?;
-        self.outlets.wal.mark(index, term, conf_state).await;
-        Ok(())
+        let (engine, wal) = (self.machine.engine().clone(), self.outlets.wal.clone());
+        let cutting = Rc::clone(&self.cutting);
+        spawn(async move {
+            if let Err(fault) = blocking(move || engine.persist()).await {
+                fatal(&fault)
+            }
+            wal.mark(index, term, conf_state).await;
+            cutting.set(false);
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! Flags, environment and files: what they mean, and what is refused.
+//! The configuration as a whole, flag by flag.
 
 use super::super::flags::{Command, parse};
 use super::*;
