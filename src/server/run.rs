@@ -361,6 +361,13 @@ async fn open(config: &Config) -> Result<Opened, Fault> {
                 "the store is gone, and the write-ahead log alone cannot replace it",
             ));
         }
+        if config.joins_existing {
+            // A cluster of its own would be a second one under the same name.
+            return Err(Fault::new(
+                "cannot fetch cluster info from peer urls: could not retrieve cluster information \
+                 from the given URLs",
+            ));
+        }
         let peer_urls = config.advertise_peers.clone();
         machine.bootstrap(vec![Member { id, peer_urls, ..Member::default() }])?;
     }
