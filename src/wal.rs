@@ -9,7 +9,8 @@
 //! A frame is one write to the disk, made durable at once. It starts at a block of its own, so that no block
 //! that holds acknowledged records is ever written again. Its checksum covers the segment's number, which is
 //! never used again, and its offset: what a recycled file still holds, or what a disk put in the wrong place,
-//! does not pass for a frame. The first frame of a segment repeats what is needed from earlier ones, so that
+//! does not pass for a frame. Each frame names the checksum of the one before it, across segments too: a frame
+//! that went missing is found, wherever it stood. The first frame of a segment repeats what is needed from earlier ones, so that
 //! they can be recycled.
 
 mod codec;

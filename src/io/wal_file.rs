@@ -8,11 +8,13 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use glommio::io::{DmaFile, OpenOptions};
+use rustix::fs::{FlockOperation, flock};
 
 use super::executor::blocking;
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
@@ -83,6 +85,8 @@ impl WalFile {
         let [owner, mark] = if replay.owner.is_some() { known(&replay) } else { first };
         let begun = segments.last().map(|(path, _, head)| (path.clone(), *head));
         let fresh = begun.is_none();
+        // The member may have stopped between naming a segment and writing its first frame.
+        let unopened = begun.as_ref().is_none_or(|(_, head)| head.offset == 0);
         let (path, head) = match begun {
             Some(begun) => begun,
             None => {
@@ -109,7 +113,7 @@ impl WalFile {
             owner,
             mark,
         };
-        if fresh {
+        if unopened {
             let records = wal.opening();
             wal.write(&records).await?;
         }
@@ -216,7 +220,7 @@ impl WalFile {
         }
         let path = std::mem::replace(&mut self.path, path);
         self.full.push(Full { path, last: self.last });
-        self.head = FrameHead { segment: number, offset: 0, previous: 0 };
+        self.head = FrameHead { segment: number, offset: 0, previous: self.head.previous };
         self.spare = prepare_spare(&self.options.dir, number + 1);
         let opening = self.opening();
         self.write(&opening).await
@@ -258,6 +262,24 @@ fn replay_of(records: &[Record]) -> Result<Replay, Fault> {
     Ok(replay)
 }
 
+/// Takes a segment's lock for as long as the segment is open. A request that the kernel has accepted outlives
+/// the process that made it and keeps the file, and so the lock, until it is done: see
+/// [`wait_for_stray_writes`].
+#[allow(unsafe_code, reason = "glommio's files lend their descriptor as a number only")]
+fn lock_segment(file: &impl AsRawFd, path: &Path) -> Result<(), Fault> {
+    // SAFETY: the reference keeps the file open during this call.
+    let file = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+    flock(file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|error| fault("lock", path, error))
+}
+
+/// Waits until no write of a member that died is under way any more: it would land on what is read, or on
+/// what is written next. The directory's own lock says that the member is dead, so the wait is short.
+fn wait_for_stray_writes(file: &fs::File) -> std::io::Result<()> {
+    flock(file, FlockOperation::LockExclusive)?;
+    Ok(flock(file, FlockOperation::Unlock)?)
+}
+
 /// Whether direct I/O works here. Also the first file that this executor opens on the disk: glommio decides
 /// by the first one how to read, and decides wrongly if that one is empty.
 async fn probe(dir: &Path) -> Result<bool, Fault> {
@@ -281,10 +303,13 @@ async fn open_segment(path: &Path, direct: bool, no_sync: bool) -> Result<File, 
         let flags = if no_sync { 0 } else { rustix::fs::OFlags::DSYNC.bits() as i32 };
         let mut options = OpenOptions::new();
         let opened = options.read(true).write(true).custom_flags(flags).dma_open(path).await;
-        return opened.map(File::Direct).map_err(|error| fault("open", path, error));
+        let file = opened.map_err(|error| fault("open", path, error))?;
+        lock_segment(&file, path)?;
+        return Ok(File::Direct(file));
     }
     let opened = fs::OpenOptions::new().read(true).write(true).open(path);
     let file = opened.map_err(|error| fault("open", path, error))?;
+    lock_segment(&file, path)?;
     Ok(File::Buffered(std::sync::Arc::new(file)))
 }
 
@@ -392,15 +417,19 @@ fn read_all(dir: &Path) -> Result<(Segments, Replay), Fault> {
             return Err(fault("use", &path, format!("segment {} is missing", before.segment + 1)));
         }
         let mut bytes = Vec::with_capacity(WAL_SEGMENT_BYTES as usize);
-        let read = fs::File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+        let read = fs::File::open(&path).and_then(|mut file| {
+            wait_for_stray_writes(&file)?;
+            file.read_to_end(&mut bytes)
+        });
         read.map_err(|error| fault("read", &path, error))?;
         let damaged = |fault: Fault| Fault::new(format!("{} is damaged: {fault}", path.display()));
-        let segment = replay_segment(&Bytes::from(bytes), number).map_err(damaged)?;
+        let previous = segments.last().map(|(_, _, head)| head.previous);
+        let segment = replay_segment(&Bytes::from(bytes), number, previous).map_err(damaged)?;
         if segment.torn && at + 1 < count {
             let text = format!("{} is damaged at offset {}", path.display(), segment.next.offset);
             return Err(Fault::new(text));
         }
-        if segment.torn && segment.next.offset > 0 {
+        if segment.torn {
             tracing::warn!(
                 file = %path.display(),
                 offset = segment.next.offset,

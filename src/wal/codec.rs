@@ -24,7 +24,8 @@ pub struct FrameHead {
     pub segment: u64,
     /// The frame's offset in it; a multiple of the block size.
     pub offset: u64,
-    /// Checksum of the frame before it in the segment; 0 for the first.
+    /// Checksum of the frame before it, in this segment or at the end of the one before; 0 for the first of
+    /// all.
     pub previous: u32,
 }
 
@@ -88,6 +89,16 @@ pub(super) fn decode_frame(
         records.push(decode(&mut body)?);
     }
     Some(Frame { records, crc, length: end.next_multiple_of(WAL_BLOCK_BYTES) as u64 })
+}
+
+/// Whether a frame of this segment was begun here, whole or not.
+pub(super) fn is_begun(segment: &Bytes, number: u64, offset: u64) -> bool {
+    let Some(mut header) = segment.get(offset as usize..).and_then(|it| it.get(..HEADER)) else {
+        return false;
+    };
+    let magic = header.get_u32_le();
+    header.advance(size_of::<u32>());
+    magic == MAGIC && header.get_u64_le() == number && header.get_u64_le() == offset
 }
 
 fn encode(record: &Record, out: &mut Vec<u8>) {

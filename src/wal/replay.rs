@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::codec::{Frame, decode_frame};
+use super::codec::{Frame, decode_frame, is_begun};
 use super::{FrameHead, Record};
 use crate::types::limits::WAL_BLOCK_BYTES;
 use crate::types::{ConfState, Entry, Fault, HardState, LogIndex, MemberId, Term};
@@ -14,22 +14,33 @@ pub struct Segment {
     pub records: Vec<Record>,
     /// Where the next frame goes.
     pub next: FrameHead,
-    /// Whether something that is no frame stood there: a write that was cut short.
+    /// Whether a frame was begun there and is not whole: a write that was cut short. What a recycled file
+    /// still holds of older segments is none.
     pub torn: bool,
 }
 
-/// Reads all frames of a segment.
+/// Reads all frames of a segment. `previous` is the checksum of the last frame of the segment before it; of
+/// the oldest segment it is not known any more.
 ///
 /// # Errors
-/// A frame does not read although a later one does: the disk lost or changed something that had been
-/// acknowledged. The text names the offset.
-pub fn replay_segment(bytes: &Bytes, number: u64) -> Result<Segment, Fault> {
-    let mut next = FrameHead { segment: number, offset: 0, previous: 0 };
+/// A frame does not read although a later one does, or the first does not follow `previous`: the disk lost
+/// or changed something that had been acknowledged. The text names the offset.
+pub fn replay_segment(bytes: &Bytes, number: u64, previous: Option<u32>) -> Result<Segment, Fault> {
+    let mut next = FrameHead { segment: number, offset: 0, previous: previous.unwrap_or_default() };
     let mut records = Vec::new();
-    while let Some(frame) = decode_frame(bytes, number, next.offset, Some(next.previous)) {
+    let mut follows = previous;
+    while let Some(frame) = decode_frame(bytes, number, next.offset, follows) {
         let Frame { records: held, crc, length } = frame;
         records.extend(held);
         next = FrameHead { offset: next.offset + length, previous: crc, ..next };
+        follows = Some(crc);
+    }
+    if let Some(frame) = decode_frame(bytes, number, next.offset, None) {
+        return Err(Fault::new(format!(
+            "the frame at offset {} ({} records) does not follow the one before it",
+            next.offset,
+            frame.records.len()
+        )));
     }
     let block = WAL_BLOCK_BYTES as u64;
     let blocks = (next.offset / block + 1)..(bytes.len() as u64 / block);
@@ -41,10 +52,7 @@ pub fn replay_segment(bytes: &Bytes, number: u64) -> Result<Segment, Fault> {
             next.offset
         )));
     }
-    let at = next.offset as usize;
-    let torn = bytes
-        .get(at..)
-        .is_some_and(|rest| rest.iter().take(WAL_BLOCK_BYTES).any(|byte| *byte != 0));
+    let torn = is_begun(bytes, number, next.offset);
     Ok(Segment { records, next, torn })
 }
 

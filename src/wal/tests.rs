@@ -33,7 +33,7 @@ fn segment(rng: &mut StdRng, number: u64) -> (Vec<u8>, Vec<(u64, Vec<Record>)>) 
 }
 
 fn recovered(bytes: Vec<u8>, number: u64) -> Result<Vec<Record>, Fault> {
-    replay_segment(&bytes.into(), number).map(|segment| segment.records)
+    replay_segment(&bytes.into(), number, None).map(|segment| segment.records)
 }
 
 use crate::types::Fault;
@@ -44,7 +44,7 @@ fn what_was_written_is_read() {
     for number in 0..50 {
         let (mut bytes, ends) = segment(&mut rng, number);
         bytes.resize(bytes.len() + 3 * WAL_BLOCK_BYTES, 0);
-        let read = replay_segment(&bytes.into(), number).expect("nothing is damaged");
+        let read = replay_segment(&bytes.into(), number, None).expect("nothing is damaged");
         let (end, records) = ends.last().expect("there is a frame");
         assert_eq!((&read.records, read.next.offset, read.torn), (records, *end, false));
     }
@@ -105,6 +105,44 @@ fn what_a_recycled_file_still_holds_is_not_taken_for_valid() {
         let read = recovered(file, number + 1000).expect("old frames are no damage");
         assert_eq!(read, ends.last().expect("there is a frame").1);
     }
+}
+
+#[test]
+fn what_a_recycled_file_still_holds_is_not_taken_for_a_torn_write() {
+    let mut rng = StdRng::seed_from_u64(5);
+    for number in 0..50 {
+        let (old, _) = segment(&mut rng, number);
+        let (new, ends) = segment(&mut rng, number + 1000);
+        let mut file = new.clone();
+        file.resize(new.len().max(old.len()), 0);
+        let stale = &old[new.len().min(old.len())..];
+        file[new.len()..new.len() + stale.len()].copy_from_slice(stale);
+        let read = replay_segment(&file.into(), number + 1000, None).expect("nothing is damaged");
+        assert_eq!((read.torn, read.next.offset), (false, ends.last().expect("a frame").0));
+    }
+}
+
+#[test]
+fn a_frame_that_was_begun_is_told_from_none() {
+    let mut bytes = Vec::new();
+    let head = FrameHead { segment: 7, offset: 0, previous: 0 };
+    encode_frame(head, &[entry(1, 9000)], &mut bytes);
+    bytes[2 * WAL_BLOCK_BYTES..].fill(0);
+    let read = replay_segment(&bytes.into(), 7, None).expect("a torn tail is no damage");
+    assert_eq!((read.records, read.torn, read.next), (vec![], true, head));
+}
+
+#[test]
+fn a_segment_follows_the_end_of_the_one_before() {
+    let mut bytes = Vec::new();
+    let head = FrameHead { segment: 8, offset: 0, previous: 11 };
+    encode_frame(head, &[entry(1, 10)], &mut bytes);
+    let bytes = Bytes::from(bytes);
+    for previous in [None, Some(11)] {
+        assert!(replay_segment(&bytes, 8, previous).is_ok());
+    }
+    let lost = replay_segment(&bytes, 8, Some(12)).expect_err("frames between are missing");
+    assert!(lost.to_string().contains("offset 0"), "{lost}");
 }
 
 #[test]

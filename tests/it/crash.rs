@@ -445,22 +445,29 @@ fn flip(path: &Path, at: u64) {
     file.sync_all().unwrap();
 }
 
+/// A last frame that was being written: only its beginning is on the disk.
+fn tear(path: &Path) {
+    let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    // The kernel may still be writing for the member that was killed; such a write holds this lock.
+    file.lock().unwrap();
+    let end = written_length(path).next_multiple_of(4096);
+    let bytes = fs::read(path).unwrap();
+    let mut torn = bytes[..32].to_vec();
+    torn[16..24].copy_from_slice(&end.to_le_bytes());
+    torn.resize(300, 0);
+    StdRng::seed_from_u64(9).fill(&mut torn[24..]);
+    file.seek(SeekFrom::Start(end)).unwrap();
+    file.write_all(&torn).unwrap();
+    file.sync_all().unwrap();
+}
+
 #[test]
 fn a_torn_tail_is_cut_and_said() {
     runtime().block_on(async {
         let (mut server, ledger) = killed_member().await;
-        // The older store, so that it does not know more than what is left of the log.
         let path = server.wal_files().pop().expect("a segment");
-        let end = written_length(&path);
-        // A last record that was being written: only its beginning is on the disk.
-        let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.seek(SeekFrom::Start(end.div_ceil(8) * 8)).unwrap();
-        let mut torn = vec![0_u8; 300];
-        StdRng::seed_from_u64(9).fill(&mut torn[..]);
         if !server.is_etcd() {
-            file.seek(SeekFrom::Start(end.div_ceil(4096) * 4096)).unwrap();
-            file.write_all(&torn).unwrap();
-            file.sync_all().unwrap();
+            tear(&path);
         }
         server.start();
         if !server.is_etcd() {
