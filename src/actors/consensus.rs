@@ -11,7 +11,7 @@ use super::state::Shared;
 use super::{apply, wal};
 use crate::consensus::{Driver, Input, Message, Output, ReadyNumber, Role};
 use crate::metrics;
-use crate::types::limits::{APPLY_ENTRIES_MAX, CONSENSUS_MAILBOX, READIES_IN_FLIGHT_MAX};
+use crate::types::limits::{CONSENSUS_MAILBOX, READIES_IN_FLIGHT_MAX, UNAPPLIED_ENTRIES_MAX};
 use crate::types::{Entry, LogIndex};
 use crate::wal::Record;
 
@@ -173,8 +173,8 @@ impl Actor {
     /// more would only fill memory.
     fn is_behind(&self) -> bool {
         let progress = self.driver.progress();
-        progress.last - progress.applied > APPLY_ENTRIES_MAX as u64
-            || self.homeless.len() > APPLY_ENTRIES_MAX
+        progress.last - progress.applied > UNAPPLIED_ENTRIES_MAX as u64
+            || self.homeless.len() > UNAPPLIED_ENTRIES_MAX
     }
 
     fn take(&mut self, msg: Msg) {

@@ -20,7 +20,7 @@ use super::{apply, consensus, lease, watch};
 use crate::io::clock;
 use crate::machine::Reply;
 use crate::metrics;
-use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::types::limits::{BUNDLE_PROPOSALS_MAX, COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
 use crate::types::{LeaseId, Refusal};
 
 /// How often waiting requests are looked over for ones that waited too long, in ms.
@@ -416,7 +416,11 @@ impl Room {
         let read = self.round_open.then_some(self.round);
         self.round_open = false;
         self.now_ms = clock::now_ms();
-        (std::mem::take(&mut self.outbox), read)
+        if self.outbox.len() <= BUNDLE_PROPOSALS_MAX {
+            return (std::mem::take(&mut self.outbox), read);
+        }
+        let later = self.outbox.split_off(BUNDLE_PROPOSALS_MAX);
+        (std::mem::replace(&mut self.outbox, later), read)
     }
 
     fn deliver(&mut self, delivery: Delivery) {

@@ -443,5 +443,6 @@ fn read_all(dir: &Path) -> Result<(Segments, Replay), Fault> {
         }
         segments.push((path, last, segment.next));
     }
-    Ok((segments, replay))
+    let damaged = |fault: Fault| Fault::new(format!("{} is damaged: {fault}", dir.display()));
+    Ok((segments, replay.finish().map_err(damaged)?))
 }

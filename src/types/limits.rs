@@ -24,8 +24,12 @@ pub const WAL_SEGMENT_BYTES: u64 = 64 << 20;
 /// Alignment and unit of direct I/O.
 pub const WAL_BLOCK_BYTES: usize = 4096;
 
-/// Committed entries waiting for apply before consensus stops handing out more.
-pub const APPLY_ENTRIES_MAX: usize = 16_384;
+/// Entries in the log and not yet applied before consensus lets clients wait. Below etcd's limit, past which
+/// it refuses: a burst is slowed down, not turned away.
+pub const UNAPPLIED_ENTRIES_MAX: usize = 4_096;
+
+/// Proposals that an executor hands in at once; a longer queue goes in several bundles.
+pub const BUNDLE_PROPOSALS_MAX: usize = 512;
 
 /// etcd's rule for `etcdserver: too many requests`: committed − applied above this.
 pub const COMMITTED_UNAPPLIED_MAX: u64 = 5_000;
@@ -99,6 +103,8 @@ pub const RANGE_STREAM_MS_MAX: u64 = 600_000;
 /// What gRPC adds to `--max-request-bytes` for the largest message received.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
+const _: () =
+    assert!(UNAPPLIED_ENTRIES_MAX + BUNDLE_PROPOSALS_MAX < COMMITTED_UNAPPLIED_MAX as usize);
 const _: () = assert!(RESPONSE_BYTES_UNCOUNTED < RESPONSE_BYTES_IN_FLIGHT_MAX);
 const _: () = assert!(WAL_MAILBOX > READIES_IN_FLIGHT_MAX);
 const _: () = assert!(WATCH_STREAM_BYTES_SHARE < WATCH_STREAM_BYTES_MAX);

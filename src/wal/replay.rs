@@ -76,6 +76,9 @@ pub struct Replay {
 impl Replay {
     /// Takes in the next record.
     ///
+    /// The oldest segment that is left opens with the mark of its own day, and segments between that mark and
+    /// its first entry may be gone, as a later mark allowed: [`Replay::finish`] tells that from a loss.
+    ///
     /// # Errors
     /// The record does not fit those before it.
     pub fn take(&mut self, record: Record) -> Result<(), Fault> {
@@ -94,23 +97,40 @@ impl Replay {
         Ok(())
     }
 
+    /// All records were taken.
+    ///
+    /// # Errors
+    /// Entries between the newest mark and the first entry are missing.
+    pub fn finish(self) -> Result<Self, Fault> {
+        match self.entries.first() {
+            Some(first) if first.index > self.mark_index + 1 => {
+                Err(jump(self.mark_index, first.index))
+            }
+            Some(_) | None => Ok(self),
+        }
+    }
+
     fn mark(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
-        let passed = index.saturating_sub(self.mark_index).min(self.entries.len() as u64);
-        self.entries.drain(..passed as usize);
+        let passed = self.entries.iter().take_while(|entry| entry.index <= index).count();
+        self.entries.drain(..passed);
         (self.mark_index, self.mark_term, self.conf_state) = (index, term, conf_state);
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), Fault> {
-        let Some(at) = entry.index.checked_sub(self.mark_index + 1) else { return Ok(()) };
-        if at > self.entries.len() as u64 {
-            return Err(Fault::new(format!(
-                "the log jumps from entry {} to {}",
-                self.mark_index + self.entries.len() as u64,
-                entry.index
-            )));
+        if entry.index <= self.mark_index {
+            return Ok(());
         }
-        self.entries.truncate(at as usize);
+        if let (Some(first), Some(last)) = (self.entries.first(), self.entries.last()) {
+            if entry.index > last.index + 1 {
+                return Err(jump(last.index, entry.index));
+            }
+            self.entries.truncate(entry.index.saturating_sub(first.index) as usize);
+        }
         self.entries.push(entry);
         Ok(())
     }
+}
+
+fn jump(from: LogIndex, to: LogIndex) -> Fault {
+    Fault::new(format!("the log jumps from entry {from} to {to}"))
 }
