@@ -2,9 +2,11 @@
 //!
 //! glommio 0.9 can park an executor although tasks are ready (its run loop takes a preemption before the first
 //! task for idleness), and then only an event from outside wakes it: a timer of its own may be among what is
-//! parked. So one plain thread pokes every executor every few milliseconds.
+//! parked. So one plain thread pokes every executor: every few milliseconds while clients send something, and
+//! rarely otherwise, as every poke wakes a core that would sleep.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -13,8 +15,21 @@ use crate::types::Fault;
 
 /// How long a task may run before others get their turn.
 const PREEMPT: Duration = Duration::from_millis(1);
-/// How often executors are poked from outside.
+/// How often executors are poked from outside while bytes come in.
 const POKE: Duration = Duration::from_millis(5);
+/// How often when nothing came in since the last time.
+const POKE_IDLE: Duration = Duration::from_millis(50);
+
+/// Whether bytes came in since executors were last poked.
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+/// Bytes came in.
+pub(super) fn busy() {
+    // Looked at first, so that cores do not fight for the line.
+    if !BUSY.load(Ordering::Relaxed) {
+        BUSY.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Running executors.
 pub struct Executors {
@@ -67,7 +82,8 @@ impl Executors {
                     // Full: it has not even noticed the last one.
                     let _ = poke.try_send(());
                 }
-                std::thread::sleep(POKE);
+                let busy = BUSY.swap(false, Ordering::Relaxed);
+                std::thread::sleep(if busy { POKE } else { POKE_IDLE });
             }
         });
         assert!(poker.is_ok(), "the thread that pokes executors cannot start");

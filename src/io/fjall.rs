@@ -6,7 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot};
+use fjall::config::CompressionPolicy;
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice,
+    Snapshot,
+};
 
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
@@ -15,7 +19,7 @@ use crate::types::Fault;
 /// ones make rarer flushes and flatter latency; this fits a million keys into etcd's memory.
 const MEMTABLE_BYTES: u64 = 64 << 20;
 /// Bytes of fjall's journals on disk before it forces a flush. Rotating one stalls writers, so rarely.
-const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of blocks that are kept in memory, beside what the kernel keeps.
 const BLOCK_CACHE_BYTES: u64 = 96 << 20;
 
@@ -80,6 +84,7 @@ impl FjallEngine {
             let options = || {
                 KeyspaceCreateOptions::default()
                     .max_memtable_size(MEMTABLE_BYTES)
+                    .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
                     .manual_journal_persist(true)
             };
             database.keyspace(name, options).map_err(fault("open"))

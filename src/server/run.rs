@@ -24,7 +24,7 @@ use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
 use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::store::Engine as _;
-use crate::types::limits::RECORD_CACHE_BYTES;
+use crate::types::limits::{RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX};
 use crate::types::{ConfState, Fault};
 use crate::wal::Record;
 
@@ -343,7 +343,7 @@ async fn open(config: &Config) -> Result<Opened, Fault> {
     ];
     let options = WalOptions {
         dir: wal_dir,
-        free_max: config.max_wals,
+        free_max: config.max_wals.min(WAL_FREE_SEGMENTS_MAX),
         unsafe_no_fsync: config.unsafe_no_fsync,
     };
     let (wal, replay) = WalFile::open(options, first).await?;

@@ -21,6 +21,10 @@ pub const WAL_WRITE_BYTES_MAX: usize = 4 << 20;
 /// Size of a WAL segment: written with zeros once, then recycled.
 pub const WAL_SEGMENT_BYTES: u64 = 64 << 20;
 
+/// Free WAL segments kept for recycling, beside the one that is ready to be next. `--max-wals` can only
+/// lower it: the log is cut often enough that more would only take space.
+pub const WAL_FREE_SEGMENTS_MAX: usize = 1;
+
 /// Alignment and unit of direct I/O.
 pub const WAL_BLOCK_BYTES: usize = 4096;
 

@@ -12,6 +12,7 @@ use glommio::net::{TcpStream, UnixStream};
 use hyper::rt::ReadBufCursor;
 
 use super::clock;
+use crate::io::executor;
 
 /// Bytes read at once; shared by all connections of an executor.
 const READ_BYTES: usize = 64 << 10;
@@ -28,10 +29,14 @@ impl Stream {
         context: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<Result<usize>> {
-        match self {
+        let read = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
+        };
+        if read.is_ready() {
+            executor::busy();
         }
+        read
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
