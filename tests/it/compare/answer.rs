@@ -189,6 +189,21 @@ pub(super) fn reconcile(call: &Call, left: &mut Answer, right: &mut Answer) {
     }
 }
 
+/// Whether a transaction deleted keys and put some, perhaps the same.
+pub(super) fn deletes_and_puts(answer: &TxnResponse) -> bool {
+    use response_op::Response::{ResponseDeleteRange, ResponsePut, ResponseTxn};
+    fn kinds(answer: &TxnResponse) -> (bool, bool) {
+        let each = answer.responses.iter().map(|op| match &op.response {
+            Some(ResponseDeleteRange(it)) => (it.deleted > 0, false),
+            Some(ResponsePut(_)) => (false, true),
+            Some(ResponseTxn(it)) => kinds(it),
+            _ => (false, false),
+        });
+        each.fold((false, false), |all, it| (all.0 || it.0, all.1 || it.1))
+    }
+    kinds(answer) == (true, true)
+}
+
 fn reconcile_txn(request: &TxnRequest, left: &mut TxnResponse, right: &mut TxnResponse) {
     if left.succeeded != right.succeeded {
         return;
