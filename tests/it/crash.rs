@@ -460,7 +460,8 @@ fn a_damaged_wal_is_refused_by_file_and_offset() {
             let at = value_byte(&path, fraction);
             flip(&path, at);
             server.launch();
-            let status = server.wait_exit(Duration::from_secs(20));
+            // It reads a whole segment first, in a debug build and while other tests write.
+            let status = server.wait_exit(Duration::from_secs(60));
             let said = server.logs.all();
             // etcd has bytes in its records that no checksum covers.
             if !server.is_etcd() {
