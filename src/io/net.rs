@@ -154,27 +154,33 @@ pub fn handover() -> (flume::Sender<Connection>, flume::Receiver<Connection>) {
 }
 
 impl Listener {
-    /// Accepts for ever, giving each connection to the next executor, marked with `port`. Ends when an
-    /// executor is gone.
+    /// Accepts, giving each connection to the next executor, marked with `port`. Ends when this executor
+    /// closes its connections, or another one is gone: who connects to a member that stops is refused at
+    /// once and goes elsewhere, instead of being taken and then dropped.
     pub async fn accept(self, port: usize, executors: Vec<flume::Sender<Connection>>) {
+        let seat = Seat::take();
         for to in executors.iter().cycle() {
-            let counted = Counted::enter(ACCEPT_PAUSE).await;
-            let stream = loop {
-                match self.next().await {
-                    Ok(stream) => break stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "failed to accept a connection");
-                        clock::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            };
+            let next = async { (Counted::enter(ACCEPT_PAUSE).await, self.next().await) };
+            let Some((counted, stream)) = seat.or_closing(next).await else { return };
             if to.send_async(Connection { stream, port, counted }).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn next(&self) -> Result<Accepted, String> {
+    async fn next(&self) -> Accepted {
+        loop {
+            match self.try_next().await {
+                Ok(stream) => return stream,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    clock::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_next(&self) -> Result<Accepted, String> {
         let accepted = match &self.0 {
             Listening::Tcp(listener) => listener.shared_accept().await.map(Accepted::Tcp),
             Listening::Unix(listener) => listener.shared_accept().await.map(Accepted::Unix),

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,9 +17,10 @@ use std::time::Duration;
 use basalt_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvResponse,
     LeaseGrantRequest, LeaseGrantResponse, PutRequest, PutResponse, RangeResponse, ResponseHeader,
-    TxnRequest, TxnResponse,
+    TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, watch_request::RequestUnion,
 };
 use bytes::Bytes;
+use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
@@ -178,6 +180,56 @@ fn sigterm_and_sigint_end_the_process_cleanly() {
             server.start();
             check(&server, &ledger).await;
         }
+    });
+}
+
+/// While requests are under way a member that was told to stop lives on for a moment: nobody new is
+/// taken in then, only to be dropped.
+#[test]
+fn a_member_that_stops_listens_no_more() {
+    runtime().block_on(async {
+        let mut server = setup().start();
+        // Nobody ends this watch, so that the member waits for as long as it ever does.
+        let create = WatchCreateRequest { key: "watched".into(), ..Default::default() };
+        let request_union = Some(RequestUnion::CreateRequest(create));
+        let first = WatchRequest { request_union }.encode_to_vec().into();
+        let wire = Wire::new(&server.endpoint());
+        let mut watch = wire.talk(wire::WATCH, first).await.unwrap();
+        watch.answers.message().await.unwrap().expect("the watch is made");
+        server.signal(Signal::TERM);
+        while TcpStream::connect(("127.0.0.1", server.port)).is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let ended = server.wait_exit(Duration::from_millis(50));
+        assert!(ended.is_none(), "listens until it ends\n{}", server.logs.tail());
+    });
+}
+
+/// The log below what the store holds on disk goes away, a segment at a time. What is left opens with
+/// an older mark than the one that let the first segment go.
+#[test]
+fn a_member_starts_from_a_log_whose_first_segment_is_gone() {
+    const WRITES_MAX: i64 = 400;
+    runtime().block_on(async {
+        let mut server = Setup::new(process::basalt()).flag("snapshot-count", "10").start();
+        // etcd looks twice a minute for segments that may go.
+        if server.is_etcd() {
+            return;
+        }
+        let wire = Wire::new(&server.endpoint());
+        let first = server.wal_files().remove(0);
+        let value = "x".repeat(1 << 20);
+        let mut writes = 0;
+        while first.exists() {
+            wire.put(&format!("key-{}", writes % 3), &value).await.unwrap();
+            writes += 1;
+            assert!(writes < WRITES_MAX, "{} stays", first.display());
+        }
+        server.kill();
+        server.start();
+        let all = Wire::new(&server.endpoint()).everything(0).await.unwrap();
+        let revision = all.header.map_or(0, |it| it.revision);
+        assert_eq!((revision, all.count), (1 + writes, 3), "after {writes} writes");
     });
 }
 
@@ -408,7 +460,8 @@ fn a_damaged_wal_is_refused_by_file_and_offset() {
             let at = value_byte(&path, fraction);
             flip(&path, at);
             server.launch();
-            let status = server.wait_exit(Duration::from_secs(20));
+            // It reads a whole segment first, in a debug build and while other tests write.
+            let status = server.wait_exit(Duration::from_secs(60));
             let said = server.logs.all();
             // etcd has bytes in its records that no checksum covers.
             if !server.is_etcd() {

@@ -11,7 +11,8 @@ use basalt_proto::etcdserverpb::WatchRequest;
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use slab::Slab;
 
-use super::{Options, PROGRESS_INTERVAL_MS_MIN, Published, Shared};
+use super::{Census, Options, PROGRESS_INTERVAL_MS_MIN, Published, Shared};
+use crate::metrics;
 use crate::types::Refusal;
 use crate::watch::{Hub, Input, Output};
 
@@ -188,11 +189,21 @@ impl Room {
     pub(super) fn tick(&mut self, now_ms: u64) {
         self.tell(Input::Tick { now_ms });
         self.watch_leader(now_ms);
-        let census = self.hub.census();
+        self.count(self.hub.census());
+    }
+
+    /// Tells how many there are. The numbers of the process are those of all of its hubs, so each adds what
+    /// has changed since it last looked.
+    fn count(&self, census: Census) {
         let shared = &self.shared;
-        shared.streams.store(census.streams, Ordering::Relaxed);
-        shared.watchers.store(census.watchers, Ordering::Relaxed);
-        shared.behind.store(census.behind, Ordering::Relaxed);
+        for (number, now, total) in [
+            (&shared.streams, census.streams, &metrics::WATCH_STREAMS),
+            (&shared.watchers, census.watchers, &metrics::WATCHERS),
+            (&shared.behind, census.behind, &metrics::WATCHERS_SLOW),
+        ] {
+            let before = number.swap(now, Ordering::Relaxed);
+            total.add(now as i64 - before as i64);
+        }
         shared.bytes.store(census.bytes, Ordering::Relaxed);
     }
 

@@ -54,7 +54,7 @@ thread_local! {
     static OPEN: RefCell<Open> = RefCell::default();
 }
 
-/// The place of one connection among those of this executor.
+/// The place of one connection, or listener, among those of this executor.
 pub(super) struct Seat(usize);
 
 impl Seat {
@@ -91,8 +91,8 @@ impl Drop for Seat {
     }
 }
 
-/// Closes the connections of this executor: new requests are refused, what is under way is finished if it is
-/// within `grace`. Connections that come later are closed at once.
+/// Closes the connections and listeners of this executor: new requests are refused, what is under way is
+/// finished if it is within `grace`. Connections that come later are closed at once.
 pub async fn close_connections(grace: Duration) {
     let wakers: Vec<Waker> = OPEN.with_borrow_mut(|open| {
         open.closing = true;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use basalt_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
-    PutRequest, PutResponse, StatusRequest, StatusResponse,
+    PutRequest, PutResponse, StatusRequest, StatusResponse, WatchCreateRequest, WatchRequest,
+    watch_request::RequestUnion,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -151,6 +152,46 @@ fn health_pages_are_alike() {
         }
         pages
     });
+}
+
+#[test]
+fn open_watches_are_counted_alike() {
+    alike(async |server, wire| {
+        let create = |key: &'static str| {
+            let create = WatchCreateRequest { key: key.into(), ..Default::default() };
+            let request_union = Some(RequestUnion::CreateRequest(create));
+            Bytes::from(WatchRequest { request_union }.encode_to_vec())
+        };
+        let first = wire.talk(wire::WATCH, create("a")).await.unwrap();
+        let second = wire.talk(wire::WATCH, create("b")).await.unwrap();
+        for key in ["c", "d"] {
+            second.send.send(create(key)).await.unwrap();
+        }
+        let mut told = vec![watches_counted(server, [2, 4, 0]).await];
+        drop(second);
+        told.push(watches_counted(server, [1, 1, 0]).await);
+        drop(first);
+        told.push(watches_counted(server, [0, 0, 0]).await);
+        told
+    });
+}
+
+/// Streams, watchers and those of them that lag, once they are as expected or much time has passed.
+async fn watches_counted(server: &Server, expected: [u64; 3]) -> Vec<Option<u64>> {
+    let began = Instant::now();
+    loop {
+        let (_, _, text) = page(server, "GET /metrics").await;
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        let counted = ["watch_stream", "watcher", "slow_watcher"]
+            .map(|it| value(&format!("etcd_debugging_mvcc_{it}_total ")));
+        if counted == expected.map(Some) || began.elapsed() > Duration::from_secs(10) {
+            return counted.to_vec();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Status line, the headers that mean something, and the body.

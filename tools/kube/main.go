@@ -1,0 +1,13 @@
+// The kube-apiserver as Kubernetes ships it, pinned by go.mod, so that one `go build` is enough.
+package main
+
+import (
+	"os"
+
+	"k8s.io/component-base/cli"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+)
+
+func main() {
+	os.Exit(cli.Run(app.NewAPIServerCommand()))
+}
