@@ -18,4 +18,4 @@ pub use self::net::{
 };
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
 pub use self::system::{fatal, process_stats, random_u64};
-pub use self::wal_file::{WalFile, WalOptions};
+pub use self::wal_file::{WalFile, WalOptions, begin_log};

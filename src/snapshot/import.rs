@@ -23,6 +23,7 @@ const COPIED: [(&str, Space); 6] = [
     ("lease", Space::Lease),
 ];
 
+const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 const FINISHED: &[u8] = b"finishedCompactRev";
 const SCHEDULED: &[u8] = b"scheduledCompactRev";
 
@@ -61,7 +62,13 @@ pub fn restore<E: Engine>(
 ) -> Result<Beginning, Fault> {
     let mut batch = Batch { tx: Overlay::new(engine.view()), engine, entries: 0, bytes: 0 };
     for (name, space) in COPIED {
-        each_pair(file, name, |key, value| batch.put(space, key, value))?;
+        each_pair(file, name, |key, value| {
+            // The new members decide anew what they speak: the old ones' version may be an older one.
+            if space == Space::Cluster && key == CLUSTER_VERSION {
+                return Ok(());
+            }
+            batch.put(space, key, value)
+        })?;
     }
     let scheduled = history(file, &mut batch, wanted.bump_revision)?;
     if let Some(scheduled) = scheduled {

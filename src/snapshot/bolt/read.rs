@@ -90,6 +90,13 @@ impl<S: Source> Reader<S> {
             (Ok(first), Ok(second)) if second.transaction > first.transaction => second,
             (Ok(first), _) => first,
             (Err(_), Ok(second)) => second,
+            // bbolt looks at the length before it believes that this is something else.
+            (Err(_), Err(_))
+                if (4096..2 * 4096).contains(&source.length())
+                    && source.read(0, &mut [0]).is_ok() =>
+            {
+                return Err(too_small(&source));
+            }
             (Err(error), Err(_)) => return Err(error),
         };
         let page = u64::from(meta.page_bytes);
@@ -98,7 +105,7 @@ impl<S: Source> Reader<S> {
             && meta.pages > PAGES_MIN
             && meta.pages.checked_mul(page).is_some_and(|bytes| bytes <= source.length());
         if !sound {
-            return Err(Fault::new(format!("file size too small {}", source.length())));
+            return Err(too_small(&source));
         }
         Ok(Self { source, meta })
     }
@@ -180,6 +187,10 @@ impl<S: Source> Reader<S> {
     pub(super) fn freelist(&self) -> Option<u64> {
         (self.meta.freelist != NO_FREELIST).then_some(self.meta.freelist)
     }
+}
+
+fn too_small(source: &impl Source) -> Fault {
+    Fault::new(format!("file size too small {}", source.length()))
 }
 
 fn meta_at(source: &impl Source, at: u64) -> Result<Meta, Fault> {
