@@ -38,7 +38,8 @@ const IDENTITY: &[&str] = &[
 /// Writes a history with all that it can have; gives the revision it was compacted at.
 async fn live(wire: &Wire, seed: u64) -> i64 {
     let mut rng = StdRng::seed_from_u64(seed);
-    for id in [7, 1 << 40] {
+    let leases = [1000 * seed as i64 + 7, (1 << 40) + seed as i64];
+    for id in leases {
         let grant = LeaseGrantRequest { id, ttl: 5000 + id % 100 };
         let _: LeaseGrantResponse = wire.ask(wire::LEASE_GRANT, &grant).await.unwrap();
     }
@@ -64,7 +65,7 @@ async fn live(wire: &Wire, seed: u64) -> i64 {
             _ => {
                 let length = [0, 10, 300, 5000, 200_000][rng.random_range(0..41) / 10];
                 let value = vec![rng.random_range(b'a'..=b'z'); length].into();
-                let lease = [0, 0, 0, 7, 1 << 40][rng.random_range(0..5)];
+                let lease = [0, 0, 0, leases[0], leases[1]][rng.random_range(0..5)];
                 let put = PutRequest { key, value, lease, ..Default::default() };
                 let _: PutResponse = wire.ask(wire::PUT, &put).await.unwrap();
             }
@@ -128,8 +129,7 @@ fn works(program: &Path, arguments: &[&str]) -> String {
 }
 
 fn save(server: &Server, file: &str) {
-    let endpoint = server.endpoint();
-    let told = works(&reference("etcdctl"), &["snapshot", "save", file, "--endpoints", &endpoint]);
+    let told = ctl(server, &["snapshot", "save", file]);
     // etcd itself knows its version only some seconds after it began.
     let tells = told.contains("Server version 3.7.0");
     assert!(tells || !told.contains("Server version") && server.is_etcd(), "{told}");
@@ -176,13 +176,16 @@ fn journey(from: std::path::PathBuf, utl: &Path, to: std::path::PathBuf, seed: u
         save(&server, file);
         drop(server);
         both_tools_agree(file);
-        let server = restored(utl, file, to, &[]);
+        let mut server = restored(utl, file, to, &[]);
+        assert_same(&before, &facts(&Wire::new(&server.endpoint()), compacted).await);
+        server.kill();
+        server.start();
         let wire = Wire::new(&server.endpoint());
         assert_same(&before, &facts(&wire, compacted).await);
-        // And it goes on from there.
-        let put = wire.put("after", "the journey").await.unwrap();
-        let newest = wire.hash_kv(0).await.unwrap();
-        assert_eq!(put.header.unwrap().revision, newest.hash_revision);
+        // And it goes on from there: etcd cuts and joins pages that Basalt filled.
+        live(&wire, seed + 100).await;
+        save(&server, file);
+        both_tools_agree(file);
     });
 }
 
@@ -207,6 +210,10 @@ fn a_revision_is_raised_as_etcdutl_raises_it() {
     runtime().block_on(async {
         let server = Setup::new(process::etcd()).start();
         live(&Wire::new(&server.endpoint()), 3).await;
+        for arguments in AUTH {
+            ctl(&server, arguments);
+        }
+        let auth = users(&server);
         save(&server, &first);
         drop(server);
         let etcd = restored(&reference("etcdutl"), &first, process::etcd(), &bump);
@@ -226,7 +233,25 @@ fn a_revision_is_raised_as_etcdutl_raises_it() {
         save(&basalt, &second);
         let etcd = restored(&reference("etcdutl"), &second, process::etcd(), &[]);
         assert_same(&told[0], &facts(&Wire::new(&etcd.endpoint()), raised).await);
+        assert_eq!(users(&etcd), auth);
     });
+}
+
+const AUTH: &[&[&str]] = &[
+    &["user", "add", "somebody", "--new-user-password", "secret"],
+    &["role", "add", "reader"],
+    &["role", "grant-permission", "reader", "read", "key/", "key0"],
+    &["user", "grant-role", "somebody", "reader"],
+];
+
+fn ctl(server: &Server, arguments: &[&str]) -> String {
+    let endpoint = server.endpoint();
+    works(&reference("etcdctl"), &[arguments, &["--endpoints", &endpoint]].concat())
+}
+
+fn users(server: &Server) -> String {
+    let user = ctl(server, &["user", "get", "somebody", "--detail"]);
+    user + &ctl(server, &["role", "get", "reader"])
 }
 
 /// Chunks are etcd's, and writes go on while they are sent.
