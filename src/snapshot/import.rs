@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::bolt::{Entry, Reader, Source};
+use super::export::STORAGE_VERSION;
 use crate::cluster::{Cluster, Member};
 use crate::mvcc;
 use crate::store::{Engine, Overlay, Space, View};
@@ -60,6 +61,7 @@ pub fn restore<E: Engine>(
     engine: &mut E,
     wanted: &Restore,
 ) -> Result<Beginning, Fault> {
+    check_version(file)?;
     let mut batch = Batch { tx: Overlay::new(engine.view()), engine, entries: 0, bytes: 0 };
     for (name, space) in COPIED {
         each_pair(file, name, |key, value| {
@@ -78,6 +80,24 @@ pub fn restore<E: Engine>(
     let beginning = members(&mut batch.tx, &wanted.members)?;
     batch.commit()?;
     Ok(beginning)
+}
+
+/// Older layouts are read; what a newer one means is not known.
+fn check_version(file: &Reader<impl Source>) -> Result<(), Fault> {
+    let minor = |version: &str| -> Option<(u64, u64)> {
+        let mut numbers = version.split('.').map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    };
+    each_pair(file, "meta", |key, value| {
+        let version = String::from_utf8_lossy(&value);
+        if key == "storageVersion" && minor(&version) > minor(STORAGE_VERSION) {
+            return Err(Fault::new(format!(
+                "the snapshot has storage version {version}, and no newer one than {STORAGE_VERSION} \
+                 can be read"
+            )));
+        }
+        Ok(())
+    })
 }
 
 /// Takes the key bucket over; gives the compaction that is asked for.

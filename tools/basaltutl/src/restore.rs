@@ -21,6 +21,8 @@ const SUM_BYTES: u64 = 32;
 /// Files of pages have a multiple of this; with the checksum they have not.
 const SECTOR_BYTES: u64 = 512;
 const READ_BYTES: usize = 1 << 20;
+/// Where the member is made.
+const UNFINISHED: &str = "member.tmp";
 
 /// Where everything goes.
 struct Places {
@@ -52,9 +54,22 @@ pub(crate) fn restore(args: &Args) -> Result<(), Failure> {
     verify(&places.snapshot, args.is_on("skip-hash-check"))?;
     let wanted =
         Restore { members: founding.members.clone(), bump_revision: (bump > 0).then_some(bump) };
-    make(&places, &founding, &wanted)?;
-    say("restored snapshot", &places);
-    Ok(())
+    let made = make(&places, &founding, &wanted);
+    match &made {
+        Ok(()) => say("restored snapshot", &places),
+        Err(_) => clear_away(&places),
+    }
+    made
+}
+
+/// Leaves nothing of what failed: neither directory was there before, or the data directory was empty.
+fn clear_away(places: &Places) {
+    // What cannot be removed is in the way of the next attempt, which says so.
+    let _ = fs::remove_dir_all(places.data_dir.join(UNFINISHED));
+    let _ = fs::remove_dir(&places.data_dir);
+    if let Some(wal_dir) = &places.wal_dir {
+        let _ = fs::remove_dir_all(wal_dir);
+    }
 }
 
 fn places(args: &Args, snapshot: &str) -> Result<Places, Failure> {
