@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Growing;
-use super::{ETCD_CLUSTER_VERSION, ETCD_VERSION, header, not_yet, refused, status};
+use super::{ETCD_VERSION, header, not_yet, refused, status};
 use crate::actors::{Desk, State};
 use crate::io::FjallView;
 use crate::machine::Reply;
@@ -81,7 +81,7 @@ impl maintenance_server::Maintenance for Maintenance {
             errors,
             db_size_in_use: state.disk_bytes as i64,
             is_learner: false,
-            storage_version: ETCD_CLUSTER_VERSION.to_owned(),
+            storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: node.quota_bytes as i64,
             downgrade_info: Some(DowngradeInfo::default()),
         }))

@@ -200,17 +200,19 @@ impl Tree {
         if !self.leaf.is_empty() {
             self.flush_leaf(pages);
         }
-        for level in 0.. {
+        let (mut level, mut root) = (0, 0);
+        while level < self.branches.len() {
             // Two at least, or else those of this level would not have been split.
             let children = std::mem::take(&mut self.branches[level]);
-            let page = pages.branch(&children);
-            let Some(first) = children.into_iter().next() else { break };
-            if level + 1 == self.branches.len() {
-                return page;
+            root = pages.branch(&children);
+            level += 1;
+            if level < self.branches.len()
+                && let Some(first) = children.into_iter().next()
+            {
+                self.child(level, Child { key: first.key, page: root }, pages);
             }
-            self.child(level + 1, Child { key: first.key, page }, pages);
         }
-        unreachable!("a level of branches has children")
+        root
     }
 
     fn flush_leaf(&mut self, pages: &mut Pages) {
