@@ -12,7 +12,7 @@ use super::{Export, Restore, Turn, hash_kv, restore, status};
 use crate::cluster::Member;
 use crate::mvcc::{self, Mvcc, ReadView};
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
-use crate::types::{Error, Fault, Refusal, Revision};
+use crate::types::{Error, Fault, Refusal};
 
 type Buckets = BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>;
 
@@ -293,13 +293,12 @@ fn a_state_is_the_same_after_a_journey_through_a_file() {
 fn a_raised_revision_compacts_everything_before() {
     let mut store = random_history(3);
     let before = store.mvcc.revision();
-    let mut engine = Memory::default();
     for round in 1..=2 {
         let file = Reader::open(store.file()).unwrap();
-        engine = Memory::default();
+        let mut engine = Memory::default();
         let wanted = Restore { bump_revision: Some(1000), ..Restore::default() };
         restore(&file, &mut engine, &wanted).unwrap();
-        store = Store::open(engine.clone());
+        store = Store::open(engine);
         assert_eq!(store.mvcc.revision(), before + 1000 * round);
         assert_eq!(store.mvcc.compacted(), before + 1000 * round);
     }
@@ -317,7 +316,6 @@ fn a_raised_revision_compacts_everything_before() {
     assert_eq!(hash_kv(&file, 0).unwrap().hash, hash.hash);
     assert_eq!(hash_kv(&file, 5), Err(Refusal::Compacted.into()));
     assert_eq!(hash_kv(&file, before + 2001), Err(Refusal::FutureRev.into()));
-    drop(engine);
 }
 
 #[test]
@@ -346,5 +344,4 @@ fn an_empty_state_has_all_buckets() {
     assert_eq!(names.join(" "), etcds);
     assert_eq!(status(&file).unwrap().keys, 0);
     assert_eq!(hash_kv(&file, 0).unwrap().revision, 1);
-    assert_eq!(Revision { main: 1, sub: 0 }.to_key().len(), 17);
 }
