@@ -1,6 +1,7 @@
 //! The outside world: executors, files, sockets, the clock, the store on disk. The only room that names
 //! glommio or fjall, so that either could be exchanged.
 
+mod bolt_file;
 pub mod clock;
 mod executor;
 mod fjall;
@@ -9,6 +10,7 @@ mod preflight;
 mod system;
 mod wal_file;
 
+pub use self::bolt_file::BoltFile;
 pub use self::executor::{Executors, blocking, spawn};
 pub use self::fjall::{FjallEngine, FjallView};
 pub use self::net::{
@@ -16,4 +18,4 @@ pub use self::net::{
 };
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
 pub use self::system::{fatal, process_stats, random_u64};
-pub use self::wal_file::{WalFile, WalOptions};
+pub use self::wal_file::{WalFile, WalOptions, begin_log};

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod mvcc;
 pub mod rpc;
 pub mod server;
+pub mod snapshot;
 pub mod store;
 pub mod types;
 pub mod wal;

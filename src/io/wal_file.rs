@@ -238,6 +238,29 @@ impl WalFile {
     }
 }
 
+/// Begins a log in an empty directory with these records, which must hold metadata, a mark and a hard state: for
+/// a member that starts from a snapshot. Blocks.
+///
+/// # Errors
+/// The disk failed.
+pub fn begin_log(dir: &Path, records: &[Record]) -> Result<(), Fault> {
+    let spare = dir.join("free-0.tmp");
+    zero(&spare)?;
+    let mut bytes = Vec::new();
+    encode_frame(FrameHead { segment: 1, offset: 0, previous: 0 }, records, &mut bytes);
+    let opened = fs::OpenOptions::new().write(true).open(&spare);
+    let written = opened.and_then(|file| {
+        file.write_all_at(&bytes, 0)?;
+        file.sync_all()
+    });
+    written.map_err(|error| fault("write", &spare, error))?;
+    let mark = records.iter().find_map(|record| match record {
+        Record::Mark { index, .. } => Some(*index),
+        Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => None,
+    });
+    name_segment(dir, &spare, 1, mark.unwrap_or_default() + 1).map(drop)
+}
+
 fn index_of(record: &Record) -> Option<LogIndex> {
     match record {
         Record::Entry(entry) => Some(entry.index),

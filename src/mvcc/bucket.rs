@@ -14,13 +14,21 @@ use crate::types::{Fault, Revision};
 /// What etcd appends to the revision of a delete.
 const TOMBSTONE_MARK: u8 = b't';
 
-/// Every entry that etcd's bucket `key` would have, in order: the revision as key, with `t` behind it
-/// for a delete, and the encoded `mvccpb.KeyValue`, of which a delete has the key alone.
+/// Every entry that etcd's bucket `key` would have behind `after` (one of its keys; nothing for all), in
+/// order: the revision as key, with `t` behind it for a delete, and the encoded `mvccpb.KeyValue`, of which
+/// a delete has the key alone.
 ///
 /// # Errors
 /// Each item may be a fault of the store.
-pub fn bucket(view: &impl View) -> impl Iterator<Item = Result<Pair, Fault>> {
-    view.scan(Space::Log, Bound::Unbounded, Bound::Unbounded).map(|pair| {
+pub fn bucket<'a>(
+    view: &'a impl View,
+    after: &[u8],
+) -> impl Iterator<Item = Result<Pair, Fault>> + 'a {
+    let from = match after.get(..Revision::KEY_LENGTH) {
+        Some(revision) => Bound::Excluded(revision),
+        None => Bound::Unbounded,
+    };
+    view.scan(Space::Log, from, Bound::Unbounded).map(|pair| {
         let (key, record) = pair?;
         let record = Record::new(record)?;
         if !record.is_tombstone() {
@@ -38,11 +46,14 @@ pub fn bucket(view: &impl View) -> impl Iterator<Item = Result<Pair, Fault>> {
 pub struct Import {
     encoder: Encoder,
     newest: Revision,
+    /// The newest entry without a key.
+    keyless: Option<Revision>,
 }
 
 impl Default for Import {
     fn default() -> Self {
-        Self { encoder: Encoder::default(), newest: Revision { main: FIRST_REVISION, sub: 0 } }
+        let newest = Revision { main: FIRST_REVISION, sub: 0 };
+        Self { encoder: Encoder::default(), newest, keyless: None }
     }
 }
 
@@ -68,6 +79,9 @@ impl Import {
         }
         self.newest = revision;
         let key = &value[Peek::new(value)?.key];
+        if key.is_empty() {
+            return self.keyless(tx, revision);
+        }
         let previous = read::newest(tx, key)?;
         let draft = if delete {
             self.encoder.delete(revision, previous.as_ref(), 0, key)?
@@ -79,6 +93,23 @@ impl Import {
         tx.put(Space::Kv, record.key()?, record.bytes().clone());
         write_revision(tx, revision.main);
         Ok(())
+    }
+
+    /// `etcdutl snapshot restore --bump-revision` raises the revision by an entry of nothing, which nobody
+    /// can read or delete, and compacts there. It stays in history alone: hashes and snapshots hold it.
+    fn keyless<V: View>(&mut self, tx: &mut Overlay<V>, revision: Revision) -> Result<(), Fault> {
+        if let Some(superseded) = self.keyless.replace(revision) {
+            tx.delete(Space::Log, Bytes::copy_from_slice(&superseded.to_key()));
+        }
+        let draft = self.encoder.encoded_put(revision, None, &[])?;
+        tx.put(Space::Log, draft.log_key, draft.record.bytes().clone());
+        write_revision(tx, revision.main);
+        Ok(())
+    }
+
+    /// The revision of the newest entry.
+    pub fn newest(&self) -> i64 {
+        self.newest.main
     }
 
     /// Ends the import at the newest entry's revision or, if that is newer, at `compacted`: a store

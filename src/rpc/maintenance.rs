@@ -1,6 +1,7 @@
 //! `etcdserverpb.Maintenance`.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{
@@ -10,18 +11,27 @@ use basalt_proto::etcdserverpb::{
     SnapshotResponse, StatusRequest, StatusResponse,
 };
 use basalt_proto::server::etcdserverpb::maintenance_server;
+use bytes::Bytes;
 use futures_lite::Stream;
 use futures_lite::future::yield_now;
+use futures_lite::stream::unfold;
+use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{ETCD_CLUSTER_VERSION, ETCD_VERSION, header, not_yet, refused, status};
-use crate::actors::Desk;
+use super::budget::Growing;
+use super::{ETCD_VERSION, header, not_yet, refused, status};
+use crate::actors::{Desk, State};
+use crate::io::FjallView;
 use crate::machine::Reply;
+use crate::snapshot::{Export, STORAGE_VERSION, Turn};
 use crate::store::{Space, View as _};
 use crate::types::{Error, Refusal};
 
 /// Entries hashed before others get their turn.
 const TURN_ENTRIES: usize = 1000;
+
+/// Bytes of one message of a snapshot, as etcd's.
+const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
 
 #[derive(Clone)]
 pub(super) struct Maintenance(pub(super) Desk);
@@ -71,7 +81,7 @@ impl maintenance_server::Maintenance for Maintenance {
             errors,
             db_size_in_use: state.disk_bytes as i64,
             is_learner: false,
-            storage_version: ETCD_CLUSTER_VERSION.to_owned(),
+            storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: node.quota_bytes as i64,
             downgrade_info: Some(DowngradeInfo::default()),
         }))
@@ -139,7 +149,15 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         _request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_yet("snapshots"))
+        let sending = Sending::new(self.0.state());
+        let stream = unfold(Some(sending), |sending| async {
+            let mut sending = sending?;
+            match sending.next().await {
+                Ok((response, done)) => Some((Ok(response), (!done).then_some(sending))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn move_leader(
@@ -186,6 +204,61 @@ impl maintenance_server::Maintenance for Maintenance {
         }
         let version = current.map(|(major, minor)| format!("{major}.{minor}")).unwrap_or_default();
         Ok(Response::new(DowngradeResponse { header: header(&self.0), version }))
+    }
+}
+
+/// A snapshot on its way: the bytes of the file, then their checksum.
+struct Sending {
+    export: Export<FjallView>,
+    sum: Sha256,
+    sent: u64,
+    /// One chunk at a time is on its way: the next is made when HTTP/2 has room for it.
+    taken: Growing,
+}
+
+impl Sending {
+    fn new(state: Arc<State>) -> Self {
+        let export = Export::new(state.read.view.clone());
+        Self { export, sum: Sha256::new(), sent: 0, taken: Growing::new() }
+    }
+
+    /// The next message, and whether it is the last.
+    async fn next(&mut self) -> Result<(SnapshotResponse, bool), Status> {
+        loop {
+            yield_now().await;
+            // A large value is in memory as a whole.
+            self.taken.set(SNAPSHOT_CHUNK_BYTES.max(self.export.held())).map_err(status)?;
+            let turn = self.export.turn(SNAPSHOT_CHUNK_BYTES);
+            match turn.map_err(|fault| refused(Error::Faulty(fault)))? {
+                Turn::Working => (),
+                Turn::Chunk(blob) => return Ok((self.chunk(blob), false)),
+                Turn::Done => return Ok((self.checksum(), true)),
+            }
+        }
+    }
+
+    fn chunk(&mut self, blob: Bytes) -> SnapshotResponse {
+        let total_bytes = self.export.length().unwrap_or_default();
+        if self.sent == 0 {
+            let storage_version = STORAGE_VERSION;
+            tracing::info!(total_bytes, storage_version, "sending database snapshot to client");
+        }
+        self.sum.update(&blob);
+        self.sent += blob.len() as u64;
+        let version = STORAGE_VERSION.to_owned();
+        SnapshotResponse { header: None, remaining_bytes: total_bytes - self.sent, blob, version }
+    }
+
+    fn checksum(&mut self) -> SnapshotResponse {
+        let blob = Bytes::copy_from_slice(&self.sum.finalize_reset());
+        let (total_bytes, storage_version) = (self.sent, STORAGE_VERSION);
+        tracing::info!(
+            total_bytes,
+            storage_version,
+            "successfully sent database snapshot to client"
+        );
+        let version = STORAGE_VERSION.to_owned();
+        SnapshotResponse { header: None, remaining_bytes: 0, blob, version }
     }
 }
 

@@ -16,6 +16,7 @@ mod compare;
 mod crash;
 mod ports;
 mod process;
+mod snapshot;
 mod stress;
 mod tidy;
 mod wire;

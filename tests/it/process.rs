@@ -24,6 +24,8 @@ use crate::ports;
 
 /// Long enough for a debug build on a machine that builds something else at the same time.
 const READY_SECONDS_MAX: u64 = 30;
+/// Long enough to compile one small crate.
+const BUILD_WAIT: Duration = Duration::from_secs(600);
 const START_ATTEMPTS_MAX: u32 = 3;
 const READY: &str = "ready to serve client requests";
 /// Open files for a thousand connections and both of their ends.
@@ -53,6 +55,24 @@ pub(crate) fn reference(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/reference").join(name);
     assert!(path.exists(), "{} is missing: run tools/setup", path.display());
     path
+}
+
+/// Our tool for files, a program of another package: Cargo builds it when it is first asked for.
+pub(crate) fn basaltutl() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let beside =
+            Path::new(env!("CARGO_BIN_EXE_basalt")).parent().expect("it is in a directory");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "-p", "basaltutl"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if beside.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let told = run(cargo, BUILD_WAIT);
+        assert_eq!(told.code, Some(0), "basaltutl does not build:\n{}", told.stderr);
+        beside.join("basaltutl")
+    };
+    BUILT.get_or_init(build).clone()
 }
 
 /// A directory of its own below `target/tmp`, removed when dropped.

@@ -25,11 +25,12 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
     ("mvcc", Pure, &["types", "store"]),
     ("lease", Pure, &["types", "store"]),
     ("cluster", Pure, &["types", "store"]),
+    ("snapshot", Pure, &["types", "store", "mvcc", "cluster"]),
     ("machine", Pure, &["types", "store", "mvcc", "lease", "cluster"]),
     ("watch", Pure, &["types", "store", "mvcc"]),
     ("wal", Pure, &["types"]),
     ("consensus", Pure, &["types", "wal"]),
-    ("io", Host, &["types", "metrics", "store", "wal"]),
+    ("io", Host, &["types", "metrics", "store", "wal", "snapshot"]),
     (
         "actors",
         Host,
@@ -50,7 +51,10 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
     (
         "rpc",
         Host,
-        &["types", "metrics", "store", "mvcc", "cluster", "machine", "watch", "io", "actors"],
+        &[
+            "types", "metrics", "store", "mvcc", "cluster", "snapshot", "machine", "watch", "io",
+            "actors",
+        ],
     ),
     ("http", Host, &["types", "metrics", "mvcc", "cluster", "machine", "io", "actors", "rpc"]),
     (

@@ -114,11 +114,19 @@ impl Wire {
         path: &'static str,
         request: Bytes,
     ) -> Result<Vec<Bytes>, Status> {
+        self.stream(path, request).await?.collect::<Result<Vec<_>, _>>().await
+    }
+
+    /// A server stream, message by message.
+    pub(crate) async fn stream(
+        &self,
+        path: &'static str,
+        request: Bytes,
+    ) -> Result<Streaming<Bytes>, Status> {
         let mut grpc = self.0.clone();
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static(path);
-        let stream = grpc.server_streaming(Request::new(request), path, Raw).await?.into_inner();
-        stream.collect::<Result<Vec<_>, _>>().await
+        Ok(grpc.server_streaming(Request::new(request), path, Raw).await?.into_inner())
     }
 
     pub(crate) async fn talk(&self, path: &'static str, first: Bytes) -> Result<Talk, Status> {

@@ -287,7 +287,7 @@ fn an_exported_history_imports_as_it_was() {
     let mut engine = crate::store::Memory::default();
     let mut tx = Overlay::new(engine.view());
     let mut import = Import::default();
-    for (at, entry) in bucket(&store.read.view).enumerate() {
+    for (at, entry) in bucket(&store.read.view, &[]).enumerate() {
         let (key, value) = entry.unwrap();
         import.entry(&mut tx, &key, &value).unwrap();
         if at % 7 == 0 {
@@ -304,7 +304,7 @@ fn an_exported_history_imports_as_it_was() {
     let imported = Store::open(engine, 0);
     assert_eq!(imported.mvcc.revision(), store.mvcc.revision());
     assert_eq!(imported.mvcc.compacted(), store.mvcc.compacted());
-    assert!(bucket(&imported.read.view).eq(bucket(&store.read.view)));
+    assert!(bucket(&imported.read.view, &[]).eq(bucket(&store.read.view, &[])));
     // The original still knows the hash of its newest compaction, so it is asked beyond.
     for revision in store.mvcc.compacted() + 1..=store.mvcc.revision() {
         assert_eq!(imported.hash(revision).unwrap(), store.hash(revision).unwrap());

@@ -1,0 +1,21 @@
+//! The whole state as a bbolt file that etcd's own tools read, and back.
+//!
+//! ```text
+//!  view ─► Export ─(bucket, key, value)─► bolt::Writer ─► chunks of a file      twice: sizes, then bytes
+//!  file ─► bolt::Reader ─(bucket, key, value)─► Import ─► Overlay
+//! ```
+//!
+//! A file begins with what is known last: where its root is and how many pages there are. So the state is
+//! read twice from one pinned view, first for the sizes alone; nothing but the page being filled on each
+//! level of a tree is in memory. Costs two scans of the store and one checksum.
+
+pub mod bolt;
+mod export;
+mod import;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use self::export::{Export, STORAGE_VERSION, Turn};
+pub use self::import::{Beginning, Restore, restore};
+pub use self::status::{KvHash, Status, hash_kv, status};

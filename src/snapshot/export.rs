@@ -1,0 +1,181 @@
+//! From the state to the bytes of a file, in turns.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::bolt::{Plan, Writer};
+use crate::mvcc;
+use crate::store::{Pair, Space, View};
+use crate::types::Fault;
+
+/// The version of the layout of etcd's buckets that is written.
+pub const STORAGE_VERSION: &str = "3.7.0";
+
+/// Entries read in one turn, at most.
+const TURN_ENTRIES: usize = 256;
+/// Bytes of entries after which a turn ends.
+const TURN_BYTES: usize = 256 << 10;
+
+/// Where a bucket's entries come from.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// The space of the same name and encoding.
+    Space(Space),
+    /// What both know of the log and of compaction.
+    Meta,
+    /// The history.
+    Key,
+}
+
+/// etcd's buckets in the order of their names.
+const BUCKETS: [(&str, Origin); 10] = [
+    ("alarm", Origin::Space(Space::Alarm)),
+    ("auth", Origin::Space(Space::Auth)),
+    ("authRoles", Origin::Space(Space::AuthRoles)),
+    ("authUsers", Origin::Space(Space::AuthUsers)),
+    ("cluster", Origin::Space(Space::Cluster)),
+    ("key", Origin::Key),
+    ("lease", Origin::Space(Space::Lease)),
+    ("members", Origin::Space(Space::Members)),
+    ("members_removed", Origin::Space(Space::MembersRemoved)),
+    ("meta", Origin::Meta),
+];
+
+/// What etcd keeps in its bucket `meta`, in order, beside the storage version.
+const META_KEYS: [&str; 5] =
+    ["confState", "consistent_index", "finishedCompactRev", "scheduledCompactRev", "term"];
+const STORAGE_VERSION_KEY: &str = "storageVersion";
+
+/// What came of a turn.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// There is more to do before the next bytes are known.
+    Working,
+    /// The next bytes of the file.
+    Chunk(Bytes),
+    /// That was all of it.
+    Done,
+}
+
+/// A file being made from one view.
+#[derive(Debug)]
+pub struct Export<V> {
+    view: V,
+    writer: Writer,
+    plan: Option<Plan>,
+    /// The bucket under way, and its newest key that was read.
+    bucket: usize,
+    after: Bytes,
+    begun: bool,
+    done: bool,
+}
+
+impl<V: View> Export<V> {
+    /// Starts with the sizes.
+    pub fn new(view: V) -> Self {
+        let writer = Writer::counting();
+        Self { view, writer, plan: None, bucket: 0, after: Bytes::new(), begun: false, done: false }
+    }
+
+    /// The length of the file; known from the first chunk on.
+    pub fn length(&self) -> Option<u64> {
+        self.plan.map(Plan::bytes)
+    }
+
+    /// Bytes of the file that are in memory.
+    pub fn held(&self) -> usize {
+        self.writer.ready()
+    }
+
+    /// Works on for a while. Chunks have `chunk` bytes, but for the last one.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub fn turn(&mut self, chunk: usize) -> Result<Turn, Fault> {
+        let ready = self.writer.ready();
+        if ready >= chunk || (self.done && ready > 0) {
+            return Ok(Turn::Chunk(self.writer.take(chunk)));
+        }
+        if self.done {
+            return Ok(Turn::Done);
+        }
+        match BUCKETS.get(self.bucket) {
+            Some((name, origin)) => self.entries(name, *origin)?,
+            None => self.end_pass()?,
+        }
+        Ok(Turn::Working)
+    }
+
+    fn end_pass(&mut self) -> Result<(), Fault> {
+        let plan = self.writer.finish()?;
+        match self.plan {
+            Some(_) => self.done = true,
+            None => {
+                self.plan = Some(plan);
+                self.writer = Writer::writing(plan);
+                self.bucket = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, name: &'static str, origin: Origin) -> Result<(), Fault> {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.writer.bucket(Bytes::from_static(name.as_bytes()))?;
+        }
+        let (writer, after) = (&mut self.writer, self.after.clone());
+        let more = match origin {
+            Origin::Meta => {
+                for (key, value) in meta(&self.view)? {
+                    writer.entry(key, value)?;
+                }
+                false
+            }
+            Origin::Key => write_turn(writer, &mut self.after, mvcc::bucket(&self.view, &after))?,
+            Origin::Space(space) => {
+                let from =
+                    if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(&after[..]) };
+                let pairs = self.view.scan(space, from, Bound::Unbounded);
+                write_turn(writer, &mut self.after, pairs)?
+            }
+        };
+        if !more {
+            self.bucket += 1;
+            self.after = Bytes::new();
+            self.begun = false;
+        }
+        Ok(())
+    }
+}
+
+/// Writes pairs until a turn is over; whether there may be more.
+fn write_turn(
+    writer: &mut Writer,
+    after: &mut Bytes,
+    pairs: impl Iterator<Item = Result<Pair, Fault>>,
+) -> Result<bool, Fault> {
+    let mut bytes = 0;
+    for (count, pair) in pairs.enumerate() {
+        let (key, value) = pair?;
+        bytes += key.len() + value.len();
+        *after = key.clone();
+        writer.entry(key, value)?;
+        if bytes >= TURN_BYTES || count + 1 == TURN_ENTRIES {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn meta(view: &impl View) -> Result<Vec<Pair>, Fault> {
+    let mut pairs = Vec::with_capacity(META_KEYS.len() + 1);
+    for key in META_KEYS {
+        let found = view.get(Space::Meta, key.as_bytes())?;
+        pairs.extend(found.map(|value| (Bytes::from_static(key.as_bytes()), value)));
+    }
+    let version = Bytes::from_static(STORAGE_VERSION.as_bytes());
+    pairs.push((Bytes::from_static(STORAGE_VERSION_KEY.as_bytes()), version));
+    pairs.sort();
+    Ok(pairs)
+}

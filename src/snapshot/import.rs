@@ -1,0 +1,205 @@
+//! From a file to the state of a new member of a new cluster.
+
+use bytes::Bytes;
+
+use super::bolt::{Entry, Reader, Source};
+use super::export::STORAGE_VERSION;
+use crate::cluster::{Cluster, Member};
+use crate::mvcc;
+use crate::store::{Engine, Overlay, Space, View};
+use crate::types::{ConfState, Fault, LogIndex, Revision, Term};
+
+/// Entries that are committed together.
+const BATCH_ENTRIES: usize = 1000;
+/// Bytes of entries after which a batch ends.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Buckets whose entries are taken over as they are. Who was a member of the old cluster is not.
+const COPIED: [(&str, Space); 6] = [
+    ("alarm", Space::Alarm),
+    ("auth", Space::Auth),
+    ("authRoles", Space::AuthRoles),
+    ("authUsers", Space::AuthUsers),
+    ("cluster", Space::Cluster),
+    ("lease", Space::Lease),
+];
+
+const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+const FINISHED: &[u8] = b"finishedCompactRev";
+const SCHEDULED: &[u8] = b"scheduledCompactRev";
+
+/// The term in which the new cluster's first members are entered.
+const FIRST_TERM: Term = 1;
+
+/// What a member is restored with.
+#[derive(Clone, Debug, Default)]
+pub struct Restore {
+    /// The members of the new cluster; all of them vote.
+    pub members: Vec<Member>,
+    /// By how much the revision is raised, so that clients never see it go down; everything before is
+    /// then compacted.
+    pub bump_revision: Option<u64>,
+}
+
+/// Where the new cluster's log begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Beginning {
+    /// As if each member had been entered by one entry.
+    pub index: LogIndex,
+    /// The term of those entries.
+    pub term: Term,
+    /// Who votes.
+    pub conf_state: ConfState,
+}
+
+/// Fills an empty store from a file.
+///
+/// # Errors
+/// The file is damaged, or the store cannot be written.
+pub fn restore<E: Engine>(
+    file: &Reader<impl Source>,
+    engine: &mut E,
+    wanted: &Restore,
+) -> Result<Beginning, Fault> {
+    check_version(file)?;
+    let mut batch = Batch { tx: Overlay::new(engine.view()), engine, entries: 0, bytes: 0 };
+    for (name, space) in COPIED {
+        each_pair(file, name, |key, value| {
+            // The new members decide anew what they speak: the old ones' version may be an older one.
+            if space == Space::Cluster && key == CLUSTER_VERSION {
+                return Ok(());
+            }
+            batch.put(space, key, value)
+        })?;
+    }
+    let scheduled = history(file, &mut batch, wanted.bump_revision)?;
+    if let Some(scheduled) = scheduled {
+        let key = Bytes::copy_from_slice(&Revision { main: scheduled, sub: 0 }.to_key());
+        batch.put(Space::Meta, Bytes::from_static(SCHEDULED), key)?;
+    }
+    let beginning = members(&mut batch.tx, &wanted.members)?;
+    batch.commit()?;
+    Ok(beginning)
+}
+
+/// Older layouts are read; what a newer one means is not known.
+fn check_version(file: &Reader<impl Source>) -> Result<(), Fault> {
+    let minor = |version: &str| -> Option<(u64, u64)> {
+        let mut numbers = version.split('.').map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    };
+    each_pair(file, "meta", |key, value| {
+        let version = String::from_utf8_lossy(&value);
+        if key == "storageVersion" && minor(&version) > minor(STORAGE_VERSION) {
+            return Err(Fault::new(format!(
+                "the snapshot has storage version {version}, and no newer one than {STORAGE_VERSION} \
+                 can be read"
+            )));
+        }
+        Ok(())
+    })
+}
+
+/// Takes the key bucket over; gives the compaction that is asked for.
+fn history<E: Engine>(
+    file: &Reader<impl Source>,
+    batch: &mut Batch<'_, E>,
+    bump: Option<u64>,
+) -> Result<Option<i64>, Fault> {
+    let (mut finished, mut scheduled) = (None, None);
+    each_pair(file, "meta", |key, value| {
+        match &key[..] {
+            FINISHED => finished = Some((key, value)),
+            SCHEDULED => scheduled = Some(compaction(&value)?),
+            _ => (),
+        }
+        Ok(())
+    })?;
+    let mut compacted = scheduled.unwrap_or(0);
+    if let Some((key, value)) = finished {
+        compacted = compacted.max(compaction(&value)?);
+        batch.put(Space::Meta, key, value)?;
+    }
+    let mut import = mvcc::Import::default();
+    each_pair(file, "key", |key, value| {
+        import.entry(&mut batch.tx, &key, &value)?;
+        batch.count(key.len() + value.len())
+    })?;
+    if let Some(bump) = bump {
+        let raised = i64::try_from(bump).ok().and_then(|bump| import.newest().checked_add(bump));
+        let main = raised.ok_or_else(|| Fault::new("the revision cannot be raised so far"))?;
+        import.entry(&mut batch.tx, &Revision { main, sub: 0 }.to_key(), &[])?;
+        scheduled = Some(main);
+    }
+    import.finish(&mut batch.tx, compacted);
+    Ok(scheduled)
+}
+
+fn compaction(value: &[u8]) -> Result<i64, Fault> {
+    let revision = Revision::from_key(value).map(|revision| revision.main);
+    revision.ok_or_else(|| Fault::new("a compacted revision in the file cannot be read"))
+}
+
+/// Enters the members of the new cluster.
+fn members<V: View>(tx: &mut Overlay<V>, members: &[Member]) -> Result<Beginning, Fault> {
+    let mut cluster = Cluster::default();
+    let mut voters: Vec<_> = members.iter().map(|member| member.id).collect();
+    voters.sort_unstable();
+    members.iter().for_each(|member| cluster.put(tx, member.clone()));
+    let (index, term) = (members.len() as LogIndex, FIRST_TERM);
+    let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
+    let json = serde_json::json!({ "voters": voters, "auto_leave": false }).to_string();
+    tx.put(Space::Meta, Bytes::from_static(b"consistent_index"), number(index));
+    tx.put(Space::Meta, Bytes::from_static(b"term"), number(term));
+    tx.put(Space::Meta, Bytes::from_static(b"confState"), json.into());
+    Ok(Beginning { index, term, conf_state: ConfState { voters, ..ConfState::default() } })
+}
+
+/// Shows every pair of a bucket; one that is not there has none.
+pub(super) fn each_pair(
+    file: &Reader<impl Source>,
+    bucket: &str,
+    mut show: impl FnMut(Bytes, Bytes) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let Some(bucket) = file.bucket(bucket.as_bytes())? else { return Ok(()) };
+    for entry in file.entries(&bucket) {
+        match entry? {
+            Entry::Pair(key, value) => show(key, value)?,
+            Entry::Bucket(..) => return Err(Fault::new("a bucket within a bucket of etcd's")),
+        }
+    }
+    Ok(())
+}
+
+/// Writes that are committed now and then.
+struct Batch<'a, E: Engine> {
+    tx: Overlay<E::View>,
+    engine: &'a mut E,
+    entries: usize,
+    bytes: usize,
+}
+
+impl<E: Engine> Batch<'_, E> {
+    fn put(&mut self, space: Space, key: Bytes, value: Bytes) -> Result<(), Fault> {
+        let bytes = key.len() + value.len();
+        // Slices of pages would keep whole pages.
+        self.tx.put(space, Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
+        self.count(bytes)
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.entries += 1;
+        self.bytes += bytes;
+        if self.entries < BATCH_ENTRIES && self.bytes < BATCH_BYTES {
+            return Ok(());
+        }
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        (self.entries, self.bytes) = (0, 0);
+        self.engine.commit(self.tx.take())?;
+        self.tx.rebase(self.engine.view());
+        Ok(())
+    }
+}

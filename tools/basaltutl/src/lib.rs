@@ -1,0 +1,142 @@
+//! `basaltutl`: etcdutl's commands, flags, output and exit codes, for snapshots of etcd and of Basalt.
+//!
+//! [`args`] reads the command line as cobra does, [`cluster`] what it says of members, [`restore`] makes a data
+//! directory, [`output`] prints.
+
+mod args;
+mod cluster;
+mod output;
+mod restore;
+mod usage;
+
+use std::path::Path;
+
+use basalt::io::BoltFile;
+use basalt::snapshot;
+use basalt::snapshot::bolt::Reader;
+
+use self::args::{Args, Command};
+use self::output::Format;
+
+/// etcdutl's exit codes.
+pub(crate) mod exit {
+    /// It did not work.
+    pub(crate) const ERROR: u8 = 1;
+    /// An output format that there is not.
+    pub(crate) const BAD_FEATURE: u8 = 4;
+    /// What was typed makes no sense.
+    pub(crate) const BAD_ARGS: u8 = 128;
+}
+
+/// What ends a command early: text for standard error, and the exit code.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Printed after `Error: `.
+    pub(crate) text: String,
+    /// Printed before, if the command line itself is wrong.
+    pub(crate) usage: Option<String>,
+    /// The exit code.
+    pub(crate) code: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { text: text.into(), usage: None, code }
+    }
+
+    pub(crate) fn error(text: impl ToString) -> Self {
+        Self::new(exit::ERROR, text.to_string())
+    }
+
+    /// In Go's words for what the system says of a file.
+    pub(crate) fn file(deed: &str, path: &Path, error: &std::io::Error) -> Self {
+        Self::error(format!("{deed} {}: {}", path.display(), go_text(error)))
+    }
+}
+
+/// What the system says, as Go prints it.
+pub(crate) fn go_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Runs one command; gives the exit code.
+pub fn run(arguments: Vec<String>) -> u8 {
+    match dispatch(arguments) {
+        Ok(()) => 0,
+        Err(Failure { text, usage, code }) => {
+            if let Some(usage) = usage {
+                output::error(&format!("Error: {text}\n{usage}"));
+            }
+            output::error(&format!("Error: {text}"));
+            code
+        }
+    }
+}
+
+fn dispatch(arguments: Vec<String>) -> Result<(), Failure> {
+    let args = args::read(arguments)?;
+    if args.is_on("help") {
+        output::text(&usage::of(args.command));
+        return Ok(());
+    }
+    match args.command {
+        Command::Root | Command::Snapshot => output::text(&usage::of(args.command)),
+        Command::Version => {
+            let (version, api) = (basalt::rpc::ETCD_VERSION, basalt::rpc::ETCD_CLUSTER_VERSION);
+            let api = api.rsplit_once('.').map_or(api, |(minor, _)| minor);
+            output::text(&format!("etcdutl version: {version}\nAPI version: {api}\n"));
+        }
+        Command::Status => status(&args)?,
+        Command::HashKv => hash_kv(&args)?,
+        Command::Restore => restore::restore(&args)?,
+    }
+    Ok(())
+}
+
+fn status(args: &Args) -> Result<(), Failure> {
+    let [path] = &args.positional[..] else {
+        let text = "snapshot status requires exactly one argument";
+        return Err(Failure::new(exit::BAD_ARGS, text));
+    };
+    let path = Path::new(path);
+    path.metadata().map_err(|error| Failure::file("stat", path, &error))?;
+    let format = Format::new(args.get("write-out"))?;
+    let status = snapshot::status(&open(path)?).map_err(Failure::error)?;
+    output::text(&format.status(&status));
+    Ok(())
+}
+
+fn hash_kv(args: &Args) -> Result<(), Failure> {
+    let [path] = &args.positional[..] else {
+        let text = format!("accepts 1 arg(s), received {}", args.positional.len());
+        return Err(usage::misuse(Command::HashKv, text));
+    };
+    let format = Format::new(args.get("write-out"))?;
+    let path = Path::new(path);
+    path.metadata().map_err(|error| Failure::file("stat", path, &error))?;
+    let revision = args.number("rev")?;
+    let found = snapshot::hash_kv(&open(path)?, revision).map_err(|error| {
+        use basalt::types::{Error, Refusal};
+        // Without the server's prefix.
+        Failure::error(match error {
+            Error::Refused(Refusal::Compacted) => {
+                "mvcc: required revision has been compacted".to_owned()
+            }
+            Error::Refused(Refusal::FutureRev) => {
+                "mvcc: required revision is a future revision".to_owned()
+            }
+            Error::Refused(refusal) => refusal.text().to_owned(),
+            Error::Faulty(fault) => fault.to_string(),
+        })
+    })?;
+    output::text(&format.hash_kv(&found));
+    Ok(())
+}
+
+pub(crate) fn open(path: &Path) -> Result<Reader<BoltFile>, Failure> {
+    let file = BoltFile::open(path).map_err(|error| Failure::file("open", path, &error))?;
+    Reader::open(file).map_err(Failure::error)
+}

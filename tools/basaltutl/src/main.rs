@@ -1,0 +1,8 @@
+//! The command line tool for files.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = std::env::args().skip(1).collect();
+    ExitCode::from(basaltutl::run(arguments))
+}

@@ -1,0 +1,159 @@
+//! What goes to standard output and standard error.
+
+use std::io::Write as _;
+
+use basalt::snapshot::{KvHash, Status};
+
+use crate::{Failure, exit};
+
+/// Writes text; a closed pipe ends the program as it does others.
+pub(crate) fn text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+pub(crate) fn error(line: &str) {
+    // Nobody is left to be told.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// `--write-out`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    Simple,
+    Fields,
+    Json,
+    Table,
+}
+
+impl Format {
+    pub(crate) fn new(name: &str) -> Result<Self, Failure> {
+        let text = match name {
+            "simple" => return Ok(Self::Simple),
+            "fields" => return Ok(Self::Fields),
+            "json" => return Ok(Self::Json),
+            "table" => return Ok(Self::Table),
+            "protobuf" => "protobuf not supported as output format",
+            _ => "unsupported output format",
+        };
+        Err(Failure::new(exit::BAD_FEATURE, text))
+    }
+
+    pub(crate) fn status(self, status: &Status) -> String {
+        let Status { hash, revision, keys, bytes, version } = status;
+        let row = [
+            format!("{hash:x}"),
+            revision.to_string(),
+            keys.to_string(),
+            human_bytes(*bytes),
+            version.clone(),
+        ];
+        match self {
+            Self::Simple => format!("{}\n", row.join(", ")),
+            Self::Fields => format!(
+                "\"Hash\" : {hash}\n\"Revision\" : {revision}\n\"Keys\" : {keys}\n\"Size\" : {bytes}\n\
+                 \"Version\" : {version}\n"
+            ),
+            Self::Json => format!(
+                "{{\"hash\":{hash},\"revision\":{revision},\"totalKey\":{keys},\"totalSize\":{bytes},\
+                 \"version\":{}}}\n",
+                serde_json::Value::from(version.as_str())
+            ),
+            Self::Table => table(["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"], &row),
+        }
+    }
+
+    pub(crate) fn hash_kv(self, found: &KvHash) -> String {
+        let KvHash { hash, revision, compact_revision } = found;
+        let row = [hash.to_string(), revision.to_string(), compact_revision.to_string()];
+        match self {
+            Self::Simple => format!("{}\n", row.join(", ")),
+            Self::Fields => format!(
+                "\"Hash\" : {hash}\n\"Hash revision\" : {revision}\n\
+                 \"Compact revision\" : {compact_revision}\n"
+            ),
+            Self::Json => format!(
+                "{{\"hash\":{hash},\"hashRevision\":{revision},\"compactRevision\":{compact_revision}}}\n"
+            ),
+            Self::Table => table(["HASH", "HASH REVISION", "COMPACT REVISION"], &row),
+        }
+    }
+}
+
+/// A table of one row: titles in the middle, values to the right.
+fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], row: &[String; COLUMNS]) -> String {
+    let widths: Vec<_> =
+        titles.iter().zip(row).map(|(title, value)| title.len().max(value.len()) + 2).collect();
+    let rule = |left: &str, middle: &str, right: &str| {
+        let lines: Vec<_> = widths.iter().map(|width| "─".repeat(*width)).collect();
+        format!("{left}{}{right}\n", lines.join(middle))
+    };
+    let titles: Vec<_> =
+        titles.iter().zip(&widths).map(|(title, width)| format!("{title:^width$}")).collect();
+    let values: Vec<_> =
+        row.iter().zip(&widths).map(|(value, width)| format!("{value:>0$} ", width - 1)).collect();
+    [
+        rule("┌", "┬", "┐"),
+        format!("│{}│\n", titles.join("│")),
+        rule("├", "┼", "┤"),
+        format!("│{}│\n", values.join("│")),
+        rule("└", "┴", "┘"),
+    ]
+    .concat()
+}
+
+/// Bytes with two digits, as Go's humanize prints them.
+fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 10 {
+        return format!("{bytes} B");
+    }
+    let unit = bytes.ilog(1000) as usize;
+    let value = bytes as f64 / 1000_f64.powi(unit as i32);
+    let rounded = (value * 10.0 + 0.5).floor() / 10.0;
+    let digits = usize::from(rounded < 10.0);
+    format!("{rounded:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_two_digits() {
+        let told = [9, 10, 999, 1000, 4096, 155_648, 5_595_136, 9_960_000, 20_480_000_000];
+        let told = told.map(human_bytes);
+        let wanted =
+            ["9 B", "10 B", "999 B", "1.0 kB", "4.1 kB", "156 kB", "5.6 MB", "10 MB", "20 GB"];
+        assert_eq!(told, wanted);
+    }
+
+    #[test]
+    fn formats_are_etcdutls() {
+        let status = Status {
+            hash: 0xc4c1_4e26,
+            revision: 35,
+            keys: 7,
+            bytes: 155_648,
+            version: "3.7.0".to_owned(),
+        };
+        assert_eq!(Format::Simple.status(&status), "c4c14e26, 35, 7, 156 kB, 3.7.0\n");
+        assert_eq!(
+            Format::Json.status(&status),
+            "{\"hash\":3301002790,\"revision\":35,\"totalKey\":7,\"totalSize\":155648,\
+             \"version\":\"3.7.0\"}\n"
+        );
+        let hash = KvHash { hash: 429_950_868, revision: 35, compact_revision: 12 };
+        assert_eq!(
+            Format::Table.hash_kv(&hash),
+            "┌───────────┬───────────────┬──────────────────┐\n\
+             │   HASH    │ HASH REVISION │ COMPACT REVISION │\n\
+             ├───────────┼───────────────┼──────────────────┤\n\
+             │ 429950868 │            35 │               12 │\n\
+             └───────────┴───────────────┴──────────────────┘\n"
+        );
+        assert_eq!(Format::new("protobuf").unwrap_err().code, 4);
+    }
+}

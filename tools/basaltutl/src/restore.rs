@@ -1,0 +1,229 @@
+//! `snapshot restore`: from a file to the data directory of the first member of a new cluster.
+//!
+//! Everything is made in `member.tmp`, synced, and renamed last: a member never starts on a part of a store.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use basalt::io::{FjallEngine, begin_log, clock, prepare_data_dir};
+use basalt::snapshot::{self, Beginning, Restore};
+use basalt::types::HardState;
+use basalt::wal::Record;
+use sha2::{Digest as _, Sha256};
+
+use crate::args::Args;
+use crate::cluster::{Founding, found};
+use crate::{Failure, exit, go_text, open, output};
+
+/// Bytes of the checksum behind a file that was saved by a client.
+const SUM_BYTES: u64 = 32;
+/// Files of pages have a multiple of this; with the checksum they have not.
+const SECTOR_BYTES: u64 = 512;
+const READ_BYTES: usize = 1 << 20;
+/// Where the member is made.
+const UNFINISHED: &str = "member.tmp";
+
+/// Where everything goes.
+struct Places {
+    snapshot: PathBuf,
+    data_dir: PathBuf,
+    /// Unless it is in the data directory.
+    wal_dir: Option<PathBuf>,
+}
+
+pub(crate) fn restore(args: &Args) -> Result<(), Failure> {
+    let bad_args = |text: &str| Failure::new(exit::BAD_ARGS, text);
+    let [snapshot] = &args.positional[..] else {
+        return Err(bad_args("snapshot restore requires exactly one argument"));
+    };
+    let bump: u64 = args.number("bump-revision")?;
+    if (bump > 0) != args.is_on("mark-compacted") {
+        return Err(bad_args("--mark-compacted required if --revision-bump > 0"));
+    }
+    let name = args.get("name");
+    let founding = found(
+        name,
+        args.get("initial-advertise-peer-urls"),
+        args.get("initial-cluster"),
+        args.get("initial-cluster-token"),
+    );
+    let founding = founding.map_err(Failure::error)?;
+    let places = places(args, snapshot)?;
+    say("restoring snapshot", &places);
+    verify(&places.snapshot, args.is_on("skip-hash-check"))?;
+    let wanted =
+        Restore { members: founding.members.clone(), bump_revision: (bump > 0).then_some(bump) };
+    let made = make(&places, &founding, &wanted);
+    match &made {
+        Ok(()) => say("restored snapshot", &places),
+        Err(_) => clear_away(&places),
+    }
+    made
+}
+
+/// Leaves nothing of what failed: neither directory was there before, or the data directory was empty.
+fn clear_away(places: &Places) {
+    // What cannot be removed is in the way of the next attempt, which says so.
+    let _ = fs::remove_dir_all(places.data_dir.join(UNFINISHED));
+    let _ = fs::remove_dir(&places.data_dir);
+    if let Some(wal_dir) = &places.wal_dir {
+        let _ = fs::remove_dir_all(wal_dir);
+    }
+}
+
+fn places(args: &Args, snapshot: &str) -> Result<Places, Failure> {
+    let data_dir = match args.get("data-dir") {
+        "" => format!("{}.etcd", args.get("name")),
+        given => given.to_owned(),
+    };
+    let is_free = match fs::read_dir(&data_dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    if !is_free {
+        return Err(Failure::error(format!(
+            "data-dir {data_dir:?} not empty or could not be read"
+        )));
+    }
+    let wal_dir = Some(args.get("wal-dir")).filter(|dir| !dir.is_empty());
+    if let Some(wal_dir) = wal_dir
+        && Path::new(wal_dir).exists()
+    {
+        return Err(Failure::error(format!("wal-dir {wal_dir:?} exists")));
+    }
+    Ok(Places {
+        snapshot: snapshot.into(),
+        data_dir: data_dir.into(),
+        wal_dir: wal_dir.map(PathBuf::from),
+    })
+}
+
+/// One line of etcdutl's log.
+fn say(what: &str, places: &Places) {
+    let wal_dir = places.wal_dir.clone().unwrap_or_else(|| places.data_dir.join("member/wal"));
+    let about = serde_json::json!({
+        "path": places.snapshot,
+        "wal-dir": wal_dir,
+        "data-dir": places.data_dir,
+        "store-dir": places.data_dir.join("member/store"),
+    });
+    output::error(&format!(
+        "{}\tinfo\tbasaltutl\t{what}\t{about}",
+        utc(clock::unix_time().as_secs())
+    ));
+}
+
+/// Seconds since 1970 as `2026-11-21T07:27:02Z`.
+fn utc(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, so that the day that may be missing is the last one; 400 of them have
+    // 146,097 days. 719,468 days are between their year 0 and 1970.
+    let day = days + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Compares the file with the checksum behind it.
+fn verify(path: &Path, skip: bool) -> Result<(), Failure> {
+    let failed = |error: &std::io::Error| Failure::file("read", path, error);
+    let mut file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+    let length = file.metadata().map_err(|error| failed(&error))?.len();
+    let Some(length) = length.checked_sub(SUM_BYTES) else {
+        return Err(Failure::error(format!("seek {}: invalid argument", path.display())));
+    };
+    if skip {
+        return Ok(());
+    }
+    if (length + SUM_BYTES) % SECTOR_BYTES != SUM_BYTES {
+        return Err(Failure::error("snapshot missing hash but --skip-hash-check=false"));
+    }
+    let mut wanted = [0; SUM_BYTES as usize];
+    file.seek(SeekFrom::Start(length)).map_err(|error| failed(&error))?;
+    file.read_exact(&mut wanted).map_err(|error| failed(&error))?;
+    file.rewind().map_err(|error| failed(&error))?;
+    let mut rest = file.take(length);
+    let mut sum = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match rest.read(&mut buffer).map_err(|error| failed(&error))? {
+            0 => break,
+            count => sum.update(&buffer[..count]),
+        }
+    }
+    let got = sum.finalize();
+    if got[..] != wanted {
+        let list = |bytes: &[u8]| {
+            let bytes: Vec<_> = bytes.iter().map(u8::to_string).collect();
+            bytes.join(" ")
+        };
+        let text = format!("expected sha256 [{}], got [{}]", list(&wanted), list(&got));
+        return Err(Failure::error(text));
+    }
+    Ok(())
+}
+
+fn make(places: &Places, founding: &Founding, wanted: &Restore) -> Result<(), Failure> {
+    let file = open(&places.snapshot)?;
+    let (unfinished, member) = (places.data_dir.join("member.tmp"), places.data_dir.join("member"));
+    prepare_data_dir(&unfinished).map_err(Failure::error)?;
+    let beginning = {
+        let mut engine = FjallEngine::open(&unfinished.join("store")).map_err(Failure::error)?;
+        let beginning = snapshot::restore(&file, &mut engine, wanted).map_err(Failure::error)?;
+        engine.persist().map_err(Failure::error)?;
+        beginning
+    };
+    let wal_dir = places.wal_dir.clone().unwrap_or_else(|| unfinished.join("wal"));
+    prepare_data_dir(&wal_dir).map_err(Failure::error)?;
+    begin_log(&wal_dir, &log(founding, beginning)).map_err(Failure::error)?;
+    sync(&unfinished)?;
+    fs::rename(&unfinished, &member).map_err(|error| {
+        Failure::error(format!(
+            "rename {} {}: {}",
+            unfinished.display(),
+            member.display(),
+            go_text(&error)
+        ))
+    })?;
+    sync(&places.data_dir)
+}
+
+/// What the member's log begins with: as if its first entries had entered the members.
+fn log(founding: &Founding, beginning: Beginning) -> Vec<Record> {
+    let Beginning { index, term, conf_state } = beginning;
+    let vote = conf_state.voters.first().copied().unwrap_or_default();
+    vec![
+        Record::Metadata { cluster_id: founding.cluster_id, member_id: founding.own_id },
+        Record::Mark { index, term, conf_state },
+        Record::HardState(HardState { term, vote, commit: index }),
+    ]
+}
+
+fn sync(dir: &Path) -> Result<(), Failure> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| Failure::file("sync", dir, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_off_the_calendar() {
+        let told = [0, 951_782_400, 1_795_246_022, 4_102_444_799].map(utc);
+        let wanted = [
+            "1970-01-01T00:00:00Z",
+            "2000-02-29T00:00:00Z",
+            "2026-11-21T07:27:02Z",
+            "2099-12-31T23:59:59Z",
+        ];
+        assert_eq!(told, wanted);
+    }
+}
