@@ -4,6 +4,7 @@ mod config;
 mod file;
 mod flags;
 mod log;
+mod open;
 mod run;
 mod table;
 mod values;

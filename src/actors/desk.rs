@@ -10,21 +10,29 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::peer::{Peers, outcome};
 use super::state::{Node, Shared, State, Status};
 use super::{apply, consensus, lease, watch};
+use crate::cluster;
 use crate::io::clock;
 use crate::machine::Reply;
 use crate::metrics;
+use crate::peer::{Answer, Ask};
 use crate::types::limits::{BUNDLE_PROPOSALS_MAX, COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
-use crate::types::{LeaseId, Refusal};
+use crate::types::{ConfChange, LeaseId, MemberId, Refusal};
 
 /// How often waiting requests are looked over for ones that waited too long, in ms.
 const SWEEP_MS: u64 = 250;
+
+/// How long another member may take to answer, and the time between two looks.
+const ASK_TIME: Duration = Duration::from_secs(1);
+const ASK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What apply answers to one executor after one batch.
 #[derive(Default)]
@@ -104,6 +112,8 @@ pub struct Desk {
     hub: watch::Handle,
     lease: lease::Handle,
     apply: apply::Handle,
+    consensus: consensus::Handle,
+    peers: Peers,
 }
 
 /// What is known of a lease.
@@ -126,9 +136,11 @@ impl Desk {
         hub: watch::Handle,
         lease: lease::Handle,
         apply: apply::Handle,
+        consensus: consensus::Handle,
+        peers: Peers,
     ) -> Self {
         ROOM.set(Some(Room::new(executor, boot_nonce)));
-        Self { shared, hub, lease, apply }
+        Self { shared, hub, lease, apply, consensus, peers }
     }
 
     /// Appends a request to the log and waits until it is applied.
@@ -194,26 +206,154 @@ impl Desk {
         &self.hub
     }
 
-    /// Prolongs a lease; gives its new time to live in seconds, 0 if there is no such lease.
+    /// Prolongs a lease, here or where the leader is; gives its new time to live in seconds, 0 if there is no
+    /// such lease.
     ///
     /// # Errors
-    /// This member does not lead, or is stopping.
+    /// No leader could be asked in time.
     pub async fn keep_alive(&self, id: LeaseId) -> Result<i64, Refusal> {
+        if self.leads() {
+            return self.keep_alive_here(id).await;
+        }
+        self.ask_leader(&Ask::Renew(id)).await.map(|answer| answer.ttl)
+    }
+
+    /// Prolongs a lease on this member, which leads.
+    ///
+    /// # Errors
+    /// It does not, or is stopping.
+    pub async fn keep_alive_here(&self, id: LeaseId) -> Result<i64, Refusal> {
         self.read_index().await?;
+        if !self.leads() {
+            return Err(Refusal::NotLeader);
+        }
         self.lease.keep_alive(id).await
     }
 
     /// What is left of a lease, and its keys if asked for.
     ///
     /// # Errors
-    /// This member does not lead, or is stopping.
+    /// No leader could be asked in time.
     pub async fn time_to_live(&self, id: LeaseId, keys: bool) -> Result<TimeToLive, Refusal> {
+        if self.leads() {
+            return self.time_to_live_here(id, keys).await;
+        }
+        let ask = if keys { Ask::TimeToLiveAndKeys(id) } else { Ask::TimeToLive(id) };
+        let answer = self.ask_leader(&ask).await?;
+        Ok(TimeToLive { ttl: answer.ttl, granted: answer.granted, keys: answer.keys })
+    }
+
+    /// What is left of a lease, on this member, which leads.
+    ///
+    /// # Errors
+    /// It does not, or is stopping.
+    pub async fn time_to_live_here(&self, id: LeaseId, keys: bool) -> Result<TimeToLive, Refusal> {
         self.read_index().await?;
+        if !self.leads() {
+            return Err(Refusal::NotLeader);
+        }
         let Some((granted, ttl)) = self.lease.time_to_live(id).await? else {
             return Ok(TimeToLive { ttl: -1, ..TimeToLive::default() });
         };
         let keys = if keys { self.apply.lease_keys(id).await? } else { Vec::new() };
         Ok(TimeToLive { ttl, granted, keys })
+    }
+
+    fn leads(&self) -> bool {
+        self.status().leader == self.node().member_id
+    }
+
+    /// Asks whoever leads until there is an answer.
+    async fn ask_leader(&self, ask: &Ask) -> Result<Answer, Refusal> {
+        let until_ms = clock::now_ms() + self.node().request_timeout_ms;
+        while clock::now_ms() < until_ms {
+            if self.shared.stopping() {
+                return Err(Refusal::Stopped);
+            }
+            let leader = self.status().leader;
+            if leader != 0 && leader != self.node().member_id {
+                match self.peers.ask(leader, ask.clone(), ASK_TIME).await.map(outcome) {
+                    // Not any more, or not yet.
+                    None | Some(Err(Refusal::NotLeader)) => (),
+                    Some(outcome) => return outcome,
+                }
+            } else if leader != 0 {
+                return Err(Refusal::LeaderChanged);
+            }
+            clock::sleep(ASK_PAUSE).await;
+        }
+        Err(Refusal::Timeout)
+    }
+
+    /// Changes the membership and waits until that is applied.
+    ///
+    /// # Errors
+    /// The change makes no sense, or could not be made in time.
+    pub async fn change_members(
+        &self,
+        change: impl FnOnce(u64) -> ConfChange,
+    ) -> Result<(), Refusal> {
+        if self.shared.stopping() {
+            return Err(Refusal::Stopped);
+        }
+        let ticket = Ticket(poll_fn(Room::enter).await);
+        self.consensus.conf_change(change(ticket.0).encode_to_vec().into()).await;
+        let reply =
+            poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE));
+        reply.await.map(drop)
+    }
+
+    /// Gives a learner a vote, here or where the leader is.
+    ///
+    /// # Errors
+    /// It is none, is not ready, or it could not be done in time.
+    pub async fn promote(&self, id: MemberId) -> Result<(), Refusal> {
+        if self.leads() {
+            return self.promote_here(id).await;
+        }
+        self.ask_leader(&Ask::Promote(id)).await.map(drop)
+    }
+
+    /// Gives a learner a vote; on the leader.
+    ///
+    /// # Errors
+    /// See [`Desk::promote`].
+    pub async fn promote_here(&self, id: MemberId) -> Result<(), Refusal> {
+        if !self.leads() {
+            return Err(Refusal::NotLeader);
+        }
+        let Some((matched, last)) = self.consensus.matched(id).await else {
+            return Err(Refusal::MemberNotFound);
+        };
+        // etcd's rule: nine tenths of the leader's log.
+        if (matched as f64) < last as f64 * 0.9 {
+            return Err(Refusal::LearnerNotReady);
+        }
+        if self.node().strict_reconfig && !cluster::is_ready_to_promote(&self.state().members) {
+            return Err(Refusal::MemberNotEnoughStarted);
+        }
+        self.change_members(|request| cluster::promote(request, id)).await
+    }
+
+    /// Hands leadership over and waits until the other one leads.
+    ///
+    /// # Errors
+    /// It took too long.
+    pub async fn move_leader(&self, to: MemberId) -> Result<(), Refusal> {
+        let until_ms = clock::now_ms() + self.node().request_timeout_ms;
+        self.consensus.transfer(to);
+        while clock::now_ms() < until_ms {
+            if self.status().leader == to {
+                return Ok(());
+            }
+            clock::sleep(ASK_PAUSE).await;
+        }
+        Err(Refusal::TimeoutLeaderTransfer)
+    }
+
+    /// Other members, and since when they are connected.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// All leases, the one that expires first first.

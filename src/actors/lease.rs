@@ -11,7 +11,7 @@ use crate::io::clock;
 use crate::lease::Expiry;
 use crate::metrics;
 use crate::types::limits::LEASE_REVOKES_PER_SECOND;
-use crate::types::{LeaseId, Refusal};
+use crate::types::{LeaseId, Refusal, Term};
 
 /// How often expired leases are looked for; etcd's too.
 const TICK: Duration = Duration::from_millis(500);
@@ -25,8 +25,10 @@ pub enum Msg {
     Granted(LeaseId, i64),
     /// Apply revoked a lease. Apply waits likewise.
     Revoked(LeaseId),
-    /// This member began (`true`) or ceased to lead.
-    Leads(bool),
+    /// This member began to lead in this term, or ceased to.
+    Leads(Option<Term>),
+    /// A snapshot replaced all leases: their ids and times to live. Apply waits if the mailbox is full.
+    Replaced(Vec<(LeaseId, i64)>),
     /// Prolong; answers with the time to live in seconds, or 0. The session waits if the mailbox is full.
     KeepAlive(LeaseId, flume::Sender<i64>),
     /// Answers with seconds granted and left. The session waits if the mailbox is full.
@@ -69,8 +71,12 @@ impl Handle {
     }
 
     /// This member began or ceased to lead. Must not wait: consensus calls it.
-    pub fn leads(&self, leads: bool) {
-        drop(self.0.try_send(Msg::Leads(leads)));
+    pub fn leads(&self, term: Option<Term>) {
+        drop(self.0.try_send(Msg::Leads(term)));
+    }
+
+    pub(super) async fn replaced(&self, leases: Vec<(LeaseId, i64)>) {
+        drop(self.0.send_async(Msg::Replaced(leases)).await);
     }
 }
 
@@ -90,22 +96,31 @@ pub async fn ticks(handle: Handle) {
     }
 }
 
-/// Serves until all handles are gone. `boot_nonce` marks the requests as nobody's: their answers are not
-/// waited for.
+/// Serves until all handles are gone. Revokes are nobody's requests: their answers are not waited for. Only the
+/// leader of the term in which a lease ran out proposes that, so that a deposed one revokes nothing.
 pub async fn run(
     mut expiry: Expiry,
     inbox: flume::Receiver<Msg>,
     consensus: consensus::Handle,
-    here: usize,
 ) {
     let mut due = Vec::new();
+    let mut leads_in = None;
     while let Ok(msg) = inbox.recv_async().await {
         let now = clock::now_ms();
         match msg {
             Msg::Granted(id, ttl) => expiry.granted(id, ttl, now),
             Msg::Revoked(id) => expiry.revoked(id),
-            Msg::Leads(true) => expiry.promote(now),
-            Msg::Leads(false) => expiry.demote(now),
+            Msg::Leads(term) => {
+                leads_in = term;
+                match term {
+                    Some(_) => expiry.promote(now),
+                    None => expiry.demote(now),
+                }
+            }
+            Msg::Replaced(leases) => {
+                expiry.by_expiry().into_iter().for_each(|id| expiry.revoked(id));
+                leases.into_iter().for_each(|(id, ttl)| expiry.granted(id, ttl, now));
+            }
             Msg::KeepAlive(id, answer) => {
                 let renewed = expiry.renew(id, now);
                 metrics::LEASES_RENEWED.add(u64::from(renewed.is_some()));
@@ -115,10 +130,10 @@ pub async fn run(
             Msg::List(answer) => drop(answer.try_send(expiry.by_expiry())),
             Msg::Tick => {
                 due.extend(expiry.due(now, LEASE_REVOKES_PER_SECOND / 2));
-                if !due.is_empty() {
+                if let (Some(term), false) = (leads_in, due.is_empty()) {
                     metrics::LEASES_EXPIRED.add(due.len() as u64);
                     let revokes = due.drain(..).map(revoke).collect();
-                    consensus.work(here, revokes, None).await;
+                    consensus.own_work(term, revokes).await;
                 }
             }
         }

@@ -29,6 +29,8 @@ pub struct Node {
     pub quota_bytes: u64,
     /// How long a request may wait for consensus: 5 s and two election timeouts, in ms.
     pub request_timeout_ms: u64,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig: bool,
     /// `--election-timeout`, in ms.
     pub election_timeout_ms: u64,
     /// `--watch-progress-notify-interval`, in ms.

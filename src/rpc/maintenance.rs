@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Growing;
-use super::{ETCD_VERSION, header, not_yet, refused, status};
+use super::{ETCD_VERSION, header, is_learner, not_yet, refused, status};
 use crate::actors::{Desk, State};
 use crate::io::FjallView;
 use crate::machine::Reply;
@@ -80,7 +80,7 @@ impl maintenance_server::Maintenance for Maintenance {
             raft_applied_index: now.applied,
             errors,
             db_size_in_use: state.disk_bytes as i64,
-            is_learner: false,
+            is_learner: is_learner(&self.0),
             storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: node.quota_bytes as i64,
             downgrade_info: Some(DowngradeInfo::default()),
@@ -174,7 +174,10 @@ impl maintenance_server::Maintenance for Maintenance {
         }
         match target == leader {
             true => Ok(Response::new(MoveLeaderResponse::default())),
-            false => Err(not_yet("moves of leadership")),
+            false => {
+                self.0.move_leader(target).await.map_err(status)?;
+                Ok(Response::new(MoveLeaderResponse::default()))
+            }
         }
     }
 
