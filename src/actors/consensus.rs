@@ -58,6 +58,11 @@ impl Handle {
         self.work.send_async(Msg::Work { executor, proposals, read }).await.is_ok()
     }
 
+    /// Hands in proposals whose answers nobody waits for, unless the mailbox is full.
+    pub fn try_work(&self, executor: usize, proposals: Vec<Bytes>) {
+        drop(self.work.try_send(Msg::Work { executor, proposals, read: None }));
+    }
+
     /// A message of another member.
     pub fn peer(&self, message: Box<Message>) {
         drop(self.control.try_send(Msg::Peer(message)));

@@ -170,7 +170,7 @@ struct Inboxes {
     consensus: consensus::Inbox,
     wal: flume::Receiver<wal::Msg>,
     apply: flume::Receiver<apply::Msg>,
-    lease: flume::Receiver<lease::Msg>,
+    lease: lease::Inbox,
 }
 
 fn mailboxes() -> (Handles, Inboxes) {
@@ -259,7 +259,7 @@ fn start_actors(
     let consensus_outlets = consensus::Outlets {
         wal: handles.wal.clone(),
         apply: handles.apply.clone(),
-        on_role: Box::new(move |role| lease.leads(role.leads)),
+        on_role: Box::new(move |role| lease.leads(role.leads.then_some(role.term))),
         on_send: Box::new(|_| ()),
     };
     let consensus = handles.consensus.clone();
