@@ -24,7 +24,7 @@ use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
 use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::store::Engine as _;
-use crate::types::limits::RECORD_CACHE_BYTES;
+use crate::types::limits::{RECORD_CACHE_BYTES, WAL_SEGMENT_BYTES};
 use crate::types::{ConfState, Fault};
 use crate::wal::Record;
 
@@ -343,6 +343,7 @@ async fn open(config: &Config) -> Result<Opened, Fault> {
     ];
     let options = WalOptions {
         dir: wal_dir,
+        segment_bytes: WAL_SEGMENT_BYTES,
         free_max: config.max_wals,
         unsafe_no_fsync: config.unsafe_no_fsync,
     };

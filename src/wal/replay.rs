@@ -71,6 +71,9 @@ pub struct Replay {
     pub conf_state: ConfState,
     /// The log after the mark.
     pub entries: Vec<Entry>,
+    /// The entry before `entries`. While segments are read this may be beyond the mark: the oldest segment
+    /// begins with the mark of its time, and the entries from there on may be gone by a later mark.
+    before: LogIndex,
 }
 
 impl Replay {
@@ -95,22 +98,38 @@ impl Replay {
     }
 
     fn mark(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
-        let passed = index.saturating_sub(self.mark_index).min(self.entries.len() as u64);
+        let passed = index.saturating_sub(self.before).min(self.entries.len() as u64);
         self.entries.drain(..passed as usize);
+        self.before = self.before.max(index);
         (self.mark_index, self.mark_term, self.conf_state) = (index, term, conf_state);
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), Fault> {
-        let Some(at) = entry.index.checked_sub(self.mark_index + 1) else { return Ok(()) };
+        if self.entries.is_empty() && self.before < entry.index {
+            self.before = entry.index - 1;
+        }
+        let Some(at) = entry.index.checked_sub(self.before + 1) else { return Ok(()) };
         if at > self.entries.len() as u64 {
             return Err(Fault::new(format!(
                 "the log jumps from entry {} to {}",
-                self.mark_index + self.entries.len() as u64,
+                self.before + self.entries.len() as u64,
                 entry.index
             )));
         }
         self.entries.truncate(at as usize);
         self.entries.push(entry);
         Ok(())
+    }
+
+    /// After the last record.
+    ///
+    /// # Errors
+    /// Entries between the mark and the first one are missing.
+    pub fn finish(&self) -> Result<(), Fault> {
+        if self.before == self.mark_index {
+            return Ok(());
+        }
+        let (mark, first) = (self.mark_index, self.before + 1);
+        Err(Fault::new(format!("the log begins with entry {first}, but was cut only up to {mark}")))
     }
 }

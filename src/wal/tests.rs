@@ -160,3 +160,19 @@ fn an_entry_replaces_the_tail_and_a_mark_cuts_the_head() {
     assert_eq!((replay.mark_index, lengths(&replay)), (2, vec![1, 2]));
     assert!(replay.take(entry(9, 1)).is_err(), "a gap is refused");
 }
+
+#[test]
+fn a_log_may_begin_after_its_oldest_mark_if_a_later_one_covers_it() {
+    let mark = |index| Record::Mark { index, term: 3, conf_state: ConfState::default() };
+    let taken = |records: &[Record]| {
+        let mut replay = Replay::default();
+        records.iter().try_for_each(|record| replay.take(record.clone()))?;
+        replay.finish().map(|()| replay)
+    };
+    let replay = taken(&[mark(2), entry(7, 1), entry(8, 1), mark(6), entry(9, 1)]).expect("whole");
+    assert_eq!((replay.mark_index, replay.entries.len()), (6, 3));
+    let replay = taken(&[mark(2), entry(7, 1), entry(8, 1), mark(7)]).expect("whole");
+    assert_eq!((replay.mark_index, replay.entries.len()), (7, 1));
+    let missing = taken(&[mark(2), entry(7, 1), mark(5)]).expect_err("6 is missing");
+    assert!(missing.to_string().contains("entry 7"), "{missing}");
+}
