@@ -12,6 +12,7 @@ use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use slab::Slab;
 
 use super::{Options, PROGRESS_INTERVAL_MS_MIN, Published, Shared};
+use crate::metrics;
 use crate::types::Refusal;
 use crate::watch::{Hub, Input, Output};
 
@@ -164,6 +165,7 @@ impl Room {
             queue.waker = Some(context.waker().clone());
             return Poll::Pending;
         };
+        metrics::EVENTS.add(response.events_count() as u64);
         let revision = response.header.map_or(0, |header| header.revision);
         self.tell(Input::Sent { stream, bytes: cost });
         let mut header = self.shared.source.header();
@@ -190,9 +192,14 @@ impl Room {
         self.watch_leader(now_ms);
         let census = self.hub.census();
         let shared = &self.shared;
-        shared.streams.store(census.streams, Ordering::Relaxed);
-        shared.watchers.store(census.watchers, Ordering::Relaxed);
-        shared.behind.store(census.behind, Ordering::Relaxed);
+        for (known, now, gauge) in [
+            (&shared.streams, census.streams, &metrics::WATCH_STREAMS),
+            (&shared.watchers, census.watchers, &metrics::WATCHERS),
+            (&shared.behind, census.behind, &metrics::WATCHERS_SLOW),
+        ] {
+            let before = known.swap(now, Ordering::Relaxed);
+            gauge.add(now as i64 - before as i64);
+        }
         shared.bytes.store(census.bytes, Ordering::Relaxed);
     }
 
