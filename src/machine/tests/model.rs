@@ -161,7 +161,8 @@ impl Pairing {
         assert_eq!(self.machine.applied() as usize, self.committed);
         for again in self.random.random_range(0..=self.committed)..self.committed {
             let applied = self.machine.apply(&self.log[again].entry).unwrap();
-            let nothing = Applied { request: 0, reply: Ok(Reply::Done), effects: Vec::new() };
+            let nothing =
+                Applied { request: 0, operation: "", reply: Ok(Reply::Done), effects: Vec::new() };
             assert_eq!(applied, nothing, "entry {again} was applied before");
         }
         self.commit();
