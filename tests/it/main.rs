@@ -18,4 +18,5 @@ mod ports;
 mod process;
 mod stress;
 mod tidy;
+mod transcripts;
 mod wire;

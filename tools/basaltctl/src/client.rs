@@ -5,6 +5,7 @@ pub(crate) mod dial;
 pub(crate) mod error;
 pub(crate) mod log;
 pub(crate) mod password;
+pub(crate) mod preface;
 pub(crate) mod requests;
 pub(crate) mod session;
 pub(crate) mod settings;
@@ -215,12 +216,16 @@ impl Client {
 
     /// Forgets a connection that broke, so that the next attempt takes the next server.
     fn noticed<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
-        if let Err(status) = &answer
-            && status.code() == Code::Unavailable
-        {
-            self.link.replace(None);
-        }
-        answer
+        answer.map_err(|status| {
+            let broken = std::error::Error::source(&status).is_some();
+            if broken || status.code() == Code::Unavailable {
+                self.link.replace(None);
+            }
+            match broken {
+                true => Status::unavailable("error reading from server: EOF"),
+                false => status,
+            }
+        })
     }
 
     /// The next attempt takes the next server.

@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::client::preface::{Prefaced, Socket};
 use crate::client::settings::Settings;
 
 /// grpc-go pings no more often than this, and servers complain if one does.
@@ -53,10 +53,6 @@ fn scheme(endpoint: &str) -> &str {
     }
 }
 
-/// Bytes both ways, whatever is below.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
-
 impl Dialer {
     /// `configured` is what the flags about TLS ask for.
     pub(crate) fn new(
@@ -79,20 +75,31 @@ impl Dialer {
     /// # Errors
     /// grpc-go's text.
     pub(crate) async fn link(&self, settings: &Settings, endpoint: &str) -> Result<Link, String> {
-        let dialed = tokio::time::timeout(CONNECT_TIME_MAX, self.socket(endpoint)).await;
-        let (socket, ends) = dialed.map_err(|_| "dial timed out".to_owned())??;
+        let link = tokio::time::timeout(CONNECT_TIME_MAX, self.try_link(settings, endpoint));
+        let late = "transport: Error while dialing: dial tcp: i/o timeout";
+        link.await.unwrap_or_else(|_| Err(late.to_owned()))
+    }
+
+    async fn try_link(&self, settings: &Settings, endpoint: &str) -> Result<Link, String> {
+        let (socket, ends) =
+            self.socket(endpoint).await.map_err(|it| format!("transport: {it}"))?;
+        let (socket, heard) = Prefaced::new(socket);
         let secure = if self.tls.is_some() { "tls" } else { "insecure" };
         let peer = format!("Peer{{{ends}, AuthInfo: '{secure}'}}");
         // The stream below is encrypted already; tonic would refuse https without its own TLS.
         let uri = Endpoint::from_shared(format!("http://{}", self.authority))
-            .map_err(|it| format!("Error while dialing: {it}"))?;
+            .map_err(|it| format!("transport: {it}"))?;
         let channel = uri
             .http2_keep_alive_interval(settings.keepalive_time.max(KEEPALIVE_MIN))
             .keep_alive_timeout(settings.keepalive_timeout)
             .connect_with_connector(Opened(Some(TokioIo::new(socket))))
             .await
-            .map_err(|it| format!("Error while dialing: {it}"))?;
-        Ok(Link { channel, peer })
+            .map_err(|it| format!("transport: {it}"))?;
+        match heard.await {
+            Ok(Ok(())) => Ok(Link { channel, peer }),
+            Ok(Err(why)) => Err(format!("error reading server preface: {why}")),
+            Err(_) => Err("error reading server preface: EOF".to_owned()),
+        }
     }
 
     /// Only the socket, for who speaks something else over it.
@@ -110,6 +117,7 @@ impl Dialer {
                 let socket = UnixStream::connect(path).await;
                 let socket = socket.map_err(|it| dial_error("unix", path, &it))?;
                 let name = path.rsplit('/').next().unwrap_or_default();
+                let name = name.split(':').next().unwrap_or_default();
                 let ends = format!("Addr: '{path}', LocalAddr: '@'");
                 (Box::new(socket) as Box<dyn Socket>, name.to_owned(), ends)
             }
@@ -156,10 +164,10 @@ fn dial_error(network: &str, address: &str, error: &io::Error) -> String {
 }
 
 /// Hands tonic the socket that is open already; asked again, it has none.
-struct Opened(Option<TokioIo<Box<dyn Socket>>>);
+struct Opened(Option<TokioIo<Prefaced>>);
 
 impl tower_service::Service<Uri> for Opened {
-    type Response = TokioIo<Box<dyn Socket>>;
+    type Response = TokioIo<Prefaced>;
     type Error = io::Error;
     type Future = std::future::Ready<Result<Self::Response, io::Error>>;
 

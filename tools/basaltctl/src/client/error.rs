@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use crate::go::quote::quote;
+
 /// Why a call has no answer.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -19,7 +21,7 @@ impl Refusal {
     pub(crate) fn late(dial_error: &str) -> Self {
         let text = match dial_error {
             "" => "context deadline exceeded".to_owned(),
-            why => format!("latest balancer error: connection error: desc = \"transport: {why}\""),
+            why => format!("latest balancer error: connection error: desc = {}", quote(why)),
         };
         Self { status: Status::deadline_exceeded(text), late: true }
     }

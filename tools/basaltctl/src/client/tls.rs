@@ -60,7 +60,12 @@ pub(crate) fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, S
             let text = read(key)?;
             let key = PrivateKeyDer::from_pem_slice(&text)
                 .map_err(|_| "tls: failed to find any PEM data in key input".to_owned())?;
-            builder.with_client_auth_cert(chain, key).map_err(|it| it.to_string())?
+            builder.with_client_auth_cert(chain, key).map_err(|it| {
+                if matches!(it, Error::InconsistentKeys(_)) {
+                    return "tls: private key does not match public key".to_owned();
+                }
+                it.to_string()
+            })?
         }
     };
     if security.skip_verify {
@@ -86,12 +91,21 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ if String::from_utf8_lossy(&text).contains("PRIVATE KEY-----") => {
+            Err("tls: failed to find certificate PEM data in certificate input, but did find a \
+             private key; PEM inputs may have been switched"
+                .to_owned())
+        }
         _ => Err("tls: failed to find any PEM data in certificate input".to_owned()),
     }
 }
 
 fn roots(path: &str) -> Result<RootCertStore, String> {
     let text = read(path)?;
+    let begun = String::from_utf8_lossy(&text);
+    if begun.matches("-----BEGIN ").count() != begun.matches("-----BEGIN CERTIFICATE").count() {
+        return Err("x509: malformed tbs certificate".to_owned());
+    }
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text).flatten() {
         roots.add(certificate).map_err(|it| it.to_string())?;

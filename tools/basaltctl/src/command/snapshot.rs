@@ -64,13 +64,7 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     let began = Instant::now();
     let deadline = settings.command_timeout_given.then(|| client.deadline()).flatten();
     let stream = client.answers::<_, SnapshotResponse>(METHOD, SnapshotRequest {}, deadline);
-    let mut stream = stream.await.map_err(|it| {
-        Line::new("error", "client", "v3@v3.7.1/retry_interceptor.go:134")
-            .message("streamer failed to create ClientStream")
-            .text("error", &it.grpc_text())
-            .write();
-        it.text()
-    })?;
+    let mut stream = stream.await.map_err(|it| refused(&it))?;
     info("client", 236).message("opened snapshot stream; downloading").write();
     let mut version = String::new();
     let mut size = 0;
@@ -101,6 +95,27 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     Ok(version)
 }
 
+/// The stream that never came, as the Go client logs it; one that the server refused came for it.
+fn refused(refusal: &Refusal) -> String {
+    if refusal.late {
+        Line::new("error", "client", "v3@v3.7.1/retry_interceptor.go:134")
+            .message("streamer failed to create ClientStream")
+            .text("error", &refusal.grpc_text())
+            .write();
+        return refusal.text();
+    }
+    info("client", 236).message("opened snapshot stream; downloading").write();
+    lost(refusal)
+}
+
+fn lost(refusal: &Refusal) -> String {
+    Line::new("warn", "client", "v3@v3.7.1/maintenance.go:304")
+        .message("failed to receive from snapshot stream; closing")
+        .text("error", &refusal.grpc_text())
+        .write();
+    refusal.text()
+}
+
 async fn next(
     stream: &mut tonic::Streaming<SnapshotResponse>,
     deadline: Option<Instant>,
@@ -112,7 +127,7 @@ async fn next(
             Err(_) => return Err("context deadline exceeded".to_owned()),
         },
     };
-    message.map_err(|it| Refusal::of(it).text())
+    message.map_err(|it| lost(&Refusal::of(it)))
 }
 
 /// Makes the file durable and gives it its name.
