@@ -216,14 +216,9 @@ impl Client {
 
     /// Forgets a connection that broke, so that the next attempt takes the next server.
     fn noticed<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
-        answer.map_err(|status| {
-            let broken = std::error::Error::source(&status).is_some();
-            if broken || status.code() == Code::Unavailable {
+        answer.inspect_err(|status| {
+            if error::is_transport(status) || status.code() == Code::Unavailable {
                 self.link.replace(None);
-            }
-            match broken {
-                true => Status::unavailable("error reading from server: EOF"),
-                false => status,
             }
         })
     }

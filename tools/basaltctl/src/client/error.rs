@@ -13,7 +13,12 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// What a server said; what the connection itself died of is told in grpc-go's words.
     pub(crate) fn of(status: Status) -> Self {
+        let status = match is_transport(&status) {
+            true => Status::unavailable("error reading from server: EOF"),
+            false => status,
+        };
         Self { status, late: false }
     }
 
@@ -54,6 +59,11 @@ impl Refusal {
                 | "etcdserver: revision of auth store is old"
         )
     }
+}
+
+/// Whether no server said this: the connection broke.
+pub(crate) fn is_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
 }
 
 /// The text of a reason that came without a status.

@@ -81,11 +81,15 @@ impl<'a> Watch<'a> {
             }
             return Some(self.end(response, text));
         }
-        if response.created {
-            return None;
-        }
+        // Where to go on: nothing that happens while the connection is away may be missed.
+        let seen = response.header.unwrap_or_default().revision;
         if let Some(kv) = response.events.last().and_then(|it| it.kv.as_ref()) {
             self.create.start_revision = kv.mod_revision + 1;
+        } else if self.create.start_revision == 0 || !response.created {
+            self.create.start_revision = self.create.start_revision.max(seen + 1);
+        }
+        if response.created {
+            return None;
         }
         Some(Told { response, ended: None })
     }
