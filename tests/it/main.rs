@@ -20,4 +20,5 @@ mod process;
 mod snapshot;
 mod stress;
 mod tidy;
+mod transcripts;
 mod wire;
