@@ -88,7 +88,7 @@ pub fn is_ready_to_remove(members: &[Member], id: MemberId) -> bool {
 /// Whether those that have started, and this learner, would be a quorum with it.
 pub fn is_ready_to_promote(members: &[Member]) -> bool {
     let (started, voters) = started(members.iter());
-    started + 1 > (voters + 1) / 2
+    started + 1 > voters.div_ceil(2)
 }
 
 /// How many voters have started, and how many there are.

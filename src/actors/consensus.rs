@@ -79,9 +79,10 @@ impl Handle {
         self.work.send_async(Msg::Work { executor, proposals, read }).await.is_ok()
     }
 
-    /// Proposes what only the leader of this term may.
-    pub(super) async fn own_work(&self, term: Term, proposals: Vec<Bytes>) {
-        drop(self.work.send_async(Msg::OwnWork(term, proposals)).await);
+    /// Proposes what only the leader of this term may, and whose answers nobody waits for, unless the mailbox
+    /// is full.
+    pub(super) fn try_own_work(&self, term: Term, proposals: Vec<Bytes>) {
+        drop(self.work.try_send(Msg::OwnWork(term, proposals)));
     }
 
     /// Proposes a change of the membership.
@@ -304,7 +305,7 @@ impl Actor {
             }
             Msg::Tick => {
                 self.driver.on(Input::Tick);
-                self.try_again();
+                self.propose_homeless();
             }
             Msg::Persisted(number) => self.driver.on(Input::Persisted(number)),
             Msg::Applied { index, conf_changes } => {
@@ -355,16 +356,18 @@ impl Actor {
         self.role = role;
         self.shared.set_role(role);
         (self.outlets.on_role)(role);
-        self.try_again();
+        self.propose_homeless();
     }
 
-    /// Proposes what found no leader, if there is one now.
-    fn try_again(&mut self) {
+    /// Proposes what found no leader, if there is one now. A leader refuses too: while it hands over, and while
+    /// too much is on its way. Those are made again with the next tick, one by one, so that each goes as soon as
+    /// it fits.
+    fn propose_homeless(&mut self) {
         if self.role.leader.is_none() || self.driver.is_transferring() {
             return;
         }
-        if !self.homeless.is_empty() {
-            self.driver.on(Input::Propose(std::mem::take(&mut self.homeless).into()));
+        for proposal in std::mem::take(&mut self.homeless) {
+            self.driver.on(Input::Propose(vec![proposal]));
         }
         for payload in std::mem::take(&mut self.conf_changes_homeless) {
             self.driver.on(Input::ProposeConfChange(payload));

@@ -105,15 +105,26 @@ fn room<T>(look: impl FnOnce(&mut Room) -> T) -> Option<T> {
     ROOM.with_borrow_mut(|room| room.as_mut().map(look))
 }
 
+/// The actors that a desk asks.
+#[derive(Clone)]
+pub struct Reach {
+    /// The watch hub of the executor.
+    pub hub: watch::Handle,
+    /// Keeps the time of leases.
+    pub lease: lease::Handle,
+    /// Holds the replicated state.
+    pub apply: apply::Handle,
+    /// Orders what is proposed.
+    pub consensus: consensus::Handle,
+    /// Other members.
+    pub peers: Peers,
+}
+
 /// Cheap to clone. To be used on its own executor only.
 #[derive(Clone)]
 pub struct Desk {
     shared: Arc<Shared>,
-    hub: watch::Handle,
-    lease: lease::Handle,
-    apply: apply::Handle,
-    consensus: consensus::Handle,
-    peers: Peers,
+    reach: Reach,
 }
 
 /// What is known of a lease.
@@ -129,18 +140,9 @@ pub struct TimeToLive {
 
 impl Desk {
     /// Opens this executor's desk. Must be called on the executor, once.
-    pub fn open(
-        shared: Arc<Shared>,
-        executor: u8,
-        boot_nonce: u32,
-        hub: watch::Handle,
-        lease: lease::Handle,
-        apply: apply::Handle,
-        consensus: consensus::Handle,
-        peers: Peers,
-    ) -> Self {
+    pub fn open(shared: Arc<Shared>, executor: u8, boot_nonce: u32, reach: Reach) -> Self {
         ROOM.set(Some(Room::new(executor, boot_nonce)));
-        Self { shared, hub, lease, apply, consensus, peers }
+        Self { shared, reach }
     }
 
     /// Appends a request to the log and waits until it is applied.
@@ -203,7 +205,7 @@ impl Desk {
 
     /// The watch hub of this executor.
     pub fn hub(&self) -> &watch::Handle {
-        &self.hub
+        &self.reach.hub
     }
 
     /// Prolongs a lease, here or where the leader is; gives its new time to live in seconds, 0 if there is no
@@ -227,7 +229,7 @@ impl Desk {
         if !self.leads() {
             return Err(Refusal::NotLeader);
         }
-        self.lease.keep_alive(id).await
+        self.reach.lease.keep_alive(id).await
     }
 
     /// What is left of a lease, and its keys if asked for.
@@ -252,10 +254,10 @@ impl Desk {
         if !self.leads() {
             return Err(Refusal::NotLeader);
         }
-        let Some((granted, ttl)) = self.lease.time_to_live(id).await? else {
+        let Some((granted, ttl)) = self.reach.lease.time_to_live(id).await? else {
             return Ok(TimeToLive { ttl: -1, ..TimeToLive::default() });
         };
-        let keys = if keys { self.apply.lease_keys(id).await? } else { Vec::new() };
+        let keys = if keys { self.reach.apply.lease_keys(id).await? } else { Vec::new() };
         Ok(TimeToLive { ttl, granted, keys })
     }
 
@@ -272,7 +274,7 @@ impl Desk {
             }
             let leader = self.status().leader;
             if leader != 0 && leader != self.node().member_id {
-                match self.peers.ask(leader, ask.clone(), ASK_TIME).await.map(outcome) {
+                match self.reach.peers.ask(leader, ask.clone(), ASK_TIME).await.map(outcome) {
                     // Not any more, or not yet.
                     None | Some(Err(Refusal::NotLeader)) => (),
                     Some(outcome) => return outcome,
@@ -297,7 +299,7 @@ impl Desk {
             return Err(Refusal::Stopped);
         }
         let ticket = Ticket(poll_fn(Room::enter).await);
-        self.consensus.conf_change(change(ticket.0).encode_to_vec().into()).await;
+        self.reach.consensus.conf_change(change(ticket.0).encode_to_vec().into()).await;
         let reply =
             poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE));
         reply.await.map(drop)
@@ -322,7 +324,7 @@ impl Desk {
         if !self.leads() {
             return Err(Refusal::NotLeader);
         }
-        let Some((matched, last)) = self.consensus.matched(id).await else {
+        let Some((matched, last)) = self.reach.consensus.matched(id).await else {
             return Err(Refusal::MemberNotFound);
         };
         // etcd's rule: nine tenths of the leader's log.
@@ -341,7 +343,7 @@ impl Desk {
     /// It took too long.
     pub async fn move_leader(&self, to: MemberId) -> Result<(), Refusal> {
         let until_ms = clock::now_ms() + self.node().request_timeout_ms;
-        self.consensus.transfer(to);
+        self.reach.consensus.transfer(to);
         while clock::now_ms() < until_ms {
             if self.status().leader == to {
                 return Ok(());
@@ -353,7 +355,7 @@ impl Desk {
 
     /// Other members, and since when they are connected.
     pub fn peers(&self) -> &Peers {
-        &self.peers
+        &self.reach.peers
     }
 
     /// All leases, the one that expires first first.
@@ -361,12 +363,12 @@ impl Desk {
     /// # Errors
     /// The member is stopping.
     pub async fn leases(&self) -> Result<Vec<LeaseId>, Refusal> {
-        self.lease.list().await
+        self.reach.lease.list().await
     }
 
     /// Waits until everything before the newest compaction is gone from the store.
     pub async fn compaction_done(&self) {
-        self.apply.compaction_done().await;
+        self.reach.apply.compaction_done().await;
     }
 
     /// Hands in what the sessions left, a round at a time. Runs on the desk's executor for ever.

@@ -74,6 +74,14 @@ impl Driver {
                 log.last()
             )));
         }
+        // raft would panic, and say nothing of the log.
+        if restored.hard_state.commit > log.last() {
+            return Err(Fault::new(format!(
+                "entries up to {} are known to be committed but the write-ahead log ends at {}",
+                restored.hard_state.commit,
+                log.last()
+            )));
+        }
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft, log, &logger)
             .map_err(|error| Fault::new(format!("raft cannot start from the log: {error}")))?;
@@ -123,8 +131,7 @@ impl Driver {
             }
             Input::ConfChange(change) => self.conf_change(&change),
             Input::SnapshotSent(member, arrived) => {
-                let status =
-                    if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 self.node.report_snapshot(member, status);
             }
             Input::Campaign => drop(self.node.campaign()),

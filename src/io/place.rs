@@ -99,7 +99,7 @@ impl Incoming {
     ///
     /// # Errors
     /// The disk does not take it.
-    pub fn add(mut self, bytes: &[u8]) -> Result<Self, Fault> {
+    pub fn append(mut self, bytes: &[u8]) -> Result<Self, Fault> {
         let written = self.file.write_all(bytes);
         written.map_err(|error| fault("write", &self.file(), error))?;
         Ok(self)

@@ -9,16 +9,16 @@
 use std::time::Duration;
 
 use super::Config;
+use crate::actors::State;
 use crate::actors::apply::state_of;
 use crate::actors::peer::{Identity, address_of};
-use crate::actors::State;
 use crate::cluster::{self, Member, cluster_id, member_id};
 use crate::consensus::Restored;
 use crate::io::{self, FjallEngine, WalFile, WalOptions};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::store::Engine as _;
-use crate::types::limits::{RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX};
+use crate::types::limits::{RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES};
 use crate::types::{
     ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, Fault, HardState, MemberId,
 };
@@ -71,6 +71,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
     let beginning = io::blocking(move || begin(&asked, fresh)).await?;
     let options = WalOptions {
         dir: wal_dir,
+        segment_bytes: WAL_SEGMENT_BYTES,
         free_max: config.max_wals.min(WAL_FREE_SEGMENTS_MAX),
         unsafe_no_fsync: config.unsafe_no_fsync,
     };
@@ -116,7 +117,8 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         return Err(not_a_member(&machine, id));
     };
     let urls = member.peer_urls.clone();
-    let identity = Identity { cluster: cluster_id, member: id, urls, member_dir, machine: settings };
+    let identity =
+        Identity { cluster: cluster_id, member: id, urls, member_dir, machine: settings };
     let others = match machine.cluster().members().next() {
         Some(_) => Vec::new(),
         None => beginning.members.into_iter().filter(|other| other.id != id).collect(),

@@ -14,7 +14,7 @@ use basalt_proto::membershippb::{
 
 use super::Config;
 use super::open::{Opened, open};
-use crate::actors::desk::Delivery;
+use crate::actors::desk::{Delivery, Reach};
 use crate::actors::peer::{Identity, Peers};
 use crate::actors::{Desk, Node, Shared, apply, consensus, lease, peer, wal, watch};
 use crate::cluster::Member;
@@ -205,7 +205,7 @@ struct Inboxes {
     consensus: consensus::Inbox,
     wal: flume::Receiver<wal::Msg>,
     apply: flume::Receiver<apply::Msg>,
-    lease: flume::Receiver<lease::Msg>,
+    lease: lease::Inbox,
 }
 
 fn mailboxes(identity: Identity) -> (Handles, Inboxes) {
@@ -343,9 +343,8 @@ impl Seat {
     fn take(self, shared: &Arc<Shared>) -> Desk {
         let executor = self.executor as u8;
         let Handles { consensus, lease, apply, peers, .. } = self.handles;
-        let nonce = self.boot_nonce;
-        let (shared_too, work) = (Arc::clone(shared), consensus.clone());
-        let desk = Desk::open(shared_too, executor, nonce, self.hub, lease, apply, work, peers);
+        let reach = Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers };
+        let desk = Desk::open(Arc::clone(shared), executor, self.boot_nonce, reach);
         io::spawn(Desk::flush(self.executor, consensus));
         io::spawn(Desk::deliver(self.deliveries));
         io::spawn(Desk::sweep(Arc::clone(shared)));
@@ -395,7 +394,7 @@ async fn advance(config: Config, peers: Peers, consensus: consensus::Handle) {
     for _ in 0..ticks {
         if peers.any_connected() {
             // One heartbeat's time is left for a leader to show itself.
-            (2..ticks).for_each(|_| drop(consensus.tick()));
+            (2..ticks).all(|_| consensus.tick());
             return;
         }
         clock::sleep(config.heartbeat).await;

@@ -132,7 +132,10 @@ impl Outbound {
         self.link.active_since_ms.store(since_ms, Ordering::Relaxed);
         let remote = format!("{:x}", self.link.id);
         match since_ms {
-            0 => tracing::warn!(remote_peer_id = remote, "lost TCP streaming connection with remote peer"),
+            0 => tracing::warn!(
+                remote_peer_id = remote,
+                "lost TCP streaming connection with remote peer"
+            ),
             _ => tracing::info!(remote_peer_id = remote, "peer became active"),
         }
     }
@@ -157,7 +160,8 @@ impl Outbound {
                 self.count_off(&packet);
                 buffer.extend_from_slice(&packet.0);
                 buffer.extend_from_slice(&packet.1);
-                next = if buffer.len() < PEER_WRITE_BYTES { self.inbox.try_recv().ok() } else { None };
+                next =
+                    if buffer.len() < PEER_WRITE_BYTES { self.inbox.try_recv().ok() } else { None };
             }
             if connected.send(&buffer).await.is_none() {
                 return;

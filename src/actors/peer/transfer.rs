@@ -50,8 +50,7 @@ pub(super) fn start(peers: &Peers, link: &Arc<Link>, raft: Message, shared: &Arc
 async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) -> Option<u64> {
     let view = shared.state().read.view.clone();
     // What is sent is newer than what raft asked for.
-    let (index, term, conf_state) =
-        standing(&view).unwrap_or_else(|fault| io::fatal(&fault));
+    let (index, term, conf_state) = standing(&view).unwrap_or_else(|fault| io::fatal(&fault));
     set_snapshot(&mut raft, index, term, &conf_state);
     let mut connected = connect(peers, link, Lane::Snapshot).await?;
     let (head, entries) = Encoder::default().encode(&raft);
@@ -98,7 +97,7 @@ async fn take(
         let frame = clock::deadline(FRAME_TIME, connected.next()).await.flatten();
         match frame.map(|frame| (frame.kind, frame.payload)) {
             Some((Kind::Chunk, chunk)) => {
-                incoming = io::blocking(move || incoming.add(&chunk)).await?;
+                incoming = io::blocking(move || incoming.append(&chunk)).await?;
             }
             Some((Kind::End, _)) => break,
             Some(_) | None => return Ok(None),

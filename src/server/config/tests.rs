@@ -93,9 +93,7 @@ fn never_less_than_asked_for() {
         &["--peer-auto-tls"],
         &["--auth-token", "jwt,pub-key=x"],
         &["--discovery-srv", "example.com"],
-        &["--force-new-cluster"],
         &["--listen-peer-urls", "https://127.0.0.1:1"],
-        &["--initial-cluster", "default=http://localhost:2380,b=http://y:1"],
     ] {
         let text = config(arguments).expect_err("it is not there");
         assert!(text.starts_with("this version of Basalt"), "{arguments:?}: {text}");
