@@ -1,6 +1,7 @@
 //! Members driven by hand: what may leave before the disk, and what may not.
 
 mod network;
+mod wire;
 
 use super::*;
 use crate::types::EntryKind;

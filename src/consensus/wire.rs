@@ -31,10 +31,12 @@ impl Encoder {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Bytes::from_static(&[0; 4]);
         };
-        // The last entry's term says what the log before it is.
+        // The last entry's term says what the log before it is; what is not in a log yet has no index, and
+        // is like nothing else.
         let which = (first.index, last.index, last.term);
         if let Some((same, bytes)) = &self.last
             && *same == which
+            && first.index > 0
         {
             return bytes.clone();
         }

@@ -108,7 +108,7 @@ impl Network {
         self.members[at].driver.drain(&mut out);
         for output in out {
             match output {
-                Output::Send(messages) => self.wire.extend(messages),
+                Output::Send(messages) => self.wire.extend(wire::carried(messages)),
                 Output::Persist { number, hard_state, entries } => {
                     self.members[at].pending.push_back((number, hard_state, entries));
                 }
