@@ -130,7 +130,8 @@ pub enum Output {
     },
     /// These payloads found no leader: nothing was appended.
     ProposalsDropped(Vec<Bytes>),
-    /// This configuration change found no leader.
+    /// This configuration change found no leader, or the one before it is not applied yet: nothing was
+    /// appended, and it may be proposed again.
     ConfChangeDropped(Bytes),
     /// Who leads, or that nobody is known to.
     Role(Role),

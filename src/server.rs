@@ -1,5 +1,6 @@
 //! Reads the configuration, lays actors out on cores, starts and stops them.
 
+mod beginning;
 mod config;
 mod file;
 mod flags;

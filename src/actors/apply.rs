@@ -208,6 +208,7 @@ pub fn state_of(
         members: machine.cluster().members().cloned().collect(),
         cluster_version: machine.cluster().version().map(str::to_owned),
         applied: machine.applied(),
+        applied_term: machine.applied_term(),
         disk_bytes,
         sole_voter: alone,
     }
@@ -306,9 +307,10 @@ impl Actor {
         if !conf_changes.is_empty() {
             self.outlets.peers.update(self.machine.cluster());
         }
+        // Before the answers: whoever hears that the members changed may ask for the next change at once.
+        self.outlets.consensus.applied(self.machine.applied(), conf_changes);
         self.release_reads();
         self.deliver();
-        self.outlets.consensus.applied(self.machine.applied(), conf_changes);
         self.cut_log();
         Ok(())
     }
@@ -358,7 +360,9 @@ impl Actor {
             return Err(Fault::new("a snapshot would take this member back"));
         }
         blocking(move || incoming.install(index, term)).await?;
-        self.machine = machine;
+        let old = std::mem::replace(&mut self.machine, machine);
+        // Closing a store waits for its threads.
+        spawn(blocking(move || drop(old)));
         (self.mark, self.compacting, self.disk_looked_ms) = (index, true, 0);
         let read = self.machine.commit()?.read;
         let state = self.state(read);

@@ -9,13 +9,13 @@ use futures_lite::future::or;
 
 use super::state::Shared;
 use super::{apply, wal};
-use crate::consensus::wire::{Travels, travels};
+use crate::consensus::wire::{Proposals, Travels, proposals_of, travels};
 use crate::consensus::{Driver, Input, Message, Output, ReadyNumber, Role};
 use crate::io::spawn;
 use crate::metrics;
 use crate::types::limits::{
-    APPENDS_MAILBOX, APPENDS_UNAPPLIED_MAX, CONSENSUS_MAILBOX, READIES_IN_FLIGHT_MAX,
-    UNAPPLIED_ENTRIES_MAX,
+    APPENDS_MAILBOX, APPENDS_UNAPPLIED_MAX, CONF_CHANGES_WAITING_MAX, CONSENSUS_MAILBOX,
+    READIES_IN_FLIGHT_MAX, UNAPPLIED_ENTRIES_MAX,
 };
 use crate::types::{ConfChange, LogIndex, MemberId, Term};
 use crate::wal::Record;
@@ -180,8 +180,8 @@ pub struct Outlets {
     pub apply: apply::Handle,
     /// Who leads.
     pub on_role: Box<dyn Fn(Role)>,
-    /// Messages to other members.
-    pub on_send: Box<dyn Fn(Vec<Message>)>,
+    /// Messages to other members; gives back proposals that cannot leave.
+    pub on_send: Box<dyn Fn(Vec<Message>) -> Vec<Message>>,
 }
 
 struct Actor {
@@ -321,7 +321,10 @@ impl Actor {
     /// `beginning` is what the log begins with after a snapshot, to be written with the same batch.
     async fn perform(&mut self, output: Output, beginning: &mut Option<Record>) {
         match output {
-            Output::Send(messages) => (self.outlets.on_send)(messages),
+            Output::Send(messages) => {
+                let returned = (self.outlets.on_send)(messages);
+                returned.into_iter().for_each(|message| self.keep(proposals_of(message)));
+            }
             Output::Persist { number, hard_state, entries } => {
                 let records = entries.into_iter().map(Record::Entry);
                 let records = beginning.take().into_iter().chain(records);
@@ -344,7 +347,7 @@ impl Actor {
                 }
             }
             Output::ProposalsDropped(proposals) => self.homeless.extend(proposals),
-            Output::ConfChangeDropped(payload) => self.conf_changes_homeless.push_back(payload),
+            Output::ConfChangeDropped(payload) => self.keep_conf_change(payload),
             Output::Role(role) => self.on_role(role),
         }
     }
@@ -352,6 +355,12 @@ impl Actor {
     fn on_role(&mut self, role: Role) {
         if role.leader.is_some_and(|leader| self.role.leader != Some(leader)) {
             metrics::LEADER_CHANGES.add(1);
+        }
+        if role.leader != self.role.leader {
+            let hex =
+                |leader: Option<MemberId>| leader.map_or("none".to_owned(), |id| format!("{id:x}"));
+            let (from, to) = (hex(self.role.leader), hex(role.leader));
+            tracing::info!(from, to, term = role.term, "the leader changed");
         }
         self.role = role;
         self.shared.set_role(role);
@@ -371,6 +380,18 @@ impl Actor {
         }
         for payload in std::mem::take(&mut self.conf_changes_homeless) {
             self.driver.on(Input::ProposeConfChange(payload));
+        }
+    }
+
+    fn keep(&mut self, proposals: Proposals) {
+        self.homeless.extend(proposals.normal);
+        proposals.conf_changes.into_iter().for_each(|payload| self.keep_conf_change(payload));
+    }
+
+    /// Whoever waits for one that is forgotten hears that it took too long.
+    fn keep_conf_change(&mut self, payload: Bytes) {
+        if self.conf_changes_homeless.len() < CONF_CHANGES_WAITING_MAX {
+            self.conf_changes_homeless.push_back(payload);
         }
     }
 }

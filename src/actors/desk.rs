@@ -34,6 +34,9 @@ const SWEEP_MS: u64 = 250;
 const ASK_TIME: Duration = Duration::from_secs(1);
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Election timeouts without a leader that a stream survives whose client wants one; etcd's too.
+pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
+
 /// What apply answers to one executor after one batch.
 #[derive(Default)]
 pub struct Delivery {
@@ -176,7 +179,7 @@ impl Desk {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
         }
-        if self.shared.state().sole_voter {
+        if self.shared.reads_freely() {
             return Ok(());
         }
         let Some(round) = room(Room::join_round) else { return Err(Refusal::Stopped) };
@@ -225,7 +228,8 @@ impl Desk {
     /// # Errors
     /// It does not, or is stopping.
     pub async fn keep_alive_here(&self, id: LeaseId) -> Result<i64, Refusal> {
-        self.read_index().await?;
+        // Who was deposed without knowing could prolong what the next leader ends.
+        self.read_index().await.map_err(|_| Refusal::NotPrimaryLessor)?;
         if !self.leads() {
             return Err(Refusal::NotLeader);
         }
@@ -284,7 +288,7 @@ impl Desk {
             }
             clock::sleep(ASK_PAUSE).await;
         }
-        Err(Refusal::Timeout)
+        Err(if self.shared.has_leader() { Refusal::Timeout } else { Refusal::NoLeader })
     }
 
     /// Changes the membership and waits until that is applied.
@@ -353,6 +357,18 @@ impl Desk {
         Err(Refusal::TimeoutLeaderTransfer)
     }
 
+    /// Ends when no leader was known for three election timeouts, as long as etcd lets streams go on.
+    pub async fn leaderless(&self) {
+        let election_ms = self.node().election_timeout_ms;
+        let mut since_ms = clock::now_ms();
+        while clock::now_ms() < since_ms + LEADERLESS_ELECTIONS_MAX * election_ms {
+            clock::sleep(Duration::from_millis(election_ms / 4)).await;
+            if self.shared.has_leader() {
+                since_ms = clock::now_ms();
+            }
+        }
+    }
+
     /// Other members, and since when they are connected.
     pub fn peers(&self) -> &Peers {
         &self.reach.peers
@@ -392,13 +408,38 @@ impl Desk {
     }
 
     /// Turns away requests that waited too long. Runs on the desk's executor for ever.
-    pub async fn sweep(shared: Arc<Shared>) {
-        while !shared.stopping() {
+    pub async fn sweep(self) {
+        while !self.shared.stopping() {
             clock::sleep(std::time::Duration::from_millis(SWEEP_MS)).await;
             let now_ms = clock::now_ms();
-            room(|room| room.sweep(now_ms, shared.node.request_timeout_ms));
+            let timeout_ms = self.node().request_timeout_ms;
+            room(|room| room.sweep(now_ms, timeout_ms, |since_ms| self.late(since_ms)));
         }
         room(Room::close);
+    }
+
+    /// Why a proposal made at `since_ms` was not applied in time, as far as this member can tell.
+    fn late(&self, since_ms: u64) -> Refusal {
+        let found_ms = self.shared.leader_since_ms();
+        let lost_ms = found_ms.saturating_sub(2 * self.node().election_timeout_ms);
+        if lost_ms < since_ms && since_ms < found_ms {
+            return Refusal::TimeoutDueToLeaderFail;
+        }
+        let peers = &self.reach.peers;
+        let connected = |id| {
+            let active_ms = peers.active_since_ms(id);
+            id == self.node().member_id || (active_ms > 0 && active_ms < since_ms)
+        };
+        let reaches = match self.status().leader {
+            0 => true,
+            leader if leader == self.node().member_id => {
+                let members = &self.state().members;
+                let reached = members.iter().filter(|member| connected(member.id)).count();
+                reached > members.len() / 2
+            }
+            leader => connected(leader),
+        };
+        if reaches { Refusal::Timeout } else { Refusal::TimeoutDueToConnectionLost }
     }
 }
 
@@ -581,21 +622,21 @@ impl Room {
         }
     }
 
-    fn sweep(&mut self, now_ms: u64, timeout_ms: u64) {
+    fn sweep(&mut self, now_ms: u64, timeout_ms: u64, why: impl Fn(u64) -> Refusal) {
         self.now_ms = now_ms;
         let late = now_ms.saturating_sub(timeout_ms);
-        self.turn_away(|since_ms| since_ms < late, Refusal::Timeout);
+        self.turn_away(|since_ms| since_ms < late, why);
     }
 
     fn close(&mut self) {
-        self.turn_away(|_| true, Refusal::Stopped);
+        self.turn_away(|_| true, |_| Refusal::Stopped);
     }
 
-    fn turn_away(&mut self, is_late: impl Fn(u64) -> bool, refusal: Refusal) {
+    fn turn_away(&mut self, is_late: impl Fn(u64) -> bool, why: impl Fn(u64) -> Refusal) {
         for slot in self.replies.values_mut().filter(|slot| is_late(slot.since_ms)) {
             if let Waiting::Empty(waker) = &mut slot.waiting {
                 let waker = waker.take();
-                slot.waiting = Waiting::Answered(Err(refusal));
+                slot.waiting = Waiting::Answered(Err(why(slot.since_ms)));
                 metrics::PROPOSALS_FAILED.add(1);
                 waker.into_iter().for_each(Waker::wake);
             }

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use super::{Shared, consensus};
 use crate::cluster::{Cluster, Member};
 use crate::consensus::Message;
-use crate::consensus::wire::{Encoder, Travels, travels};
+use crate::consensus::wire::{Encoder, Travels, is_proposal, travels};
 use crate::io::{self, clock};
 use crate::peer::{Answer, Ask, Kind, Question, encode, message};
 use crate::types::limits::{
@@ -74,6 +74,12 @@ struct Link {
     bulk_bytes: AtomicUsize,
     /// Sends a snapshot to it at this moment.
     transferring: AtomicBool,
+}
+
+impl Link {
+    fn is_active(&self) -> bool {
+        self.active_since_ms.load(Ordering::Relaxed) > 0
+    }
 }
 
 #[derive(Clone)]
@@ -163,12 +169,20 @@ impl Peers {
         );
     }
 
-    /// Sends raft's messages, as far as there is room.
-    pub fn send(&self, messages: Vec<Message>, shared: &Arc<Shared>) {
+    /// Sends raft's messages, as far as there is room. Gives back what carries proposals to a member that is
+    /// not connected: raft does not send those again.
+    pub fn send(&self, messages: Vec<Message>, shared: &Arc<Shared>) -> Vec<Message> {
         let mut encoder = Encoder::default();
         let peers = self.0.peers.load();
+        let mut homeless = Vec::new();
         for raft in messages {
-            let Some(peer) = peers.get(&raft.to) else { continue };
+            let peer = peers.get(&raft.to);
+            let connected = peer.is_some_and(|peer| peer.link.is_active());
+            if !connected && is_proposal(&raft) {
+                homeless.push(raft);
+                continue;
+            }
+            let Some(peer) = peer else { continue };
             let travels = travels(&raft);
             if travels == Travels::Snapshot {
                 transfer::start(self, &peer.link, raft, shared);
@@ -184,6 +198,7 @@ impl Peers {
                 self.0.consensus.unreachable(raft.to);
             }
         }
+        homeless
     }
 
     /// Asks another member. The answer may be lost: `None` after `wait`.
@@ -217,7 +232,7 @@ impl Peers {
 
     /// Whether any other member is connected.
     pub fn any_connected(&self) -> bool {
-        self.0.peers.load().keys().any(|id| self.active_since_ms(*id) > 0)
+        self.0.peers.load().values().any(|peer| peer.link.is_active())
     }
 
     fn is_removed(&self, member: MemberId) -> bool {

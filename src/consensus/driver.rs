@@ -113,8 +113,7 @@ impl Driver {
             Input::Tick => self.tick(),
             Input::Propose(payloads) => self.propose(payloads),
             Input::ReadIndex(read) => self.read_index(read),
-            // A message that raft refuses (unknown sender, local type) is as good as lost.
-            Input::Step(message) => drop(self.node.step(*message)),
+            Input::Step(message) => self.step(*message),
             Input::Persisted(number) => {
                 self.persisted = self.persisted.max(number);
                 self.node.on_persist_ready(number);
@@ -239,7 +238,26 @@ impl Driver {
         self.node.mut_store().forget(index.saturating_sub(window));
     }
 
+    fn step(&mut self, message: Message) {
+        let is_change =
+            |entry: &eraftpb::Entry| entry.get_entry_type() != eraftpb::EntryType::EntryNormal;
+        // Raft would make an empty entry of it, and whoever waits would never hear.
+        if self.node.raft.has_pending_conf()
+            && message.get_msg_type() == MessageType::MsgPropose
+            && message.entries.iter().any(is_change)
+        {
+            self.conf_changes_dropped.extend(super::wire::proposals_of(message).conf_changes);
+            return;
+        }
+        // A message that raft refuses (unknown sender, local type) is as good as lost.
+        drop(self.node.step(message));
+    }
+
     fn propose_conf_change(&mut self, payload: Bytes) {
+        if self.node.raft.state == StateRole::Leader && self.node.raft.has_pending_conf() {
+            self.conf_changes_dropped.push(payload);
+            return;
+        }
         let mut entry = eraftpb::Entry { data: payload.clone(), ..Default::default() };
         entry.set_entry_type(eraftpb::EntryType::EntryConfChange);
         let mut message = Message { from: self.config.id, ..Message::default() };

@@ -171,6 +171,34 @@ pub fn travels(message: &Message) -> Travels {
     }
 }
 
+/// Whether a message carries proposals to the leader: the only kind that raft does not send again.
+pub fn is_proposal(message: &Message) -> bool {
+    message.get_msg_type() == MessageType::MsgPropose
+}
+
+/// What a message proposes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Proposals {
+    /// Payloads of normal entries.
+    pub normal: Vec<Bytes>,
+    /// Encoded [`crate::types::ConfChange`]s.
+    pub conf_changes: Vec<Bytes>,
+}
+
+/// What a message proposes.
+pub fn proposals_of(message: Message) -> Proposals {
+    let mut proposals = Proposals::default();
+    for entry in message.entries {
+        match entry.get_entry_type() {
+            EntryType::EntryNormal => proposals.normal.push(entry.data),
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                proposals.conf_changes.push(entry.data);
+            }
+        }
+    }
+    proposals
+}
+
 /// Where the snapshot of a message stands.
 pub fn snapshot_position(message: &Message) -> (LogIndex, Term) {
     let metadata = message.get_snapshot().get_metadata();

@@ -28,7 +28,7 @@ use super::clock;
 use crate::types::Fault;
 
 pub use self::open::close_connections;
-pub use self::wire::{Wire, get};
+pub use self::wire::{Wire, get, resolve};
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -55,7 +55,9 @@ impl Cluster {
             return Err(Refusal::MemberNotEnoughStarted);
         }
         let (connected, voters) = self.connected();
-        if connected < voters { Err(Refusal::Unhealthy) } else { Ok(()) }
+        // The new member counts as one that is down; a lone member may always get a second one.
+        let quorum = (voters + 1) / 2 + 1;
+        if voters > 1 && connected < quorum { Err(Refusal::Unhealthy) } else { Ok(()) }
     }
 
     fn check_remove(&self, id: MemberId) -> Result<(), Refusal> {

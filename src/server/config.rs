@@ -208,7 +208,7 @@ impl Config {
     }
 
     fn settle(&mut self, flags: &Flags) -> Result<(), String> {
-        self.check_cluster(flags)?;
+        self.read_cluster(flags)?;
         self.retention = retention(flags)?;
         Ok(())
     }
@@ -289,8 +289,8 @@ impl Config {
         }
     }
 
-    /// Who the first members are, and that this is one of them.
-    fn check_cluster(&mut self, flags: &Flags) -> Result<(), String> {
+    /// Who the first members are, as the flags say; a member that has begun does not ask them again.
+    fn read_cluster(&mut self, flags: &Flags) -> Result<(), String> {
         let cluster = match flags.is_set("initial-cluster") {
             true => flags.get("initial-cluster").to_owned(),
             false => {
@@ -305,24 +305,7 @@ impl Config {
                 .map_err(|error| format!("error setting up initial cluster: {error}"))?;
             self.initial_cluster.entry(name.to_owned()).or_default().extend(texts(&url));
         }
-        let Some(own) = self.initial_cluster.get(&self.name) else {
-            return Err(format!(
-                "couldn't find local name {:?} in the initial cluster configuration",
-                self.name
-            ));
-        };
-        let (mut own, mut advertised) = (own.clone(), self.advertise_peers.clone());
-        own.sort_unstable();
-        advertised.sort_unstable();
-        if own != advertised {
-            return Err(format!(
-                "--initial-cluster has {cluster} but missing from --initial-advertise-peer-urls={} \
-                 (resolved urls: {:?} != {:?})",
-                self.advertise_peers.join(","),
-                advertised.join(","),
-                own.join(",")
-            ));
-        }
+        self.initial_cluster.values_mut().for_each(|urls| urls.sort_unstable());
         Ok(())
     }
 

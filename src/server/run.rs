@@ -14,7 +14,7 @@ use basalt_proto::membershippb::{
 
 use super::Config;
 use super::open::{Opened, open};
-use crate::actors::desk::{Delivery, Reach};
+use crate::actors::desk::{Delivery, LEADERLESS_ELECTIONS_MAX, Reach};
 use crate::actors::peer::{Identity, Peers};
 use crate::actors::{Desk, Node, Shared, apply, consensus, lease, peer, wal, watch};
 use crate::cluster::Member;
@@ -242,7 +242,7 @@ fn seats(
         let options = watch::Options {
             max_request_bytes: config.max_request_bytes,
             progress_interval_ms: config.progress_notify.as_millis() as u64,
-            no_leader_ms_max: 3 * config.election.as_millis() as u64,
+            no_leader_ms_max: LEADERLESS_ELECTIONS_MAX * config.election.as_millis() as u64,
             seed: io::random_u64(),
         };
         let source: Arc<dyn watch::Source> = Arc::<Shared>::clone(shared);
@@ -347,7 +347,7 @@ impl Seat {
         let desk = Desk::open(Arc::clone(shared), executor, self.boot_nonce, reach);
         io::spawn(Desk::flush(self.executor, consensus));
         io::spawn(Desk::deliver(self.deliveries));
-        io::spawn(Desk::sweep(Arc::clone(shared)));
+        io::spawn(desk.clone().sweep());
         let hub = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
         let fronts = self.http.map(|options| Front::new(&desk, options));

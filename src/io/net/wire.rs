@@ -44,10 +44,7 @@ impl Wire {
         let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
         let name = address.to_owned();
         // Looking a name up blocks.
-        let found = blocking(move || {
-            std::net::ToSocketAddrs::to_socket_addrs(&name).map(|mut found| found.next())
-        });
-        let address = found.await?.ok_or_else(late)?;
+        let address = blocking(move || resolve(&name)).await.ok_or_else(late)?;
         let connected = clock::deadline(wait, TcpStream::connect(address)).await;
         let stream = connected.ok_or_else(late)?.map_err(std::io::Error::from)?;
         stream.set_nodelay(true).map_err(std::io::Error::from)?;
@@ -77,6 +74,11 @@ impl Wire {
         let written = clock::deadline(wait, self.stream.write_all(bytes)).await;
         written.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()))
     }
+}
+
+/// The first address of `host:port`. Blocks: not for executors.
+pub fn resolve(address: &str) -> Option<std::net::SocketAddr> {
+    std::net::ToSocketAddrs::to_socket_addrs(address).ok()?.next()
 }
 
 /// Asks another member over HTTP: head and body of what `path` gives. Blocks: not for executors.

@@ -47,7 +47,7 @@ async fn open(dir: &TempDir) -> Result<(WalFile, Replay), Fault> {
         free_max: FREE_MAX,
         unsafe_no_fsync: true,
     };
-    WalFile::open(options, first()).await
+    WalFile::open(options, Some(first())).await
 }
 
 /// Files whose name ends so, sorted.

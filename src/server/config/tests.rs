@@ -71,10 +71,6 @@ fn what_makes_no_sense_is_refused_in_etcds_words() {
             &["--feature-gates=LeaseCheckpointPersist=true"],
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
         ),
-        (
-            &["--initial-cluster", "a=http://127.0.0.1:1"],
-            "couldn't find local name \"default\" in the initial cluster configuration",
-        ),
         (&["--discovery-token=x"], "both --discovery-token and --discovery-endpoints must be set"),
         (
             &["--discovery-fallback=proxy"],
