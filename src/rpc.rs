@@ -133,9 +133,8 @@ impl Services {
         if !method.service.starts_with("etcdserverpb.") {
             return Ok(());
         }
-        let state = self.desk.state();
-        if !state.sole_voter && is_learner(&self.desk) && !is_for_learners(method) {
-            return Err(Refusal::NotSupportedForLearner);
+        if !is_for_learners(method) {
+            refuse_learner(&self.desk)?;
         }
         let version = match headers.get("client-api-version").map(|value| value.as_bytes()) {
             None => "unknown",
@@ -155,8 +154,13 @@ impl Services {
 
 /// Whether this member has no vote.
 pub fn is_learner(desk: &Desk) -> bool {
-    let id = desk.node().member_id;
-    desk.state().members.iter().any(|member| member.id == id && member.is_learner)
+    let (id, state) = (desk.node().member_id, desk.state());
+    !state.sole_voter && state.members.iter().any(|member| member.id == id && member.is_learner)
+}
+
+/// Refuses what a learner does not serve.
+fn refuse_learner(desk: &Desk) -> Result<(), Refusal> {
+    if is_learner(desk) { Err(Refusal::NotSupportedForLearner) } else { Ok(()) }
 }
 
 /// What a learner serves; of ranges only the serializable ones, which the service itself looks at.

@@ -420,6 +420,10 @@ impl Desk {
 
     /// Why a proposal made at `since_ms` was not applied in time, as far as this member can tell.
     fn late(&self, since_ms: u64) -> Refusal {
+        // It never left: etcd's raft lets such proposals wait, and gives back its own error.
+        if !self.shared.has_leader() && self.shared.leader_lost_ms() <= since_ms {
+            return Refusal::RawDeadlineExceeded;
+        }
         let found_ms = self.shared.leader_since_ms();
         let lost_ms = found_ms.saturating_sub(2 * self.node().election_timeout_ms);
         if lost_ms < since_ms && since_ms < found_ms {

@@ -81,6 +81,8 @@ pub struct Shared {
     leader: AtomicU64,
     /// When the leader was last found, in ms.
     leader_since_ms: AtomicU64,
+    /// When it was last lost, in ms.
+    leader_lost_ms: AtomicU64,
     committed: AtomicU64,
     stopping: AtomicBool,
 }
@@ -95,6 +97,7 @@ impl Shared {
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
             leader_since_ms: AtomicU64::new(0),
+            leader_lost_ms: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         }
     }
@@ -111,8 +114,9 @@ impl Shared {
     pub(super) fn set_role(&self, role: Role) {
         self.term.store(role.term, Ordering::Relaxed);
         let leader = role.leader.unwrap_or(0);
-        if self.leader.swap(leader, Ordering::Relaxed) != leader && leader != 0 {
-            self.leader_since_ms.store(clock::now_ms(), Ordering::Relaxed);
+        if self.leader.swap(leader, Ordering::Relaxed) != leader {
+            let changed = if leader == 0 { &self.leader_lost_ms } else { &self.leader_since_ms };
+            changed.store(clock::now_ms(), Ordering::Relaxed);
         }
     }
 
@@ -143,6 +147,11 @@ impl Shared {
     /// When the leader was last found, in ms; 0 for never.
     pub(super) fn leader_since_ms(&self) -> u64 {
         self.leader_since_ms.load(Ordering::Relaxed)
+    }
+
+    /// When the leader was last lost, in ms; 0 for never.
+    pub(super) fn leader_lost_ms(&self) -> u64 {
+        self.leader_lost_ms.load(Ordering::Relaxed)
     }
 
     /// Whether this member knows a leader.

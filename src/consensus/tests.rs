@@ -337,3 +337,37 @@ fn a_commit_beyond_the_log_is_refused() {
     let fault = Driver::new(config(1, 1), &restored).err().expect("entries are missing");
     assert!(fault.to_string().contains("ends at 0"), "{fault}");
 }
+
+#[test]
+fn every_kind_of_change_of_members_enters_the_log_one_after_the_other() {
+    use crate::types::ConfChangeKind::{AddLearner, AddVoter, Remove, Update};
+    let mut node = Node::new(1, &[1]);
+    node.on(Input::Campaign);
+    node.settle();
+    for (request, kind) in (1..).zip([AddLearner, Update, AddVoter, Remove]) {
+        let change = ConfChange { request, kind: kind as i32, member: 2, context: Bytes::new() };
+        let payload = Bytes::from(prost::Message::encode_to_vec(&change));
+        node.driver.on(Input::ProposeConfChange(payload.clone()));
+        node.driver.on(Input::ProposeConfChange(payload.clone()));
+        let mut out = Vec::new();
+        node.driver.drain(&mut out);
+        let dropped = out.iter().filter(|it| **it == Output::ConfChangeDropped(payload.clone()));
+        assert_eq!(dropped.count(), 1, "{kind:?}: one waits for the other to be applied");
+        let last = node.driver.progress().last;
+        for output in out {
+            if let Output::Persist { number, .. } = output {
+                node.driver.on(Input::Persisted(number));
+            }
+        }
+        node.driver.on(Input::ConfChange(change));
+        node.driver.on(Input::Applied(last));
+        node.perform();
+        let conf_state = node.driver.conf_state();
+        let (voters, learners) = (conf_state.voters, conf_state.learners);
+        match kind {
+            AddLearner | Update => assert_eq!((&voters[..], &learners[..]), (&[1][..], &[2][..])),
+            AddVoter => assert_eq!((voters.len(), learners.len()), (2, 0)),
+            Remove => assert_eq!((&voters[..], &learners[..]), (&[1][..], &[][..])),
+        }
+    }
+}

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::budget::Growing;
 use super::call::ReadOnly;
 use super::range::{Chunks, range, read_txn};
-use super::{check_quota, complete, mismatch, status};
+use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::{Desk, State};
 use crate::io::clock::Moment;
 use crate::machine::Reply;
@@ -56,6 +56,9 @@ impl kv_server::Kv for Kv {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
+        if !request.serializable {
+            refuse_learner(&self.0).map_err(status)?;
+        }
         mvcc::check_range(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
         let mut taken = Growing::new();

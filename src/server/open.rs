@@ -64,9 +64,14 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         return Err(Fault::new("the write-ahead log does not say whose it is"));
     };
     finish_snapshot(snapshot, &machine, &mut wal, &mut replay).await?;
+    let founds = beginning.as_ref().is_some_and(|_| replay.hard_state == HardState::default());
     if let Some(beginning) = &beginning {
         begin_state(&mut machine, &replay, beginning)?;
-    } else if config.force_new_cluster {
+        // A member that has begun is not asked again for its flags.
+        let engine = machine.engine().clone();
+        io::blocking(move || engine.persist()).await?;
+    }
+    if config.force_new_cluster && !founds {
         force(&mut wal, &mut replay, &machine, id).await?;
     }
     let read = machine.commit()?.read;
@@ -147,20 +152,21 @@ fn begin_state(
     machine.bootstrap(beginning.members.clone())
 }
 
-/// Makes this member the only one: what was not committed goes, and everybody else is removed by entries of
-/// their own, as if they had been removed one after the other.
+/// Makes this member the only one: everybody else is removed by entries of their own, as if they had been
+/// removed one after the other. Its whole log counts as committed. Part of it may never have been acknowledged,
+/// but nothing that was is left out, as it would be if only what is known to be committed were kept.
 async fn force(
     wal: &mut WalFile,
     replay: &mut Replay,
     machine: &Machine<FjallEngine>,
     id: MemberId,
 ) -> Result<(), Fault> {
-    let HardState { term, vote, commit } = replay.hard_state;
-    let commit = commit.max(machine.applied()).max(replay.mark_index);
-    let kept = |entry: &&Entry| entry.index <= commit;
+    let HardState { term, vote, .. } = replay.hard_state;
+    let last = replay.mark_index + replay.entries.len() as u64;
     let mut others: Vec<_> = machine.cluster().members().map(|member| member.id).collect();
-    for entry in replay.entries.iter().filter(kept) {
-        if entry.kind == EntryKind::ConfChange
+    for entry in &replay.entries {
+        if entry.index > machine.applied()
+            && entry.kind == EntryKind::ConfChange
             && let Ok(change) = <ConfChange as prost::Message>::decode(entry.data.clone())
         {
             others.retain(|other| *other != change.member);
@@ -174,12 +180,12 @@ async fn force(
         return Ok(());
     }
     let term = term.max(replay.mark_term).max(replay.entries.last().map_or(0, |last| last.term));
-    let removals = others.iter().zip(commit + 1..).map(|(other, index)| {
+    let removals = others.iter().zip(last + 1..).map(|(other, index)| {
         let data = prost::Message::encode_to_vec(&cluster::remove(0, *other)).into();
         Record::Entry(Entry { index, term, kind: EntryKind::ConfChange, data })
     });
     let mut records: Vec<_> = removals.collect();
-    let commit = commit + records.len() as u64;
+    let commit = last + records.len() as u64;
     records.push(Record::HardState(HardState { term, vote, commit }));
     wal.append(&records).await?;
     let others: Vec<_> = others.iter().map(|other| format!("{other:x}")).collect();

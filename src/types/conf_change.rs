@@ -18,14 +18,15 @@ pub enum ConfChangeKind {
     AddLearner = 3,
 }
 
-/// etcd's `raftpb.ConfChange`.
+/// etcd's `raftpb.ConfChange`, with the kind in a field of its own: raft-rs reads field 2 of what is proposed,
+/// and refuses numbers that it does not know.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct ConfChange {
     /// The id of the request that waits for it.
     #[prost(uint64, tag = "1")]
     pub request: u64,
     /// What it does.
-    #[prost(enumeration = "ConfChangeKind", tag = "2")]
+    #[prost(enumeration = "ConfChangeKind", tag = "5")]
     pub kind: i32,
     /// To whom.
     #[prost(uint64, tag = "3")]

@@ -121,6 +121,7 @@ refusals! {
     NoInflightDowngrade FailedPrecondition "etcdserver: no inflight downgrade job"
     Canceled Canceled "etcdserver: request canceled"
     DeadlineExceeded DeadlineExceeded "etcdserver: context deadline exceeded"
+    RawDeadlineExceeded DeadlineExceeded "context deadline exceeded"
     NotPrimaryLessor Unknown "not a primary lessor"
     UnknownMethod Unknown "etcdserver: unknown method"
     TimeoutLeaderTransfer Unknown "etcdserver: request timed out, leader transfer took too long"

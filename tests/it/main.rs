@@ -12,6 +12,7 @@
 
 mod bad;
 mod clients;
+mod cluster;
 mod compare;
 mod crash;
 mod metrics;

@@ -222,6 +222,20 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Where other members reach it.
+    pub(crate) fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// Changes a flag for the next start.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.setup.flags.insert(name.to_owned(), value.to_owned());
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.scratch.path().join("data")
     }

@@ -1,0 +1,183 @@
+//! Clusters of real processes: they are founded, lose members and get them back, change who belongs to them,
+//! and never lose what they acknowledged.
+
+mod load;
+mod members;
+mod words;
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use self::load::Load;
+use self::members::Members;
+use crate::compare::{from_environment, runtime};
+use crate::process::{self, Setup};
+
+/// etcd believes in a connection that has held for so long.
+const HEALTHY: Duration = Duration::from_millis(5500);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn setup() -> Setup {
+    Setup::new(process::basalt()).flag("heartbeat-interval", "50").flag("election-timeout", "500")
+}
+
+#[test]
+fn three_members_serve_as_one() {
+    runtime().block_on(async {
+        let mut members = Members::found(&setup(), 3);
+        for at in 0..3 {
+            members.told(at, &["put", &format!("key-{at}"), &format!("value-{at}")]);
+        }
+        for at in 0..3 {
+            let all = members.told(at, &["get", "key-", "--prefix", "--print-value-only"]);
+            let values: Vec<_> = all.lines().filter(|line| !line.is_empty()).collect();
+            assert_eq!(values, ["value-0", "value-1", "value-2"], "m{}", at + 1);
+        }
+        let granted = members.told(0, &["lease", "grant", "600"]);
+        let lease = granted.split(' ').nth(1).expect("an id").to_owned();
+        members.told(1, &["put", "leased", "x", "--lease", &lease]);
+        for at in 0..3 {
+            let kept = members.told(at, &["lease", "keep-alive", &lease, "--once"]);
+            assert!(kept.contains("keepalived with TTL(600)"), "m{}: {kept}", at + 1);
+            let left = members.told(at, &["lease", "timetolive", &lease, "--keys"]);
+            assert!(left.contains("attached keys([leased])"), "m{}: {left}", at + 1);
+        }
+        let status = members.told(2, &["endpoint", "status", "--cluster"]);
+        assert_eq!(status.lines().count(), 3, "{status}");
+        assert_eq!(status.matches(", true, false, ").count(), 1, "one leads: {status}");
+        let list = members.told(1, &["member", "list", "-w", "table"]);
+        assert_eq!(list.matches("started").count(), 3, "{list}");
+        // All at once, as after a loss of power in the whole house.
+        members.0.iter_mut().for_each(process::Server::kill);
+        members.0.iter_mut().for_each(process::Server::launch);
+        (0..3).for_each(|at| members.wait_ready(at));
+        let value = members.told(2, &["get", "key-1", "--print-value-only"]);
+        assert_eq!(value, "value-1");
+        members.agree().await;
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_leaders_die() {
+    let seed = from_environment("CLUSTER_SEED", 1);
+    let kills = from_environment("CLUSTER_KILLS", 5);
+    runtime().block_on(async {
+        // Snapshots too: who was down may be too far behind for the log.
+        let setup = setup().flag("snapshot-count", "300").flag("snapshot-catchup-entries", "100");
+        let mut members = Members::found(&setup, 3);
+        let mut load = Load::begin(&members, seed);
+        for kill in 1..=kills {
+            let before = load.acknowledged();
+            tokio::time::sleep(load.moment(100..900)).await;
+            let leader = members.leader().await;
+            members.0[leader].kill();
+            let began = Instant::now();
+            members.leader().await;
+            load.wait_for(load.acknowledged() + 20).await;
+            let took = began.elapsed();
+            members.restart(leader);
+            let written = load.acknowledged() - before;
+            println!("kill {kill} (seed {seed}): m{} led, {took:?}, {written}", leader + 1);
+        }
+        load.finish(&members).await;
+        members.agree().await;
+    });
+}
+
+#[test]
+fn a_leader_that_is_told_to_stop_hands_over_first() {
+    runtime().block_on(async {
+        let mut members = Members::found(&setup(), 3);
+        let leader = members.leader().await;
+        members.0[leader].signal(Signal::TERM);
+        let status = members.0[leader].wait_exit(Duration::from_secs(10));
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        assert!(members.0[leader].logs.mentions("\"moved\":true"), "it did not hand over");
+        members.0[leader].kill();
+        let other = (leader + 1) % 3;
+        members.told(other, &["put", "a", "b"]);
+        // Nobody had to find out that it was gone: the term is that of the transfer.
+        let status = members.status(other).await.expect("it answers");
+        assert_ne!(status.leader, 0);
+    });
+}
+
+#[test]
+fn a_member_that_lost_its_disk_comes_back_as_a_learner() {
+    runtime().block_on(async {
+        let setup = setup().flag("snapshot-count", "50").flag("snapshot-catchup-entries", "10");
+        let mut members = Members::found(&setup, 3);
+        let mut load = Load::begin(&members, 7);
+        load.wait_for(200).await;
+        tokio::time::sleep(HEALTHY).await;
+        members.0[2].kill();
+        std::fs::remove_dir_all(members.0[2].data_dir()).expect("it is there");
+        let lost = members.id(0, "m3");
+        members.told(0, &["member", "remove", &lost]);
+        let peer_url = format!("--peer-urls={}", members.0[2].peer_url());
+        members.told(0, &["member", "add", "m3", "--learner", &peer_url]);
+        let cluster = members.cluster();
+        members.name(2, &cluster, "existing");
+        members.restart(2);
+        assert!(members.0[2].logs.mentions("applied snapshot"), "it came by the log");
+        let refused = members.ctl(2, &["get", "a"]);
+        assert!(refused.stderr.contains("rpc not supported for learner"), "{}", refused.stderr);
+        members.told(2, &["get", "a", "--consistency=s"]);
+        let id = members.id(0, "m3");
+        assert_ne!(id, lost, "a member that was removed never comes back");
+        let until = Instant::now() + PATIENCE;
+        while members.ctl(1, &["member", "promote", &id]).code != Some(0) {
+            assert!(Instant::now() < until, "it never is in sync:\n{}", members.0[2].logs.tail());
+        }
+        members.told(2, &["put", "from-m3", "x"]);
+        load.wait_for(load.acknowledged() + 50).await;
+        load.finish(&members).await;
+        members.agree().await;
+        members.0[2].kill();
+        members.restart(2);
+        assert_eq!(members.told(2, &["get", "from-m3", "--print-value-only"]), "x");
+        members.agree().await;
+    });
+}
+
+#[test]
+fn a_member_that_is_removed_stops_itself_and_stays_out() {
+    runtime().block_on(async {
+        let mut members = Members::found(&setup(), 3);
+        tokio::time::sleep(HEALTHY).await;
+        let leader = members.leader().await;
+        let (asked, name) = ((leader + 1) % 3, format!("m{}", leader + 1));
+        let id = members.id(asked, &name);
+        members.told(asked, &["member", "remove", &id]);
+        let status = members.0[leader].wait_exit(Duration::from_secs(20));
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        let removed = "the member has been permanently removed from the cluster";
+        assert!(members.0[leader].logs.mentions(removed));
+        members.0[leader].kill();
+        members.told(asked, &["put", "after", "it"]);
+        members.0[leader].launch();
+        assert!(members.0[leader].wait_exit(Duration::from_secs(20)).is_some(), "it came back");
+        members.0[leader].kill();
+        assert_eq!(members.ids(asked).len(), 2);
+    });
+}
+
+#[test]
+fn a_lone_survivor_makes_a_cluster_of_its_own() {
+    runtime().block_on(async {
+        let mut members = Members::found(&setup(), 3);
+        members.told(0, &["put", "kept", "x"]);
+        members.agree().await;
+        members.0.iter_mut().for_each(process::Server::kill);
+        members.0[1].set("force-new-cluster", "true");
+        members.restart(1);
+        assert_eq!(members.told(1, &["get", "kept", "--print-value-only"]), "x");
+        assert_eq!(members.ids(1).len(), 1);
+        members.told(1, &["put", "more", "y"]);
+        members.0[1].kill();
+        members.0[1].set("force-new-cluster", "false");
+        members.restart(1);
+        assert_eq!(members.told(1, &["get", "more", "--print-value-only"]), "y");
+    });
+}

@@ -1,0 +1,131 @@
+//! Several members of one cluster, and etcdctl that asks them.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use basalt_proto::etcdserverpb::{StatusRequest, StatusResponse};
+
+use crate::process::{Finished, Server, Setup, reference, run};
+use crate::wire::{self, Wire};
+
+/// Long enough for debug builds on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Members that were founded together, and those that came later, by the order in which they came.
+pub(super) struct Members(pub(super) Vec<Server>);
+
+impl Members {
+    /// Starts a new cluster of `count` members and waits until all of them serve.
+    pub(super) fn found(setup: &Setup, count: usize) -> Self {
+        let mut members = Self((0..count).map(|_| Server::new(setup.clone())).collect());
+        let cluster = members.cluster();
+        for at in 0..count {
+            members.name(at, &cluster, "new");
+            members.0[at].launch();
+        }
+        (0..count).for_each(|at| members.wait_ready(at));
+        members
+    }
+
+    /// `--initial-cluster` with all members.
+    pub(super) fn cluster(&self) -> String {
+        let member = |(at, server): (usize, &Server)| format!("m{}={}", at + 1, server.peer_url());
+        self.0.iter().enumerate().map(member).collect::<Vec<_>>().join(",")
+    }
+
+    /// Tells a member who it is, and who the others are.
+    pub(super) fn name(&mut self, at: usize, cluster: &str, state: &str) {
+        let server = &mut self.0[at];
+        let (peer_url, endpoint) = (server.peer_url(), server.endpoint());
+        server.set("name", &format!("m{}", at + 1));
+        server.set("initial-advertise-peer-urls", &peer_url);
+        server.set("advertise-client-urls", &endpoint);
+        server.set("initial-cluster", cluster);
+        server.set("initial-cluster-state", state);
+    }
+
+    pub(super) fn wait_ready(&self, at: usize) {
+        let server = &self.0[at];
+        assert!(server.wait_ready(PATIENCE), "m{} is not ready:\n{}", at + 1, server.logs.tail());
+    }
+
+    /// Starts a member that was down, and waits until it serves.
+    pub(super) fn restart(&mut self, at: usize) {
+        self.0[at].launch();
+        self.wait_ready(at);
+    }
+
+    pub(super) fn wire(&self, at: usize) -> Wire {
+        Wire::new(&self.0[at].endpoint())
+    }
+
+    pub(super) async fn status(&self, at: usize) -> Option<StatusResponse> {
+        let wire = self.wire(at);
+        let asked = wire.ask(wire::STATUS, &StatusRequest {});
+        tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()
+    }
+
+    /// Who leads, as soon as one that runs says so of itself.
+    pub(super) async fn leader(&self) -> usize {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            for at in (0..self.0.len()).filter(|at| self.0[*at].is_running()) {
+                if let Some(status) = self.status(at).await
+                    && status.header.as_ref().is_some_and(|it| it.member_id == status.leader)
+                {
+                    return at;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("nobody leads:\n{}", self.0[0].logs.tail());
+    }
+
+    /// Asks one member with the real etcdctl.
+    pub(super) fn ctl(&self, at: usize, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(reference("etcdctl"));
+        command.args(arguments).arg("--endpoints").arg(self.0[at].endpoint());
+        run(command, PATIENCE)
+    }
+
+    /// The same, which must succeed; gives what it prints.
+    pub(super) fn told(&self, at: usize, arguments: &[&str]) -> String {
+        let told = self.ctl(at, arguments);
+        assert_eq!(told.code, Some(0), "etcdctl {arguments:?}\n{}\n{}", told.stdout, told.stderr);
+        told.stdout
+    }
+
+    /// Name, or peer URL of one that has none yet, and id of each member.
+    pub(super) fn ids(&self, at: usize) -> Vec<(String, String)> {
+        let list = self.told(at, &["member", "list"]);
+        let member = |line: &str| {
+            let parts: Vec<_> = line.split(", ").collect();
+            let name = if parts[2].is_empty() { parts[3] } else { parts[2] };
+            (name.to_owned(), parts[0].to_owned())
+        };
+        list.lines().map(member).collect()
+    }
+
+    pub(super) fn id(&self, at: usize, name: &str) -> String {
+        let ids = self.ids(at);
+        let found = ids.iter().find(|(known, _)| known == name);
+        found.unwrap_or_else(|| panic!("{name} is not among {ids:?}")).1.clone()
+    }
+
+    /// Waits until all members that run hold the same, revision for revision.
+    pub(super) async fn agree(&self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut found = Vec::new();
+            for at in (0..self.0.len()).filter(|at| self.0[*at].is_running()) {
+                let hash = self.wire(at).hash_kv(0).await.expect("a member hashes");
+                found.push((hash.header.unwrap_or_default().revision, hash.hash));
+            }
+            if found.windows(2).all(|pair| pair[0] == pair[1]) {
+                return;
+            }
+            assert!(Instant::now() < until, "members differ: {found:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

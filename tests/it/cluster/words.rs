@@ -1,0 +1,171 @@
+//! What operators are told about clusters, word for word as etcd tells it.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::members::Members;
+use super::{HEALTHY, PATIENCE};
+use crate::compare::runtime;
+use crate::ports;
+use crate::process::{self, Scratch, Setup, run};
+
+/// Asked of the first member. `{m1}` is a member's id, `{peer1}` its peer URL, `{new}` and the like ones that
+/// nobody had (what comes back within a second has the same id), `{learner}` the id of whoever is not started.
+const TALK: &[&str] = &[
+    "member list",
+    "member add x --peer-urls={peer1}",
+    "member add x --peer-urls=http://foo",
+    "member add x --peer-urls=foo",
+    "member add x --peer-urls={new} --learner",
+    "member list",
+    "member add y --peer-urls={other} --learner",
+    "member promote {learner}",
+    "move-leader {learner}",
+    "member update {learner} --peer-urls={peer2}",
+    "member update {learner} --peer-urls={other}",
+    "member list",
+    "member remove {learner}",
+    "member remove {learner}",
+    "member promote {m1}",
+    "member promote 1234",
+    "member remove 1234",
+    "member update 1234 --peer-urls={new}",
+    "member update {m1} --peer-urls={peer2}",
+    "move-leader 1234",
+    "member add x --peer-urls={third}",
+    "member add y --peer-urls={fourth}",
+    "member add z --peer-urls=http://127.0.0.1:1",
+    "member remove {m1}",
+    "member list",
+];
+
+/// What a cluster answers, with names for what differs from cluster to cluster.
+fn answers(binary: PathBuf) -> Vec<String> {
+    let setup = Setup::new(binary).flag("heartbeat-interval", "50").flag("election-timeout", "500");
+    let members = Members::found(&setup, 3);
+    std::thread::sleep(HEALTHY);
+    let leader = runtime().block_on(members.leader());
+    let new = ["{new}", "{other}", "{third}", "{fourth}"];
+    let mut names: Vec<_> =
+        new.map(|name| (name.to_owned(), format!("http://127.0.0.1:{}", ports::free()))).into();
+    for (at, server) in members.0.iter().enumerate() {
+        names.push((format!("{{peer{}}}", at + 1), server.peer_url()));
+        names.push((format!("{{client{}}}", at + 1), server.endpoint()));
+    }
+    for (name, id) in members.ids(leader) {
+        names.push((format!("{{{name}}}"), id));
+    }
+    // Whose id is what differs too, and with it who comes first.
+    TALK.iter().map(|line| ask(&members, leader, line, &mut names)).collect()
+}
+
+fn ask(members: &Members, at: usize, line: &str, names: &mut Vec<(String, String)>) -> String {
+    let known =
+        |text: String| names.iter().fold(text, |text, (name, value)| text.replace(name, value));
+    let words: Vec<_> = line.split(' ').map(|word| known(word.to_owned())).collect();
+    let told = members.ctl(at, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    // Whoever comes gets a new id each time.
+    if let Some(id) = told.stdout.split_whitespace().nth(1)
+        && told.stdout.contains(" added ")
+    {
+        names.iter_mut().filter(|it| it.0 == "{learner}").for_each(|it| it.0 = "{gone}".to_owned());
+        names.push(("{learner}".to_owned(), id.to_owned()));
+    }
+    let mut text = format!("{line}\n{}\n{}\ncode {:?}", told.stdout, told.stderr, told.code);
+    for (name, value) in names.iter() {
+        text = text.replace(value, name);
+    }
+    // etcdctl fills short ids up.
+    text = text.replace("  {", " {").replace("Member  ", "Member ");
+    let cluster = text.split_whitespace().skip_while(|word| *word != "cluster").nth(1);
+    if let Some(cluster) = cluster.map(str::to_owned).filter(|word| word.len() >= 15) {
+        text = text.replace(&cluster, "{cluster}");
+    }
+    let mut lines: Vec<_> = text.lines().filter(|line| !line.contains("\"logger\"")).collect();
+    lines[1..].sort_unstable();
+    let list = |line: &str| {
+        let (before, list) = line.split_once("ETCD_INITIAL_CLUSTER=\"").unwrap_or((line, ""));
+        let mut list: Vec<_> = list.trim_end_matches('"').split(',').collect();
+        list.sort_unstable();
+        format!("{before}{}", list.join(","))
+    };
+    lines.into_iter().map(list).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn changes_of_members_are_answered_as_by_etcd() {
+    let etcd = std::thread::spawn(|| answers(process::etcd()));
+    let basalt = answers(process::basalt());
+    let etcd = etcd.join().expect("etcd answers");
+    let differences: Vec<_> = etcd
+        .iter()
+        .zip(&basalt)
+        .filter(|(etcd, basalt)| etcd != basalt)
+        .map(|(etcd, basalt)| format!("--- etcd\n{etcd}\n--- basalt\n{basalt}"))
+        .collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+/// Flags that do not fit together; nobody is at these addresses.
+const MISTAKES: &[&[&str]] = &[
+    &["--name=m1", "--initial-cluster=m2=http://127.0.0.1:12380"],
+    &["--name=m1", "--initial-cluster=m1=http://127.0.0.1:12381"],
+    &["--name=m1", "--initial-cluster=m1=http://127.0.0.1:12380,m1=http://127.0.0.1:12381"],
+    &["--name=m1", "--initial-cluster=m1=http://127.0.0.1:12380,m2=http://127.0.0.1:12380"],
+    &[
+        "--name=m1",
+        "--initial-cluster=m1=http://127.0.0.1:12380,m2=http://127.0.0.1:9",
+        "--initial-cluster-state=existing",
+    ],
+];
+
+/// Why a member does not start.
+fn reason(binary: PathBuf, flags: &[&str]) -> String {
+    let scratch = Scratch::new();
+    let mut command = Command::new(binary);
+    command
+        .arg(format!("--data-dir={}", scratch.path().join("data").display()))
+        .arg(format!("--listen-peer-urls=http://127.0.0.1:{}", ports::free()))
+        .arg(format!("--listen-client-urls=http://127.0.0.1:{}", ports::free()))
+        .arg("--advertise-client-urls=http://127.0.0.1:12379")
+        .arg("--initial-advertise-peer-urls=http://127.0.0.1:12380")
+        .args(flags);
+    let told = run(command, PATIENCE);
+    assert_ne!(told.code, Some(0), "{flags:?}");
+    let fatal = told.stderr.lines().find(|line| line.contains("\"level\":\"fatal\""));
+    let fatal = fatal.unwrap_or_else(|| panic!("{flags:?} says nothing:\n{}", told.stderr));
+    let fatal: serde_json::Value = serde_json::from_str(fatal).expect("a line is JSON");
+    fatal["error"].as_str().expect("it has a reason").to_owned()
+}
+
+#[test]
+fn clusters_that_cannot_be_are_refused_in_etcds_words() {
+    for flags in MISTAKES {
+        let (etcd, basalt) = (reason(process::etcd(), flags), reason(process::basalt(), flags));
+        assert_eq!(basalt, etcd, "{flags:?}");
+    }
+}
+
+/// Clients that want a leader hear that there is none; others wait for one.
+#[test]
+fn without_a_quorum_a_member_says_so() {
+    for binary in [process::etcd(), process::basalt()] {
+        let setup =
+            Setup::new(binary).flag("heartbeat-interval", "50").flag("election-timeout", "500");
+        let mut members = Members::found(&setup, 3);
+        members.told(0, &["put", "a", "b"]);
+        members.0[1].kill();
+        members.0[2].kill();
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(members.told(0, &["get", "a", "--consistency=s", "--print-value-only"]), "b");
+        let status = members.told(0, &["endpoint", "status"]);
+        assert!(status.contains("etcdserver: no leader"), "{status}");
+        let late = members.ctl(0, &["put", "a", "c", "--command-timeout=8s"]);
+        let told = "code = DeadlineExceeded desc = context deadline exceeded";
+        assert!(late.stderr.contains(told), "{}", late.stderr);
+        let late = members.ctl(0, &["get", "a", "--command-timeout=8s"]);
+        let told = "code = Unavailable desc = etcdserver: request timed out";
+        assert!(late.stderr.contains(told), "{}", late.stderr);
+    }
+}
