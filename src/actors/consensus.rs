@@ -15,7 +15,7 @@ use crate::io::spawn;
 use crate::metrics;
 use crate::types::limits::{
     APPENDS_MAILBOX, APPENDS_UNAPPLIED_MAX, CONF_CHANGES_WAITING_MAX, CONSENSUS_MAILBOX,
-    READIES_IN_FLIGHT_MAX, UNAPPLIED_ENTRIES_MAX,
+    READIES_IN_FLIGHT_MAX, READS_WAITING_MAX, UNAPPLIED_ENTRIES_MAX,
 };
 use crate::types::{ConfChange, LogIndex, MemberId, Term};
 use crate::wal::Record;
@@ -190,6 +190,10 @@ struct Actor {
     shared: Arc<Shared>,
     reads: BTreeMap<u64, (usize, u64)>,
     reads_made: u64,
+    /// Rounds that share the answer of a read that waits for a leader.
+    reads_waiting: VecDeque<(usize, u64)>,
+    /// That read.
+    read_waited_for: u64,
     /// Proposals that found no leader; made again when there is one, as etcd's wait for one.
     homeless: VecDeque<Bytes>,
     conf_changes_homeless: VecDeque<Bytes>,
@@ -206,6 +210,8 @@ pub async fn run(driver: Driver, inbox: Inbox, outlets: Outlets, shared: Arc<Sha
         shared,
         reads: BTreeMap::new(),
         reads_made: 0,
+        reads_waiting: VecDeque::new(),
+        read_waited_for: 0,
         homeless: VecDeque::new(),
         conf_changes_homeless: VecDeque::new(),
         prepared: None,
@@ -276,9 +282,7 @@ impl Actor {
                     self.driver.on(Input::Propose(proposals));
                 }
                 if let Some(round) = read {
-                    self.reads_made += 1;
-                    self.reads.insert(self.reads_made, (executor, round));
-                    self.driver.on(Input::ReadIndex(self.reads_made));
+                    self.read(executor, round);
                 }
             }
             Msg::OwnWork(term, proposals) => {
@@ -318,6 +322,22 @@ impl Actor {
         }
     }
 
+    fn read(&mut self, executor: usize, round: u64) {
+        if self.driver.is_delayed(self.read_waited_for) {
+            if self.reads_waiting.len() >= READS_WAITING_MAX {
+                self.reads_waiting.pop_front();
+            }
+            self.reads_waiting.push_back((executor, round));
+            return;
+        }
+        self.reads_made += 1;
+        self.reads.insert(self.reads_made, (executor, round));
+        self.driver.on(Input::ReadIndex(self.reads_made));
+        if self.reads_waiting.is_empty() && self.driver.is_delayed(self.reads_made) {
+            self.read_waited_for = self.reads_made;
+        }
+    }
+
     /// `beginning` is what the log begins with after a snapshot, to be written with the same batch.
     async fn perform(&mut self, output: Output, beginning: &mut Option<Record>) {
         match output {
@@ -344,6 +364,11 @@ impl Actor {
             Output::ReadAt { read, index } => {
                 if let Some((executor, round)) = self.reads.remove(&read) {
                     self.outlets.apply.read_at(executor, round, index).await;
+                }
+                if read == self.read_waited_for {
+                    for (executor, round) in std::mem::take(&mut self.reads_waiting) {
+                        self.outlets.apply.read_at(executor, round, index).await;
+                    }
                 }
             }
             Output::ProposalsDropped(proposals) => self.homeless.extend(proposals),

@@ -169,6 +169,11 @@ impl Driver {
         Progress { committed: log.committed, last: log.last_index(), applied: log.applied }
     }
 
+    /// Whether a read waits for a leader: it will be asked later than now, and others may share its answer.
+    pub fn is_delayed(&self, read: u64) -> bool {
+        self.reads_delayed.contains(&read)
+    }
+
     /// Who counts, as raft sees it now.
     pub fn conf_state(&self) -> ConfState {
         convert::conf_state_from_raft(self.node.store().conf_state())

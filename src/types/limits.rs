@@ -14,6 +14,9 @@ pub const APPENDS_MAILBOX: usize = 64;
 /// Committed entries not yet applied past which appends wait: a member whose apply lags keeps no more in memory.
 pub const APPENDS_UNAPPLIED_MAX: u64 = 16_384;
 
+/// Rounds of reads that wait for a leader; past it the oldest are forgotten, which have timed out by then.
+pub const READS_WAITING_MAX: usize = 65_536;
+
 /// Changes of the members that wait for a leader, or for the one before them to be applied.
 pub const CONF_CHANGES_WAITING_MAX: usize = 64;
 

@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use basalt_proto::etcdserverpb::watch_request::RequestUnion;
+use basalt_proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use bytes::Bytes;
+use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
 
 use super::members::Members;
-use crate::wire::Wire;
+use crate::wire::{self, Wire};
 
 const WRITERS: u64 = 8;
 const READERS: u64 = 2;
@@ -28,6 +32,8 @@ struct Promises {
     revision: AtomicI64,
     acknowledged: AtomicU64,
     reads: AtomicU64,
+    /// Revisions of keys, as watched.
+    events: Mutex<BTreeMap<String, i64>>,
     stop: AtomicBool,
 }
 
@@ -54,7 +60,9 @@ impl Load {
             let (wires, promises, random) = client(WRITERS + number);
             tokio::spawn(read(wires, promises, random))
         });
-        let clients = writers.chain(readers).collect();
+        let (wires_too, promises_too, random) = client(WRITERS + READERS);
+        let watcher = tokio::spawn(watch(wires_too, promises_too, random));
+        let clients = writers.chain(readers).chain(std::iter::once(watcher)).collect();
         Self { promises, clients, random: StdRng::seed_from_u64(seed) }
     }
 
@@ -82,6 +90,10 @@ impl Load {
             client.await.expect("a client saw nothing wrong");
         }
         let writes = self.promises.writes.lock().unwrap().clone();
+        let events = self.promises.events.lock().unwrap().clone();
+        for (key, revision) in &writes {
+            assert_eq!(events.get(key), Some(revision), "{key} as watched");
+        }
         let newest = self.promises.revision.load(Ordering::Relaxed);
         for at in (0..members.0.len()).filter(|at| members.0[*at].is_running()) {
             let all = members.wire(at).everything(0).await.expect("a member answers");
@@ -140,5 +152,45 @@ async fn read(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
             promises.reads.fetch_add(1, Ordering::Relaxed);
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Sees every change once, in order, whichever member tells it.
+async fn watch(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
+    let mut next = 1;
+    loop {
+        let newest = promises.revision.load(Ordering::Acquire);
+        if promises.stop.load(Ordering::Relaxed) && next > newest {
+            return;
+        }
+        let wire = any(&wires, &mut random).clone();
+        // Goes to another member when this one ends the stream or says nothing for a while.
+        let _ = watch_one(&wire, &mut next, &promises).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn watch_one(wire: &Wire, next: &mut i64, promises: &Promises) -> Option<()> {
+    let create = WatchCreateRequest {
+        key: Bytes::from_static(b"writer-"),
+        range_end: Bytes::from_static(b"writer."),
+        start_revision: *next,
+        ..Default::default()
+    };
+    let request_union = Some(RequestUnion::CreateRequest(create));
+    let first = WatchRequest { request_union }.encode_to_vec().into();
+    let talk = tokio::time::timeout(CALL_TIME, wire.talk(wire::WATCH, first)).await;
+    let mut talk = talk.ok()?.ok()?;
+    loop {
+        let answer = tokio::time::timeout(CALL_TIME, talk.answers.message()).await.ok()?;
+        let answer = WatchResponse::decode(answer.ok()??).expect("a response reads");
+        for event in answer.events {
+            let kv = event.kv.expect("an event has a key");
+            let key = String::from_utf8_lossy(&kv.key).into_owned();
+            assert!(kv.mod_revision >= *next, "{key} at {} after {next}", kv.mod_revision);
+            let before = promises.events.lock().unwrap().insert(key.clone(), kv.mod_revision);
+            assert_eq!(before, None, "{key} comes twice, at {}", kv.mod_revision);
+            *next = kv.mod_revision + 1;
+        }
     }
 }
