@@ -1,5 +1,7 @@
 //! Who is a member, what version all members speak, and the ids of both, computed as etcd does.
 
+mod hashes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -9,6 +11,8 @@ use sha1::{Digest, Sha1};
 
 use crate::store::{Overlay, Space, View};
 use crate::types::{ConfChange, ConfChangeKind, ConfState, Fault, MemberId, Refusal};
+
+pub use self::hashes::{Hashed, corrupt_member, minority};
 
 /// Key of the cluster version in etcd's `cluster` bucket.
 const VERSION: &[u8] = b"clusterVersion";

@@ -99,7 +99,7 @@ pub fn check(
     Lane::try_from(hello.lane).map_err(|_| Why::Unknown)
 }
 
-/// What a member asks the one that leads.
+/// What a member asks another one; all but hashes the one that leads.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
 pub enum Ask {
     /// Prolong this lease.
@@ -114,6 +114,9 @@ pub enum Ask {
     /// Give this learner a vote.
     #[prost(uint64, tag = "5")]
     Promote(u64),
+    /// The hash of the keys up to this revision; of all of them for 0.
+    #[prost(int64, tag = "6")]
+    HashKv(i64),
 }
 
 /// A question, numbered by who asks.
@@ -123,7 +126,7 @@ pub struct Question {
     #[prost(uint64, tag = "1")]
     pub number: u64,
     /// What.
-    #[prost(oneof = "Ask", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "Ask", tags = "2, 3, 4, 5, 6")]
     pub ask: Option<Ask>,
 }
 
@@ -145,4 +148,16 @@ pub struct Answer {
     /// Its keys.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub keys: Vec<Bytes>,
+    /// The hash that was asked for.
+    #[prost(uint32, tag = "6")]
+    pub hash: u32,
+    /// The compaction that it takes into account.
+    #[prost(int64, tag = "7")]
+    pub compact_revision: i64,
+    /// The revision up to which it was computed.
+    #[prost(int64, tag = "8")]
+    pub hash_revision: i64,
+    /// The member's newest revision.
+    #[prost(int64, tag = "9")]
+    pub revision: i64,
 }

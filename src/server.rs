@@ -2,6 +2,7 @@
 
 mod beginning;
 mod config;
+mod corruption;
 mod file;
 mod flags;
 mod log;

@@ -14,18 +14,19 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use bytes::Bytes;
+use futures_lite::future::yield_now;
 use prost::Message as _;
 
 use super::peer::{Peers, outcome};
 use super::state::{Node, Shared, State, Status};
 use super::{apply, consensus, lease, watch};
-use crate::cluster;
+use crate::cluster::{self, Hashed};
 use crate::io::clock;
 use crate::machine::Reply;
 use crate::metrics;
 use crate::peer::{Answer, Ask};
 use crate::types::limits::{BUNDLE_PROPOSALS_MAX, COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
-use crate::types::{ConfChange, LeaseId, MemberId, Refusal};
+use crate::types::{ConfChange, Error, LeaseId, MemberId, Refusal};
 
 /// How often waiting requests are looked over for ones that waited too long, in ms.
 const SWEEP_MS: u64 = 250;
@@ -33,6 +34,9 @@ const SWEEP_MS: u64 = 250;
 /// How long another member may take to answer, and the time between two looks.
 const ASK_TIME: Duration = Duration::from_secs(1);
 const ASK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Entries hashed before others get their turn.
+const HASH_TURN_ENTRIES: usize = 1000;
 
 /// Election timeouts without a leader that a stream survives whose client wants one; etcd's too.
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
@@ -265,7 +269,8 @@ impl Desk {
         Ok(TimeToLive { ttl, granted, keys })
     }
 
-    fn leads(&self) -> bool {
+    /// Whether this member leads, as far as it knows.
+    pub fn leads(&self) -> bool {
         self.status().leader == self.node().member_id
     }
 
@@ -307,6 +312,50 @@ impl Desk {
         let reply =
             poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE));
         reply.await.map(drop)
+    }
+
+    /// The hash of what this member holds up to a revision; of all of it for 0.
+    ///
+    /// # Errors
+    /// That revision is compacted or not there yet, or the store cannot be read.
+    pub async fn hash_kv(&self, revision: i64) -> Result<Hashed, Error> {
+        let state = self.state();
+        let mut cursor = state.read.hash_kv(revision)?;
+        loop {
+            if let Some(found) = cursor.step(&state.read.view, HASH_TURN_ENTRIES)? {
+                return Ok(Hashed {
+                    hash: found.hash,
+                    compact_revision: found.compact_revision,
+                    revision: found.revision,
+                    newest: state.read.revision,
+                });
+            }
+            yield_now().await;
+        }
+    }
+
+    /// What the other members say to the same question; nothing from those that do not answer.
+    pub async fn hashes_of_others(
+        &self,
+        revision: i64,
+    ) -> Vec<(MemberId, Option<Result<Hashed, Refusal>>)> {
+        let (own, state) = (self.node().member_id, self.state());
+        let wait = Duration::from_millis(self.node().request_timeout_ms);
+        let mut answers = Vec::new();
+        for member in state.members.iter().filter(|member| member.id != own) {
+            let answer = match self.reach.peers.is_connected(member.id, 0) {
+                true => self.reach.peers.ask(member.id, Ask::HashKv(revision), wait).await,
+                false => None,
+            };
+            let hashed = |answer: Answer| Hashed {
+                hash: answer.hash,
+                compact_revision: answer.compact_revision,
+                revision: answer.hash_revision,
+                newest: answer.revision,
+            };
+            answers.push((member.id, answer.map(|answer| outcome(answer).map(hashed))));
+        }
+        answers
     }
 
     /// Gives a learner a vote, here or where the leader is.
@@ -392,7 +441,7 @@ impl Desk {
         loop {
             poll_fn(|context| room(|room| room.poll_work(context)).unwrap_or(Poll::Pending)).await;
             // Let every session that is ready add to the round.
-            futures_lite::future::yield_now().await;
+            yield_now().await;
             let Some((proposals, read)) = room(Room::take_work) else { return };
             if !consensus.work(executor, proposals, read).await {
                 return;

@@ -126,16 +126,8 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
-        let state = self.0.state();
-        let mut cursor = state.read.hash_kv(request.into_inner().revision).map_err(refused)?;
         let began = Moment::now();
-        let found = loop {
-            let step = cursor.step(&state.read.view, TURN_ENTRIES);
-            match step.map_err(|fault| refused(Error::Faulty(fault)))? {
-                Some(found) => break found,
-                None => yield_now().await,
-            }
-        };
+        let found = self.0.hash_kv(request.into_inner().revision).await.map_err(refused)?;
         metrics::HASH_KV.observe(began.elapsed().as_secs_f64());
         Ok(Response::new(HashKvResponse {
             header: header(&self.0),

@@ -57,8 +57,10 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("metrics", "basic"),
     ("socket-reuse-port", "false"),
     ("socket-reuse-address", "false"),
-    ("corrupt-check-time", "0s"),
 ];
+
+/// Feature gates that change what the member does.
+const GATES_WITH_EFFECT: &[&str] = &["InitialCorruptCheck", "CompactHashCheck"];
 
 /// What a member needs to know.
 #[derive(Clone, Debug)]
@@ -87,6 +89,11 @@ pub struct Config {
     pub joins_existing: bool,
     /// `--force-new-cluster`: all other members are lost for good.
     pub force_new_cluster: bool,
+    /// `--corrupt-check-time`: how often the leader compares the members; zero for never.
+    pub corrupt_check: Duration,
+    /// `--compact-hash-check-time`: how often it compares their newest compactions, with the gate
+    /// `CompactHashCheck`.
+    pub compact_hash_check: Duration,
     /// `--initial-cluster-token`.
     pub token: String,
     /// `--heartbeat-interval`.
@@ -236,6 +243,8 @@ impl Config {
             initial_cluster: BTreeMap::new(),
             joins_existing: flags.get("initial-cluster-state") == "existing",
             force_new_cluster: switch(flags, "force-new-cluster"),
+            corrupt_check: time(flags, "corrupt-check-time"),
+            compact_hash_check: time(flags, "compact-hash-check-time"),
             token: flags.get("initial-cluster-token").to_owned(),
             heartbeat: Duration::from_millis(number(flags, "heartbeat-interval")?),
             election: Duration::from_millis(number(flags, "election-timeout")?),
@@ -369,7 +378,7 @@ impl Config {
             }
         }
         let changed = table::GATES.iter().filter(|(name, _, on)| self.gates[name] != *on);
-        for (name, ..) in changed {
+        for (name, ..) in changed.filter(|(name, ..)| !GATES_WITH_EFFECT.contains(name)) {
             warn(format!("feature gate {name} has no effect in this version of Basalt"));
         }
         if !(4..=31).contains(&values::number(flags.get("bcrypt-cost"))) {

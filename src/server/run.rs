@@ -13,6 +13,7 @@ use basalt_proto::membershippb::{
 };
 
 use super::Config;
+use super::corruption;
 use super::open::{Opened, open};
 use crate::actors::desk::{Delivery, LEADERLESS_ELECTIONS_MAX, Reach};
 use crate::actors::peer::{Identity, Peers};
@@ -128,7 +129,11 @@ async fn first_core(
     executors.poke();
     let desk = own.take(&shared);
     listen_peers(&config, &desk, &handles.peers)?;
+    if config.gates["InitialCorruptCheck"] {
+        corruption::check_first(&desk).await?;
+    }
     publish_self(&config, &desk).await?;
+    watch_corruption(&config, &desk);
     listen(&config, &connections)?;
     say_ready(&config, &desk);
     let _ = stopped.recv_async().await;
@@ -139,6 +144,15 @@ async fn first_core(
     // Sessions that are still open end with the process. What they wait for was not acknowledged; what was
     // is in the log.
     io::leave()
+}
+
+fn watch_corruption(config: &Config, desk: &Desk) {
+    if !config.corrupt_check.is_zero() {
+        io::spawn(corruption::watch(desk.clone(), config.corrupt_check));
+    }
+    if config.gates["CompactHashCheck"] {
+        io::spawn(corruption::watch_compactions(desk.clone(), config.compact_hash_check));
+    }
 }
 
 /// A leader that stops lets the voter lead that has been connected longest, so that nobody has to wait for an

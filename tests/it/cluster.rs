@@ -92,6 +92,30 @@ fn nothing_acknowledged_is_lost_when_leaders_die() {
 }
 
 #[test]
+fn members_that_hold_the_same_find_no_corruption() {
+    runtime().block_on(async {
+        let setup = setup()
+            .flag("corrupt-check-time", "300ms")
+            .flag("feature-gates", "InitialCorruptCheck=true,CompactHashCheck=true")
+            .flag("compact-hash-check-time", "300ms");
+        let mut members = Members::found(&setup, 3);
+        let mut load = Load::begin(&members, 3);
+        load.wait_for(100).await;
+        members.told(1, &["compaction", "50"]);
+        let leader = members.leader().await;
+        let logs = members.0[leader].logs.clone();
+        assert!(logs.wait_for("finished peer corruption check", PATIENCE));
+        assert!(logs.wait_for("\"revision\":50,\"done\":true", PATIENCE), "{}", logs.tail());
+        let other = (leader + 1) % 3;
+        members.0[other].kill();
+        members.restart(other);
+        assert!(members.0[other].logs.mentions("initial corruption checking passed"));
+        load.finish(&members).await;
+        assert_eq!(members.told(leader, &["alarm", "list"]), "");
+    });
+}
+
+#[test]
 fn a_leader_that_is_told_to_stop_hands_over_first() {
     runtime().block_on(async {
         let mut members = Members::found(&setup(), 3);

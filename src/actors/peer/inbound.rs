@@ -12,7 +12,7 @@ use crate::consensus::wire::decode;
 use crate::io::{self, Wire, clock};
 use crate::peer::{Answer, Ask, Frame, Hello, Kind, Lane, Question, Refused, Why, check, message};
 use crate::types::limits::PEER_QUESTIONS_MAX;
-use crate::types::{MemberId, Refusal};
+use crate::types::{Error, MemberId, Refusal};
 
 /// How long a dialer may take to say hello.
 const HELLO_TIME: Duration = Duration::from_secs(5);
@@ -119,5 +119,15 @@ async fn find(desk: &Desk, ask: Ask) -> Result<Answer, Refusal> {
         Ask::TimeToLive(id) => desk.time_to_live_here(id, false).await.map(found),
         Ask::TimeToLiveAndKeys(id) => desk.time_to_live_here(id, true).await.map(found),
         Ask::Promote(id) => desk.promote_here(id).await.map(|()| Answer::default()),
+        Ask::HashKv(revision) => {
+            let hashed = Error::refusal(desk.hash_kv(revision).await);
+            hashed.unwrap_or_else(|fault| io::fatal(&fault)).map(|hashed| Answer {
+                hash: hashed.hash,
+                compact_revision: hashed.compact_revision,
+                hash_revision: hashed.revision,
+                revision: hashed.newest,
+                ..Answer::default()
+            })
+        }
     }
 }

@@ -99,10 +99,10 @@ fn never_less_than_asked_for() {
 
 #[test]
 fn what_has_no_effect_is_told() {
-    let config = config(&["--enable-pprof", "--feature-gates=InitialCorruptCheck=true"]);
+    let config = config(&["--enable-pprof", "--feature-gates=LeaseCheckpoint=true"]);
     let notes = config.expect("it is fine").notes;
     let told = |text: &str| notes.iter().any(|note| note.message.contains(text));
-    assert!(told("--enable-pprof") && told("InitialCorruptCheck"), "{notes:?}");
+    assert!(told("--enable-pprof") && told("LeaseCheckpoint"), "{notes:?}");
 }
 
 #[test]
