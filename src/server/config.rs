@@ -9,6 +9,7 @@ use super::values::{self, Url};
 use super::{log, table};
 use crate::http;
 use crate::io::Address;
+use crate::mvcc::Retention;
 
 /// etcd's default quota of the store, in bytes.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -50,7 +51,6 @@ const REFUSED: &[(&str, &str)] = &[
 
 /// Flags that are taken, and have no effect in this version when they are not what is named here.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("auto-compaction-retention", "0"),
     ("enable-distributed-tracing", "false"),
     ("enable-log-rotation", "false"),
     ("enable-pprof", "false"),
@@ -144,17 +144,6 @@ pub struct Config {
     pub command_line: Vec<String>,
     /// Things to log.
     pub notes: Vec<Note>,
-}
-
-/// How much history is kept before the member compacts it by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Retention {
-    /// All of it.
-    All,
-    /// What is younger than this.
-    Time(Duration),
-    /// This many revisions.
-    Revisions(i64),
 }
 
 /// The addresses of the member, read.

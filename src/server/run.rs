@@ -15,7 +15,7 @@ use basalt_proto::membershippb::{
 use super::Config;
 use crate::actors::apply::state_of;
 use crate::actors::desk::Delivery;
-use crate::actors::{Desk, Node, Shared, apply, consensus, lease, wal, watch};
+use crate::actors::{Desk, Node, Shared, apply, compactor, consensus, lease, wal, watch};
 use crate::cluster::{Member, cluster_id, member_id};
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
@@ -130,6 +130,7 @@ async fn first_core(
     let desk = own.take(&shared);
     publish_self(&config, &desk).await?;
     listen(&config, &connections)?;
+    io::spawn(compactor::run(config.retention, desk.clone(), Arc::clone(&shared)));
     say_ready(&config, &desk);
     let _ = stopped.recv_async().await;
     shared.stop();
