@@ -11,6 +11,7 @@
 //! wait, because their queues are as long as what can be in flight.
 
 pub mod apply;
+pub mod compactor;
 pub mod consensus;
 pub mod desk;
 pub mod lease;

@@ -23,6 +23,7 @@ mod hash;
 mod history;
 mod read;
 mod record;
+mod retention;
 #[cfg(test)]
 mod tests;
 mod txn;
@@ -51,6 +52,7 @@ pub use self::check::{
 pub use self::cursor::{Chunk, RangeCursor};
 pub use self::hash::{HashCursor, KvHash};
 pub use self::history::History;
+pub use self::retention::{AutoCompaction, Retention};
 
 /// `Meta`: the newest revision, big-endian. Written with every change, so that it commits with the
 /// applied index.

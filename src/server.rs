@@ -11,7 +11,7 @@ mod run;
 mod table;
 mod values;
 
-pub use self::config::{Config, Retention};
+pub use self::config::Config;
 pub use self::flags::{Command, Flags, Level, Note, help, parse, usage};
 pub use self::log::{Options as LogOptions, say, start as start_log};
 pub use self::run::run;

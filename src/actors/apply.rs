@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use basalt_proto::mvccpb;
 use bytes::Bytes;
@@ -36,6 +37,9 @@ const BATCH_ENTRIES_MAX: usize = 512;
 /// How often the size of the store on disk is looked at, in ms.
 const DISK_LOOK_MS: u64 = 500;
 
+/// Between two cuts of the log: each makes the store write to disk what it holds, which under full load costs
+/// a third of the throughput if it happens every 10,000 entries.
+const CUT_PAUSE: Duration = Duration::from_secs(1);
 /// Log records looked at in one slice of compaction.
 const COMPACT_SLICE: usize = 1000;
 
@@ -430,8 +434,8 @@ impl Actor {
         Ok(())
     }
 
-    /// Lets the log go that the store holds on disk, one cut at a time and beside the work: what is applied is
-    /// read before the store is synced, never after.
+    /// Lets the log go that the store holds on disk, one cut at a time, with a pause between, and beside the
+    /// work: what is applied is read before the store is synced, never after.
     fn cut_log(&mut self) {
         let index = self.machine.applied();
         if index - self.mark < self.outlets.snapshot_count || self.cutting.get() {
@@ -447,6 +451,7 @@ impl Actor {
                 fatal(&fault)
             }
             wal.mark(index, term, conf_state).await;
+            clock::sleep(CUT_PAUSE).await;
             cutting.set(false);
         });
     }

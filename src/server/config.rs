@@ -9,6 +9,8 @@ use super::values::{self, Url};
 use super::{log, table};
 use crate::http;
 use crate::io::Address;
+use crate::mvcc::Retention;
+use crate::types::limits::REQUEST_BYTES_MAX;
 
 /// etcd's default quota of the store, in bytes.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -49,7 +51,6 @@ const REFUSED: &[(&str, &str)] = &[
 
 /// Flags that are taken, and have no effect in this version when they are not what is named here.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("auto-compaction-retention", "0"),
     ("enable-distributed-tracing", "false"),
     ("enable-log-rotation", "false"),
     ("enable-pprof", "false"),
@@ -154,17 +155,6 @@ pub struct Config {
     pub notes: Vec<Note>,
 }
 
-/// How much history is kept before the member compacts it by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Retention {
-    /// All of it.
-    All,
-    /// What is younger than this.
-    Time(Duration),
-    /// This many revisions.
-    Revisions(i64),
-}
-
 /// The addresses of the member, read.
 struct Addresses {
     peers: Vec<Url>,
@@ -256,7 +246,7 @@ impl Config {
             catch_up_entries: number(flags, "snapshot-catchup-entries")?,
             max_wals: number(flags, "max-wals")?,
             max_txn_ops: number(flags, "max-txn-ops")?,
-            max_request_bytes: number(flags, "max-request-bytes")?,
+            max_request_bytes: request_bytes(flags)?,
             max_streams: number::<u64>(flags, "max-concurrent-streams")?.min(STREAMS_MAX) as u32,
             quota_bytes: match quota {
                 0 => QUOTA_DEFAULT,
@@ -506,6 +496,17 @@ fn retention(flags: &Flags) -> Result<Retention, String> {
         time if revisions => Retention::Revisions(time.as_nanos() as i64),
         time => Retention::Time(time),
     })
+}
+
+/// What is proposed has to fit into the log.
+fn request_bytes(flags: &Flags) -> Result<usize, String> {
+    match number(flags, "max-request-bytes")? {
+        bytes if bytes > REQUEST_BYTES_MAX => Err(format!(
+            "--max-request-bytes must be at most {REQUEST_BYTES_MAX} (set to {bytes}): a request is one \
+             record of the log, and a record lies in one of its segments"
+        )),
+        bytes => Ok(bytes),
+    }
 }
 
 /// Its form was checked when it was read; its size was not.

@@ -17,7 +17,7 @@ use super::corruption;
 use super::open::{Opened, open};
 use crate::actors::desk::{Delivery, LEADERLESS_ELECTIONS_MAX, Reach};
 use crate::actors::peer::{Identity, Peers};
-use crate::actors::{Desk, Node, Shared, apply, consensus, lease, peer, wal, watch};
+use crate::actors::{Desk, Node, Shared, apply, compactor, consensus, lease, peer, wal, watch};
 use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
@@ -135,6 +135,7 @@ async fn first_core(
     publish_self(&config, &desk).await?;
     watch_corruption(&config, &desk);
     listen(&config, &connections)?;
+    io::spawn(compactor::run(config.retention, desk.clone(), Arc::clone(&shared)));
     say_ready(&config, &desk);
     let _ = stopped.recv_async().await;
     hand_over(&config, &desk).await;

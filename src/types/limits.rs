@@ -140,6 +140,10 @@ pub const RESPONSE_BYTES_UNCOUNTED: usize = 16 << 10;
 /// How long a streamed range may take, in ms: while it does, the store keeps what it reads.
 pub const RANGE_STREAM_MS_MAX: u64 = 600_000;
 
+/// The most that `--max-request-bytes` may allow: far beyond what etcd recommends (10 MiB), and with everything
+/// around it still less than a segment.
+pub const REQUEST_BYTES_MAX: usize = 32 << 20;
+
 /// What gRPC adds to `--max-request-bytes` for the largest message received.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
@@ -153,6 +157,7 @@ const _: () = assert!(WATCH_STREAM_BYTES_SHARE < WATCH_STREAM_BYTES_MAX);
 const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_HUB_BYTES_MAX);
 const _: () = assert!(WATCH_RESPONSE_BYTES_MAX < WATCH_STREAM_BYTES_MAX);
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(WAL_BLOCK_BYTES as u64));
+const _: () = assert!(REQUEST_BYTES_MAX <= WAL_SEGMENT_BYTES as usize / 2);
 const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES as usize);
 const _: () = assert!(FENCE_RECORDS_MIN < FENCE_RECORDS_MAX / 2);
 const _: () = assert!(FENCES_IN_CHUNK_MIN < FENCES_IN_CHUNK_MAX / 2);

@@ -18,6 +18,7 @@ mod crash;
 mod metrics;
 mod ports;
 mod process;
+mod retention;
 mod snapshot;
 mod stress;
 mod tidy;

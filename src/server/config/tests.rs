@@ -46,6 +46,11 @@ fn what_makes_no_sense_is_refused_in_etcds_words() {
             &["--election-timeout", "100"],
             "--election-timeout[100ms] should be at least as 5 times as --heartbeat-interval[100ms]",
         ),
+        (
+            &["--max-request-bytes=33554433"],
+            "--max-request-bytes must be at most 33554432 (set to 33554433): a request is one record of the \
+             log, and a record lies in one of its segments",
+        ),
         (&["--heartbeat-interval=0"], "--heartbeat-interval must be >0 (set to 0ms)"),
         (
             &["--election-timeout=60000"],

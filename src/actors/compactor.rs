@@ -1,0 +1,53 @@
+//! Hosts [`crate::mvcc::AutoCompaction`]: compacts by itself, as the member was told to. One per member; only
+//! the leader's does something. Nobody asks it anything: time alone wakes it.
+
+use std::sync::Arc;
+
+use basalt_proto::etcdserverpb::{CompactionRequest, InternalRaftRequest};
+
+use super::{Desk, Shared};
+use crate::io::clock::{self, Moment};
+use crate::mvcc::{AutoCompaction, Retention};
+use crate::types::Refusal;
+
+/// Runs until the member stops.
+pub async fn run(retention: Retention, desk: Desk, shared: Arc<Shared>) {
+    let mut auto = AutoCompaction::new(retention, clock::now_ms());
+    let newest = || shared.state().read.revision;
+    while let Some(pause) = auto.pause() {
+        auto.note(newest());
+        clock::sleep(pause).await;
+        if shared.stopping() {
+            return;
+        }
+        if shared.status().leader != shared.node.member_id {
+            continue;
+        }
+        let Some(revision) = auto.due(clock::now_ms(), newest()) else { continue };
+        tracing::info!(revision = revision, ?retention, "starting auto compaction");
+        let began = Moment::now();
+        match compact(&desk, revision).await {
+            Ok(()) | Err(Refusal::Compacted) => {
+                auto.done(revision, clock::now_ms());
+                tracing::info!(
+                    revision,
+                    took_ms = began.elapsed().as_millis() as u64,
+                    "completed auto compaction"
+                );
+            }
+            Err(refusal) => {
+                tracing::warn!(
+                    revision,
+                    error = %refusal,
+                    "failed auto compaction; it is tried again"
+                );
+            }
+        }
+    }
+}
+
+async fn compact(desk: &Desk, revision: i64) -> Result<(), Refusal> {
+    let compaction = Some(CompactionRequest { revision, physical: false });
+    let request = InternalRaftRequest { compaction, ..InternalRaftRequest::default() };
+    desk.propose(request).await.map(drop)
+}

@@ -1,0 +1,176 @@
+//! Decides when a member compacts by itself, and how far: `--auto-compaction-mode` and
+//! `--auto-compaction-retention`, by the rules of etcd's `v3compactor`. All members keep count, so that a new
+//! leader goes on where the old one stopped; only the leader compacts.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Between two compactions by number of revisions.
+const REVISIONS_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// The longest time between two compactions by time.
+const TIME_PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// Revisions noted in each such time.
+const NOTES: u32 = 10;
+
+/// Notes kept, whatever the time: a year's, which is more than any history that is worth its disk.
+const NOTES_MAX: usize = 100_000;
+
+/// How much history is kept before the member compacts it by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retention {
+    /// All of it.
+    All,
+    /// What is younger than this.
+    Time(Duration),
+    /// This many revisions.
+    Revisions(i64),
+}
+
+/// What has to be remembered to keep a [`Retention`].
+pub struct AutoCompaction {
+    retention: Retention,
+    /// The newest revisions (`main`) at past looks, oldest first.
+    notes: VecDeque<i64>,
+    /// The newest compaction that succeeded.
+    done: i64,
+    /// When that was, in ms; the start, if there was none.
+    done_ms: u64,
+    /// How long after that the next one is due, in ms.
+    wait_ms: u64,
+}
+
+impl AutoCompaction {
+    /// Nothing is compacted before the whole retention has passed once since now.
+    pub fn new(retention: Retention, now_ms: u64) -> Self {
+        let wait_ms = match retention {
+            Retention::Time(time) => milliseconds(time),
+            Retention::All | Retention::Revisions(_) => 0,
+        };
+        Self { retention, notes: VecDeque::new(), done: 0, done_ms: now_ms, wait_ms }
+    }
+
+    /// How long to wait between [`Self::note`] and [`Self::due`]; `None` if all history is kept.
+    pub fn pause(&self) -> Option<Duration> {
+        match self.retention {
+            Retention::All => None,
+            Retention::Time(time) => Some(time.min(TIME_PAUSE_MAX) / NOTES),
+            Retention::Revisions(_) => Some(REVISIONS_PAUSE),
+        }
+    }
+
+    /// Remembers the newest revision.
+    pub fn note(&mut self, newest: i64) {
+        let kept = match (self.retention, self.pause()) {
+            (Retention::Time(time), Some(pause)) => {
+                let pauses = time.as_nanos() / pause.as_nanos().max(1) + 1;
+                usize::try_from(pauses).unwrap_or(NOTES_MAX).min(NOTES_MAX)
+            }
+            _ => 1,
+        };
+        self.notes.push_back(newest);
+        while self.notes.len() > kept {
+            self.notes.pop_front();
+        }
+    }
+
+    /// What to compact now, if anything.
+    pub fn due(&self, now_ms: u64, newest: i64) -> Option<i64> {
+        let revision = match self.retention {
+            Retention::All => return None,
+            Retention::Time(_) if now_ms.saturating_sub(self.done_ms) < self.wait_ms => {
+                return None;
+            }
+            Retention::Time(_) => *self.notes.front()?,
+            Retention::Revisions(count) => newest.saturating_sub(count),
+        };
+        (revision > 0 && revision != self.done).then_some(revision)
+    }
+
+    /// The compaction was made, or somebody else had made it.
+    pub fn done(&mut self, revision: i64, now_ms: u64) {
+        (self.done, self.done_ms) = (revision, now_ms);
+        if let Retention::Time(time) = self.retention {
+            self.wait_ms = milliseconds(time.min(TIME_PAUSE_MAX));
+        }
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks as often as it asks for, one new revision each second; gives when it compacted what, in seconds.
+    fn compactions(retention: Retention, seconds: u64) -> Vec<(u64, i64)> {
+        let mut auto = AutoCompaction::new(retention, 0);
+        let pause_ms = milliseconds(auto.pause().unwrap());
+        let (mut now_ms, mut made) = (0, Vec::new());
+        while now_ms < seconds * 1000 {
+            auto.note(at(now_ms));
+            now_ms += pause_ms;
+            if let Some(revision) = auto.due(now_ms, at(now_ms)) {
+                made.push((now_ms / 1000, revision));
+                auto.done(revision, now_ms);
+            }
+        }
+        made
+    }
+
+    fn at(now_ms: u64) -> i64 {
+        i64::try_from(now_ms / 1000).unwrap() + 1
+    }
+
+    /// What was noted one pause before the time is the oldest that etcd keeps, too.
+    #[test]
+    fn a_short_time_is_kept_and_compacted_as_often() {
+        let made = compactions(Retention::Time(Duration::from_secs(600)), 1900);
+        assert_eq!(made, [(600, 1), (1200, 541), (1800, 1141)]);
+    }
+
+    #[test]
+    fn a_long_time_is_kept_and_compacted_every_hour() {
+        let hours = |count: u64| count * 3600;
+        let made = compactions(Retention::Time(Duration::from_secs(hours(3))), hours(6));
+        let expected = [(hours(3), 1), (hours(4), 3241), (hours(5), 6841), (hours(6), 10_441)];
+        assert_eq!(made, expected);
+    }
+
+    #[test]
+    fn revisions_are_counted_every_five_minutes() {
+        let made = compactions(Retention::Revisions(400), 1000);
+        assert_eq!(made, [(600, 201), (900, 501), (1200, 801)]);
+    }
+
+    #[test]
+    fn nothing_new_is_not_compacted_twice() {
+        let mut auto = AutoCompaction::new(Retention::Time(Duration::from_secs(10)), 0);
+        auto.note(7);
+        assert_eq!(auto.due(9_999, 7), None);
+        assert_eq!(auto.due(10_000, 7), Some(7));
+        auto.done(7, 10_000);
+        auto.note(7);
+        assert_eq!(auto.due(30_000, 7), None);
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_after_a_pause() {
+        let mut auto = AutoCompaction::new(Retention::Time(Duration::from_secs(10)), 0);
+        auto.note(2);
+        assert_eq!(auto.due(10_000, 3), Some(2));
+        auto.note(3);
+        assert_eq!(auto.due(11_000, 3), Some(2));
+    }
+
+    #[test]
+    fn a_century_is_noted_in_bounded_room() {
+        let mut auto =
+            AutoCompaction::new(Retention::Time(Duration::from_secs(100 * 365 * 86_400)), 0);
+        (0..NOTES_MAX as i64 + 10).for_each(|revision| auto.note(revision));
+        assert_eq!(auto.notes.len(), NOTES_MAX);
+    }
+}
