@@ -355,8 +355,7 @@ impl Actor {
         }
     }
 
-    /// Goes on from another member's state. The old store's files stay until the next start: readers may
-    /// still use it.
+    /// Goes on from another member's state. Who reads the old store may go on doing so.
     async fn install(&mut self, prepared: Prepared) -> Result<(), Fault> {
         let Prepared { machine, incoming } = prepared;
         let (index, term) = machine.position();
@@ -365,6 +364,7 @@ impl Actor {
         }
         blocking(move || incoming.install(index, term)).await?;
         let old = std::mem::replace(&mut self.machine, machine);
+        old.engine().abandon();
         // Closing a store waits for its threads.
         spawn(blocking(move || drop(old)));
         (self.mark, self.compacting, self.disk_looked_ms) = (index, true, 0);

@@ -17,6 +17,9 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const APPENDS_IN_FLIGHT_MAX: usize = 256;
 /// Bytes proposed and not yet committed before raft drops proposals.
 const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of applied entries kept for members that lag a little; with large values fewer entries are kept than
+/// [`Config::catch_up_entries`].
+const CATCH_UP_BYTES_MAX: usize = 256 << 20;
 /// Bytes of committed entries handed out at once.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
 
@@ -240,7 +243,8 @@ impl Driver {
         let conf_state = self.node.store().conf_state();
         let alone = conf_state.voters.len() == 1 && conf_state.learners.is_empty();
         let window = if alone { 0 } else { self.config.catch_up_entries };
-        self.node.mut_store().forget(index.saturating_sub(window));
+        let oldest = index.saturating_sub(window);
+        self.node.mut_store().forget(oldest, index, CATCH_UP_BYTES_MAX);
     }
 
     fn step(&mut self, message: Message) {

@@ -16,6 +16,8 @@ pub(super) struct Log {
     before: LogIndex,
     before_term: Term,
     entries: VecDeque<eraftpb::Entry>,
+    /// Of all payloads.
+    bytes: usize,
 }
 
 impl Log {
@@ -32,6 +34,7 @@ impl Log {
             before: restored.mark_index,
             before_term: restored.mark_term,
             entries: restored.entries.iter().map(convert::entry_to_raft).collect(),
+            bytes: restored.entries.iter().map(|entry| entry.data.len()).sum(),
         }
     }
 
@@ -45,22 +48,28 @@ impl Log {
         let Some(first) = entries.first() else { return };
         assert!(first.index > self.before, "append at {} below {}", first.index, self.before);
         assert!(first.index <= self.last() + 1, "append at {} leaves a gap", first.index);
-        self.entries.truncate((first.index - self.before - 1) as usize);
+        let kept = (first.index - self.before - 1) as usize;
+        self.bytes -= self.entries.drain(kept..).map(|entry| entry.data.len()).sum::<usize>();
+        self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Forgets entries up to and including `index`.
-    pub(super) fn forget(&mut self, index: LogIndex) {
-        let count = index.min(self.last()).saturating_sub(self.before) as usize;
-        if let Some(entry) = count.checked_sub(1).and_then(|at| self.entries.get(at)) {
-            (self.before, self.before_term) = (entry.index, entry.term);
-            self.entries.drain(..count);
+    /// Forgets entries up to and including `index`, and further ones up to `applied` as long as they take more
+    /// than `bytes_max`.
+    pub(super) fn forget(&mut self, index: LogIndex, applied: LogIndex, bytes_max: usize) {
+        while let Some(first) = self.entries.front()
+            && (first.index <= index || (first.index <= applied && self.bytes > bytes_max))
+        {
+            (self.before, self.before_term) = (first.index, first.term);
+            self.bytes -= first.data.len();
+            self.entries.pop_front();
         }
     }
 
     /// Begins anew after a snapshot.
     pub(super) fn restore(&mut self, index: LogIndex, term: Term, conf_state: &ConfState) {
         self.entries.clear();
+        self.bytes = 0;
         (self.before, self.before_term) = (index, term);
         self.set_conf_state(conf_state);
     }

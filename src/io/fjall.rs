@@ -5,8 +5,9 @@
 mod tests;
 
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
@@ -31,11 +32,28 @@ const STORE_BYTES_MIN: u64 = 4096;
 
 /// Where each space is: `kv` and `log` have a keyspace of their own, the small ones share one and are told
 /// apart by their first byte.
-#[derive(Clone)]
 struct Keyspaces {
     kv: Keyspace,
     log: Keyspace,
     small: Keyspace,
+    /// Dropped after the others.
+    home: Home,
+}
+
+/// Where the store is; taken away with the last of those who read it, if it was abandoned.
+struct Home {
+    path: PathBuf,
+    abandoned: AtomicBool,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.abandoned.load(Ordering::Relaxed) {
+            let path = std::mem::take(&mut self.path);
+            // Slow, and of no consequence: what is left is taken away by the next start.
+            std::thread::spawn(move || std::fs::remove_dir_all(path));
+        }
+    }
 }
 
 impl Keyspaces {
@@ -59,7 +77,6 @@ impl Keyspaces {
 /// The store on disk. Clones share it; only one may commit.
 #[derive(Clone)]
 pub struct FjallEngine {
-    path: Arc<Path>,
     database: Database,
     keyspaces: Arc<Keyspaces>,
 }
@@ -96,9 +113,14 @@ impl FjallEngine {
             };
             database.keyspace(name, options).map_err(fault("open"))
         };
-        let keyspaces =
-            Keyspaces { kv: keyspace("kv")?, log: keyspace("log")?, small: keyspace("small")? };
-        Ok(Self { path: path.into(), database, keyspaces: Arc::new(keyspaces) })
+        let home = Home { path: path.to_owned(), abandoned: AtomicBool::new(false) };
+        let (kv, log, small) = (keyspace("kv")?, keyspace("log")?, keyspace("small")?);
+        Ok(Self { database, keyspaces: Arc::new(Keyspaces { kv, log, small, home }) })
+    }
+
+    /// Another store took this one's place: its files go when nobody reads them any more.
+    pub fn abandon(&self) {
+        self.keyspaces.home.abandoned.store(true, Ordering::Relaxed);
     }
 
     /// Makes everything committed so far durable. Blocks: call it where nothing waits.
@@ -107,7 +129,7 @@ impl FjallEngine {
     /// The disk failed.
     pub fn persist(&self) -> Result<(), Fault> {
         // fjall syncs while it keeps everyone from committing: most of it is written before, without that.
-        for file in std::fs::read_dir(&*self.path).into_iter().flatten().flatten() {
+        for file in std::fs::read_dir(&self.keyspaces.home.path).into_iter().flatten().flatten() {
             if file.path().extension().is_some_and(|extension| extension == "jnl") {
                 // Best effort: a journal may be gone by now, and the sync below is the one that counts.
                 drop(std::fs::File::open(file.path()).and_then(|journal| journal.sync_data()));
