@@ -91,13 +91,17 @@ async fn call(
     *request.uri_mut() = route.uri();
     *request.headers_mut() = metadata;
     let answer = async { first(services.call(request, peer).await).await };
-    let (first, messages) = match timeout {
-        None => answer.await?,
-        Some(time) => clock::deadline(time, answer).await.ok_or_else(late)??,
+    let answered = match timeout {
+        None => answer.await,
+        Some(time) => clock::deadline(time, answer).await.unwrap_or_else(|| Err(late())),
     };
-    match route.method.kind {
-        Kind::Unary => unary(first, messages, output),
-        Kind::ServerStream | Kind::Bidi => streamed(first, messages, output, timeout),
+    match (route.method.kind, answered) {
+        (Kind::Unary, answered) => unary(answered?, output),
+        (Kind::ServerStream | Kind::Bidi, Ok(answered)) => streamed(answered, output, timeout),
+        (Kind::ServerStream | Kind::Bidi, Err(status)) => {
+            let line = format!("{}\n", error_line(&status));
+            Ok(page(http_status(status.code()), JSON, line))
+        }
     }
 }
 
@@ -116,7 +120,7 @@ async fn whole(mut body: Incoming, input: MessageId, max: usize) -> Result<Vec<u
         if let (None, Some(data)) = (&value, frame.data_ref()) {
             values.push(data);
             bounded(&values, max)?;
-            value = values.next().map_err(Status::invalid_argument)?;
+            value = values.take().map_err(Status::invalid_argument)?;
         }
     }
     let value = match value {
@@ -140,8 +144,11 @@ fn bounded(values: &Values, max: usize) -> Result<(), Status> {
     Err(Status::resource_exhausted(text))
 }
 
-/// Waits for the first message of an answer, which decides about its status.
-async fn first(answer: Response<Outgoing>) -> Result<(Option<Bytes>, Messages), Status> {
+/// The first message of an answer, if it has any, and the others.
+type Answered = (Option<Bytes>, Messages);
+
+/// Waits for the first message, which decides about the status.
+async fn first(answer: Response<Outgoing>) -> Result<Answered, Status> {
     let (head, body) = answer.into_parts();
     if let Some(status) = Status::from_header_map(&head.headers)
         && status.code() != Code::Ok
@@ -153,22 +160,16 @@ async fn first(answer: Response<Outgoing>) -> Result<(Option<Bytes>, Messages), 
     Ok((first, messages))
 }
 
-fn unary(
-    message: Option<Bytes>,
-    messages: Messages,
-    output: MessageId,
-) -> Result<Response<Body>, Status> {
+fn unary((message, messages): Answered, output: MessageId) -> Result<Response<Body>, Status> {
     let mut text = String::new();
     let message = message.unwrap_or_default();
     SCHEMA.print(output, &message, Spelling::Plain, &mut text).map_err(Status::internal)?;
     // What the answer takes of the budget is held until it has left.
-    let body = Body::new(answers::Holding::new(text, messages));
-    Ok(granted(body))
+    Ok(granted(Body::new(answers::Holding::new(text, messages))))
 }
 
 fn streamed(
-    first: Option<Bytes>,
-    messages: Messages,
+    (first, messages): Answered,
     output: MessageId,
     timeout: Option<Duration>,
 ) -> Result<Response<Body>, Status> {
@@ -205,6 +206,11 @@ fn error(status: &Status, spelling: Spelling) -> String {
     quote(status.message(), spelling, &mut text);
     text.push('}');
     text
+}
+
+/// A refusal as a line of a stream.
+fn error_line(status: &Status) -> String {
+    format!("{{\"error\":{}}}", error(status, Spelling::Html))
 }
 
 fn http_status(code: Code) -> StatusCode {

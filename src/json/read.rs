@@ -138,15 +138,12 @@ impl Reader<'_> {
 
     fn fitting(&self, field: &Field, token: &Token<'_>) -> Option<Scalar> {
         let signed = |number: i64| Scalar::Number(number as u64);
-        let text = match &token.kind {
-            Kind::Text(text) => Some(text),
-            _ => None,
-        };
+        let text = if let Kind::Text(text) = &token.kind { Some(text) } else { None };
         Some(match field.kind {
-            Type::Bool => match token.kind {
-                Kind::Bool(value) => Scalar::Number(u64::from(value)),
-                _ => return None,
-            },
+            Type::Bool => {
+                let Kind::Bool(value) = token.kind else { return None };
+                Scalar::Number(u64::from(value))
+            }
             Type::Int32 => signed(i64::from(number::whole(token)?.parse::<i32>().ok()?)),
             Type::Int64 => signed(number::whole(token)?.parse().ok()?),
             Type::Uint32 => Scalar::Number(u64::from(number::whole(token)?.parse::<u32>().ok()?)),

@@ -21,7 +21,7 @@ fn values(text: &[u8], size: usize) -> Result<Vec<String>, String> {
     let text_of = |value: super::Value| String::from_utf8_lossy(value.text()).into_owned();
     for piece in text.chunks(size) {
         values.push(piece);
-        while let Some(value) = values.next()? {
+        while let Some(value) = values.take()? {
             found.push(text_of(value));
         }
     }
@@ -108,7 +108,11 @@ fn what_does_not_fit_is_told_in_gos_words() {
         (r#"{"limit":" 1"}"#, r#"(line 1:10): invalid value for int64 field limit: " 1""#),
         (r#"{"sort_order":"UP","sort_order":1}"#, r#"(line 1:20): duplicate field "sort_order""#),
         (r#"{"count_only":1}"#, "(line 1:15): invalid value for bool field countOnly: 1"),
-        ("{\"x\":\"\\ud800\"}", "unexpected EOF"),
+        (r#"{"x":"\ud800"}"#, "unexpected EOF"),
+        (
+            r#"{"x":"\ud800","y":1}"#,
+            r#"syntax error (line 1:6): invalid escape code "\",\"y\":" in string"#,
+        ),
     ];
     for (text, error) in cases {
         assert_eq!(range(text), Err(format!("proto: {error}")), "{text}");

@@ -104,7 +104,7 @@ impl<'a> Tokens<'a> {
             text.push_str(std::str::from_utf8(&rest[..escape]).map_err(|_| self.not_utf8(at))?);
             rest = &rest[escape..];
             let (resolved, length) = match rest.get(1) {
-                Some(b'u') => self.code_point(at, rest)?,
+                Some(b'u') => self.code_point(at, at + 1 + inner.len() - rest.len())?,
                 Some(b'b') => ('\u{8}', 2),
                 Some(b'f') => ('\u{c}', 2),
                 Some(b'n') => ('\n', 2),
@@ -120,22 +120,23 @@ impl<'a> Tokens<'a> {
         Ok(text)
     }
 
-    /// Resolves `\uXXXX`, or two of them that stand for one character.
-    fn code_point(&self, at: usize, escape: &[u8]) -> Result<(char, usize), String> {
-        let high = hexadecimal(escape).unwrap_or_default();
+    /// Resolves the `\uXXXX` that is `here` in the text that begins `at`, or two of them that stand for one
+    /// character. What is no second one is told with what stands there, be it beyond the text, as Go does.
+    fn code_point(&self, at: usize, here: usize) -> Result<(char, usize), String> {
+        let (first, second) = self.whole[here..].split_at(6);
+        let high = hexadecimal(first).unwrap_or_default();
         if let Some(character) = char::from_u32(high) {
             return Ok((character, 6));
         }
-        let second = &escape[6..];
-        if second.len() < 6 {
+        let Some(second) = second.get(..6) else {
             return Err("proto: unexpected EOF".to_owned());
-        }
+        };
         let pair = hexadecimal(second).and_then(|low| {
             let is_pair = (0xd800..0xdc00).contains(&high) && (0xdc00..0xe000).contains(&low);
             is_pair.then(|| char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00)))?
         });
         pair.map(|character| (character, 12)).ok_or_else(|| {
-            let code = String::from_utf8_lossy(&second[..6]).replace('\\', "\\\\");
+            let code = String::from_utf8_lossy(second).replace('\\', "\\\\").replace('"', "\\\"");
             self.syntax_error(at, &format!("invalid escape code \"{code}\" in string"))
         })
     }

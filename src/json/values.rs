@@ -45,7 +45,7 @@ impl Values {
     ///
     /// # Errors
     /// What is wrong with the syntax, in Go's words. There is no going on then.
-    pub fn next(&mut self) -> Result<Option<Value>, String> {
+    pub fn take(&mut self) -> Result<Option<Value>, String> {
         while let Some(byte) = self.text.get(self.seen) {
             match self.scanner.step(*byte)? {
                 Step::On => self.seen += 1,
@@ -64,7 +64,7 @@ impl Values {
     /// # Errors
     /// The text stops inside a value.
     pub fn last(&mut self) -> Result<Option<Value>, String> {
-        if let Some(value) = self.next()? {
+        if let Some(value) = self.take()? {
             return Ok(Some(value));
         }
         // A blank ends what needs no end of its own: a number, a word, a text.

@@ -14,6 +14,7 @@ mod bad;
 mod clients;
 mod compare;
 mod crash;
+mod gateway;
 mod metrics;
 mod ports;
 mod process;

@@ -9,7 +9,7 @@ use futures_lite::Stream;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use super::{error, late};
+use super::{error_line, late};
 use crate::io::clock::Sleep;
 use crate::json::{MessageId, Schema, Spelling};
 use crate::rpc::Outgoing;
@@ -108,7 +108,7 @@ impl Lines {
 
     fn last(&mut self, status: &Status) -> Bytes {
         self.ended = true;
-        Bytes::from(format!("{{\"error\":{}}}\n", error(status, Spelling::Html)))
+        Bytes::from(format!("{}\n", error_line(status)))
     }
 }
 

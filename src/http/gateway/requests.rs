@@ -51,7 +51,7 @@ impl Stream {
     /// so does grpc-gateway, which writes it into a log.
     fn take(&mut self) -> Result<Option<Bytes>, String> {
         let value = match self.ended {
-            false => self.values.next()?,
+            false => self.values.take()?,
             true => self.values.last()?,
         };
         let Some(value) = value else { return Ok(None) };
