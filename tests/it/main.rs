@@ -15,6 +15,7 @@ mod clients;
 mod compare;
 mod crash;
 mod gateway;
+mod locks;
 mod metrics;
 mod ports;
 mod process;
