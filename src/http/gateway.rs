@@ -32,7 +32,7 @@ use tonic::{Code, Status};
 use self::answers::{Lines, Messages};
 use self::routes::Route;
 use super::page;
-use crate::io::clock;
+use crate::io::clock::{self, Moment};
 use crate::json::{MessageId, Schema, Spelling, Value, Values, openapi, quote};
 use crate::metrics::Kind;
 use crate::rpc::{ETCD_VERSION, Outgoing, Services, Source};
@@ -78,9 +78,10 @@ async fn call(
     route: Route,
 ) -> Result<Response<Body>, Status> {
     let (input, output) = route.types(&SCHEMA)?;
-    let metadata = metadata::of(head, peer)?;
     let timeout = metadata::timeout(&head.headers)?;
+    let began = Moment::now();
     let max = services.receive_max();
+    let is_unary = route.method.kind == Kind::Unary;
     let messages = match route.method.kind {
         Kind::Bidi => requests::stream(body, &SCHEMA, input, max),
         Kind::Unary | Kind::ServerStream => requests::one(&whole(body, input, max).await?),
@@ -89,16 +90,17 @@ async fn call(
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = route.uri();
-    *request.headers_mut() = metadata;
-    let answer = async { first(services.call(request, peer).await).await };
+    *request.headers_mut() = metadata::of(head, peer);
+    let answer = async { first(services.call(request, peer).await, is_unary).await };
     let answered = match timeout {
         None => answer.await,
         Some(time) => clock::deadline(time, answer).await.unwrap_or_else(|| Err(late())),
     };
-    match (route.method.kind, answered) {
-        (Kind::Unary, answered) => unary(answered?, output),
-        (Kind::ServerStream | Kind::Bidi, Ok(answered)) => streamed(answered, output, timeout),
-        (Kind::ServerStream | Kind::Bidi, Err(status)) => {
+    let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+    match answered {
+        answered if is_unary => unary(answered?, output),
+        Ok(answered) => streamed(answered, output, left),
+        Err(status) => {
             let line = format!("{}\n", error_line(&status));
             Ok(page(http_status(status.code()), JSON, line))
         }
@@ -147,8 +149,8 @@ fn bounded(values: &Values, max: usize) -> Result<(), Status> {
 /// The first message of an answer, if it has any, and the others.
 type Answered = (Option<Bytes>, Messages);
 
-/// Waits for the first message, which decides about the status.
-async fn first(answer: Response<Outgoing>) -> Result<Answered, Status> {
+/// Waits for the first message, which decides about the status; of a unary call, for its end too.
+async fn first(answer: Response<Outgoing>, is_unary: bool) -> Result<Answered, Status> {
     let (head, body) = answer.into_parts();
     if let Some(status) = Status::from_header_map(&head.headers)
         && status.code() != Code::Ok
@@ -157,6 +159,9 @@ async fn first(answer: Response<Outgoing>) -> Result<Answered, Status> {
     }
     let mut messages = Messages::new(body);
     let first = messages.next().await.transpose()?;
+    if is_unary {
+        messages.next().await.transpose()?;
+    }
     Ok((first, messages))
 }
 
@@ -171,10 +176,10 @@ fn unary((message, messages): Answered, output: MessageId) -> Result<Response<Bo
 fn streamed(
     (first, messages): Answered,
     output: MessageId,
-    timeout: Option<Duration>,
+    left: Option<Duration>,
 ) -> Result<Response<Body>, Status> {
     let Some(first) = first else { return Ok(Response::new(Body::empty())) };
-    let lines = Lines::new(messages, &SCHEMA, output, &first, timeout.map(clock::sleep));
+    let lines = Lines::new(messages, &SCHEMA, output, &first, left.map(clock::sleep));
     Ok(granted(Body::new(lines.map_err(Status::internal)?)))
 }
 

@@ -266,10 +266,43 @@ fn a_watch_goes_on_until_its_client_leaves() {
 }
 
 fn watchers(server: &Server) -> u64 {
+    counted(server, "etcd_debugging_mvcc_watcher_total")
+}
+
+fn counted(server: &Server, series: &str) -> u64 {
     let page = ask(server, &framed("GET", "/metrics", "", b""), None).body;
-    let line =
-        page.lines().find_map(|line| line.strip_prefix("etcd_debugging_mvcc_watcher_total "));
-    line.expect("it is counted").parse::<f64>().expect("a number") as u64
+    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.expect("it is counted").parse::<f64>().expect("a number") as u64
+}
+
+#[test]
+fn calls_are_counted_as_those_of_grpc_are() {
+    let servers = [process::etcd(), process::basalt()].map(|binary| Setup::new(binary).start());
+    let mut counts = Vec::new();
+    for server in &servers {
+        for (path, body) in [
+            ("/v3/kv/put", r#"{"key":"YQ=="}"#),
+            ("/v3/kv/range", "{}"),
+            ("/v3/kv/range", "garbage"),
+            ("/v3/lease/keepalive", r#"{"ID":"5"}"#),
+        ] {
+            ask(server, &framed("POST", path, "", body.as_bytes()), None);
+        }
+        let handled = |code: &str, method: &str, service: &str, kind: &str| {
+            let labels = format!(
+                "{{grpc_code=\"{code}\",grpc_method=\"{method}\",\
+                 grpc_service=\"etcdserverpb.{service}\",grpc_type=\"{kind}\"}}"
+            );
+            counted(server, &format!("grpc_server_handled_total{labels}"))
+        };
+        counts.push([
+            handled("OK", "Put", "KV", "unary"),
+            handled("Canceled", "Put", "KV", "unary"),
+            handled("InvalidArgument", "Range", "KV", "unary"),
+            handled("OK", "LeaseKeepAlive", "Lease", "bidi_stream"),
+        ]);
+    }
+    assert_eq!(counts, [[1, 0, 1, 1]; 2], "etcd on the left, Basalt on the right");
 }
 
 #[test]
