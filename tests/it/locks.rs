@@ -131,7 +131,7 @@ async fn contend(who: u64, wire: Wire, shared: Arc<Shared>) {
 
 #[test]
 fn two_holders_never_overlap() {
-    let wanted = from_environment("LOCK_ACQUISITIONS", 1_000);
+    let wanted = from_environment("LOCK_ACQUISITIONS", 600);
     let mut server = Setup::new(process::basalt()).start();
     runtime().block_on(async {
         let shared = Arc::new(Shared { wanted, ..Shared::default() });
