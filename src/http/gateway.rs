@@ -32,13 +32,17 @@ use tonic::{Code, Status};
 use self::answers::{Lines, Messages};
 use self::routes::Route;
 use super::page;
+use crate::io::blocking;
 use crate::io::clock::{self, Moment};
-use crate::json::{MessageId, Schema, Spelling, Value, Values, openapi, quote};
+use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
 use crate::metrics::Kind;
 use crate::rpc::{ETCD_VERSION, Outgoing, Services, Source};
 use crate::types::limits::JSON_OVERHEAD_MAX;
 
 const JSON: &str = "application/json";
+
+/// Bytes that are translated on this core; what is longer goes to the helper thread, so that others go on.
+const TRANSLATED_HERE_MAX: usize = 256 << 10;
 
 /// One for all ports and executors: it never changes.
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
@@ -98,7 +102,7 @@ async fn call(
     };
     let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
     match answered {
-        answered if is_unary => unary(answered?, output),
+        answered if is_unary => unary(answered?, output).await,
         Ok(answered) => streamed(answered, output, left),
         Err(status) => {
             let line = format!("{}\n", error_line(&status));
@@ -129,11 +133,12 @@ async fn whole(mut body: Incoming, input: MessageId, max: usize) -> Result<Vec<u
         Some(value) => Some(value),
         None => values.last().map_err(Status::invalid_argument)?,
     };
-    value.map_or(Ok(Vec::new()), |value| encode(input, &value))
-}
-
-fn encode(input: MessageId, value: &Value) -> Result<Vec<u8>, Status> {
-    SCHEMA.encode(input, value).map_err(Status::invalid_argument)
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let message = match value.len() <= TRANSLATED_HERE_MAX {
+        true => SCHEMA.encode(input, &value),
+        false => blocking(move || SCHEMA.encode(input, &value)).await,
+    };
+    message.map_err(Status::invalid_argument)
 }
 
 /// Refuses a value that cannot become a message of `max` bytes any more, in the words of grpc-go.
@@ -165,12 +170,19 @@ async fn first(answer: Response<Outgoing>, is_unary: bool) -> Result<Answered, S
     Ok((first, messages))
 }
 
-fn unary((message, messages): Answered, output: MessageId) -> Result<Response<Body>, Status> {
-    let mut text = String::new();
+async fn unary((message, messages): Answered, output: MessageId) -> Result<Response<Body>, Status> {
     let message = message.unwrap_or_default();
-    SCHEMA.print(output, &message, Spelling::Plain, &mut text).map_err(Status::internal)?;
+    let text = match message.len() <= TRANSLATED_HERE_MAX {
+        true => printed(output, &message),
+        false => blocking(move || printed(output, &message)).await,
+    };
     // What the answer takes of the budget is held until it has left.
-    Ok(granted(Body::new(answers::Holding::new(text, messages))))
+    Ok(granted(Body::new(answers::Holding::new(text.map_err(Status::internal)?, messages))))
+}
+
+fn printed(output: MessageId, message: &[u8]) -> Result<String, String> {
+    let mut text = String::new();
+    SCHEMA.print(output, message, Spelling::Plain, &mut text).map(|()| text)
 }
 
 fn streamed(

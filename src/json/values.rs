@@ -9,6 +9,12 @@ use super::scan::{Scanner, Step, is_space};
 pub struct Value(Bytes);
 
 impl Value {
+    /// Bytes of its text.
+    #[expect(clippy::len_without_is_empty, reason = "no value is empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Its text, without blanks around it.
     pub(super) fn text(&self) -> &[u8] {
         &self.0

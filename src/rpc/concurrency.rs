@@ -44,7 +44,7 @@ pub(super) struct Caller {
     extensions: Extensions,
 }
 
-/// A header that is there, and keys that were found.
+/// The first of the keys that were asked for, and when it was the first.
 pub(super) struct Found {
     pub(super) header: Option<ResponseHeader>,
     pub(super) first: Option<KeyValue>,

@@ -35,6 +35,9 @@ const HIDDEN: &[&str] = &[
     "dbSize",
     "dbSizeInUse",
     "hash_revision",
+    // etcd decides on it some time after its start.
+    "storage",
+    "storageVersion",
 ];
 
 /// One request of the script.
