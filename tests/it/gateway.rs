@@ -50,8 +50,12 @@ struct Request {
     gives_up: bool,
 }
 
+/// When the time is over etcd says the one or the other, as its gateway or its server notices first.
+const LATE: &str = "context deadline exceeded";
+const CUT: &str = "stream terminated by RST_STREAM with error code: CANCEL";
+
 /// Long enough to clear it away.
-const CLEARING: Duration = Duration::from_millis(300);
+const CLEARING: Duration = Duration::from_millis(600);
 
 fn requests() -> Vec<Request> {
     let mut headers = String::new();
@@ -155,7 +159,7 @@ impl Answer {
         let lines = self.body.lines().map(|line| match serde_json::from_str::<Value>(line) {
             Ok(mut value) => {
                 hide(&mut value);
-                value.to_string().replace("proto:\u{a0}", "proto: ")
+                value.to_string().replace("proto:\u{a0}", "proto: ").replace(CUT, LATE)
             }
             Err(_) => line.to_owned(),
         });
@@ -265,6 +269,33 @@ fn a_watch_goes_on_until_its_client_leaves() {
     while watchers(&server) > 0 {
         assert!(Instant::now() < left, "the watcher of a client that has gone is still there");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// etcd answers when it has read all; here requests and answers may take turns, cut anywhere.
+#[test]
+fn requests_may_come_while_answers_go() {
+    let server = Setup::new(process::basalt()).start();
+    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).expect("accepted");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+    let head = "POST /v3/watch HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("sent");
+    let mut told = String::new();
+    for (pieces, answer) in [
+        ([r#"{"create_request":{"key":"YQ"#, r#"=="}}"#], r#""created":true"#),
+        ([r#"{"create_request":{"#, r#""key":"Yg=="}}"#], r#""watch_id":"1","created":true"#),
+        ([r#"{"cancel_request":"#, r#"{"watch_id":1}}"#], r#""watch_id":"1","canceled":true"#),
+    ] {
+        for piece in pieces {
+            let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
+            stream.write_all(chunk.as_bytes()).expect("sent");
+        }
+        while !told.contains(answer) {
+            let mut piece = [0; 4096];
+            let length = stream.read(&mut piece).expect("more comes");
+            assert!(length > 0, "it ended: {told}");
+            told.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
     }
 }
 
