@@ -1,13 +1,16 @@
-//! What a port serves: gRPC by its content type, and beside it pages for people and probes: health, version,
-//! metrics.
+//! What a port serves: gRPC by its content type, and beside it the same API as JSON, and pages for people and
+//! probes: health, version, metrics.
 //!
 //! ```text
-//!  request ─► HTTP/2 and application/grpc? ─► rpc
-//!         └─► is the host allowed? ─► a page, with CORS headers
+//!  request ─► HTTP/2 and application/grpc? ─────────────────────► rpc
+//!         └─► is the host allowed? ─┬─► /v3/…: JSON ─► gateway ────┘   with CORS headers
+//!                                   └─► a page
 //! ```
 
+mod gateway;
 mod health;
 mod pages;
+mod paths;
 mod peers;
 
 use std::convert::Infallible;
@@ -25,7 +28,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use tonic::body::Body;
 
 use crate::actors::Desk;
-use crate::rpc::{Outgoing, Services};
+use crate::rpc::{Outgoing, Services, Source};
 
 /// What a port is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +60,8 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// What it is for.
     pub serves: Serves,
+    /// `--enable-grpc-gateway`: whether the API is served as JSON too.
+    pub gateway: bool,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
     /// How the process was started.
@@ -71,6 +76,7 @@ impl Default for Options {
             origins: vec!["*".to_owned()],
             hosts: vec!["*".to_owned()],
             serves: Serves::All,
+            gateway: true,
             slow: Duration::from_millis(300),
             command_line: Vec::new(),
             features: Vec::new(),
@@ -110,13 +116,11 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         if is_grpc(&request) && self.options.serves.grpc() {
-            let answer = self.services.call(request, &self.peer);
+            let answer = self.services.call(request.map(Source::Wire), &self.peer);
             return Box::pin(async move { Ok(answer.await) });
         }
-        let (desk, options) = (self.desk.clone(), Arc::clone(&self.options));
-        // No page reads a body; hyper throws away what a client sends.
-        let (head, _) = request.into_parts();
-        Box::pin(async move { Ok(answer(&desk, &options, &head).await.map(Outgoing::plain)) })
+        let front = self.clone();
+        Box::pin(async move { Ok(front.answer(request).await.map(Outgoing::plain)) })
     }
 }
 
@@ -157,26 +161,45 @@ fn method_not_allowed() -> Response<Body> {
     response
 }
 
-async fn answer(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> {
-    match options.serves {
-        Serves::All | Serves::Http => (),
-        Serves::Grpc => return not_found(),
-        Serves::Metrics => return routes(desk, options, head).await,
-        Serves::Peers => return peers::answer(desk, head).await,
+impl Front {
+    /// Answers what is not gRPC.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let options = &self.options;
+        match options.serves {
+            Serves::All | Serves::Http => (),
+            Serves::Grpc => return not_found(),
+            Serves::Metrics => return routes(&self.desk, options, &head).await,
+            Serves::Peers => return peers::answer(&self.desk, &head).await,
+        }
+        if !is_allowed(&options.hosts, host(&head)) {
+            tracing::warn!(
+                host = host(&head),
+                "rejecting HTTP request to prevent DNS rebinding attacks"
+            );
+            return text(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
+        }
+        let mut response = match head.method {
+            Method::OPTIONS => Response::new(Body::empty()),
+            _ => self.route(&head, body).await,
+        };
+        allow_origin(&options.origins, &head, response.headers_mut());
+        response
     }
-    if !is_allowed(&options.hosts, host(head)) {
-        tracing::warn!(
-            host = host(head),
-            "rejecting HTTP request to prevent DNS rebinding attacks"
-        );
-        return text(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
+
+    async fn route(&self, head: &Parts, body: Incoming) -> Response<Body> {
+        let path = paths::meant(head);
+        if let Some(elsewhere) = paths::redirection(head, &path, self.options.gateway) {
+            return elsewhere;
+        }
+        match path.strip_prefix("/v3/") {
+            Some(_) if self.options.gateway => {
+                gateway::answer(&self.services, &self.peer, head, &path, body).await
+            }
+            // No page reads a body; hyper throws away what a client sends.
+            Some(_) | None => routes(&self.desk, &self.options, head).await,
+        }
     }
-    let mut response = match head.method {
-        Method::OPTIONS => Response::new(Body::empty()),
-        _ => routes(desk, options, head).await,
-    };
-    allow_origin(&options.origins, head, response.headers_mut());
-    response
 }
 
 const MISDIRECTED: &str = "This member is not known under the host name of your request, and answers it \
@@ -230,9 +253,11 @@ async fn routes(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> 
         "/metrics" => pages::metrics(desk, options),
         "/health" if gets => health::health(desk, query).await,
         "/version" if gets && whole => pages::version(desk),
-        "/debug/vars" if whole => pages::variables(desk, options),
+        "/debug/vars" if gets && whole => pages::variables(desk, options),
+        "/openapi.json" if gets && whole && options.gateway => gateway::description(),
         "/health" => method_not_allowed(),
-        "/version" if whole => method_not_allowed(),
+        "/version" | "/debug/vars" if whole => method_not_allowed(),
+        "/openapi.json" if whole && options.gateway => method_not_allowed(),
         _ => match health::Probe::find(path) {
             Some(probe) if gets => probe.answer(desk, query).await,
             Some(_) => method_not_allowed(),

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod consensus;
 pub mod http;
 pub mod io;
+pub mod json;
 pub mod lease;
 pub mod machine;
 pub mod metrics;

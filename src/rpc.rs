@@ -5,9 +5,12 @@ mod auth;
 mod budget;
 mod call;
 mod cluster;
+mod concurrency;
+mod election;
 mod health;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod range;
 mod reflection;
@@ -28,10 +31,11 @@ use basalt_proto::server::etcdserverpb::maintenance_server::MaintenanceServer;
 use basalt_proto::server::etcdserverpb::watch_server::WatchServer;
 use basalt_proto::server::health::health_server::HealthServer;
 use basalt_proto::server::reflection::server_reflection_server::ServerReflectionServer;
+use basalt_proto::server::v3electionpb::election_server::ElectionServer;
+use basalt_proto::server::v3lockpb::lock_server::LockServer;
 use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
-use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
@@ -45,7 +49,7 @@ use crate::metrics::{self, Kind, Method};
 use crate::types::limits::GRPC_OVERHEAD_BYTES;
 use crate::types::{Error, Refusal};
 
-pub use self::call::Outgoing;
+pub use self::call::{Outgoing, Source};
 
 /// The version of etcd whose contract is kept.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -64,6 +68,8 @@ pub struct Services {
     cluster: ClusterServer<cluster::Cluster>,
     maintenance: MaintenanceServer<maintenance::Maintenance>,
     auth: AuthServer<auth::Auth>,
+    lock: LockServer<lock::Lock>,
+    election: ElectionServer<election::Election>,
     health: HealthServer<health::Health>,
     reflection: ServerReflectionServer<reflection::Reflection>,
 }
@@ -90,14 +96,21 @@ impl Services {
             cluster: sized!(ClusterServer, cluster::Cluster(desk.clone())),
             maintenance: sized!(MaintenanceServer, maintenance::Maintenance(desk.clone())),
             auth: sized!(AuthServer, auth::Auth(desk.clone())),
+            lock: sized!(LockServer, lock::Lock(desk.clone())),
+            election: sized!(ElectionServer, election::Election(desk.clone())),
             health: HealthServer::new(health::Health),
             reflection: ServerReflectionServer::new(reflection::Reflection::default()),
             desk: desk.clone(),
         }
     }
 
+    /// The most bytes that a message of a client may have.
+    pub fn receive_max(&self) -> usize {
+        self.receive_max
+    }
+
     /// Answers one gRPC request of a client at `peer`.
-    pub fn call(&self, request: hyper::Request<Incoming>, peer: &Arc<str>) -> Answer {
+    pub fn call(&self, request: hyper::Request<Source>, peer: &Arc<str>) -> Answer {
         let Some(method) = Method::find(request.uri().path()) else {
             let refused = unknown(request.uri().path()).into_http::<Body>().map(Outgoing::plain);
             return Box::pin(async move { refused });
@@ -116,6 +129,8 @@ impl Services {
             "etcdserverpb.Cluster" => self.cluster.clone().call(request),
             "etcdserverpb.Maintenance" => self.maintenance.clone().call(request),
             "etcdserverpb.Auth" => self.auth.clone().call(request),
+            "v3lockpb.Lock" => self.lock.clone().call(request),
+            "v3electionpb.Election" => self.election.clone().call(request),
             "grpc.health.v1.Health" => self.health.clone().call(request),
             _ => self.reflection.clone().call(request),
         };
@@ -130,7 +145,7 @@ impl Services {
     /// What is looked at before any service, in etcd's order: learners, the client's version, its wish for a
     /// leader.
     fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
-        if !method.service.starts_with("etcdserverpb.") {
+        if method.service.starts_with("grpc.") {
             return Ok(());
         }
         if !is_for_learners(method) {

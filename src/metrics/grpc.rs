@@ -84,6 +84,10 @@ methods! {
     "etcdserverpb.Watch" { "Watch" Bidi }
     "grpc.health.v1.Health" { "Check" Unary "List" Unary "Watch" ServerStream }
     "grpc.reflection.v1.ServerReflection" { "ServerReflectionInfo" Bidi }
+    "v3electionpb.Election" {
+        "Campaign" Unary "Leader" Unary "Observe" ServerStream "Proclaim" Unary "Resign" Unary
+    }
+    "v3lockpb.Lock" { "Lock" Unary "Unlock" Unary }
 }
 
 /// gRPC's status codes, by number.

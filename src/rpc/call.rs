@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::HeaderMap;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -61,28 +61,42 @@ impl Messages {
     }
 }
 
+/// Where the messages of a request come from.
+pub enum Source {
+    /// A client that speaks gRPC.
+    Wire(Incoming),
+    /// Made here, of what a client sent in another form.
+    Made(Body),
+}
+
 /// A request's body, counted.
 pub(super) struct Received {
-    body: Incoming,
+    body: Source,
     method: &'static Method,
     messages: Messages,
 }
 
 impl Received {
-    pub(super) fn new(body: Incoming, method: &'static Method) -> Self {
+    pub(super) fn new(body: Source, method: &'static Method) -> Self {
         Self { body, method, messages: Messages::default() }
+    }
+
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        match &mut self.body {
+            Source::Wire(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Source::Made(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+        }
     }
 }
 
+type Piece = Result<Frame<Bytes>, tonic::codegen::StdError>;
+
 impl hyper::body::Body for Received {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = tonic::codegen::StdError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        let frame = ready!(self.poll_body(context));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
@@ -94,11 +108,17 @@ impl hyper::body::Body for Received {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Source::Wire(body) => body.is_end_stream(),
+            Source::Made(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Source::Wire(body) => body.size_hint(),
+            Source::Made(body) => body.size_hint(),
+        }
     }
 }
 

@@ -47,13 +47,15 @@ pub(super) async fn range(
     if is_plain(request) {
         return in_turns(state, request, taken).await;
     }
-    let answer = match is_quick(state, request)? {
+    let mut answer = match is_quick(state, request)? {
         true => state.read.range(request).map_err(refused)?,
         false => {
             let (state, request) = (Arc::clone(state), request.clone());
             aside(move || state.read.range(&request)).await?
         }
     };
+    // Of what was read, not of what has been published since: who watches from here on must miss nothing.
+    answer.header.get_or_insert_default().revision = state.read.revision;
     taken.grow(answer.kvs.iter().map(bytes::Bytes::len).sum()).map_err(status)?;
     Ok(answer)
 }

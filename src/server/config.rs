@@ -131,6 +131,8 @@ pub struct Config {
     pub progress_notify: Duration,
     /// `--warning-unary-request-duration`.
     pub slow_request: Duration,
+    /// `--enable-grpc-gateway`: whether the API is served as JSON too.
+    pub gateway: bool,
     /// `--warning-apply-duration`.
     pub slow_apply: Duration,
     /// `--auto-compaction-retention`, and whether it counts revisions (`--auto-compaction-mode`).
@@ -259,6 +261,7 @@ impl Config {
             progress_notify: time(flags, "watch-progress-notify-interval")
                 .max(Duration::from_millis(100)),
             slow_request: time(flags, "warning-unary-request-duration"),
+            gateway: switch(flags, "enable-grpc-gateway"),
             slow_apply: time(flags, "warning-apply-duration"),
             retention: Retention::All,
             compaction_batch: number(flags, "compaction-batch-limit")?,
@@ -280,6 +283,7 @@ impl Config {
             table::GATES.iter().map(|(name, stage, _)| (*name, *stage, self.gates[name])).collect();
         http::Options {
             serves: what,
+            gateway: self.gateway,
             origins: self.origins.clone(),
             hosts: self.hosts.clone(),
             slow: self.slow_request,

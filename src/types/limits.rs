@@ -1,5 +1,7 @@
 //! Every bound of the program, named, with its reason; relations that must hold are const asserts.
 
+use std::time::Duration;
+
 /// Requests whose answers one executor may be waiting for. Past it sessions wait, and through HTTP/2
 /// flow control so do their clients.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
@@ -143,6 +145,13 @@ pub const RANGE_STREAM_MS_MAX: u64 = 600_000;
 /// The most that `--max-request-bytes` may allow: far beyond what etcd recommends (10 MiB), and with everything
 /// around it still less than a segment.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
+
+/// How many times longer than its message a request in JSON may be: base64 takes a third more, names and
+/// blanks the rest.
+pub const JSON_OVERHEAD_MAX: usize = 4;
+
+/// The longest time that a client of the gateway can set for a request; a longer one is none.
+pub const GATEWAY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// What gRPC adds to `--max-request-bytes` for the largest message received.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;

@@ -1,4 +1,4 @@
-//! Real clients against the real server: the official Go client, Python's etcd3, and etcdctl, whose
+//! Real clients against the real server: the official Go client, Python's etcd3 and etcd3gw, and etcdctl, whose
 //! every word must be the same with Basalt as with etcd.
 
 use std::path::Path;
@@ -19,10 +19,21 @@ fn the_go_client_is_served() {
 
 #[test]
 fn the_python_client_is_served() {
+    python("client.py");
+}
+
+/// etcd3gw, which speaks JSON.
+#[test]
+fn the_python_client_of_the_gateway_is_served() {
+    python("gateway.py");
+}
+
+fn python(script: &str) {
     let server = Setup::new(process::basalt()).start();
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("target/python/bin/python");
     assert!(python.exists(), "{} is missing: run tools/setup", python.display());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/python/client.py");
+    let script = root.join("tests/clients/python").join(script);
     let mut client = Command::new(python);
     client.arg(script).arg(server.port.to_string());
     tells_all(client, &server);

@@ -15,6 +15,8 @@ mod clients;
 mod cluster;
 mod compare;
 mod crash;
+mod gateway;
+mod locks;
 mod metrics;
 mod ports;
 mod process;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use basalt_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use basalt_proto::etcdserverpb::{
-    WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
+    RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest, WatchResponse,
+    watch_request::RequestUnion,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -196,4 +198,46 @@ async fn watch_all((mut talk, past): (Talk, bool)) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Who reads and then watches from the revision of the header must not miss what came in between: every write
+/// is to the one key, so that its revision is the whole store's.
+#[test]
+fn an_answer_is_as_old_as_its_header_says() {
+    let reads = from_environment("STRESS_READS", 4_000);
+    runtime().block_on(async {
+        let server = Setup::new(process::basalt()).start();
+        let stop = Arc::new(AtomicBool::new(false));
+        Wire::new(&server.endpoint()).put("only", "0").await.unwrap();
+        let writers: Vec<_> = (0..8)
+            .map(|_| {
+                let (wire, stop) = (Wire::new(&server.endpoint()), Arc::clone(&stop));
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        wire.put("only", "x").await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        let key = Bytes::from_static(b"only");
+        let one = RangeRequest { key: key.clone(), ..Default::default() };
+        let sorted = RangeRequest {
+            range_end: Bytes::from_static(b"onlz"),
+            sort_order: SortOrder::Descend as i32,
+            sort_target: SortTarget::Create as i32,
+            ..one.clone()
+        };
+        let plain = RangeRequest { sort_order: 0, sort_target: 0, ..sorted.clone() };
+        let wires: Vec<_> = (0..4).map(|_| Wire::new(&server.endpoint())).collect();
+        for read in 0..reads as usize {
+            let request = [&one, &sorted, &plain][read % 3];
+            let answer: RangeResponse = wires[read % 4].ask(wire::RANGE, request).await.unwrap();
+            let (header, found) = (answer.header.unwrap().revision, answer.kvs[0].mod_revision);
+            assert_eq!(header, found, "{request:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+    });
 }

@@ -20,6 +20,7 @@ use Floor::{Host, Pure};
 /// know each other, nor do `machine`, `watch` and `consensus`.
 const ROOMS: &[(&str, Floor, &[&str])] = &[
     ("types", Pure, &[]),
+    ("json", Pure, &[]),
     ("metrics", Pure, &["types"]),
     ("store", Pure, &["types"]),
     ("mvcc", Pure, &["types", "store"]),
@@ -59,7 +60,11 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
             "actors",
         ],
     ),
-    ("http", Host, &["types", "metrics", "mvcc", "cluster", "machine", "io", "actors", "rpc"]),
+    (
+        "http",
+        Host,
+        &["types", "json", "metrics", "mvcc", "cluster", "machine", "io", "actors", "rpc"],
+    ),
     (
         "server",
         Host,

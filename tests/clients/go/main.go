@@ -60,6 +60,8 @@ func stories() []story {
 		{"lease kept alive", leaseKeptAlive},
 		{"session and mutex", mutex},
 		{"election", election},
+		{"lock service", lockService},
+		{"election service", electionService},
 		{"software transactional memory", stm},
 		{"namespace", inNamespace},
 		{"members and status", members},

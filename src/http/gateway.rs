@@ -1,0 +1,249 @@
+//! The API over JSON: what is posted to a path of the table becomes a gRPC request, is answered by the same
+//! service as any other, and goes back as JSON. etcd has grpc-gateway in front of itself, over a socket; here it
+//! is two bodies that translate on the way.
+//!
+//! ```text
+//!  POST /v3/… ─► Route ─► JSON ─► gRPC messages ─► Services ─► gRPC messages ─► JSON, or a line for each
+//! ```
+//!
+//! Statuses, headers and the form of errors are those of grpc-gateway 2 as etcd 3.7 sets it up.
+
+mod answers;
+mod metadata;
+mod requests;
+mod routes;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use basalt_proto::DESCRIPTORS;
+use bytes::Bytes;
+use futures_lite::StreamExt as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use self::answers::{Lines, Messages};
+use self::routes::Route;
+use super::page;
+use crate::io::blocking;
+use crate::io::clock::{self, Moment};
+use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
+use crate::metrics::Kind;
+use crate::rpc::{ETCD_VERSION, Outgoing, Services, Source};
+use crate::types::limits::JSON_OVERHEAD_MAX;
+
+const JSON: &str = "application/json";
+
+/// Bytes that are translated on this core; what is longer goes to the helper thread, so that others go on.
+const TRANSLATED_HERE_MAX: usize = 256 << 10;
+
+/// One for all ports and executors: it never changes.
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    // Made by the build from the same files as everything else.
+    Schema::new(&FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default())
+});
+
+/// The description of all that is served here, for programs.
+pub(super) fn description() -> Response<Body> {
+    static DOCUMENT: LazyLock<String> =
+        LazyLock::new(|| format!("{:#}\n", openapi(&SCHEMA, ETCD_VERSION, &routes::operations())));
+    page(StatusCode::OK, JSON, DOCUMENT.as_str())
+}
+
+/// Answers what was sent to a path of the gateway.
+pub(super) async fn answer(
+    services: &Services,
+    peer: &Arc<str>,
+    head: &Parts,
+    path: &str,
+    body: Incoming,
+) -> Response<Body> {
+    let answer = match Route::find(path) {
+        None => Err(Status::not_found("Not Found")),
+        Some(_) if head.method != Method::POST => Err(Status::unimplemented("Method Not Allowed")),
+        Some(route) => call(services, peer, head, body, route).await,
+    };
+    answer.unwrap_or_else(|status| refusal(&status))
+}
+
+/// Calls the method of a route.
+async fn call(
+    services: &Services,
+    peer: &Arc<str>,
+    head: &Parts,
+    body: Incoming,
+    route: Route,
+) -> Result<Response<Body>, Status> {
+    let (input, output) = route.types(&SCHEMA)?;
+    let timeout = metadata::timeout(&head.headers)?;
+    let began = Moment::now();
+    let max = services.receive_max();
+    let is_unary = route.method.kind == Kind::Unary;
+    let messages = match route.method.kind {
+        Kind::Bidi => requests::stream(body, &SCHEMA, input, max),
+        Kind::Unary | Kind::ServerStream => requests::one(&whole(body, input, max).await?),
+    };
+    let mut request = Request::new(Source::Made(messages));
+    *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = route.uri();
+    *request.headers_mut() = metadata::of(head, peer);
+    let answer = async { first(services.call(request, peer).await, is_unary).await };
+    let answered = match timeout {
+        None => answer.await,
+        Some(time) => clock::deadline(time, answer).await.unwrap_or_else(|| Err(late())),
+    };
+    let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+    match answered {
+        answered if is_unary => unary(answered?, output).await,
+        Ok(answered) => streamed(answered, output, left),
+        Err(status) => {
+            let line = format!("{}\n", error_line(&status));
+            Ok(page(http_status(status.code()), JSON, line))
+        }
+    }
+}
+
+/// What Go says when the time of a request is over.
+fn late() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
+}
+
+/// Reads what is posted, of which the first value counts; none is as good as an empty object.
+async fn whole(mut body: Incoming, input: MessageId, max: usize) -> Result<Vec<u8>, Status> {
+    let mut values = Values::default();
+    let mut value = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // What follows the first value is passed over, as far as it goes.
+        if let (None, Some(data)) = (&value, frame.data_ref()) {
+            values.push(data);
+            bounded(&values, max)?;
+            value = values.take().map_err(Status::invalid_argument)?;
+        }
+    }
+    let value = match value {
+        Some(value) => Some(value),
+        None => values.last().map_err(Status::invalid_argument)?,
+    };
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let message = match value.len() <= TRANSLATED_HERE_MAX {
+        true => SCHEMA.encode(input, &value),
+        false => blocking(move || SCHEMA.encode(input, &value)).await,
+    };
+    message.map_err(Status::invalid_argument)
+}
+
+/// Refuses a value that cannot become a message of `max` bytes any more, in the words of grpc-go.
+fn bounded(values: &Values, max: usize) -> Result<(), Status> {
+    let bytes = values.waiting();
+    if bytes <= max.saturating_mul(JSON_OVERHEAD_MAX) {
+        return Ok(());
+    }
+    let text = format!("grpc: received message larger than max ({bytes} vs. {max})");
+    Err(Status::resource_exhausted(text))
+}
+
+/// The first message of an answer, if it has any, and the others.
+type Answered = (Option<Bytes>, Messages);
+
+/// Waits for the first message, which decides about the status; of a unary call, for its end too.
+async fn first(answer: Response<Outgoing>, is_unary: bool) -> Result<Answered, Status> {
+    let (head, body) = answer.into_parts();
+    if let Some(status) = Status::from_header_map(&head.headers)
+        && status.code() != Code::Ok
+    {
+        return Err(status);
+    }
+    let mut messages = Messages::new(body);
+    let first = messages.next().await.transpose()?;
+    if is_unary {
+        messages.next().await.transpose()?;
+    }
+    Ok((first, messages))
+}
+
+async fn unary((message, messages): Answered, output: MessageId) -> Result<Response<Body>, Status> {
+    let message = message.unwrap_or_default();
+    let text = match message.len() <= TRANSLATED_HERE_MAX {
+        true => printed(output, &message),
+        false => blocking(move || printed(output, &message)).await,
+    };
+    // What the answer takes of the budget is held until it has left.
+    Ok(granted(Body::new(answers::Holding::new(text.map_err(Status::internal)?, messages))))
+}
+
+fn printed(output: MessageId, message: &[u8]) -> Result<String, String> {
+    let mut text = String::new();
+    SCHEMA.print(output, message, Spelling::Plain, &mut text).map(|()| text)
+}
+
+fn streamed(
+    (first, messages): Answered,
+    output: MessageId,
+    left: Option<Duration>,
+) -> Result<Response<Body>, Status> {
+    let Some(first) = first else { return Ok(Response::new(Body::empty())) };
+    let lines = Lines::new(messages, &SCHEMA, output, &first, left.map(clock::sleep));
+    Ok(granted(Body::new(lines.map_err(Status::internal)?)))
+}
+
+fn granted(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let fixed = [
+        (header::CONTENT_TYPE, JSON),
+        (HeaderName::from_static("grpc-metadata-content-type"), "application/grpc"),
+    ];
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A refusal as grpc-gateway sends it.
+fn refusal(status: &Status) -> Response<Body> {
+    let mut response = page(http_status(status.code()), JSON, error(status, Spelling::Plain));
+    if status.code() == Code::Unauthenticated
+        && let Ok(value) = HeaderValue::from_str(status.message())
+    {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+fn error(status: &Status, spelling: Spelling) -> String {
+    let mut text = format!("{{\"code\":{},\"message\":", status.code() as i32);
+    quote(status.message(), spelling, &mut text);
+    text.push('}');
+    text
+}
+
+/// A refusal as a line of a stream.
+fn error_line(status: &Status) -> String {
+    format!("{{\"error\":{}}}", error(status, Spelling::Html))
+}
+
+fn http_status(code: Code) -> StatusCode {
+    let status = match code {
+        Code::Ok => 200,
+        Code::Cancelled => 499,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
+        Code::Unauthenticated => 401,
+        Code::PermissionDenied => 403,
+        Code::NotFound => 404,
+        Code::AlreadyExists | Code::Aborted => 409,
+        Code::ResourceExhausted => 429,
+        Code::Unknown | Code::Internal | Code::DataLoss => 500,
+        Code::Unimplemented => 501,
+        Code::Unavailable => 503,
+        Code::DeadlineExceeded => 504,
+    };
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

@@ -1,0 +1,141 @@
+//! What a service gets to see of the headers: the token, what is sent under `Grpc-Metadata-`, and the common
+//! ones under `grpcgateway-`, by which it can also tell that the request came this way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use tonic::Status;
+
+use crate::types::limits::GATEWAY_TIMEOUT_MAX;
+
+/// Headers that are handed on under a name of the gateway's.
+const COMMON: &[&str] = &[
+    "accept",
+    "accept-charset",
+    "accept-language",
+    "accept-ranges",
+    "authorization",
+    "cache-control",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "from",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-schedule-tag-match",
+    "if-unmodified-since",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "referer",
+    "user-agent",
+    "via",
+    "warning",
+];
+
+/// The headers of the gRPC request.
+pub(super) fn of(head: &Parts, peer: &Arc<str>) -> HeaderMap {
+    let mut metadata = HeaderMap::new();
+    metadata.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    metadata.insert(header::TE, HeaderValue::from_static("trailers"));
+    for (name, value) in &head.headers {
+        if name == header::AUTHORIZATION {
+            metadata.append(name, value.clone());
+        }
+        let name = match name.as_str().strip_prefix("grpc-metadata-") {
+            Some(name) => name.to_owned(),
+            None if COMMON.contains(&name.as_str()) => format!("grpcgateway-{name}"),
+            None => continue,
+        };
+        let Ok(handed_on) = HeaderName::try_from(name) else { continue };
+        // The framing is ours.
+        let is_ours =
+            [header::CONTENT_TYPE, header::TE, header::CONTENT_LENGTH].contains(&handed_on);
+        let is_plain = value.as_bytes().iter().all(|byte| (0x20..0x7f).contains(byte));
+        if is_plain && !is_ours {
+            metadata.append(handed_on, value.clone());
+        }
+    }
+    let host = head.headers.get("x-forwarded-host").or_else(|| head.headers.get(header::HOST));
+    if let Some(host) = host {
+        metadata.insert("x-forwarded-host", host.clone());
+    }
+    let before = head.headers.get_all("x-forwarded-for").iter().filter_map(|it| it.to_str().ok());
+    let here = peer.rsplit_once(':').map(|(address, _)| address.trim_matches(['[', ']']));
+    let way: Vec<_> = before.chain(here).collect();
+    if let Ok(way) = HeaderValue::try_from(way.join(", ")) {
+        metadata.insert("x-forwarded-for", way);
+    }
+    metadata
+}
+
+/// How long the client wants to wait: `Grpc-Timeout`, digits and a unit.
+///
+/// # Errors
+/// It is something else.
+pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+    match decoded(&text) {
+        // A timer is kept until its time has come: what is far away is not worth one.
+        Some(timeout) => Ok(Some(timeout).filter(|timeout| *timeout <= GATEWAY_TIMEOUT_MAX)),
+        None => Err(Status::invalid_argument(format!("invalid grpc-timeout: {text}"))),
+    }
+}
+
+fn decoded(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number.saturating_mul(3600)),
+        "M" => Duration::from_secs(number.saturating_mul(60)),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_see_the_token_and_what_is_meant_for_them() {
+        let mut request = hyper::Request::builder().header("host", "a:1");
+        for (name, value) in [
+            ("authorization", "token"),
+            ("grpc-metadata-hasleader", "true"),
+            ("grpc-metadata-content-type", "x"),
+            ("x-other", "no"),
+            ("x-forwarded-for", "10.0.0.1"),
+        ] {
+            request = request.header(name, value);
+        }
+        let head = request.body(()).expect("a request").into_parts().0;
+        let metadata = of(&head, &Arc::from("10.0.0.2:55"));
+        let found = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(found("authorization"), Some("token"));
+        assert_eq!(found("grpcgateway-authorization"), Some("token"));
+        assert_eq!(found("hasleader"), Some("true"));
+        assert_eq!(found("content-type"), Some("application/grpc"));
+        assert_eq!(found("x-forwarded-for"), Some("10.0.0.1, 10.0.0.2"));
+        assert_eq!(found("x-forwarded-host"), Some("a:1"));
+        assert_eq!(found("x-other"), None);
+    }
+
+    #[test]
+    fn timeouts_are_digits_and_a_unit() {
+        assert_eq!(decoded("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(decoded("100m"), Some(Duration::from_millis(100)));
+        for wrong in ["", "S", "5", "5x", "-5S", "5é"] {
+            assert_eq!(decoded(wrong), None, "{wrong}");
+        }
+    }
+}

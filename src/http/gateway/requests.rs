@@ -1,0 +1,93 @@
+//! JSON on its way in, as gRPC messages.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body_util::Full;
+use hyper::body::{Frame, Incoming};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::bounded;
+use crate::json::{MessageId, Schema, Values};
+
+/// A message as gRPC frames it: a flag, the length, the message.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(5 + message.len());
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// One message.
+pub(super) fn one(message: &[u8]) -> Body {
+    Body::new(Full::new(framed(message)))
+}
+
+/// Many messages of at most `max` bytes, as they come.
+pub(super) fn stream(
+    body: Incoming,
+    schema: &'static Schema,
+    input: MessageId,
+    max: usize,
+) -> Body {
+    Body::new(Stream { body, schema, input, max, values: Values::default(), ended: false })
+}
+
+struct Stream {
+    body: Incoming,
+    schema: &'static Schema,
+    input: MessageId,
+    max: usize,
+    values: Values,
+    /// The client sends no more.
+    ended: bool,
+}
+
+impl Stream {
+    /// The next message; `Ok(None)` if it is not here yet. What is wrong ends the requests, and nobody is told:
+    /// so does grpc-gateway, which writes it into a log.
+    fn take(&mut self) -> Result<Option<Bytes>, String> {
+        let value = match self.ended {
+            false => self.values.take()?,
+            true => self.values.last()?,
+        };
+        let Some(value) = value else { return Ok(None) };
+        self.schema.encode(self.input, &value).map(|message| Some(framed(&message)))
+    }
+}
+
+impl hyper::body::Body for Stream {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            match self.take() {
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+                Ok(None) if self.ended => return Poll::Ready(None),
+                Ok(None) => (),
+                Err(_) => return Poll::Ready(None),
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.values.push(data);
+                    }
+                    if let Err(status) = bounded(&self.values, self.max) {
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                }
+                Some(Err(error)) => {
+                    return Poll::Ready(Some(Err(Status::cancelled(error.to_string()))));
+                }
+                None => self.ended = true,
+            }
+        }
+    }
+}

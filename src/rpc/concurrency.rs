@@ -1,0 +1,295 @@
+//! What locks and elections are made of: keys under a prefix, each bound to a lease, that queue up in the order
+//! of their creation. Whose key is the oldest holds the lock, or is elected; everyone else waits until the key
+//! ahead is gone.
+//!
+//! All of it goes through the services that clients use, in the name of the caller, and any error comes back
+//! with etcd's text and the code `Unknown`: so do etcd's, whose services use its own client library.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+
+use basalt_proto::encoded;
+use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use basalt_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use basalt_proto::etcdserverpb::request_op;
+use basalt_proto::etcdserverpb::watch_request::RequestUnion;
+use basalt_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
+    ResponseHeader, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+};
+use basalt_proto::mvccpb::{Event, KeyValue};
+use basalt_proto::server::etcdserverpb::{kv_server::Kv as _, lease_server::Lease as _};
+use bytes::Bytes;
+use futures_lite::future::or;
+use prost::Message as _;
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Status};
+
+use super::kv::Kv;
+use super::lease::Lease;
+use super::{mismatch, status};
+use crate::actors::Desk;
+use crate::actors::watch::Session;
+use crate::io::spawn;
+use crate::types::Refusal;
+
+/// Seconds that a lease lasts which is granted to a caller who has none.
+const LEASE_SECONDS: i64 = 60;
+
+/// One who asks, and what came with the request: a token, for one.
+#[derive(Clone)]
+pub(super) struct Caller {
+    desk: Desk,
+    metadata: MetadataMap,
+    extensions: Extensions,
+}
+
+/// The first of the keys that were asked for, and when it was the first.
+pub(super) struct Found {
+    pub(super) header: Option<ResponseHeader>,
+    pub(super) first: Option<KeyValue>,
+}
+
+/// What came of a transaction.
+pub(super) struct Outcome {
+    pub(super) header: Option<ResponseHeader>,
+    pub(super) succeeded: bool,
+    /// The first key that each range found; none for other operations.
+    pub(super) found: Vec<Option<KeyValue>>,
+}
+
+/// Error texts of etcd with the code that its services give all of them.
+fn unknown(status: &Status) -> Status {
+    Status::unknown(status.message())
+}
+
+impl Caller {
+    /// Who sent `request`, and what it says.
+    pub(super) fn of<T>(desk: &Desk, request: Request<T>) -> (Self, T) {
+        let (metadata, extensions, message) = request.into_parts();
+        (Self { desk: desk.clone(), metadata, extensions }, message)
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        Request::from_parts(self.metadata.clone(), self.extensions.clone(), message)
+    }
+
+    /// The lease to bind a key to: a new one, which nobody keeps alive, for who has none.
+    pub(super) async fn session(&self, lease: i64) -> Result<i64, Status> {
+        if lease != 0 {
+            return Ok(lease);
+        }
+        let request = self.request(LeaseGrantRequest { ttl: LEASE_SECONDS, id: 0 });
+        let granted = Lease(self.desk.clone()).lease_grant(request).await;
+        granted.map(|granted| granted.into_inner().id).map_err(|status| unknown(&status))
+    }
+
+    /// Does `then` if `key` was created at this revision (0: is not there), and `otherwise` if not.
+    pub(super) async fn if_created(
+        &self,
+        key: &Bytes,
+        revision: i64,
+        then: Vec<RequestOp>,
+        otherwise: Vec<RequestOp>,
+    ) -> Result<Outcome, Status> {
+        let compare = Compare {
+            result: CompareResult::Equal as i32,
+            target: CompareTarget::Create as i32,
+            key: key.clone(),
+            range_end: Bytes::new(),
+            target_union: Some(TargetUnion::CreateRevision(revision)),
+        };
+        let request = TxnRequest { compare: vec![compare], success: then, failure: otherwise };
+        let done = Kv(self.desk.clone()).txn(self.request(request)).await;
+        let done = done.map_err(|status| unknown(&status))?.into_inner();
+        let found = done.responses.iter().map(found_by).collect::<Result<_, _>>()?;
+        Ok(Outcome { header: done.header, succeeded: done.succeeded, found })
+    }
+
+    /// The first of the keys that are asked for.
+    pub(super) async fn find(&self, request: RangeRequest) -> Result<Found, Status> {
+        let answer = Kv(self.desk.clone()).range(self.request(request)).await;
+        let answer = answer.map_err(|status| unknown(&status))?.into_inner();
+        Ok(Found { first: first_of(&answer)?, header: answer.header })
+    }
+
+    /// Deletes a key, if it is there.
+    pub(super) async fn delete(&self, key: Bytes) -> Result<Option<ResponseHeader>, Status> {
+        let request = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
+        let answer = Kv(self.desk.clone()).delete_range(self.request(request)).await;
+        answer.map(|answer| answer.into_inner().header).map_err(|status| unknown(&status))
+    }
+
+    /// What happens to keys from a revision on.
+    pub(super) fn watch(&self, key: Bytes, range_end: Bytes, from: i64) -> Result<Events, Status> {
+        let session = self.desk.hub().open(false).map_err(|refusal| unknown(&status(refusal)))?;
+        let start_revision = from;
+        let create =
+            WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };
+        session.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+        Ok(Events { session, header: None, waiting: VecDeque::new() })
+    }
+
+    /// Waits until no key under the prefix is left that was created at or before this revision.
+    pub(super) async fn wait_for_older(&self, prefix: &Bytes, newest: i64) -> Result<(), Status> {
+        loop {
+            let request = RangeRequest {
+                sort_order: SortOrder::Descend as i32,
+                max_create_revision: newest,
+                ..oldest(prefix)
+            };
+            let found = self.find(request).await?;
+            let Some(ahead) = found.first else { return Ok(()) };
+            let revision = found.header.map_or(0, |header| header.revision);
+            let mut events = self.watch(ahead.key, Bytes::new(), revision)?;
+            while !is_deletion(&events.next().await?) {}
+        }
+    }
+}
+
+/// Asks for the oldest key under a prefix.
+pub(super) fn oldest(prefix: &Bytes) -> RangeRequest {
+    RangeRequest {
+        key: prefix.clone(),
+        range_end: end_of(prefix),
+        limit: 1,
+        sort_order: SortOrder::Ascend as i32,
+        sort_target: SortTarget::Create as i32,
+        ..RangeRequest::default()
+    }
+}
+
+/// `name/`, under which the keys of a lock or an election are.
+pub(super) fn prefix(name: &[u8]) -> Bytes {
+    [name, b"/"].concat().into()
+}
+
+/// The key of a lease under a prefix: its number in hexadecimal, as Go writes it.
+pub(super) fn key_of(prefix: &[u8], lease: i64) -> Bytes {
+    let sign = if lease < 0 { "-" } else { "" };
+    [prefix, format!("{sign}{:x}", lease.unsigned_abs()).as_bytes()].concat().into()
+}
+
+/// Where the keys end that begin with a prefix, which ends in `/` and so has a next one.
+pub(super) fn end_of(prefix: &[u8]) -> Bytes {
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end.into()
+}
+
+/// Puts a value under a key of a lease.
+pub(super) fn put(key: &Bytes, value: Bytes, lease: i64) -> RequestOp {
+    let key = key.clone();
+    let put = PutRequest { key, value, lease, ..PutRequest::default() };
+    RequestOp { request: Some(request_op::Request::RequestPut(put)) }
+}
+
+/// Looks at one key.
+pub(super) fn get(key: &Bytes) -> RequestOp {
+    range(RangeRequest { key: key.clone(), ..RangeRequest::default() })
+}
+
+pub(super) fn range(request: RangeRequest) -> RequestOp {
+    RequestOp { request: Some(request_op::Request::RequestRange(request)) }
+}
+
+/// Deletes one key.
+pub(super) fn delete(key: &Bytes) -> RequestOp {
+    let delete = DeleteRangeRequest { key: key.clone(), ..DeleteRangeRequest::default() };
+    RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }
+}
+
+fn first_of(answer: &encoded::RangeResponse) -> Result<Option<KeyValue>, Status> {
+    let first = answer.kvs.first().map(|bytes| KeyValue::decode(bytes.clone()));
+    first.transpose().map_err(|_| mismatch())
+}
+
+fn found_by(answer: &encoded::ResponseOp) -> Result<Option<KeyValue>, Status> {
+    match &answer.response {
+        Some(encoded::Response::ResponseRange(range)) => first_of(range),
+        Some(
+            encoded::Response::ResponsePut(_)
+            | encoded::Response::ResponseDeleteRange(_)
+            | encoded::Response::ResponseTxn(_),
+        )
+        | None => Ok(None),
+    }
+}
+
+/// What a watch sees, one event after the other.
+pub(super) struct Events {
+    session: Session,
+    /// Of the response that the last event was in.
+    pub(super) header: Option<ResponseHeader>,
+    waiting: VecDeque<Event>,
+}
+
+impl Events {
+    /// The next event.
+    pub(super) async fn next(&mut self) -> Result<Event, Status> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Ok(event);
+            }
+            let response = poll_fn(|context| self.session.poll_next(context)).await;
+            let response = response.map_err(|refusal| unknown(&status(refusal)))?;
+            let response = WatchResponse::decode(&response.encode_to_vec()[..]);
+            let response = response.map_err(|_| mismatch())?;
+            if response.compact_revision != 0 {
+                return Err(unknown(&status(Refusal::Compacted)));
+            }
+            if response.canceled {
+                return Err(Status::unknown(response.cancel_reason));
+            }
+            self.header = response.header;
+            self.waiting = response.events.into();
+        }
+    }
+}
+
+pub(super) fn is_deletion(event: &Event) -> bool {
+    event.r#type() == basalt_proto::mvccpb::event::EventType::Delete
+}
+
+/// Waits in a task of its own, which lives on when the caller has gone: `undo` then takes back what the caller
+/// left behind.
+pub(super) async fn wait<T, W, U>(
+    waiting: W,
+    undo: impl FnOnce() -> U + 'static,
+) -> Result<T, Status>
+where
+    T: 'static,
+    W: Future<Output = Result<T, Status>> + 'static,
+    U: Future<Output = ()> + 'static,
+{
+    let (answer_to, answer) = flume::bounded(1);
+    // Held as long as this call is: nothing is ever sent.
+    let (_caller, caller_gone) = flume::bounded::<()>(1);
+    spawn(async move {
+        let gone = async {
+            let _ = caller_gone.recv_async().await;
+            None
+        };
+        let waited = or(async { Some(waiting.await) }, gone).await;
+        let is_heard = waited.is_some_and(|waited| answer_to.send(waited).is_ok());
+        if !is_heard {
+            undo().await;
+        }
+    });
+    answer.recv_async().await.unwrap_or_else(|_| Err(status(Refusal::Stopped)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_named_as_go_names_them() {
+        assert_eq!(key_of(&prefix(b"a"), 0x6994_da1f_d4c6_d907), "a/6994da1fd4c6d907");
+        assert_eq!(key_of(&prefix(b""), -1), "/-1");
+        assert_eq!(end_of(&prefix(b"a")), "a0");
+        assert_eq!(oldest(&prefix(b"a")).range_end, "a0");
+    }
+}
