@@ -319,5 +319,11 @@ mod tests {
         let id = member_id(&["http://localhost:2380".to_owned()], "etcd-cluster", None);
         assert_eq!(format!("{id:x}"), "8e9e05c52164694d");
         assert_eq!(format!("{:x}", cluster_id(&[id])), "cdf818194e3a8c32");
+        // Three of them, with `--initial-cluster-token tok`.
+        let url = |port: u16| vec![format!("http://127.0.0.1:{port}")];
+        let ids = [24001, 24002, 24003].map(|port| member_id(&url(port), "tok", None));
+        let told = ids.map(|id| format!("{id:x}"));
+        assert_eq!(told, ["299871dd77aa1817", "ee6aaa71eeb8edfa", "95f0b88805db323f"]);
+        assert_eq!(format!("{:x}", cluster_id(&ids)), "f22dcb560fa773c3");
     }
 }

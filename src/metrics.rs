@@ -66,6 +66,8 @@ pub struct Gauges {
     pub member_id: u64,
     /// All members.
     pub members: Vec<u64>,
+    /// What goes to and comes from other members.
+    pub peers: Vec<Peer>,
     /// Active alarms: member and type.
     pub alarms: Vec<(u64, &'static str)>,
     /// Feature gates: name, stage, whether it is on.
@@ -76,6 +78,23 @@ pub struct Gauges {
     pub version: &'static str,
     /// The version all members speak.
     pub cluster_version: Option<String>,
+}
+
+/// What went to and came from another member.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// The member.
+    pub id: u64,
+    /// Whether it is connected.
+    pub active: bool,
+    /// How often a connection to it ended.
+    pub disconnects: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Messages that could not be sent.
+    pub sent_failures: u64,
+    /// Bytes that came.
+    pub received_bytes: u64,
 }
 
 /// All families, sorted by name.
@@ -123,6 +142,31 @@ fn server(out: &mut Writer, gauges: &Gauges) {
     rows.iter().for_each(|(name, help, value)| out.one(name, "gauge", help, *value));
 }
 
+fn peers(out: &mut Writer, gauges: &Gauges) {
+    let local = gauges.member_id;
+    let both = |peer: &Peer| format!("Local=\"{local:x}\",Remote=\"{:x}\"", peer.id);
+    let to = |peer: &Peer| format!("To=\"{:x}\"", peer.id);
+    let from = |peer: &Peer| format!("From=\"{:x}\"", peer.id);
+    let rows = |label: &dyn Fn(&Peer) -> String, value: fn(&Peer) -> u64| {
+        let rows = gauges.peers.iter().map(|peer| (label(peer), value(peer) as f64));
+        rows.collect::<Vec<_>>().into_iter()
+    };
+    let active = rows(&both, |peer| u64::from(peer.active));
+    out.family("etcd_network_active_peers", "gauge", "Members that are connected.", active);
+    let ended = rows(&both, |peer| peer.disconnects);
+    let help = "Connections to a member that ended.";
+    out.family("etcd_network_disconnected_peers_total", "counter", help, ended);
+    let sent = rows(&to, |peer| peer.sent_bytes);
+    let help = "Bytes sent to a member.";
+    out.family("etcd_network_peer_sent_bytes_total", "counter", help, sent);
+    let failed = rows(&to, |peer| peer.sent_failures);
+    let help = "Messages to a member that could not be sent.";
+    out.family("etcd_network_peer_sent_failures_total", "counter", help, failed);
+    let received = rows(&from, |peer| peer.received_bytes);
+    let help = "Bytes that came from a member.";
+    out.family("etcd_network_peer_received_bytes_total", "counter", help, received);
+}
+
 fn labels(out: &mut Writer, gauges: &Gauges) {
     const HELP: &str = "Always 1; the label tells.";
     let one = |labels| std::iter::once((labels, 1.0));
@@ -139,6 +183,7 @@ fn labels(out: &mut Writer, gauges: &Gauges) {
     let members = gauges.members.iter();
     let known = members.map(|remote| (format!("Local=\"{local:x}\",Remote=\"{remote:x}\""), 1.0));
     out.family("etcd_network_known_peers", "gauge", "Members of the cluster.", known);
+    peers(out, gauges);
     let alarms = gauges.alarms.iter();
     let alarms =
         alarms.map(|(id, kind)| (format!("alarm_type=\"{kind}\",server_id=\"{id:x}\""), 1.0));

@@ -30,6 +30,7 @@ use crate::cluster::{Cluster, Member};
 use crate::consensus::Message;
 use crate::consensus::wire::{Encoder, Travels, is_proposal, travels};
 use crate::io::{self, clock};
+use crate::metrics;
 use crate::peer::{Answer, Ask, Kind, Question, encode, message};
 use crate::types::limits::{
     PEER_BULK_BYTES_MAX, PEER_BULK_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX,
@@ -72,8 +73,18 @@ struct Link {
     /// Since when it is connected, in ms; 0 if it is not.
     active_since_ms: AtomicU64,
     bulk_bytes: AtomicUsize,
+    counts: Counts,
     /// Sends a snapshot to it at this moment.
     transferring: AtomicBool,
+}
+
+/// Since this member began.
+#[derive(Default)]
+struct Counts {
+    sent_bytes: AtomicU64,
+    sent_failures: AtomicU64,
+    received_bytes: AtomicU64,
+    disconnects: AtomicU64,
 }
 
 impl Link {
@@ -154,6 +165,7 @@ impl Peers {
             urls: ArcSwap::from_pointee(member.peer_urls.clone()),
             active_since_ms: AtomicU64::new(0),
             bulk_bytes: AtomicUsize::new(0),
+            counts: Counts::default(),
             transferring: AtomicBool::new(false),
         });
         let (urgent, urgent_inbox) = flume::bounded(PEER_URGENT_MAX);
@@ -195,6 +207,7 @@ impl Peers {
                 Travels::Urgent | Travels::Snapshot => peer.urgent.try_send(packet).is_ok(),
             };
             if !sent {
+                peer.link.counts.sent_failures.fetch_add(1, Ordering::Relaxed);
                 self.0.consensus.unreachable(raft.to);
             }
         }
@@ -228,6 +241,23 @@ impl Peers {
     pub fn active_since_ms(&self, member: MemberId) -> u64 {
         let peers = self.0.peers.load();
         peers.get(&member).map_or(0, |it| it.link.active_since_ms.load(Ordering::Relaxed))
+    }
+
+    /// What went to and came from all of them, for metrics.
+    pub fn counts(&self) -> Vec<metrics::Peer> {
+        let peers = self.0.peers.load();
+        let count = |(id, peer): (&MemberId, &Peer)| {
+            let counts = &peer.link.counts;
+            metrics::Peer {
+                id: *id,
+                active: peer.link.is_active(),
+                disconnects: counts.disconnects.load(Ordering::Relaxed),
+                sent_bytes: counts.sent_bytes.load(Ordering::Relaxed),
+                sent_failures: counts.sent_failures.load(Ordering::Relaxed),
+                received_bytes: counts.received_bytes.load(Ordering::Relaxed),
+            }
+        };
+        peers.iter().map(count).collect()
     }
 
     /// Whether any other member is connected.

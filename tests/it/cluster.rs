@@ -22,6 +22,13 @@ fn setup() -> Setup {
     Setup::new(process::basalt()).flag("heartbeat-interval", "50").flag("election-timeout", "500")
 }
 
+/// What a member answers to a GET.
+fn page(endpoint: &str, path: &str) -> String {
+    let mut command = std::process::Command::new("curl");
+    command.args(["-s", &format!("{endpoint}{path}")]);
+    process::run(command, PATIENCE).stdout
+}
+
 #[test]
 fn three_members_serve_as_one() {
     runtime().block_on(async {
@@ -48,6 +55,11 @@ fn three_members_serve_as_one() {
         assert_eq!(status.matches(", true, false, ").count(), 1, "one leads: {status}");
         let list = members.told(1, &["member", "list", "-w", "table"]);
         assert_eq!(list.matches("started").count(), 3, "{list}");
+        let metrics = page(&members.0[0].endpoint(), "/metrics");
+        for family in ["etcd_network_peer_sent_bytes_total{To=", "etcd_network_active_peers{Local="]
+        {
+            assert_eq!(metrics.matches(family).count(), 2, "{family}");
+        }
         // All at once, as after a loss of power in the whole house.
         members.0.iter_mut().for_each(process::Server::kill);
         members.0.iter_mut().for_each(process::Server::launch);

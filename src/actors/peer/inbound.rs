@@ -55,7 +55,11 @@ async fn refuse(connected: &mut Connected, hello: &Hello, why: Why) {
 
 async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Desk) {
     let answering = Arc::new(AtomicUsize::new(0));
+    let link = peers.0.peers.load().get(&hello.from).map(|peer| Arc::clone(&peer.link));
     while let Some(frame) = connected.next().await {
+        if let Some(link) = &link {
+            link.counts.received_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
+        }
         if peers.is_removed(hello.from) {
             return refuse(&mut connected, hello, Why::Removed).await;
         }

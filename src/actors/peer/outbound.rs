@@ -115,6 +115,7 @@ impl Outbound {
                 pause = PAUSE_MIN;
                 self.note_active(clock::now_ms().max(1));
                 self.serve(connected).await;
+                self.link.counts.disconnects.fetch_add(1, Ordering::Relaxed);
                 self.note_active(0);
             }
             // What waited was for another moment.
@@ -163,9 +164,12 @@ impl Outbound {
                 next =
                     if buffer.len() < PEER_WRITE_BYTES { self.inbox.try_recv().ok() } else { None };
             }
+            let counts = &self.link.counts;
             if connected.send(&buffer).await.is_none() {
+                counts.sent_failures.fetch_add(1, Ordering::Relaxed);
                 return;
             }
+            counts.sent_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
             buffer.shrink_to(4 * PEER_WRITE_BYTES);
         }
     }
