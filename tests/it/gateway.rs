@@ -13,7 +13,7 @@ use crate::process::{self, Server, Setup, reference, run};
 
 const REQUESTS: &str = include_str!("gateway/requests.txt");
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Headers that clients look at.
 const HEADERS: &[&str] = &[
     "content-type",
