@@ -19,7 +19,7 @@ mod reads;
 mod tests;
 
 use bytes::Bytes;
-pub use raft::eraftpb::Message;
+pub use raft::eraftpb::{Message, MessageType};
 
 pub use self::driver::Driver;
 use crate::types::{ConfState, Entry, HardState, LogIndex, MemberId, Term};

@@ -1,0 +1,191 @@
+//! What must be true of all members together, looked at when each thing happens. A check that fails panics:
+//! the rooms' own asserts are checks too.
+
+use std::collections::BTreeMap;
+
+use basalt_proto::mvccpb;
+use prost::Message as _;
+
+use super::linear::Kv;
+use super::plan::Micros;
+use crate::machine::Reply;
+use crate::mvcc;
+use crate::types::{Entry, LeaseId, LogIndex, MemberId, Refusal, Term};
+
+/// What is known of a state at some index.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Digest {
+    pub(super) revision: i64,
+    pub(super) hash: mvcc::KvHash,
+    pub(super) keys: i64,
+    pub(super) rest: u32,
+}
+
+/// A lease as those who hold it see it.
+#[derive(Default)]
+struct Lease {
+    /// It lives until here at least, by what was answered.
+    safe_until: Micros,
+    /// When it first was gone somewhere, unless it was granted anew.
+    gone_at: Option<Micros>,
+}
+
+/// What the whole cluster has shown so far.
+#[derive(Default)]
+pub(super) struct Checks {
+    leaders: BTreeMap<Term, MemberId>,
+    votes: BTreeMap<(MemberId, Term), MemberId>,
+    /// Of each entry that was in any log: its checksum and the term of the entry before it.
+    entries: BTreeMap<(LogIndex, Term), (u32, Term)>,
+    /// What was committed, and the answer to it.
+    log: Vec<Entry>,
+    replies: Vec<Result<Reply, Refusal>>,
+    digests: BTreeMap<LogIndex, Digest>,
+    /// Each revision's events, as watchers see them.
+    pub(super) history: BTreeMap<i64, Vec<mvccpb::Event>>,
+    /// The newest compacted revision.
+    pub(super) compacted: i64,
+    leases: BTreeMap<LeaseId, Lease>,
+}
+
+impl Checks {
+    /// How many entries are committed.
+    pub(super) fn committed(&self) -> LogIndex {
+        self.log.len() as u64
+    }
+
+    pub(super) fn newest_revision(&self) -> i64 {
+        self.history.last_key_value().map_or(1, |(revision, _)| *revision)
+    }
+
+    /// The term of a committed entry.
+    pub(super) fn term(&self, index: LogIndex) -> Term {
+        index.checked_sub(1).map_or(0, |at| self.log[at as usize].term)
+    }
+
+    /// A member says who leads.
+    pub(super) fn leader(&mut self, term: Term, leader: MemberId) {
+        let one = *self.leaders.entry(term).or_insert(leader);
+        assert_eq!(one, leader, "two leaders in term {term}");
+    }
+
+    /// A member gives its vote.
+    pub(super) fn vote(&mut self, member: MemberId, term: Term, candidate: MemberId) {
+        let one = *self.votes.entry((member, term)).or_insert(candidate);
+        assert_eq!(one, candidate, "member {member} votes twice in term {term}");
+    }
+
+    /// An entry is in somebody's log, after one of this term: the same everywhere, and so all before it.
+    pub(super) fn appended(&mut self, member: MemberId, entry: &Entry, before: Term) {
+        let is = (crc32c::crc32c(&entry.data), before);
+        let first = *self.entries.entry((entry.index, entry.term)).or_insert(is);
+        let at = (entry.index, entry.term);
+        assert_eq!(first, is, "the log of member {member} is another one at {at:?}");
+    }
+
+    /// An entry comes to a member to be applied; `copies` are on the disks of members.
+    pub(super) fn commit(&mut self, member: MemberId, entry: &Entry, copies: usize, quorum: usize) {
+        match self.log.get(entry.index as usize - 1) {
+            Some(known) => assert_eq!(
+                (known.term, &known.data),
+                (entry.term, &entry.data),
+                "member {member} applies another entry {} than others did",
+                entry.index
+            ),
+            None => {
+                assert_eq!(entry.index, self.committed() + 1, "member {member} leaves one out");
+                let index = entry.index;
+                assert!(copies >= quorum, "entry {index} is committed, and on {copies} disks only");
+                self.log.push(entry.clone());
+            }
+        }
+    }
+
+    /// Whether this is the first member that applied the entry; the answer is the same on all of them.
+    pub(super) fn applied(
+        &mut self,
+        member: MemberId,
+        index: LogIndex,
+        reply: &Result<Reply, Refusal>,
+    ) -> bool {
+        match self.replies.get(index as usize - 1) {
+            Some(known) => {
+                assert_eq!(known, reply, "member {member} answers entry {index} differently");
+                false
+            }
+            None => {
+                assert_eq!(index, self.replies.len() as u64 + 1, "entries are applied in order");
+                self.replies.push(reply.clone());
+                true
+            }
+        }
+    }
+
+    /// Two members that applied the same hold the same.
+    pub(super) fn state(&mut self, member: MemberId, index: LogIndex, digest: Digest) {
+        let first = self.digests.entry(index).or_insert_with(|| digest.clone());
+        assert_eq!(*first, digest, "the state of member {member} at entry {index} differs");
+    }
+
+    /// Events that a member published, and the revision it stands at.
+    pub(super) fn events(&mut self, member: MemberId, events: &[mvcc::Event]) {
+        for of_revision in events.chunk_by(|a, b| a.revision.main == b.revision.main) {
+            let revision = of_revision[0].revision.main;
+            let typed: Vec<_> = of_revision.iter().map(typed).collect();
+            let first = self.history.entry(revision).or_insert_with(|| typed.clone());
+            assert_eq!(*first, typed, "the events of revision {revision} differ on {member}");
+        }
+    }
+
+    /// What a key held at a revision.
+    pub(super) fn value_at(&self, key: &[u8], revision: i64) -> Option<Kv> {
+        let events =
+            self.history.range(..=revision).rev().flat_map(|(_, events)| events.iter().rev());
+        let mut of_key = events.filter_map(|event| Some((event, event.kv.as_ref()?)));
+        let (event, kv) = of_key.find(|(_, kv)| kv.key == key)?;
+        (event.r#type() == mvccpb::event::EventType::Put).then(|| kv_of(kv))
+    }
+
+    /// A lease is there.
+    pub(super) fn lease_granted(&mut self, id: LeaseId) {
+        self.leases.insert(id, Lease::default());
+    }
+
+    /// A client was told, when it had asked at `asked`, that its lease lives for `ttl` seconds from then on.
+    pub(super) fn lease_promised(&mut self, id: LeaseId, asked: Micros, ttl: i64) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            panic!("lease {id} was promised and never granted")
+        };
+        // Clocks may run a twentieth too fast.
+        let until = asked + ttl as u64 * 900_000;
+        lease.safe_until = lease.safe_until.max(until);
+        if let Some(gone_at) = lease.gone_at {
+            assert!(
+                gone_at >= until,
+                "lease {id} ended at {gone_at}, and was promised until {until}"
+            );
+        }
+    }
+
+    /// A lease ended because its time was up.
+    pub(super) fn lease_ended(&mut self, id: LeaseId, now: Micros) {
+        let lease = self.leases.entry(id).or_default();
+        let until = lease.safe_until;
+        assert!(now >= until, "lease {id} ends at {now}, and was promised until {until}");
+        lease.gone_at.get_or_insert(now);
+    }
+}
+
+fn typed(event: &mvcc::Event) -> mvccpb::Event {
+    let mut typed = mvccpb::Event::decode(event.encoded.clone()).expect("an event reads back");
+    let prev = event.prev.clone().map(mvccpb::KeyValue::decode);
+    typed.prev_kv = prev.transpose().expect("a key and its value read back");
+    typed
+}
+
+/// As clients see it. A value begins with its number.
+pub(super) fn kv_of(kv: &mvccpb::KeyValue) -> Kv {
+    let digits = kv.value.iter().take_while(|byte| byte.is_ascii_digit());
+    let value = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    Kv { value, create: kv.create_revision, modified: kv.mod_revision, version: kv.version }
+}
