@@ -78,6 +78,8 @@ pub enum Effect {
 pub struct Applied {
     /// The request's id; 0 if it has none.
     pub request: u64,
+    /// What was asked for, in etcd's words; empty for nothing.
+    pub operation: &'static str,
     /// The answer.
     pub reply: Result<Reply, Refusal>,
     /// What others must do.

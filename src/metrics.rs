@@ -25,6 +25,12 @@ pub struct Process {
     pub resident_bytes: u64,
     /// Bytes of address space.
     pub virtual_bytes: u64,
+    /// Bytes of address space that it may take.
+    pub virtual_bytes_max: u64,
+    /// Bytes that came over the network interfaces it sees, those of others included.
+    pub received_bytes: u64,
+    /// Bytes sent there.
+    pub sent_bytes: u64,
     /// Open files.
     pub open_files: u64,
     /// Files that may be open.
@@ -164,10 +170,20 @@ fn store(out: &mut Writer, gauges: &Gauges) {
 fn process(out: &mut Writer, process: &Process) {
     let help = "Processor time used, in seconds.";
     out.one("process_cpu_seconds_total", "counter", help, process.cpu_seconds);
+    let (received, sent) = (process.received_bytes as f64, process.sent_bytes as f64);
+    let help = "Bytes that came over the network.";
+    out.one("process_network_receive_bytes_total", "counter", help, received);
+    let help = "Bytes that were sent over the network.";
+    out.one("process_network_transmit_bytes_total", "counter", help, sent);
     let (open, max) = (process.open_files as f64, process.files_max as f64);
     let rows = [
         ("process_resident_memory_bytes", "Bytes in memory.", process.resident_bytes as f64),
         ("process_virtual_memory_bytes", "Bytes of address space.", process.virtual_bytes as f64),
+        (
+            "process_virtual_memory_max_bytes",
+            "Bytes of address space allowed.",
+            process.virtual_bytes_max as f64,
+        ),
         ("process_open_fds", "Open files.", open),
         ("process_max_fds", "Files that may be open.", max),
         ("os_fd_used", "Open files.", open),

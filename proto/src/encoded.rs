@@ -133,6 +133,20 @@ fn event_len(event: &[u8], prev_kv: Option<&[u8]>) -> usize {
     event.len() + added
 }
 
+impl WatchResponse {
+    /// How many events it holds.
+    pub fn events_count(&self) -> usize {
+        let (mut rest, mut count) = (&self.events[..], 0);
+        while rest.has_remaining() {
+            rest.advance(1);
+            let length = encoding::decode_varint(&mut rest).unwrap_or(0) as usize;
+            rest.advance(length.min(rest.len()));
+            count += 1;
+        }
+        count
+    }
+}
+
 impl Message for WatchResponse {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         if let Some(header) = &self.header {
@@ -245,6 +259,7 @@ mod tests {
             fragment: true,
             events: body.into(),
         };
+        assert_eq!(response.events_count(), 2);
         let bytes = response.encode_to_vec();
         assert_eq!(bytes.len(), response.encoded_len());
         assert_eq!(WatchResponse::decode(&bytes[..]), Ok(response));

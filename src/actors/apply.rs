@@ -9,8 +9,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use basalt_proto::mvccpb;
 use bytes::Bytes;
 use futures_lite::future::yield_now;
+use prost::Message as _;
 
 use super::desk::{self, Delivery};
 use super::state::{Shared, State};
@@ -19,7 +21,7 @@ use crate::io::clock::Moment;
 use crate::io::{FjallEngine, FjallView, blocking, clock, fatal, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::metrics;
-use crate::mvcc::ReadView;
+use crate::mvcc::{Event, ReadView};
 use crate::store::Engine as _;
 use crate::types::{Entry, EntryKind, Fault, LeaseId, LogIndex, MemberId, Refusal};
 
@@ -116,6 +118,9 @@ struct Actor {
     /// Reads of an index that is not applied yet.
     reads: VecDeque<(LogIndex, usize, u64)>,
     compacting: bool,
+    /// When compaction was asked for; none while the member looks whether there is something left of its last
+    /// life.
+    compacting_since: Option<Moment>,
     compaction_waiters: Vec<flume::Sender<()>>,
     /// Where the log was last cut.
     mark: LogIndex,
@@ -145,6 +150,7 @@ pub async fn run(
         deliveries,
         reads: VecDeque::new(),
         compacting: true,
+        compacting_since: None,
         compaction_waiters: Vec::new(),
         mark,
         cutting: Rc::default(),
@@ -187,6 +193,26 @@ pub fn state_of(
     }
 }
 
+/// Counts what was done to keys.
+fn count(events: &[Event]) {
+    let deletes = events.iter().filter(|event| event.delete).count();
+    metrics::DELETES.add(deletes as u64);
+    metrics::PUTS.add((events.len() - deletes) as u64);
+    // The changes of one transaction follow each other; the second one makes it count.
+    let seconds = events.iter().filter(|event| event.revision.sub == 1).count();
+    metrics::TXNS.add(seconds as u64);
+    metrics::PUT_BYTES.add(events.iter().map(put_bytes).sum());
+}
+
+/// Bytes of a put's key and value.
+fn put_bytes(event: &Event) -> i64 {
+    if event.delete {
+        return 0;
+    }
+    let kv = mvccpb::Event::decode(event.encoded.clone()).ok().and_then(|event| event.kv);
+    kv.map_or(0, |kv| (kv.key.len() + kv.value.len()) as i64)
+}
+
 impl Actor {
     /// The state to publish.
     fn state(&mut self, read: ReadView<FjallView>) -> State {
@@ -225,15 +251,18 @@ impl Actor {
 
     async fn apply(&mut self, entries: &[Entry]) -> Result<(), Fault> {
         let mut effects = Vec::new();
+        let mut began = Moment::now();
         for entry in entries {
             let applied = self.machine.apply(entry)?;
+            let ended = Moment::now();
+            let took = ended.since(began).as_secs_f64();
+            metrics::applied(applied.operation, applied.reply.is_ok(), took);
             self.answer(applied, &mut effects);
+            began = ended;
         }
-        let began = Moment::now();
         let published = self.machine.commit()?;
         metrics::STORE_COMMIT.observe(began.elapsed().as_secs_f64());
-        metrics::DELETES.add(published.events.iter().filter(|event| event.delete).count() as u64);
-        metrics::PUTS.add(published.events.iter().filter(|event| !event.delete).count() as u64);
+        count(&published.events);
         self.publish(published);
         for effect in effects {
             self.perform(effect).await;
@@ -275,7 +304,10 @@ impl Actor {
                 metrics::LEASES_REVOKED.add(1);
                 self.outlets.lease.revoked(id).await;
             }
-            Effect::Compacted => self.compacting = true,
+            Effect::Compacted => {
+                self.compacting = true;
+                self.compacting_since.get_or_insert_with(Moment::now);
+            }
         }
     }
 
@@ -311,10 +343,19 @@ impl Actor {
 
     /// One slice, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
+        let began = Moment::now();
         let done = self.machine.compact_step(COMPACT_SLICE)?;
         let published = self.machine.commit()?;
         self.publish(published);
+        let milliseconds = |since: Moment| since.elapsed().as_secs_f64() * 1000.0;
+        if self.compacting_since.is_some() {
+            metrics::COMPACTION_SLICE.observe(milliseconds(began));
+        }
         if done {
+            if let Some(since) = self.compacting_since.take() {
+                metrics::COMPACTION.observe(milliseconds(since));
+                metrics::COMPACTION_LAST.set(clock::unix_time().as_secs() as i64);
+            }
             self.compacting = false;
             self.compaction_waiters.drain(..).for_each(|waiter| {
                 let _ = waiter.try_send(());

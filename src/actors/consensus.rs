@@ -58,6 +58,11 @@ impl Handle {
         self.work.send_async(Msg::Work { executor, proposals, read }).await.is_ok()
     }
 
+    /// Hands in proposals whose answers nobody waits for, unless the mailbox is full.
+    pub fn try_work(&self, executor: usize, proposals: Vec<Bytes>) {
+        drop(self.work.try_send(Msg::Work { executor, proposals, read: None }));
+    }
+
     /// A message of another member.
     pub fn peer(&self, message: Box<Message>) {
         drop(self.control.try_send(Msg::Peer(message)));
@@ -190,7 +195,10 @@ impl Actor {
                 }
             }
             Msg::Peer(message) => self.driver.on(Input::Step(message)),
-            Msg::Tick => self.driver.on(Input::Tick),
+            Msg::Tick => {
+                self.driver.on(Input::Tick);
+                self.propose_homeless();
+            }
             Msg::Persisted(number) => self.driver.on(Input::Persisted(number)),
             Msg::Applied { index, conf_changes } => {
                 for entry in conf_changes {
@@ -228,8 +236,16 @@ impl Actor {
         self.role = role;
         self.shared.set_role(role);
         (self.outlets.on_role)(role);
-        if role.leader.is_some() && !self.homeless.is_empty() {
-            self.driver.on(Input::Propose(std::mem::take(&mut self.homeless).into()));
+        self.propose_homeless();
+    }
+
+    /// A leader refuses too: while it hands over, and while too much is on its way. Those are made again with
+    /// the next tick, one by one, so that each goes as soon as it fits.
+    fn propose_homeless(&mut self) {
+        if self.role.leader.is_some() {
+            for proposal in std::mem::take(&mut self.homeless) {
+                self.driver.on(Input::Propose(vec![proposal]));
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Hosts [`crate::lease::Expiry`]: keeps the time of all leases on the leader, renews them from memory and
 //! proposes to revoke those that expired. One per member.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
@@ -11,7 +13,7 @@ use crate::io::clock;
 use crate::lease::Expiry;
 use crate::metrics;
 use crate::types::limits::LEASE_REVOKES_PER_SECOND;
-use crate::types::{LeaseId, Refusal};
+use crate::types::{LeaseId, Refusal, Term};
 
 /// How often expired leases are looked for; etcd's too.
 const TICK: Duration = Duration::from_millis(500);
@@ -25,8 +27,6 @@ pub enum Msg {
     Granted(LeaseId, i64),
     /// Apply revoked a lease. Apply waits likewise.
     Revoked(LeaseId),
-    /// This member began (`true`) or ceased to lead.
-    Leads(bool),
     /// Prolong; answers with the time to live in seconds, or 0. The session waits if the mailbox is full.
     KeepAlive(LeaseId, flume::Sender<i64>),
     /// Answers with seconds granted and left. The session waits if the mailbox is full.
@@ -39,12 +39,15 @@ pub enum Msg {
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Handle(flume::Sender<Msg>);
+pub struct Handle {
+    inbox: flume::Sender<Msg>,
+    leads: Arc<AtomicU64>,
+}
 
 impl Handle {
     async fn ask<T>(&self, ask: impl FnOnce(flume::Sender<T>) -> Msg) -> Result<T, Refusal> {
         let (sender, answer) = flume::bounded(1);
-        self.0.send_async(ask(sender)).await.map_err(|_| Refusal::Stopped)?;
+        self.inbox.send_async(ask(sender)).await.map_err(|_| Refusal::Stopped)?;
         answer.recv_async().await.map_err(|_| Refusal::Stopped)
     }
 
@@ -61,30 +64,42 @@ impl Handle {
     }
 
     pub(super) async fn granted(&self, id: LeaseId, ttl: i64) {
-        drop(self.0.send_async(Msg::Granted(id, ttl)).await);
+        drop(self.inbox.send_async(Msg::Granted(id, ttl)).await);
     }
 
     pub(super) async fn revoked(&self, id: LeaseId) {
-        drop(self.0.send_async(Msg::Revoked(id)).await);
+        drop(self.inbox.send_async(Msg::Revoked(id)).await);
     }
 
-    /// This member began or ceased to lead. Must not wait: consensus calls it.
-    pub fn leads(&self, leads: bool) {
-        drop(self.0.try_send(Msg::Leads(leads)));
+    /// The term in which this member leads, or that it does not. Neither waits, for consensus calls it, nor
+    /// gets lost when the mailbox is full: the actor looks before everything that it does.
+    pub fn leads(&self, term: Option<Term>) {
+        self.leads.store(term.unwrap_or(NOT_LEADING), Ordering::Release);
     }
 }
 
+/// No term: the first one is 1.
+const NOT_LEADING: Term = 0;
+
 /// The actor's mailbox.
-pub fn mailbox() -> (Handle, flume::Receiver<Msg>) {
+pub struct Inbox {
+    inbox: flume::Receiver<Msg>,
+    leads: Arc<AtomicU64>,
+}
+
+/// The actor's mailbox.
+pub fn mailbox() -> (Handle, Inbox) {
     let (sender, receiver) = flume::bounded(MAILBOX);
-    (Handle(sender), receiver)
+    let leads = Arc::new(AtomicU64::new(NOT_LEADING));
+    let handle = Handle { inbox: sender, leads: Arc::clone(&leads) };
+    (handle, Inbox { inbox: receiver, leads })
 }
 
 /// Wakes the actor every [`TICK`].
 pub async fn ticks(handle: Handle) {
     loop {
         clock::sleep(TICK).await;
-        if matches!(handle.0.try_send(Msg::Tick), Err(flume::TrySendError::Disconnected(_))) {
+        if matches!(handle.inbox.try_send(Msg::Tick), Err(flume::TrySendError::Disconnected(_))) {
             return;
         }
     }
@@ -94,18 +109,24 @@ pub async fn ticks(handle: Handle) {
 /// waited for.
 pub async fn run(
     mut expiry: Expiry,
-    inbox: flume::Receiver<Msg>,
+    Inbox { inbox, leads }: Inbox,
     consensus: consensus::Handle,
     here: usize,
 ) {
-    let mut due = Vec::new();
+    let mut term = NOT_LEADING;
     while let Ok(msg) = inbox.recv_async().await {
         let now = clock::now_ms();
+        let before = std::mem::replace(&mut term, leads.load(Ordering::Acquire));
+        if before != term {
+            // Who led in between may have renewed what this member does not know of.
+            expiry.demote(now);
+            if term != NOT_LEADING {
+                expiry.promote(now);
+            }
+        }
         match msg {
             Msg::Granted(id, ttl) => expiry.granted(id, ttl, now),
             Msg::Revoked(id) => expiry.revoked(id),
-            Msg::Leads(true) => expiry.promote(now),
-            Msg::Leads(false) => expiry.demote(now),
             Msg::KeepAlive(id, answer) => {
                 let renewed = expiry.renew(id, now);
                 metrics::LEASES_RENEWED.add(u64::from(renewed.is_some()));
@@ -114,11 +135,12 @@ pub async fn run(
             Msg::TimeToLive(id, answer) => drop(answer.try_send(expiry.remaining(id, now))),
             Msg::List(answer) => drop(answer.try_send(expiry.by_expiry())),
             Msg::Tick => {
-                due.extend(expiry.due(now, LEASE_REVOKES_PER_SECOND / 2));
+                let due = expiry.due(now, LEASE_REVOKES_PER_SECOND / 2);
                 if !due.is_empty() {
                     metrics::LEASES_EXPIRED.add(due.len() as u64);
-                    let revokes = due.drain(..).map(revoke).collect();
-                    consensus.work(here, revokes, None).await;
+                    // Only tried: apply waits for this actor and consensus for apply, so that this actor must
+                    // not wait for consensus. What is not taken is due again later.
+                    consensus.try_work(here, due.into_iter().map(revoke).collect());
                 }
             }
         }

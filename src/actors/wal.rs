@@ -86,7 +86,9 @@ pub async fn run(
         let began = Moment::now();
         file.append(&records).await?;
         // One write is both: it returns when it is durable.
-        metrics::WAL_FSYNC.observe(began.elapsed().as_secs_f64());
+        let took = began.elapsed().as_secs_f64();
+        metrics::WAL_FSYNC.observe(took);
+        metrics::WAL_WRITE.observe(took);
         metrics::WAL_BYTES.add(bytes as i64);
         records.clear();
         if let Some(number) = durable {

@@ -72,6 +72,14 @@ impl Driver {
                 log.last()
             )));
         }
+        // raft would panic, and say nothing of the log.
+        if restored.hard_state.commit > log.last() {
+            return Err(Fault::new(format!(
+                "entries up to {} are known to be committed but the write-ahead log ends at {}",
+                restored.hard_state.commit,
+                log.last()
+            )));
+        }
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft, log, &logger)
             .map_err(|error| Fault::new(format!("raft cannot start from the log: {error}")))?;

@@ -1,7 +1,10 @@
 //! Members driven by hand: what may leave before the disk, and what may not.
 
+mod network;
+
 use super::*;
 use crate::types::EntryKind;
+use crate::wal::{Record, Replay};
 
 /// A member with its disk, driven by hand.
 struct Node {
@@ -215,4 +218,120 @@ fn a_vote_is_not_sent_before_it_is_on_disk() {
     assert_eq!(nodes[1].sent, [], "the vote waits for the disk");
     nodes[1].settle();
     assert_eq!(nodes[1].sent.len(), 1);
+}
+
+/// A sole voter that leads, with its first entry on disk.
+fn sole_leader() -> Node {
+    let mut node = Node::new(1, &[1]);
+    node.on(Input::Campaign);
+    node.settle();
+    assert!(node.role.leads);
+    node
+}
+
+fn propose(node: &mut Node, payloads: &[&'static str]) {
+    let payloads = payloads.iter().map(|payload| Bytes::from_static(payload.as_bytes()));
+    node.driver.on(Input::Propose(payloads.collect()));
+}
+
+#[test]
+fn a_sole_voter_leads_after_a_timeout_by_itself() {
+    let mut node = Node::new(1, &[1]);
+    for _ in 0..20 {
+        node.on(Input::Tick);
+        node.settle();
+    }
+    assert_eq!(node.role, Role { leader: Some(1), term: 1, leads: true });
+}
+
+#[test]
+fn all_that_waits_is_one_append() {
+    let mut node = sole_leader();
+    propose(&mut node, &["a", "b"]);
+    node.driver.on(Input::Tick);
+    propose(&mut node, &["c"]);
+    node.perform();
+    let batches: Vec<_> = node.pending.iter().map(|(_, _, entries)| entries.len()).collect();
+    assert_eq!(batches, [3]);
+    node.settle();
+    assert_eq!(payloads(&node), [b"a", b"b", b"c"]);
+}
+
+#[test]
+fn of_two_batches_at_the_disk_the_first_commits_alone_and_the_second_for_both() {
+    let mut node = sole_leader();
+    for payload in ["a", "b"] {
+        propose(&mut node, &[payload]);
+        node.perform();
+    }
+    let numbers: Vec<_> = node.pending.drain(..).map(|(number, ..)| number).collect();
+    let mut other = sole_leader();
+    for payload in ["a", "b"] {
+        propose(&mut other, &[payload]);
+        other.perform();
+    }
+    node.on(Input::Persisted(numbers[0]));
+    assert_eq!(payloads(&node), [b"a"]);
+    node.on(Input::Persisted(numbers[1]));
+    assert_eq!(payloads(&node), [b"a", b"b"]);
+    other.on(Input::Persisted(numbers[1]));
+    assert_eq!(payloads(&other), [b"a", b"b"], "one acknowledgement speaks for those before it");
+}
+
+#[test]
+fn the_log_may_be_cut_while_entries_are_in_flight() {
+    let mut node = sole_leader();
+    propose(&mut node, &["a"]);
+    node.perform();
+    node.settle();
+    // What is applied is forgotten while more is on its way to the disk.
+    propose(&mut node, &["b"]);
+    node.perform();
+    node.on(Input::Applied(2));
+    propose(&mut node, &["c"]);
+    node.perform();
+    node.settle();
+    assert_eq!(payloads(&node), [b"a", b"b", b"c"]);
+    // The mark is written after all that: entries above it stay.
+    let mut replay = Replay::default();
+    let records = node.restored.entries.iter().cloned().map(Record::Entry);
+    let conf_state = node.restored.conf_state.clone();
+    let mark = Record::Mark { index: 3, term: 1, conf_state };
+    let state = Record::HardState(node.restored.hard_state);
+    for record in records.chain([state, mark]) {
+        replay.take(record).expect("it fits");
+    }
+    let replay = replay.finish().expect("nothing is missing");
+    let restored = Restored {
+        hard_state: replay.hard_state,
+        conf_state: replay.conf_state,
+        mark_index: replay.mark_index,
+        mark_term: replay.mark_term,
+        entries: replay.entries,
+        applied: 3,
+    };
+    let mut node = Node::open(1, 2, restored);
+    node.on(Input::Campaign);
+    node.settle();
+    assert_eq!(payloads(&node), [b"c"]);
+    assert_eq!(node.driver.progress().committed, 5, "and the new term's own entry");
+}
+
+#[test]
+fn reads_are_answered_in_the_order_asked_at_what_was_committed_then() {
+    let mut node = sole_leader();
+    node.on(Input::ReadIndex(1));
+    propose(&mut node, &["a"]);
+    node.on(Input::ReadIndex(2));
+    node.settle();
+    node.on(Input::ReadIndex(3));
+    assert_eq!(node.reads, [(1, 1), (2, 1), (3, 2)]);
+}
+
+#[test]
+fn a_commit_beyond_the_log_is_refused() {
+    let hard_state = HardState { term: 1, vote: 1, commit: 5 };
+    let restored = Restored { hard_state, ..Restored::default() };
+    let fault = Driver::new(config(1, 1), &restored).err().expect("entries are missing");
+    assert!(fault.to_string().contains("ends at 0"), "{fault}");
 }

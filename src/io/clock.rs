@@ -36,6 +36,11 @@ impl Moment {
         Self(now())
     }
 
+    /// Time since an earlier one.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.duration_since(earlier.0)
+    }
+
     /// Time since then.
     pub fn elapsed(self) -> Duration {
         now().duration_since(self.0)

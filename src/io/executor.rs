@@ -5,8 +5,10 @@
 //! parked. So one plain thread pokes every executor: every few milliseconds while clients send something, and
 //! rarely otherwise, as every poke wakes a core that would sleep.
 
-use std::future::Future;
+use std::future::{Future, pending, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -34,7 +36,25 @@ pub(super) fn busy() {
 /// Running executors.
 pub struct Executors {
     handles: Vec<ExecutorJoinHandle<Result<(), Fault>>>,
-    pokes: Vec<flume::Sender<()>>,
+    pokes: Vec<Arc<Poke>>,
+}
+
+/// How an executor is poked: by waking a task of it, again and again. A message to that task would not do: the
+/// task itself may be among those that are parked although they are ready, and then nobody takes the message
+/// and no further one wakes anything.
+#[derive(Default)]
+struct Poke {
+    task: OnceLock<Waker>,
+    ended: AtomicBool,
+}
+
+/// Says that an executor has ended, however it did.
+struct Ended(Arc<Poke>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
 }
 
 impl Executors {
@@ -55,13 +75,23 @@ impl Executors {
     where
         F: Future<Output = Result<(), Fault>> + 'static,
     {
-        let (poke, poked) = flume::bounded::<()>(1);
+        let poke = Arc::new(Poke::default());
+        let ended = Ended(Arc::clone(&poke));
+        let poked = Arc::clone(&poke);
         let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
             .name(&format!("core-{core}"))
             .preempt_timer(PREEMPT)
             .spawn(move || async move {
-                glommio::spawn_local(async move { while poked.recv_async().await.is_ok() {} })
-                    .detach();
+                let _ended = ended;
+                glommio::spawn_local(async move {
+                    poll_fn(|context| {
+                        poked.task.get_or_init(|| context.waker().clone());
+                        Poll::Ready(())
+                    })
+                    .await;
+                    pending::<()>().await;
+                })
+                .detach();
                 start().await
             })
             .map_err(|error| {
@@ -75,13 +105,11 @@ impl Executors {
     /// Starts to poke those that run, from a thread of its own, until they have ended.
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
     pub fn poke(&mut self) {
-        let pokes = std::mem::take(&mut self.pokes);
+        let mut pokes = std::mem::take(&mut self.pokes);
         let poker = std::thread::Builder::new().name("poker".into()).spawn(move || {
-            while pokes.iter().any(|poke| !poke.is_disconnected()) {
-                for poke in &pokes {
-                    // Full: it has not even noticed the last one.
-                    let _ = poke.try_send(());
-                }
+            while !pokes.is_empty() {
+                pokes.retain(|poke| !poke.ended.load(Ordering::Acquire));
+                pokes.iter().filter_map(|poke| poke.task.get()).for_each(Waker::wake_by_ref);
                 let busy = BUSY.swap(false, Ordering::Relaxed);
                 std::thread::sleep(if busy { POKE } else { POKE_IDLE });
             }

@@ -1,6 +1,9 @@
 //! [`Engine`] on fjall: log-structured, compressed, never synced per write. The raft log is what is durable;
 //! after a loss of power the store may be back at any earlier batch, whole.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;

@@ -37,7 +37,11 @@ pub fn process_stats() -> Process {
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     let uptime: f64 = uptime.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0.0);
     let boot = clock::unix_time().as_secs_f64() - uptime;
+    let (received_bytes, sent_bytes) = network_bytes();
     Process {
+        virtual_bytes_max: getrlimit(Resource::As).current.unwrap_or(u64::MAX),
+        received_bytes,
+        sent_bytes,
         cpu_seconds: (field(14) + field(15)) as f64 / ticks_per_second,
         resident_bytes: field(24) * rustix::param::page_size() as u64,
         virtual_bytes: field(23),
@@ -45,4 +49,17 @@ pub fn process_stats() -> Process {
         files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         start_seconds: boot + field(22) as f64 / ticks_per_second,
     }
+}
+
+/// Bytes received and sent over all interfaces, in the columns of `/proc/net/dev`.
+fn network_bytes() -> (u64, u64) {
+    const RECEIVED: usize = 0;
+    const SENT: usize = 8;
+    let table = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let rows = table.lines().filter_map(|line| line.split_once(':'));
+    rows.fold((0, 0), |(received, sent), (_, numbers)| {
+        let numbers: Vec<u64> = numbers.split_whitespace().flat_map(str::parse).collect();
+        let number = |at: usize| numbers.get(at).copied().unwrap_or(0);
+        (received + number(RECEIVED), sent + number(SENT))
+    })
 }

@@ -4,10 +4,14 @@
 //! ```text
 //!  <dir>/<number>-<first index>.wal   segments, numbers without a gap
 //!  <dir>/free-<number>.tmp            zeroed or recycled files that wait for their turn
+//!  <dir>/new-<number>.tmp             a file that is being zeroed
 //! ```
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -26,6 +30,9 @@ use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
 pub struct WalOptions {
     /// Its directory, which must exist.
     pub dir: PathBuf,
+    /// Bytes of a segment: [`WAL_SEGMENT_BYTES`](crate::types::limits::WAL_SEGMENT_BYTES), less in tests,
+    /// which fill many.
+    pub segment_bytes: u64,
     /// Files kept for recycling, at most.
     pub free_max: usize,
     /// Do not wait for the disk: whatever was acknowledged can be lost with the power.
@@ -74,7 +81,11 @@ impl WalFile {
     /// The directory cannot be used, or what is in it is damaged: the text names file and offset.
     pub async fn open(options: WalOptions, first: [Record; 2]) -> Result<(Self, Replay), Fault> {
         let dir = options.dir.clone();
-        let (segments, replay) = blocking(move || read_all(&dir)).await?;
+        let (segments, replay) = blocking(move || {
+            remove_half_made(&dir)?;
+            read_all(&dir)
+        })
+        .await?;
         let direct = probe(&options.dir).await?;
         if !direct {
             tracing::warn!(
@@ -82,17 +93,17 @@ impl WalFile {
                 "the filesystem of the write-ahead log knows no direct I/O: writing through the page cache"
             );
         }
-        let [owner, mark] = if replay.owner.is_some() { known(&replay) } else { first };
+        // Without an owner nothing was written yet, though a first segment may have been named.
+        let fresh = replay.owner.is_none();
+        let [owner, mark] = if fresh { first } else { known(&replay) };
         let begun = segments.last().map(|(path, _, head)| (path.clone(), *head));
-        let fresh = begun.is_none();
         // The member may have stopped between naming a segment and writing its first frame.
         let unopened = begun.as_ref().is_none_or(|(_, head)| head.offset == 0);
         let (path, head) = match begun {
             Some(begun) => begun,
             None => {
-                let spare = options.dir.join("free-0.tmp");
-                let zeroed = spare.clone();
-                blocking(move || zero(&zeroed)).await?;
+                let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
+                let spare = blocking(move || new_file(&dir, 0, bytes)).await?;
                 let head = FrameHead { segment: 1, offset: 0, previous: 0 };
                 (name_segment(&options.dir, &spare, 1, 1)?, head)
             }
@@ -102,7 +113,7 @@ impl WalFile {
         let last = full.pop().map_or(0, |full| full.last);
         let mut wal = Self {
             file: open_segment(&path, direct, options.unsafe_no_fsync).await?,
-            spare: prepare_spare(&options.dir, head.segment + 1),
+            spare: prepare_spare(&options, head.segment + 1),
             hard_state: replay.hard_state,
             buffer: Vec::with_capacity(1 << 20),
             options,
@@ -141,6 +152,13 @@ impl WalFile {
     }
 
     async fn append_frame(&mut self, records: &[Record]) -> Result<(), Fault> {
+        let bytes: usize = records.iter().map(Record::size_hint).sum();
+        let room = self.options.segment_bytes - self.head.offset;
+        if (bytes + 2 * WAL_BLOCK_BYTES) as u64 > room {
+            self.next_segment(first_index(records).unwrap_or(self.last + 1)).await?;
+        }
+        self.write(records).await?;
+        // Not before: a segment that begins with a commit index must not be found without the entry.
         let mut marked = None;
         for record in records {
             match record {
@@ -152,12 +170,6 @@ impl WalFile {
                 Record::Entry(_) | Record::Metadata { .. } => (),
             }
         }
-        let bytes: usize = records.iter().map(Record::size_hint).sum();
-        let room = WAL_SEGMENT_BYTES - self.head.offset;
-        if (bytes + 2 * WAL_BLOCK_BYTES) as u64 > room {
-            self.next_segment(first_index(records).unwrap_or(self.last + 1)).await?;
-        }
-        self.write(records).await?;
         let newest = records.iter().rev().find_map(index_of);
         self.last = newest.unwrap_or(self.last);
         match marked {
@@ -170,7 +182,7 @@ impl WalFile {
         self.buffer.clear();
         let crc = encode_frame(self.head, records, &mut self.buffer);
         let length = self.buffer.len();
-        if length as u64 > WAL_SEGMENT_BYTES - self.head.offset {
+        if length as u64 > self.options.segment_bytes - self.head.offset {
             return Err(Fault::new(format!("a log record of {length} bytes fits no segment")));
         }
         let written = match &self.file {
@@ -221,7 +233,7 @@ impl WalFile {
         let path = std::mem::replace(&mut self.path, path);
         self.full.push(Full { path, last: self.last });
         self.head = FrameHead { segment: number, offset: 0, previous: self.head.previous };
-        self.spare = prepare_spare(&self.options.dir, number + 1);
+        self.spare = prepare_spare(&self.options, number + 1);
         let opening = self.opening();
         self.write(&opening).await
     }
@@ -233,8 +245,8 @@ impl WalFile {
             return Ok(());
         }
         let gone: Vec<_> = self.full.drain(..count).map(|full| full.path).collect();
-        let (dir, keep) = (self.options.dir.clone(), self.options.free_max);
-        blocking(move || recycle(&dir, &gone, keep)).await
+        let options = self.options.clone();
+        blocking(move || recycle(&options, &gone)).await
     }
 }
 
@@ -244,8 +256,7 @@ impl WalFile {
 /// # Errors
 /// The disk failed.
 pub fn begin_log(dir: &Path, records: &[Record]) -> Result<(), Fault> {
-    let spare = dir.join("free-0.tmp");
-    zero(&spare)?;
+    let spare = new_file(dir, 1, WAL_SEGMENT_BYTES)?;
     let mut bytes = Vec::new();
     encode_frame(FrameHead { segment: 1, offset: 0, previous: 0 }, records, &mut bytes);
     let opened = fs::OpenOptions::new().write(true).open(&spare);
@@ -337,33 +348,32 @@ async fn open_segment(path: &Path, direct: bool, no_sync: bool) -> Result<File, 
 }
 
 /// Looks for a file for segment `number` in the background: one that was put aside, or a new one.
-fn prepare_spare(dir: &Path, number: u64) -> flume::Receiver<Result<PathBuf, Fault>> {
+fn prepare_spare(options: &WalOptions, number: u64) -> flume::Receiver<Result<PathBuf, Fault>> {
     let (sender, receiver) = flume::bounded(1);
-    let dir = dir.to_owned();
+    let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
     super::spawn(async move {
-        let found = blocking(move || match free_files(&dir)?.pop() {
+        let found = blocking(move || match free_files(&dir, bytes)?.pop() {
             Some(free) => Ok(free),
-            None => {
-                let path = dir.join(format!("free-{number}.tmp"));
-                zero(&path).map(|()| path)
-            }
+            None => new_file(&dir, number, bytes),
         });
         drop(sender.send_async(found.await).await);
     });
     receiver
 }
 
-/// Writes a whole segment of zeros: a later write into it changes no metadata.
-fn zero(path: &Path) -> Result<(), Fault> {
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::File::create(path)?;
-        let zeros = vec![0; 1 << 20];
-        for _ in 0..WAL_SEGMENT_BYTES / zeros.len() as u64 {
-            file.write_all(&zeros)?;
-        }
-        file.sync_all()
+/// Writes a whole segment of zeros: a later write into it changes no metadata. It has another name until it is
+/// whole, so that nobody takes it for one that was left behind half done.
+fn new_file(dir: &Path, number: u64, bytes: u64) -> Result<PathBuf, Fault> {
+    let path = dir.join(format!("new-{number}.tmp"));
+    let write = || -> std::io::Result<PathBuf> {
+        let mut file = fs::File::create(&path)?;
+        std::io::copy(&mut std::io::repeat(0).take(bytes), &mut file)?;
+        file.sync_all()?;
+        let free = dir.join(format!("free-{number}.tmp"));
+        fs::rename(&path, &free)?;
+        Ok(free)
     };
-    write().map_err(|error| fault("make", path, error))
+    write().map_err(|error| fault("make", &path, error))
 }
 
 fn sync_dir(dir: &Path) -> Result<(), Fault> {
@@ -378,10 +388,11 @@ fn name_segment(dir: &Path, spare: &Path, number: u64, first: LogIndex) -> Resul
     Ok(path)
 }
 
-fn recycle(dir: &Path, gone: &[PathBuf], keep: usize) -> Result<(), Fault> {
-    let mut free = free_files(dir)?.len();
+fn recycle(options: &WalOptions, gone: &[PathBuf]) -> Result<(), Fault> {
+    let dir = &options.dir;
+    let mut free = free_files(dir, options.segment_bytes)?.len();
     for path in gone {
-        let done = if free < keep {
+        let done = if free < options.free_max {
             free += 1;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             fs::rename(path, dir.join(format!("free-{name}.tmp")))
@@ -393,15 +404,14 @@ fn recycle(dir: &Path, gone: &[PathBuf], keep: usize) -> Result<(), Fault> {
     sync_dir(dir)
 }
 
-/// Files of a segment's full size that wait for their turn. One that is too short was being made when the
-/// member stopped, and goes.
-fn free_files(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
+/// Files of a segment's full size that wait for their turn. Others are of another size's time, and go.
+fn free_files(dir: &Path, segment_bytes: u64) -> Result<Vec<PathBuf>, Fault> {
     let mut free = Vec::new();
     for path in list(dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with("free-") && name.ends_with(".tmp") {
             let length = fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0);
-            if length == WAL_SEGMENT_BYTES {
+            if length == segment_bytes {
                 free.push(path);
             } else {
                 fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
@@ -409,6 +419,17 @@ fn free_files(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
         }
     }
     Ok(free)
+}
+
+/// Removes files that were being zeroed when the member stopped.
+fn remove_half_made(dir: &Path) -> Result<(), Fault> {
+    let is_half_made = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("new-") && name.ends_with(".tmp"))
+    };
+    let mut half_made = list(dir)?.into_iter().filter(is_half_made);
+    half_made
+        .try_for_each(|path| fs::remove_file(&path).map_err(|error| fault("remove", &path, error)))
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
@@ -439,7 +460,7 @@ fn read_all(dir: &Path) -> Result<(Segments, Replay), Fault> {
         {
             return Err(fault("use", &path, format!("segment {} is missing", before.segment + 1)));
         }
-        let mut bytes = Vec::with_capacity(WAL_SEGMENT_BYTES as usize);
+        let mut bytes = Vec::new();
         let read = fs::File::open(&path).and_then(|mut file| {
             wait_for_stray_writes(&file)?;
             file.read_to_end(&mut bytes)

@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::LeaseId;
+use crate::types::limits::LEASE_REVOKE_RETRY_MS;
 
 struct Lease {
     ttl: i64,
     /// On the clock of [`Expiry`], which stands still while nobody leads.
     expires_ms: i64,
-    /// The leadership in which it was handed out to be revoked; it cannot be renewed in the same one.
-    due_in: u64,
+    /// When it was last handed out to be revoked, on the same clock.
+    handed_ms: Option<i64>,
 }
 
 /// The time of all leases. Times are milliseconds since some moment of the caller's choice.
 ///
-/// A new leader gives every lease what it had left when this member last knew, and an extension; since all
-/// deadlines are on one clock that is set back, this costs the same for one lease as for a million.
+/// A new leader gives every lease its full time and an extension: it does not know who renewed what with the
+/// leader before, and a lease must never end earlier than its owner was told. Since all deadlines are on one
+/// clock that is set back, beginning to lead costs the same for one lease as for a million.
 #[derive(Default)]
 pub struct Expiry {
     leases: BTreeMap<LeaseId, Lease>,
@@ -26,8 +28,6 @@ pub struct Expiry {
     /// The caller's time when the clock was last stopped.
     stopped_ms: u64,
     extend_ms: u64,
-    /// Counts the times this member began to lead.
-    leadership: u64,
 }
 
 impl Expiry {
@@ -47,7 +47,7 @@ impl Expiry {
         self.revoked(id);
         let expires_ms = self.clock(now_ms) + ttl * 1000;
         self.by_expiry.insert((expires_ms, id));
-        self.leases.insert(id, Lease { ttl, expires_ms, due_in: 0 });
+        self.leases.insert(id, Lease { ttl, expires_ms, handed_ms: None });
     }
 
     /// A lease is gone.
@@ -60,9 +60,7 @@ impl Expiry {
     /// Gives a lease its full time again, in seconds; `None` if there is none or its time is up.
     pub fn renew(&mut self, id: LeaseId, now_ms: u64) -> Option<i64> {
         let clock = self.clock(now_ms);
-        let leadership = self.leadership;
-        let live = |lease: &&mut Lease| lease.due_in != leadership && lease.expires_ms > clock;
-        let lease = self.leases.get_mut(&id).filter(live)?;
+        let lease = self.leases.get_mut(&id).filter(|lease| lease.expires_ms > clock)?;
         self.by_expiry.remove(&(lease.expires_ms, id));
         lease.expires_ms = clock + lease.ttl * 1000;
         self.by_expiry.insert((lease.expires_ms, id));
@@ -73,9 +71,8 @@ impl Expiry {
     pub fn remaining(&self, id: LeaseId, now_ms: u64) -> Option<(i64, i64)> {
         let clock = self.clock(now_ms);
         let lease = self.leases.get(&id)?;
-        let live = lease.expires_ms > clock && !(self.leads && lease.due_in == self.leadership);
-        let left = live.then(|| lease.expires_ms - clock);
-        Some((lease.ttl, left.map_or(-1, |left| left / 1000)))
+        let left_ms = lease.expires_ms - clock;
+        Some((lease.ttl, if left_ms > 0 { left_ms / 1000 } else { -1 }))
     }
 
     /// This member leads from now on: the clock goes on, set back by the extension.
@@ -83,28 +80,37 @@ impl Expiry {
         if !self.leads {
             self.leads = true;
             self.behind_ms += now_ms.saturating_sub(self.stopped_ms) + self.extend_ms;
-            self.leadership += 1;
         }
     }
 
-    /// This member does not lead any more: the clock stands still.
+    /// This member does not lead any more: the clock stands still, with all leases at their full time.
     pub fn demote(&mut self, now_ms: u64) {
-        if self.leads {
-            self.stopped_ms = now_ms;
-            self.leads = false;
+        if !self.leads {
+            return;
         }
+        (self.stopped_ms, self.leads) = (now_ms, false);
+        let clock = self.clock(now_ms);
+        for lease in self.leases.values_mut() {
+            (lease.expires_ms, lease.handed_ms) = (clock + lease.ttl * 1000, None);
+        }
+        let all = self.leases.iter();
+        self.by_expiry = all.map(|(id, lease)| (lease.expires_ms, *id)).collect();
     }
 
-    /// Up to `max` leases whose time is up, each once; nothing while not leading.
+    /// Up to `max` leases whose time is up; nothing while not leading. One that is still there after a while
+    /// comes again: its revoke was lost, or refused because a member was corrupt then.
     pub fn due(&mut self, now_ms: u64, max: usize) -> Vec<LeaseId> {
         if !self.leads {
             return Vec::new();
         }
-        let up = self.by_expiry.range(..=(self.clock(now_ms), LeaseId::MAX));
-        let (leases, leadership) = (&mut self.leases, self.leadership);
+        let clock = self.clock(now_ms);
+        let up = self.by_expiry.range(..=(clock, LeaseId::MAX));
+        let leases = &mut self.leases;
         let ids = up.filter_map(|(_, id)| {
-            let lease = leases.get_mut(id).filter(|lease| lease.due_in != leadership)?;
-            lease.due_in = leadership;
+            let waits =
+                |handed_ms: i64| clock < handed_ms.saturating_add(LEASE_REVOKE_RETRY_MS as i64);
+            let lease = leases.get_mut(id).filter(|lease| !lease.handed_ms.is_some_and(waits))?;
+            lease.handed_ms = Some(clock);
             Some(*id)
         });
         ids.take(max).collect()

@@ -1,6 +1,15 @@
-//! The time of leases, told by hand.
+//! The time of leases, told by hand; and random stories of it and of leases against the plainest twins.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::store::{Engine, Memory, Overlay};
+use crate::types::limits::{LEASE_REVOKE_RETRY_MS, LEASE_TTL_MAX};
+use crate::types::{Error, LeaseId, Refusal};
 
 fn leading(extend_ms: u64) -> Expiry {
     let mut expiry = Expiry::new(extend_ms);
@@ -47,11 +56,30 @@ fn a_member_that_does_not_lead_lets_no_lease_expire() {
     assert_eq!(expiry.remaining(7, 60_000), Some((2, 3)), "what was left, and the extension");
     assert!(expiry.due(62_999, 10).is_empty());
     assert_eq!(expiry.due(63_000, 10), [7]);
-    // Deposed before the revoke went through, elected again: it starts anew.
+    // Deposed before the revoke went through: the next leader may have renewed it, so it starts anew.
     expiry.demote(63_100);
     expiry.promote(70_000);
-    assert!(expiry.due(70_000, 10).is_empty());
-    assert_eq!(expiry.due(71_000, 10), [7]);
+    assert!(expiry.due(72_999, 10).is_empty());
+    assert_eq!(expiry.due(73_000, 10), [7]);
+}
+
+#[test]
+fn a_lease_that_another_leader_may_have_renewed_does_not_end_early() {
+    let mut expiry = leading(0);
+    expiry.granted(1, 10, 0);
+    // Another member leads from 9 s on and renews the lease at 15 s: its owner counts on 25 s.
+    expiry.demote(9_000);
+    expiry.promote(16_000);
+    assert!(expiry.due(25_000, 10).is_empty());
+}
+
+#[test]
+fn a_lease_whose_revoke_was_lost_is_due_again() {
+    let mut expiry = leading(0);
+    expiry.granted(1, 1, 0);
+    assert_eq!(expiry.due(1000, 10), [1]);
+    assert!(expiry.due(1000 + LEASE_REVOKE_RETRY_MS - 1, 10).is_empty());
+    assert_eq!(expiry.due(1000 + LEASE_REVOKE_RETRY_MS, 10), [1]);
 }
 
 #[test]
@@ -61,4 +89,183 @@ fn leases_are_listed_by_expiry() {
     expiry.granted(2, 10, 0);
     expiry.granted(3, 20, 0);
     assert_eq!(expiry.by_expiry(), [2, 3, 1]);
+}
+
+/// What is known of a lease, told in time that is left.
+struct Told {
+    ttl: i64,
+    left_ms: i64,
+    /// How long ago it was handed out.
+    handed_ms: Option<i64>,
+}
+
+/// Leases that are told how much time went by.
+#[derive(Default)]
+struct Naive {
+    leases: BTreeMap<LeaseId, Told>,
+    leads: bool,
+}
+
+impl Naive {
+    fn pass(&mut self, ms: i64) {
+        for lease in self.leases.values_mut().filter(|_| self.leads) {
+            lease.left_ms -= ms;
+            lease.handed_ms.iter_mut().for_each(|ago| *ago += ms);
+        }
+    }
+
+    fn lead(&mut self, leads: bool, extend_ms: i64) {
+        if leads != self.leads {
+            self.leads = leads;
+            for lease in self.leases.values_mut() {
+                lease.left_ms = lease.ttl * 1000 + if leads { extend_ms } else { 0 };
+                lease.handed_ms = None;
+            }
+        }
+    }
+
+    /// In the order of expiry.
+    fn sorted(&self) -> Vec<LeaseId> {
+        let mut ids: Vec<_> = self.leases.iter().map(|(id, lease)| (lease.left_ms, *id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn due(&mut self, max: usize) -> Vec<LeaseId> {
+        let mut due = self.sorted();
+        due.retain(|id| {
+            let lease = &self.leases[id];
+            let waits = lease.handed_ms.is_some_and(|ago| ago < LEASE_REVOKE_RETRY_MS as i64);
+            self.leads && lease.left_ms <= 0 && !waits
+        });
+        due.truncate(max);
+        for id in &due {
+            self.leases.get_mut(id).unwrap().handed_ms = Some(0);
+        }
+        due
+    }
+}
+
+#[test]
+fn time_agrees_with_counting_down() {
+    let (mut expired, mut late) = (0, 0);
+    for seed in 0..200 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let extend_ms = random.random_range(0..20) * 100;
+        let mut expiry = Expiry::new(extend_ms);
+        let mut naive = Naive::default();
+        let mut now_ms = random.random_range(0..1_000_000);
+        for _ in 0..300 {
+            let ms = if random.random() { 0 } else { random.random_range(0..25) * 100 };
+            now_ms += ms;
+            naive.pass(ms as i64);
+            let id = random.random_range(1..12);
+            match random.random_range(0..12) {
+                0..3 => {
+                    let ttl = random.random_range(1..9);
+                    expiry.granted(id, ttl, now_ms);
+                    let told = Told { ttl, left_ms: ttl * 1000, handed_ms: None };
+                    naive.leases.insert(id, told);
+                }
+                3 => {
+                    expiry.revoked(id);
+                    naive.leases.remove(&id);
+                }
+                4..7 => {
+                    let live = naive.leases.get_mut(&id).filter(|lease| lease.left_ms > 0);
+                    let expected = live.map(|lease| {
+                        lease.left_ms = lease.ttl * 1000;
+                        lease.ttl
+                    });
+                    late += usize::from(expected.is_none() && naive.leases.contains_key(&id));
+                    assert_eq!(expiry.renew(id, now_ms), expected, "seed {seed}");
+                }
+                7 => {
+                    let leads = random.random_bool(0.8);
+                    if leads {
+                        expiry.promote(now_ms)
+                    } else {
+                        expiry.demote(now_ms)
+                    }
+                    naive.lead(leads, extend_ms as i64);
+                }
+                _ => {
+                    let max = random.random_range(0..5);
+                    let due = expiry.due(now_ms, max);
+                    assert_eq!(due, naive.due(max), "seed {seed}");
+                    expired += due.len();
+                }
+            }
+            for id in 1..12 {
+                let expected = naive.leases.get(&id).map(|lease| match lease.left_ms {
+                    ..=0 => (lease.ttl, -1),
+                    left_ms => (lease.ttl, left_ms / 1000),
+                });
+                assert_eq!(expiry.remaining(id, now_ms), expected, "seed {seed}");
+            }
+            assert_eq!(expiry.by_expiry(), naive.sorted(), "seed {seed}");
+        }
+    }
+    assert!(expired > 1000 && late > 1000, "{expired} expired, {late} came late");
+}
+
+#[test]
+fn leases_agree_with_a_map_of_sets() {
+    type Twin = BTreeMap<LeaseId, (i64, BTreeSet<Bytes>)>;
+    for seed in 0..100 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut engine = Memory::default();
+        let mut tx = Overlay::new(engine.view());
+        let mut leases = Leases::open(&tx, 2).unwrap();
+        let mut twin = Twin::new();
+        for _ in 0..200 {
+            let (id, other) = (random.random_range(0..6), random.random_range(0..6));
+            let key = Bytes::from(vec![b'a' + random.random_range(0..4)]);
+            match random.random_range(0..9) {
+                0..2 => {
+                    let ttl = [-1, 0, 1, 2, 60, LEASE_TTL_MAX, LEASE_TTL_MAX + 1];
+                    let ttl = ttl[random.random_range(0..ttl.len())];
+                    let expected = match (id, ttl) {
+                        (0, _) => Err(Refusal::LeaseNotFound),
+                        (_, ttl) if ttl > LEASE_TTL_MAX => Err(Refusal::LeaseTTLTooLarge),
+                        _ if twin.contains_key(&id) => Err(Refusal::LeaseExist),
+                        _ => Ok(ttl.max(2)),
+                    };
+                    let granted = Error::refusal(leases.grant(&mut tx, id, ttl)).unwrap();
+                    assert_eq!(granted, expected, "seed {seed}");
+                    granted.into_iter().for_each(|ttl| drop(twin.insert(id, (ttl, [].into()))));
+                }
+                2 => {
+                    let keys = Error::refusal(leases.revoke(&mut tx, id)).unwrap();
+                    let expected = twin.remove(&id).map(|(_, keys)| keys);
+                    assert_eq!(keys.ok(), expected, "seed {seed}");
+                }
+                3 => {
+                    // Its keys are not in the store: they come back through those who hold them.
+                    engine.commit(tx.take()).unwrap();
+                    tx.rebase(engine.view());
+                    leases = Leases::open(&engine.view(), 2).unwrap();
+                    for (id, (_, keys)) in &twin {
+                        keys.iter().for_each(|key| leases.attach(key, 0, *id));
+                    }
+                }
+                _ => {
+                    leases.attach(&key, id, other);
+                    twin.get_mut(&id).into_iter().for_each(|(_, keys)| {
+                        keys.remove(&key);
+                    });
+                    twin.get_mut(&other).into_iter().for_each(|(_, keys)| {
+                        keys.insert(key.clone());
+                    });
+                }
+            }
+            let all: Vec<_> = twin.iter().map(|(id, (ttl, _))| (*id, *ttl)).collect();
+            assert_eq!(leases.all().collect::<Vec<_>>(), all, "seed {seed}");
+            for id in 0..6 {
+                let keys = twin.get(&id).map(|(_, keys)| Vec::from_iter(keys.iter().cloned()));
+                assert_eq!(leases.keys(id), keys.unwrap_or_default(), "seed {seed}");
+                assert_eq!(leases.exists(id), twin.contains_key(&id), "seed {seed}");
+            }
+        }
+    }
 }

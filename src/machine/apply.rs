@@ -61,7 +61,8 @@ impl<E: Engine> Machine<E> {
     /// # Errors
     /// The store cannot be read, or the entry is none this version understands.
     pub fn apply(&mut self, entry: &Entry) -> Result<Applied, Fault> {
-        let mut applied = Applied { request: 0, reply: Ok(Reply::Done), effects: Vec::new() };
+        let mut applied =
+            Applied { request: 0, operation: "", reply: Ok(Reply::Done), effects: Vec::new() };
         if entry.index <= self.applied {
             return Ok(applied);
         }
@@ -74,6 +75,7 @@ impl<E: Engine> Machine<E> {
                     Fault::new(format!("entry {} of the log does not read: {error}", entry.index))
                 })?;
                 applied.request = request.header.as_ref().map_or(request.id, |header| header.id);
+                applied.operation = operation(&request);
                 let outcome = self.request(request, &mut applied.effects);
                 applied.reply = Error::refusal(outcome)?;
                 for change in self.mvcc.take_attachments() {
@@ -232,6 +234,22 @@ impl<E: Engine> Machine<E> {
     pub fn position(&self) -> (LogIndex, Term) {
         (self.applied, self.applied_term)
     }
+}
+
+/// etcd's name of what is asked for.
+fn operation(request: &InternalRaftRequest) -> &'static str {
+    let asked = [
+        (request.put.is_some(), "Put"),
+        (request.txn.is_some(), "Txn"),
+        (request.delete_range.is_some(), "DeleteRange"),
+        (request.compaction.is_some(), "Compaction"),
+        (request.lease_grant.is_some(), "LeaseGrant"),
+        (request.lease_revoke.is_some(), "LeaseRevoke"),
+        (request.alarm.is_some(), "Alarm"),
+        (request.cluster_member_attr_set.is_some(), "ClusterMemberAttrSet"),
+        (request.cluster_version_set.is_some(), "ClusterVersionSet"),
+    ];
+    asked.iter().find(|(asked, _)| *asked).map_or("", |(_, name)| name)
 }
 
 fn conf_state_to_json(state: &ConfState) -> Bytes {

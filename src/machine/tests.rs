@@ -1,1 +1,101 @@
-//! The whole replicated state over the store in memory.
+//! The whole replicated state over the store in memory: facts, and a model with seeds.
+
+mod facts;
+mod model;
+
+use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
+use basalt_proto::etcdserverpb::{
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestHeader, RequestOp,
+    TxnRequest, request_op,
+};
+use basalt_proto::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
+use basalt_proto::mvccpb::KeyValue;
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::*;
+use crate::store::{Memory, MemoryView};
+use crate::types::{Entry, EntryKind, Error};
+
+const CONFIG: Config = Config { cache_bytes: 1 << 16, lease_ttl_min: 2 };
+const HERE: MemberId = 10;
+const TERM: Term = 3;
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// A machine with one member, as after its first start.
+fn bootstrapped() -> Machine<Memory> {
+    let mut machine = Machine::open(Memory::default(), &CONFIG).unwrap();
+    let peer_urls = vec!["http://localhost:2380".to_owned()];
+    machine.bootstrap(vec![Member { id: HERE, peer_urls, ..Member::default() }]).unwrap();
+    machine
+}
+
+/// What is committed, and nothing that is only in memory.
+fn restarted(machine: &Machine<Memory>) -> Machine<Memory> {
+    Machine::open(machine.engine().clone(), &CONFIG).unwrap()
+}
+
+/// The entry of a request; its index is the request's id too.
+fn entry(index: LogIndex, request: InternalRaftRequest) -> Entry {
+    let header = Some(RequestHeader { id: index, ..RequestHeader::default() });
+    let data = InternalRaftRequest { header, ..request }.encode_to_vec().into();
+    Entry { index, term: TERM, kind: EntryKind::Normal, data }
+}
+
+fn put(put: PutRequest) -> InternalRaftRequest {
+    InternalRaftRequest { put: Some(put), ..InternalRaftRequest::default() }
+}
+
+fn delete(delete_range: DeleteRangeRequest) -> InternalRaftRequest {
+    InternalRaftRequest { delete_range: Some(delete_range), ..InternalRaftRequest::default() }
+}
+
+fn txn(txn: TxnRequest) -> InternalRaftRequest {
+    InternalRaftRequest { txn: Some(txn), ..InternalRaftRequest::default() }
+}
+
+fn grant(id: LeaseId, ttl: i64) -> InternalRaftRequest {
+    let lease_grant = Some(LeaseGrantRequest { id, ttl });
+    InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() }
+}
+
+fn revoke(id: LeaseId) -> InternalRaftRequest {
+    let lease_revoke = Some(LeaseRevokeRequest { id });
+    InternalRaftRequest { lease_revoke, ..InternalRaftRequest::default() }
+}
+
+fn compact(revision: i64) -> InternalRaftRequest {
+    let compaction = Some(CompactionRequest { revision, physical: false });
+    InternalRaftRequest { compaction, ..InternalRaftRequest::default() }
+}
+
+fn alarm(action: AlarmAction, member_id: MemberId, alarm: AlarmType) -> InternalRaftRequest {
+    let (action, alarm) = (action as i32, alarm as i32);
+    let alarm = Some(AlarmRequest { action, member_id, alarm });
+    InternalRaftRequest { alarm, ..InternalRaftRequest::default() }
+}
+
+fn attributes(member_id: MemberId, name: &str) -> InternalRaftRequest {
+    let client_urls = vec![format!("http://{name}:2379")];
+    let member_attributes = Some(Attributes { name: name.to_owned(), client_urls });
+    let set = ClusterMemberAttrSetRequest { member_id, member_attributes };
+    InternalRaftRequest { cluster_member_attr_set: Some(set), ..InternalRaftRequest::default() }
+}
+
+fn version(ver: &str) -> InternalRaftRequest {
+    let set = ClusterVersionSetRequest { ver: ver.to_owned() };
+    InternalRaftRequest { cluster_version_set: Some(set), ..InternalRaftRequest::default() }
+}
+
+/// All keys, read from what was published.
+fn all_keys(read: &ReadView<MemoryView>) -> Vec<KeyValue> {
+    let all = RangeRequest { key: bytes("\0"), range_end: bytes("\0"), ..RangeRequest::default() };
+    let response = Error::refusal(read.range(&all)).unwrap().unwrap();
+    response.kvs.iter().map(|kv| KeyValue::decode(kv.clone()).unwrap()).collect()
+}

@@ -83,6 +83,11 @@ impl Gauge {
         Self(Sharded::new())
     }
 
+    /// Replaces its value. Of two who do so at the same time neither may win: leave it to one.
+    pub fn set(&self, value: i64) {
+        self.add(value.wrapping_sub(self.get()));
+    }
+
     /// Adds, or takes away.
     pub fn add(&self, more: i64) {
         self.0.add(0, more as u64);

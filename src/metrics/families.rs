@@ -44,6 +44,7 @@ numbers! { GAUGES: Gauge Gauge::new();
     EVENTS_PENDING "etcd_debugging_mvcc_pending_events_total" "Events that wait to be sent.";
     WAL_BYTES "etcd_disk_wal_write_bytes_total" "Bytes written to the log.";
     SNAPSHOTS_APPLYING "etcd_server_snapshot_apply_in_progress_total" "Snapshots being installed.";
+    COMPACTION_LAST "etcd_debugging_mvcc_db_compaction_last" "When the last compaction was done, in seconds since 1970.";
     PUT_BYTES "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of keys and values put.";
 }
 
@@ -61,6 +62,8 @@ histograms! {
     STORE_SNAPSHOT "etcd_disk_backend_snapshot_duration_seconds" "Time to send a snapshot." 0.01 17;
     HASH "etcd_mvcc_hash_duration_seconds" "Time to hash the store." 0.01 15;
     HASH_KV "etcd_mvcc_hash_rev_duration_seconds" "Time to hash the keys at a revision." 0.01 15;
+    COMPACTION "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" "Time to clean up after a compaction, in ms." 100.0 14;
+    COMPACTION_SLICE "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" "Time of one slice of compaction, in which nothing is applied, in ms." 1.0 13;
     LEASE_TTLS "etcd_debugging_lease_ttl_total" "Times to live granted." 1.0 24;
 }
 
@@ -121,6 +124,38 @@ static REQUESTS: [[Histogram; 2]; TIMED.len()] =
 /// A request was answered.
 pub fn request(kind: Timed, success: bool, seconds: f64) {
     REQUESTS[kind as usize][usize::from(success)].observe(seconds);
+}
+
+/// Requests that change the replicated state, in etcd's words.
+const OPERATIONS: [&str; 9] = [
+    "Put",
+    "DeleteRange",
+    "Txn",
+    "Compaction",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "Alarm",
+    "ClusterMemberAttrSet",
+    "ClusterVersionSet",
+];
+
+/// Time to apply a request, by operation and success.
+static APPLIED: [[Histogram; 2]; OPERATIONS.len()] =
+    [const { [const { Histogram::new(0.0001, 2.0, 20) }; 2] }; OPERATIONS.len()];
+
+/// A request was applied. One without a known name is passed over.
+pub fn applied(operation: &str, success: bool, seconds: f64) {
+    if let Some(at) = OPERATIONS.iter().position(|known| *known == operation) {
+        APPLIED[at][usize::from(success)].observe(seconds);
+    }
+}
+
+/// Time to read a range, by success.
+static RANGED: [Histogram; 2] = [const { Histogram::new(0.0001, 2.0, 20) }; 2];
+
+/// A range was read.
+pub fn ranged(success: bool, seconds: f64) {
+    RANGED[usize::from(success)].observe(seconds);
 }
 
 /// Versions that clients may claim before the rest is lumped together: what a client sends must not be able
@@ -186,6 +221,7 @@ pub(super) fn write_labelled(out: &mut Writer) {
     });
     let help = "Time from a request to its answer.";
     out.histogram("etcd_server_request_duration_seconds", help, times);
+    write_reads_and_writes(out);
     let clients = CLIENTS.iter().filter_map(|client| client.name.get().zip(Some(client)));
     let clients = clients.flat_map(|(name, client)| {
         [("stream", &client.stream), ("unary", &client.unary)].map(|(kind, counter)| {
@@ -197,6 +233,24 @@ pub(super) fn write_labelled(out: &mut Writer) {
     let help = "Requests by the version of the client.";
     out.family("etcd_server_client_requests_total", "counter", help, asked);
     write_checks(out);
+}
+
+/// Those that nothing was counted in are left out, as by Go's client.
+fn write_reads_and_writes(out: &mut Writer) {
+    const SUCCESS: [&str; 2] = ["false", "true"];
+    let counted = |(histogram, _): &(&Histogram, &str)| !histogram.is_empty();
+    let applied = OPERATIONS.iter().zip(&APPLIED).flat_map(|(operation, both)| {
+        both.iter().zip(SUCCESS).filter(counted).map(move |(histogram, success)| {
+            let labels = format!("op=\"{operation}\",success=\"{success}\",version=\"v3\"");
+            (labels, histogram.counts())
+        })
+    });
+    let help = "Time to apply a request.";
+    out.histogram("etcd_server_apply_duration_seconds", help, applied);
+    let ranged = RANGED.iter().zip(SUCCESS).filter(counted);
+    let ranged =
+        ranged.map(|(histogram, success)| (format!("success=\"{success}\""), histogram.counts()));
+    out.histogram("etcd_server_range_duration_seconds", "Time to read a range.", ranged);
 }
 
 fn write_checks(out: &mut Writer) {

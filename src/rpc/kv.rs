@@ -18,6 +18,7 @@ use super::call::ReadOnly;
 use super::range::{Chunks, range, read_txn};
 use super::{check_quota, complete, mismatch, status};
 use crate::actors::{Desk, State};
+use crate::io::clock::Moment;
 use crate::machine::Reply;
 use crate::metrics;
 use crate::mvcc;
@@ -58,7 +59,10 @@ impl kv_server::Kv for Kv {
         mvcc::check_range(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
         let mut taken = Growing::new();
-        let mut response = range(&state, &request, &mut taken).await?;
+        let began = Moment::now();
+        let read = range(&state, &request, &mut taken).await;
+        metrics::ranged(read.is_ok(), began.elapsed().as_secs_f64());
+        let mut response = read?;
         metrics::RANGES.add(1);
         complete(&self.0, &mut response.header);
         Ok(with_permit(response, taken))

@@ -22,7 +22,9 @@ use super::budget::Growing;
 use super::{ETCD_VERSION, header, not_yet, refused, status};
 use crate::actors::{Desk, State};
 use crate::io::FjallView;
+use crate::io::clock::Moment;
 use crate::machine::Reply;
+use crate::metrics;
 use crate::snapshot::{Export, STORAGE_VERSION, Turn};
 use crate::store::{Space, View as _};
 use crate::types::{Error, Refusal};
@@ -127,6 +129,7 @@ impl maintenance_server::Maintenance for Maintenance {
     ) -> Result<Response<HashKvResponse>, Status> {
         let state = self.0.state();
         let mut cursor = state.read.hash_kv(request.into_inner().revision).map_err(refused)?;
+        let began = Moment::now();
         let found = loop {
             let step = cursor.step(&state.read.view, TURN_ENTRIES);
             match step.map_err(|fault| refused(Error::Faulty(fault)))? {
@@ -134,6 +137,7 @@ impl maintenance_server::Maintenance for Maintenance {
                 None => yield_now().await,
             }
         };
+        metrics::HASH_KV.observe(began.elapsed().as_secs_f64());
         Ok(Response::new(HashKvResponse {
             header: header(&self.0),
             hash: found.hash,

@@ -24,7 +24,7 @@ use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
 use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::store::Engine as _;
-use crate::types::limits::{RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX};
+use crate::types::limits::{RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES};
 use crate::types::{ConfState, Fault};
 use crate::wal::Record;
 
@@ -170,7 +170,7 @@ struct Inboxes {
     consensus: consensus::Inbox,
     wal: flume::Receiver<wal::Msg>,
     apply: flume::Receiver<apply::Msg>,
-    lease: flume::Receiver<lease::Msg>,
+    lease: lease::Inbox,
 }
 
 fn mailboxes() -> (Handles, Inboxes) {
@@ -259,7 +259,7 @@ fn start_actors(
     let consensus_outlets = consensus::Outlets {
         wal: handles.wal.clone(),
         apply: handles.apply.clone(),
-        on_role: Box::new(move |role| lease.leads(role.leads)),
+        on_role: Box::new(move |role| lease.leads(role.leads.then_some(role.term))),
         on_send: Box::new(|_| ()),
     };
     let consensus = handles.consensus.clone();
@@ -343,6 +343,7 @@ async fn open(config: &Config) -> Result<Opened, Fault> {
     ];
     let options = WalOptions {
         dir: wal_dir,
+        segment_bytes: WAL_SEGMENT_BYTES,
         free_max: config.max_wals.min(WAL_FREE_SEGMENTS_MAX),
         unsafe_no_fsync: config.unsafe_no_fsync,
     };

@@ -94,6 +94,9 @@ pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 /// etcd's limit on lease revokes per second.
 pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 
+/// After how long an expired lease that is still there is revoked again, in ms; etcd's too.
+pub const LEASE_REVOKE_RETRY_MS: u64 = 3000;
+
 /// Bytes of range answers on their way to clients, of all cores together: past it requests are refused, as
 /// a few hundred unlimited lists would otherwise end the process.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;

@@ -165,6 +165,7 @@ impl Room {
             queue.waker = Some(context.waker().clone());
             return Poll::Pending;
         };
+        metrics::EVENTS.add(response.events_count() as u64);
         let revision = response.header.map_or(0, |header| header.revision);
         self.tell(Input::Sent { stream, bytes: cost });
         let mut header = self.shared.source.header();

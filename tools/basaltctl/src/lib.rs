@@ -1,22 +1,39 @@
-//! `basaltctl`: etcdctl's commands, flags, output and exit codes, for the commands that are there so far.
+//! `basaltctl`: etcdctl's commands, flags, words and exit codes.
 //!
-//! One file per group of commands; [`args`] reads the command line as cobra does, [`client`] connects,
-//! [`output`] prints.
+//! ```text
+//! run ─► cli (which command, which flags) ─► command (what it does) ─► client (who answers)
+//!                                               └────────► print (how it looks)
+//! ```
+//!
+//! [`go`] holds what users see of Go's standard library.
 
-mod args;
+mod cli;
 mod client;
-mod endpoint;
-mod keys;
-mod lease;
-mod output;
-mod watch;
+mod command;
+mod go;
+mod print;
 
-pub use self::args::{Args, Spec};
+use crate::cli::command::Path;
+use crate::cli::tree::ROOT;
+use crate::cli::values::{Values, Word};
+use crate::cli::{find, help};
+use crate::client::error::Refusal;
+use crate::go::quote::quote;
+use crate::print::out;
+
+/// What clients tell servers about themselves.
+pub(crate) const API_VERSION: &str = "3.7";
 
 /// etcdctl's exit codes.
 pub(crate) mod exit {
     /// The server refused, or could not be reached.
     pub(crate) const ERROR: u8 = 1;
+    /// There is no connection to speak over.
+    pub(crate) const BAD_CONNECTION: u8 = 2;
+    /// A line of a transaction or a watch makes no sense.
+    pub(crate) const INVALID_INPUT: u8 = 3;
+    /// A flag's value is none of those it may have.
+    pub(crate) const BAD_FEATURE: u8 = 4;
     /// The stream ended on its own.
     pub(crate) const INTERRUPTED: u8 = 5;
     /// What was typed makes no sense.
@@ -25,81 +42,95 @@ pub(crate) mod exit {
 
 /// What ends a command early: text for standard error, and the exit code.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Printed after `Error: `.
-    pub text: String,
+pub(crate) struct Failure {
+    /// Printed after `Error: `; nothing is printed if it is missing.
+    pub(crate) text: Option<String>,
     /// The exit code.
-    pub code: u8,
+    pub(crate) code: u8,
 }
 
 impl Failure {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { text: text.into(), code }
+        Self { text: Some(text.into()), code }
+    }
+
+    pub(crate) fn error(text: impl Into<String>) -> Self {
+        Self::new(exit::ERROR, text)
     }
 
     pub(crate) fn bad_args(text: impl Into<String>) -> Self {
         Self::new(exit::BAD_ARGS, text)
     }
-}
 
-impl From<tonic::Status> for Failure {
-    fn from(status: tonic::Status) -> Self {
-        Self::new(exit::ERROR, status.message())
+    /// All was said already.
+    pub(crate) fn silent(code: u8) -> Self {
+        Self { text: None, code }
     }
 }
 
-const USAGE: &str = "basaltctl - A simple command line client for etcd3.
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::error(refusal.text())
+    }
+}
 
-Usage:
-  basaltctl [command]
-
-Commands:
-  put, get, del, watch, compaction,
-  lease grant | revoke | timetolive | list | keep-alive,
-  endpoint health | status | hashkv, member list, version
-
-Flags: --endpoints 127.0.0.1:2379, -w/--write-out simple|json, --hex,
-       --command-timeout 5s, --dial-timeout 2s
-";
-
-/// Runs one command; gives the exit code.
-pub async fn run(arguments: Vec<String>) -> u8 {
-    match dispatch(arguments).await {
+/// Runs one command line, without the program's name; gives the exit code.
+pub async fn run(words: Vec<Vec<u8>>) -> u8 {
+    let outcome = match words.first().map(Vec::as_slice) {
+        Some(b"__complete" | b"__completeNoDesc") => {
+            command::complete::complete(&words);
+            Ok(())
+        }
+        _ => dispatch(words).await,
+    };
+    match outcome {
         Ok(()) => 0,
         Err(failure) => {
-            if !failure.text.is_empty() {
-                output::error(&format!("Error: {}", failure.text));
+            if let Some(text) = failure.text {
+                out::error(&format!("Error: {text}"));
             }
             failure.code
         }
     }
 }
 
-async fn dispatch(arguments: Vec<String>) -> Result<(), Failure> {
-    let (words, rest) = args::command(arguments)?;
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["put"] => keys::put(rest).await,
-        ["get"] => keys::get(rest).await,
-        ["del"] => keys::del(rest).await,
-        ["compaction"] => keys::compaction(rest).await,
-        ["watch"] => watch::watch(rest).await,
-        ["lease", "grant"] => lease::grant(rest).await,
-        ["lease", "revoke"] => lease::revoke(rest).await,
-        ["lease", "timetolive"] => lease::time_to_live(rest).await,
-        ["lease", "list"] => lease::list(rest).await,
-        ["lease", "keep-alive"] => lease::keep_alive(rest).await,
-        ["endpoint", "health"] => endpoint::health(rest).await,
-        ["endpoint", "status"] => endpoint::status(rest).await,
-        ["endpoint", "hashkv"] => endpoint::hash_kv(rest).await,
-        ["member", "list"] => endpoint::members(rest).await,
-        ["version"] => {
-            output::line("etcdctl version: 3.7.1\nAPI version: 3.7");
-            Ok(())
+async fn dispatch(words: Vec<Word>) -> Result<(), Failure> {
+    let (path, rest) = find::find(&ROOT, &words);
+    if path.0.len() == 1
+        && let Some(at) = find::first_bare(&path, &rest)
+    {
+        return Err(unknown_command(&String::from_utf8_lossy(&rest[at])));
+    }
+    let values = match Values::read(&path, &rest) {
+        Ok(values) => values,
+        Err(text) => {
+            out::error(&format!("Error: {text}\n{}", help::usage(&path)));
+            return Err(Failure::silent(exit::ERROR));
         }
-        _ => {
-            output::text(USAGE);
-            Ok(())
+    };
+    let Some(action) = path.command().action.filter(|_| !values.is_on("help")) else {
+        out::text(&help::help(&path));
+        return Ok(());
+    };
+    Box::pin(command::run(action, command::Context { values, path, words })).await
+}
+
+fn unknown_command(typed: &str) -> Failure {
+    let mut text = format!("Error: unknown command {} for \"etcdctl\"", quote(typed));
+    let names = find::suggestions(&ROOT, typed);
+    if !names.is_empty() {
+        text.push_str("\n\nDid you mean this?\n");
+        for name in names {
+            text.push_str(&format!("\t{name}\n"));
         }
     }
+    out::error(&format!("{text}\nRun 'etcdctl --help' for usage."));
+    Failure::silent(exit::ERROR)
+}
+
+/// The command that `help` was asked about.
+pub(crate) fn help_topic(words: &[Word]) -> Option<Path> {
+    let (path, rest) = find::find(&ROOT, words);
+    let unknown = path.0.len() == 1 && find::first_bare(&path, &rest).is_some();
+    (!unknown).then_some(path)
 }

@@ -1,0 +1,151 @@
+//! The store on disk and the one in memory are given the same batches, and must read the same.
+
+use std::ops::Bound;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::store::{Memory, MemoryView};
+
+struct Mirror {
+    random: StdRng,
+    path: tempfile::TempDir,
+    /// Closed while it is reopened.
+    disk: Option<FjallEngine>,
+    memory: Memory,
+    /// Views taken at some time, which later batches must not change.
+    held: Vec<(FjallView, MemoryView)>,
+}
+
+impl Mirror {
+    fn new(seed: u64) -> Self {
+        let path = tempfile::tempdir().unwrap();
+        let disk = Some(FjallEngine::open(path.path()).unwrap());
+        let random = StdRng::seed_from_u64(seed);
+        Self { random, path, disk, memory: Memory::default(), held: Vec::new() }
+    }
+
+    fn disk(&mut self) -> &mut FjallEngine {
+        self.disk.as_mut().expect("it is open")
+    }
+
+    /// First and last of all, neighbours, prefixes of each other; short, so that they meet.
+    fn key(&mut self) -> Bytes {
+        const BYTES: [u8; 5] = [0, 1, b'a', b'b', 0xff];
+        let length = self.random.random_range(1..4);
+        (0..length).map(|_| BYTES[self.random.random_range(0..BYTES.len())]).collect()
+    }
+
+    fn bound(&mut self) -> Bound<Bytes> {
+        match self.random.random_range(0..5) {
+            0 => Bound::Unbounded,
+            1 | 2 => Bound::Included(self.key()),
+            _ => Bound::Excluded(self.key()),
+        }
+    }
+
+    fn space(&mut self) -> Space {
+        Space::ALL[self.random.random_range(0..Space::ALL.len())]
+    }
+
+    fn commit(&mut self) {
+        let mut batch = Batch::default();
+        for _ in 0..self.random.random_range(0..12) {
+            let length = self.random.random_range(0..200);
+            let value = Bytes::from(vec![self.random.random(); length]);
+            let value = self.random.random_bool(0.7).then_some(value);
+            let write = (self.space(), self.key(), value);
+            // A batch comes out of an overlay, in which each key is once.
+            if batch.writes.iter().all(|(space, key, _)| (*space, key) != (write.0, &write.1)) {
+                batch.writes.push(write);
+            }
+        }
+        self.disk().commit(batch.clone()).unwrap();
+        self.memory.commit(batch).unwrap();
+    }
+
+    /// What nobody holds open any more is closed, and found again.
+    fn reopen(&mut self) {
+        self.held.clear();
+        self.disk().persist().unwrap();
+        self.disk = None;
+        self.disk = Some(FjallEngine::open(self.path.path()).unwrap());
+    }
+
+    fn step(&mut self) {
+        match self.random.random_range(0..60) {
+            0 => self.reopen(),
+            1..8 => {
+                let views = (self.disk().view(), self.memory.view());
+                self.held.push(views);
+            }
+            8..10 if !self.held.is_empty() => {
+                let at = self.random.random_range(0..self.held.len());
+                self.held.swap_remove(at);
+            }
+            _ => self.commit(),
+        }
+        let newest = (self.disk().view(), self.memory.view());
+        self.look(&newest);
+        let held = std::mem::take(&mut self.held);
+        held.iter().for_each(|views| self.look(views));
+        self.held = held;
+    }
+
+    fn look(&mut self, (disk, memory): &(FjallView, MemoryView)) {
+        let (space, key) = (self.space(), self.key());
+        assert_eq!(disk.get(space, &key).unwrap(), memory.get(space, &key).unwrap());
+        let (from, to) = (self.bound(), self.bound());
+        if out_of_order(&from, &to) {
+            return;
+        }
+        let (from, to) = (from.as_ref().map(Bytes::as_ref), to.as_ref().map(Bytes::as_ref));
+        let expected: Vec<Pair> = memory.scan(space, from, to).map(Result::unwrap).collect();
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        let forward = [0.0, 0.5, 1.0][self.random.random_range(0..3)];
+        let mut pairs = disk.scan(space, from, to).map(Result::unwrap);
+        loop {
+            let ahead = self.random.random_bool(forward);
+            let Some(pair) = (if ahead { pairs.next() } else { pairs.next_back() }) else { break };
+            if ahead { front.push(pair) } else { back.push(pair) }
+        }
+        front.extend(back.into_iter().rev());
+        assert_eq!(front, expected, "{space:?} from {from:?} to {to:?}");
+    }
+
+    fn everything(&mut self) {
+        let (disk, memory) = (self.disk().view(), self.memory.view());
+        let open = Bound::Unbounded;
+        for space in Space::ALL {
+            let found: Vec<Pair> = disk.scan(space, open, open).map(Result::unwrap).collect();
+            let expected: Vec<Pair> = memory.scan(space, open, open).map(Result::unwrap).collect();
+            assert_eq!(found, expected, "{space:?}");
+        }
+    }
+}
+
+/// Bounds that a sorted map does not take.
+fn out_of_order(from: &Bound<Bytes>, to: &Bound<Bytes>) -> bool {
+    match (from, to) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Excluded(from), Bound::Excluded(to)) => from >= to,
+        (
+            Bound::Included(from) | Bound::Excluded(from),
+            Bound::Included(to) | Bound::Excluded(to),
+        ) => from > to,
+    }
+}
+
+#[test]
+fn the_store_on_disk_reads_like_the_one_in_memory() {
+    for seed in 0..6 {
+        println!("seed {seed}");
+        let mut mirror = Mirror::new(seed);
+        (0..400).for_each(|_| mirror.step());
+        mirror.everything();
+        mirror.reopen();
+        mirror.everything();
+        assert!(mirror.disk().disk_bytes() > 0);
+    }
+}

@@ -1,0 +1,303 @@
+//! Facts of the machine, one each.
+
+use super::*;
+
+/// A machine that takes one request at a time.
+struct Member1 {
+    machine: Machine<Memory>,
+    read: ReadView<MemoryView>,
+    events: Vec<Event>,
+}
+
+impl Member1 {
+    fn new() -> Self {
+        Self::of(bootstrapped())
+    }
+
+    fn of(mut machine: Machine<Memory>) -> Self {
+        let read = machine.commit().unwrap().read;
+        Self { machine, read, events: Vec::new() }
+    }
+
+    fn applied(&mut self, request: InternalRaftRequest) -> Applied {
+        let entry = entry(self.machine.applied() + 1, request);
+        let applied = self.machine.apply(&entry).unwrap();
+        let published = self.machine.commit().unwrap();
+        self.read = published.read;
+        self.events = published.events.to_vec();
+        applied
+    }
+
+    fn ask(&mut self, request: InternalRaftRequest) -> Result<Reply, Refusal> {
+        self.applied(request).reply
+    }
+
+    fn put(&mut self, key: &str, lease: LeaseId) {
+        self.ask(put_of(key, lease)).unwrap();
+    }
+
+    fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
+        self.machine.lease_keys(id)
+    }
+
+    fn keys(&self) -> Vec<Bytes> {
+        all_keys(&self.read).into_iter().map(|kv| kv.key).collect()
+    }
+
+    /// (main, sub, key, whether deleted) of what the last request did.
+    fn happened(&self) -> Vec<(i64, i64, &[u8], bool)> {
+        let of = |event: &Event| (event.revision.main, event.revision.sub);
+        let all = self.events.iter();
+        all.map(|event| (of(event).0, of(event).1, &event.key[..], event.delete)).collect()
+    }
+}
+
+fn put_of(key: &str, lease: LeaseId) -> InternalRaftRequest {
+    put(PutRequest { key: bytes(key), value: bytes("v"), lease, ..PutRequest::default() })
+}
+
+fn delete_of(key: &str, range_end: &str) -> InternalRaftRequest {
+    let (key, range_end) = (bytes(key), bytes(range_end));
+    delete(DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() })
+}
+
+fn txn_of(operations: Vec<request_op::Request>) -> InternalRaftRequest {
+    let success = operations.into_iter().map(|request| RequestOp { request: Some(request) });
+    txn(TxnRequest { success: success.collect(), ..TxnRequest::default() })
+}
+
+fn put_in_txn(key: &str) -> request_op::Request {
+    let (key, value) = (bytes(key), bytes("v"));
+    request_op::Request::RequestPut(PutRequest { key, value, ..PutRequest::default() })
+}
+
+fn delete_in_txn(key: &str) -> request_op::Request {
+    let request = DeleteRangeRequest { key: bytes(key), ..DeleteRangeRequest::default() };
+    request_op::Request::RequestDeleteRange(request)
+}
+
+#[test]
+fn effects_and_events_come_in_the_order_of_the_log() {
+    let mut machine = bootstrapped();
+    let requests =
+        [grant(5, 60), put_of("b", 5), put_of("a", 5), compact(2), revoke(5), grant(5, 1)];
+    let mut effects = Vec::new();
+    for (at, request) in requests.into_iter().enumerate() {
+        let applied = machine.apply(&entry(at as u64 + 1, request)).unwrap();
+        assert_eq!(applied.request, at as u64 + 1, "whom to answer");
+        assert!(applied.reply.is_ok());
+        effects.extend(applied.effects);
+    }
+    let expected = [
+        Effect::LeaseGranted { id: 5, ttl: 60 },
+        Effect::Compacted,
+        Effect::LeaseRevoked(5),
+        Effect::LeaseGranted { id: 5, ttl: 2 },
+    ];
+    assert_eq!(effects, expected);
+    let mut member = Member1::new();
+    let published = machine.commit().unwrap();
+    (member.read, member.events) = (published.read, published.events.to_vec());
+    let expected =
+        [(2, 0, &b"b"[..], false), (3, 0, b"a", false), (4, 0, b"a", true), (4, 1, b"b", true)];
+    assert_eq!(member.happened(), expected, "the keys of a lease go in order, in one revision");
+}
+
+#[test]
+fn a_refused_request_has_no_effect() {
+    let mut member = Member1::new();
+    member.ask(grant(5, 60)).unwrap();
+    for (request, refusal) in [
+        (grant(5, 60), Refusal::LeaseExist),
+        (grant(0, 60), Refusal::LeaseNotFound),
+        (grant(6, 9_000_000_001), Refusal::LeaseTTLTooLarge),
+        (revoke(6), Refusal::LeaseNotFound),
+        (compact(2), Refusal::FutureRev),
+        (compact(-1), Refusal::Compacted),
+        (put_of("a", 6), Refusal::LeaseNotFound),
+    ] {
+        let applied = member.applied(request);
+        assert_eq!((applied.reply, applied.effects), (Err(refusal), vec![]));
+        assert_eq!((member.read.revision, &member.events[..]), (1, &[][..]));
+    }
+    assert_eq!(member.machine.position(), (8, TERM), "it counts as applied all the same");
+}
+
+#[test]
+fn nothing_is_seen_before_it_is_committed_and_all_of_it_then() {
+    let mut machine = bootstrapped();
+    for (index, key) in [(1, "a"), (2, "b")] {
+        machine.apply(&entry(index, put_of(key, 0))).unwrap();
+        assert_eq!(restarted(&machine).applied(), 0);
+    }
+    let published = machine.commit().unwrap();
+    assert_eq!((published.read.revision, published.events.len()), (3, 2));
+    assert_eq!(restarted(&machine).position(), (2, TERM));
+    assert!(machine.commit().unwrap().events.is_empty(), "events are handed out once");
+}
+
+#[test]
+#[should_panic(expected = "entries are applied in order")]
+fn an_entry_that_leaves_a_gap_is_a_mistake() {
+    let mut machine = bootstrapped();
+    drop(machine.apply(&entry(2, put_of("a", 0))));
+}
+
+#[test]
+fn what_is_no_request_is_a_fault() {
+    let mut machine = bootstrapped();
+    let data = Bytes::from_static(b"\xff\xff");
+    let damaged = Entry { index: 1, term: TERM, kind: EntryKind::Normal, data };
+    let fault = machine.apply(&damaged).unwrap_err();
+    assert!(fault.to_string().contains("entry 1 "), "{fault}");
+    let fault = bootstrapped().apply(&entry(1, InternalRaftRequest::default())).unwrap_err();
+    assert!(fault.to_string().contains("something unknown"), "{fault}");
+}
+
+#[test]
+fn a_put_moves_a_key_between_leases() {
+    let mut member = Member1::new();
+    member.ask(grant(1, 60)).unwrap();
+    member.ask(grant(2, 60)).unwrap();
+    member.put("a", 1);
+    member.put("b", 1);
+    assert_eq!(member.lease_keys(1), ["a", "b"]);
+    member.put("a", 2);
+    assert_eq!((member.lease_keys(1), member.lease_keys(2)), (vec![bytes("b")], vec![bytes("a")]));
+    let keep = PutRequest { key: bytes("a"), ignore_lease: true, ..PutRequest::default() };
+    member.ask(put(keep)).unwrap();
+    assert_eq!(member.lease_keys(2), ["a"], "ignore_lease keeps it");
+    member.put("a", 0);
+    assert_eq!(member.lease_keys(2), Vec::<Bytes>::new(), "no lease takes it off");
+    member.ask(revoke(2)).unwrap();
+    assert_eq!((member.keys(), member.events.len()), (vec![bytes("a"), bytes("b")], 0));
+}
+
+#[test]
+fn a_deleted_key_leaves_its_lease() {
+    let mut member = Member1::new();
+    member.ask(grant(1, 60)).unwrap();
+    member.put("a", 1);
+    member.put("b", 1);
+    member.ask(delete_of("a", "")).unwrap();
+    assert_eq!(member.lease_keys(1), ["b"]);
+    member.put("a", 0);
+    member.ask(revoke(1)).unwrap();
+    assert_eq!(member.happened(), [(6, 0, &b"b"[..], true)]);
+    assert_eq!(member.keys(), ["a"], "what was put again without a lease stays");
+}
+
+#[test]
+fn the_end_of_a_lease_without_keys_makes_no_revision() {
+    let mut member = Member1::new();
+    member.ask(grant(1, 60)).unwrap();
+    assert_eq!(member.ask(revoke(1)), Ok(Reply::LeaseRevoke { revision: 1 }));
+    assert_eq!(member.ask(revoke(1)), Err(Refusal::LeaseNotFound));
+}
+
+#[test]
+fn leases_and_their_keys_survive_a_restart() {
+    let mut member = Member1::new();
+    member.ask(grant(1, 60)).unwrap();
+    member.ask(grant(2, 0)).unwrap();
+    member.put("b", 1);
+    member.put("a", 1);
+    member.put("c", 2);
+    member.put("c", 0);
+    let member = Member1::of(restarted(&member.machine));
+    assert_eq!(member.machine.leases().collect::<Vec<_>>(), [(1, 60), (2, 2)]);
+    assert_eq!(
+        (member.lease_keys(1), member.lease_keys(2).len()),
+        (vec!["a".into(), "b".into()], 0)
+    );
+}
+
+/// Everything that can be asked of keys and leases, in an order in which all of it works.
+fn everything() -> Vec<InternalRaftRequest> {
+    vec![
+        put_of("a", 0),
+        txn_of(vec![put_in_txn("a")]),
+        grant(1, 60),
+        txn_of(vec![delete_in_txn("a")]),
+        delete_of("\0", "\0"),
+        compact(1),
+        revoke(7),
+    ]
+}
+
+/// What comes of [`everything`] while an alarm is on.
+fn answers_under(kind: AlarmType, alarmed: MemberId) -> Vec<Option<Refusal>> {
+    let mut member = Member1::new();
+    member.ask(grant(7, 60)).unwrap();
+    member.put("a", 7);
+    member.ask(alarm(AlarmAction::Activate, alarmed, kind)).unwrap();
+    everything().into_iter().map(|request| member.ask(request).err()).collect()
+}
+
+#[test]
+fn without_space_what_takes_space_is_refused_and_what_gives_it_back_is_not() {
+    let no = Some(Refusal::NoSpace);
+    for member in [HERE, HERE + 1] {
+        let answers = answers_under(AlarmType::Nospace, member);
+        assert_eq!(answers, [no, no, no, None, None, None, None], "whoever has no space");
+    }
+}
+
+#[test]
+fn with_a_corrupt_member_nothing_that_reads_or_writes_keys_is_done() {
+    assert_eq!(answers_under(AlarmType::Corrupt, HERE), [Some(Refusal::Corrupt); 7]);
+}
+
+#[test]
+fn corruption_outweighs_the_lack_of_space() {
+    let mut member = Member1::new();
+    for kind in [AlarmType::Nospace, AlarmType::Corrupt] {
+        member.ask(alarm(AlarmAction::Activate, HERE, kind)).unwrap();
+    }
+    assert_eq!(member.ask(put_of("a", 0)), Err(Refusal::Corrupt));
+    member.ask(attributes(HERE, "one")).unwrap();
+    member.ask(version("3.7.0")).unwrap();
+}
+
+#[test]
+fn alarms_are_raised_listed_and_put_out_by_member_and_kind() {
+    let mut member = Member1::new();
+    let one = |member_id, kind: AlarmType| AlarmMember { member_id, alarm: kind as i32 };
+    let (here, there) = (one(HERE, AlarmType::Nospace), one(HERE + 1, AlarmType::Nospace));
+    let activate = |member, kind| alarm(AlarmAction::Activate, member, kind);
+    let put_out = |member, kind| alarm(AlarmAction::Deactivate, member, kind);
+    let get = |member, kind| alarm(AlarmAction::Get, member, kind);
+    let none = AlarmType::None;
+    for (request, expected) in [
+        (activate(HERE, none), vec![]),
+        (activate(HERE, AlarmType::Nospace), vec![here]),
+        (activate(HERE, AlarmType::Nospace), vec![here]),
+        (activate(HERE + 1, AlarmType::Nospace), vec![there]),
+        (get(0, none), vec![here, there]),
+        (get(0, AlarmType::Corrupt), vec![]),
+        (put_out(HERE, AlarmType::Corrupt), vec![]),
+        (put_out(HERE, AlarmType::Nospace), vec![here]),
+        (put_out(HERE, AlarmType::Nospace), vec![]),
+        (get(0, AlarmType::Nospace), vec![there]),
+    ] {
+        assert_eq!(member.ask(request), Ok(Reply::Alarm(expected)));
+    }
+    assert_eq!(member.ask(put_of("a", 0)), Err(Refusal::NoSpace), "the other one is left");
+    assert_eq!(restarted(&member.machine).alarms(), [there]);
+}
+
+#[test]
+fn a_member_tells_its_name_and_where_clients_reach_it() {
+    let mut member = Member1::new();
+    assert_eq!(member.machine.member(HERE).unwrap().name, "", "not started yet");
+    member.ask(attributes(HERE, "one")).unwrap();
+    member.ask(attributes(HERE + 1, "stranger")).unwrap();
+    member.ask(version("3.7.0")).unwrap();
+    let member = restarted(&member.machine);
+    let known = member.member(HERE).unwrap();
+    assert_eq!((&known.name[..], &known.client_urls[..]), ("one", &["http://one:2379".into()][..]));
+    assert_eq!(known.peer_urls, ["http://localhost:2380"], "what it was added with stays");
+    assert_eq!(member.cluster().members().count(), 1, "who is no member does not become one");
+    assert_eq!(member.cluster().version(), Some("3.7.0"));
+    assert_eq!(member.conf_state().voters, [HERE]);
+}

@@ -1,0 +1,123 @@
+//! Help and usage in cobra's layout, made from the table of commands.
+
+use crate::cli::command::{Command, Path};
+use crate::cli::flag::Flag;
+use crate::cli::tree::GROUPS;
+
+/// Names are padded to this at least.
+const NAME_WIDTH_MIN: usize = 11;
+
+/// What `--help` prints.
+pub(crate) fn help(path: &Path) -> String {
+    let command = path.command();
+    let about = if command.long.is_empty() { command.short } else { command.long };
+    format!(
+        "{}\n\n{}Use \"etcdctl options\" for a list of global command-line options \
+         (applies to all commands).\n",
+        about.trim_end(),
+        usage(path)
+    )
+}
+
+/// What follows the text in help, and an error about a flag.
+pub(crate) fn usage(path: &Path) -> String {
+    let command = path.command();
+    let mut out = String::from("Usage:");
+    if command.action.is_some() {
+        out.push_str("\n  ");
+        out.push_str(&use_line(path));
+    }
+    if !command.children.is_empty() {
+        out.push_str(&format!("\n  {} [command]", path.text()));
+    }
+    if !command.example.is_empty() {
+        out.push_str(&format!("\n\nExamples:\n{}", command.example));
+    }
+    if !command.children.is_empty() {
+        out.push_str(&commands(path));
+    }
+    let helped = help_flag(path);
+    let mut local: Vec<Line> = path.local().filter(|it| !it.hidden).map(Line::of).collect();
+    local.extend(helped);
+    if !local.is_empty() {
+        out.push_str(&format!("\n\nFlags:\n{}", flags(local).trim_end()));
+    }
+    let above: Vec<Line> = path.above().filter(|it| !it.hidden).map(Line::of).collect();
+    if !above.is_empty() {
+        out.push_str(&format!("\n\nGlobal Flags:\n{}", flags(above).trim_end()));
+    }
+    if !command.children.is_empty() {
+        let path = path.text();
+        out.push_str(&format!(
+            "\n\nUse \"{path} [command] --help\" for more information about a command."
+        ));
+    }
+    out.push('\n');
+    out
+}
+
+fn use_line(path: &Path) -> String {
+    let mut line: Vec<&str> = path.0[..path.0.len() - 1].iter().map(|it| it.name()).collect();
+    line.push(path.command().usage);
+    let line = line.join(" ");
+    // The one command whose flags are not mentioned.
+    match path.command().name() {
+        "completion" => line,
+        _ => format!("{line} [flags]"),
+    }
+}
+
+fn commands(path: &Path) -> String {
+    let command = path.command();
+    let mut children: Vec<&Command> = command.children.iter().collect();
+    children.sort_by_key(|it| it.name());
+    let width = children.iter().map(|it| it.name().len()).max().unwrap_or(0).max(NAME_WIDTH_MIN);
+    let line = |it: &&Command| format!("\n  {:width$} {}", it.name(), it.short);
+    if path.0.len() > 1 {
+        let lines: String = children.iter().map(line).collect();
+        return format!("\n\nAvailable Commands:{lines}");
+    }
+    let mut out = String::new();
+    for group in GROUPS {
+        let lines: String = children.iter().filter(|it| it.group == *group).map(line).collect();
+        out.push_str(&format!("\n\n{group}{lines}"));
+    }
+    out
+}
+
+/// A flag as a line of help.
+struct Line {
+    name: &'static str,
+    heading: String,
+    usage: String,
+}
+
+impl Line {
+    fn of(flag: &Flag) -> Self {
+        let usage = format!("{}{}", flag.usage, flag.default_note());
+        Self { name: flag.name, heading: flag.heading(), usage }
+    }
+}
+
+/// Every command has it; only the root hides it.
+fn help_flag(path: &Path) -> Option<Line> {
+    let usage = format!("help for {}", path.command().name());
+    let heading = "  -h, --help".to_owned();
+    (path.0.len() > 1 || path.command().usage.is_empty()).then_some(Line {
+        name: "help",
+        heading,
+        usage,
+    })
+}
+
+fn flags(mut lines: Vec<Line>) -> String {
+    lines.sort_by_key(|it| it.name);
+    let width = lines.iter().map(|it| it.heading.len()).max().unwrap_or(0);
+    lines.iter().map(|it| format!("{:width$}   {}\n", it.heading, it.usage)).collect()
+}
+
+/// What `options` prints.
+pub(crate) fn options(root: &'static Command) -> String {
+    let lines = root.inherited.iter().map(Line::of).collect();
+    format!("The following options can be passed to any command:\n\n{}", flags(lines))
+}

@@ -1,0 +1,181 @@
+//! From an endpoint as typed to a connection: `host:port`, `http://`, `https://`, `unix://`, `unixs://`.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::client::preface::{Prefaced, Socket};
+use crate::client::settings::Settings;
+
+/// grpc-go pings no more often than this, and servers complain if one does.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(10);
+/// A server that does not even answer the dial.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
+/// A peer that was never reached.
+pub(crate) const NO_PEER: &str = "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}";
+
+/// How connections are made: with TLS or without, the first endpoint decides for all.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    tls: Option<Arc<ClientConfig>>,
+    authority: String,
+}
+
+/// A connection, and its two ends as the log shows them.
+pub(crate) struct Link {
+    pub(crate) channel: Channel,
+    pub(crate) peer: String,
+}
+
+/// An endpoint without its scheme.
+pub(crate) fn authority(endpoint: &str) -> &str {
+    match endpoint.split_once("://") {
+        Some((_, rest)) => rest,
+        None => {
+            let rest = endpoint.strip_prefix("unix:").or(endpoint.strip_prefix("unixs:"));
+            rest.unwrap_or(endpoint)
+        }
+    }
+}
+
+fn scheme(endpoint: &str) -> &str {
+    match endpoint.split_once(':') {
+        Some((scheme @ ("http" | "https" | "unix" | "unixs"), _)) => scheme,
+        _ => "",
+    }
+}
+
+impl Dialer {
+    /// `configured` is what the flags about TLS ask for.
+    pub(crate) fn new(
+        first: &str,
+        configured: Option<Arc<ClientConfig>>,
+        default: impl FnOnce() -> Arc<ClientConfig>,
+    ) -> Self {
+        let tls = match scheme(first) {
+            "http" => None,
+            "https" | "unixs" => Some(configured.unwrap_or_else(default)),
+            _ => configured,
+        };
+        let authority = match scheme(first) {
+            "unix" | "unixs" => "localhost".to_owned(),
+            _ => authority(first).split('/').next().unwrap_or_default().to_owned(),
+        };
+        Self { tls, authority }
+    }
+
+    /// # Errors
+    /// grpc-go's text.
+    pub(crate) async fn link(&self, settings: &Settings, endpoint: &str) -> Result<Link, String> {
+        let link = tokio::time::timeout(CONNECT_TIME_MAX, self.try_link(settings, endpoint));
+        let late = "transport: Error while dialing: dial tcp: i/o timeout";
+        link.await.unwrap_or_else(|_| Err(late.to_owned()))
+    }
+
+    async fn try_link(&self, settings: &Settings, endpoint: &str) -> Result<Link, String> {
+        let (socket, ends) =
+            self.socket(endpoint).await.map_err(|it| format!("transport: {it}"))?;
+        let (socket, heard) = Prefaced::new(socket);
+        let secure = if self.tls.is_some() { "tls" } else { "insecure" };
+        let peer = format!("Peer{{{ends}, AuthInfo: '{secure}'}}");
+        // The stream below is encrypted already; tonic would refuse https without its own TLS.
+        let uri = Endpoint::from_shared(format!("http://{}", self.authority))
+            .map_err(|it| format!("transport: {it}"))?;
+        let channel = uri
+            .http2_keep_alive_interval(settings.keepalive_time.max(KEEPALIVE_MIN))
+            .keep_alive_timeout(settings.keepalive_timeout)
+            .connect_with_connector(Opened(Some(TokioIo::new(socket))))
+            .await
+            .map_err(|it| format!("transport: {it}"))?;
+        match heard.await {
+            Ok(Ok(())) => Ok(Link { channel, peer }),
+            Ok(Err(why)) => Err(format!("error reading server preface: {why}")),
+            Err(_) => Err("error reading server preface: EOF".to_owned()),
+        }
+    }
+
+    /// Only the socket, for who speaks something else over it.
+    ///
+    /// # Errors
+    /// grpc-go's text.
+    pub(crate) async fn open(&self, endpoint: &str) -> Result<Box<dyn Socket>, String> {
+        self.socket(endpoint).await.map(|it| it.0)
+    }
+
+    async fn socket(&self, endpoint: &str) -> Result<(Box<dyn Socket>, String), String> {
+        let (socket, name, ends) = match scheme(endpoint) {
+            "unix" | "unixs" => {
+                let path = authority(endpoint);
+                let socket = UnixStream::connect(path).await;
+                let socket = socket.map_err(|it| dial_error("unix", path, &it))?;
+                let name = path.rsplit('/').next().unwrap_or_default();
+                let name = name.split(':').next().unwrap_or_default();
+                let ends = format!("Addr: '{path}', LocalAddr: '@'");
+                (Box::new(socket) as Box<dyn Socket>, name.to_owned(), ends)
+            }
+            _ => {
+                let address = authority(endpoint).split('/').next().unwrap_or_default();
+                let socket = tcp(address).await?;
+                let show = |it: io::Result<std::net::SocketAddr>| {
+                    it.map_or_else(|_| "<nil>".to_owned(), |it| format!("'{it}'"))
+                };
+                let (far, near) = (show(socket.peer_addr()), show(socket.local_addr()));
+                let host = address.rsplit_once(':').map_or(address, |it| it.0);
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let ends = format!("Addr: {far}, LocalAddr: {near}");
+                (Box::new(socket) as Box<dyn Socket>, host, ends)
+            }
+        };
+        let Some(tls) = &self.tls else { return Ok((socket, ends)) };
+        let failed = |it: &dyn std::fmt::Display| format!("authentication handshake failed: {it}");
+        let name = ServerName::try_from(name).map_err(|it| failed(&it))?;
+        let secured = TlsConnector::from(tls.clone()).connect(name, socket).await;
+        let secured = secured.map_err(|it| failed(&it))?;
+        Ok((Box::new(secured), ends))
+    }
+}
+
+async fn tcp(address: &str) -> Result<TcpStream, String> {
+    if !address.contains(':') {
+        return Err(format!(
+            "Error while dialing: dial tcp: address {address}: missing port in address"
+        ));
+    }
+    let socket = TcpStream::connect(address).await.map_err(|it| dial_error("tcp", address, &it))?;
+    let _ = socket.set_nodelay(true);
+    Ok(socket)
+}
+
+fn dial_error(network: &str, address: &str, error: &io::Error) -> String {
+    if error.raw_os_error().is_none() {
+        let host = address.rsplit_once(':').map_or(address, |it| it.0);
+        return format!("Error while dialing: dial {network}: lookup {host}: no such host");
+    }
+    let why = crate::command::files::why(error);
+    format!("Error while dialing: dial {network} {address}: connect: {why}")
+}
+
+/// Hands tonic the socket that is open already; asked again, it has none.
+struct Opened(Option<TokioIo<Prefaced>>);
+
+impl tower_service::Service<Uri> for Opened {
+    type Response = TokioIo<Prefaced>;
+    type Error = io::Error;
+    type Future = std::future::Ready<Result<Self::Response, io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        std::future::ready(self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into()))
+    }
+}

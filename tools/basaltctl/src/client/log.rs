@@ -1,0 +1,36 @@
+//! zap's JSON lines on standard error.
+
+use crate::go::clock;
+use crate::go::json::string;
+use crate::print::out;
+
+/// A line that is being put together.
+pub(crate) struct Line(String);
+
+impl Line {
+    /// `logger` may be empty.
+    pub(crate) fn new(level: &str, logger: &str, caller: &str) -> Self {
+        let line = Self(format!("{{\"level\":\"{level}\",\"ts\":\"{}\"", clock::now()));
+        let line = if logger.is_empty() { line } else { line.text("logger", logger) };
+        line.text("caller", caller)
+    }
+
+    pub(crate) fn message(self, message: &str) -> Self {
+        self.text("msg", message)
+    }
+
+    pub(crate) fn text(mut self, name: &str, value: &str) -> Self {
+        self.0.push_str(&format!(",\"{name}\":"));
+        string(&mut self.0, value, false);
+        self
+    }
+
+    pub(crate) fn number(mut self, name: &str, value: u32) -> Self {
+        self.0.push_str(&format!(",\"{name}\":{value}"));
+        self
+    }
+
+    pub(crate) fn write(self) {
+        out::error(&(self.0 + "}"));
+    }
+}

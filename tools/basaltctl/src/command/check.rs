@@ -1,0 +1,280 @@
+//! check perf and check datascale: many clients put, and what it took is judged.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _, stderr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DefragmentRequest, DefragmentResponse, PutRequest,
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::Client;
+use crate::client::requests::{delete, get, prefix_end, put};
+use crate::client::settings::Settings;
+use crate::command::{Context, metrics};
+use crate::go::quote::quote;
+use crate::print::out;
+use crate::{Failure, exit};
+
+const PERF: Duration = Duration::from_secs(60);
+/// For what is done after the check.
+const CLEANUP_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What every request took, and what went wrong.
+#[derive(Default)]
+struct Tally {
+    seconds: RefCell<Vec<f64>>,
+    errors: RefCell<BTreeMap<String, u64>>,
+    sent: Cell<u64>,
+}
+
+#[allow(clippy::disallowed_methods, reason = "it is time that is measured")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Position of a load among those there are.
+fn load(context: &Context) -> Result<usize, Failure> {
+    match context.values.text("load") {
+        "s" | "small" => Ok(0),
+        "m" | "medium" => Ok(1),
+        "l" | "large" => Ok(2),
+        "xl" | "xLarge" => Ok(3),
+        other => {
+            let text = format!("unknown load option {other}");
+            Err(Failure::new(exit::BAD_FEATURE, text))
+        }
+    }
+}
+
+async fn clients(settings: &Settings, count: usize) -> Result<Vec<Rc<Client>>, Failure> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(Rc::new(settings.client().await?));
+    }
+    Ok(clients)
+}
+
+async fn must_be_empty(client: &Client, prefix: &str, hint: &str) -> Result<(), Failure> {
+    let mut request = get(prefix.to_owned());
+    request.range_end = prefix_end(prefix.as_bytes());
+    request.limit = 1;
+    let found = client.get(&request, None).await?;
+    if found.kvs.is_empty() {
+        return Ok(());
+    }
+    let text = format!("prefix {} has keys. Delete with {hint} first", quote(prefix));
+    Err(Failure::new(exit::INVALID_INPUT, text))
+}
+
+/// A put whose key nobody else has: the prefix, a number scrambled, and zeros.
+fn request(prefix: &str, number: u64, key_bytes: usize, value_bytes: usize) -> PutRequest {
+    let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+    let mut key = vec![0; key_bytes];
+    key[..8].copy_from_slice(&mixed.to_be_bytes());
+    put([prefix.as_bytes(), &key].concat(), vec![0; value_bytes], 0)
+}
+
+/// Puts by all clients at once until `next` has no more to send.
+async fn put_all(
+    clients: &[Rc<Client>],
+    tally: &Rc<Tally>,
+    next: impl AsyncFn(&Tally) -> Option<PutRequest> + 'static,
+) {
+    let next = Rc::new(next);
+    let mut workers = Vec::new();
+    for client in clients {
+        let (client, tally, next) = (client.clone(), tally.clone(), next.clone());
+        workers.push(tokio::task::spawn_local(async move {
+            while let Some(request) = next(&tally).await {
+                let began = now();
+                match client.put(&request, None).await {
+                    Ok(_) => tally.seconds.borrow_mut().push(began.elapsed().as_secs_f64()),
+                    Err(refusal) => {
+                        *tally.errors.borrow_mut().entry(refusal.text()).or_default() += 1;
+                    }
+                }
+            }
+        }));
+    }
+    for worker in workers {
+        let _ = worker.await;
+    }
+}
+
+fn progress(text: &str, last: bool) {
+    if stderr().is_terminal() {
+        let _ = write!(stderr(), "\r{text}{}", if last { "\n" } else { "" });
+    }
+}
+
+/// # Errors
+/// The cluster is too slow, or not there.
+pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
+    const LOADS: [(u32, usize); 4] = [(150, 50), (1000, 200), (8000, 500), (15000, 1000)];
+    let (rate, count) = LOADS[load(&context)?];
+    let (settings, _) = context.settings().await?;
+    let clients = clients(&settings, count).await?;
+    let prefix = context.values.text("prefix").to_owned();
+    let hint = format!("'etcdctl del --prefix {prefix}'");
+    must_be_empty(&clients[0], &prefix, &hint).await?;
+    let tally = Rc::new(Tally::default());
+    let began = now();
+    let every = Duration::from_secs(1) / rate;
+    let name = prefix.clone();
+    let paced = async move |tally: &Tally| {
+        let number = tally.sent.get();
+        tally.sent.set(number + 1);
+        let due = began + every * u32::try_from(number).unwrap_or(u32::MAX);
+        if due >= began + PERF {
+            return None;
+        }
+        sleep_until(due).await;
+        progress(&format!("{} / {} s", began.elapsed().as_secs(), PERF.as_secs()), false);
+        Some(request(&name, number, 256, 1024))
+    };
+    tokio::select! {
+        () = put_all(&clients, &tally, paced) => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    let took = began.elapsed().as_secs_f64();
+    progress(&format!("{} / {} s", PERF.as_secs(), PERF.as_secs()), true);
+    clean_up(&context, &clients[0], &prefix).await?;
+    judge(&tally, took, f64::from(rate))
+}
+
+fn judge(tally: &Tally, took: f64, rate: f64) -> Result<(), Failure> {
+    let seconds = tally.seconds.borrow();
+    let errors = tally.errors.borrow();
+    #[allow(clippy::cast_precision_loss, reason = "a count far below 2^53")]
+    let count = seconds.len() as f64;
+    let throughput = count / took;
+    let slowest = seconds.iter().copied().fold(0.0, f64::max);
+    let mean = seconds.iter().sum::<f64>() / count.max(1.0);
+    let variance = seconds.iter().map(|it| (it - mean).powi(2)).sum::<f64>() / count.max(1.0);
+    let deviation = variance.sqrt();
+    let mut well = errors.is_empty();
+    tell_errors(&errors);
+    if throughput / rate <= 0.9 {
+        out::line(&format!("FAIL: Throughput too low: {:.0} writes/s", throughput.floor() + 1.0));
+        well = false;
+    } else {
+        out::line(&format!("PASS: Throughput is {:.0} writes/s", throughput.floor() + 1.0));
+    }
+    if slowest > 0.5 {
+        out::line(&format!("Slowest request took too long: {slowest:.6}s"));
+        well = false;
+    } else {
+        out::line(&format!("PASS: Slowest request took {slowest:.6}s"));
+    }
+    if deviation > 0.1 {
+        out::line(&format!("Stddev too high: {deviation:.6}s"));
+        well = false;
+    } else {
+        out::line(&format!("PASS: Stddev is {deviation:.6}s"));
+    }
+    out::line(if well { "PASS" } else { "FAIL" });
+    if well { Ok(()) } else { Err(Failure::silent(exit::ERROR)) }
+}
+
+fn tell_errors(errors: &BTreeMap<String, u64>) {
+    if !errors.is_empty() {
+        out::line("FAIL: too many errors");
+        for (error, count) in errors {
+            out::line(&format!("FAIL: ERROR({error}) -> {count}"));
+        }
+    }
+}
+
+/// Takes the keys away, then does what the flags ask for.
+async fn clean_up(context: &Context, client: &Client, prefix: &str) -> Result<(), Failure> {
+    let mut request = delete(prefix.to_owned());
+    request.range_end = prefix_end(prefix.as_bytes());
+    match client.delete(&request, Some(now() + CLEANUP_TIME_MAX)).await {
+        Ok(answer) if context.values.is_on("auto-compact") => {
+            compact(client, answer.header.unwrap_or_default().revision).await?;
+        }
+        Ok(_) => {}
+        Err(it) => {
+            let why = it.text();
+            out::line(&format!("FAIL: Cleanup failed during key deletion: ERROR({why})"));
+        }
+    }
+    if context.values.is_on("auto-defrag") {
+        for endpoint in &client.settings.endpoints {
+            defragment(&client.settings, endpoint).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn compact(client: &Client, revision: i64) -> Result<(), Failure> {
+    out::line(&format!("Compacting with revision {revision}"));
+    let request = CompactionRequest { revision, physical: true };
+    let deadline = Some(now() + CLEANUP_TIME_MAX);
+    let method = "/etcdserverpb.KV/Compact";
+    client.call::<_, CompactionResponse>(method, &request, deadline).await?;
+    out::line(&format!("Compacted with revision {revision}"));
+    Ok(())
+}
+
+async fn defragment(settings: &Settings, endpoint: &str) -> Result<(), Failure> {
+    out::line(&format!("Defragmenting {}", quote(endpoint)));
+    let client = settings.only(endpoint).client().await?;
+    let deadline = Some(now() + CLEANUP_TIME_MAX);
+    let method = "/etcdserverpb.Maintenance/Defragment";
+    client.call::<_, DefragmentResponse>(method, &DefragmentRequest {}, deadline).await?;
+    out::line(&format!("Defragmented {}", quote(endpoint)));
+    Ok(())
+}
+
+/// # Errors
+/// The cluster refused, or its memory cannot be read.
+pub(crate) async fn datascale(mut context: Context) -> Result<(), Failure> {
+    const LOADS: [(u64, usize); 4] =
+        [(10_000, 50), (100_000, 200), (1_000_000, 500), (3_000_000, 1000)];
+    let (keys, count) = LOADS[load(&context)?];
+    let (settings, _) = context.settings().await?;
+    let clients = clients(&settings, count).await?;
+    let prefix = context.values.text("prefix").to_owned();
+    let hint = format!("etcdctl del --prefix {prefix}");
+    must_be_empty(&clients[0], &prefix, &hint).await?;
+    let before = memory(&settings, "before").await?;
+    out::line(&format!(
+        "Start data scale check for work load [{keys} key-value pairs, 1024 bytes per key-value, \
+         {count} concurrent clients]."
+    ));
+    let tally = Rc::new(Tally::default());
+    let name = prefix.clone();
+    let all = async move |tally: &Tally| {
+        let number = tally.sent.get();
+        tally.sent.set(number + 1);
+        progress(&format!("{} / {keys}", number.min(keys)), number == keys);
+        (number < keys).then(|| request(&name, number, 512, 512))
+    };
+    put_all(&clients, &tally, all).await;
+    let after = memory(&settings, "after").await?;
+    clean_up(&context, &clients[0], &prefix).await?;
+    let errors = tally.errors.borrow();
+    if !errors.is_empty() {
+        tell_errors(&errors);
+        return Err(Failure::silent(exit::ERROR));
+    }
+    let used = (after - before) / (1024.0 * 1024.0);
+    out::line(&format!("PASS: Approximate system memory used : {used:.2} MB."));
+    Ok(())
+}
+
+async fn memory(settings: &Settings, when: &str) -> Result<f64, Failure> {
+    let endpoint = settings.endpoints.first().cloned().unwrap_or_default();
+    metrics::resident_memory(settings, &endpoint).await.map_err(|why| {
+        out::line(&why);
+        out::line(&format!(
+            "FAIL: Could not read process_resident_memory_bytes {when} the put operations."
+        ));
+        Failure::silent(exit::ERROR)
+    })
+}

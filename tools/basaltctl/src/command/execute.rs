@@ -1,0 +1,45 @@
+//! Other programs: what a watch or a lock runs.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
+
+use crate::cli::values::Word;
+
+/// Why a program did not end well, in Go's words, and its exit code if it ended at all.
+pub(crate) struct Unwell {
+    pub(crate) text: String,
+    pub(crate) code: Option<i32>,
+}
+
+/// Runs a program with more environment and our own output.
+///
+/// # Errors
+/// It could not be started, or its exit code is not 0.
+pub(crate) async fn run(words: &[Word], environment: &[(&str, String)]) -> Result<(), Unwell> {
+    let word = |it: &Word| OsString::from_vec(it.clone());
+    let program = word(&words[0]);
+    let mut command = tokio::process::Command::new(&program);
+    command.args(words[1..].iter().map(word)).stdin(Stdio::null());
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    let status = command.status().await.map_err(|it| Unwell {
+        text: if it.kind() == std::io::ErrorKind::NotFound {
+            let program = crate::go::quote::quote(program.to_string_lossy().as_bytes());
+            format!("exec: {program}: executable file not found in $PATH")
+        } else {
+            crate::command::files::why(&it)
+        },
+        code: None,
+    })?;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => Err(Unwell { text: format!("exit status {code}"), code: Some(code) }),
+        (None, signal) => {
+            let text = format!("signal: {}", signal.unwrap_or_default());
+            Err(Unwell { text, code: Some(-1) })
+        }
+    }
+}

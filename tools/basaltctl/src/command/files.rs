@@ -1,0 +1,19 @@
+//! Files, with Go's words for what is wrong with them.
+
+use std::io;
+use std::path::Path;
+
+/// # Errors
+/// `open <path>: no such file or directory` and the like.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|it| format!("open {}: {}", path.display(), why(&it)))
+}
+
+/// The system's word for it, as Go prints it.
+pub(crate) fn why(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    let first = chars.next().map(|it| it.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
+}

@@ -1,0 +1,9 @@
+//! The words of Go's standard library that etcdctl's users see: quoted strings, numbers and what is
+//! wrong with them, durations, JSON.
+
+pub(crate) mod clock;
+pub(crate) mod duration;
+pub(crate) mod json;
+pub(crate) mod number;
+pub(crate) mod quote;
+pub(crate) mod scan;
