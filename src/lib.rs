@@ -11,8 +11,7 @@ pub mod metrics;
 pub mod mvcc;
 pub mod rpc;
 pub mod server;
-#[cfg(test)]
-mod sim;
+pub mod sim;
 pub mod snapshot;
 pub mod store;
 pub mod types;

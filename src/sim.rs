@@ -5,16 +5,12 @@
 //!        (faults,  (events   ├─► wire: loses, delays, repeats, mixes up, cuts
 //!       requests,  by time)  ├─► disks: lose what was not synced, tear what was being written
 //!        watches)            └─► clients ─► histories
-//!                     checks ◄── everything that happens ──► a failure is a panic, told with the seed
+//!                     checks ◄── everything that happens ──► a failure is a panic
 //! ```
 //!
 //! The members run the rooms as they are; `host` stands for the actors, and `disk` for the files of the log.
-//! It is compiled for tests only. `SIM_SEED=7 cargo test --lib sim -- --nocapture` replays a seed, with
-//! `SIM_DROP` the parts of it to leave out; `SIM_SEEDS=1000` or `SIM_HOURS=0.5` run more of them, best with
-//! `--release`.
-//!
-//! What is not here: peer snapshots and changes of members, which the rooms do not do yet. Nobody's log is cut
-//! beyond what all have.
+//! A run that finds something wrong panics: the rooms' own asserts count as checks. `src/bin/sim.rs` runs
+//! seeds in processes of their own, makes a failing one smaller and tells how to run it again.
 
 mod bugs;
 mod checks;
@@ -24,8 +20,22 @@ mod disk;
 mod host;
 mod linear;
 mod member;
+mod outcome;
 mod plan;
 mod random;
 mod store;
-mod tests;
 mod watchers;
+
+pub use self::bugs::Bug;
+pub use self::outcome::Outcome;
+pub use self::plan::Plan;
+
+use self::cluster::Cluster;
+
+/// Runs a plan to its end, with a mistake in it if one is asked for; `tell` hears the story line by line.
+///
+/// # Panics
+/// Something is not as it must be.
+pub fn run(plan: Plan, bug: Option<Bug>, tell: Option<fn(String)>) -> Outcome {
+    Cluster::new(plan, bug, tell).run()
+}

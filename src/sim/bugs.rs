@@ -3,7 +3,7 @@
 
 /// A deliberate mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Bug {
+pub enum Bug {
     /// A batch is called durable when it is handed to the disk.
     AckBeforePersist,
     /// Term and vote do not reach the disk.
@@ -37,7 +37,8 @@ pub(super) enum Bug {
 }
 
 impl Bug {
-    pub(super) const ALL: [Self; 15] = [
+    /// All of them.
+    pub const ALL: [Self; 15] = [
         Self::AckBeforePersist,
         Self::VoteNotPersisted,
         Self::StaleReadIndex,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use basalt_proto::mvccpb;
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::linear::Kv;
@@ -43,6 +44,8 @@ pub(super) struct Checks {
     digests: BTreeMap<LogIndex, Digest>,
     /// Each revision's events, as watchers see them.
     pub(super) history: BTreeMap<i64, Vec<mvccpb::Event>>,
+    /// Each key's changes: the revision, and what it became.
+    keys: BTreeMap<Bytes, Vec<(i64, Option<Kv>)>>,
     /// The newest compacted revision.
     pub(super) compacted: i64,
     leases: BTreeMap<LeaseId, Lease>,
@@ -132,18 +135,36 @@ impl Checks {
         for of_revision in events.chunk_by(|a, b| a.revision.main == b.revision.main) {
             let revision = of_revision[0].revision.main;
             let typed: Vec<_> = of_revision.iter().map(typed).collect();
-            let first = self.history.entry(revision).or_insert_with(|| typed.clone());
-            assert_eq!(*first, typed, "the events of revision {revision} differ on {member}");
+            match self.history.get(&revision) {
+                Some(first) => {
+                    assert_eq!(*first, typed, "the events of revision {revision} differ on {member}");
+                }
+                None => self.first_events(revision, typed),
+            }
         }
+    }
+
+    fn first_events(&mut self, revision: i64, typed: Vec<mvccpb::Event>) {
+        for event in &typed {
+            let Some(kv) = event.kv.as_ref() else { continue };
+            let is_put = event.r#type() == mvccpb::event::EventType::Put;
+            let changes = self.keys.entry(kv.key.clone()).or_default();
+            changes.push((revision, is_put.then(|| kv_of(kv))));
+        }
+        self.history.insert(revision, typed);
     }
 
     /// What a key held at a revision.
     pub(super) fn value_at(&self, key: &[u8], revision: i64) -> Option<Kv> {
-        let events =
-            self.history.range(..=revision).rev().flat_map(|(_, events)| events.iter().rev());
-        let mut of_key = events.filter_map(|event| Some((event, event.kv.as_ref()?)));
-        let (event, kv) = of_key.find(|(_, kv)| kv.key == key)?;
-        (event.r#type() == mvccpb::event::EventType::Put).then(|| kv_of(kv))
+        let changes = self.keys.get(key)?;
+        let count = changes.partition_point(|(at, _)| *at <= revision);
+        changes[..count].last().and_then(|(_, kv)| *kv)
+    }
+
+    /// What each value that was written to a key became.
+    pub(super) fn written(&self) -> BTreeMap<u64, Kv> {
+        let all = self.keys.values().flatten();
+        all.filter_map(|(_, kv)| Some((kv.as_ref()?.value, (*kv)?))).collect()
     }
 
     /// A lease is there.

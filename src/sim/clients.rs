@@ -61,7 +61,8 @@ pub(super) struct Clients {
     newest: i64,
     /// What was last heard of each key.
     known: BTreeMap<u64, Option<Kv>>,
-    pub(super) answered: u64,
+    asked: u64,
+    answered: u64,
 }
 
 /// The name of a key that is checked on its own.
@@ -74,7 +75,9 @@ const PAIR: [&str; 2] = ["pa", "pb"];
 impl Clients {
     pub(super) fn new(plan: &Plan) -> Self {
         let mut clients = Self::default();
-        plan.operations.iter().for_each(|operation| drop(clients.add(*operation)));
+        for operation in &plan.operations {
+            clients.add(*operation);
+        }
         clients
     }
 
@@ -98,6 +101,7 @@ impl Clients {
             return false;
         }
         (request.stage, request.asked, request.floor) = (Stage::Asked, now, self.newest);
+        self.asked += 1;
         if let Ask::Swap { key } = request.operation.ask {
             let known = self.known.get(&key).copied().flatten();
             request.expected = known.map_or(0, |kv| kv.modified);
@@ -166,6 +170,11 @@ impl Clients {
         }
     }
 
+    /// How many requests were made, and how many answered.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.asked, self.answered)
+    }
+
     /// Whether nobody waits for anything.
     pub(super) fn are_quiet(&self) -> bool {
         self.requests.iter().all(|request| request.stage != Stage::Asked)
@@ -219,13 +228,14 @@ impl Clients {
     }
 
     /// Every key on its own.
-    pub(super) fn check_linearizable(&self) {
+    pub(super) fn check_linearizable(&self, checks: &Checks) {
+        let log = checks.written();
         let mut keys: BTreeMap<u64, Vec<Call>> = BTreeMap::new();
         for (key, call) in self.requests.iter().filter_map(call) {
             keys.entry(key).or_default().push(call);
         }
         for (key, calls) in keys {
-            if let Err(why) = linear::check(&calls) {
+            if let Err(why) = linear::check(&calls, &log) {
                 panic!("key k{key} is not linearizable: {why}");
             }
         }

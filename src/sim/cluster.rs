@@ -7,6 +7,7 @@ use super::bugs::Bug;
 use super::checks::Checks;
 use super::clients::{Answer, Clients};
 use super::member::Member;
+use super::outcome::Outcome;
 use super::plan::{Ask, Fault, MS, Micros, Operation, Plan, Point, SECOND, Wire};
 use super::random::Random;
 use super::watchers::Watcher;
@@ -61,22 +62,6 @@ impl Ord for Due {
     }
 }
 
-/// What came of a run without failures.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Outcome {
-    /// Simulated time.
-    pub(super) lasted: Micros,
-    pub(super) events: u64,
-    /// Requests of clients that were answered.
-    pub(super) operations: u64,
-    pub(super) entries: u64,
-    pub(super) faults: u64,
-    pub(super) crashes: u64,
-    pub(super) torn: u64,
-    pub(super) watched: u64,
-    /// Of all that happened, in order.
-    pub(super) story: u64,
-}
 
 /// A cut in the wire.
 struct Cut {
@@ -153,15 +138,15 @@ impl Cluster {
         while let Some(Reverse(Due(at, _, event))) = self.queue.pop() {
             assert!(at >= self.now, "time goes on");
             self.now = at;
-            self.outcome.events += 1;
+            self.outcome.steps += 1;
             if self.happen(event) {
                 break;
             }
         }
-        self.clients.check_linearizable();
-        self.outcome.lasted = self.now;
+        self.clients.check_linearizable(&self.checks);
+        self.outcome.lasted_us = self.now;
         self.outcome.entries = self.checks.committed();
-        self.outcome.operations = self.clients.answered;
+        (self.outcome.asked, self.outcome.answered) = self.clients.counts();
         self.outcome.watched = self.watchers.iter().map(|watcher| watcher.seen).sum();
         self.outcome
     }

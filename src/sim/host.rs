@@ -147,7 +147,7 @@ impl Cluster {
         if let Some(leader) = if role.leads { Some(id) } else { role.leader } {
             self.checks.leader(role.term, leader);
         }
-        let (bug, now) = (self.bug, self.now);
+        let bug = self.bug;
         let now_ms = self.now_ms(id);
         let live = self.live(id);
         live.role = role;
@@ -369,7 +369,6 @@ impl Cluster {
 
     /// Looks for leases whose time is up.
     fn leases(&mut self, id: MemberId) {
-        let now = self.now;
         let now_ms = self.now_ms(id);
         let live = self.live(id);
         let due = live.expiry.due(now_ms, 500);
@@ -445,7 +444,6 @@ impl Cluster {
 
     /// Answers from what is published here and now.
     fn read(&mut self, id: MemberId, number: usize) {
-        let now = self.now;
         let now_ms = self.now_ms(id);
         let ask = self.clients.operation(number).ask;
         let answer = match ask {

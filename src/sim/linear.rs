@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::Micros;
 
+/// Places that a search may remember: far more than any history that is right has needed.
+const TRIED_MAX: usize = 1 << 20;
+
 /// A key's value as clients see it; values are never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Kv {
@@ -52,9 +55,9 @@ pub(super) struct Call {
 type State = Option<Kv>;
 
 impl Call {
-    /// The state after it, if it can happen in this state. `observed` holds every value that anybody saw.
-    fn step(&self, state: State, observed: &BTreeMap<u64, Kv>) -> Option<State> {
-        let Some((_, seen)) = self.answer else { return self.step_unheard(state, observed) };
+    /// The state after it, if it can happen in this state. `log`: see [`check`].
+    fn step(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
+        let Some((_, seen)) = self.answer else { return self.step_unheard(state, log) };
         match self.deed {
             Deed::Get => (seen.kv == state).then_some(state),
             Deed::Delete => (seen.kv == state).then_some(None),
@@ -72,14 +75,15 @@ impl Call {
         }
     }
 
-    fn step_unheard(&self, state: State, observed: &BTreeMap<u64, Kv>) -> Option<State> {
+    fn step_unheard(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
         let write = |value| {
-            let kv = observed.get(&value)?;
+            let kv = log.get(&value)?;
             (written(state, value, kv.modified) == *kv).then_some(Some(*kv))
         };
         match self.deed {
-            Deed::Get => None,
-            Deed::Delete => Some(None),
+            // One that changes nothing explains nothing.
+            Deed::Delete if state.is_some() => Some(None),
+            Deed::Get | Deed::Delete => None,
             Deed::Put { value } => write(value),
             Deed::Swap { expected, .. } if state.map_or(0, |kv| kv.modified) != expected => None,
             Deed::Swap { value, .. } => write(value),
@@ -92,53 +96,41 @@ fn written(state: State, value: u64, revision: i64) -> Kv {
     Kv { value, create, modified: revision, version: version + 1 }
 }
 
-/// Values that were seen, each as one change: a value that was written once has one revision.
-fn observations(calls: &[Call]) -> Result<BTreeMap<u64, Kv>, String> {
-    let mut observed = BTreeMap::new();
-    for kv in calls.iter().filter_map(|call| call.answer?.1.kv) {
-        let first = *observed.entry(kv.value).or_insert(kv);
-        if first != kv {
-            return Err(format!("a value was written twice: {first:?}, {kv:?}"));
-        }
-    }
-    Ok(observed)
-}
-
-/// A request that may have happened without anybody noticing cannot explain anything.
-fn matters(call: &Call, observed: &BTreeMap<u64, Kv>) -> bool {
+/// A request that nobody heard of and that is not in the log never happened.
+fn matters(call: &Call, log: &BTreeMap<u64, Kv>) -> bool {
     match (call.deed, call.answer) {
         (_, Some(_)) | (Deed::Delete, None) => true,
         (Deed::Get, None) => false,
-        (Deed::Put { value } | Deed::Swap { value, .. }, None) => observed.contains_key(&value),
+        (Deed::Put { value } | Deed::Swap { value, .. }, None) => log.contains_key(&value),
     }
 }
 
-/// Searches for an order.
+/// Searches for an order. `log` holds what each value that was written became: it tells what a request did
+/// whose client never heard, not when.
 ///
 /// # Errors
 /// There is none; the text shows how far the longest attempt came.
-pub(super) fn check(calls: &[Call]) -> Result<(), String> {
-    let observed = observations(calls)?;
-    let mut calls: Vec<_> = calls.iter().filter(|call| matters(call, &observed)).copied().collect();
+pub(super) fn check(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Result<(), String> {
+    let mut calls: Vec<_> = calls.iter().filter(|call| matters(call, log)).copied().collect();
     calls.sort_by_key(|call| call.asked);
     let mut search = Search {
         taken: vec![0; calls.len().div_ceil(64)],
         calls: &calls,
-        observed: &observed,
+        log,
         tried: BTreeSet::new(),
         first: 0,
         path: Vec::new(),
         longest: Vec::new(),
+        stuck: None,
     };
     if search.run() {
         return Ok(());
     }
-    let longest = search.longest.clone();
+    let (longest, state) = (search.longest, search.stuck);
     let stuck = calls.iter().enumerate().filter(|(at, call)| {
         call.answer.is_some() && !longest.iter().any(|(taken, _)| taken == at)
     });
     let stuck: Vec<_> = stuck.take(5).map(|(_, call)| format!("{call:?}")).collect();
-    let state = longest.last().and_then(|(_, state)| *state);
     Err(format!(
         "no order explains it; after {} requests the key is {state:?}, and then none of these fits:\n  {}",
         longest.len(),
@@ -148,15 +140,17 @@ pub(super) fn check(calls: &[Call]) -> Result<(), String> {
 
 struct Search<'a> {
     calls: &'a [Call],
-    observed: &'a BTreeMap<u64, Kv>,
+    log: &'a BTreeMap<u64, Kv>,
     taken: Vec<u64>,
-    tried: BTreeSet<(Vec<u64>, State)>,
+    /// What was taken, without the words that are full, and the state that it led to.
+    tried: BTreeSet<(usize, Vec<u64>, State)>,
     /// All before this one are taken.
     first: usize,
     /// What was taken, and the state before.
     path: Vec<(usize, State)>,
-    /// What was taken, and the state after.
+    /// The longest path, and the state that it led to.
     longest: Vec<(usize, State)>,
+    stuck: State,
 }
 
 impl Search<'_> {
@@ -169,22 +163,28 @@ impl Search<'_> {
         let mut state: State = None;
         let mut from = 0;
         loop {
-            let Some(next) = self.next(state, from) else {
-                if self.is_done() {
-                    return true;
-                }
+            if let Some((at, after)) = self.next(state, from) {
+                self.path.push((at, state));
+                (state, from) = (after, 0);
+                continue;
+            }
+            if self.is_done() {
+                return true;
+            }
+            if self.path.len() > self.longest.len() {
+                self.longest.clone_from(&self.path);
+                self.stuck = state;
+            }
+            // What changed nothing could as well come then as later: there is no other way to try.
+            loop {
                 let Some((at, before)) = self.path.pop() else { return false };
                 self.taken[at / 64] &= !(1 << (at % 64));
                 self.first = self.first.min(at);
+                let changed = before != state;
                 (state, from) = (before, at + 1);
-                continue;
-            };
-            let (at, after) = next;
-            self.path.push((at, state));
-            (state, from) = (after, 0);
-            if self.path.len() > self.longest.len() {
-                let states = self.path.iter().skip(1).map(|(_, state)| *state).chain([state]);
-                self.longest = self.path.iter().map(|(at, _)| *at).zip(states).collect();
+                if changed {
+                    break;
+                }
             }
         }
     }
@@ -194,13 +194,16 @@ impl Search<'_> {
             .all(|at| self.is_taken(at) || self.calls[at].answer.is_none())
     }
 
-    /// The next request from `from` on that may come now, and was not tried in this place before.
+    /// The next request from `from` on that may come now, and was not tried in this place before. One that
+    /// changes nothing comes first.
     fn next(&mut self, state: State, from: usize) -> Option<(usize, State)> {
         while self.first < self.calls.len() && self.is_taken(self.first) {
             self.first += 1;
         }
         // None may come that was asked after another was answered that is still to come.
         let mut latest = Micros::MAX;
+        let mut deleting = false;
+        let mut changing = None;
         for at in self.first..self.calls.len() {
             let call = &self.calls[at];
             if call.asked > latest {
@@ -210,16 +213,40 @@ impl Search<'_> {
                 continue;
             }
             latest = latest.min(call.answer.map_or(Micros::MAX, |(answered, _)| answered));
-            if at < from {
+            // Deletes that nobody heard of are all alike once they were asked: the first stands for all.
+            let is_quiet_delete = call.answer.is_none() && call.deed == Deed::Delete;
+            let is_alike = is_quiet_delete && deleting;
+            deleting |= is_quiet_delete;
+            if is_alike {
                 continue;
             }
-            let Some(after) = call.step(state, self.observed) else { continue };
-            self.taken[at / 64] |= 1 << (at % 64);
-            if self.tried.insert((self.taken.clone(), after)) {
-                return Some((at, after));
+            match call.step(state, self.log) {
+                Some(after) if after == state && from == 0 => {
+                    self.take(at);
+                    return Some((at, after));
+                }
+                Some(after) if at >= from && changing.is_none() && self.is_new(at, after) => {
+                    changing = Some((at, after));
+                }
+                Some(_) | None => (),
             }
-            self.taken[at / 64] &= !(1 << (at % 64));
         }
-        None
+        changing.inspect(|(at, _)| self.take(*at))
+    }
+
+    fn take(&mut self, at: usize) {
+        self.taken[at / 64] |= 1 << (at % 64);
+    }
+
+    /// Whether taking this one leads to where the search never was.
+    fn is_new(&mut self, at: usize, state: State) -> bool {
+        let mut taken = self.taken.clone();
+        taken[at / 64] |= 1 << (at % 64);
+        let full = taken.iter().take_while(|word| **word == u64::MAX).count();
+        taken.drain(..full);
+        let end = taken.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        taken.truncate(end);
+        assert!(self.tried.len() < TRIED_MAX, "too many orders to try");
+        self.tried.insert((full, taken, state))
     }
 }

@@ -140,7 +140,7 @@ pub(super) struct Knobs {
 
 /// A run.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub struct Plan {
     pub(super) seed: u64,
     pub(super) knobs: Knobs,
     pub(super) lasts: Micros,
@@ -150,7 +150,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64) -> Self {
+    /// The plan that comes of a seed.
+    pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed, "plan", 0);
         let lasts = random.between(10, 40) * SECOND;
         let knobs = knobs(random);
@@ -161,12 +162,12 @@ impl Plan {
     }
 
     /// How many parts can be taken away: faults, operations, watches.
-    pub(super) fn parts(&self) -> usize {
+    pub fn parts(&self) -> usize {
         self.faults.len() + self.operations.len() + self.watches.len()
     }
 
     /// Without these parts.
-    pub(super) fn without(&self, dropped: &BTreeSet<usize>) -> Self {
+    pub fn without(&self, dropped: &BTreeSet<usize>) -> Self {
         let mut plan = self.clone();
         let (faults, operations) = (self.faults.len(), self.operations.len());
         let mut at = 0..;
