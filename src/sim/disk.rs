@@ -202,16 +202,6 @@ impl Disk {
     }
 
     fn append_frame(&mut self, log: &mut Log, records: &[Record]) {
-        for record in records {
-            match record {
-                Record::HardState(state) => log.hard_state = *state,
-                Record::Mark { index, .. } => {
-                    log.mark = record.clone();
-                    log.marked = Some(*index);
-                }
-                Record::Entry(_) | Record::Metadata { .. } => (),
-            }
-        }
         let bytes: usize = records.iter().map(Record::size_hint).sum();
         if bytes + 2 * WAL_BLOCK_BYTES > self.segment_bytes - log.head.offset as usize {
             let segment = log.head.segment + 1;
@@ -222,6 +212,17 @@ impl Disk {
             self.write(log, &opening);
         }
         self.write(log, records);
+        // Not before: a segment that begins with a commit index must not be found without the entry.
+        for record in records {
+            match record {
+                Record::HardState(state) => log.hard_state = *state,
+                Record::Mark { index, .. } => {
+                    log.mark = record.clone();
+                    log.marked = Some(*index);
+                }
+                Record::Entry(_) | Record::Metadata { .. } => (),
+            }
+        }
         log.last = records.iter().rev().find_map(index_of).unwrap_or(log.last);
     }
 
