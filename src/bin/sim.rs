@@ -29,6 +29,7 @@ usage: sim [flags]
   --first N      beginning with this one (0)
   --hours N      run seeds until the clusters have lived so many hours together
   --jobs N       so many at a time (2)
+  --storms       without the seeds that are hours of calmer weather
   --bug NAME     with a deliberate mistake in the members; `--bug list` names them
   --seed N       run this seed alone
   --drop A-B,C-D without these parts of its plan
@@ -62,6 +63,8 @@ struct Options {
     seed: Option<u64>,
     drop: BTreeSet<usize>,
     tell: bool,
+    /// Without the long runs.
+    storms: bool,
     /// Run the seeds in this process.
     here: bool,
 }
@@ -82,6 +85,7 @@ impl Options {
                 "--bug" => options.bug = Some(bug(&value()?)?),
                 "--tell" => options.tell = true,
                 "--here" => options.here = true,
+                "--storms" => options.storms = true,
                 _ => return Err(format!("unknown flag {flag}")),
             }
         }
@@ -135,6 +139,9 @@ fn run_many(options: &Options) {
     let count = options.seeds.unwrap_or(u64::MAX);
     for seed in (options.first..options.first.saturating_add(count)).step_by(options.step as usize)
     {
+        if options.storms && Plan::is_long(seed) {
+            continue;
+        }
         SEED.store(seed, Ordering::Relaxed);
         all.add(&sim::run(Plan::new(seed), options.bug, None));
         runs += 1;
@@ -174,6 +181,8 @@ fn run_jobs(options: &Options) -> Vec<String> {
         let flags = [
             "--here", "--first", &first, "--seeds", &seeds, "--step", &step, "--hours", &hours,
         ];
+        let mut flags = flags.to_vec();
+        flags.extend(options.storms.then_some("--storms"));
         let mut child = start(&flags, options.bug);
         let pipe = child.stdout.take().expect("it is piped");
         let ended = ended.clone();

@@ -26,8 +26,8 @@ pub enum Bug {
     DeposedRevoke,
     /// A lease is renewed without asking whether one still leads.
     RenewUnconfirmed,
-    /// Of a batch that finds the hub's mailbox full, only the revision is kept.
-    WatchBatchLost,
+    /// A batch that finds the hub's mailbox full loses its last event.
+    WatchBatchCut,
     /// A client that watches again repeats the last revision it has seen.
     WatchRepeats,
     /// Request ids begin anew with each start of a member.
@@ -50,7 +50,7 @@ impl Bug {
         Self::DuplicateApply,
         Self::DeposedRevoke,
         Self::RenewUnconfirmed,
-        Self::WatchBatchLost,
+        Self::WatchBatchCut,
         Self::WatchRepeats,
         Self::RepliesToStrangers,
         Self::ProposalRepeated,

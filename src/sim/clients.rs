@@ -16,7 +16,7 @@ use super::checks::{Checks, kv_of};
 use super::linear::{self, Call, Deed, Kv, Seen};
 use super::plan::{Ask, Micros, Operation, Plan};
 use crate::machine::Reply;
-use crate::types::{LeaseId, Refusal};
+use crate::types::{LeaseId, MemberId, Refusal};
 
 /// What comes back to a client.
 #[derive(Clone, Debug)]
@@ -92,6 +92,11 @@ impl Clients {
 
     pub(super) fn operation(&self, number: usize) -> Operation {
         self.requests[number].operation
+    }
+
+    /// Another member is to answer it.
+    pub(super) fn move_to(&mut self, number: usize, member: MemberId) {
+        self.requests[number].operation.member = member;
     }
 
     /// The client asks now. `false` if it did before.

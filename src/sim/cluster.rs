@@ -8,7 +8,7 @@ use super::checks::Checks;
 use super::clients::{Answer, Clients};
 use super::member::Member;
 use super::outcome::Outcome;
-use super::plan::{Ask, Fault, MS, Micros, Operation, Plan, Point, SECOND, Wire};
+use super::plan::{Ask, Fault, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Wire};
 use super::random::Random;
 use super::watchers::Watcher;
 use crate::consensus::{Input, Message, MessageType};
@@ -253,13 +253,19 @@ impl Cluster {
     }
 
     fn deliver(&mut self, message: Box<Message>) {
-        let (from, to) = (message.from, message.to);
+        let (from, to, now) = (message.from, message.to, self.now);
         if self.is_cut(from, to) {
             return;
         }
-        if let Some(live) = self.member(to).live.as_mut() {
+        let member = self.member(to);
+        let is_paused = member.paused_until > now;
+        if let Some(live) = member.live.as_mut() {
             live.lanes[super::member::CONTROL].push_back(Input::Step(message));
-            self.wake(to);
+            if is_paused {
+                self.wake(to);
+            } else {
+                self.round_soon(to);
+            }
         }
     }
 
@@ -270,9 +276,12 @@ impl Cluster {
             return;
         }
         member.paused_until = now;
-        member.start(now, &knobs, bug);
+        let found = member.start(now, &knobs, bug);
         let boot = member.boots;
         let ticks = member.random.between(1, 100) * MS;
+        for (before, entry) in found.iter().zip(found.iter().skip(1)) {
+            self.checks.appended(id, entry, before.term);
+        }
         self.say(|| format!("{id} starts"));
         self.after(ticks, Event::Member(id, boot, Turn::Tick));
         self.after(ticks, Event::Member(id, boot, Turn::Leases));
@@ -322,11 +331,13 @@ impl Cluster {
         self.outcome.faults += 1;
         let now = self.now;
         match fault {
-            Fault::Partition { side, one_way, lasts } => {
+            Fault::Partition { mut side, one_way, lasts } => {
+                side.iter_mut().for_each(|id| *id = self.who(*id));
                 self.cuts.push(Cut { side, one_way, until: now + lasts });
             }
-            Fault::Crash { member, lasts } => self.crash(member, lasts),
+            Fault::Crash { member, lasts } => self.crash(self.who(member), lasts),
             Fault::CrashAt { member, point, lasts } => {
+                let member = self.who(member);
                 self.member(member).armed = Some((point, lasts));
             }
             Fault::Blackout { lasts } => {
@@ -334,14 +345,26 @@ impl Cluster {
                     self.crash(id, lasts);
                 }
             }
-            Fault::Pause { member, lasts } => self.member(member).paused_until = now + lasts,
+            Fault::Pause { member, lasts } => {
+                let member = self.who(member);
+                self.member(member).paused_until = now + lasts;
+            }
             Fault::SlowDisk { member, times, lasts } => {
+                let member = self.who(member);
                 self.member(member).slow = (now + lasts, times);
             }
             Fault::Noise { wire, lasts } => self.noise = (now + lasts, wire),
-            Fault::Campaign { member } => self.control(member, Input::Campaign),
-            Fault::Transfer { member, to } => self.control(member, Input::Transfer(to)),
+            Fault::Campaign { member } => self.control(self.who(member), Input::Campaign),
+            Fault::Transfer { member, to } => self.control(self.who(member), Input::Transfer(to)),
         }
+    }
+
+    /// Whom a fault means.
+    fn who(&self, member: MemberId) -> MemberId {
+        let leads = |it: &&Member| it.live.as_ref().is_some_and(|live| live.role.leads);
+        let newest = |it: &&Member| it.live.as_ref().map(|live| live.role.term);
+        let leader = self.members.iter().filter(leads).max_by_key(newest);
+        if member == LEADER { leader.map_or(1, |leader| leader.id) } else { member }
     }
 
     fn control(&mut self, id: MemberId, input: Input) {

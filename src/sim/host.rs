@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::bugs::Bug;
 use super::clients::Answer;
 use super::cluster::{Cluster, Event, Turn, brief};
-use super::member::{ACKS, CONTROL, Live, TICK, Task, WORK, Write};
+use super::member::{ACKS, CONTROL, Live, Task, WORK, Write};
 use super::plan::{Ask, MS, Micros, Point, SECOND};
 use crate::consensus::{Input, Message, MessageType, Output, Role};
 use crate::machine::{Effect, Published};
@@ -68,9 +68,20 @@ impl Cluster {
         self.live(id).lanes[CONTROL].push_back(Input::Tick);
         let now_ms = self.now_ms(id);
         self.tell_hub(id, watch::Input::Tick { now_ms });
-        self.wake(id);
-        let time = self.true_time(id, TICK);
+        let time = self.true_time(id, self.plan.knobs.tick);
         self.next_turn(id, time, Turn::Tick);
+        self.round_soon(id);
+    }
+
+    /// What came may be looked at alone, or together with what comes next.
+    pub(super) fn round_soon(&mut self, id: MemberId) {
+        let member = self.member(id);
+        let waits = member.random.chance(250);
+        if waits || member.live.as_ref().is_some_and(|live| live.round_due) {
+            self.wake(id);
+        } else {
+            self.round(id);
+        }
     }
 
     /// All that waits becomes one batch, and what comes out is performed.
@@ -96,7 +107,6 @@ impl Cluster {
         match output {
             Output::Send(messages) => messages.into_iter().for_each(|it| self.sends(id, it)),
             Output::Persist { number, hard_state, entries } => {
-                self.handed(id, &entries);
                 let hard_state = hard_state.filter(|_| self.bug != Some(Bug::VoteNotPersisted));
                 let records = entries.into_iter().map(Record::Entry);
                 let records = records.chain(hard_state.map(Record::HardState)).collect();
@@ -127,18 +137,6 @@ impl Cluster {
             self.checks.vote(id, message.term, message.to);
         }
         self.send(message);
-    }
-
-    fn handed(&mut self, id: MemberId, entries: &[Entry]) {
-        let Some(first) = entries.first() else { return };
-        let live = self.live(id);
-        live.handed.split_off(&first.index);
-        let mut before = live.handed.last_key_value().map_or(0, |(_, term)| *term);
-        for entry in entries {
-            self.live(id).handed.insert(entry.index, entry.term);
-            self.checks.appended(id, entry, before);
-            before = entry.term;
-        }
     }
 
     fn role(&mut self, id: MemberId, role: Role) {
@@ -195,7 +193,8 @@ impl Cluster {
         let Some(live) = member.live.as_mut() else { return };
         let Some(write) = live.writing.take() else { return };
         member.disk.finish(&mut live.log);
-        member.note_durable(&write.records);
+        let new = member.note_durable(&write.records);
+        new.into_iter().for_each(|(entry, before)| self.checks.appended(id, entry, before));
         self.say(|| format!("{id} wrote {:?}", write.number));
         if self.reaches(id, Point::Written) {
             return;
@@ -301,8 +300,8 @@ impl Cluster {
         let live = self.live(id);
         if live.batches.len() < mailbox {
             live.batches.push_back((events, revision));
-        } else if bug == Some(Bug::WatchBatchLost) {
-            live.batches.push_back((Vec::new().into(), revision));
+        } else if bug == Some(Bug::WatchBatchCut) && events.len() > 1 {
+            live.batches.push_back((events[..events.len() - 1].into(), revision));
         } else {
             live.missed = true;
         }
@@ -417,7 +416,7 @@ impl Cluster {
         let live = self.live(id);
         match operation.ask {
             Ask::GetSerializable { .. } => self.read(id, number),
-            Ask::KeepAlive { .. } if live.leads == 0 => self.answer(id, number, Answer::Failed),
+            Ask::KeepAlive { .. } if live.leads == 0 => self.pass_on(id, number),
             Ask::KeepAlive { .. } if bug == Some(Bug::RenewUnconfirmed) => self.read(id, number),
             _ if bug == Some(Bug::StaleReadIndex) => {
                 let index = live.driver.progress().committed;
@@ -429,6 +428,15 @@ impl Cluster {
                 self.wake(id);
             }
         }
+    }
+
+    /// Who does not lead passes a renewal on to who does, as far as it knows.
+    fn pass_on(&mut self, id: MemberId, number: usize) {
+        let leader = self.live(id).role.leader.filter(|leader| *leader != id);
+        let Some(leader) = leader else { return self.answer(id, number, Answer::Failed) };
+        self.clients.move_to(number, leader);
+        let time = self.member(id).random.skewed(100, 5 * MS);
+        self.after(time, Event::Ask(number));
     }
 
     fn release_reads(&mut self, id: MemberId) {

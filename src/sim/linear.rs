@@ -1,5 +1,6 @@
 //! Whether what clients saw of one key could have come from a single copy that does one thing at a time
-//! (Wing and Gong's search, with Lowe's memory of what was tried).
+//! (Wing and Gong's search, with Lowe's memory of what was tried). Revisions tell the order of writes, so that
+//! there is little left to try.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,17 +77,29 @@ impl Call {
     }
 
     fn step_unheard(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
-        let write = |value| {
-            let kv = log.get(&value)?;
-            (written(state, value, kv.modified) == *kv).then_some(Some(*kv))
-        };
         match self.deed {
             // One that changes nothing explains nothing.
             Deed::Delete if state.is_some() => Some(None),
             Deed::Get | Deed::Delete => None,
-            Deed::Put { value } => write(value),
             Deed::Swap { expected, .. } if state.map_or(0, |kv| kv.modified) != expected => None,
-            Deed::Swap { value, .. } => write(value),
+            Deed::Put { value } | Deed::Swap { value, .. } => {
+                let kv = log.get(&value)?;
+                (written(state, value, kv.modified) == *kv).then_some(Some(*kv))
+            }
+        }
+    }
+
+    /// The revision that it made, if it is known to have made one.
+    fn revision(&self, log: &BTreeMap<u64, Kv>) -> Option<i64> {
+        match (self.deed, self.answer) {
+            (Deed::Put { .. } | Deed::Swap { .. }, Some((_, seen))) => {
+                seen.done.then_some(seen.revision)
+            }
+            (Deed::Put { value } | Deed::Swap { value, .. }, None) => {
+                log.get(&value).map(|kv| kv.modified)
+            }
+            (Deed::Delete, Some((_, seen))) => seen.kv.is_some().then_some(seen.revision),
+            (Deed::Delete, None) | (Deed::Get, _) => None,
         }
     }
 }
@@ -113,9 +126,16 @@ fn matters(call: &Call, log: &BTreeMap<u64, Kv>) -> bool {
 pub(super) fn check(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Result<(), String> {
     let mut calls: Vec<_> = calls.iter().filter(|call| matters(call, log)).copied().collect();
     calls.sort_by_key(|call| call.asked);
+    let mut writes: Vec<_> = calls.iter().map(|call| call.revision(log)).enumerate().collect();
+    writes.retain(|(_, revision)| revision.is_some());
+    writes.sort_by_key(|(_, revision)| *revision);
+    let writes: Vec<_> = writes.into_iter().map(|(at, _)| at).collect();
     let mut search = Search {
         taken: vec![0; calls.len().div_ceil(64)],
         calls: &calls,
+        is_write: calls.iter().map(|call| call.revision(log).is_some()).collect(),
+        writes: &writes,
+        written: 0,
         log,
         tried: BTreeSet::new(),
         first: 0,
@@ -141,6 +161,11 @@ pub(super) fn check(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Result<(), Strin
 struct Search<'a> {
     calls: &'a [Call],
     log: &'a BTreeMap<u64, Kv>,
+    /// Requests that made a known revision, in the order of these, which is the order in which they happened.
+    writes: &'a [usize],
+    is_write: Vec<bool>,
+    /// How many of them were taken.
+    written: usize,
     taken: Vec<u64>,
     /// What was taken, without the words that are full, and the state that it led to.
     tried: BTreeSet<(usize, Vec<u64>, State)>,
@@ -179,6 +204,7 @@ impl Search<'_> {
             loop {
                 let Some((at, before)) = self.path.pop() else { return false };
                 self.taken[at / 64] &= !(1 << (at % 64));
+                self.written -= usize::from(self.is_write[at]);
                 self.first = self.first.min(at);
                 let changed = before != state;
                 (state, from) = (before, at + 1);
@@ -190,8 +216,8 @@ impl Search<'_> {
     }
 
     fn is_done(&self) -> bool {
-        (self.first..self.calls.len())
-            .all(|at| self.is_taken(at) || self.calls[at].answer.is_none())
+        let is_optional = |at: usize| self.calls[at].answer.is_none() && !self.is_write[at];
+        (self.first..self.calls.len()).all(|at| self.is_taken(at) || is_optional(at))
     }
 
     /// The next request from `from` on that may come now, and was not tried in this place before. One that
@@ -217,7 +243,8 @@ impl Search<'_> {
             let is_quiet_delete = call.answer.is_none() && call.deed == Deed::Delete;
             let is_alike = is_quiet_delete && deleting;
             deleting |= is_quiet_delete;
-            if is_alike {
+            let is_early = self.is_write[at] && self.writes[self.written] != at;
+            if is_alike || is_early {
                 continue;
             }
             match call.step(state, self.log) {
@@ -235,6 +262,7 @@ impl Search<'_> {
     }
 
     fn take(&mut self, at: usize) {
+        self.written += usize::from(self.is_write[at]);
         self.taken[at / 64] |= 1 << (at % 64);
     }
 

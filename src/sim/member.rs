@@ -23,8 +23,6 @@ use crate::wal::Record;
 use crate::watch::{self, Hub};
 
 pub(super) const ELECTION_TICKS: usize = 10;
-/// Time between two ticks of a clock that is right.
-pub(super) const TICK: Micros = 100 * MS;
 
 /// What survives a crash, and the member if it runs.
 pub(super) struct Member {
@@ -78,8 +76,6 @@ pub(super) struct Live {
     pub(super) round_due: bool,
     pub(super) homeless: Vec<Bytes>,
     pub(super) role: Role,
-    /// The term of each entry that was handed to the disk.
-    pub(super) handed: BTreeMap<LogIndex, Term>,
     pub(super) to_write: VecDeque<Write>,
     pub(super) writing: Option<Write>,
     pub(super) tasks: VecDeque<Task>,
@@ -129,22 +125,26 @@ impl Member {
         self.durable_commit.min(last)
     }
 
-    /// Records that became durable.
-    pub(super) fn note_durable(&mut self, records: &[Record]) {
+    /// Records that became durable. Gives the entries among them, each with the term of the one before.
+    pub(super) fn note_durable<'a>(&mut self, records: &'a [Record]) -> Vec<(&'a Entry, Term)> {
+        let mut entries = Vec::new();
         for record in records {
             match record {
                 Record::Entry(entry) => {
                     self.durable.split_off(&entry.index);
+                    let before = self.durable.last_key_value().map_or(0, |(_, term)| *term);
+                    entries.push((entry, before));
                     self.durable.insert(entry.index, entry.term);
                 }
                 Record::HardState(state) => self.durable_commit = state.commit,
                 Record::Metadata { .. } | Record::Mark { .. } => (),
             }
         }
+        entries
     }
 
-    /// The power comes back.
-    pub(super) fn start(&mut self, now: Micros, knobs: &Knobs, bug: Option<Bug>) {
+    /// The power comes back. Gives the entries that it found.
+    pub(super) fn start(&mut self, now: Micros, knobs: &Knobs, bug: Option<Bug>) -> Vec<Entry> {
         self.boots += 1;
         let ids: Vec<_> = (1..=knobs.members).collect();
         let conf_state = ConfState { voters: ids.clone(), ..ConfState::default() };
@@ -189,7 +189,7 @@ impl Member {
         };
         let driver = Driver::new(config, &restored)
             .unwrap_or_else(|fault| panic!("member {} does not start: {fault}", self.id));
-        let mut expiry = Expiry::new(ELECTION_TICKS as u64 * TICK / MS);
+        let mut expiry = Expiry::new(ELECTION_TICKS as u64 * knobs.tick / MS);
         machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, 0));
         let hub_config = watch::Config {
             stream_bytes_max: knobs.stream_bytes,
@@ -214,7 +214,6 @@ impl Member {
             round_due: false,
             homeless: Vec::new(),
             role: Role::default(),
-            handed: self.durable.clone(),
             to_write: VecDeque::new(),
             writing: None,
             tasks: VecDeque::new(),
@@ -231,6 +230,7 @@ impl Member {
             hub_due: false,
             streams: BTreeMap::new(),
         });
+        restored.entries
     }
 
     /// How long the disk takes.

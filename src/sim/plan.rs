@@ -12,7 +12,10 @@ pub(super) type Micros = u64;
 pub(super) const MS: Micros = 1000;
 pub(super) const SECOND: Micros = 1000 * MS;
 
-/// What goes wrong, and for how long.
+/// Stands for whoever leads when a fault comes.
+pub(super) const LEADER: MemberId = 0;
+
+/// What goes wrong, and for how long. A member may be [`LEADER`].
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     /// Messages between the two sides are lost; `one_way`: only those from the first side.
@@ -126,6 +129,8 @@ pub(super) struct Knobs {
     pub(super) members: u64,
     pub(super) keys: u64,
     pub(super) pre_vote: bool,
+    /// Time between two ticks of a clock that is right.
+    pub(super) tick: Micros,
     pub(super) wire: Wire,
     /// How much faster each member's clock is than the true one, in thousandths above 950.
     pub(super) drift: Vec<u64>,
@@ -153,12 +158,23 @@ impl Plan {
     /// The plan that comes of a seed.
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed, "plan", 0);
-        let lasts = random.between(10, 40) * SECOND;
         let knobs = knobs(random);
-        let faults = faults(random, &knobs, lasts);
-        let operations = operations(random, &knobs, lasts);
+        let (lasts, pause, faults_max) = if Self::is_long(seed) {
+            let lasts = random.between(3600, 4 * 3600) * SECOND;
+            (lasts, random.between(200, 800) * MS, lasts / (20 * SECOND))
+        } else {
+            (random.between(10, 40) * SECOND, random.skewed(3 * MS, 200 * MS), 40)
+        };
+        let faults = faults(random, &knobs, lasts, faults_max);
+        let operations = operations(random, &knobs, lasts, pause);
         let watches = (0..random.below(5)).map(|_| watch(random, &knobs, lasts)).collect();
         Self { seed, knobs, lasts, faults, operations, watches }
+    }
+
+    /// Every so-manieth seed is hours of usual load with a fault now and then; the others are storms of some
+    /// seconds.
+    pub fn is_long(seed: u64) -> bool {
+        seed % 8 == 7
     }
 
     /// How many parts can be taken away: faults, operations, watches.
@@ -194,6 +210,7 @@ fn knobs(random: &mut Random) -> Knobs {
         members,
         keys: random.between(1, 4),
         pre_vote: random.chance(800),
+        tick: *random.pick(&[50, 100, 100, 100, 250]) * MS,
         wire: Wire {
             loss_permille: *random.pick(&[0, 0, 5, 50]),
             repeat_permille: *random.pick(&[0, 0, 5, 50]),
@@ -210,13 +227,22 @@ fn knobs(random: &mut Random) -> Knobs {
     }
 }
 
-fn faults(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Vec<(Micros, Fault)> {
+fn faults(
+    random: &mut Random,
+    knobs: &Knobs,
+    lasts: Micros,
+    most: u64,
+) -> Vec<(Micros, Fault)> {
     // Each seed knows some kinds of faults only, so that each kind also comes with few others.
-    let kinds: Vec<u64> = (0..9).filter(|_| random.chance(400)).collect();
+    let mut kinds: Vec<u64> = (0..9).filter(|_| random.chance(400)).collect();
+    if lasts >= 3600 * SECOND {
+        kinds.push(2);
+    }
     if kinds.is_empty() {
         return Vec::new();
     }
-    let count = random.skewed(1, 40);
+    // No fewer than one each two minutes of a long run.
+    let count = random.skewed(1 + lasts / (120 * SECOND), most);
     let mut faults: Vec<_> = (0..count)
         .map(|_| {
             let (at, kind) = (random.below(lasts), *random.pick(&kinds));
@@ -228,13 +254,14 @@ fn faults(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Vec<(Micros, Fau
 }
 
 fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
-    let member = random.between(1, knobs.members);
+    let anyone = random.between(1, knobs.members);
+    let member = if random.chance(400) { LEADER } else { anyone };
     let lasts = random.skewed(20 * MS, 8 * SECOND);
     match kind {
         0 => {
             let (one_way, both) = (random.chance(400), random.below(2));
-            let side =
-                (1..=knobs.members).filter(|id| *id == member || (random.below(2) & both) == 1);
+            let others = (1..=knobs.members).filter(|_| (random.below(2) & both) == 1);
+            let side = others.chain([member]);
             Fault::Partition { side: side.collect(), one_way, lasts }
         }
         1 => Fault::Crash { member, lasts },
@@ -266,13 +293,18 @@ fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
     }
 }
 
-fn operations(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Vec<Operation> {
-    let pause = random.skewed(3 * MS, 200 * MS);
+fn operations(
+    random: &mut Random,
+    knobs: &Knobs,
+    lasts: Micros,
+    pause: Micros,
+) -> Vec<Operation> {
     let leases = random.below(4);
     let weights = [random.between(1, 8), random.between(1, 8), random.below(3), random.below(3)];
     let mut at = SECOND;
     let mut operations = Vec::new();
-    while at < lasts && operations.len() < 1500 {
+    let most = if pause < 200 * MS { 1500 } else { usize::MAX };
+    while at < lasts && operations.len() < most {
         at += random.between(1, 2 * pause);
         let ask = ask(random, knobs, leases, weights);
         let member = random.between(1, knobs.members);
@@ -294,7 +326,7 @@ fn ask(random: &mut Random, knobs: &Knobs, leases: u64, weights: [u64; 4]) -> As
         (1, Ask::GetSerializable { key }),
         (pair, Ask::PutPair),
         (pair, Ask::GetPair),
-        (with_leases, Ask::Grant { lease, ttl: random.between(2, 5) as i64 }),
+        (with_leases, Ask::Grant { lease, ttl: random.skewed(2, 20) as i64 }),
         (with_leases * 2, Ask::KeepAlive { lease }),
         (with_leases, Ask::PutLeased { lease }),
     ];
