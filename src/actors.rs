@@ -14,6 +14,7 @@ pub mod apply;
 pub mod consensus;
 pub mod desk;
 pub mod lease;
+pub mod peer;
 pub mod state;
 pub mod wal;
 pub mod watch;

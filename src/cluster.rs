@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use crate::store::{Overlay, Space, View};
-use crate::types::{Fault, MemberId};
+use crate::types::{ConfChange, ConfChangeKind, ConfState, Fault, MemberId, Refusal};
 
 /// Key of the cluster version in etcd's `cluster` bucket.
 const VERSION: &[u8] = b"clusterVersion";
@@ -30,6 +30,73 @@ pub struct Member {
     /// Where clients reach it.
     #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
     pub client_urls: Vec<String>,
+}
+
+/// What the context of a [`ConfChange`] holds: the member, and whether it is a learner that gets a vote.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct Context {
+    #[serde(flatten)]
+    member: Member,
+    #[serde(rename = "isPromote", default)]
+    is_promote: bool,
+}
+
+/// The change that brings a member in.
+pub fn add(request: u64, member: &Member) -> ConfChange {
+    let kind =
+        if member.is_learner { ConfChangeKind::AddLearner } else { ConfChangeKind::AddVoter };
+    change(request, kind, member, false)
+}
+
+/// The change that gives a learner a vote.
+pub fn promote(request: u64, id: MemberId) -> ConfChange {
+    let member = Member { id, ..Member::default() };
+    change(request, ConfChangeKind::AddVoter, &member, true)
+}
+
+/// The change of where a member is reached.
+pub fn update(request: u64, id: MemberId, peer_urls: Vec<String>) -> ConfChange {
+    let member = Member { id, peer_urls, ..Member::default() };
+    change(request, ConfChangeKind::Update, &member, false)
+}
+
+/// The change that takes a member away.
+pub fn remove(request: u64, id: MemberId) -> ConfChange {
+    ConfChange { request, kind: ConfChangeKind::Remove as i32, member: id, context: Bytes::new() }
+}
+
+fn change(request: u64, kind: ConfChangeKind, member: &Member, is_promote: bool) -> ConfChange {
+    let context = Context { member: member.clone(), is_promote };
+    let context = serde_json::to_vec(&context).unwrap_or_default().into();
+    ConfChange { request, kind: kind as i32, member: member.id, context }
+}
+
+/// Whether enough members have started for one more voter, who has not, to leave a quorum of those that have.
+/// A lone member may always get a second one.
+pub fn is_ready_to_add(members: &[Member]) -> bool {
+    let (started, voters) = started(members.iter());
+    (started == 1 && voters == 1) || started > voters.div_ceil(2)
+}
+
+/// Whether those that have started, without this one, would be a quorum without it.
+pub fn is_ready_to_remove(members: &[Member], id: MemberId) -> bool {
+    let (started, voters) = started(members.iter().filter(|member| member.id != id));
+    // The last one stays.
+    voters > 0 && started > voters / 2
+}
+
+/// Whether those that have started, and this learner, would be a quorum with it.
+pub fn is_ready_to_promote(members: &[Member]) -> bool {
+    let (started, voters) = started(members.iter());
+    started + 1 > voters.div_ceil(2)
+}
+
+/// How many voters have started, and how many there are.
+fn started<'a>(members: impl Iterator<Item = &'a Member>) -> (usize, usize) {
+    let voters = members.filter(|member| !member.is_learner);
+    voters.fold((0, 0), |(started, all), member| {
+        (started + usize::from(!member.name.is_empty()), all + 1)
+    })
 }
 
 /// A member's id: the beginning of the SHA-1 of its sorted peer URLs and the cluster's token, and for one
@@ -108,6 +175,76 @@ impl Cluster {
         self.removed.insert(id);
     }
 
+    /// Takes a change over, unless it makes no sense any more; `conf_state` follows.
+    ///
+    /// # Errors
+    /// etcd's refusals.
+    pub fn change<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        change: &ConfChange,
+        learners_max: usize,
+        conf_state: &mut ConfState,
+    ) -> Result<(), Refusal> {
+        let id = change.member;
+        let kind = ConfChangeKind::try_from(change.kind).map_err(|_| Refusal::MemberNotFound)?;
+        if self.removed.contains(&id) {
+            return Err(Refusal::MemberNotFound);
+        }
+        let known = self.members.get(&id).cloned();
+        let context: Context = serde_json::from_slice(&change.context).unwrap_or_default();
+        match kind {
+            ConfChangeKind::AddVoter if context.is_promote => {
+                let member = known.ok_or(Refusal::MemberNotFound)?;
+                if !member.is_learner {
+                    return Err(Refusal::MemberNotLearner);
+                }
+                self.put(tx, Member { is_learner: false, ..member });
+            }
+            ConfChangeKind::AddVoter | ConfChangeKind::AddLearner => {
+                self.check_new(&context.member, learners_max)?;
+                self.put(tx, context.member);
+            }
+            ConfChangeKind::Remove => {
+                known.ok_or(Refusal::MemberNotFound)?;
+                if conf_state.voters == [id] {
+                    return Err(Refusal::MemberNotEnoughStarted);
+                }
+                self.remove(tx, id);
+            }
+            ConfChangeKind::Update => {
+                let member = known.ok_or(Refusal::MemberNotFound)?;
+                self.check_urls(id, &context.member.peer_urls)?;
+                self.put(tx, Member { peer_urls: context.member.peer_urls, ..member });
+            }
+        }
+        follow(conf_state, kind, id);
+        Ok(())
+    }
+
+    fn check_new(&self, member: &Member, learners_max: usize) -> Result<(), Refusal> {
+        if self.members.contains_key(&member.id) {
+            return Err(Refusal::MemberExist);
+        }
+        self.check_urls(member.id, &member.peer_urls)?;
+        let learners = self.members.values().filter(|member| member.is_learner).count();
+        if member.is_learner && learners >= learners_max {
+            return Err(Refusal::TooManyLearners);
+        }
+        Ok(())
+    }
+
+    fn check_urls(&self, id: MemberId, urls: &[String]) -> Result<(), Refusal> {
+        let others = self.members.values().filter(|member| member.id != id);
+        let mut taken = others.flat_map(|member| &member.peer_urls);
+        if taken.any(|url| urls.contains(url)) { Err(Refusal::PeerURLExist) } else { Ok(()) }
+    }
+
+    /// Members that were removed for good.
+    pub fn removed(&self) -> impl Iterator<Item = MemberId> {
+        self.removed.iter().copied()
+    }
+
     /// What a member tells of itself; one that is not there any more is passed over.
     pub fn set_attributes<V: View>(
         &mut self,
@@ -146,6 +283,22 @@ impl Cluster {
     pub fn is_removed(&self, id: MemberId) -> bool {
         self.removed.contains(&id)
     }
+}
+
+/// The same change as raft sees it.
+fn follow(conf_state: &mut ConfState, kind: ConfChangeKind, id: MemberId) {
+    if kind == ConfChangeKind::Update {
+        return;
+    }
+    conf_state.voters.retain(|voter| *voter != id);
+    conf_state.learners.retain(|learner| *learner != id);
+    match kind {
+        ConfChangeKind::AddVoter => conf_state.voters.push(id),
+        ConfChangeKind::AddLearner => conf_state.learners.push(id),
+        ConfChangeKind::Remove | ConfChangeKind::Update => (),
+    }
+    conf_state.voters.sort_unstable();
+    conf_state.learners.sort_unstable();
 }
 
 fn key(id: MemberId) -> Bytes {

@@ -17,12 +17,13 @@ mod log;
 mod reads;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use bytes::Bytes;
 pub use raft::eraftpb::{Message, MessageType};
 
 pub use self::driver::Driver;
-use crate::types::{ConfState, Entry, HardState, LogIndex, MemberId, Term};
+use crate::types::{ConfChange, ConfState, Entry, HardState, LogIndex, MemberId, Term};
 
 /// Counts the batches handed to the disk; they become durable in this order.
 pub type ReadyNumber = u64;
@@ -78,8 +79,14 @@ pub enum Input {
     Persisted(ReadyNumber),
     /// The state machine holds everything up to here.
     Applied(LogIndex),
-    /// The state machine reached this configuration change. Comes before its [`Input::Applied`].
-    ConfChange(Entry),
+    /// An encoded [`ConfChange`] to append to the log.
+    ProposeConfChange(Bytes),
+    /// Like [`Input::Propose`], but only while this member leads in this term.
+    ProposeAsLeader(Term, Vec<Bytes>),
+    /// The state machine took over this configuration change. Comes before its [`Input::Applied`].
+    ConfChange(ConfChange),
+    /// A snapshot reached this member, or did not.
+    SnapshotSent(MemberId, bool),
     /// Stand for election now rather than after a timeout.
     Campaign,
     /// Hand leadership to this member.
@@ -111,8 +118,21 @@ pub enum Output {
         /// What it must see.
         index: LogIndex,
     },
+    /// Replace the state by that of the snapshot that was stepped in last. Comes before the
+    /// [`Output::Persist`] of the same batch, which must make the new beginning of the log durable.
+    Install {
+        /// Up to here.
+        index: LogIndex,
+        /// The term of that entry.
+        term: Term,
+        /// Who counts from then on.
+        conf_state: ConfState,
+    },
     /// These payloads found no leader: nothing was appended.
     ProposalsDropped(Vec<Bytes>),
+    /// This configuration change found no leader, or the one before it is not applied yet: nothing was
+    /// appended, and it may be proposed again.
+    ConfChangeDropped(Bytes),
     /// Who leads, or that nobody is known to.
     Role(Role),
 }

@@ -8,6 +8,7 @@
 
 mod health;
 mod pages;
+mod peers;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -37,6 +38,8 @@ pub enum Serves {
     Http,
     /// Health and metrics alone (`--listen-metrics-urls`).
     Metrics,
+    /// What other members and operators ask over HTTP (`--listen-peer-urls`).
+    Peers,
 }
 
 impl Serves {
@@ -159,6 +162,7 @@ async fn answer(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> 
         Serves::All | Serves::Http => (),
         Serves::Grpc => return not_found(),
         Serves::Metrics => return routes(desk, options, head).await,
+        Serves::Peers => return peers::answer(desk, head).await,
     }
     if !is_allowed(&options.hosts, host(head)) {
         tracing::warn!(

@@ -6,6 +6,7 @@ pub mod clock;
 mod executor;
 mod fjall;
 mod net;
+mod place;
 mod preflight;
 mod system;
 mod wal_file;
@@ -14,8 +15,10 @@ pub use self::bolt_file::BoltFile;
 pub use self::executor::{Executors, blocking, spawn};
 pub use self::fjall::{FjallEngine, FjallView};
 pub use self::net::{
-    Address, Connection, Http2, Listener, close_connections, handover, listen, serve,
+    Address, Connection, Http2, Listener, Wire, close_connections, get, handover, listen, resolve,
+    serve, serve_peer,
 };
+pub use self::place::{Incoming, find_store, has_log};
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
-pub use self::system::{fatal, process_stats, random_u64};
+pub use self::system::{fatal, leave, process_stats, random_u64};
 pub use self::wal_file::{WalFile, WalOptions, begin_log};

@@ -9,6 +9,7 @@ pub mod lease;
 pub mod machine;
 pub mod metrics;
 pub mod mvcc;
+pub mod peer;
 pub mod rpc;
 pub mod server;
 pub mod sim;

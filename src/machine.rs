@@ -15,11 +15,12 @@ use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, TxnResponse};
 use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 
 use self::alarms::Alarms;
+pub use self::apply::standing;
 use crate::cluster::{Cluster, Member};
 use crate::lease::Leases;
 use crate::mvcc::{Event, Mvcc, ReadView};
 use crate::store::{Engine, Overlay};
-use crate::types::{ConfState, Fault, LeaseId, LogIndex, MemberId, Refusal, Term};
+use crate::types::{ConfChange, ConfState, Fault, LeaseId, LogIndex, MemberId, Refusal, Term};
 
 /// What never changes while the member runs.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// The shortest time to live of a lease, in seconds.
     pub lease_ttl_min: i64,
+    /// `--max-learners`; must be the same on every member.
+    pub learners_max: usize,
 }
 
 /// The answer to a request that was applied.
@@ -69,6 +72,8 @@ pub enum Effect {
     },
     /// A lease is gone.
     LeaseRevoked(LeaseId),
+    /// The membership changed, as raft must know.
+    ConfChanged(ConfChange),
     /// History was forgotten; the store can be cleaned up.
     Compacted,
 }
@@ -105,6 +110,7 @@ pub struct Machine<E: Engine> {
     conf_state: ConfState,
     applied: LogIndex,
     applied_term: Term,
+    learners_max: usize,
     dirty: bool,
 }
 
@@ -154,13 +160,16 @@ impl<E: Engine> Machine<E> {
         self.applied == 0 && self.cluster.members().next().is_none()
     }
 
-    /// Writes down the first members; all of them vote. Must be the same on every member.
+    /// Writes down the first members; all of them vote. Must be the same on every member. As if one entry of
+    /// the first term had entered each: a member that comes later has a log that begins earlier, and so gets
+    /// the state instead of entries that do not tell of the first members.
     ///
     /// # Errors
     /// The store cannot be written.
     pub fn bootstrap(&mut self, members: Vec<Member>) -> Result<(), Fault> {
         self.conf_state.voters = members.iter().map(|member| member.id).collect();
         self.conf_state.voters.sort_unstable();
+        (self.applied, self.applied_term) = (members.len() as LogIndex, 1);
         for member in members {
             self.cluster.put(&mut self.tx, member);
         }

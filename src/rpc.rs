@@ -28,9 +28,13 @@ use basalt_proto::server::etcdserverpb::maintenance_server::MaintenanceServer;
 use basalt_proto::server::etcdserverpb::watch_server::WatchServer;
 use basalt_proto::server::health::health_server::HealthServer;
 use basalt_proto::server::reflection::server_reflection_server::ServerReflectionServer;
+use futures_lite::future::or;
+use futures_lite::stream::unfold;
+use futures_lite::{Stream, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tower_service::Service as _;
 
@@ -141,8 +145,8 @@ impl Services {
         };
         let kind = if method.kind == Kind::Unary { "unary" } else { "stream" };
         metrics::client_request(kind, version);
-        let wants_leader = headers.get("hasleader").is_some_and(|value| value == "true");
-        if wants_leader && self.desk.status().leader == 0 {
+        let header = headers.get("hasleader").map(|value| value.as_bytes());
+        if wants_leader(header) && self.desk.status().leader == 0 {
             return Err(Refusal::NoLeader);
         }
         Ok(())
@@ -173,6 +177,38 @@ fn unknown(path: &str) -> Status {
         true => Status::unimplemented(format!("unknown method {method} for service {service}")),
         false => Status::unimplemented(format!("unknown service {service}")),
     }
+}
+
+/// A stream of answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Ends the answers when the client wants a leader and there has been none for too long.
+fn while_led<T: Send + 'static>(
+    desk: &Desk,
+    metadata: &MetadataMap,
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Answers<T> {
+    let answers: Answers<T> = Box::pin(answers);
+    if !wants_leader(metadata.get("hasleader").map(AsRef::as_ref)) {
+        return answers;
+    }
+    let beginning = Some((answers, desk.clone()));
+    Box::pin(unfold(beginning, |state| async {
+        let (mut answers, desk) = state?;
+        let leaderless = async {
+            desk.leaderless().await;
+            Err(status(Refusal::NoLeader))
+        };
+        match or(async { Ok(answers.next().await) }, leaderless).await {
+            Ok(answer) => Some((answer?, Some((answers, desk)))),
+            Err(refused) => Some((Err(refused), None)),
+        }
+    }))
+}
+
+/// Whether a client wants no answers but those of a member that knows a leader.
+fn wants_leader(header: Option<&[u8]>) -> bool {
+    header == Some(b"true")
 }
 
 /// A refusal as gRPC sends it.

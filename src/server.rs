@@ -1,9 +1,11 @@
 //! Reads the configuration, lays actors out on cores, starts and stops them.
 
+mod beginning;
 mod config;
 mod file;
 mod flags;
 mod log;
+mod open;
 mod run;
 mod table;
 mod values;

@@ -17,5 +17,5 @@ mod status;
 mod tests;
 
 pub use self::export::{Export, STORAGE_VERSION, Turn};
-pub use self::import::{Beginning, Restore, restore};
+pub use self::import::{Beginning, Restore, install, restore};
 pub use self::status::{KvHash, Status, hash_kv, status};

@@ -1,6 +1,7 @@
 //! The nouns that every room shares: positions, ids, ranges of keys, and the two ways in which
 //! something can go wrong (a [`Refusal`] is an answer, a [`Fault`] is a stop).
 
+mod conf_change;
 pub mod limits;
 mod range;
 mod refusal;
@@ -9,6 +10,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub use self::conf_change::{ConfChange, ConfChangeKind};
 pub use self::range::KeyRange;
 pub use self::refusal::{Code, Refusal};
 

@@ -15,10 +15,11 @@ use futures_lite::future::yield_now;
 use prost::Message as _;
 
 use super::desk::{self, Delivery};
+use super::peer::Peers;
 use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
 use crate::io::clock::Moment;
-use crate::io::{FjallEngine, FjallView, blocking, clock, fatal, spawn};
+use crate::io::{FjallEngine, FjallView, Incoming, blocking, clock, fatal, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::metrics;
 use crate::mvcc::{Event, ReadView};
@@ -51,10 +52,20 @@ pub enum Msg {
         /// What must be applied.
         index: LogIndex,
     },
+    /// Another member's state replaces this one's; answered when it is published.
+    Install(Box<Prepared>, flume::Sender<()>),
     /// Answers with a lease's keys. The session waits if the mailbox is full.
     LeaseKeys(LeaseId, flume::Sender<Vec<Bytes>>),
     /// Answers when no compaction is under way. The session waits if the mailbox is full.
     CompactionDone(flume::Sender<()>),
+}
+
+/// Another member's state, in a store of its own.
+pub struct Prepared {
+    /// Opened on that store.
+    pub machine: Machine<FjallEngine>,
+    /// Where it is.
+    pub incoming: Incoming,
 }
 
 /// Cheap to clone.
@@ -68,6 +79,13 @@ impl Handle {
 
     pub(super) async fn read_at(&self, executor: usize, round: u64, index: LogIndex) {
         drop(self.0.send_async(Msg::ReadAt { executor, round, index }).await);
+    }
+
+    pub(super) async fn install(&self, prepared: Box<Prepared>) {
+        let (sender, done) = flume::bounded(1);
+        if self.0.send_async(Msg::Install(prepared, sender)).await.is_ok() {
+            let _ = done.recv_async().await;
+        }
     }
 
     pub(super) async fn lease_keys(&self, id: LeaseId) -> Result<Vec<Bytes>, Refusal> {
@@ -94,6 +112,8 @@ pub fn mailbox() -> (Handle, flume::Receiver<Msg>) {
 pub struct Outlets {
     /// Hears what is applied.
     pub consensus: consensus::Handle,
+    /// Hears who is a member.
+    pub peers: Peers,
     /// Hears how far the log may be cut.
     pub wal: wal::Handle,
     /// Hears of leases.
@@ -188,6 +208,7 @@ pub fn state_of(
         members: machine.cluster().members().cloned().collect(),
         cluster_version: machine.cluster().version().map(str::to_owned),
         applied: machine.applied(),
+        applied_term: machine.applied_term(),
         disk_bytes,
         sole_voter: alone,
     }
@@ -242,6 +263,10 @@ impl Actor {
                 self.release_reads();
                 self.deliver();
             }
+            Msg::Install(prepared, done) => {
+                self.install(*prepared).await?;
+                let _ = done.try_send(());
+            }
             Msg::LeaseKeys(id, answer) => drop(answer.try_send(self.machine.lease_keys(id))),
             Msg::CompactionDone(answer) if self.compacting => self.compaction_waiters.push(answer),
             Msg::CompactionDone(answer) => drop(answer.try_send(())),
@@ -251,6 +276,7 @@ impl Actor {
 
     async fn apply(&mut self, entries: &[Entry]) -> Result<(), Fault> {
         let mut effects = Vec::new();
+        let has_changes = entries.iter().any(|entry| entry.kind != EntryKind::Normal);
         let mut began = Moment::now();
         for entry in entries {
             let applied = self.machine.apply(entry)?;
@@ -263,15 +289,28 @@ impl Actor {
         let published = self.machine.commit()?;
         metrics::STORE_COMMIT.observe(began.elapsed().as_secs_f64());
         count(&published.events);
-        self.publish(published);
-        for effect in effects {
-            self.perform(effect).await;
+        if has_changes {
+            // After a restart raft must know these members, or it could lead where it is not enough: the log
+            // alone would tell it too late.
+            let engine = self.machine.engine().clone();
+            blocking(move || engine.persist()).await?;
         }
+        self.publish(published);
+        let mut conf_changes = Vec::new();
+        for effect in effects {
+            if let Effect::ConfChanged(change) = effect {
+                conf_changes.push(change);
+            } else {
+                self.perform(effect).await;
+            }
+        }
+        if !conf_changes.is_empty() {
+            self.outlets.peers.update(self.machine.cluster());
+        }
+        // Before the answers: whoever hears that the members changed may ask for the next change at once.
+        self.outlets.consensus.applied(self.machine.applied(), conf_changes);
         self.release_reads();
         self.deliver();
-        let changes = entries.iter().filter(|entry| entry.kind != EntryKind::Normal);
-        let conf_changes = changes.cloned().collect();
-        self.outlets.consensus.applied(self.machine.applied(), conf_changes);
         self.cut_log();
         Ok(())
     }
@@ -308,7 +347,33 @@ impl Actor {
                 self.compacting = true;
                 self.compacting_since.get_or_insert_with(Moment::now);
             }
+            Effect::ConfChanged(_) => (),
         }
+    }
+
+    /// Goes on from another member's state. The old store's files stay until the next start: readers may
+    /// still use it.
+    async fn install(&mut self, prepared: Prepared) -> Result<(), Fault> {
+        let Prepared { machine, incoming } = prepared;
+        let (index, term) = machine.position();
+        if index <= self.machine.applied() {
+            return Err(Fault::new("a snapshot would take this member back"));
+        }
+        blocking(move || incoming.install(index, term)).await?;
+        let old = std::mem::replace(&mut self.machine, machine);
+        // Closing a store waits for its threads.
+        spawn(blocking(move || drop(old)));
+        (self.mark, self.compacting, self.disk_looked_ms) = (index, true, 0);
+        let read = self.machine.commit()?.read;
+        let state = self.state(read);
+        self.shared.publish(state);
+        self.outlets.lease.replaced(self.machine.leases().collect()).await;
+        self.outlets.hubs.iter().for_each(watch::Handle::resync);
+        self.outlets.peers.update(self.machine.cluster());
+        tracing::info!(index, term, "applied snapshot");
+        self.release_reads();
+        self.deliver();
+        Ok(())
     }
 
     fn release_reads(&mut self) {

@@ -9,10 +9,15 @@ use futures_lite::future::or;
 
 use super::state::Shared;
 use super::{apply, wal};
+use crate::consensus::wire::{Proposals, Travels, proposals_of, travels};
 use crate::consensus::{Driver, Input, Message, Output, ReadyNumber, Role};
+use crate::io::spawn;
 use crate::metrics;
-use crate::types::limits::{CONSENSUS_MAILBOX, READIES_IN_FLIGHT_MAX, UNAPPLIED_ENTRIES_MAX};
-use crate::types::{Entry, LogIndex};
+use crate::types::limits::{
+    APPENDS_MAILBOX, APPENDS_UNAPPLIED_MAX, CONF_CHANGES_WAITING_MAX, CONSENSUS_MAILBOX,
+    READIES_IN_FLIGHT_MAX, UNAPPLIED_ENTRIES_MAX,
+};
+use crate::types::{ConfChange, LogIndex, MemberId, Term};
 use crate::wal::Record;
 
 /// What the actor can be asked.
@@ -26,8 +31,23 @@ pub enum Msg {
         /// The executor's number of a read round.
         read: Option<u64>,
     },
-    /// From another member; dropped if the mailbox is full, raft sends again.
+    /// Proposals that only this leader may make, in this term.
+    OwnWork(Term, Vec<Bytes>),
+    /// A change of the membership. The session waits if the mailbox is full.
+    ConfChange(Bytes),
+    /// From another member; dropped if the mailbox is full, raft sends again. Appends have a mailbox of their
+    /// own, and their connection waits.
     Peer(Box<Message>),
+    /// A member cannot be reached; dropped if the mailbox is full, raft finds out itself.
+    Unreachable(MemberId),
+    /// A snapshot reached a member, or did not. The sender waits if the mailbox is full.
+    SnapshotSent(MemberId, bool),
+    /// A message with a snapshot, and the store that was made of it. The receiver waits likewise.
+    Snapshot(Box<Message>, Box<apply::Prepared>),
+    /// Hand leadership over. Dropped if the mailbox is full; whoever asks sees no change.
+    Transfer(MemberId),
+    /// Answers up to where a member's log matches, and where this one ends; only while this member leads.
+    Matched(MemberId, flume::Sender<Option<(LogIndex, LogIndex)>>),
     /// A tick of time. Skipped if the mailbox is full: the member is overloaded, not dead.
     Tick,
     /// The disk has all batches up to this one. Has its own mailbox, as long as batches in flight.
@@ -37,7 +57,7 @@ pub enum Msg {
         /// Up to and including this entry.
         index: LogIndex,
         /// Configuration changes among what was applied, in order.
-        conf_changes: Vec<Entry>,
+        conf_changes: Vec<ConfChange>,
     },
     /// Stand for election at once.
     Campaign,
@@ -48,6 +68,7 @@ pub enum Msg {
 pub struct Handle {
     acks: flume::Sender<Msg>,
     control: flume::Sender<Msg>,
+    appends: flume::Sender<Msg>,
     work: flume::Sender<Msg>,
 }
 
@@ -58,14 +79,52 @@ impl Handle {
         self.work.send_async(Msg::Work { executor, proposals, read }).await.is_ok()
     }
 
-    /// Hands in proposals whose answers nobody waits for, unless the mailbox is full.
-    pub fn try_work(&self, executor: usize, proposals: Vec<Bytes>) {
-        drop(self.work.try_send(Msg::Work { executor, proposals, read: None }));
+    /// Proposes what only the leader of this term may, and whose answers nobody waits for, unless the mailbox
+    /// is full.
+    pub(super) fn try_own_work(&self, term: Term, proposals: Vec<Bytes>) {
+        drop(self.work.try_send(Msg::OwnWork(term, proposals)));
     }
 
-    /// A message of another member.
-    pub fn peer(&self, message: Box<Message>) {
-        drop(self.control.try_send(Msg::Peer(message)));
+    /// Proposes a change of the membership.
+    pub(super) async fn conf_change(&self, payload: Bytes) {
+        drop(self.work.send_async(Msg::ConfChange(payload)).await);
+    }
+
+    /// A message of another member; appends wait.
+    pub(super) async fn peer(&self, message: Box<Message>) {
+        match travels(&message) {
+            Travels::Urgent => drop(self.control.try_send(Msg::Peer(message))),
+            Travels::Bulk => drop(self.appends.send_async(Msg::Peer(message)).await),
+            // It comes with a store, or not at all.
+            Travels::Snapshot => (),
+        }
+    }
+
+    pub(super) fn unreachable(&self, member: MemberId) {
+        drop(self.control.try_send(Msg::Unreachable(member)));
+    }
+
+    pub(super) fn snapshot_sent(&self, member: MemberId, arrived: bool) {
+        let control = self.control.clone();
+        spawn(async move {
+            drop(control.send_async(Msg::SnapshotSent(member, arrived)).await);
+        });
+    }
+
+    pub(super) async fn snapshot(&self, message: Box<Message>, prepared: Box<apply::Prepared>) {
+        drop(self.control.send_async(Msg::Snapshot(message, prepared)).await);
+    }
+
+    /// Asks for a change of leadership.
+    pub(super) fn transfer(&self, to: MemberId) {
+        drop(self.control.try_send(Msg::Transfer(to)));
+    }
+
+    /// See [`Msg::Matched`].
+    pub(super) async fn matched(&self, member: MemberId) -> Option<(LogIndex, LogIndex)> {
+        let (sender, answer) = flume::bounded(1);
+        self.control.send_async(Msg::Matched(member, sender)).await.ok()?;
+        answer.recv_async().await.ok()?
     }
 
     /// A tick of time. `false` when the member is going down.
@@ -82,7 +141,7 @@ impl Handle {
         self.ack(Msg::Persisted(number));
     }
 
-    pub(super) fn applied(&self, index: LogIndex, conf_changes: Vec<Entry>) {
+    pub(super) fn applied(&self, index: LogIndex, conf_changes: Vec<ConfChange>) {
         self.ack(Msg::Applied { index, conf_changes });
     }
 
@@ -92,10 +151,11 @@ impl Handle {
     }
 }
 
-/// The actor's mailbox, in three lanes: acknowledgements, then time and peers, then clients.
+/// The actor's mailbox, in four lanes: acknowledgements, then time and peers, then appends, then clients.
 pub struct Inbox {
     acks: flume::Receiver<Msg>,
     control: flume::Receiver<Msg>,
+    appends: flume::Receiver<Msg>,
     work: flume::Receiver<Msg>,
 }
 
@@ -106,9 +166,10 @@ const ACKS: usize = READIES_IN_FLIGHT_MAX + apply::MAILBOX + 2;
 pub fn mailbox() -> (Handle, Inbox) {
     let (acks_in, acks) = flume::bounded(ACKS);
     let (control_in, control) = flume::bounded(CONSENSUS_MAILBOX);
+    let (appends_in, appends) = flume::bounded(APPENDS_MAILBOX);
     let (work_in, work) = flume::bounded(CONSENSUS_MAILBOX);
-    let handle = Handle { acks: acks_in, control: control_in, work: work_in };
-    (handle, Inbox { acks, control, work })
+    let handle = Handle { acks: acks_in, control: control_in, appends: appends_in, work: work_in };
+    (handle, Inbox { acks, control, appends, work })
 }
 
 /// Who hears of what.
@@ -119,8 +180,8 @@ pub struct Outlets {
     pub apply: apply::Handle,
     /// Who leads.
     pub on_role: Box<dyn Fn(Role)>,
-    /// Messages to other members.
-    pub on_send: Box<dyn Fn(Vec<Message>)>,
+    /// Messages to other members; gives back proposals that cannot leave.
+    pub on_send: Box<dyn Fn(Vec<Message>) -> Vec<Message>>,
 }
 
 struct Actor {
@@ -131,6 +192,9 @@ struct Actor {
     reads_made: u64,
     /// Proposals that found no leader; made again when there is one, as etcd's wait for one.
     homeless: VecDeque<Bytes>,
+    conf_changes_homeless: VecDeque<Bytes>,
+    /// The store of the snapshot that was stepped in last.
+    prepared: Option<Box<apply::Prepared>>,
     role: Role,
 }
 
@@ -143,6 +207,8 @@ pub async fn run(driver: Driver, inbox: Inbox, outlets: Outlets, shared: Arc<Sha
         reads: BTreeMap::new(),
         reads_made: 0,
         homeless: VecDeque::new(),
+        conf_changes_homeless: VecDeque::new(),
+        prepared: None,
         role: Role::default(),
     };
     let mut out = Vec::new();
@@ -152,15 +218,23 @@ pub async fn run(driver: Driver, inbox: Inbox, outlets: Outlets, shared: Arc<Sha
         for lane in [&inbox.acks, &inbox.control] {
             lane.try_iter().for_each(|msg| actor.take(msg));
         }
+        while !actor.lags()
+            && let Ok(msg) = inbox.appends.try_recv()
+        {
+            actor.take(msg);
+        }
         while !actor.is_behind()
             && let Ok(msg) = inbox.work.try_recv()
         {
             actor.take(msg);
         }
         actor.driver.drain(&mut out);
+        let mut beginning = None;
         for output in out.drain(..) {
-            actor.perform(output).await;
+            actor.perform(output, &mut beginning).await;
         }
+        // Not installed: raft did not want it.
+        actor.prepared = None;
         actor.shared.set_progress(actor.driver.progress());
     }
 }
@@ -168,10 +242,23 @@ pub async fn run(driver: Driver, inbox: Inbox, outlets: Outlets, shared: Arc<Sha
 impl Actor {
     async fn next(&self, inbox: &Inbox) -> Option<Msg> {
         let vital = or(inbox.acks.recv_async(), inbox.control.recv_async());
+        let appends = async {
+            if self.lags() {
+                return std::future::pending().await;
+            }
+            inbox.appends.recv_async().await
+        };
+        let vital = or(vital, appends);
         if self.is_behind() {
             return vital.await.ok();
         }
         or(vital, inbox.work.recv_async()).await.ok()
+    }
+
+    /// Whether apply has so much to do that appends should wait.
+    fn lags(&self) -> bool {
+        let progress = self.driver.progress();
+        progress.committed - progress.applied > APPENDS_UNAPPLIED_MAX
     }
 
     /// Whether clients should wait: so much is in the log and not applied, or found no leader, that taking
@@ -194,15 +281,36 @@ impl Actor {
                     self.driver.on(Input::ReadIndex(self.reads_made));
                 }
             }
+            Msg::OwnWork(term, proposals) => {
+                self.driver.on(Input::ProposeAsLeader(term, proposals));
+            }
+            Msg::ConfChange(payload) => self.driver.on(Input::ProposeConfChange(payload)),
             Msg::Peer(message) => self.driver.on(Input::Step(message)),
+            Msg::Unreachable(member) => self.driver.on(Input::Unreachable(member)),
+            Msg::SnapshotSent(member, arrived) => {
+                self.driver.on(Input::SnapshotSent(member, arrived));
+            }
+            Msg::Snapshot(message, prepared) => {
+                // Only one at a time: a second one in the same round is as good as lost.
+                if self.prepared.is_none() {
+                    self.prepared = Some(prepared);
+                    self.driver.on(Input::Step(message));
+                }
+            }
+            Msg::Transfer(to) => self.driver.on(Input::Transfer(to)),
+            Msg::Matched(member, answer) => {
+                let last = self.driver.progress().last;
+                let matched = self.driver.matched(member).map(|matched| (matched, last));
+                let _ = answer.try_send(matched);
+            }
             Msg::Tick => {
                 self.driver.on(Input::Tick);
                 self.propose_homeless();
             }
             Msg::Persisted(number) => self.driver.on(Input::Persisted(number)),
             Msg::Applied { index, conf_changes } => {
-                for entry in conf_changes {
-                    self.driver.on(Input::ConfChange(entry));
+                for change in conf_changes {
+                    self.driver.on(Input::ConfChange(change));
                 }
                 self.driver.on(Input::Applied(index));
             }
@@ -210,13 +318,27 @@ impl Actor {
         }
     }
 
-    async fn perform(&mut self, output: Output) {
+    /// `beginning` is what the log begins with after a snapshot, to be written with the same batch.
+    async fn perform(&mut self, output: Output, beginning: &mut Option<Record>) {
         match output {
-            Output::Send(messages) => (self.outlets.on_send)(messages),
+            Output::Send(messages) => {
+                let returned = (self.outlets.on_send)(messages);
+                returned.into_iter().for_each(|message| self.keep(proposals_of(message)));
+            }
             Output::Persist { number, hard_state, entries } => {
                 let records = entries.into_iter().map(Record::Entry);
+                let records = beginning.take().into_iter().chain(records);
                 let records = records.chain(hard_state.map(Record::HardState)).collect();
                 self.outlets.wal.persist(number, records).await;
+            }
+            Output::Install { index, term, conf_state } => {
+                let prepared = self.prepared.take();
+                assert!(prepared.is_some(), "raft takes a snapshot of {index} that did not come");
+                // Waits: nothing may be appended or applied before the state is that of the snapshot.
+                if let Some(prepared) = prepared {
+                    self.outlets.apply.install(prepared).await;
+                }
+                *beginning = Some(Record::Mark { index, term, conf_state });
             }
             Output::Commit(entries) => self.outlets.apply.commit(entries).await,
             Output::ReadAt { read, index } => {
@@ -225,6 +347,7 @@ impl Actor {
                 }
             }
             Output::ProposalsDropped(proposals) => self.homeless.extend(proposals),
+            Output::ConfChangeDropped(payload) => self.keep_conf_change(payload),
             Output::Role(role) => self.on_role(role),
         }
     }
@@ -233,19 +356,42 @@ impl Actor {
         if role.leader.is_some_and(|leader| self.role.leader != Some(leader)) {
             metrics::LEADER_CHANGES.add(1);
         }
+        if role.leader != self.role.leader {
+            let hex =
+                |leader: Option<MemberId>| leader.map_or("none".to_owned(), |id| format!("{id:x}"));
+            let (from, to) = (hex(self.role.leader), hex(role.leader));
+            tracing::info!(from, to, term = role.term, "the leader changed");
+        }
         self.role = role;
         self.shared.set_role(role);
         (self.outlets.on_role)(role);
         self.propose_homeless();
     }
 
-    /// A leader refuses too: while it hands over, and while too much is on its way. Those are made again with
-    /// the next tick, one by one, so that each goes as soon as it fits.
+    /// Proposes what found no leader, if there is one now. A leader refuses too: while it hands over, and while
+    /// too much is on its way. Those are made again with the next tick, one by one, so that each goes as soon as
+    /// it fits.
     fn propose_homeless(&mut self) {
-        if self.role.leader.is_some() {
-            for proposal in std::mem::take(&mut self.homeless) {
-                self.driver.on(Input::Propose(vec![proposal]));
-            }
+        if self.role.leader.is_none() || self.driver.is_transferring() {
+            return;
+        }
+        for proposal in std::mem::take(&mut self.homeless) {
+            self.driver.on(Input::Propose(vec![proposal]));
+        }
+        for payload in std::mem::take(&mut self.conf_changes_homeless) {
+            self.driver.on(Input::ProposeConfChange(payload));
+        }
+    }
+
+    fn keep(&mut self, proposals: Proposals) {
+        self.homeless.extend(proposals.normal);
+        proposals.conf_changes.into_iter().for_each(|payload| self.keep_conf_change(payload));
+    }
+
+    /// Whoever waits for one that is forgotten hears that it took too long.
+    fn keep_conf_change(&mut self, payload: Bytes) {
+        if self.conf_changes_homeless.len() < CONF_CHANGES_WAITING_MAX {
+            self.conf_changes_homeless.push_back(payload);
         }
     }
 }

@@ -10,21 +10,32 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::peer::{Peers, outcome};
 use super::state::{Node, Shared, State, Status};
 use super::{apply, consensus, lease, watch};
+use crate::cluster;
 use crate::io::clock;
 use crate::machine::Reply;
 use crate::metrics;
+use crate::peer::{Answer, Ask};
 use crate::types::limits::{BUNDLE_PROPOSALS_MAX, COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
-use crate::types::{LeaseId, Refusal};
+use crate::types::{ConfChange, LeaseId, MemberId, Refusal};
 
 /// How often waiting requests are looked over for ones that waited too long, in ms.
 const SWEEP_MS: u64 = 250;
+
+/// How long another member may take to answer, and the time between two looks.
+const ASK_TIME: Duration = Duration::from_secs(1);
+const ASK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Election timeouts without a leader that a stream survives whose client wants one; etcd's too.
+pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
 
 /// What apply answers to one executor after one batch.
 #[derive(Default)]
@@ -97,13 +108,26 @@ fn room<T>(look: impl FnOnce(&mut Room) -> T) -> Option<T> {
     ROOM.with_borrow_mut(|room| room.as_mut().map(look))
 }
 
+/// The actors that a desk asks.
+#[derive(Clone)]
+pub struct Reach {
+    /// The watch hub of the executor.
+    pub hub: watch::Handle,
+    /// Keeps the time of leases.
+    pub lease: lease::Handle,
+    /// Holds the replicated state.
+    pub apply: apply::Handle,
+    /// Orders what is proposed.
+    pub consensus: consensus::Handle,
+    /// Other members.
+    pub peers: Peers,
+}
+
 /// Cheap to clone. To be used on its own executor only.
 #[derive(Clone)]
 pub struct Desk {
     shared: Arc<Shared>,
-    hub: watch::Handle,
-    lease: lease::Handle,
-    apply: apply::Handle,
+    reach: Reach,
 }
 
 /// What is known of a lease.
@@ -119,16 +143,9 @@ pub struct TimeToLive {
 
 impl Desk {
     /// Opens this executor's desk. Must be called on the executor, once.
-    pub fn open(
-        shared: Arc<Shared>,
-        executor: u8,
-        boot_nonce: u32,
-        hub: watch::Handle,
-        lease: lease::Handle,
-        apply: apply::Handle,
-    ) -> Self {
+    pub fn open(shared: Arc<Shared>, executor: u8, boot_nonce: u32, reach: Reach) -> Self {
         ROOM.set(Some(Room::new(executor, boot_nonce)));
-        Self { shared, hub, lease, apply }
+        Self { shared, reach }
     }
 
     /// Appends a request to the log and waits until it is applied.
@@ -162,7 +179,7 @@ impl Desk {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
         }
-        if self.shared.state().sole_voter {
+        if self.shared.reads_freely() {
             return Ok(());
         }
         let Some(round) = room(Room::join_round) else { return Err(Refusal::Stopped) };
@@ -191,29 +208,170 @@ impl Desk {
 
     /// The watch hub of this executor.
     pub fn hub(&self) -> &watch::Handle {
-        &self.hub
+        &self.reach.hub
     }
 
-    /// Prolongs a lease; gives its new time to live in seconds, 0 if there is no such lease.
+    /// Prolongs a lease, here or where the leader is; gives its new time to live in seconds, 0 if there is no
+    /// such lease.
     ///
     /// # Errors
-    /// This member does not lead, or is stopping.
+    /// No leader could be asked in time.
     pub async fn keep_alive(&self, id: LeaseId) -> Result<i64, Refusal> {
-        self.read_index().await?;
-        self.lease.keep_alive(id).await
+        if self.leads() {
+            return self.keep_alive_here(id).await;
+        }
+        self.ask_leader(&Ask::Renew(id)).await.map(|answer| answer.ttl)
+    }
+
+    /// Prolongs a lease on this member, which leads.
+    ///
+    /// # Errors
+    /// It does not, or is stopping.
+    pub async fn keep_alive_here(&self, id: LeaseId) -> Result<i64, Refusal> {
+        // Who was deposed without knowing could prolong what the next leader ends.
+        self.read_index().await.map_err(|_| Refusal::NotPrimaryLessor)?;
+        if !self.leads() {
+            return Err(Refusal::NotLeader);
+        }
+        self.reach.lease.keep_alive(id).await
     }
 
     /// What is left of a lease, and its keys if asked for.
     ///
     /// # Errors
-    /// This member does not lead, or is stopping.
+    /// No leader could be asked in time.
     pub async fn time_to_live(&self, id: LeaseId, keys: bool) -> Result<TimeToLive, Refusal> {
+        if self.leads() {
+            return self.time_to_live_here(id, keys).await;
+        }
+        let ask = if keys { Ask::TimeToLiveAndKeys(id) } else { Ask::TimeToLive(id) };
+        let answer = self.ask_leader(&ask).await?;
+        Ok(TimeToLive { ttl: answer.ttl, granted: answer.granted, keys: answer.keys })
+    }
+
+    /// What is left of a lease, on this member, which leads.
+    ///
+    /// # Errors
+    /// It does not, or is stopping.
+    pub async fn time_to_live_here(&self, id: LeaseId, keys: bool) -> Result<TimeToLive, Refusal> {
         self.read_index().await?;
-        let Some((granted, ttl)) = self.lease.time_to_live(id).await? else {
+        if !self.leads() {
+            return Err(Refusal::NotLeader);
+        }
+        let Some((granted, ttl)) = self.reach.lease.time_to_live(id).await? else {
             return Ok(TimeToLive { ttl: -1, ..TimeToLive::default() });
         };
-        let keys = if keys { self.apply.lease_keys(id).await? } else { Vec::new() };
+        let keys = if keys { self.reach.apply.lease_keys(id).await? } else { Vec::new() };
         Ok(TimeToLive { ttl, granted, keys })
+    }
+
+    fn leads(&self) -> bool {
+        self.status().leader == self.node().member_id
+    }
+
+    /// Asks whoever leads until there is an answer.
+    async fn ask_leader(&self, ask: &Ask) -> Result<Answer, Refusal> {
+        let until_ms = clock::now_ms() + self.node().request_timeout_ms;
+        while clock::now_ms() < until_ms {
+            if self.shared.stopping() {
+                return Err(Refusal::Stopped);
+            }
+            let leader = self.status().leader;
+            if leader != 0 && leader != self.node().member_id {
+                match self.reach.peers.ask(leader, ask.clone(), ASK_TIME).await.map(outcome) {
+                    // Not any more, or not yet.
+                    None | Some(Err(Refusal::NotLeader)) => (),
+                    Some(outcome) => return outcome,
+                }
+            } else if leader != 0 {
+                return Err(Refusal::LeaderChanged);
+            }
+            clock::sleep(ASK_PAUSE).await;
+        }
+        Err(if self.shared.has_leader() { Refusal::Timeout } else { Refusal::NoLeader })
+    }
+
+    /// Changes the membership and waits until that is applied.
+    ///
+    /// # Errors
+    /// The change makes no sense, or could not be made in time.
+    pub async fn change_members(
+        &self,
+        change: impl FnOnce(u64) -> ConfChange,
+    ) -> Result<(), Refusal> {
+        if self.shared.stopping() {
+            return Err(Refusal::Stopped);
+        }
+        let ticket = Ticket(poll_fn(Room::enter).await);
+        self.reach.consensus.conf_change(change(ticket.0).encode_to_vec().into()).await;
+        let reply =
+            poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE));
+        reply.await.map(drop)
+    }
+
+    /// Gives a learner a vote, here or where the leader is.
+    ///
+    /// # Errors
+    /// It is none, is not ready, or it could not be done in time.
+    pub async fn promote(&self, id: MemberId) -> Result<(), Refusal> {
+        if self.leads() {
+            return self.promote_here(id).await;
+        }
+        self.ask_leader(&Ask::Promote(id)).await.map(drop)
+    }
+
+    /// Gives a learner a vote; on the leader.
+    ///
+    /// # Errors
+    /// See [`Desk::promote`].
+    pub async fn promote_here(&self, id: MemberId) -> Result<(), Refusal> {
+        if !self.leads() {
+            return Err(Refusal::NotLeader);
+        }
+        let Some((matched, last)) = self.reach.consensus.matched(id).await else {
+            return Err(Refusal::MemberNotFound);
+        };
+        // etcd's rule: nine tenths of the leader's log.
+        if (matched as f64) < last as f64 * 0.9 {
+            return Err(Refusal::LearnerNotReady);
+        }
+        if self.node().strict_reconfig && !cluster::is_ready_to_promote(&self.state().members) {
+            return Err(Refusal::MemberNotEnoughStarted);
+        }
+        self.change_members(|request| cluster::promote(request, id)).await
+    }
+
+    /// Hands leadership over and waits until the other one leads.
+    ///
+    /// # Errors
+    /// It took too long.
+    pub async fn move_leader(&self, to: MemberId) -> Result<(), Refusal> {
+        let until_ms = clock::now_ms() + self.node().request_timeout_ms;
+        self.reach.consensus.transfer(to);
+        while clock::now_ms() < until_ms {
+            if self.status().leader == to {
+                return Ok(());
+            }
+            clock::sleep(ASK_PAUSE).await;
+        }
+        Err(Refusal::TimeoutLeaderTransfer)
+    }
+
+    /// Ends when no leader was known for three election timeouts, as long as etcd lets streams go on.
+    pub async fn leaderless(&self) {
+        let election_ms = self.node().election_timeout_ms;
+        let mut since_ms = clock::now_ms();
+        while clock::now_ms() < since_ms + LEADERLESS_ELECTIONS_MAX * election_ms {
+            clock::sleep(Duration::from_millis(election_ms / 4)).await;
+            if self.shared.has_leader() {
+                since_ms = clock::now_ms();
+            }
+        }
+    }
+
+    /// Other members, and since when they are connected.
+    pub fn peers(&self) -> &Peers {
+        &self.reach.peers
     }
 
     /// All leases, the one that expires first first.
@@ -221,12 +379,12 @@ impl Desk {
     /// # Errors
     /// The member is stopping.
     pub async fn leases(&self) -> Result<Vec<LeaseId>, Refusal> {
-        self.lease.list().await
+        self.reach.lease.list().await
     }
 
     /// Waits until everything before the newest compaction is gone from the store.
     pub async fn compaction_done(&self) {
-        self.apply.compaction_done().await;
+        self.reach.apply.compaction_done().await;
     }
 
     /// Hands in what the sessions left, a round at a time. Runs on the desk's executor for ever.
@@ -250,13 +408,38 @@ impl Desk {
     }
 
     /// Turns away requests that waited too long. Runs on the desk's executor for ever.
-    pub async fn sweep(shared: Arc<Shared>) {
-        while !shared.stopping() {
+    pub async fn sweep(self) {
+        while !self.shared.stopping() {
             clock::sleep(std::time::Duration::from_millis(SWEEP_MS)).await;
             let now_ms = clock::now_ms();
-            room(|room| room.sweep(now_ms, shared.node.request_timeout_ms));
+            let timeout_ms = self.node().request_timeout_ms;
+            room(|room| room.sweep(now_ms, timeout_ms, |since_ms| self.late(since_ms)));
         }
         room(Room::close);
+    }
+
+    /// Why a proposal made at `since_ms` was not applied in time, as far as this member can tell.
+    fn late(&self, since_ms: u64) -> Refusal {
+        let found_ms = self.shared.leader_since_ms();
+        let lost_ms = found_ms.saturating_sub(2 * self.node().election_timeout_ms);
+        if lost_ms < since_ms && since_ms < found_ms {
+            return Refusal::TimeoutDueToLeaderFail;
+        }
+        let peers = &self.reach.peers;
+        let connected = |id| {
+            let active_ms = peers.active_since_ms(id);
+            id == self.node().member_id || (active_ms > 0 && active_ms < since_ms)
+        };
+        let reaches = match self.status().leader {
+            0 => true,
+            leader if leader == self.node().member_id => {
+                let members = &self.state().members;
+                let reached = members.iter().filter(|member| connected(member.id)).count();
+                reached > members.len() / 2
+            }
+            leader => connected(leader),
+        };
+        if reaches { Refusal::Timeout } else { Refusal::TimeoutDueToConnectionLost }
     }
 }
 
@@ -439,21 +622,21 @@ impl Room {
         }
     }
 
-    fn sweep(&mut self, now_ms: u64, timeout_ms: u64) {
+    fn sweep(&mut self, now_ms: u64, timeout_ms: u64, why: impl Fn(u64) -> Refusal) {
         self.now_ms = now_ms;
         let late = now_ms.saturating_sub(timeout_ms);
-        self.turn_away(|since_ms| since_ms < late, Refusal::Timeout);
+        self.turn_away(|since_ms| since_ms < late, why);
     }
 
     fn close(&mut self) {
-        self.turn_away(|_| true, Refusal::Stopped);
+        self.turn_away(|_| true, |_| Refusal::Stopped);
     }
 
-    fn turn_away(&mut self, is_late: impl Fn(u64) -> bool, refusal: Refusal) {
+    fn turn_away(&mut self, is_late: impl Fn(u64) -> bool, why: impl Fn(u64) -> Refusal) {
         for slot in self.replies.values_mut().filter(|slot| is_late(slot.since_ms)) {
             if let Waiting::Empty(waker) = &mut slot.waiting {
                 let waker = waker.take();
-                slot.waiting = Waiting::Answered(Err(refusal));
+                slot.waiting = Waiting::Answered(Err(why(slot.since_ms)));
                 metrics::PROPOSALS_FAILED.add(1);
                 waker.into_iter().for_each(Waker::wake);
             }

@@ -27,6 +27,8 @@ pub enum Msg {
     Granted(LeaseId, i64),
     /// Apply revoked a lease. Apply waits likewise.
     Revoked(LeaseId),
+    /// A snapshot replaced all leases: their ids and times to live. Apply waits if the mailbox is full.
+    Replaced(Vec<(LeaseId, i64)>),
     /// Prolong; answers with the time to live in seconds, or 0. The session waits if the mailbox is full.
     KeepAlive(LeaseId, flume::Sender<i64>),
     /// Answers with seconds granted and left. The session waits if the mailbox is full.
@@ -76,6 +78,10 @@ impl Handle {
     pub fn leads(&self, term: Option<Term>) {
         self.leads.store(term.unwrap_or(NOT_LEADING), Ordering::Release);
     }
+
+    pub(super) async fn replaced(&self, leases: Vec<(LeaseId, i64)>) {
+        drop(self.inbox.send_async(Msg::Replaced(leases)).await);
+    }
 }
 
 /// No term: the first one is 1.
@@ -105,14 +111,9 @@ pub async fn ticks(handle: Handle) {
     }
 }
 
-/// Serves until all handles are gone. `boot_nonce` marks the requests as nobody's: their answers are not
-/// waited for.
-pub async fn run(
-    mut expiry: Expiry,
-    Inbox { inbox, leads }: Inbox,
-    consensus: consensus::Handle,
-    here: usize,
-) {
+/// Serves until all handles are gone. Revokes are nobody's requests: their answers are not waited for. Only the
+/// leader of the term in which a lease ran out proposes that, so that a deposed one revokes nothing.
+pub async fn run(mut expiry: Expiry, Inbox { inbox, leads }: Inbox, consensus: consensus::Handle) {
     let mut term = NOT_LEADING;
     while let Ok(msg) = inbox.recv_async().await {
         let now = clock::now_ms();
@@ -127,6 +128,10 @@ pub async fn run(
         match msg {
             Msg::Granted(id, ttl) => expiry.granted(id, ttl, now),
             Msg::Revoked(id) => expiry.revoked(id),
+            Msg::Replaced(leases) => {
+                expiry.by_expiry().into_iter().for_each(|id| expiry.revoked(id));
+                leases.into_iter().for_each(|(id, ttl)| expiry.granted(id, ttl, now));
+            }
             Msg::KeepAlive(id, answer) => {
                 let renewed = expiry.renew(id, now);
                 metrics::LEASES_RENEWED.add(u64::from(renewed.is_some()));
@@ -140,7 +145,7 @@ pub async fn run(
                     metrics::LEASES_EXPIRED.add(due.len() as u64);
                     // Only tried: apply waits for this actor and consensus for apply, so that this actor must
                     // not wait for consensus. What is not taken is due again later.
-                    consensus.try_work(here, due.into_iter().map(revoke).collect());
+                    consensus.try_own_work(term, due.into_iter().map(revoke).collect());
                 }
             }
         }

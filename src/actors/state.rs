@@ -8,7 +8,7 @@ use basalt_proto::etcdserverpb::{AlarmMember, ResponseHeader};
 
 use crate::cluster::Member;
 use crate::consensus::{Progress, Role};
-use crate::io::FjallView;
+use crate::io::{FjallView, clock};
 use crate::mvcc::{self, ReadView};
 use crate::types::{Error, Fault, LogIndex, MemberId, Term};
 
@@ -29,6 +29,8 @@ pub struct Node {
     pub quota_bytes: u64,
     /// How long a request may wait for consensus: 5 s and two election timeouts, in ms.
     pub request_timeout_ms: u64,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig: bool,
     /// `--election-timeout`, in ms.
     pub election_timeout_ms: u64,
     /// `--watch-progress-notify-interval`, in ms.
@@ -49,10 +51,11 @@ pub struct State {
     pub cluster_version: Option<String>,
     /// Up to here.
     pub applied: LogIndex,
+    /// The term of that entry.
+    pub applied_term: Term,
     /// Bytes of the store on disk.
     pub disk_bytes: u64,
-    /// This member is the only one that votes: whatever is acknowledged was acknowledged here, after it
-    /// was published, so that a read of the published state is linearizable without asking anyone.
+    /// This member is the only one that votes.
     pub sole_voter: bool,
 }
 
@@ -76,6 +79,8 @@ pub struct Shared {
     state: ArcSwap<State>,
     term: AtomicU64,
     leader: AtomicU64,
+    /// When the leader was last found, in ms.
+    leader_since_ms: AtomicU64,
     committed: AtomicU64,
     stopping: AtomicBool,
 }
@@ -89,6 +94,7 @@ impl Shared {
             state: ArcSwap::from_pointee(state),
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
+            leader_since_ms: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         }
     }
@@ -104,7 +110,10 @@ impl Shared {
 
     pub(super) fn set_role(&self, role: Role) {
         self.term.store(role.term, Ordering::Relaxed);
-        self.leader.store(role.leader.unwrap_or(0), Ordering::Relaxed);
+        let leader = role.leader.unwrap_or(0);
+        if self.leader.swap(leader, Ordering::Relaxed) != leader && leader != 0 {
+            self.leader_since_ms.store(clock::now_ms(), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_progress(&self, progress: Progress) {
@@ -119,6 +128,21 @@ impl Shared {
             committed: self.committed.load(Ordering::Relaxed),
             applied: self.state.load().applied,
         }
+    }
+
+    /// Whether a read of the published state is linearizable without asking anyone: this member alone votes
+    /// and leads, and has applied an entry of its own term. Then all that was ever acknowledged by leaders
+    /// before is applied here, and what is acknowledged now is acknowledged here, after it was published.
+    pub fn reads_freely(&self) -> bool {
+        let state = self.state.load();
+        state.sole_voter
+            && self.leader.load(Ordering::Relaxed) == self.node.member_id
+            && self.term.load(Ordering::Relaxed) == state.applied_term
+    }
+
+    /// When the leader was last found, in ms; 0 for never.
+    pub(super) fn leader_since_ms(&self) -> u64 {
+        self.leader_since_ms.load(Ordering::Relaxed)
     }
 
     /// Whether this member knows a leader.

@@ -65,6 +65,7 @@ pub async fn run(
     consensus: consensus::Handle,
 ) -> Result<(), Fault> {
     let mut records = Vec::new();
+    let mut marked = 0;
     while let Ok(first) = inbox.recv_async().await {
         let mut next = Some(first);
         let mut durable = None;
@@ -75,13 +76,23 @@ pub async fn run(
                 Msg::Persist { number, records: batch } => {
                     durable = Some(number);
                     bytes += batch.iter().map(Record::size_hint).sum::<usize>();
+                    marked = batch.iter().fold(marked, |marked, record| match record {
+                        Record::Mark { index, .. } => marked.max(*index),
+                        Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => marked,
+                    });
                     records.extend(batch);
                 }
+                // A snapshot was faster.
+                Msg::Mark { index, .. } if index < marked => (),
                 Msg::Mark { index, term, conf_state } => {
+                    marked = index;
                     records.push(Record::Mark { index, term, conf_state });
                 }
             }
             next = if bytes < WAL_WRITE_BYTES_MAX { inbox.try_recv().ok() } else { None };
+        }
+        if records.is_empty() && durable.is_none() {
+            continue;
         }
         let began = Moment::now();
         file.append(&records).await?;

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use protobuf::Message as _;
 use raft::eraftpb::{self, Message, MessageType};
-use raft::{RawNode, StateRole};
+use raft::{RawNode, SnapshotStatus, StateRole};
 
 use super::log::Log;
 use super::reads::Reads;
 use super::{Config, Input, Output, Progress, ReadyNumber, Restored, Role, convert};
-use crate::types::{ConfState, Entry, EntryKind, Fault, HardState};
+use crate::types::{ConfChange, ConfChangeKind, ConfState, Fault, HardState, LogIndex, MemberId};
 
 /// raft's largest append message, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
@@ -42,6 +41,9 @@ pub struct Driver {
     hard_state: HardState,
     role: Role,
     dropped: Vec<Bytes>,
+    conf_changes_dropped: Vec<Bytes>,
+    /// A snapshot that is being installed: the batch that makes it durable, and where it stands.
+    installing: Option<(ReadyNumber, LogIndex)>,
     random: u64,
 }
 
@@ -94,6 +96,8 @@ impl Driver {
             hard_state: restored.hard_state,
             role: Role::default(),
             dropped: Vec::new(),
+            conf_changes_dropped: Vec::new(),
+            installing: None,
             random: config.seed | 1,
             config,
         };
@@ -109,14 +113,26 @@ impl Driver {
             Input::Tick => self.tick(),
             Input::Propose(payloads) => self.propose(payloads),
             Input::ReadIndex(read) => self.read_index(read),
-            // A message that raft refuses (unknown sender, local type) is as good as lost.
-            Input::Step(message) => drop(self.node.step(*message)),
+            Input::Step(message) => self.step(*message),
             Input::Persisted(number) => {
                 self.persisted = self.persisted.max(number);
                 self.node.on_persist_ready(number);
+                if let Some((_, index)) = self.installing.take_if(|(last, _)| *last <= number) {
+                    self.applied(index);
+                }
             }
             Input::Applied(index) => self.applied(index),
-            Input::ConfChange(entry) => self.conf_change(&entry),
+            Input::ProposeConfChange(payload) => self.propose_conf_change(payload),
+            Input::ProposeAsLeader(term, payloads) => {
+                if self.node.raft.state == StateRole::Leader && self.node.raft.term == term {
+                    self.propose(payloads);
+                }
+            }
+            Input::ConfChange(change) => self.conf_change(&change),
+            Input::SnapshotSent(member, arrived) => {
+                let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.node.report_snapshot(member, status);
+            }
             Input::Campaign => drop(self.node.campaign()),
             Input::Transfer(member) => self.node.transfer_leader(member),
             Input::Unreachable(member) => self.node.report_unreachable(member),
@@ -131,6 +147,8 @@ impl Driver {
         if !self.dropped.is_empty() {
             out.push(Output::ProposalsDropped(std::mem::take(&mut self.dropped)));
         }
+        let changes = std::mem::take(&mut self.conf_changes_dropped);
+        out.extend(changes.into_iter().map(Output::ConfChangeDropped));
         loop {
             while self.node.has_ready() {
                 self.ready(out);
@@ -154,6 +172,19 @@ impl Driver {
     /// Who counts, as raft sees it now.
     pub fn conf_state(&self) -> ConfState {
         convert::conf_state_from_raft(self.node.store().conf_state())
+    }
+
+    /// Up to where a member's log is known to be that of this one, which leads; `None` if it does not, or
+    /// there is no such member.
+    pub fn matched(&self, member: MemberId) -> Option<LogIndex> {
+        let raft = &self.node.raft;
+        let leads = raft.state == StateRole::Leader;
+        raft.prs().get(member).filter(|_| leads).map(|progress| progress.matched)
+    }
+
+    /// Whether the member that is to lead has not taken over yet.
+    pub fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
     }
 
     /// Which member this is.
@@ -207,18 +238,50 @@ impl Driver {
         self.node.mut_store().forget(index.saturating_sub(window));
     }
 
-    fn conf_change(&mut self, entry: &Entry) {
-        let node = &mut self.node;
-        let applied = match entry.kind {
-            EntryKind::ConfChange => eraftpb::ConfChange::parse_from_bytes(&entry.data)
-                .map(|change| node.apply_conf_change(&change)),
-            EntryKind::ConfChangeV2 => eraftpb::ConfChangeV2::parse_from_bytes(&entry.data)
-                .map(|change| node.apply_conf_change(&change)),
-            EntryKind::Normal => return,
+    fn step(&mut self, message: Message) {
+        let is_change =
+            |entry: &eraftpb::Entry| entry.get_entry_type() != eraftpb::EntryType::EntryNormal;
+        // Raft would make an empty entry of it, and whoever waits would never hear.
+        if self.node.raft.has_pending_conf()
+            && message.get_msg_type() == MessageType::MsgPropose
+            && message.entries.iter().any(is_change)
+        {
+            self.conf_changes_dropped.extend(super::wire::proposals_of(message).conf_changes);
+            return;
+        }
+        // A message that raft refuses (unknown sender, local type) is as good as lost.
+        drop(self.node.step(message));
+    }
+
+    fn propose_conf_change(&mut self, payload: Bytes) {
+        if self.node.raft.state == StateRole::Leader && self.node.raft.has_pending_conf() {
+            self.conf_changes_dropped.push(payload);
+            return;
+        }
+        let mut entry = eraftpb::Entry { data: payload.clone(), ..Default::default() };
+        entry.set_entry_type(eraftpb::EntryType::EntryConfChange);
+        let mut message = Message { from: self.config.id, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(vec![entry].into());
+        if self.node.raft.step(message).is_err() {
+            self.conf_changes_dropped.push(payload);
+        }
+    }
+
+    fn conf_change(&mut self, change: &ConfChange) {
+        let kind = match change.kind() {
+            ConfChangeKind::AddVoter => eraftpb::ConfChangeType::AddNode,
+            ConfChangeKind::AddLearner => eraftpb::ConfChangeType::AddLearnerNode,
+            ConfChangeKind::Remove => eraftpb::ConfChangeType::RemoveNode,
+            // Only where a member is reached: nothing to raft.
+            ConfChangeKind::Update => return,
         };
-        if let Ok(Ok(state)) = applied {
+        let mut raft = eraftpb::ConfChange { node_id: change.member, ..Default::default() };
+        raft.set_change_type(kind);
+        // Refused is what would leave no voter; the machine refuses that before.
+        if let Ok(state) = self.node.apply_conf_change(&raft) {
             let state = convert::conf_state_from_raft(&state);
-            node.mut_store().set_conf_state(&state);
+            self.node.mut_store().set_conf_state(&state);
         }
     }
 
@@ -234,7 +297,15 @@ impl Driver {
             .is_some_and(|hs| hs.term != self.hard_state.term || hs.vote != self.hard_state.vote);
         let committed = ready.take_committed_entries();
         // A commit index alone is not worth a write: it goes along with the next one.
-        let persist = term_or_vote || !ready.entries().is_empty();
+        let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().get_metadata());
+        let persist = term_or_vote || !ready.entries().is_empty() || snapshot.is_some();
+        if let Some(metadata) = snapshot {
+            let (index, term) = (metadata.index, metadata.term);
+            let conf_state = convert::conf_state_from_raft(metadata.get_conf_state());
+            self.installing = Some((ready.number(), index));
+            self.node.mut_store().restore(index, term, &conf_state);
+            out.push(Output::Install { index, term, conf_state });
+        }
         if persist {
             self.handed = ready.number();
         }

@@ -24,6 +24,8 @@ impl Log {
         // index on disk may lag, since it is only written along with other things.
         let mut hard_state = convert::hard_state_to_raft(restored.hard_state);
         hard_state.commit = hard_state.commit.max(restored.applied).max(restored.mark_index);
+        // A log that begins with a snapshot may know of a later term than what was on disk before it.
+        hard_state.term = hard_state.term.max(restored.mark_term);
         Self {
             hard_state,
             conf_state: convert::conf_state_to_raft(&restored.conf_state),
@@ -54,6 +56,13 @@ impl Log {
             (self.before, self.before_term) = (entry.index, entry.term);
             self.entries.drain(..count);
         }
+    }
+
+    /// Begins anew after a snapshot.
+    pub(super) fn restore(&mut self, index: LogIndex, term: Term, conf_state: &ConfState) {
+        self.entries.clear();
+        (self.before, self.before_term) = (index, term);
+        self.set_conf_state(conf_state);
     }
 
     pub(super) fn set_conf_state(&mut self, conf_state: &ConfState) {
@@ -105,7 +114,15 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: LogIndex, _to: u64) -> raft::Result<eraftpb::Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// Only where the log begins: the state that is sent along, of a later moment, replaces it on its way.
+    fn snapshot(&self, request_index: LogIndex, _to: u64) -> raft::Result<eraftpb::Snapshot> {
+        if self.before == 0 || request_index > self.before {
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let mut snapshot = eraftpb::Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (self.before, self.before_term);
+        metadata.set_conf_state(self.conf_state.clone());
+        Ok(snapshot)
     }
 }

@@ -1,6 +1,7 @@
 //! Members driven by hand: what may leave before the disk, and what may not.
 
 mod network;
+mod wire;
 
 use super::*;
 use crate::types::EntryKind;
@@ -68,7 +69,8 @@ impl Node {
                     self.on(Input::Applied(last));
                 }
                 Output::ReadAt { read, index } => self.reads.push((read, index)),
-                Output::ProposalsDropped(_) => (),
+                Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) => (),
+                Output::Install { index, .. } => panic!("a snapshot of {index} out of nowhere"),
                 Output::Role(role) => self.role = role,
             }
         }

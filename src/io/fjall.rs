@@ -26,6 +26,9 @@ const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of blocks that are kept in memory, beside what the kernel keeps.
 const BLOCK_CACHE_BYTES: u64 = 96 << 20;
 
+/// What an empty store takes, about.
+const STORE_BYTES_MIN: u64 = 4096;
+
 /// Where each space is: `kv` and `log` have a keyspace of their own, the small ones share one and are told
 /// apart by their first byte.
 #[derive(Clone)]
@@ -128,7 +131,8 @@ impl Engine for FjallEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.database.disk_space().unwrap_or(0)
+        // fjall does not count what it keeps of an empty store, and etcdctl divides by this.
+        self.database.disk_space().unwrap_or(0).max(STORE_BYTES_MIN)
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod open;
 mod socket;
+mod wire;
 
 use std::future::{Future, poll_fn};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _};
@@ -27,6 +28,7 @@ use super::clock;
 use crate::types::Fault;
 
 pub use self::open::close_connections;
+pub use self::wire::{Wire, get, resolve};
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -214,7 +216,7 @@ where
     let _counted = connection.counted;
     let Some(mut stream) = bind(connection.stream) else { return };
     let seat = Seat::take();
-    let begin = clock::deadline(PREFACE_TIME, begin(&mut stream));
+    let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, PREFACE));
     let Some(Some(begin)) = seat.or_closing(begin).await.flatten() else { return };
     let speaks_http2 = begin.starts_with(b"PRI");
     let socket = Socket { stream, begin };
@@ -241,6 +243,38 @@ where
         )
         .await;
     }
+}
+
+/// Serves a connection to the peer port: one of another member, which begins with `magic`, or HTTP/1.
+pub async fn serve_peer<S, B, F>(
+    connection: Connection,
+    magic: &'static [u8],
+    service: S,
+    member: impl FnOnce(Wire) -> F,
+) where
+    S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + 'static,
+    S::Future: 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    F: Future<Output = ()>,
+{
+    let Some(mut stream) = bind(connection.stream) else { return };
+    let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, magic)).await;
+    let Some(Some(begin)) = begin else { return };
+    if begin == magic {
+        if let Some(wire) = Wire::accepted(stream, connection.counted) {
+            member(wire).await;
+        }
+        return;
+    }
+    let seat = Seat::take();
+    let mut builder = http1::Builder::new();
+    builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
+    builder.title_case_headers(true);
+    let serving = builder.serve_connection(Socket { stream, begin }, service);
+    until_closed(&seat, serving, http1::Connection::graceful_shutdown).await;
 }
 
 fn http2_builder(options: Http2) -> http2::Builder<Local> {
@@ -302,11 +336,11 @@ fn keep_alive(socket: std::os::fd::RawFd) -> Result<(), rustix::io::Errno> {
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)
 }
 
-/// Reads until it is clear what the client speaks; `None` if it hangs up before.
-async fn begin(stream: &mut Stream) -> Option<Vec<u8>> {
-    let mut begin = vec![0; PREFACE.len()];
+/// Reads until it is clear whether the client begins with `preface`; `None` if it hangs up before.
+async fn begin(stream: &mut Stream, preface: &[u8]) -> Option<Vec<u8>> {
+    let mut begin = vec![0; preface.len()];
     let mut length = 0;
-    while length < PREFACE.len() && PREFACE.starts_with(&begin[..length]) {
+    while length < preface.len() && preface.starts_with(&begin[..length]) {
         let read = poll_fn(|context| stream.poll_read(context, &mut begin[length..]));
         match read.await {
             Ok(read) if read > 0 => length += read,

@@ -15,6 +15,13 @@ pub fn fatal(fault: &Fault) -> ! {
     std::process::exit(1)
 }
 
+/// Ends the process in peace.
+#[allow(clippy::exit, reason = "sessions that are still open end with the process")]
+pub fn leave() -> ! {
+    tracing::info!("closed the member");
+    std::process::exit(0)
+}
+
 /// A random number; the kernel's.
 pub fn random_u64() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};

@@ -75,11 +75,14 @@ fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
 
 impl WalFile {
     /// Opens the log in `options.dir` and reads what is in it; an empty directory begins a log with `first`,
-    /// which must hold metadata and a mark. Must run on an executor.
+    /// which must hold metadata and a mark; without those it is refused. Must run on an executor.
     ///
     /// # Errors
     /// The directory cannot be used, or what is in it is damaged: the text names file and offset.
-    pub async fn open(options: WalOptions, first: [Record; 2]) -> Result<(Self, Replay), Fault> {
+    pub async fn open(
+        options: WalOptions,
+        first: Option<[Record; 2]>,
+    ) -> Result<(Self, Replay), Fault> {
         let dir = options.dir.clone();
         let (segments, replay) = blocking(move || {
             remove_half_made(&dir)?;
@@ -95,7 +98,9 @@ impl WalFile {
         }
         // Without an owner nothing was written yet, though a first segment may have been named.
         let fresh = replay.owner.is_none();
-        let [owner, mark] = if fresh { first } else { known(&replay) };
+        let gone =
+            || fault("find a write-ahead log in", &options.dir, "the store has entries of one");
+        let [owner, mark] = if fresh { first.ok_or_else(gone)? } else { known(&replay) };
         let begun = segments.last().map(|(path, _, head)| (path.clone(), *head));
         // The member may have stopped between naming a segment and writing its first frame.
         let unopened = begun.as_ref().is_none_or(|(_, head)| head.offset == 0);

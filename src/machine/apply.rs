@@ -14,7 +14,9 @@ use crate::cluster::Cluster;
 use crate::lease::Leases;
 use crate::mvcc::{Mvcc, leased_keys, put_cost, txn_cost};
 use crate::store::{Engine, Overlay, Space, View};
-use crate::types::{ConfState, Entry, EntryKind, Error, Fault, LogIndex, Refusal, Term};
+use crate::types::{
+    ConfChange, ConfState, Entry, EntryKind, Error, Fault, LogIndex, Refusal, Term,
+};
 
 /// etcd's meta keys.
 const APPLIED: &[u8] = b"consistent_index";
@@ -34,22 +36,16 @@ impl<E: Engine> Machine<E> {
             let (key, lease) = attached?;
             leases.attach(&key, 0, lease);
         }
-        let number = |key: &[u8]| -> Result<u64, Fault> {
-            let bytes = view.get(Space::Meta, key)?.unwrap_or_default();
-            Ok(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-        };
-        let conf_state = match view.get(Space::Meta, CONF_STATE)? {
-            Some(json) => conf_state_from_json(&json)?,
-            None => ConfState::default(),
-        };
+        let (applied, applied_term, conf_state) = standing(&view)?;
         Ok(Self {
             mvcc,
             leases,
             cluster: Cluster::open(&view)?,
             alarms: Alarms::open(&view)?,
             conf_state,
-            applied: number(APPLIED)?,
-            applied_term: number(APPLIED_TERM)?,
+            applied,
+            applied_term,
+            learners_max: config.learners_max,
             dirty: false,
             tx: Overlay::new(view),
             engine,
@@ -82,8 +78,9 @@ impl<E: Engine> Machine<E> {
                     self.leases.attach(&change.key, change.old, change.new);
                 }
             }
-            EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
-                let what = "changes the members, which this version does not do yet";
+            EntryKind::ConfChange => self.conf_change(entry, &mut applied)?,
+            EntryKind::ConfChangeV2 => {
+                let what = "changes the members in a way that this version does not know";
                 return Err(Fault::new(format!("entry {} of the log {what}", entry.index)));
             }
         }
@@ -120,6 +117,22 @@ impl<E: Engine> Machine<E> {
     pub(super) fn note_conf_state(&mut self) {
         let json = conf_state_to_json(&self.conf_state);
         self.tx.put(Space::Meta, Bytes::from_static(CONF_STATE), json);
+    }
+
+    fn conf_change(&mut self, entry: &Entry, applied: &mut Applied) -> Result<(), Fault> {
+        let change = ConfChange::decode(entry.data.clone()).map_err(|error| {
+            Fault::new(format!("entry {} of the log does not read: {error}", entry.index))
+        })?;
+        applied.request = change.request;
+        let (tx, conf_state) = (&mut self.tx, &mut self.conf_state);
+        match self.cluster.change(tx, &change, self.learners_max, conf_state) {
+            Ok(()) => {
+                self.note_conf_state();
+                applied.effects.push(Effect::ConfChanged(change));
+            }
+            Err(refusal) => applied.reply = Err(refusal),
+        }
+        Ok(())
     }
 
     fn request(
@@ -234,6 +247,22 @@ impl<E: Engine> Machine<E> {
     pub fn position(&self) -> (LogIndex, Term) {
         (self.applied, self.applied_term)
     }
+}
+
+/// Where the log stands in a store: index, term, and who counts.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn standing(view: &impl View) -> Result<(LogIndex, Term, ConfState), Fault> {
+    let number = |key: &[u8]| -> Result<u64, Fault> {
+        let bytes = view.get(Space::Meta, key)?.unwrap_or_default();
+        Ok(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    let conf_state = match view.get(Space::Meta, CONF_STATE)? {
+        Some(json) => conf_state_from_json(&json)?,
+        None => ConfState::default(),
+    };
+    Ok((number(APPLIED)?, number(APPLIED_TERM)?, conf_state))
 }
 
 /// etcd's name of what is asked for.

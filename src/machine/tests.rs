@@ -20,9 +20,11 @@ use super::*;
 use crate::store::{Memory, MemoryView};
 use crate::types::{Entry, EntryKind, Error};
 
-const CONFIG: Config = Config { cache_bytes: 1 << 16, lease_ttl_min: 2 };
+const CONFIG: Config = Config { cache_bytes: 1 << 16, lease_ttl_min: 2, learners_max: 1 };
 const HERE: MemberId = 10;
 const TERM: Term = 3;
+/// The first entry after those that stand for the members it began with.
+const FIRST: LogIndex = 2;
 
 fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())

@@ -3,14 +3,16 @@
 use basalt_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MemberUpdateRequest, MemberUpdateResponse,
+    MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
 use basalt_proto::server::etcdserverpb::cluster_server;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{header, not_yet, status};
+use super::{header, status};
 use crate::actors::Desk;
 use crate::cluster;
+use crate::io::clock;
+use crate::types::{MemberId, Refusal};
 
 #[derive(Clone)]
 pub(super) struct Cluster(pub(super) Desk);
@@ -25,27 +27,113 @@ fn member(member: &cluster::Member) -> Member {
     }
 }
 
+/// etcd's time in which members must have been connected without a break to count as healthy, in ms.
+const HEALTH_MS: u64 = 5000;
+
+impl Cluster {
+    /// The header of an answer about members, which carries no revision, and the members.
+    fn answer(&self) -> (Option<ResponseHeader>, Vec<Member>) {
+        let mut header = header(&self.0);
+        header.iter_mut().for_each(|header| header.revision = 0);
+        (header, self.0.state().members.iter().map(member).collect())
+    }
+
+    /// How many voters are connected, and have been for a while; and how many there are.
+    fn connected(&self) -> (usize, usize) {
+        let state = self.0.state();
+        let voters: Vec<_> = state.members.iter().filter(|member| !member.is_learner).collect();
+        let peers = self.0.peers();
+        let is_connected = |voter: &&&cluster::Member| peers.is_connected(voter.id, HEALTH_MS);
+        (voters.iter().filter(is_connected).count(), voters.len())
+    }
+
+    fn check_add(&self, learner: bool) -> Result<(), Refusal> {
+        if !self.0.node().strict_reconfig {
+            return Ok(());
+        }
+        if !learner && !cluster::is_ready_to_add(&self.0.state().members) {
+            return Err(Refusal::MemberNotEnoughStarted);
+        }
+        let (connected, voters) = self.connected();
+        // The new member counts as one that is down; a lone member may always get a second one.
+        let quorum = (voters + 1) / 2 + 1;
+        if voters > 1 && connected < quorum { Err(Refusal::Unhealthy) } else { Ok(()) }
+    }
+
+    fn check_remove(&self, id: MemberId) -> Result<(), Refusal> {
+        let state = self.0.state();
+        let is_learner = state.members.iter().any(|member| member.id == id && member.is_learner);
+        if !self.0.node().strict_reconfig || is_learner {
+            return Ok(());
+        }
+        if !cluster::is_ready_to_remove(&state.members, id) {
+            return Err(Refusal::MemberNotEnoughStarted);
+        }
+        // One that is down is no part of what works.
+        if !self.0.peers().is_connected(id, 0) {
+            return Ok(());
+        }
+        let (connected, voters) = self.connected();
+        let left = connected.saturating_sub(1);
+        if left < 1 + (voters - 1) / 2 { Err(Refusal::Unhealthy) } else { Ok(()) }
+    }
+}
+
+/// Peer URLs as etcd takes them: `scheme://host:port`, at least one.
+fn check_urls(urls: &[String]) -> Result<(), Refusal> {
+    let is_fine = |url: &String| {
+        url.split_once("://").is_some_and(|(scheme, rest)| {
+            let port = rest.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            match scheme {
+                "http" | "https" => matches!(port, Some(Ok(_))),
+                "unix" | "unixs" => !rest.is_empty(),
+                _ => false,
+            }
+        })
+    };
+    if urls.is_empty() || !urls.iter().all(is_fine) { Err(Refusal::MemberBadURLs) } else { Ok(()) }
+}
+
 #[async_trait]
 impl cluster_server::Cluster for Cluster {
     async fn member_add(
         &self,
-        _request: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        Err(not_yet("changes of membership"))
+        let MemberAddRequest { mut peer_ur_ls, is_learner } = request.into_inner();
+        check_urls(&peer_ur_ls).map_err(status)?;
+        peer_ur_ls.sort();
+        self.check_add(is_learner).map_err(status)?;
+        let now_s = clock::unix_time().as_secs() as i64;
+        let id = cluster::member_id(&peer_ur_ls, "", Some(now_s));
+        let peer_urls = peer_ur_ls;
+        let new = cluster::Member { id, peer_urls, is_learner, ..cluster::Member::default() };
+        self.0.change_members(|request| cluster::add(request, &new)).await.map_err(status)?;
+        let (header, members) = self.answer();
+        Ok(Response::new(MemberAddResponse { header, member: Some(member(&new)), members }))
     }
 
     async fn member_remove(
         &self,
-        _request: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(not_yet("changes of membership"))
+        let id = request.into_inner().id;
+        self.check_remove(id).map_err(status)?;
+        self.0.change_members(|request| cluster::remove(request, id)).await.map_err(status)?;
+        let (header, members) = self.answer();
+        Ok(Response::new(MemberRemoveResponse { header, members }))
     }
 
     async fn member_update(
         &self,
-        _request: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(not_yet("changes of membership"))
+        let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        check_urls(&peer_ur_ls).map_err(status)?;
+        let change = |request| cluster::update(request, id, peer_ur_ls);
+        self.0.change_members(change).await.map_err(status)?;
+        let (header, members) = self.answer();
+        Ok(Response::new(MemberUpdateResponse { header, members }))
     }
 
     async fn member_list(
@@ -55,17 +143,18 @@ impl cluster_server::Cluster for Cluster {
         if request.into_inner().linearizable {
             self.0.read_index().await.map_err(status)?;
         }
-        let mut header = header(&self.0);
-        // Answers about members carry no revision.
-        header.iter_mut().for_each(|header| header.revision = 0);
-        let members = self.0.state().members.iter().map(member).collect();
+        let (header, members) = self.answer();
         Ok(Response::new(MemberListResponse { header, members }))
     }
 
     async fn member_promote(
         &self,
-        _request: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(not_yet("changes of membership"))
+        self.0.promote(request.into_inner().id).await.map_err(status)?;
+        // The leader has it; so must what is answered from.
+        self.0.read_index().await.map_err(status)?;
+        let (header, members) = self.answer();
+        Ok(Response::new(MemberPromoteResponse { header, members }))
     }
 }

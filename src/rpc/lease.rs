@@ -6,10 +6,10 @@ use basalt_proto::etcdserverpb::{
     LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use basalt_proto::server::etcdserverpb::lease_server;
-use futures_lite::{Stream, StreamExt as _};
+use futures_lite::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{check_quota, complete, header, mismatch, status};
+use super::{Answers, check_quota, complete, header, mismatch, status, while_led};
 use crate::actors::Desk;
 use crate::io::random_u64;
 use crate::machine::Reply;
@@ -61,15 +61,15 @@ impl lease_server::Lease for Lease {
         Ok(Response::new(response))
     }
 
-    type LeaseKeepAliveStream =
-        std::pin::Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+    type LeaseKeepAliveStream = Answers<LeaseKeepAliveResponse>;
 
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let desk = self.0.clone();
-        let answers = request.into_inner().then(move |request| {
+        let (metadata, _, requests) = request.into_parts();
+        let answers = requests.then(move |request| {
             let desk = desk.clone();
             async move {
                 let id = request?.id;
@@ -79,7 +79,7 @@ impl lease_server::Lease for Lease {
                 Ok(LeaseKeepAliveResponse { header, id, ttl })
             }
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(while_led(&self.0, &metadata, answers)))
     }
 
     async fn lease_time_to_live(

@@ -12,14 +12,13 @@ use basalt_proto::etcdserverpb::{
 };
 use basalt_proto::server::etcdserverpb::maintenance_server;
 use bytes::Bytes;
-use futures_lite::Stream;
 use futures_lite::future::yield_now;
 use futures_lite::stream::unfold;
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Growing;
-use super::{ETCD_VERSION, header, not_yet, refused, status};
+use super::{Answers, ETCD_VERSION, header, is_learner, not_yet, refused, status, while_led};
 use crate::actors::{Desk, State};
 use crate::io::FjallView;
 use crate::io::clock::Moment;
@@ -82,7 +81,7 @@ impl maintenance_server::Maintenance for Maintenance {
             raft_applied_index: now.applied,
             errors,
             db_size_in_use: state.disk_bytes as i64,
-            is_learner: false,
+            is_learner: is_learner(&self.0),
             storage_version: STORAGE_VERSION.to_owned(),
             db_size_quota: node.quota_bytes as i64,
             downgrade_info: Some(DowngradeInfo::default()),
@@ -146,12 +145,11 @@ impl maintenance_server::Maintenance for Maintenance {
         }))
     }
 
-    type SnapshotStream =
-        std::pin::Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
+    type SnapshotStream = Answers<SnapshotResponse>;
 
     async fn snapshot(
         &self,
-        _request: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let sending = Sending::new(self.0.state());
         let stream = unfold(Some(sending), |sending| async {
@@ -161,7 +159,7 @@ impl maintenance_server::Maintenance for Maintenance {
                 Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(while_led(&self.0, request.metadata(), stream)))
     }
 
     async fn move_leader(
@@ -178,7 +176,10 @@ impl maintenance_server::Maintenance for Maintenance {
         }
         match target == leader {
             true => Ok(Response::new(MoveLeaderResponse::default())),
-            false => Err(not_yet("moves of leadership")),
+            false => {
+                self.0.move_leader(target).await.map_err(status)?;
+                Ok(Response::new(MoveLeaderResponse::default()))
+            }
         }
     }
 

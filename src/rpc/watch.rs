@@ -12,7 +12,7 @@ use basalt_proto::server::etcdserverpb::watch_server;
 use futures_lite::Stream;
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
-use super::status;
+use super::{status, wants_leader};
 use crate::actors::watch::{Handle, Session};
 use crate::types::Refusal;
 
@@ -35,8 +35,7 @@ impl watch_server::Watch for Watch {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let requires_leader =
-            request.metadata().get("hasleader").is_some_and(|value| value == "true");
+        let requires_leader = wants_leader(request.metadata().get("hasleader").map(AsRef::as_ref));
         let session = self.0.open(requires_leader).map_err(status)?;
         Ok(Response::new(Responses::new(session, request.into_inner())))
     }

@@ -45,7 +45,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("discovery-token", "discovery"),
     ("discovery-endpoints", "discovery"),
     ("discovery-srv", "discovery"),
-    ("force-new-cluster", "making a new cluster of an old one"),
 ];
 
 /// Flags that are taken, and have no effect in this version when they are not what is named here.
@@ -86,6 +85,8 @@ pub struct Config {
     pub initial_cluster: BTreeMap<String, Vec<String>>,
     /// `--initial-cluster-state existing`: a member without data must not begin a cluster of its own.
     pub joins_existing: bool,
+    /// `--force-new-cluster`: all other members are lost for good.
+    pub force_new_cluster: bool,
     /// `--initial-cluster-token`.
     pub token: String,
     /// `--heartbeat-interval`.
@@ -207,7 +208,7 @@ impl Config {
     }
 
     fn settle(&mut self, flags: &Flags) -> Result<(), String> {
-        self.check_cluster(flags)?;
+        self.read_cluster(flags)?;
         self.retention = retention(flags)?;
         Ok(())
     }
@@ -234,6 +235,7 @@ impl Config {
             advertise_peers: texts(&addresses.advertise_peers),
             initial_cluster: BTreeMap::new(),
             joins_existing: flags.get("initial-cluster-state") == "existing",
+            force_new_cluster: switch(flags, "force-new-cluster"),
             token: flags.get("initial-cluster-token").to_owned(),
             heartbeat: Duration::from_millis(number(flags, "heartbeat-interval")?),
             election: Duration::from_millis(number(flags, "election-timeout")?),
@@ -287,8 +289,8 @@ impl Config {
         }
     }
 
-    /// One member is all there can be yet.
-    fn check_cluster(&mut self, flags: &Flags) -> Result<(), String> {
+    /// Who the first members are, as the flags say; a member that has begun does not ask them again.
+    fn read_cluster(&mut self, flags: &Flags) -> Result<(), String> {
         let cluster = match flags.is_set("initial-cluster") {
             true => flags.get("initial-cluster").to_owned(),
             false => {
@@ -303,31 +305,7 @@ impl Config {
                 .map_err(|error| format!("error setting up initial cluster: {error}"))?;
             self.initial_cluster.entry(name.to_owned()).or_default().extend(texts(&url));
         }
-        if let Some(other) = self.initial_cluster.keys().find(|name| **name != self.name)
-            && self.initial_cluster.contains_key(&self.name)
-        {
-            return Err(format!(
-                "this version of Basalt runs single members, and --initial-cluster names {other:?} too"
-            ));
-        }
-        let Some(own) = self.initial_cluster.get(&self.name) else {
-            return Err(format!(
-                "couldn't find local name {:?} in the initial cluster configuration",
-                self.name
-            ));
-        };
-        let (mut own, mut advertised) = (own.clone(), self.advertise_peers.clone());
-        own.sort_unstable();
-        advertised.sort_unstable();
-        if own != advertised {
-            return Err(format!(
-                "--initial-cluster has {cluster} but missing from --initial-advertise-peer-urls={} \
-                 (resolved urls: {:?} != {:?})",
-                self.advertise_peers.join(","),
-                advertised.join(","),
-                own.join(",")
-            ));
-        }
+        self.initial_cluster.values_mut().for_each(|urls| urls.sort_unstable());
         Ok(())
     }
 

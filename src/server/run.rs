@@ -13,20 +13,17 @@ use basalt_proto::membershippb::{
 };
 
 use super::Config;
-use crate::actors::apply::state_of;
-use crate::actors::desk::Delivery;
-use crate::actors::{Desk, Node, Shared, apply, consensus, lease, wal, watch};
-use crate::cluster::{Member, cluster_id, member_id};
+use super::open::{Opened, open};
+use crate::actors::desk::{Delivery, LEADERLESS_ELECTIONS_MAX, Reach};
+use crate::actors::peer::{Identity, Peers};
+use crate::actors::{Desk, Node, Shared, apply, consensus, lease, peer, wal, watch};
+use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
-use crate::io::{self, Address, Executors, FjallEngine, WalFile, WalOptions, clock};
-use crate::lease::{Expiry, ttl_min};
-use crate::machine::{self, Machine};
+use crate::io::{self, Address, Executors, clock};
+use crate::lease::Expiry;
 use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
-use crate::store::Engine as _;
-use crate::types::limits::{RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES};
-use crate::types::{ConfState, Fault};
-use crate::wal::Record;
+use crate::types::{Fault, Refusal};
 
 /// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
 const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
@@ -104,7 +101,9 @@ async fn first_core(
     stopped: flume::Receiver<()>,
 ) -> Result<(), Fault> {
     let opened = open(&config).await?;
-    let (handles, inboxes) = mailboxes();
+    let (handles, inboxes) = mailboxes(opened.identity.clone());
+    handles.peers.update(opened.machine.cluster());
+    opened.others.iter().for_each(|member| handles.peers.meet(member));
     let boot_nonce = io::random_u64();
     let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
     let (seats, outlets) = seats(1 + others.len(), boot_nonce as u32, &config, &handles, &shared);
@@ -128,17 +127,52 @@ async fn first_core(
     }
     executors.poke();
     let desk = own.take(&shared);
+    listen_peers(&config, &desk, &handles.peers)?;
     publish_self(&config, &desk).await?;
     listen(&config, &connections)?;
     say_ready(&config, &desk);
     let _ = stopped.recv_async().await;
+    hand_over(&config, &desk).await;
     shared.stop();
     drop(stops);
     io::close_connections(STOP_TIME).await;
-    tracing::info!("closed the member");
     // Sessions that are still open end with the process. What they wait for was not acknowledged; what was
     // is in the log.
-    std::process::exit(0)
+    io::leave()
+}
+
+/// A leader that stops lets the voter lead that has been connected longest, so that nobody has to wait for an
+/// election.
+async fn hand_over(config: &Config, desk: &Desk) {
+    let (own, state) = (desk.node().member_id, desk.state());
+    if desk.status().leader != own {
+        return;
+    }
+    let others = state.members.iter().filter(|member| member.id != own && !member.is_learner);
+    let since = others.map(|member| (desk.peers().active_since_ms(member.id), member.id));
+    let Some((_, to)) = since.filter(|(since_ms, _)| *since_ms > 0).min() else { return };
+    tracing::info!(to = format!("{to:x}"), "leadership transfer starting");
+    let moved = clock::deadline(config.election, desk.move_leader(to)).await;
+    tracing::info!(moved = matches!(moved, Some(Ok(()))), "leadership transfer finished");
+}
+
+/// Serves other members, and what they and operators ask over HTTP. Everything of theirs is on this core.
+fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault> {
+    let (connections, accepted) = io::handover();
+    for address in &config.listen_peers {
+        io::spawn(io::listen(address)?.accept(0, vec![connections.clone()]));
+    }
+    let front = Front::new(desk, config.http(Serves::Peers));
+    let (desk, peers) = (desk.clone(), peers.clone());
+    io::spawn(async move {
+        while let Ok(connection) = accepted.recv_async().await {
+            let (peers, desk) = (peers.clone(), desk.clone());
+            let member = |wire| peer::serve(peers, wire, desk);
+            let front = front.to(&connection.peer());
+            io::spawn(io::serve_peer(connection, crate::peer::MAGIC, front, member));
+        }
+    });
+    Ok(())
 }
 
 fn say_ready(config: &Config, desk: &Desk) {
@@ -164,6 +198,7 @@ struct Handles {
     wal: wal::Handle,
     apply: apply::Handle,
     lease: lease::Handle,
+    peers: Peers,
 }
 
 struct Inboxes {
@@ -173,12 +208,13 @@ struct Inboxes {
     lease: lease::Inbox,
 }
 
-fn mailboxes() -> (Handles, Inboxes) {
+fn mailboxes(identity: Identity) -> (Handles, Inboxes) {
     let (consensus, consensus_inbox) = consensus::mailbox();
     let (wal, wal_inbox) = wal::mailbox();
     let (apply, apply_inbox) = apply::mailbox();
     let (lease, lease_inbox) = lease::mailbox();
-    let handles = Handles { consensus, wal, apply, lease };
+    let peers = Peers::new(identity, consensus.clone());
+    let handles = Handles { consensus, wal, apply, lease, peers };
     let inboxes = Inboxes {
         consensus: consensus_inbox,
         wal: wal_inbox,
@@ -206,7 +242,7 @@ fn seats(
         let options = watch::Options {
             max_request_bytes: config.max_request_bytes,
             progress_interval_ms: config.progress_notify.as_millis() as u64,
-            no_leader_ms_max: 3 * config.election.as_millis() as u64,
+            no_leader_ms_max: LEADERLESS_ELECTIONS_MAX * config.election.as_millis() as u64,
             seed: io::random_u64(),
         };
         let source: Arc<dyn watch::Source> = Arc::<Shared>::clone(shared);
@@ -231,6 +267,7 @@ fn seats(
         consensus: handles.consensus.clone(),
         wal: handles.wal.clone(),
         lease: handles.lease.clone(),
+        peers: handles.peers.clone(),
         hubs,
         desks,
         here: 0,
@@ -256,11 +293,12 @@ fn start_actors(
     opened.machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, now_ms));
 
     let lease = handles.lease.clone();
+    let (sender, sender_state) = (handles.peers.clone(), Arc::clone(shared));
     let consensus_outlets = consensus::Outlets {
         wal: handles.wal.clone(),
         apply: handles.apply.clone(),
         on_role: Box::new(move |role| lease.leads(role.leads.then_some(role.term))),
-        on_send: Box::new(|_| ()),
+        on_send: Box::new(move |messages| sender.send(messages, &sender_state)),
     };
     let consensus = handles.consensus.clone();
     let inbox = inboxes.consensus;
@@ -269,11 +307,15 @@ fn start_actors(
     io::spawn(async move { stop_on_fault(wal.await) });
     let apply = apply::run(opened.machine, inboxes.apply, outlets, Arc::clone(shared));
     io::spawn(async move { stop_on_fault(apply.await) });
-    io::spawn(lease::run(expiry, inboxes.lease, consensus.clone(), 0));
+    io::spawn(lease::run(expiry, inboxes.lease, consensus.clone()));
     io::spawn(lease::ticks(handles.lease.clone()));
     io::spawn(ticks(config.heartbeat, consensus.clone()));
-    // A member that votes alone need not wait for a timeout.
-    consensus.campaign();
+    if opened.state.sole_voter {
+        // A member that votes alone need not wait for a timeout.
+        consensus.campaign();
+    } else if config.election_advance {
+        io::spawn(advance(config.clone(), handles.peers.clone(), consensus));
+    }
     Ok(())
 }
 
@@ -300,12 +342,12 @@ impl Seat {
     /// Opens the desk of this executor and serves the connections it is given.
     fn take(self, shared: &Arc<Shared>) -> Desk {
         let executor = self.executor as u8;
-        let Handles { consensus, lease, apply, .. } = self.handles;
-        let desk =
-            Desk::open(Arc::clone(shared), executor, self.boot_nonce, self.hub, lease, apply);
+        let Handles { consensus, lease, apply, peers, .. } = self.handles;
+        let reach = Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers };
+        let desk = Desk::open(Arc::clone(shared), executor, self.boot_nonce, reach);
         io::spawn(Desk::flush(self.executor, consensus));
         io::spawn(Desk::deliver(self.deliveries));
-        io::spawn(Desk::sweep(Arc::clone(shared)));
+        io::spawn(desk.clone().sweep());
         let hub = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
         let fronts = self.http.map(|options| Front::new(&desk, options));
@@ -320,76 +362,6 @@ impl Seat {
     }
 }
 
-/// What was found on disk.
-struct Opened {
-    member: Member,
-    machine: Machine<FjallEngine>,
-    state: crate::actors::State,
-    wal: WalFile,
-    restored: crate::consensus::Restored,
-    cluster_id: u64,
-}
-
-async fn open(config: &Config) -> Result<Opened, Fault> {
-    let member_dir = config.data_dir.join("member");
-    let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
-    io::prepare_data_dir(&wal_dir)?;
-    let id = member_id(&config.advertise_peers, &config.token, None);
-    let cluster_id = cluster_id(&[id]);
-    let conf_state = ConfState { voters: vec![id], ..ConfState::default() };
-    let first = [
-        Record::Metadata { cluster_id, member_id: id },
-        Record::Mark { index: 0, term: 0, conf_state },
-    ];
-    let options = WalOptions {
-        dir: wal_dir,
-        segment_bytes: WAL_SEGMENT_BYTES,
-        free_max: config.max_wals.min(WAL_FREE_SEGMENTS_MAX),
-        unsafe_no_fsync: config.unsafe_no_fsync,
-    };
-    let (wal, replay) = WalFile::open(options, first).await?;
-    let (cluster_id, id) = replay.owner.unwrap_or((cluster_id, id));
-    let store = member_dir.join("store");
-    let settings = machine::Config {
-        cache_bytes: RECORD_CACHE_BYTES,
-        lease_ttl_min: ttl_min(config.election.as_millis() as u64),
-    };
-    let machine = io::blocking(move || Machine::open(FjallEngine::open(&store)?, &settings));
-    let mut machine = machine.await?;
-    if machine.is_new() {
-        if replay.mark_index > 0 {
-            return Err(Fault::new(
-                "the store is gone, and the write-ahead log alone cannot replace it",
-            ));
-        }
-        if config.joins_existing {
-            // A cluster of its own would be a second one under the same name.
-            return Err(Fault::new(
-                "cannot fetch cluster info from peer urls: could not retrieve cluster information \
-                 from the given URLs",
-            ));
-        }
-        let peer_urls = config.advertise_peers.clone();
-        machine.bootstrap(vec![Member { id, peer_urls, ..Member::default() }])?;
-    }
-    let Some(member) = machine.member(id).cloned() else {
-        return Err(Fault::new(format!(
-            "the data directory belongs to another member than {id:x}"
-        )));
-    };
-    let read = machine.commit()?.read;
-    let state = state_of(&machine, read, id, machine.engine().disk_bytes());
-    let restored = crate::consensus::Restored {
-        hard_state: replay.hard_state,
-        conf_state: machine.conf_state().clone(),
-        mark_index: replay.mark_index,
-        mark_term: replay.mark_term,
-        entries: replay.entries,
-        applied: machine.applied(),
-    };
-    Ok(Opened { member, machine, state, wal, restored, cluster_id })
-}
-
 fn node(config: &Config, opened: &Opened) -> Node {
     Node {
         cluster_id: opened.cluster_id,
@@ -398,6 +370,7 @@ fn node(config: &Config, opened: &Opened) -> Node {
         max_request_bytes: config.max_request_bytes,
         quota_bytes: config.quota_bytes,
         request_timeout_ms: 5000 + 2 * config.election.as_millis() as u64,
+        strict_reconfig: config.strict_reconfig,
         election_timeout_ms: config.election.as_millis() as u64,
         progress_notify_ms: config.progress_notify.as_millis() as u64,
     }
@@ -411,7 +384,20 @@ fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::cons
         pre_vote: config.pre_vote,
         seed: boot_nonce,
         boot_nonce,
-        catch_up_entries: 5000,
+        catch_up_entries: config.catch_up_entries,
+    }
+}
+
+/// Most of the first election timeout is spent at once, when another member is there to vote or to lead.
+async fn advance(config: Config, peers: Peers, consensus: consensus::Handle) {
+    let ticks = config.election.div_duration_f64(config.heartbeat) as u64;
+    for _ in 0..ticks {
+        if peers.any_connected() {
+            // One heartbeat's time is left for a leader to show itself.
+            (2..ticks).all(|_| consensus.tick());
+            return;
+        }
+        clock::sleep(config.heartbeat).await;
     }
 }
 
@@ -434,15 +420,32 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
         member_attributes: Some(attributes),
     });
     let request = InternalRaftRequest { cluster_member_attr_set, ..InternalRaftRequest::default() };
-    let refused = |refusal| Fault::new(format!("the member cannot publish itself: {refusal}"));
-    desk.propose(request).await.map_err(refused)?;
+    publish(desk, &request).await?;
     if desk.state().cluster_version.is_none() {
         let ver = ETCD_CLUSTER_VERSION.to_owned();
         let cluster_version_set = Some(ClusterVersionSetRequest { ver });
-        let request = InternalRaftRequest { cluster_version_set, ..InternalRaftRequest::default() };
-        desk.propose(request).await.map_err(refused)?;
+        publish(
+            desk,
+            &InternalRaftRequest { cluster_version_set, ..InternalRaftRequest::default() },
+        )
+        .await?;
     }
     Ok(())
+}
+
+/// Proposes until it is applied: the others may start later.
+async fn publish(desk: &Desk, request: &InternalRaftRequest) -> Result<(), Fault> {
+    loop {
+        match desk.propose(request.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(Refusal::Timeout | Refusal::TooManyRequests) => {
+                tracing::warn!("failed to publish local member to cluster through raft");
+            }
+            Err(refusal) => {
+                return Err(Fault::new(format!("the member cannot publish itself: {refusal}")));
+            }
+        }
+    }
 }
 
 fn listen(config: &Config, executors: &[flume::Sender<io::Connection>]) -> Result<(), Fault> {

@@ -82,6 +82,26 @@ pub fn restore<E: Engine>(
     Ok(beginning)
 }
 
+/// Fills an empty store with the state of another member of the same cluster, as it is: members, and where
+/// the log stands, too.
+///
+/// # Errors
+/// The file is damaged, or the store cannot be written.
+pub fn install<E: Engine>(file: &Reader<impl Source>, engine: &mut E) -> Result<(), Fault> {
+    check_version(file)?;
+    let mut batch = Batch { tx: Overlay::new(engine.view()), engine, entries: 0, bytes: 0 };
+    let members = [("members", Space::Members), ("members_removed", Space::MembersRemoved)];
+    for (name, space) in COPIED.into_iter().chain(members) {
+        each_pair(file, name, |key, value| batch.put(space, key, value))?;
+    }
+    history(file, &mut batch, None)?;
+    each_pair(file, "meta", |key, value| match &key[..] {
+        FINISHED | b"storageVersion" => Ok(()),
+        _ => batch.put(Space::Meta, key, value),
+    })?;
+    batch.commit()
+}
+
 /// Older layouts are read; what a newer one means is not known.
 fn check_version(file: &Reader<impl Source>) -> Result<(), Fault> {
     let minor = |version: &str| -> Option<(u64, u64)> {

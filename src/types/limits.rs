@@ -8,6 +8,36 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 /// round, so a few per executor is plenty.
 pub const CONSENSUS_MAILBOX: usize = 1024;
 
+/// Appends of other members waiting for consensus; past it their connection is not read, and TCP pushes back.
+pub const APPENDS_MAILBOX: usize = 64;
+
+/// Committed entries not yet applied past which appends wait: a member whose apply lags keeps no more in memory.
+pub const APPENDS_UNAPPLIED_MAX: u64 = 16_384;
+
+/// Changes of the members that wait for a leader, or for the one before them to be applied.
+pub const CONF_CHANGES_WAITING_MAX: usize = 64;
+
+/// Bytes of one frame between members: an append of a megabyte, or one entry of the largest size, and its head.
+pub const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
+
+/// Heartbeats, votes and answers waiting for one member; past it they are dropped, raft sends again.
+pub const PEER_URGENT_MAX: usize = 1024;
+
+/// Appends waiting for one member, and their bytes; past it they are dropped and raft is told.
+pub const PEER_BULK_MAX: usize = 512;
+/// See [`PEER_BULK_MAX`].
+pub const PEER_BULK_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes joined into one write to another member.
+pub const PEER_WRITE_BYTES: usize = 1 << 20;
+
+/// Questions of this member to others that wait for an answer, and answers that it may be making for one
+/// connection; past it they are refused.
+pub const PEER_QUESTIONS_MAX: usize = 4096;
+
+/// Bytes of one frame of a snapshot on its way to another member.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+
 /// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: what
 /// waits is joined into one write.
 pub const READIES_IN_FLIGHT_MAX: usize = 256;
@@ -112,6 +142,8 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
 const _: () =
     assert!(UNAPPLIED_ENTRIES_MAX + BUNDLE_PROPOSALS_MAX < COMMITTED_UNAPPLIED_MAX as usize);
+const _: () = assert!(PEER_WRITE_BYTES < PEER_BULK_BYTES_MAX);
+const _: () = assert!(PEER_BULK_BYTES_MAX < PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RESPONSE_BYTES_UNCOUNTED < RESPONSE_BYTES_IN_FLIGHT_MAX);
 const _: () = assert!(WAL_MAILBOX > READIES_IN_FLIGHT_MAX);
 const _: () = assert!(WATCH_STREAM_BYTES_SHARE < WATCH_STREAM_BYTES_MAX);

@@ -40,6 +40,11 @@ macro_rules! refusals {
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
+
+            /// The refusal with this text, as another member tells it.
+            pub fn from_text(text: &str) -> Option<Self> {
+                [$(Self::$name),*].into_iter().find(|refusal| refusal.text() == text)
+            }
         }
     };
 }
@@ -70,7 +75,7 @@ refusals! {
     WatchCanceled Canceled "etcdserver: watch canceled"
     MemberExist FailedPrecondition "etcdserver: member ID already exist"
     PeerURLExist FailedPrecondition "etcdserver: Peer URLs already exists"
-    MemberNotEnoughStarted FailedPrecondition "etcdserver: re-configuration failed due to not enough started members"
+    MemberNotEnoughStarted Unknown "etcdserver: re-configuration failed due to not enough started members"
     MemberBadURLs InvalidArgument "etcdserver: given member URLs are invalid"
     MemberNotFound NotFound "etcdserver: member not found"
     MemberNotLearner FailedPrecondition "etcdserver: can only promote a learner member"

@@ -111,6 +111,11 @@ impl Replay {
     }
 
     fn mark(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
+        // A log that another one replaced, as a snapshot does: what follows in it is not what follows now.
+        let at = self.entries.iter().find(|entry| entry.index == index);
+        if at.is_some_and(|entry| entry.term != term) {
+            self.entries.clear();
+        }
         let passed = self.entries.iter().take_while(|entry| entry.index <= index).count();
         self.entries.drain(..passed);
         (self.mark_index, self.mark_term, self.conf_state) = (index, term, conf_state);

@@ -108,7 +108,7 @@ impl Network {
         self.members[at].driver.drain(&mut out);
         for output in out {
             match output {
-                Output::Send(messages) => self.wire.extend(messages),
+                Output::Send(messages) => self.wire.extend(wire::carried(messages)),
                 Output::Persist { number, hard_state, entries } => {
                     self.members[at].pending.push_back((number, hard_state, entries));
                 }
@@ -118,7 +118,8 @@ impl Network {
                     assert!(index >= least, "a read at {index} misses {least}");
                     self.answered += 1;
                 }
-                Output::ProposalsDropped(_) => (),
+                Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) => (),
+                Output::Install { index, .. } => panic!("a snapshot of {index} out of nowhere"),
                 Output::Role(role) => {
                     self.members[at].role = role;
                     let id = self.members[at].driver.config_id();

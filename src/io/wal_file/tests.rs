@@ -47,7 +47,7 @@ async fn open(dir: &TempDir) -> Result<(WalFile, Replay), Fault> {
         free_max: FREE_MAX,
         unsafe_no_fsync: true,
     };
-    WalFile::open(options, first()).await
+    WalFile::open(options, Some(first())).await
 }
 
 /// Files whose name ends so, sorted.
@@ -104,6 +104,15 @@ impl Pair {
         self.twin.mark_index + self.twin.entries.len() as u64
     }
 
+    /// A mark at some entry that is committed, with its term.
+    fn mark(&mut self) -> Record {
+        let (before, commit) = (self.twin.mark_index, self.twin.hard_state.commit);
+        let index = self.random.random_range(before..=commit);
+        let marked = self.twin.entries.iter().find(|entry| entry.index == index);
+        let term = marked.map_or(self.twin.mark_term, |entry| entry.term);
+        Record::Mark { index, term, conf_state: self.twin.conf_state.clone() }
+    }
+
     /// A batch as consensus hands it out: entries, some of which replace others, and what is committed.
     fn batch(&mut self) -> Vec<Record> {
         let commit = self.twin.hard_state.commit;
@@ -124,9 +133,7 @@ impl Pair {
 
     async fn step(&mut self) -> Result<(), Fault> {
         let records = match self.random.random_range(0..30) {
-            0 => vec![mark(
-                self.random.random_range(self.twin.mark_index..=self.twin.hard_state.commit),
-            )],
+            0 => vec![self.mark()],
             1 => return self.reopen().await,
             _ => self.batch(),
         };

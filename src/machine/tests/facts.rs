@@ -82,9 +82,9 @@ fn effects_and_events_come_in_the_order_of_the_log() {
     let requests =
         [grant(5, 60), put_of("b", 5), put_of("a", 5), compact(2), revoke(5), grant(5, 1)];
     let mut effects = Vec::new();
-    for (at, request) in requests.into_iter().enumerate() {
-        let applied = machine.apply(&entry(at as u64 + 1, request)).unwrap();
-        assert_eq!(applied.request, at as u64 + 1, "whom to answer");
+    for (index, request) in (FIRST..).zip(requests) {
+        let applied = machine.apply(&entry(index, request)).unwrap();
+        assert_eq!(applied.request, index, "whom to answer");
         assert!(applied.reply.is_ok());
         effects.extend(applied.effects);
     }
@@ -120,19 +120,19 @@ fn a_refused_request_has_no_effect() {
         assert_eq!((applied.reply, applied.effects), (Err(refusal), vec![]));
         assert_eq!((member.read.revision, &member.events[..]), (1, &[][..]));
     }
-    assert_eq!(member.machine.position(), (8, TERM), "it counts as applied all the same");
+    assert_eq!(member.machine.position(), (FIRST + 7, TERM), "it counts as applied all the same");
 }
 
 #[test]
 fn nothing_is_seen_before_it_is_committed_and_all_of_it_then() {
     let mut machine = bootstrapped();
-    for (index, key) in [(1, "a"), (2, "b")] {
+    for (index, key) in [(FIRST, "a"), (FIRST + 1, "b")] {
         machine.apply(&entry(index, put_of(key, 0))).unwrap();
-        assert_eq!(restarted(&machine).applied(), 0);
+        assert_eq!(restarted(&machine).applied(), FIRST - 1);
     }
     let published = machine.commit().unwrap();
     assert_eq!((published.read.revision, published.events.len()), (3, 2));
-    assert_eq!(restarted(&machine).position(), (2, TERM));
+    assert_eq!(restarted(&machine).position(), (FIRST + 1, TERM));
     assert!(machine.commit().unwrap().events.is_empty(), "events are handed out once");
 }
 
@@ -140,17 +140,17 @@ fn nothing_is_seen_before_it_is_committed_and_all_of_it_then() {
 #[should_panic(expected = "entries are applied in order")]
 fn an_entry_that_leaves_a_gap_is_a_mistake() {
     let mut machine = bootstrapped();
-    drop(machine.apply(&entry(2, put_of("a", 0))));
+    drop(machine.apply(&entry(FIRST + 1, put_of("a", 0))));
 }
 
 #[test]
 fn what_is_no_request_is_a_fault() {
     let mut machine = bootstrapped();
     let data = Bytes::from_static(b"\xff\xff");
-    let damaged = Entry { index: 1, term: TERM, kind: EntryKind::Normal, data };
+    let damaged = Entry { index: FIRST, term: TERM, kind: EntryKind::Normal, data };
     let fault = machine.apply(&damaged).unwrap_err();
-    assert!(fault.to_string().contains("entry 1 "), "{fault}");
-    let fault = bootstrapped().apply(&entry(1, InternalRaftRequest::default())).unwrap_err();
+    assert!(fault.to_string().contains(&format!("entry {FIRST} ")), "{fault}");
+    let fault = bootstrapped().apply(&entry(FIRST, InternalRaftRequest::default())).unwrap_err();
     assert!(fault.to_string().contains("something unknown"), "{fault}");
 }
 

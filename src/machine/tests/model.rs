@@ -99,7 +99,7 @@ impl Pairing {
 
     /// One more entry, applied by the twin at once.
     fn append(&mut self) {
-        let index = self.log.len() as u64 + 1;
+        let index = FIRST + self.log.len() as u64;
         let entry = match self.request() {
             Some(request) => entry(index, request),
             None => Entry { index, term: TERM, kind: EntryKind::Normal, data: Bytes::new() },
@@ -128,10 +128,15 @@ impl Pairing {
         }
     }
 
+    /// How many entries of the log the machine holds.
+    fn applied(&self) -> usize {
+        (self.machine.applied() + 1 - FIRST) as usize
+    }
+
     fn apply(&mut self) {
-        let waiting = self.log.len() - self.machine.applied() as usize;
+        let waiting = self.log.len() - self.applied();
         for _ in 0..self.random.random_range(0..=waiting) {
-            let step = &self.log[self.machine.applied() as usize];
+            let step = &self.log[self.applied()];
             let applied = self.machine.apply(&step.entry).unwrap();
             assert_eq!(applied, step.applied, "entry {}", step.entry.index);
         }
@@ -139,7 +144,7 @@ impl Pairing {
 
     fn commit(&mut self) {
         let published = self.machine.commit().unwrap();
-        let applied = self.machine.applied() as usize;
+        let applied = self.applied();
         let batch = &self.log[self.committed..applied];
         let expected: Vec<_> = batch.iter().flat_map(|step| step.events.clone()).collect();
         assert_eq!(published.events.to_vec(), expected, "up to entry {applied}");
@@ -158,7 +163,7 @@ impl Pairing {
         self.machine = restarted(&self.machine);
         let read = self.machine.commit().unwrap().read;
         self.look(&read);
-        assert_eq!(self.machine.applied() as usize, self.committed);
+        assert_eq!(self.applied(), self.committed);
         for again in self.random.random_range(0..=self.committed)..self.committed {
             let applied = self.machine.apply(&self.log[again].entry).unwrap();
             let nothing =
@@ -170,7 +175,7 @@ impl Pairing {
 
     /// In the end both hold the same, byte for byte, whoever is asked.
     fn finish(mut self) {
-        while (self.machine.applied() as usize) < self.log.len() {
+        while self.applied() < self.log.len() {
             self.apply();
         }
         self.commit();

@@ -71,10 +71,6 @@ fn what_makes_no_sense_is_refused_in_etcds_words() {
             &["--feature-gates=LeaseCheckpointPersist=true"],
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
         ),
-        (
-            &["--initial-cluster", "a=http://127.0.0.1:1"],
-            "couldn't find local name \"default\" in the initial cluster configuration",
-        ),
         (&["--discovery-token=x"], "both --discovery-token and --discovery-endpoints must be set"),
         (
             &["--discovery-fallback=proxy"],
@@ -93,9 +89,7 @@ fn never_less_than_asked_for() {
         &["--peer-auto-tls"],
         &["--auth-token", "jwt,pub-key=x"],
         &["--discovery-srv", "example.com"],
-        &["--force-new-cluster"],
         &["--listen-peer-urls", "https://127.0.0.1:1"],
-        &["--initial-cluster", "default=http://localhost:2380,b=http://y:1"],
     ] {
         let text = config(arguments).expect_err("it is not there");
         assert!(text.starts_with("this version of Basalt"), "{arguments:?}: {text}");

@@ -1,0 +1,123 @@
+//! What another member sends: checked, then handed to consensus.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::outbound::Connected;
+use super::{Asking, Peers, transfer};
+use crate::actors::Desk;
+use crate::cluster::Member;
+use crate::consensus::wire::decode;
+use crate::io::{self, Wire, clock};
+use crate::peer::{Answer, Ask, Frame, Hello, Kind, Lane, Question, Refused, Why, check, message};
+use crate::types::limits::PEER_QUESTIONS_MAX;
+use crate::types::{MemberId, Refusal};
+
+/// How long a dialer may take to say hello.
+const HELLO_TIME: Duration = Duration::from_secs(5);
+
+/// Serves a connection that another member dialed, until it ends.
+pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
+    let mut connected = Connected::accepted(wire);
+    let frame = clock::deadline(HELLO_TIME, connected.next()).await.flatten();
+    let Some(hello) = frame.and_then(|frame| frame.read::<Hello>(Kind::Hello)) else { return };
+    let identity = &peers.0.identity;
+    let checked =
+        check(&hello, identity.cluster, identity.member, |member| peers.is_removed(member));
+    let lane = match checked {
+        Ok(lane) => lane,
+        Err(why) => return refuse(&mut connected, &hello, why).await,
+    };
+    if connected.send(&message(Kind::Welcome, &())).await.is_none() {
+        return;
+    }
+    // It may have come in after what this member knows.
+    if !peers.0.peers.load().contains_key(&hello.from) && !hello.urls.is_empty() {
+        let (id, peer_urls) = (hello.from, hello.urls.clone());
+        peers.meet(&Member { id, peer_urls, ..Member::default() });
+    }
+    match lane {
+        Lane::Snapshot => transfer::receive(&peers, connected).await,
+        Lane::Urgent | Lane::Bulk => hear(&peers, connected, &hello, &desk).await,
+    }
+}
+
+async fn refuse(connected: &mut Connected, hello: &Hello, why: Why) {
+    tracing::warn!(
+        remote_peer_id = format!("{:x}", hello.from),
+        remote_cluster_id = format!("{:x}", hello.cluster),
+        why = ?why,
+        "rejected connection on peer endpoint"
+    );
+    let _ = connected.send(&message(Kind::Refused, &Refused { why: why as i32 })).await;
+}
+
+async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Desk) {
+    let answering = Arc::new(AtomicUsize::new(0));
+    while let Some(frame) = connected.next().await {
+        if peers.is_removed(hello.from) {
+            return refuse(&mut connected, hello, Why::Removed).await;
+        }
+        match frame.kind {
+            Kind::Raft => {
+                // Who speaks for others is not heard.
+                let Some(raft) = decode(frame.payload).filter(|raft| raft.from == hello.from)
+                else {
+                    return;
+                };
+                peers.0.consensus.peer(Box::new(raft)).await;
+            }
+            Kind::Question => answer(peers, hello.from, &frame, desk, &answering),
+            Kind::Answer => {
+                let Some(answer) = frame.read::<Answer>(Kind::Answer) else { return };
+                let _ = peers.0.asking.try_send(Asking::Answered(answer));
+            }
+            Kind::Hello
+            | Kind::Welcome
+            | Kind::Refused
+            | Kind::Chunk
+            | Kind::End
+            | Kind::Arrived => return,
+        }
+    }
+}
+
+/// Answers in the background, as far as there is room.
+fn answer(peers: &Peers, to: MemberId, frame: &Frame, desk: &Desk, answering: &Arc<AtomicUsize>) {
+    let Some(Question { number, ask: Some(ask) }) = frame.read::<Question>(Kind::Question) else {
+        return;
+    };
+    if answering.load(Ordering::Relaxed) >= PEER_QUESTIONS_MAX {
+        return;
+    }
+    answering.fetch_add(1, Ordering::Relaxed);
+    let (peers, desk, answering) = (peers.clone(), desk.clone(), Arc::clone(answering));
+    io::spawn(async move {
+        let answer = match find(&desk, ask).await {
+            Ok(answer) => Answer { number, ..answer },
+            Err(refusal) => {
+                Answer { number, refusal: refusal.text().to_owned(), ..Answer::default() }
+            }
+        };
+        peers.answer(to, &answer);
+        answering.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+async fn find(desk: &Desk, ask: Ask) -> Result<Answer, Refusal> {
+    let found = |ttl: crate::actors::desk::TimeToLive| Answer {
+        ttl: ttl.ttl,
+        granted: ttl.granted,
+        keys: ttl.keys,
+        ..Answer::default()
+    };
+    match ask {
+        Ask::Renew(id) => {
+            desk.keep_alive_here(id).await.map(|ttl| Answer { ttl, ..Answer::default() })
+        }
+        Ask::TimeToLive(id) => desk.time_to_live_here(id, false).await.map(found),
+        Ask::TimeToLiveAndKeys(id) => desk.time_to_live_here(id, true).await.map(found),
+        Ask::Promote(id) => desk.promote_here(id).await.map(|()| Answer::default()),
+    }
+}

@@ -1,0 +1,178 @@
+//! The way to one other member: dials, says hello, sends what waits; again and again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_lite::future::or;
+
+use super::{Link, Packet, Peers, address_of};
+use crate::io::{Wire, clock};
+use crate::peer::{Decoder, Frame, Hello, Kind, Lane, MAGIC, Refused, Why, message};
+use crate::types::limits::PEER_WRITE_BYTES;
+
+/// How long connecting, and then an answer to hello, may take.
+const DIAL_TIME: Duration = Duration::from_secs(5);
+/// How long a write may take until the connection counts as broken.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+/// Between two attempts to connect: at first, and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Starts both lanes.
+pub(super) fn start(
+    peers: &Peers,
+    link: &Arc<Link>,
+    urgent: flume::Receiver<Packet>,
+    bulk: flume::Receiver<Packet>,
+) {
+    for (lane, inbox) in [(Lane::Urgent, urgent), (Lane::Bulk, bulk)] {
+        let sender = Outbound { peers: peers.clone(), link: Arc::clone(link), lane, inbox };
+        crate::io::spawn(sender.run());
+    }
+}
+
+/// A connection that was let in, and what is read from it.
+pub(super) struct Connected {
+    pub(super) wire: Wire,
+    decoder: Decoder,
+}
+
+impl Connected {
+    /// The next frame; `None` when the other end is gone, or says nonsense. May be given up and called again.
+    pub(super) async fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().ok()? {
+                return Some(frame);
+            }
+            let bytes = self.wire.read().await.ok()?;
+            if bytes.is_empty() {
+                return None;
+            }
+            self.decoder.take(bytes);
+        }
+    }
+
+    /// An accepted connection, of which the magic was read.
+    pub(super) fn accepted(wire: Wire) -> Self {
+        Self { wire, decoder: Decoder::default() }
+    }
+
+    /// Sends one frame or more.
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Option<()> {
+        self.wire.write(bytes, WRITE_TIME).await.ok()
+    }
+}
+
+/// Connects to a member and says hello.
+pub(super) async fn connect(peers: &Peers, link: &Link, lane: Lane) -> Option<Connected> {
+    let identity = &peers.0.identity;
+    let hello = Hello {
+        cluster: identity.cluster,
+        from: identity.member,
+        to: link.id,
+        lane: lane as i32,
+        urls: identity.urls.clone(),
+    };
+    let urls = link.urls.load_full();
+    for url in urls.iter() {
+        let Ok(wire) = Wire::dial(address_of(url), DIAL_TIME).await else { continue };
+        let mut connected = Connected::accepted(wire);
+        let begin = [MAGIC.as_slice(), &message(Kind::Hello, &hello)].concat();
+        connected.send(&begin).await?;
+        let answer = clock::deadline(DIAL_TIME, connected.next()).await.flatten()?;
+        if answer.kind == Kind::Welcome {
+            return Some(connected);
+        }
+        refused(peers, link, &answer);
+    }
+    None
+}
+
+fn refused(peers: &Peers, link: &Link, frame: &Frame) {
+    let Some(refused) = frame.read::<Refused>(Kind::Refused) else { return };
+    let remote = format!("{:x}", link.id);
+    match refused.why() {
+        Why::Removed => peers.leave(),
+        Why::OtherCluster => tracing::warn!(remote, "request cluster ID mismatch"),
+        Why::OtherMember => tracing::warn!(remote, "request sent was ignored (member ID mismatch)"),
+        Why::Unknown => tracing::warn!(remote, "the peer does not know this kind of connection"),
+    }
+}
+
+struct Outbound {
+    peers: Peers,
+    link: Arc<Link>,
+    lane: Lane,
+    inbox: flume::Receiver<Packet>,
+}
+
+impl Outbound {
+    async fn run(self) {
+        let mut pause = PAUSE_MIN;
+        while !self.inbox.is_disconnected() {
+            if let Some(connected) = connect(&self.peers, &self.link, self.lane).await {
+                pause = PAUSE_MIN;
+                self.note_active(clock::now_ms().max(1));
+                self.serve(connected).await;
+                self.note_active(0);
+            }
+            // What waited was for another moment.
+            self.inbox.try_iter().for_each(|packet| self.count_off(&packet));
+            self.peers.0.consensus.unreachable(self.link.id);
+            clock::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn note_active(&self, since_ms: u64) {
+        if self.lane != Lane::Urgent {
+            return;
+        }
+        self.link.active_since_ms.store(since_ms, Ordering::Relaxed);
+        let remote = format!("{:x}", self.link.id);
+        match since_ms {
+            0 => tracing::warn!(
+                remote_peer_id = remote,
+                "lost TCP streaming connection with remote peer"
+            ),
+            _ => tracing::info!(remote_peer_id = remote, "peer became active"),
+        }
+    }
+
+    /// Sends until the connection breaks.
+    async fn serve(&self, mut connected: Connected) {
+        let mut buffer = Vec::new();
+        loop {
+            // Nothing is to be read but why the connection ends.
+            let told = async { Err(connected.next().await) };
+            let work = async { self.inbox.recv_async().await.map_err(|_| None) };
+            let first = match or(told, work).await {
+                Ok(packet) => packet,
+                Err(frame) => {
+                    frame.iter().for_each(|frame| refused(&self.peers, &self.link, frame));
+                    return;
+                }
+            };
+            buffer.clear();
+            let mut next = Some(first);
+            while let Some(packet) = next {
+                self.count_off(&packet);
+                buffer.extend_from_slice(&packet.0);
+                buffer.extend_from_slice(&packet.1);
+                next =
+                    if buffer.len() < PEER_WRITE_BYTES { self.inbox.try_recv().ok() } else { None };
+            }
+            if connected.send(&buffer).await.is_none() {
+                return;
+            }
+            buffer.shrink_to(4 * PEER_WRITE_BYTES);
+        }
+    }
+
+    fn count_off(&self, packet: &Packet) {
+        if self.lane == Lane::Bulk {
+            self.link.bulk_bytes.fetch_sub(packet.bytes(), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A snapshot from the leader to a member that is too far behind: the published state, as a bbolt file, in
+//! frames. The receiver makes a store of it in a directory of its own before raft hears anything, so that
+//! nothing is lost when either end dies on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_lite::future::yield_now;
+
+use super::outbound::{Connected, connect};
+use super::{Link, Peers};
+use crate::actors::Shared;
+use crate::actors::apply::Prepared;
+use crate::consensus::Message;
+use crate::consensus::wire::{Encoder, decode, set_snapshot, snapshot_position};
+use crate::io::{self, BoltFile, FjallEngine, Incoming, clock};
+use crate::machine::{Machine, standing};
+use crate::peer::{Kind, Lane, encode};
+use crate::snapshot::bolt::Reader;
+use crate::snapshot::{Export, Turn, install};
+use crate::types::Fault;
+use crate::types::limits::SNAPSHOT_CHUNK_BYTES;
+
+/// How long the receiver may take to make a store of the file.
+const INSTALL_TIME: Duration = Duration::from_secs(600);
+/// How long the next frame may take.
+const FRAME_TIME: Duration = Duration::from_secs(30);
+
+/// Sends a snapshot in the background, unless one is on its way already.
+pub(super) fn start(peers: &Peers, link: &Arc<Link>, raft: Message, shared: &Arc<Shared>) {
+    let (peers, link, shared) = (peers.clone(), Arc::clone(link), Arc::clone(shared));
+    if link.transferring.swap(true, Ordering::Relaxed) {
+        peers.0.consensus.snapshot_sent(link.id, false);
+        return;
+    }
+    io::spawn(async move {
+        let to = format!("{:x}", link.id);
+        let sent = send(&peers, &link, raft, &shared).await;
+        match sent {
+            Some(bytes) => tracing::info!(to, bytes, "sent database snapshot"),
+            None => tracing::warn!(to, "failed to send database snapshot"),
+        }
+        link.transferring.store(false, Ordering::Relaxed);
+        peers.0.consensus.snapshot_sent(link.id, sent.is_some());
+    });
+}
+
+/// Sends it; gives its length if the other end has it.
+async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) -> Option<u64> {
+    let view = shared.state().read.view.clone();
+    // What is sent is newer than what raft asked for.
+    let (index, term, conf_state) = standing(&view).unwrap_or_else(|fault| io::fatal(&fault));
+    set_snapshot(&mut raft, index, term, &conf_state);
+    let mut connected = connect(peers, link, Lane::Snapshot).await?;
+    let (head, entries) = Encoder::default().encode(&raft);
+    let first = encode(Kind::Raft, &head, &entries);
+    connected.send(&[&first[..], &entries[..]].concat()).await?;
+    let mut export = Export::new(view);
+    loop {
+        match export.turn(SNAPSHOT_CHUNK_BYTES).unwrap_or_else(|fault| io::fatal(&fault)) {
+            Turn::Working => (),
+            Turn::Chunk(chunk) => connected.send(&encode(Kind::Chunk, &chunk, &[])).await?,
+            Turn::Done => break,
+        }
+        yield_now().await;
+    }
+    connected.send(&encode(Kind::End, &[], &[])).await?;
+    let answer = clock::deadline(INSTALL_TIME, connected.next()).await.flatten()?;
+    (answer.kind == Kind::Arrived).then(|| export.length().unwrap_or_default())
+}
+
+/// Receives one, and hands it to consensus when it is a store.
+pub(super) async fn receive(peers: &Peers, mut connected: Connected) {
+    match take(peers, &mut connected).await {
+        Ok(Some((raft, prepared))) => {
+            peers.0.consensus.snapshot(raft, prepared).await;
+            let _ = connected.send(&encode(Kind::Arrived, &[], &[])).await;
+        }
+        Ok(None) => tracing::warn!("a snapshot from another member did not arrive whole"),
+        Err(fault) => tracing::error!(error = %fault, "failed to save incoming database snapshot"),
+    }
+}
+
+async fn take(
+    peers: &Peers,
+    connected: &mut Connected,
+) -> Result<Option<(Box<Message>, Box<Prepared>)>, Fault> {
+    let first = clock::deadline(FRAME_TIME, connected.next()).await.flatten();
+    let raft = first.filter(|frame| frame.kind == Kind::Raft);
+    let Some(raft) = raft.and_then(|frame| decode(frame.payload)) else { return Ok(None) };
+    let (index, term) = snapshot_position(&raft);
+    tracing::info!(index, term, "receiving database snapshot");
+    let identity = &peers.0.identity;
+    let mut incoming = Incoming::begin(&identity.member_dir, index)?;
+    loop {
+        let frame = clock::deadline(FRAME_TIME, connected.next()).await.flatten();
+        match frame.map(|frame| (frame.kind, frame.payload)) {
+            Some((Kind::Chunk, chunk)) => {
+                incoming = io::blocking(move || incoming.append(&chunk)).await?;
+            }
+            Some((Kind::End, _)) => break,
+            Some(_) | None => return Ok(None),
+        }
+    }
+    let config = identity.machine.clone();
+    let prepared = io::blocking(move || -> Result<Prepared, Fault> {
+        let unreadable = |error| Fault::new(format!("a snapshot cannot be read: {error}"));
+        let file = Reader::open(BoltFile::open(&incoming.file()).map_err(unreadable)?)?;
+        let mut engine = FjallEngine::open(&incoming.store())?;
+        install(&file, &mut engine)?;
+        engine.persist()?;
+        let machine = Machine::open(engine, &config)?;
+        if machine.position() != (index, term) {
+            return Err(Fault::new("a snapshot holds another state than was announced"));
+        }
+        Ok(Prepared { machine, incoming })
+    });
+    Ok(Some((Box::new(raft), Box::new(prepared.await?))))
+}

@@ -1,0 +1,63 @@
+//! Messages as bytes: what is read is what was sent, whatever else was sent before it.
+
+use raft::eraftpb::{self, MessageType};
+
+use super::*;
+use crate::consensus::wire::{Encoder, decode, set_snapshot, snapshot_position};
+
+/// What arrives of messages that leave together.
+pub(super) fn carried(messages: Vec<Message>) -> Vec<Message> {
+    let mut encoder = Encoder::default();
+    let carry = |message: Message| {
+        let (head, entries) = encoder.encode(&message);
+        decode([head, entries.to_vec()].concat().into()).expect("it reads")
+    };
+    messages.into_iter().map(carry).collect()
+}
+
+fn message(kind: MessageType, to: MemberId, entries: &[(LogIndex, Term, &'static str)]) -> Message {
+    let entry = |(index, term, data): &(LogIndex, Term, &'static str)| eraftpb::Entry {
+        index: *index,
+        term: *term,
+        data: Bytes::from_static(data.as_bytes()),
+        ..eraftpb::Entry::default()
+    };
+    let mut message = Message { from: 9, to, term: 3, commit: 7, ..Message::default() };
+    message.set_msg_type(kind);
+    message.set_entries(entries.iter().map(entry).collect::<Vec<_>>().into());
+    message
+}
+
+#[test]
+fn what_is_sent_together_arrives_each_as_it_is() {
+    use MessageType::{MsgAppend, MsgPropose, MsgReadIndexResp};
+    let mut snapshot = message(MessageType::MsgSnapshot, 2, &[]);
+    let conf_state = ConfState { voters: vec![1, 2], learners: vec![3], ..ConfState::default() };
+    set_snapshot(&mut snapshot, 40, 2, &conf_state);
+    assert_eq!(snapshot_position(&snapshot), (40, 2));
+    let sent = vec![
+        // Entries without a place in the log: nothing but the payload tells them apart.
+        message(MsgPropose, 2, &[(0, 0, "a")]),
+        message(MsgPropose, 2, &[(0, 0, "b")]),
+        message(MsgReadIndexResp, 2, &[(0, 0, "one read")]),
+        message(MsgReadIndexResp, 3, &[(0, 0, "another")]),
+        message(MsgAppend, 2, &[(5, 1, "x"), (6, 2, "y")]),
+        message(MsgAppend, 3, &[(5, 1, "x"), (6, 2, "y")]),
+        message(MsgAppend, 4, &[(6, 2, "y")]),
+        message(MessageType::MsgHeartbeat, 2, &[]),
+        snapshot,
+    ];
+    assert_eq!(carried(sent.clone()), sent);
+}
+
+#[test]
+fn half_a_message_is_none() {
+    let (head, entries) =
+        Encoder::default().encode(&message(MessageType::MsgAppend, 2, &[(1, 1, "x")]));
+    let bytes = Bytes::from([head, entries.to_vec()].concat());
+    for length in 0..bytes.len() {
+        assert_eq!(decode(bytes.slice(..length)), None, "{length} bytes");
+    }
+    assert!(decode(bytes.clone()).is_some());
+    assert_eq!(decode([&bytes[..], b"more"].concat().into()), None);
+}

@@ -1,0 +1,213 @@
+//! Raft's messages as bytes, for other members. All numbers are little-endian.
+//!
+//! ```text
+//!  type u8 · reject u8 · 9 numbers u64 · priorities u64, i64 · context · snapshot's position ‖ entries
+//!  entries   count u32, then of each: kind u8 · term u64 · index u64 · length u32 · payload
+//! ```
+//!
+//! The entries are a block of their own, so that what goes to several members is encoded once. Payloads
+//! are slices of what was read.
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use protobuf::{ProtobufEnum as _, RepeatedField};
+use raft::eraftpb::{self, ConfState, EntryType, Message, MessageType};
+
+use crate::types::{self, LogIndex, Term};
+
+/// Encodes messages one after the other.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    /// The entries that were encoded last: first index, last index, last term.
+    last: Option<((u64, u64, u64), Bytes)>,
+}
+
+impl Encoder {
+    /// A message's head, and its entries.
+    pub fn encode(&mut self, message: &Message) -> (Vec<u8>, Bytes) {
+        (head(message), self.entries(&message.entries))
+    }
+
+    fn entries(&mut self, entries: &[eraftpb::Entry]) -> Bytes {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Bytes::from_static(&[0; 4]);
+        };
+        // The last entry's term says what the log before it is; what is not in a log yet has no index, and
+        // is like nothing else.
+        let which = (first.index, last.index, last.term);
+        if let Some((same, bytes)) = &self.last
+            && *same == which
+            && first.index > 0
+        {
+            return bytes.clone();
+        }
+        let length: usize = entries.iter().map(|entry| entry.data.len() + 21).sum();
+        let mut out = Vec::with_capacity(length + 4);
+        out.put_u32_le(entries.len() as u32);
+        for entry in entries {
+            out.put_u8(entry.get_entry_type().value() as u8);
+            out.put_u64_le(entry.term);
+            out.put_u64_le(entry.index);
+            out.put_u32_le(entry.data.len() as u32);
+            out.put_slice(&entry.data);
+        }
+        let bytes = Bytes::from(out);
+        self.last = Some((which, bytes.clone()));
+        bytes
+    }
+}
+
+fn head(message: &Message) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.put_u8(message.get_msg_type().value() as u8);
+    out.put_u8(u8::from(message.reject));
+    let numbers = [
+        message.to,
+        message.from,
+        message.term,
+        message.log_term,
+        message.index,
+        message.commit,
+        message.commit_term,
+        message.reject_hint,
+        message.request_snapshot,
+        message.deprecated_priority,
+    ];
+    numbers.into_iter().for_each(|number| out.put_u64_le(number));
+    out.put_i64_le(message.priority);
+    out.put_u32_le(message.context.len() as u32);
+    out.put_slice(&message.context);
+    let metadata = message.get_snapshot().get_metadata();
+    out.put_u64_le(metadata.index);
+    out.put_u64_le(metadata.term);
+    let state = metadata.get_conf_state();
+    for ids in [&state.voters, &state.learners, &state.voters_outgoing, &state.learners_next] {
+        out.put_u32_le(ids.len() as u32);
+        ids.iter().for_each(|id| out.put_u64_le(*id));
+    }
+    out.put_u8(u8::from(state.auto_leave));
+    out
+}
+
+/// Reads a message; `None` if it is none.
+pub fn decode(mut bytes: Bytes) -> Option<Message> {
+    let mut message = Message::default();
+    message.set_msg_type(MessageType::from_i32(bytes.try_get_u8().ok()?.into())?);
+    message.reject = bytes.try_get_u8().ok()? != 0;
+    for field in [
+        &mut message.to,
+        &mut message.from,
+        &mut message.term,
+        &mut message.log_term,
+        &mut message.index,
+        &mut message.commit,
+        &mut message.commit_term,
+        &mut message.reject_hint,
+        &mut message.request_snapshot,
+        &mut message.deprecated_priority,
+    ] {
+        *field = bytes.try_get_u64_le().ok()?;
+    }
+    message.priority = bytes.try_get_i64_le().ok()?;
+    message.context = block(&mut bytes)?;
+    let index = bytes.try_get_u64_le().ok()?;
+    let term = bytes.try_get_u64_le().ok()?;
+    let mut state = ConfState::default();
+    for ids in [
+        &mut state.voters,
+        &mut state.learners,
+        &mut state.voters_outgoing,
+        &mut state.learners_next,
+    ] {
+        let count = bytes.try_get_u32_le().ok()?;
+        *ids = (0..count).map(|_| bytes.try_get_u64_le().ok()).collect::<Option<_>>()?;
+    }
+    state.auto_leave = bytes.try_get_u8().ok()? != 0;
+    if index > 0 {
+        let metadata = message.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (index, term);
+        metadata.set_conf_state(state);
+    }
+    let count = bytes.try_get_u32_le().ok()?;
+    let entries: Option<Vec<_>> = (0..count).map(|_| entry(&mut bytes)).collect();
+    message.entries = RepeatedField::from_vec(entries?);
+    bytes.is_empty().then_some(message)
+}
+
+fn block(bytes: &mut Bytes) -> Option<Bytes> {
+    let length = bytes.try_get_u32_le().ok()? as usize;
+    (length <= bytes.len()).then(|| bytes.split_to(length))
+}
+
+fn entry(bytes: &mut Bytes) -> Option<eraftpb::Entry> {
+    let kind = EntryType::from_i32(bytes.try_get_u8().ok()?.into())?;
+    let term = bytes.try_get_u64_le().ok()?;
+    let index = bytes.try_get_u64_le().ok()?;
+    let data = block(bytes)?;
+    let mut entry = eraftpb::Entry { term, index, data, ..eraftpb::Entry::default() };
+    entry.set_entry_type(kind);
+    Some(entry)
+}
+
+/// How a message may travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Travels {
+    /// Small, and late ones cost elections: never behind appends.
+    Urgent,
+    /// As large as clients' requests.
+    Bulk,
+    /// With the whole state.
+    Snapshot,
+}
+
+/// How this message travels.
+pub fn travels(message: &Message) -> Travels {
+    let kind = message.get_msg_type();
+    if kind == MessageType::MsgSnapshot {
+        Travels::Snapshot
+    } else if matches!(kind, MessageType::MsgAppend | MessageType::MsgPropose) {
+        Travels::Bulk
+    } else {
+        Travels::Urgent
+    }
+}
+
+/// Whether a message carries proposals to the leader: the only kind that raft does not send again.
+pub fn is_proposal(message: &Message) -> bool {
+    message.get_msg_type() == MessageType::MsgPropose
+}
+
+/// What a message proposes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Proposals {
+    /// Payloads of normal entries.
+    pub normal: Vec<Bytes>,
+    /// Encoded [`crate::types::ConfChange`]s.
+    pub conf_changes: Vec<Bytes>,
+}
+
+/// What a message proposes.
+pub fn proposals_of(message: Message) -> Proposals {
+    let mut proposals = Proposals::default();
+    for entry in message.entries {
+        match entry.get_entry_type() {
+            EntryType::EntryNormal => proposals.normal.push(entry.data),
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                proposals.conf_changes.push(entry.data);
+            }
+        }
+    }
+    proposals
+}
+
+/// Where the snapshot of a message stands.
+pub fn snapshot_position(message: &Message) -> (LogIndex, Term) {
+    let metadata = message.get_snapshot().get_metadata();
+    (metadata.index, metadata.term)
+}
+
+/// Says which state goes along with a message that announces one.
+pub fn set_snapshot(message: &mut Message, index: LogIndex, term: Term, state: &types::ConfState) {
+    let metadata = message.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (index, term);
+    metadata.set_conf_state(super::convert::conf_state_to_raft(state));
+}

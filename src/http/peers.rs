@@ -1,0 +1,57 @@
+//! What the peer port answers over HTTP: who is a member, which version runs, and promotions.
+
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use tonic::body::Body;
+
+use super::{TEXT, method_not_allowed, not_found, page, pages, text};
+use crate::actors::Desk;
+use crate::types::Refusal;
+
+const JSON: &str = "application/json";
+const CLUSTER: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+
+pub(super) async fn answer(desk: &Desk, head: &Parts) -> Response<Body> {
+    let path = head.uri.path();
+    let gets = head.method == Method::GET;
+    let mut response = match path {
+        "/members" | "/members/" if gets => members(desk),
+        "/version" if gets => pages::version(desk),
+        "/health" if gets => super::health::health(desk, "").await,
+        "/raft/probing" if gets => page(StatusCode::OK, JSON, "{\"OK\":true}\n"),
+        "/downgrade/enabled" if gets => page(StatusCode::OK, TEXT, "false"),
+        "/members" | "/version" | "/health" => method_not_allowed(),
+        _ => match path.strip_prefix("/members/promote/") {
+            Some(id) if head.method == Method::POST => promote(desk, id).await,
+            Some(_) => method_not_allowed(),
+            None => not_found(),
+        },
+    };
+    let cluster = format!("{:x}", desk.node().cluster_id);
+    if let Ok(value) = HeaderValue::from_str(&cluster) {
+        response.headers_mut().insert(CLUSTER, value);
+    }
+    response
+}
+
+fn members(desk: &Desk) -> Response<Body> {
+    let members = serde_json::to_string(&desk.state().members).unwrap_or_default();
+    page(StatusCode::OK, JSON, format!("{members}\n"))
+}
+
+async fn promote(desk: &Desk, id: &str) -> Response<Body> {
+    let Ok(id) = id.parse() else {
+        return text(StatusCode::NOT_FOUND, format!("member {id} not found in cluster\n"));
+    };
+    match desk.promote_here(id).await {
+        Ok(()) => members(desk),
+        Err(refusal @ Refusal::MemberNotFound) => {
+            text(StatusCode::NOT_FOUND, format!("{refusal}\n"))
+        }
+        Err(refusal @ (Refusal::LearnerNotReady | Refusal::MemberNotLearner)) => {
+            text(StatusCode::PRECONDITION_FAILED, format!("{refusal}\n"))
+        }
+        Err(refusal) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{refusal}\n")),
+    }
+}

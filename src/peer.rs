@@ -1,0 +1,148 @@
+//! How members talk: frames on a plain connection, and what the first one says.
+//!
+//! ```text
+//!  dialer ─► MAGIC, Hello ─► listener: the right cluster and member? ─► Welcome, or Refused and the end
+//!         ─► Raft, Question, Answer …                                   nothing more comes back
+//!
+//!  frame    length u32 · crc32c u32 · kind u8 · payload        little-endian; the crc covers kind and payload
+//! ```
+//!
+//! Each member dials each other one twice and only sends on what it dialed: heartbeats, votes and reads on
+//! the urgent connection never wait behind appends on the other one. A snapshot has a connection of its own,
+//! on which the listener says at the end whether it has it. What does not begin with [`MAGIC`] is HTTP.
+
+mod frame;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+pub use self::frame::{Damage, Decoder, Frame, Kind, encode, message};
+use crate::types::MemberId;
+
+/// What a connection between members begins with; no HTTP method does.
+pub const MAGIC: &[u8; 8] = b"BASALT/1";
+
+/// What a connection carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
+#[repr(i32)]
+pub enum Lane {
+    /// Small messages that must not wait.
+    Urgent = 0,
+    /// Appends and forwarded proposals.
+    Bulk = 1,
+    /// One snapshot.
+    Snapshot = 2,
+}
+
+/// Who dials whom, and what for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Hello {
+    /// The dialer's cluster.
+    #[prost(uint64, tag = "1")]
+    pub cluster: u64,
+    /// The dialer.
+    #[prost(uint64, tag = "2")]
+    pub from: MemberId,
+    /// Whom it thinks it reaches.
+    #[prost(uint64, tag = "3")]
+    pub to: MemberId,
+    /// What the connection carries.
+    #[prost(enumeration = "Lane", tag = "4")]
+    pub lane: i32,
+    /// Where the dialer is reached: the listener may not know it yet.
+    #[prost(string, repeated, tag = "5")]
+    pub urls: Vec<String>,
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
+#[repr(i32)]
+pub enum Why {
+    /// Something that this version does not know.
+    Unknown = 0,
+    /// Another cluster.
+    OtherCluster = 1,
+    /// The dialer wants somebody else.
+    OtherMember = 2,
+    /// The dialer was removed from the cluster for good.
+    Removed = 3,
+}
+
+/// A connection is not taken.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Refused {
+    /// Why.
+    #[prost(enumeration = "Why", tag = "1")]
+    pub why: i32,
+}
+
+/// Checks what a dialer says. `is_removed` knows who may not come back.
+///
+/// # Errors
+/// Why it is not let in.
+pub fn check(
+    hello: &Hello,
+    cluster: u64,
+    member: MemberId,
+    is_removed: impl Fn(MemberId) -> bool,
+) -> Result<Lane, Why> {
+    if hello.cluster != cluster {
+        return Err(Why::OtherCluster);
+    }
+    if is_removed(hello.from) {
+        return Err(Why::Removed);
+    }
+    if hello.to != member || hello.from == member {
+        return Err(Why::OtherMember);
+    }
+    Lane::try_from(hello.lane).map_err(|_| Why::Unknown)
+}
+
+/// What a member asks the one that leads.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum Ask {
+    /// Prolong this lease.
+    #[prost(int64, tag = "2")]
+    Renew(i64),
+    /// What is left of this lease.
+    #[prost(int64, tag = "3")]
+    TimeToLive(i64),
+    /// And its keys.
+    #[prost(int64, tag = "4")]
+    TimeToLiveAndKeys(i64),
+    /// Give this learner a vote.
+    #[prost(uint64, tag = "5")]
+    Promote(u64),
+}
+
+/// A question, numbered by who asks.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Question {
+    /// Comes back with the answer.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// What.
+    #[prost(oneof = "Ask", tags = "2, 3, 4, 5")]
+    pub ask: Option<Ask>,
+}
+
+/// What came of a question.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Answer {
+    /// The question's.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Text of the refusal; empty if it was not refused.
+    #[prost(string, tag = "2")]
+    pub refusal: String,
+    /// Seconds left of the lease.
+    #[prost(int64, tag = "3")]
+    pub ttl: i64,
+    /// Seconds that it was granted.
+    #[prost(int64, tag = "4")]
+    pub granted: i64,
+    /// Its keys.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub keys: Vec<Bytes>,
+}

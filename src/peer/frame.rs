@@ -1,0 +1,123 @@
+//! Frames as bytes.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use prost::Message;
+
+use crate::types::limits::PEER_FRAME_BYTES_MAX;
+
+/// Length and checksum.
+const HEAD_BYTES: usize = 8;
+
+/// What a frame holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// [`super::Hello`].
+    Hello = 1,
+    /// Nothing: come in.
+    Welcome = 2,
+    /// [`super::Refused`].
+    Refused = 3,
+    /// A message of raft.
+    Raft = 4,
+    /// [`super::Question`].
+    Question = 5,
+    /// [`super::Answer`].
+    Answer = 6,
+    /// The next bytes of a snapshot.
+    Chunk = 7,
+    /// That was all of it.
+    End = 8,
+    /// The snapshot is here, whole.
+    Arrived = 9,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Hello,
+        Self::Welcome,
+        Self::Refused,
+        Self::Raft,
+        Self::Question,
+        Self::Answer,
+        Self::Chunk,
+        Self::End,
+        Self::Arrived,
+    ];
+}
+
+/// One frame that was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// How to read the payload.
+    pub kind: Kind,
+    /// What it says.
+    pub payload: Bytes,
+}
+
+impl Frame {
+    /// The payload as a message of this kind.
+    pub fn read<M: Message + Default>(&self, kind: Kind) -> Option<M> {
+        (self.kind == kind).then(|| M::decode(self.payload.clone()).ok()).flatten()
+    }
+}
+
+/// A frame's beginning: all but `rest`, which follows as it is and may be shared with other frames.
+pub fn encode(kind: Kind, payload: &[u8], rest: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + 1 + payload.len());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&[kind as u8]), payload);
+    out.put_u32_le((1 + payload.len() + rest.len()) as u32);
+    out.put_u32_le(crc32c::crc32c_append(crc, rest));
+    out.put_u8(kind as u8);
+    out.put_slice(payload);
+    out.freeze()
+}
+
+/// A frame that holds one of our messages.
+pub fn message(kind: Kind, message: &impl Message) -> Bytes {
+    encode(kind, &message.encode_to_vec(), &[])
+}
+
+/// The other end does not speak as we do, or the network changed something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Damage;
+
+/// Cuts what is read into frames.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    read: BytesMut,
+}
+
+impl Decoder {
+    /// Takes what was read.
+    pub fn take(&mut self, bytes: &[u8]) {
+        self.read.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame.
+    ///
+    /// # Errors
+    /// What was read is none.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Damage> {
+        if self.read.len() < HEAD_BYTES {
+            return Ok(None);
+        }
+        let mut head = &self.read[..HEAD_BYTES];
+        let (length, crc) = (head.get_u32_le() as usize, head.get_u32_le());
+        if length == 0 || length > PEER_FRAME_BYTES_MAX {
+            return Err(Damage);
+        }
+        if self.read.len() < HEAD_BYTES + length {
+            // Grows with what comes, not with what is promised.
+            return Ok(None);
+        }
+        self.read.advance(HEAD_BYTES);
+        let mut payload = self.read.split_to(length).freeze();
+        if crc32c::crc32c(&payload) != crc {
+            return Err(Damage);
+        }
+        let number = payload.get_u8();
+        let kind = Kind::ALL.into_iter().find(|kind| *kind as u8 == number).ok_or(Damage)?;
+        Ok(Some(Frame { kind, payload }))
+    }
+}

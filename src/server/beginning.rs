@@ -1,0 +1,231 @@
+//! Who the first members are, for a member that has nothing on disk: as the flags say, checked against each
+//! other and against the members that run, as etcd checks them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Config;
+use crate::actors::peer::address_of;
+use crate::cluster::{Member, cluster_id, member_id};
+use crate::io;
+use crate::types::{ConfState, Fault, MemberId};
+use crate::wal::Record;
+
+/// How long another member may take to say who is a member.
+const ASK_TIME: Duration = Duration::from_secs(2);
+
+/// Who begins.
+pub(super) struct Beginning {
+    cluster_id: u64,
+    id: MemberId,
+    pub(super) members: Vec<Member>,
+    joins: bool,
+}
+
+impl Beginning {
+    /// Cluster and member.
+    pub(super) fn owner(&self) -> (u64, MemberId) {
+        (self.cluster_id, self.id)
+    }
+
+    /// What the log begins with: as if an entry of the first term had entered each first member.
+    pub(super) fn first(&self) -> [Record; 2] {
+        let owner = Record::Metadata { cluster_id: self.cluster_id, member_id: self.id };
+        let mut conf_state = ConfState::default();
+        if self.joins {
+            return [owner, Record::Mark { index: 0, term: 0, conf_state }];
+        }
+        conf_state.voters = self.members.iter().map(|member| member.id).collect();
+        conf_state.voters.sort_unstable();
+        [owner, Record::Mark { index: self.members.len() as u64, term: 1, conf_state }]
+    }
+}
+
+/// Finds out who begins. Blocks: asks other members. One that has begun a log is let go on with it, whatever
+/// the others say: it may be one of those that make the cluster run.
+///
+/// # Errors
+/// What does not fit together, in etcd's words.
+pub(super) fn begin(config: &Config, has_log: bool) -> Result<Beginning, Fault> {
+    let given = given(config).map_err(Fault::new)?;
+    if config.joins_existing {
+        return join(config, given);
+    }
+    check_advertised(config).map_err(Fault::new)?;
+    if !has_log && has_served(&given) {
+        let text = format!("member {:x} has already been bootstrapped", given.id);
+        return Err(Fault::new(text));
+    }
+    Ok(given)
+}
+
+/// What the flags say.
+fn given(config: &Config) -> Result<Beginning, String> {
+    if !config.initial_cluster.contains_key(&config.name) {
+        let name = &config.name;
+        return Err(format!(
+            "couldn't find local name {name:?} in the initial cluster configuration"
+        ));
+    }
+    let urls: Vec<_> = config.initial_cluster.values().flatten().collect();
+    if urls.iter().collect::<BTreeSet<_>>().len() < urls.len() {
+        let pairs = config.initial_cluster.iter();
+        let pairs = pairs.flat_map(|(name, urls)| urls.iter().map(move |url| (name, url)));
+        let text: Vec<_> = pairs.map(|(name, url)| format!("{name}={url}")).collect();
+        return Err(format!("initial cluster {} has duplicate url", text.join(",")));
+    }
+    let member = |(name, urls): (&String, &Vec<String>)| {
+        let id = member_id(urls, &config.token, None);
+        Member { id, name: name.clone(), peer_urls: urls.clone(), ..Member::default() }
+    };
+    let members: Vec<_> = config.initial_cluster.iter().map(member).collect();
+    let ids: Vec<_> = members.iter().map(|member| member.id).collect();
+    let own = members.iter().find(|member| member.name == config.name);
+    let id = own.map(|member| member.id).unwrap_or_default();
+    Ok(Beginning { cluster_id: cluster_id(&ids), id, members, joins: false })
+}
+
+/// The member must be reached where the others are told that it is.
+fn check_advertised(config: &Config) -> Result<(), String> {
+    let mut advertised = config.advertise_peers.clone();
+    advertised.sort_unstable();
+    let own = &config.initial_cluster[&config.name];
+    let Err(why) = same_urls(&advertised, own) else { return Ok(()) };
+    let lacking = |of: &[String], from: &[String]| {
+        let lacking = of.iter().filter(|url| !from.contains(url));
+        lacking.map(|url| format!("{}={url}", config.name)).collect::<Vec<_>>().join(",")
+    };
+    let missing = lacking(own, &advertised);
+    if !missing.is_empty() {
+        let advertised = advertised.join(",");
+        return Err(format!(
+            "--initial-cluster has {missing} but missing from \
+             --initial-advertise-peer-urls={advertised} ({why})"
+        ));
+    }
+    let missing: Vec<_> =
+        advertised.iter().filter(|url| !own.contains(url)).map(String::as_str).collect();
+    Err(format!(
+        "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
+        missing.join(","),
+        lacking(&advertised, &[])
+    ))
+}
+
+/// Whether two sorted lists of URLs lead to the same places, by name or by address.
+fn same_urls(left: &[String], right: &[String]) -> Result<(), String> {
+    if left == right {
+        return Ok(());
+    }
+    if left.len() != right.len() {
+        let list = |urls: &[String]| {
+            let quoted: Vec<_> = urls.iter().map(|url| format!("{url:?}")).collect();
+            format!("[{}]", quoted.join(" "))
+        };
+        return Err(format!("len({}) != len({})", list(left), list(right)));
+    }
+    let resolved = |urls: &[String]| {
+        let mut urls: Vec<_> = urls.iter().map(|url| resolved(url)).collect();
+        urls.sort_unstable();
+        urls
+    };
+    let (left, right) = (resolved(left), resolved(right));
+    let differ = left.iter().zip(&right).find(|(left, right)| left != right);
+    match differ {
+        Some((left, right)) => Err(format!("resolved urls: {left:?} != {right:?}")),
+        None => Ok(()),
+    }
+}
+
+/// A URL with an address in place of a name, if it can be found.
+fn resolved(url: &str) -> String {
+    let place = address_of(url);
+    match io::resolve(place) {
+        Some(address) => url.replacen(place, &address.to_string(), 1),
+        None => url.to_owned(),
+    }
+}
+
+/// Asks the other members who is one, and what their cluster's id is.
+fn ask_others(beginning: &Beginning) -> Option<(u64, Vec<Member>)> {
+    let others = beginning.members.iter().filter(|member| member.id != beginning.id);
+    let mut urls: Vec<_> = others.flat_map(|member| &member.peer_urls).collect();
+    urls.sort_unstable();
+    urls.into_iter().find_map(|url| {
+        let (head, body) = io::get(address_of(url), "/members", ASK_TIME).ok()?;
+        let id = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let is_it = name.eq_ignore_ascii_case("x-etcd-cluster-id");
+            is_it.then(|| u64::from_str_radix(value.trim(), 16).ok()).flatten()
+        })?;
+        let members: Vec<Member> = serde_json::from_str(&body).ok()?;
+        (!members.is_empty()).then_some((id, members))
+    })
+}
+
+/// Takes the ids over that the running cluster has given; the flags must name the same members.
+fn join(config: &Config, given: Beginning) -> Result<Beginning, Fault> {
+    let Some((cluster_id, members)) = ask_others(&given) else {
+        return Err(Fault::new(
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information \
+             from the given URLs",
+        ));
+    };
+    let wrong = |why: String| {
+        let told: Vec<_> = members.iter().map(told).collect();
+        Fault::new(format!(
+            "error validating peerURLs {{ClusterID:{cluster_id:x} Members:[{}] \
+             RemovedMemberIDs:[]}}: {why}",
+            told.join(" ")
+        ))
+    };
+    if members.len() != given.members.len() {
+        return Err(wrong("member count is unequal".to_owned()));
+    }
+    let mut id = None;
+    for member in &members {
+        let mut urls = member.peer_urls.clone();
+        urls.sort_unstable();
+        let mut last = String::new();
+        let same = given.members.iter().find(|given| match same_urls(&urls, &given.peer_urls) {
+            Ok(()) => true,
+            Err(why) => {
+                last = why;
+                false
+            }
+        });
+        let Some(same) = same else {
+            return Err(wrong(format!(
+                "PeerURLs: no match found for existing member ({:x}, [{}]), last resolver error \
+                 ({last})",
+                member.id,
+                urls.join(" ")
+            )));
+        };
+        if same.name == config.name {
+            id = Some(member.id);
+        }
+    }
+    let id = id.ok_or_else(|| wrong(format!("{} is not among them", config.name)))?;
+    Ok(Beginning { cluster_id, id, members, joins: true })
+}
+
+/// A member as etcd tells it in errors.
+fn told(member: &Member) -> String {
+    format!(
+        "&{{ID:{:x} RaftAttributes:{{PeerURLs:[{}] IsLearner:{}}} \
+         Attributes:{{Name:{} ClientURLs:[{}]}}}}",
+        member.id,
+        member.peer_urls.join(" "),
+        member.is_learner,
+        member.name,
+        member.client_urls.join(" ")
+    )
+}
+
+/// Whether the others know that this member has served: one that has, and lost its data, must not vote again
+/// as if it never had.
+fn has_served(given: &Beginning) -> bool {
+    let Some((_, members)) = ask_others(given) else { return false };
+    members.iter().any(|member| member.id == given.id && !member.client_urls.is_empty())
+}

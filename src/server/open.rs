@@ -1,0 +1,188 @@
+//! What a member begins with: what is on disk, or what its flags and the other members say.
+//!
+//! ```text
+//!  a store on disk ───────────────────────► goes on; flags about the cluster have no say
+//!  none, --initial-cluster-state new ─────► the first members and their ids, as every one of them computes
+//!  none, --initial-cluster-state existing ► asks the others who is a member; the state comes as a snapshot
+//! ```
+
+use super::Config;
+use super::beginning::{Beginning, begin};
+use crate::actors::State;
+use crate::actors::apply::state_of;
+use crate::actors::peer::Identity;
+use crate::cluster::{self, Member};
+use crate::consensus::Restored;
+use crate::io::{self, FjallEngine, WalFile, WalOptions};
+use crate::lease::ttl_min;
+use crate::machine::{self, Machine};
+use crate::store::Engine as _;
+use crate::types::limits::{RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES};
+use crate::types::{ConfChange, ConfChangeKind, Entry, EntryKind, Fault, HardState, MemberId};
+use crate::wal::{Record, Replay};
+
+/// What was found on disk.
+pub(super) struct Opened {
+    pub(super) member: Member,
+    pub(super) machine: Machine<FjallEngine>,
+    pub(super) state: State,
+    pub(super) wal: WalFile,
+    pub(super) restored: Restored,
+    pub(super) cluster_id: u64,
+    pub(super) identity: Identity,
+    /// Members that the state does not tell of yet.
+    pub(super) others: Vec<Member>,
+}
+
+pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
+    let member_dir = config.data_dir.join("member");
+    let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
+    io::prepare_data_dir(&wal_dir)?;
+    let settings = machine::Config {
+        cache_bytes: RECORD_CACHE_BYTES,
+        lease_ttl_min: ttl_min(config.election.as_millis() as u64),
+        learners_max: config.learners_max,
+    };
+    let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
+    let beginning = match machine.is_new() {
+        true => {
+            let (asked, has_log) = (config.clone(), io::has_log(&wal_dir));
+            Some(io::blocking(move || begin(&asked, has_log)).await?)
+        }
+        false => None,
+    };
+    let options = WalOptions {
+        dir: wal_dir,
+        segment_bytes: WAL_SEGMENT_BYTES,
+        free_max: config.max_wals.min(WAL_FREE_SEGMENTS_MAX),
+        unsafe_no_fsync: config.unsafe_no_fsync,
+    };
+    let first = beginning.as_ref().map(Beginning::first);
+    let (mut wal, mut replay) = WalFile::open(options, first).await?;
+    let owner = replay.owner.or(beginning.as_ref().map(Beginning::owner));
+    let Some((cluster_id, id)) = owner else {
+        return Err(Fault::new("the write-ahead log does not say whose it is"));
+    };
+    finish_snapshot(snapshot, &machine, &mut wal, &mut replay).await?;
+    if let Some(beginning) = &beginning {
+        begin_state(&mut machine, &replay, beginning)?;
+    } else if config.force_new_cluster {
+        force(&mut wal, &mut replay, &machine, id).await?;
+    }
+    let read = machine.commit()?.read;
+    let state = state_of(&machine, read, id, machine.engine().disk_bytes());
+    let restored = Restored {
+        hard_state: replay.hard_state,
+        conf_state: machine.conf_state().clone(),
+        mark_index: replay.mark_index,
+        mark_term: replay.mark_term,
+        entries: replay.entries,
+        applied: machine.applied(),
+    };
+    let given = beginning.map(|beginning| beginning.members).unwrap_or_default();
+    let known = machine.member(id).or_else(|| given.iter().find(|it| it.id == id));
+    let Some(member) = known.cloned() else {
+        return Err(not_a_member(&machine, id));
+    };
+    let urls = member.peer_urls.clone();
+    let identity =
+        Identity { cluster: cluster_id, member: id, urls, member_dir, machine: settings };
+    let others = given.into_iter().filter(|other| other.id != id).collect();
+    Ok(Opened { member, machine, state, wal, restored, cluster_id, identity, others })
+}
+
+/// The state machine, and which snapshot its store began with.
+async fn open_store(
+    member_dir: &std::path::Path,
+    settings: &machine::Config,
+) -> Result<(Machine<FjallEngine>, Option<(u64, u64)>), Fault> {
+    let (store, snapshot) = io::find_store(member_dir)?;
+    let settings = settings.clone();
+    let machine = io::blocking(move || Machine::open(FjallEngine::open(&store)?, &settings));
+    Ok((machine.await?, snapshot))
+}
+
+/// The member may have stopped between making a snapshot its store and beginning its log there.
+async fn finish_snapshot(
+    snapshot: Option<(u64, u64)>,
+    machine: &Machine<FjallEngine>,
+    wal: &mut WalFile,
+    replay: &mut Replay,
+) -> Result<(), Fault> {
+    let Some((index, term)) = snapshot else { return Ok(()) };
+    if replay.mark_index >= index || machine.position() != (index, term) {
+        return Ok(());
+    }
+    let conf_state = machine.conf_state().clone();
+    let mark = Record::Mark { index, term, conf_state };
+    wal.append(std::slice::from_ref(&mark)).await?;
+    replay.take(mark)
+}
+
+fn not_a_member(machine: &Machine<FjallEngine>, id: MemberId) -> Fault {
+    if machine.cluster().is_removed(id) {
+        return Fault::new("the member has been permanently removed from the cluster");
+    }
+    Fault::new(format!("the data directory belongs to another member than {id:x}"))
+}
+
+/// An empty store: of a new member, or of one that lost what was not synced and has all of it in the log.
+fn begin_state(
+    machine: &mut Machine<FjallEngine>,
+    replay: &Replay,
+    beginning: &Beginning,
+) -> Result<(), Fault> {
+    if replay.mark_index == 0 && replay.conf_state.voters.is_empty() {
+        // Joins; the leader sends the state.
+        return Ok(());
+    }
+    let mut ids: Vec<_> = beginning.members.iter().map(|member| member.id).collect();
+    ids.sort_unstable();
+    let begins = (replay.mark_index, replay.mark_term) == (ids.len() as u64, 1);
+    if (!begins && replay.mark_index > 0) || replay.conf_state.voters != ids {
+        return Err(Fault::new(
+            "the store is gone, and the write-ahead log alone cannot replace it",
+        ));
+    }
+    machine.bootstrap(beginning.members.clone())
+}
+
+/// Makes this member the only one: what was not committed goes, and everybody else is removed by entries of
+/// their own, as if they had been removed one after the other.
+async fn force(
+    wal: &mut WalFile,
+    replay: &mut Replay,
+    machine: &Machine<FjallEngine>,
+    id: MemberId,
+) -> Result<(), Fault> {
+    let HardState { term, vote, commit } = replay.hard_state;
+    let commit = commit.max(machine.applied()).max(replay.mark_index);
+    let kept = |entry: &&Entry| entry.index <= commit;
+    let mut others: Vec<_> = machine.cluster().members().map(|member| member.id).collect();
+    for entry in replay.entries.iter().filter(kept) {
+        if entry.kind == EntryKind::ConfChange
+            && let Ok(change) = <ConfChange as prost::Message>::decode(entry.data.clone())
+        {
+            others.retain(|other| *other != change.member);
+            if change.kind() != ConfChangeKind::Remove {
+                others.push(change.member);
+            }
+        }
+    }
+    others.retain(|other| *other != id);
+    if others.is_empty() {
+        return Ok(());
+    }
+    let term = term.max(replay.mark_term).max(replay.entries.last().map_or(0, |last| last.term));
+    let removals = others.iter().zip(commit + 1..).map(|(other, index)| {
+        let data = prost::Message::encode_to_vec(&cluster::remove(0, *other)).into();
+        Record::Entry(Entry { index, term, kind: EntryKind::ConfChange, data })
+    });
+    let mut records: Vec<_> = removals.collect();
+    let commit = commit + records.len() as u64;
+    records.push(Record::HardState(HardState { term, vote, commit }));
+    wal.append(&records).await?;
+    let others: Vec<_> = others.iter().map(|other| format!("{other:x}")).collect();
+    tracing::warn!(removed = ?others, "forcing a new cluster with this member alone");
+    records.into_iter().try_for_each(|record| replay.take(record))
+}
