@@ -20,6 +20,7 @@ mod disk;
 mod host;
 mod linear;
 mod member;
+mod membership;
 mod outcome;
 mod plan;
 mod random;

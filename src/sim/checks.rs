@@ -11,7 +11,10 @@ use super::linear::Kv;
 use super::plan::Micros;
 use crate::machine::Reply;
 use crate::mvcc;
-use crate::types::{Entry, LeaseId, LogIndex, MemberId, Refusal, Term};
+use crate::types::{ConfState, Entry, LeaseId, LogIndex, MemberId, Refusal, Term};
+
+/// Entries after a change of members that may have been committed before it was known.
+const CHANGE_KNOWN: u64 = 500;
 
 /// What is known of a state at some index.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +41,11 @@ pub(super) struct Checks {
     votes: BTreeMap<(MemberId, Term), MemberId>,
     /// Of each entry that was in any log: its checksum and the term of the entry before it.
     entries: BTreeMap<(LogIndex, Term), (u32, Term)>,
+    /// The first entry of the log.
+    first: LogIndex,
+    conf_state: ConfState,
+    /// Where the members last changed.
+    members_changed: LogIndex,
     /// What was committed, and the answer to it.
     log: Vec<Entry>,
     replies: Vec<Result<Reply, Refusal>>,
@@ -54,16 +62,11 @@ pub(super) struct Checks {
 impl Checks {
     /// How many entries are committed.
     pub(super) fn committed(&self) -> LogIndex {
-        self.log.len() as u64
+        self.first + self.log.len() as u64 - 1
     }
 
     pub(super) fn newest_revision(&self) -> i64 {
         self.history.last_key_value().map_or(1, |(revision, _)| *revision)
-    }
-
-    /// The term of a committed entry.
-    pub(super) fn term(&self, index: LogIndex) -> Term {
-        index.checked_sub(1).map_or(0, |at| self.log[at as usize].term)
     }
 
     /// A member says who leads.
@@ -86,9 +89,34 @@ impl Checks {
         assert_eq!(first, is, "the log of member {member} is another one at {at:?}");
     }
 
-    /// An entry comes to a member to be applied; `copies` are on the disks of members.
-    pub(super) fn commit(&mut self, member: MemberId, entry: &Entry, copies: usize, quorum: usize) {
-        match self.log.get(entry.index as usize - 1) {
+    /// How everything begins: with members who are as if an entry had entered each.
+    pub(super) fn new(members: u64) -> Self {
+        let voters = (1..=members).collect();
+        let conf_state = ConfState { voters, ..ConfState::default() };
+        Self { first: members + 1, conf_state, ..Self::default() }
+    }
+
+    /// So many disks hold an entry that is committed.
+    pub(super) fn copies(&self, index: LogIndex, copies: usize) {
+        // Committed before the last change was known to whoever led: one less may have been enough.
+        let changed = usize::from(index < self.members_changed + CHANGE_KNOWN);
+        let quorum = self.conf_state.voters.len() / 2 + 1 - changed;
+        assert!(copies >= quorum, "entry {index} is committed, and on {copies} disks only");
+    }
+
+    /// The members are these from the next entry on.
+    pub(super) fn members_changed(&mut self, conf_state: ConfState) {
+        (self.conf_state, self.members_changed) = (conf_state, self.committed());
+    }
+
+    /// The newest members.
+    pub(super) fn members(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// An entry comes to a member to be applied.
+    pub(super) fn commit(&mut self, member: MemberId, entry: &Entry) {
+        match self.log.get((entry.index - self.first) as usize) {
             Some(known) => assert_eq!(
                 (known.term, &known.data),
                 (entry.term, &entry.data),
@@ -97,8 +125,6 @@ impl Checks {
             ),
             None => {
                 assert_eq!(entry.index, self.committed() + 1, "member {member} leaves one out");
-                let index = entry.index;
-                assert!(copies >= quorum, "entry {index} is committed, and on {copies} disks only");
                 self.log.push(entry.clone());
             }
         }
@@ -111,13 +137,14 @@ impl Checks {
         index: LogIndex,
         reply: &Result<Reply, Refusal>,
     ) -> bool {
-        match self.replies.get(index as usize - 1) {
+        match self.replies.get((index - self.first) as usize) {
             Some(known) => {
                 assert_eq!(known, reply, "member {member} answers entry {index} differently");
                 false
             }
             None => {
-                assert_eq!(index, self.replies.len() as u64 + 1, "entries are applied in order");
+                let next = self.first + self.replies.len() as u64;
+                assert_eq!(index, next, "entries are applied in order");
                 self.replies.push(reply.clone());
                 true
             }

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::bugs::Bug;
+use bytes::Bytes;
+
 use super::checks::Checks;
 use super::clients::{Answer, Clients};
 use super::member::Member;
@@ -16,6 +18,9 @@ use crate::types::MemberId;
 
 /// The most time that a cluster without faults needs to come to rest.
 const REST_MAX: Micros = 120 * SECOND;
+
+/// Members that there can be in a run, with those that came and went.
+pub(super) const MEMBERS_MAX: u64 = 9;
 
 /// Something of one member, in one of its lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +37,8 @@ pub(super) enum Turn {
 pub(super) enum Event {
     Member(MemberId, u64, Turn),
     Deliver(Box<Message>),
+    /// From a member in one of its lives: a message and the state that it announces.
+    Snapshot(MemberId, u64, Box<Message>, Bytes),
     Restart(MemberId),
     Fault(usize),
     Ask(usize),
@@ -99,11 +106,11 @@ impl Cluster {
             bug,
             now: 0,
             members,
-            checks: Checks::default(),
+            checks: Checks::new(count),
             clients: Clients::new(&plan),
             watchers: plan.watches.iter().map(|watch| Watcher::new(*watch)).collect(),
             random: Random::new(seed, "world", 0),
-            links: (0..count * count).map(|link| Random::new(seed, "link", link)).collect(),
+            links: (0..MEMBERS_MAX * MEMBERS_MAX).map(|link| Random::new(seed, "link", link)).collect(),
             queue: BinaryHeap::new(),
             sequence: 0,
             cuts: Vec::new(),
@@ -120,7 +127,7 @@ impl Cluster {
     pub(super) fn run(mut self) -> Outcome {
         self.say(|| format!("{:?}", self.plan.knobs));
         for id in 1..=self.plan.knobs.members {
-            self.restart(id);
+            self.start(id);
         }
         let at = |at: Micros| (at < Micros::MAX).then_some(at);
         let faults = self.plan.faults.iter().map(|(when, _)| at(*when)).enumerate();
@@ -194,7 +201,8 @@ impl Cluster {
                 self.turn(id, turn);
             }
             Event::Deliver(message) => self.deliver(message),
-            Event::Restart(id) => self.restart(id),
+            Event::Snapshot(id, boot, message, file) => self.snapshot(id, boot, message, file),
+            Event::Restart(id) => self.start(id),
             Event::Fault(number) => self.fault(number),
             Event::Ask(number) => self.ask(number),
             Event::Answer(number, answer) => {
@@ -218,7 +226,7 @@ impl Cluster {
         if self.now < self.noise.0 { self.noise.1 } else { self.plan.knobs.wire }
     }
 
-    fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
+    pub(super) fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
         self.cuts.iter().any(|cut| {
             let (from, to) = (cut.side.contains(&from), cut.side.contains(&to));
             self.now < cut.until && from != to && (from || !cut.one_way)
@@ -230,7 +238,7 @@ impl Cluster {
         let (from, to) = (message.from, message.to);
         self.note(message.index ^ message.term << 32);
         let (wire, cut, healed) = (self.wire(), self.is_cut(from, to), self.healed);
-        let link = &mut self.links[((from - 1) * self.plan.knobs.members + to - 1) as usize];
+        let link = &mut self.links[((from - 1) * MEMBERS_MAX + to - 1) as usize];
         let delay = link.skewed(100, wire.delay_max);
         let (lost, again) = (link.chance(wire.loss_permille), link.chance(wire.repeat_permille));
         let later = link.skewed(100, wire.delay_max * 4);
@@ -269,10 +277,10 @@ impl Cluster {
         }
     }
 
-    fn restart(&mut self, id: MemberId) {
+    pub(super) fn start(&mut self, id: MemberId) {
         let (now, bug, knobs) = (self.now, self.bug, self.plan.knobs.clone());
         let member = self.member(id);
-        if member.live.is_some() {
+        if member.live.is_some() || member.gone {
             return;
         }
         member.paused_until = now;
@@ -283,6 +291,9 @@ impl Cluster {
             self.checks.appended(id, entry, before.term);
         }
         self.say(|| format!("{id} starts"));
+        if self.live(id).machine.cluster().is_removed(id) {
+            return self.leave(id);
+        }
         self.after(ticks, Event::Member(id, boot, Turn::Tick));
         self.after(ticks, Event::Member(id, boot, Turn::Leases));
         self.after(0, Event::Member(id, boot, Turn::Apply));
@@ -341,10 +352,13 @@ impl Cluster {
                 self.member(member).armed = Some((point, lasts));
             }
             Fault::Blackout { lasts } => {
-                for id in 1..=self.plan.knobs.members {
+                for id in 1..=self.members.len() as u64 {
                     self.crash(id, lasts);
                 }
             }
+            Fault::Grow => self.grow(),
+            Fault::Promote => self.promote(),
+            Fault::Shrink { member } => self.shrink(self.who(member)),
             Fault::Pause { member, lasts } => {
                 let member = self.who(member);
                 self.member(member).paused_until = now + lasts;
@@ -360,7 +374,7 @@ impl Cluster {
     }
 
     /// Whom a fault means.
-    fn who(&self, member: MemberId) -> MemberId {
+    pub(super) fn who(&self, member: MemberId) -> MemberId {
         let leads = |it: &&Member| it.live.as_ref().is_some_and(|live| live.role.leads);
         let newest = |it: &&Member| it.live.as_ref().map(|live| live.role.term);
         let leader = self.members.iter().filter(leads).max_by_key(newest);
@@ -380,13 +394,15 @@ impl Cluster {
         self.healed = true;
         self.cuts.clear();
         self.noise = (0, self.plan.knobs.wire);
-        let ids: Vec<_> = (1..=self.plan.knobs.members).collect();
+        self.retire();
+        let there = self.members.iter().filter(|member| !member.gone);
+        let ids: Vec<_> = there.map(|member| member.id).collect();
         for id in &ids {
             let now = self.now;
             let member = self.member(*id);
             (member.slow, member.armed) = ((0, 1), None);
             member.paused_until = member.paused_until.min(now);
-            self.restart(*id);
+            self.start(*id);
         }
         let member = *self.random.pick(&ids);
         let (at, timeout) = (self.now + 20 * SECOND, REST_MAX);
@@ -404,8 +420,8 @@ impl Cluster {
 
     /// What is not as it must be in the end.
     fn unrest(&self) -> Option<String> {
-        for member in &self.members {
-            let live = member.live.as_ref()?;
+        for member in self.members.iter().filter(|member| !member.gone) {
+            let Some(live) = member.live.as_ref() else { return Some("one is down".to_owned()) };
             let (applied, committed) = (live.machine.applied(), self.checks.committed());
             if applied < committed || !live.tasks.is_empty() {
                 return Some(format!("{} has applied {applied} of {committed}", member.id));

@@ -1,17 +1,23 @@
 //! What the actors do around the pure rooms, without waiting: each turn takes what there is, calls, performs.
 
 use basalt_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::bugs::Bug;
 use super::clients::Answer;
 use super::cluster::{Cluster, Event, Turn, brief};
-use super::member::{ACKS, CONTROL, Live, Task, WORK, Write};
+use super::member::{ACKS, CONTROL, Live, Task, WORK, Write, open_machine};
 use super::plan::{Ask, MS, Micros, Point, SECOND};
+use super::store::Store;
+use crate::consensus::wire::set_snapshot;
 use crate::consensus::{Input, Message, MessageType, Output, Role};
-use crate::machine::{Effect, Published};
+use crate::machine::{Effect, Published, standing};
 use crate::mvcc;
-use crate::types::{Entry, MemberId};
+use crate::snapshot::bolt::Reader;
+use crate::snapshot::{self, Export, Turn as Step};
+use crate::store::Memory;
+use crate::types::{ConfChange, Entry, LogIndex, MemberId, Term};
 use crate::wal::Record;
 use crate::watch;
 
@@ -19,6 +25,20 @@ use crate::watch;
 const DIGEST_EVERY: u64 = 32;
 /// Log records looked at in a slice of compaction.
 const COMPACT_SLICE: usize = 7;
+
+fn mark_of(record: &Record) -> Option<LogIndex> {
+    match record {
+        Record::Mark { index, .. } => Some(*index),
+        Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => None,
+    }
+}
+
+fn change_of(effect: &Effect) -> Option<ConfChange> {
+    match effect {
+        Effect::ConfChanged(change) => Some(change.clone()),
+        Effect::LeaseGranted { .. } | Effect::LeaseRevoked(_) | Effect::Compacted => None,
+    }
+}
 
 impl Cluster {
     pub(super) fn turn(&mut self, id: MemberId, turn: Turn) {
@@ -44,12 +64,17 @@ impl Cluster {
 
     /// True time that a member's clock takes for so long.
     fn true_time(&self, id: MemberId, time: Micros) -> Micros {
-        time * 1000 / (950 + self.plan.knobs.drift[id as usize - 1])
+        time * 1000 / (950 + self.drift(id))
+    }
+
+    fn drift(&self, id: MemberId) -> u64 {
+        let drift = &self.plan.knobs.drift;
+        drift[(id as usize - 1) % drift.len()]
     }
 
     /// What a member's clock says.
     fn now_ms(&mut self, id: MemberId) -> u64 {
-        let (now, drift) = (self.now, self.plan.knobs.drift[id as usize - 1]);
+        let (now, drift) = (self.now, self.drift(id));
         self.live(id).clock_ms(now, drift)
     }
 
@@ -65,7 +90,12 @@ impl Cluster {
     }
 
     fn tick(&mut self, id: MemberId) {
-        self.live(id).lanes[CONTROL].push_back(Input::Tick);
+        let live = self.live(id);
+        live.lanes[CONTROL].push_back(Input::Tick);
+        if live.role.leader.is_some() && !live.driver.is_transferring() {
+            let homeless = live.homeless.drain(..).map(|payload| Input::Propose(vec![payload]));
+            live.lanes[WORK].extend(homeless);
+        }
         let now_ms = self.now_ms(id);
         self.tell_hub(id, watch::Input::Tick { now_ms });
         let time = self.true_time(id, self.plan.knobs.tick);
@@ -93,30 +123,49 @@ impl Cluster {
                 live.driver.on(input);
             }
         }
+        if let Some((message, file)) = live.arrived.take() {
+            live.prepared = Some(file);
+            live.driver.on(Input::Step(message));
+        }
         let mut out = Vec::new();
         live.driver.drain(&mut out);
+        let mut beginning = None;
         for output in out {
             if self.member(id).live.is_none() {
                 return;
             }
-            self.perform(id, output);
+            self.perform(id, output, &mut beginning);
+        }
+        if let Some(live) = self.member(id).live.as_mut() {
+            // Not installed: raft did not want it.
+            live.prepared = None;
         }
     }
 
-    fn perform(&mut self, id: MemberId, output: Output) {
+    /// `beginning` is what the log begins with after a snapshot, to be written with the same batch.
+    fn perform(&mut self, id: MemberId, output: Output, beginning: &mut Option<Record>) {
         match output {
             Output::Send(messages) => messages.into_iter().for_each(|it| self.sends(id, it)),
             Output::Persist { number, hard_state, entries } => {
                 let hard_state = hard_state.filter(|_| self.bug != Some(Bug::VoteNotPersisted));
                 let records = entries.into_iter().map(Record::Entry);
-                let records = records.chain(hard_state.map(Record::HardState)).collect();
+                let records = beginning.take().into_iter().chain(records);
+                let records: Vec<_> = records.chain(hard_state.map(Record::HardState)).collect();
                 if self.bug == Some(Bug::AckBeforePersist) {
                     self.live(id).lanes[ACKS].push_back(Input::Persisted(number));
                     self.wake(id);
                 }
-                self.live(id).to_write.push_back(Write { number: Some(number), records });
+                let live = self.live(id);
+                live.marked = records.iter().filter_map(mark_of).fold(live.marked, u64::max);
+                live.to_write.push_back(Write { number: Some(number), records });
                 self.write(id);
             }
+            Output::Install { index, term, conf_state } => {
+                self.install(id, index, term);
+                *beginning = Some(Record::Mark { index, term, conf_state });
+            }
+            // Whoever asked may ask again.
+            Output::ConfChangeDropped(_) => (),
             Output::Commit(entries) => {
                 self.live(id).tasks.push_back(Task::Commit(entries));
                 self.apply_soon(id);
@@ -136,7 +185,94 @@ impl Cluster {
         if is_vote && !message.reject {
             self.checks.vote(id, message.term, message.to);
         }
-        self.send(message);
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            self.send_snapshot(id, message);
+        } else {
+            self.send(message);
+        }
+    }
+
+    /// The state goes along with the message that announces it; it is newer than what raft asked for.
+    fn send_snapshot(&mut self, id: MemberId, mut message: Message) {
+        let to = message.to;
+        let live = self.live(id);
+        if !live.transferring.insert(to) {
+            live.lanes[CONTROL].push_back(Input::SnapshotSent(to, false));
+            return self.wake(id);
+        }
+        let view = live.read.view.clone();
+        let (index, term, conf_state) = standing(&view).expect("memory reads");
+        set_snapshot(&mut message, index, term, &conf_state);
+        let (boot, mut file) = (live.boot, Vec::new());
+        let mut export = Export::new(view);
+        loop {
+            match export.turn(1 << 20).expect("memory reads") {
+                Step::Working => (),
+                Step::Chunk(chunk) => file.extend_from_slice(&chunk),
+                Step::Done => break,
+            }
+        }
+        let time = self.member(id).random.skewed(MS, 2 * SECOND);
+        self.outcome.snapshots += 1;
+        self.after(time, Event::Snapshot(id, boot, Box::new(message), file.into()));
+    }
+
+    /// It arrives, unless something is in the way at the end of its way.
+    pub(super) fn snapshot(&mut self, id: MemberId, boot: u64, message: Box<Message>, file: Bytes) {
+        let (to, now) = (message.to, self.now);
+        let cut = self.is_cut(id, to) || self.is_cut(to, id);
+        let receiver = self.member(to);
+        let is_there = !cut && receiver.paused_until <= now;
+        let arrives = match receiver.live.as_mut().filter(|_| is_there) {
+            Some(live) => {
+                live.arrived.get_or_insert((message, file));
+                self.wake(to);
+                true
+            }
+            None => false,
+        };
+        self.say(|| format!("{id} -> {to}: a snapshot, which arrives: {arrives}"));
+        if let Some(live) = self.member(id).live.as_mut().filter(|live| live.boot == boot) {
+            live.transferring.remove(&to);
+            live.lanes[CONTROL].push_back(Input::SnapshotSent(to, arrives));
+            self.wake(id);
+        }
+    }
+
+    /// Goes on from another member's state, when everything before is applied.
+    fn install(&mut self, id: MemberId, index: LogIndex, term: Term) {
+        while !self.live(id).tasks.is_empty() {
+            self.apply_next(id);
+            if self.member(id).live.is_none() {
+                return;
+            }
+        }
+        let file = self.live(id).prepared.take().expect("raft takes a snapshot that came");
+        let mut memory = Memory::default();
+        let reader = Reader::open(file).expect("a snapshot is a file");
+        snapshot::install(&reader, &mut memory).expect("memory takes it");
+        let store = Store::holding(memory);
+        let mut machine = open_machine(&store).expect("a snapshot is a state");
+        assert_eq!(machine.position(), (index, term), "a snapshot holds what was announced");
+        let applied = self.live(id).machine.applied();
+        assert!(index > applied, "a snapshot of {index} takes member {id} back from {applied}");
+        let read = machine.commit().expect("memory takes it").read;
+        let member = self.member(id);
+        (member.store, member.snapshot) = (store, Some((index, term)));
+        self.say(|| format!("{id} holds the snapshot of {index}"));
+        if self.reaches(id, Point::Installed) {
+            return;
+        }
+        let now_ms = self.now_ms(id);
+        let live = self.live(id);
+        (live.mark, live.compacting, live.missed) = (index, true, true);
+        assert!(read.revision >= live.read.revision, "the revision goes back");
+        (live.machine, live.read) = (machine, read);
+        live.expiry.by_expiry().into_iter().for_each(|lease| live.expiry.revoked(lease));
+        live.machine.leases().for_each(|(lease, ttl)| live.expiry.granted(lease, ttl, now_ms));
+        self.hub_soon(id);
+        self.apply_soon(id);
+        self.release_reads(id);
     }
 
     fn role(&mut self, id: MemberId, role: Role) {
@@ -217,8 +353,15 @@ impl Cluster {
     }
 
     fn apply(&mut self, id: MemberId) {
+        self.live(id).apply_due = false;
+        if self.apply_next(id) && self.member(id).live.is_some() {
+            self.apply_soon(id);
+        }
+    }
+
+    /// Does what is next. `false` if there is nothing.
+    fn apply_next(&mut self, id: MemberId) -> bool {
         let live = self.live(id);
-        live.apply_due = false;
         match live.tasks.pop_front() {
             Some(Task::Commit(entries)) => self.apply_some(id, entries),
             Some(Task::ReadAt(read, index)) => {
@@ -230,11 +373,9 @@ impl Cluster {
                 self.publish(id);
                 self.reaches(id, Point::Compacting);
             }
-            None => return,
+            None => return false,
         }
-        if self.member(id).live.is_some() {
-            self.apply_soon(id);
-        }
+        true
     }
 
     /// Applies the first of these entries as one batch.
@@ -248,13 +389,11 @@ impl Cluster {
         }
         let (mut effects, mut answers) = (Vec::new(), Vec::new());
         for entry in &entries {
-            let copies = self.members.iter().filter(|member| {
-                let has = member.durable.get(&entry.index) == Some(&entry.term);
-                // What lies below the mark was there.
-                has || member.durable.first_key_value().is_some_and(|(it, _)| *it > entry.index)
-            });
-            let (copies, quorum) = (copies.count(), self.members.len() / 2 + 1);
-            self.checks.commit(id, entry, copies, quorum);
+            if entry.index > self.checks.committed() {
+                let copies = self.members.iter().filter(|member| member.holds(entry)).count();
+                self.checks.copies(entry.index, copies);
+            }
+            self.checks.commit(id, entry);
             let live = self.live(id);
             let before = live.machine.applied();
             let applied = live.machine.apply(entry).expect("an entry makes sense");
@@ -266,7 +405,11 @@ impl Cluster {
             effects.extend(applied.effects.into_iter().map(|effect| (is_first, effect)));
             answers.extend(waiting.map(|number| (number, Answer::Applied(applied.reply))));
         }
+        let changes: Vec<_> = effects.iter().filter_map(|(_, effect)| change_of(effect)).collect();
         self.publish(id);
+        if !changes.is_empty() {
+            self.member(id).store.sync();
+        }
         let last = self.live(id).machine.applied();
         self.say(|| format!("{id} applied up to {last}"));
         if self.reaches(id, Point::Applied) {
@@ -275,13 +418,20 @@ impl Cluster {
         effects.into_iter().for_each(|(is_first, effect)| self.effect(id, is_first, effect));
         answers.into_iter().for_each(|(number, answer)| self.answer(id, number, answer));
         self.release_reads(id);
-        self.live(id).lanes[ACKS].push_back(Input::Applied(last));
+        let is_removed = self.live(id).machine.cluster().is_removed(id);
+        let acks = &mut self.live(id).lanes[ACKS];
+        acks.extend(changes.into_iter().map(Input::ConfChange));
+        acks.push_back(Input::Applied(last));
         self.wake(id);
         if last.is_multiple_of(DIGEST_EVERY) {
             let digest = self.live(id).digest();
             self.checks.state(id, last, digest);
         }
-        self.cut_log(id);
+        if is_removed {
+            self.leave(id);
+        } else {
+            self.cut_log(id);
+        }
     }
 
     /// Commits what was applied and shows it to everybody.
@@ -326,27 +476,33 @@ impl Cluster {
                 }
             }
             Effect::Compacted => live.compacting = true,
+            Effect::ConfChanged(change) => {
+                if is_first {
+                    let state = live.machine.conf_state().clone();
+                    self.say(|| format!("{change:?}: now {state:?}"));
+                    self.checks.members_changed(state);
+                }
+            }
         }
     }
 
     /// Syncs the store beside the work, to let the log below go.
     fn cut_log(&mut self, id: MemberId) {
-        // Peer snapshots do not exist yet: what some member may need is kept.
-        let sure = self.members.iter().map(|member| member.is_sure_of()).min().unwrap_or(0);
         let (now, count, bug) = (self.now, self.plan.knobs.snapshot_count, self.bug);
         let disk_max = self.plan.knobs.disk_max;
         let live = self.live(id);
-        let index = live.machine.applied().min(sure);
+        let (index, term) = live.machine.position();
         if index < live.mark + count || live.cutting.is_some() {
             return;
         }
-        let term = self.checks.term(index);
+        live.mark = index;
+        let conf_state = live.machine.conf_state().clone();
         let member = self.member(id);
         if bug != Some(Bug::CutBeforeSync) {
             member.store.begin_sync();
         }
         let time = 5 * member.disk_time(now, disk_max);
-        self.live(id).cutting = Some((index, term));
+        self.live(id).cutting = Some(Record::Mark { index, term, conf_state });
         self.next_turn(id, time, Turn::Synced);
         self.reaches(id, Point::Syncing);
     }
@@ -357,11 +513,14 @@ impl Cluster {
             return;
         }
         let live = self.live(id);
-        let Some((index, term)) = live.cutting.take() else { return };
-        live.mark = index;
-        let conf_state = live.machine.conf_state().clone();
-        let records = vec![Record::Mark { index, term, conf_state }];
-        live.to_write.push_back(Write { number: None, records });
+        let Some(mark) = live.cutting.take() else { return };
+        let index = mark_of(&mark).unwrap_or_default();
+        if index < live.marked {
+            // A snapshot was faster.
+            return;
+        }
+        live.marked = index;
+        live.to_write.push_back(Write { number: None, records: vec![mark] });
         self.say(|| format!("{id} cuts its log at {index}"));
         self.write(id);
     }
@@ -369,6 +528,7 @@ impl Cluster {
     /// Looks for leases whose time is up.
     fn leases(&mut self, id: MemberId) {
         let now_ms = self.now_ms(id);
+        let bug = self.bug;
         let live = self.live(id);
         let due = live.expiry.due(now_ms, 500);
         if !due.is_empty() {
@@ -378,7 +538,13 @@ impl Cluster {
                     InternalRaftRequest { lease_revoke: revoke, ..InternalRaftRequest::default() };
                 request.encode_to_vec().into()
             });
-            live.lanes[WORK].push_back(Input::Propose(revokes.collect()));
+            let term = live.leads;
+            let input = match bug {
+                // Who does not lead passes proposals on.
+                Some(Bug::DeposedRevoke) => Input::Propose(revokes.collect()),
+                _ => Input::ProposeAsLeader(term, revokes.collect()),
+            };
+            live.lanes[WORK].push_back(input);
             self.say(|| format!("{id} finds leases due: {due:?}"));
             self.wake(id);
         }
@@ -540,7 +706,7 @@ impl Cluster {
         if self.watchers[client].at.is_some() {
             return;
         }
-        let id = self.random.between(1, self.plan.knobs.members);
+        let id = self.random.between(1, self.members.len() as u64);
         let (bug, now) = (self.bug, self.now);
         if self.member(id).live.is_none() || self.member(id).paused_until > now {
             return self.after(200 * MS, Event::Watch(client));

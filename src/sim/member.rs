@@ -1,6 +1,6 @@
 //! A member: the pure rooms, with queues in place of mailboxes, and what survives it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use basalt_proto::encoded::WatchResponse;
@@ -13,13 +13,13 @@ use super::plan::{Knobs, MS, Micros, Point};
 use super::random::Random;
 use super::store::Store;
 use crate::cluster;
-use crate::consensus::{self, Driver, Input, ReadyNumber, Restored, Role};
+use crate::consensus::{self, Driver, Input, Message, ReadyNumber, Restored, Role};
 use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
 use crate::mvcc::{Event, ReadView};
 use crate::store::{MemoryView, Space, View as _};
-use crate::types::{ConfState, Entry, LogIndex, MemberId, Term};
-use crate::wal::Record;
+use crate::types::{ConfState, Entry, Fault, LogIndex, MemberId, Term};
+use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub};
 
 pub(super) const ELECTION_TICKS: usize = 10;
@@ -32,13 +32,18 @@ pub(super) struct Member {
     pub(super) disk: Disk,
     pub(super) store: Store,
     pub(super) live: Option<Live>,
+    /// Came later: it waits for the state instead of knowing how everything began.
+    joins: bool,
+    /// It was removed and does not come back.
+    pub(super) gone: bool,
+    /// What its store began with, if another member sent that.
+    pub(super) snapshot: Option<(LogIndex, Term)>,
     pub(super) paused_until: Micros,
     /// Until when the disk is slow, and how many times as slow.
     pub(super) slow: (Micros, u64),
     pub(super) armed: Option<(Point, Micros)>,
-    /// What is on disk for sure: the terms of its entries, and how far it knew them to be committed.
+    /// What is on disk for sure: the term of the mark and of each entry behind it.
     pub(super) durable: BTreeMap<LogIndex, Term>,
-    pub(super) durable_commit: LogIndex,
 }
 
 /// A write that waits for the disk.
@@ -75,6 +80,12 @@ pub(super) struct Live {
     pub(super) lanes: [VecDeque<Input>; 3],
     pub(super) round_due: bool,
     pub(super) homeless: Vec<Bytes>,
+    /// Members that it sends its state to.
+    pub(super) transferring: BTreeSet<MemberId>,
+    /// A message that announces another member's state, and that state.
+    pub(super) arrived: Option<(Box<Message>, Bytes)>,
+    /// The state that came with the message that raft looks at.
+    pub(super) prepared: Option<Bytes>,
     pub(super) role: Role,
     pub(super) to_write: VecDeque<Write>,
     pub(super) writing: Option<Write>,
@@ -83,8 +94,12 @@ pub(super) struct Live {
     pub(super) compacting: bool,
     /// Reads whose index is not applied yet.
     pub(super) reads: Vec<(LogIndex, u64)>,
+    /// Where the log was last asked to be cut.
     pub(super) mark: LogIndex,
-    pub(super) cutting: Option<(LogIndex, Term)>,
+    /// The newest mark that was handed to the disk.
+    pub(super) marked: LogIndex,
+    /// A mark that waits for the store to be synced.
+    pub(super) cutting: Option<Record>,
     /// The term in which its lease service leads, 0 for none.
     pub(super) leads: Term,
     /// Clients that wait, by the ids of their requests.
@@ -111,18 +126,21 @@ impl Member {
             disk: Disk::new(knobs.segment_blocks),
             store: Store::default(),
             live: None,
+            joins: id > knobs.members,
+            gone: false,
+            snapshot: None,
             paused_until: 0,
             slow: (0, 1),
             armed: None,
             durable: BTreeMap::new(),
-            durable_commit: 0,
         }
     }
 
-    /// How far the log is on disk and known to be committed.
-    pub(super) fn is_sure_of(&self) -> LogIndex {
-        let last = self.durable.last_key_value().map_or(0, |(index, _)| *index);
-        self.durable_commit.min(last)
+    /// Whether an entry is on its disk, or in what its log was cut at.
+    pub(super) fn holds(&self, entry: &Entry) -> bool {
+        let is_below = |(mark, _): (&LogIndex, _)| *mark > entry.index;
+        self.durable.get(&entry.index) == Some(&entry.term)
+            || self.durable.first_key_value().is_some_and(is_below)
     }
 
     /// Records that became durable. Gives the entries among them, each with the term of the one before.
@@ -136,8 +154,14 @@ impl Member {
                     entries.push((entry, before));
                     self.durable.insert(entry.index, entry.term);
                 }
-                Record::HardState(state) => self.durable_commit = state.commit,
-                Record::Metadata { .. } | Record::Mark { .. } => (),
+                Record::Mark { index, term, .. } => {
+                    if self.durable.get(index).is_some_and(|is| is != term) {
+                        self.durable.clear();
+                    }
+                    self.durable = self.durable.split_off(index);
+                    self.durable.insert(*index, *term);
+                }
+                Record::HardState(_) | Record::Metadata { .. } => (),
             }
         }
         entries
@@ -146,24 +170,18 @@ impl Member {
     /// The power comes back. Gives the entries that it found.
     pub(super) fn start(&mut self, now: Micros, knobs: &Knobs, bug: Option<Bug>) -> Vec<Entry> {
         self.boots += 1;
-        let ids: Vec<_> = (1..=knobs.members).collect();
-        let conf_state = ConfState { voters: ids.clone(), ..ConfState::default() };
-        let first = [
-            Record::Metadata { cluster_id: 7, member_id: self.id },
-            Record::Mark { index: 0, term: 0, conf_state },
-        ];
-        let (log, replay) = self
+        let (mut log, mut replay) = self
             .disk
-            .open(first, bug)
+            .open(self.beginning(knobs), bug)
             .unwrap_or_else(|fault| panic!("the log of member {} does not open: {fault}", self.id));
-        let settings = machine::Config { cache_bytes: 20_000, lease_ttl_min: ttl_min(1000) };
-        let mut machine = Machine::open(self.store.clone(), &settings).unwrap_or_else(|fault| {
+        let mut machine = open_machine(&self.store).unwrap_or_else(|fault| {
             panic!("the store of member {} does not open: {fault}", self.id)
         });
-        if machine.is_new() {
-            assert_eq!(replay.mark_index, 0, "the store of member {} is gone", self.id);
-            let member = |id| cluster::Member { id, ..cluster::Member::default() };
-            machine.bootstrap(ids.into_iter().map(member).collect()).expect("memory takes it");
+        self.finish_snapshot(&machine, &mut log, &mut replay);
+        if machine.is_new() && !self.joins {
+            let begins = replay.mark_index == knobs.members;
+            assert!(begins, "the store of member {} is gone", self.id);
+            machine.bootstrap((1..=knobs.members).map(described).collect()).expect("memory takes it");
         }
         let read = machine.commit().expect("memory takes it").read;
         let restored = Restored {
@@ -176,7 +194,6 @@ impl Member {
         };
         self.durable = restored.entries.iter().map(|it| (it.index, it.term)).collect();
         self.durable.insert(restored.mark_index, restored.mark_term);
-        self.durable_commit = restored.hard_state.commit.max(restored.mark_index);
         let config = consensus::Config {
             id: self.id,
             election_ticks: ELECTION_TICKS,
@@ -184,8 +201,7 @@ impl Member {
             pre_vote: knobs.pre_vote,
             seed: self.random.next(),
             boot_nonce: self.boots,
-            // Peer snapshots do not exist yet: nobody may fall behind what others remember.
-            catch_up_entries: 1 << 30,
+            catch_up_entries: knobs.catch_up_entries,
         };
         let driver = Driver::new(config, &restored)
             .unwrap_or_else(|fault| panic!("member {} does not start: {fault}", self.id));
@@ -205,7 +221,8 @@ impl Member {
             started: now,
             driver,
             hub: Hub::new(hub_config, read.revision),
-            mark: restored.mark_index,
+            mark: machine.applied(),
+            marked: restored.mark_index,
             machine,
             log,
             expiry,
@@ -213,6 +230,9 @@ impl Member {
             lanes: Default::default(),
             round_due: false,
             homeless: Vec::new(),
+            transferring: BTreeSet::new(),
+            arrived: None,
+            prepared: None,
             role: Role::default(),
             to_write: VecDeque::new(),
             writing: None,
@@ -233,12 +253,47 @@ impl Member {
         restored.entries
     }
 
+    /// What its log begins with.
+    fn beginning(&self, knobs: &Knobs) -> [Record; 2] {
+        let owner = Record::Metadata { cluster_id: 7, member_id: self.id };
+        let mut conf_state = ConfState::default();
+        if self.joins {
+            return [owner, Record::Mark { index: 0, term: 0, conf_state }];
+        }
+        conf_state.voters = (1..=knobs.members).collect();
+        [owner, Record::Mark { index: knobs.members, term: 1, conf_state }]
+    }
+
+    /// It may have lost power between making a snapshot its store and beginning its log there.
+    fn finish_snapshot(&mut self, machine: &Machine<Store>, log: &mut Log, replay: &mut Replay) {
+        let Some((index, term)) = self.snapshot else { return };
+        if replay.mark_index < index && machine.position() == (index, term) {
+            let mark = Record::Mark { index, term, conf_state: machine.conf_state().clone() };
+            self.disk.append(log, std::slice::from_ref(&mark));
+            self.disk.finish(log);
+            replay.take(mark).expect("a mark always fits");
+        }
+    }
+
     /// How long the disk takes.
     pub(super) fn disk_time(&mut self, now: Micros, max: Micros) -> Micros {
         let (until, times) = self.slow;
         let time = self.random.skewed(50, max);
         if now < until { time * times } else { time }
     }
+}
+
+/// What a member tells of itself.
+pub(super) fn described(id: MemberId) -> cluster::Member {
+    let peer_urls = vec![format!("http://{id}:2380")];
+    cluster::Member { id, peer_urls, name: id.to_string(), ..cluster::Member::default() }
+}
+
+/// The state machine on a store.
+pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
+    let lease_ttl_min = ttl_min(1000);
+    let settings = machine::Config { cache_bytes: 20_000, lease_ttl_min, learners_max: 1 };
+    Machine::open(store.clone(), &settings)
 }
 
 impl Live {

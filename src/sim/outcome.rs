@@ -21,6 +21,8 @@ pub struct Outcome {
     pub crashes: u64,
     /// Writes of the log that a loss of power tore.
     pub torn: u64,
+    /// Whole states that a member sent to another.
+    pub snapshots: u64,
     /// Events that watching clients saw.
     pub watched: u64,
     /// A number made of all that happened, in order: two runs with the same one are the same.
@@ -50,10 +52,13 @@ impl Outcome {
         Some(Self::from_numbers(numbers?.into_iter()))
     }
 
-    fn numbers(&self) -> [u64; 10] {
+    fn numbers(&self) -> [u64; 11] {
         let Self { lasted_us, steps, asked, answered, entries, .. } = *self;
-        let Self { faults, crashes, torn, watched, story, .. } = *self;
-        [lasted_us, steps, asked, answered, entries, faults, crashes, torn, watched, story]
+        let Self { faults, crashes, torn, snapshots, watched, story, .. } = *self;
+        [
+            lasted_us, steps, asked, answered, entries, faults, crashes, torn, snapshots, watched,
+            story,
+        ]
     }
 
     fn from_numbers(mut numbers: impl Iterator<Item = u64>) -> Self {
@@ -67,6 +72,7 @@ impl Outcome {
             faults: next(),
             crashes: next(),
             torn: next(),
+            snapshots: next(),
             watched: next(),
             story: next(),
         }
@@ -79,7 +85,7 @@ impl fmt::Display for Outcome {
         write!(
             out,
             "{:.1} cluster-hours, {} steps, {} requests ({:.2} a second), {} answered, {} entries, \
-             {} faults ({:.2} a minute), {} crashes, {} torn writes, {} events watched",
+             {} faults ({:.2} a minute), {} crashes, {} torn writes, {} snapshots sent, {} events watched",
             self.hours(),
             self.steps,
             self.asked,
@@ -90,6 +96,7 @@ impl fmt::Display for Outcome {
             self.faults as f64 * 60.0 / seconds,
             self.crashes,
             self.torn,
+            self.snapshots,
             self.watched
         )
     }

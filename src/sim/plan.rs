@@ -32,6 +32,12 @@ pub(super) enum Fault {
     SlowDisk { member: MemberId, times: u64, lasts: Micros },
     /// The wire loses, repeats and delays more than usual.
     Noise { wire: Wire, lasts: Micros },
+    /// Another member joins, without a vote.
+    Grow,
+    /// Whoever has no vote and follows closely gets one.
+    Promote,
+    /// A member is removed.
+    Shrink { member: MemberId },
     /// A member stands for election.
     Campaign { member: MemberId },
     /// The leader, if it is this one, hands over.
@@ -55,6 +61,8 @@ pub(super) enum Point {
     Compacting,
     /// It has become leader.
     Elected,
+    /// Another member's state is its own, and its log does not begin there yet.
+    Installed,
 }
 
 /// How bad the wire is.
@@ -138,6 +146,8 @@ pub(super) struct Knobs {
     pub(super) apply_max: Micros,
     pub(super) segment_blocks: usize,
     pub(super) snapshot_count: u64,
+    /// Entries that are kept in memory for members that lag.
+    pub(super) catch_up_entries: u64,
     pub(super) hub_mailbox: usize,
     pub(super) stream_bytes: usize,
     pub(super) read_revisions: usize,
@@ -221,6 +231,7 @@ fn knobs(random: &mut Random) -> Knobs {
         apply_max: random.skewed(MS / 2, 20 * MS),
         segment_blocks: random.between(12, 40) as usize,
         snapshot_count: random.skewed(20, 400),
+        catch_up_entries: random.skewed(1, 1000),
         hub_mailbox: random.skewed(1, 64) as usize,
         stream_bytes: random.skewed(300, 100_000) as usize,
         read_revisions: random.skewed(1, 100) as usize,
@@ -234,7 +245,7 @@ fn faults(
     most: u64,
 ) -> Vec<(Micros, Fault)> {
     // Each seed knows some kinds of faults only, so that each kind also comes with few others.
-    let mut kinds: Vec<u64> = (0..9).filter(|_| random.chance(400)).collect();
+    let mut kinds: Vec<u64> = (0..10).filter(|_| random.chance(400)).collect();
     if lasts >= 3600 * SECOND {
         kinds.push(2);
     }
@@ -274,6 +285,7 @@ fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
                 Point::Synced,
                 Point::Compacting,
                 Point::Elected,
+                Point::Installed,
             ];
             Fault::CrashAt { member, point: *random.pick(&points), lasts }
         }
@@ -288,6 +300,11 @@ fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
             };
             Fault::Noise { wire, lasts }
         }
+        8 => match random.below(4) {
+            0 => Fault::Grow,
+            1 => Fault::Shrink { member },
+            _ => Fault::Promote,
+        },
         _ if random.chance(500) => Fault::Campaign { member },
         _ => Fault::Transfer { member, to: random.between(1, knobs.members) },
     }

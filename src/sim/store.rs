@@ -45,6 +45,18 @@ impl Engine for Store {
 }
 
 impl Store {
+    /// A store that was filled and synced.
+    pub(super) fn holding(memory: Memory) -> Self {
+        let (synced, since) = (memory.clone(), Vec::new());
+        Self(Rc::new(RefCell::new(Disk { now: memory, synced, since, syncing: 0 })))
+    }
+
+    /// Waits for the disk.
+    pub(super) fn sync(&self) {
+        self.begin_sync();
+        self.finish_sync();
+    }
+
     pub(super) fn begin_sync(&self) {
         let mut disk = self.0.borrow_mut();
         disk.syncing = disk.since.len();
