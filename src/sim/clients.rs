@@ -185,6 +185,11 @@ impl Clients {
         self.requests.iter().all(|request| request.stage != Stage::Asked)
     }
 
+    /// Whether it failed, or the client has given up.
+    pub(super) fn was_in_vain(&self, number: usize) -> bool {
+        matches!(self.requests[number].stage, Stage::Failed | Stage::Unheard)
+    }
+
     pub(super) fn was_answered(&self, number: usize) -> bool {
         self.requests[number].stage == Stage::Answered
     }

@@ -215,6 +215,7 @@ impl Cluster {
             Event::Heal => self.heal(),
             Event::Look => {
                 let Some(why) = self.unrest() else { return true };
+                self.ask_again();
                 assert!(self.now < self.plan.lasts + REST_MAX, "no rest without faults: {why}");
                 self.after(SECOND / 2, Event::Look);
             }
@@ -405,7 +406,7 @@ impl Cluster {
             self.start(*id);
         }
         let member = *self.random.pick(&ids);
-        let (at, timeout) = (self.now + 20 * SECOND, REST_MAX);
+        let (at, timeout) = (self.now + 20 * SECOND, 10 * SECOND);
         let keys = self.plan.knobs.keys;
         let puts = (0..keys).map(|key| (at, member, Ask::Put { key }));
         let gets = ids.iter().flat_map(|id| (0..keys).map(move |key| (*id, Ask::Get { key })));
@@ -416,6 +417,20 @@ impl Cluster {
             self.at(at, Event::Ask(number));
         }
         self.at(at + 2 * SECOND, Event::Look);
+    }
+
+    /// Who hears nothing asks again: an answer is lost with the power of the member that had it, and when
+    /// another member's state was faster.
+    fn ask_again(&mut self) {
+        for place in 0..self.last_asks.len() {
+            let number = self.last_asks[place];
+            if self.clients.was_in_vain(number) {
+                let operation = Operation { at: self.now, ..self.clients.operation(number) };
+                let again = self.clients.add(operation);
+                self.last_asks[place] = again;
+                self.at(self.now, Event::Ask(again));
+            }
+        }
     }
 
     /// What is not as it must be in the end.

@@ -402,10 +402,13 @@ impl Cluster {
             }
             let waiting = live.waiting.remove(&applied.request);
             let is_first = self.checks.applied(id, entry.index, &applied.reply);
-            effects.extend(applied.effects.into_iter().map(|effect| (is_first, effect)));
+            if is_first {
+                applied.effects.iter().for_each(|effect| self.first_effect(id, effect));
+            }
+            effects.extend(applied.effects);
             answers.extend(waiting.map(|number| (number, Answer::Applied(applied.reply))));
         }
-        let changes: Vec<_> = effects.iter().filter_map(|(_, effect)| change_of(effect)).collect();
+        let changes: Vec<_> = effects.iter().filter_map(change_of).collect();
         self.publish(id);
         if !changes.is_empty() {
             self.member(id).store.sync();
@@ -415,7 +418,7 @@ impl Cluster {
         if self.reaches(id, Point::Applied) {
             return;
         }
-        effects.into_iter().for_each(|(is_first, effect)| self.effect(id, is_first, effect));
+        effects.into_iter().for_each(|effect| self.effect(id, &effect));
         answers.into_iter().for_each(|(number, answer)| self.answer(id, number, answer));
         self.release_reads(id);
         let is_removed = self.live(id).machine.cluster().is_removed(id);
@@ -458,31 +461,28 @@ impl Cluster {
         self.hub_soon(id);
     }
 
-    fn effect(&mut self, id: MemberId, is_first: bool, effect: Effect) {
-        let now = self.now;
+    /// What follows from an entry that nobody applied before.
+    fn first_effect(&mut self, id: MemberId, effect: &Effect) {
+        match effect {
+            Effect::LeaseGranted { id, .. } => self.checks.lease_granted(*id),
+            Effect::LeaseRevoked(id) => self.checks.lease_ended(*id, self.now),
+            Effect::ConfChanged(change) => {
+                let state = self.live(id).machine.conf_state().clone();
+                self.say(|| format!("{change:?}: now {state:?}"));
+                self.checks.members_changed(state);
+            }
+            Effect::Compacted => (),
+        }
+    }
+
+    fn effect(&mut self, id: MemberId, effect: &Effect) {
         let now_ms = self.now_ms(id);
         let live = self.live(id);
         match effect {
-            Effect::LeaseGranted { id, ttl } => {
-                live.expiry.granted(id, ttl, now_ms);
-                if is_first {
-                    self.checks.lease_granted(id);
-                }
-            }
-            Effect::LeaseRevoked(id) => {
-                live.expiry.revoked(id);
-                if is_first {
-                    self.checks.lease_ended(id, now);
-                }
-            }
+            Effect::LeaseGranted { id, ttl } => live.expiry.granted(*id, *ttl, now_ms),
+            Effect::LeaseRevoked(id) => live.expiry.revoked(*id),
             Effect::Compacted => live.compacting = true,
-            Effect::ConfChanged(change) => {
-                if is_first {
-                    let state = live.machine.conf_state().clone();
-                    self.say(|| format!("{change:?}: now {state:?}"));
-                    self.checks.members_changed(state);
-                }
-            }
+            Effect::ConfChanged(_) => (),
         }
     }
 
