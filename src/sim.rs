@@ -24,12 +24,14 @@ mod membership;
 mod outcome;
 mod plan;
 mod random;
+mod scenario;
 mod store;
 mod watchers;
 
 pub use self::bugs::Bug;
 pub use self::outcome::Outcome;
 pub use self::plan::Plan;
+pub use self::scenario::Scenario;
 
 use self::cluster::Cluster;
 

@@ -12,13 +12,14 @@
 )]
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::io::Read as _;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use basalt::sim::{self, Bug, Outcome, Plan};
+use basalt::sim::{self, Bug, Outcome, Plan, Scenario};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +32,7 @@ usage: sim [flags]
   --jobs N       so many at a time (2)
   --storms       without the seeds that are hours of calmer weather
   --bug NAME     with a deliberate mistake in the members; `--bug list` names them
+  --scenario NAME  each seed pressed into this shape; `--scenario list` names them
   --seed N       run this seed alone
   --drop A-B,C-D without these parts of its plan
   --tell         tell the whole story of that one seed
@@ -60,6 +62,7 @@ struct Options {
     hours: f64,
     jobs: u64,
     bug: Option<Bug>,
+    scenario: Option<Scenario>,
     seed: Option<u64>,
     drop: BTreeSet<usize>,
     tell: bool,
@@ -82,7 +85,10 @@ impl Options {
                 "--jobs" => options.jobs = number::<u64>(&value()?)?.max(1),
                 "--seed" => options.seed = Some(number(&value()?)?),
                 "--drop" => options.drop = parse_ranges(&value()?),
-                "--bug" => options.bug = Some(bug(&value()?)?),
+                "--bug" => options.bug = Some(named("--bug", &Bug::ALL, &value()?)?),
+                "--scenario" => {
+                    options.scenario = Some(named("--scenario", &Scenario::ALL, &value()?)?);
+                }
                 "--tell" => options.tell = true,
                 "--here" => options.here = true,
                 "--storms" => options.storms = true,
@@ -97,11 +103,20 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text} is not a number of the right kind"))
 }
 
-fn bug(name: &str) -> Result<Bug, String> {
-    let named = |bug: &Bug| format!("{bug:?}");
-    let names = || Bug::ALL.iter().map(named).collect::<Vec<_>>().join("\n  ");
-    let found = Bug::ALL.into_iter().find(|bug| named(bug) == name);
-    found.ok_or_else(|| format!("mistakes that can be made:\n  {}", names()))
+/// The one of that name.
+fn named<T: Copy + Debug>(flag: &str, all: &[T], name: &str) -> Result<T, String> {
+    let of = |one: &T| format!("{one:?}");
+    let names = || all.iter().map(of).collect::<Vec<_>>().join("\n  ");
+    let found = all.iter().copied().find(|one| of(one) == name);
+    found.ok_or_else(|| format!("{flag} takes one of\n  {}", names()))
+}
+
+/// What a seed stands for.
+fn plan(seed: u64, options: &Options) -> Plan {
+    match options.scenario {
+        Some(scenario) => Plan::of_scenario(scenario, seed),
+        None => Plan::new(seed),
+    }
 }
 
 fn main() -> ExitCode {
@@ -127,7 +142,7 @@ fn main() -> ExitCode {
 
 fn run_one(seed: u64, options: &Options) {
     SEED.store(seed, Ordering::Relaxed);
-    let plan = Plan::new(seed).without(&options.drop);
+    let plan = plan(seed, options).without(&options.drop);
     let tell: fn(String) = |line| println!("{line}");
     let outcome = sim::run(plan, options.bug, options.tell.then_some(tell));
     println!("{outcome:?}");
@@ -139,11 +154,11 @@ fn run_many(options: &Options) {
     let count = options.seeds.unwrap_or(u64::MAX);
     for seed in (options.first..options.first.saturating_add(count)).step_by(options.step as usize)
     {
-        if options.storms && Plan::is_long(seed) {
+        if options.storms && options.scenario.is_none() && Plan::is_long(seed) {
             continue;
         }
         SEED.store(seed, Ordering::Relaxed);
-        all.add(&sim::run(Plan::new(seed), options.bug, None));
+        all.add(&sim::run(plan(seed, options), options.bug, None));
         runs += 1;
         if options.hours > 0.0 && all.hours() >= options.hours {
             break;
@@ -153,14 +168,19 @@ fn run_many(options: &Options) {
 }
 
 /// A process that does what the flags say.
-fn start(flags: &[&str], bug: Option<Bug>) -> Child {
+fn start(flags: &[&str], options: &Options) -> Child {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new(program);
     command.args(flags).stdout(Stdio::piped()).stderr(Stdio::null());
-    if let Some(bug) = bug {
-        command.arg("--bug").arg(format!("{bug:?}"));
-    }
+    command.args(shape(options));
     command.spawn().expect("this program can be started again")
+}
+
+/// The flags that every process must have, since they change what a seed stands for.
+fn shape(options: &Options) -> Vec<String> {
+    let bug = options.bug.map(|bug| ["--bug".to_owned(), format!("{bug:?}")]);
+    let scenario = options.scenario.map(|it| ["--scenario".to_owned(), format!("{it:?}")]);
+    bug.into_iter().chain(scenario).flatten().collect()
 }
 
 fn read_all(mut pipe: ChildStdout) -> String {
@@ -178,12 +198,11 @@ fn run_jobs(options: &Options) -> Vec<String> {
         let first = (options.first + job).to_string();
         let (seeds, step) = ((seeds - job).to_string(), options.jobs.to_string());
         let hours = (options.hours / options.jobs as f64).to_string();
-        let flags = [
-            "--here", "--first", &first, "--seeds", &seeds, "--step", &step, "--hours", &hours,
-        ];
+        let flags =
+            ["--here", "--first", &first, "--seeds", &seeds, "--step", &step, "--hours", &hours];
         let mut flags = flags.to_vec();
         flags.extend(options.storms.then_some("--storms"));
-        let mut child = start(&flags, options.bug);
+        let mut child = start(&flags, options);
         let pipe = child.stdout.take().expect("it is piped");
         let ended = ended.clone();
         // Who listens no more does not mind.
@@ -213,7 +232,7 @@ fn run_all(options: &Options) -> ExitCode {
     let (mut all, mut runs) = (Outcome::default(), 0);
     for text in &texts {
         if let Some((seed, _)) = failure(text) {
-            report(seed, text, options.bug);
+            report(seed, text, options);
             return ExitCode::FAILURE;
         }
         let (count, outcome) = text.trim().split_once(' ').expect("a job says what it did");
@@ -221,7 +240,13 @@ fn run_all(options: &Options) -> ExitCode {
         all.add(&Outcome::from_line(outcome).expect("an outcome"));
     }
     println!("{runs} clusters in {:.1} s: {all}", began.elapsed().as_secs_f64());
-    ExitCode::SUCCESS
+    match options.scenario {
+        Some(scenario) if !scenario.came_about(&all) => {
+            println!("{scenario:?} did not come about");
+            ExitCode::FAILURE
+        }
+        Some(_) | None => ExitCode::SUCCESS,
+    }
 }
 
 /// The seed that a failure came from, and where it was noticed, by which two are the same.
@@ -232,18 +257,18 @@ fn failure(text: &str) -> Option<(u64, &str)> {
 }
 
 /// What one seed prints without some of its parts.
-fn again(seed: u64, dropped: &BTreeSet<usize>, bug: Option<Bug>, tell: bool) -> String {
+fn again(seed: u64, dropped: &BTreeSet<usize>, options: &Options, tell: bool) -> String {
     let (seed, dropped) = (seed.to_string(), ranges(dropped));
     let flags = ["--seed", &seed, "--drop", &dropped, "--tell"];
-    let mut child = start(&flags[..flags.len() - usize::from(!tell)], bug);
+    let mut child = start(&flags[..flags.len() - usize::from(!tell)], options);
     let text = read_all(child.stdout.take().expect("it is piped"));
     child.wait().expect("a process ends");
     text
 }
 
 /// Takes parts away as long as the same failure remains, larger shares first.
-fn shrink(seed: u64, place: &str, bug: Option<Bug>) -> BTreeSet<usize> {
-    let parts = Plan::new(seed).parts();
+fn shrink(seed: u64, place: &str, options: &Options) -> BTreeSet<usize> {
+    let parts = plan(seed, options).parts();
     let mut dropped = BTreeSet::new();
     let (mut share, mut attempts) = (parts, 0);
     while share > 0 && attempts < ATTEMPTS_MAX {
@@ -254,7 +279,7 @@ fn shrink(seed: u64, place: &str, bug: Option<Bug>) -> BTreeSet<usize> {
                 continue;
             }
             attempts += 1;
-            let text = again(seed, &fewer, bug, false);
+            let text = again(seed, &fewer, options, false);
             if failure(&text).is_some_and(|(_, it)| it == place) {
                 dropped = fewer;
             }
@@ -265,19 +290,21 @@ fn shrink(seed: u64, place: &str, bug: Option<Bug>) -> BTreeSet<usize> {
 }
 
 /// Everything that somebody needs who wants to know why.
-fn report(seed: u64, text: &str, bug: Option<Bug>) {
+fn report(seed: u64, text: &str, options: &Options) {
     println!("{}\nlooking for the parts that it takes", text.trim());
     let (_, place) = failure(text).expect("it failed");
-    let dropped = shrink(seed, place, bug);
-    let story = again(seed, &dropped, bug, true);
+    let dropped = shrink(seed, place, options);
+    let story = again(seed, &dropped, options, true);
     let lines: Vec<_> = story.lines().collect();
     println!("{}", lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
-    let parts = Plan::new(seed).parts();
+    let parts = plan(seed, options).parts();
     let left = parts - dropped.len();
-    let bug = bug.map_or_else(String::new, |bug| format!(" --bug {bug:?}"));
+    let shape: String = shape(options).iter().map(|flag| format!(" {flag}")).collect();
     let dropped = ranges(&dropped);
     let dropped = if dropped.is_empty() { dropped } else { format!(" --drop {dropped}") };
-    println!("{left} of {parts} parts left; again with\n  sim --tell --seed {seed}{dropped}{bug}");
+    println!(
+        "{left} of {parts} parts left; again with\n  sim --tell --seed {seed}{dropped}{shape}"
+    );
 }
 
 fn ranges(numbers: &BTreeSet<usize>) -> String {

@@ -164,7 +164,10 @@ impl Checks {
             let typed: Vec<_> = of_revision.iter().map(typed).collect();
             match self.history.get(&revision) {
                 Some(first) => {
-                    assert_eq!(*first, typed, "the events of revision {revision} differ on {member}");
+                    assert_eq!(
+                        *first, typed,
+                        "the events of revision {revision} differ on {member}"
+                    );
                 }
                 None => self.first_events(revision, typed),
             }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest,
-    PutRequest, RangeRequest, RequestHeader, RequestOp, TxnRequest,
+    AlarmRequest, AlarmType, CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest,
+    LeaseGrantRequest, PutRequest, RangeRequest, RequestHeader, RequestOp, TxnRequest,
 };
 use basalt_proto::{encoded, mvccpb};
 use bytes::Bytes;
@@ -111,6 +112,9 @@ impl Clients {
             let known = self.known.get(&key).copied().flatten();
             request.expected = known.map_or(0, |kv| kv.modified);
         }
+        if let Ask::PutAndLookBack { back, .. } = request.operation.ask {
+            request.expected = (self.newest - back).max(1);
+        }
         true
     }
 
@@ -134,8 +138,12 @@ impl Clients {
                 let puts = PAIR.map(|key| op(Request::RequestPut(put(key.into(), value(), 0))));
                 raft.txn = Some(TxnRequest { success: puts.into(), ..TxnRequest::default() });
             }
-            Ask::Compact => {
-                let revision = (self.newest - 20).max(1);
+            Ask::PutAndLookBack { key, .. } => {
+                raft.txn = Some(put_and_look_back(key, request.expected, value()));
+            }
+            Ask::Alarm { on } => raft.alarm = Some(alarm(on)),
+            Ask::Compact { back } => {
+                let revision = (self.newest - back).max(1);
                 raft.compaction = Some(CompactionRequest { revision, physical: false });
             }
             Ask::Grant { lease, ttl } => {
@@ -207,18 +215,21 @@ impl Clients {
             return;
         }
         let ask = request.operation.ask;
-        let Some(seen) = seen(ask, answer, request.asked, checks) else {
+        let Some(seen) = seen(request, answer, checks) else {
             request.stage = Stage::Failed;
             return;
         };
         request.stage = Stage::Answered;
         request.answer = Some((now, seen));
         self.answered += 1;
-        if matches!(ask, Ask::GetSerializable { .. } | Ask::KeepAlive { .. }) {
+        if matches!(ask, Ask::GetSerializable { .. } | Ask::KeepAlive { .. } | Ask::Alarm { .. }) {
             return;
         }
         let (revision, floor) = (seen.revision, request.floor);
-        let writes = matches!(ask, Ask::Put { .. } | Ask::PutPair | Ask::PutLeased { .. });
+        let writes = matches!(
+            ask,
+            Ask::Put { .. } | Ask::PutPair | Ask::PutLeased { .. } | Ask::PutAndLookBack { .. }
+        );
         assert!(revision >= floor, "request {number} sees {revision}, {floor} was acknowledged");
         assert!(!writes || revision > floor, "request {number} writes {revision} after {floor}");
         self.newest = self.newest.max(revision);
@@ -259,7 +270,9 @@ fn call(request: &Asked) -> Option<(u64, Call)> {
     }
     // The number of a request is its value; see `payload`.
     let (key, deed) = match request.operation.ask {
-        Ask::Put { key } => (key, Deed::Put { value: request.number }),
+        Ask::Put { key } | Ask::PutAndLookBack { key, .. } => {
+            (key, Deed::Put { value: request.number })
+        }
         Ask::Get { key } => (key, Deed::Get),
         Ask::Delete { key } => (key, Deed::Delete),
         Ask::Swap { key } => {
@@ -268,7 +281,8 @@ fn call(request: &Asked) -> Option<(u64, Call)> {
         Ask::GetSerializable { .. }
         | Ask::PutPair
         | Ask::GetPair
-        | Ask::Compact
+        | Ask::Compact { .. }
+        | Ask::Alarm { .. }
         | Ask::Grant { .. }
         | Ask::KeepAlive { .. }
         | Ask::PutLeased { .. } => return None,
@@ -277,7 +291,8 @@ fn call(request: &Asked) -> Option<(u64, Call)> {
 }
 
 /// What a client makes of an answer; `None` if nothing happened. Panics at one that cannot be.
-fn seen(ask: Ask, answer: Answer, asked: Micros, checks: &mut Checks) -> Option<Seen> {
+fn seen(request: &Asked, answer: Answer, checks: &mut Checks) -> Option<Seen> {
+    let (ask, asked) = (request.operation.ask, request.asked);
     let reply = match answer {
         Answer::Failed => return None,
         Answer::Renewed(ttl) => {
@@ -288,13 +303,7 @@ fn seen(ask: Ask, answer: Answer, asked: Micros, checks: &mut Checks) -> Option<
         }
         Answer::Read(response, revision) => return Some(read(ask, &response, revision, checks)),
         Answer::Applied(Err(refusal)) => {
-            let fits = match refusal {
-                Refusal::LeaseExist => matches!(ask, Ask::Grant { .. }),
-                Refusal::LeaseNotFound => matches!(ask, Ask::PutLeased { .. }),
-                Refusal::Compacted => ask == Ask::Compact,
-                _ => false,
-            };
-            assert!(fits, "{ask:?} was refused: {refusal}");
+            assert!(fits(ask, refusal), "{ask:?} was refused: {refusal}");
             return None;
         }
         Answer::Applied(Ok(reply)) => reply,
@@ -312,7 +321,7 @@ fn seen(ask: Ask, answer: Answer, asked: Micros, checks: &mut Checks) -> Option<
             assert_eq!(delete.deleted, i64::from(kv.is_some()), "the count of what was deleted");
             Seen { revision: revision(delete.header), kv, done: true }
         }
-        Reply::Txn(txn) => transaction(ask, &txn, revision(txn.header)),
+        Reply::Txn(txn) => transaction(request, &txn, revision(txn.header), checks),
         Reply::LeaseGrant(grant) => {
             checks.lease_promised(grant.id as LeaseId, asked, grant.ttl);
             Seen { revision: revision(grant.header), kv: None, done: true }
@@ -320,11 +329,47 @@ fn seen(ask: Ask, answer: Answer, asked: Micros, checks: &mut Checks) -> Option<
         Reply::Compact { revision } | Reply::LeaseRevoke { revision } => {
             Seen { revision, kv: None, done: true }
         }
-        Reply::Alarm(_) | Reply::Done => panic!("{ask:?} was answered with {reply:?}"),
+        Reply::Alarm(_) => Seen { revision: 0, kv: None, done: true },
+        Reply::Done => panic!("{ask:?} was answered with {reply:?}"),
     })
 }
 
-fn transaction(ask: Ask, txn: &encoded::TxnResponse, revision: i64) -> Seen {
+/// Whether this may be refused so.
+fn fits(ask: Ask, refusal: Refusal) -> bool {
+    let is_past = matches!(ask, Ask::PutAndLookBack { .. });
+    let takes_space = is_past
+        || matches!(
+            ask,
+            Ask::Put { .. }
+                | Ask::PutPair
+                | Ask::Swap { .. }
+                | Ask::PutLeased { .. }
+                | Ask::Grant { .. }
+        );
+    match refusal {
+        Refusal::LeaseExist => matches!(ask, Ask::Grant { .. }),
+        Refusal::LeaseNotFound => matches!(ask, Ask::PutLeased { .. }),
+        Refusal::Compacted => is_past || matches!(ask, Ask::Compact { .. }),
+        Refusal::NoSpace => takes_space,
+        _ => false,
+    }
+}
+
+fn transaction(
+    request: &Asked,
+    txn: &encoded::TxnResponse,
+    revision: i64,
+    checks: &Checks,
+) -> Seen {
+    let ask = request.operation.ask;
+    if let (Ask::PutAndLookBack { key, .. }, Some(past)) = (ask, txn.responses.get(1)) {
+        let Some(encoded::Response::ResponseRange(range)) = past.response.as_ref() else {
+            panic!("{ask:?} was answered with {past:?}")
+        };
+        let was = checks.value_at(&key_name(key), request.expected);
+        let read = range.kvs.first().map(decode);
+        assert_eq!(read, was, "k{key} looked back to {}", request.expected);
+    }
     let kv = match txn.responses.first().and_then(|one| one.response.as_ref()) {
         Some(encoded::Response::ResponsePut(put)) => put.prev_kv.as_ref().map(decode),
         Some(encoded::Response::ResponseRange(range)) => range.kvs.first().map(decode),
@@ -370,6 +415,24 @@ fn put(key: Bytes, value: Bytes, lease: LeaseId) -> PutRequest {
 
 fn op(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
+}
+
+fn put_and_look_back(key: u64, revision: i64, value: Bytes) -> TxnRequest {
+    let range = RangeRequest { key: key_name(key), revision, ..RangeRequest::default() };
+    TxnRequest {
+        success: vec![
+            op(Request::RequestPut(put(key_name(key), value, 0))),
+            op(Request::RequestRange(range)),
+        ],
+        ..TxnRequest::default()
+    }
+}
+
+fn alarm(on: bool) -> AlarmRequest {
+    let mut alarm = AlarmRequest { member_id: 1, ..AlarmRequest::default() };
+    alarm.set_action(if on { AlarmAction::Activate } else { AlarmAction::Deactivate });
+    alarm.set_alarm(AlarmType::Nospace);
+    alarm
 }
 
 fn swap(key: u64, expected: i64, value: Bytes) -> TxnRequest {

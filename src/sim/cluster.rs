@@ -69,7 +69,6 @@ impl Ord for Due {
     }
 }
 
-
 /// A cut in the wire.
 struct Cut {
     side: Vec<MemberId>,
@@ -110,7 +109,9 @@ impl Cluster {
             clients: Clients::new(&plan),
             watchers: plan.watches.iter().map(|watch| Watcher::new(*watch)).collect(),
             random: Random::new(seed, "world", 0),
-            links: (0..MEMBERS_MAX * MEMBERS_MAX).map(|link| Random::new(seed, "link", link)).collect(),
+            links: (0..MEMBERS_MAX * MEMBERS_MAX)
+                .map(|link| Random::new(seed, "link", link))
+                .collect(),
             queue: BinaryHeap::new(),
             sequence: 0,
             cuts: Vec::new(),
@@ -408,10 +409,11 @@ impl Cluster {
         let member = *self.random.pick(&ids);
         let (at, timeout) = (self.now + 20 * SECOND, 10 * SECOND);
         let keys = self.plan.knobs.keys;
+        let space = [(at - SECOND, member, Ask::Alarm { on: false })];
         let puts = (0..keys).map(|key| (at, member, Ask::Put { key }));
         let gets = ids.iter().flat_map(|id| (0..keys).map(move |key| (*id, Ask::Get { key })));
         let gets = gets.map(|(member, ask)| (at + SECOND, member, ask));
-        for (at, member, ask) in puts.chain(gets).collect::<Vec<_>>() {
+        for (at, member, ask) in space.into_iter().chain(puts).chain(gets).collect::<Vec<_>>() {
             let number = self.clients.add(Operation { at, member, timeout, ask });
             self.last_asks.push(number);
             self.at(at, Event::Ask(number));

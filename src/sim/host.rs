@@ -711,7 +711,7 @@ impl Cluster {
         if self.member(id).live.is_none() || self.member(id).paused_until > now {
             return self.after(200 * MS, Event::Watch(client));
         }
-        let request = self.watchers[client].create(bug);
+        let request = self.watchers[client].create(bug, &self.checks);
         let live = self.live(id);
         let stream = (0..).find(|number| !live.streams.contains_key(number)).unwrap_or_default();
         live.streams.insert(stream, super::member::Stream { client, ..Default::default() });

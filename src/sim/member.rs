@@ -181,7 +181,9 @@ impl Member {
         if machine.is_new() && !self.joins {
             let begins = replay.mark_index == knobs.members;
             assert!(begins, "the store of member {} is gone", self.id);
-            machine.bootstrap((1..=knobs.members).map(described).collect()).expect("memory takes it");
+            machine
+                .bootstrap((1..=knobs.members).map(described).collect())
+                .expect("memory takes it");
         }
         let read = machine.commit().expect("memory takes it").read;
         let restored = Restored {

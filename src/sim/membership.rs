@@ -28,7 +28,8 @@ impl Cluster {
         let learners = self.checks.members().learners.clone();
         let Some(live) = self.member(leader).live.as_ref() else { return };
         let last = live.driver.progress().last;
-        let is_close = |id: &MemberId| live.driver.matched(*id).is_some_and(|it| it * 10 > last * 9);
+        let is_close =
+            |id: &MemberId| live.driver.matched(*id).is_some_and(|it| it * 10 > last * 9);
         let learners: Vec<_> = learners.into_iter().filter(is_close).collect();
         learners.into_iter().for_each(|id| self.change(cluster::promote(0, id)));
     }

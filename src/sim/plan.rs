@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::random::Random;
+use super::scenario::Scenario;
 use crate::types::{LeaseId, MemberId};
 
 /// Microseconds of simulated time.
@@ -96,7 +97,19 @@ pub(super) enum Ask {
     /// Two keys in one transaction, which must be seen together.
     PutPair,
     GetPair,
-    Compact,
+    /// A put, and what the key was so many revisions ago.
+    PutAndLookBack {
+        key: u64,
+        back: i64,
+    },
+    /// All but so many revisions.
+    Compact {
+        back: i64,
+    },
+    /// No space: no more puts, until it is said that there is.
+    Alarm {
+        on: bool,
+    },
     Grant {
         lease: LeaseId,
         ttl: i64,
@@ -118,13 +131,24 @@ pub(super) struct Operation {
     pub(super) ask: Ask,
 }
 
+/// Where a client begins to watch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum From {
+    Now,
+    Start,
+    /// Where history begins.
+    Compaction,
+    /// So many revisions that do not exist yet are passed over.
+    Future(i64),
+}
+
 /// A client that watches, and watches on elsewhere when it is cut off.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
     pub(super) at: Micros,
     /// The first key of those watched; `None` for all.
     pub(super) key: Option<u64>,
-    pub(super) from_the_start: bool,
+    pub(super) from: From,
     pub(super) prev_kv: bool,
     pub(super) fragment: bool,
     /// The longest time it takes to read an answer.
@@ -187,6 +211,14 @@ impl Plan {
         seed % 8 == 7
     }
 
+    /// The plan that comes of a seed, made to do what a scenario is about.
+    pub fn of_scenario(scenario: Scenario, seed: u64) -> Self {
+        let mut plan = Self::new(seed * 8);
+        plan.seed = seed;
+        scenario.shape(&mut plan);
+        plan
+    }
+
     /// How many parts can be taken away: faults, operations, watches.
     pub fn parts(&self) -> usize {
         self.faults.len() + self.operations.len() + self.watches.len()
@@ -238,12 +270,7 @@ fn knobs(random: &mut Random) -> Knobs {
     }
 }
 
-fn faults(
-    random: &mut Random,
-    knobs: &Knobs,
-    lasts: Micros,
-    most: u64,
-) -> Vec<(Micros, Fault)> {
+fn faults(random: &mut Random, knobs: &Knobs, lasts: Micros, most: u64) -> Vec<(Micros, Fault)> {
     // Each seed knows some kinds of faults only, so that each kind also comes with few others.
     let mut kinds: Vec<u64> = (0..10).filter(|_| random.chance(400)).collect();
     if lasts >= 3600 * SECOND {
@@ -310,12 +337,7 @@ fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
     }
 }
 
-fn operations(
-    random: &mut Random,
-    knobs: &Knobs,
-    lasts: Micros,
-    pause: Micros,
-) -> Vec<Operation> {
+fn operations(random: &mut Random, knobs: &Knobs, lasts: Micros, pause: Micros) -> Vec<Operation> {
     let leases = random.below(4);
     let weights = [random.between(1, 8), random.between(1, 8), random.below(3), random.below(3)];
     let mut at = SECOND;
@@ -343,12 +365,13 @@ fn ask(random: &mut Random, knobs: &Knobs, leases: u64, weights: [u64; 4]) -> As
         (1, Ask::GetSerializable { key }),
         (pair, Ask::PutPair),
         (pair, Ask::GetPair),
+        (1, Ask::PutAndLookBack { key, back: random.below(40) as i64 }),
         (with_leases, Ask::Grant { lease, ttl: random.skewed(2, 20) as i64 }),
         (with_leases * 2, Ask::KeepAlive { lease }),
         (with_leases, Ask::PutLeased { lease }),
     ];
     if random.chance(15) {
-        return Ask::Compact;
+        return Ask::Compact { back: *random.pick(&[0, 1, 5, 20, 20, 20, 100]) };
     }
     let mut drawn = random.below(kinds.iter().map(|(weight, _)| weight).sum());
     for (weight, ask) in kinds {
@@ -360,11 +383,17 @@ fn ask(random: &mut Random, knobs: &Knobs, leases: u64, weights: [u64; 4]) -> As
     Ask::Get { key }
 }
 
-fn watch(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Watch {
+pub(super) fn watch(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Watch {
     Watch {
         at: random.below(lasts),
         key: random.chance(400).then(|| random.below(knobs.keys)),
-        from_the_start: random.chance(500),
+        from: *random.pick(&[
+            From::Now,
+            From::Start,
+            From::Compaction,
+            From::Future(1),
+            From::Future(7),
+        ]),
         prev_kv: random.chance(500),
         fragment: random.chance(300),
         slowness: random.skewed(MS, SECOND),

@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::bugs::Bug;
 use super::checks::Checks;
 use super::clients::key_name;
-use super::plan::Watch;
+use super::plan::{From, Watch};
 use crate::types::MemberId;
 
 /// One client.
@@ -41,10 +41,18 @@ impl Watcher {
     }
 
     /// What it asks for, wherever it begins.
-    pub(super) fn create(&mut self, bug: Option<Bug>) -> WatchCreateRequest {
+    pub(super) fn create(&mut self, bug: Option<Bug>, checks: &Checks) -> WatchCreateRequest {
         self.pieces.clear();
+        let first = match self.watch.from {
+            From::Now => 0,
+            From::Start => 1,
+            From::Compaction => checks.compacted.max(1),
+            From::Future(revisions) => checks.newest_revision() + revisions,
+        };
+        if self.next == 0 {
+            self.next = first;
+        }
         let repeats = i64::from(bug == Some(Bug::WatchRepeats) && self.next > 2);
-        let first = i64::from(self.watch.from_the_start);
         let (key, range_end) = match self.watch.key {
             Some(key) => (key_name(key), Bytes::new()),
             None => (Bytes::from_static(b"\0"), Bytes::from_static(b"\0")),
@@ -52,7 +60,7 @@ impl Watcher {
         WatchCreateRequest {
             key,
             range_end,
-            start_revision: if self.next == 0 { first } else { self.next - repeats },
+            start_revision: self.next - repeats,
             progress_notify: true,
             prev_kv: self.watch.prev_kv,
             fragment: self.watch.fragment,
@@ -92,7 +100,7 @@ impl Watcher {
         }
         if typed.created {
             if self.next == 0 {
-                self.next = if self.watch.from_the_start { 1 } else { revision + 1 };
+                self.next = revision + 1;
             }
             return Next::Go;
         }
