@@ -56,7 +56,7 @@ impl Cluster {
         }
         let (connected, voters) = self.connected();
         // The new member counts as one that is down; a lone member may always get a second one.
-        let quorum = (voters + 1) / 2 + 1;
+        let quorum = voters.div_ceil(2) + 1;
         if voters > 1 && connected < quorum { Err(Refusal::Unhealthy) } else { Ok(()) }
     }
 

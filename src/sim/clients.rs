@@ -162,17 +162,13 @@ impl Clients {
 
     /// What is read for a request.
     pub(super) fn range(&self, number: usize) -> RangeRequest {
-        match self.requests[number].operation.ask {
-            Ask::Get { key } | Ask::GetSerializable { key } => {
-                RangeRequest { key: key_name(key), ..RangeRequest::default() }
-            }
-            Ask::GetPair => RangeRequest {
-                key: PAIR[0].into(),
-                range_end: "pc".into(),
-                ..RangeRequest::default()
-            },
-            other => panic!("{other:?} is no read"),
+        let ask = self.requests[number].operation.ask;
+        if let Ask::Get { key } | Ask::GetSerializable { key } = ask {
+            return RangeRequest { key: key_name(key), ..RangeRequest::default() };
         }
+        assert_eq!(ask, Ask::GetPair, "this is no read");
+        let (key, range_end) = (PAIR[0].into(), "pc".into());
+        RangeRequest { key, range_end, ..RangeRequest::default() }
     }
 
     /// The client waits no longer.
@@ -346,13 +342,10 @@ fn fits(ask: Ask, refusal: Refusal) -> bool {
                 | Ask::PutLeased { .. }
                 | Ask::Grant { .. }
         );
-    match refusal {
-        Refusal::LeaseExist => matches!(ask, Ask::Grant { .. }),
-        Refusal::LeaseNotFound => matches!(ask, Ask::PutLeased { .. }),
-        Refusal::Compacted => is_past || matches!(ask, Ask::Compact { .. }),
-        Refusal::NoSpace => takes_space,
-        _ => false,
-    }
+    (refusal == Refusal::LeaseExist && matches!(ask, Ask::Grant { .. }))
+        || (refusal == Refusal::LeaseNotFound && matches!(ask, Ask::PutLeased { .. }))
+        || (refusal == Refusal::Compacted && (is_past || matches!(ask, Ask::Compact { .. })))
+        || (refusal == Refusal::NoSpace && takes_space)
 }
 
 fn transaction(
@@ -381,20 +374,16 @@ fn transaction(
 /// What is read was true at the revision it speaks of, whatever revision that is.
 fn read(ask: Ask, response: &encoded::RangeResponse, revision: i64, checks: &Checks) -> Seen {
     let kvs: Vec<_> = response.kvs.iter().map(decode).collect();
-    match ask {
-        Ask::GetPair => {
-            let values: Vec<_> = kvs.iter().map(|kv| (kv.value, kv.modified)).collect();
-            let whole = values.is_empty() || values.len() == 2 && values[0] == values[1];
-            assert!(whole, "half of a transaction is seen: {kvs:?}");
-            for (key, kv) in PAIR.iter().zip(&kvs) {
-                assert_eq!(checks.value_at(key.as_bytes(), revision), Some(*kv), "at {revision}");
-            }
+    if let Ask::Get { key } | Ask::GetSerializable { key } = ask {
+        let is = checks.value_at(&key_name(key), revision);
+        assert_eq!(kvs.first().copied(), is, "k{key} read at {revision}");
+    } else {
+        let values: Vec<_> = kvs.iter().map(|kv| (kv.value, kv.modified)).collect();
+        let whole = values.is_empty() || values.len() == 2 && values[0] == values[1];
+        assert!(whole, "half of a transaction is seen: {kvs:?}");
+        for (key, kv) in PAIR.iter().zip(&kvs) {
+            assert_eq!(checks.value_at(key.as_bytes(), revision), Some(*kv), "at {revision}");
         }
-        Ask::Get { key } | Ask::GetSerializable { key } => {
-            let is = checks.value_at(&key_name(key), revision);
-            assert_eq!(kvs.first().copied(), is, "k{key} read at {revision}");
-        }
-        other => panic!("{other:?} is no read"),
     }
     Seen { revision, kv: kvs.first().copied(), done: true }
 }

@@ -580,19 +580,19 @@ impl Cluster {
             return self.wake(id);
         }
         let live = self.live(id);
-        match operation.ask {
-            Ask::GetSerializable { .. } => self.read(id, number),
-            Ask::KeepAlive { .. } if live.leads == 0 => self.pass_on(id, number),
-            Ask::KeepAlive { .. } if bug == Some(Bug::RenewUnconfirmed) => self.read(id, number),
-            _ if bug == Some(Bug::StaleReadIndex) => {
-                let index = live.driver.progress().committed;
-                live.tasks.push_back(Task::ReadAt(number as u64, index));
-                self.apply_soon(id);
-            }
-            _ => {
-                live.lanes[WORK].push_back(Input::ReadIndex(number as u64));
-                self.wake(id);
-            }
+        let renews = matches!(operation.ask, Ask::KeepAlive { .. });
+        let here = matches!(operation.ask, Ask::GetSerializable { .. });
+        if renews && live.leads == 0 {
+            self.pass_on(id, number);
+        } else if here || renews && bug == Some(Bug::RenewUnconfirmed) {
+            self.read(id, number);
+        } else if bug == Some(Bug::StaleReadIndex) {
+            let index = live.driver.progress().committed;
+            live.tasks.push_back(Task::ReadAt(number as u64, index));
+            self.apply_soon(id);
+        } else {
+            live.lanes[WORK].push_back(Input::ReadIndex(number as u64));
+            self.wake(id);
         }
     }
 
@@ -620,18 +620,15 @@ impl Cluster {
     fn read(&mut self, id: MemberId, number: usize) {
         let now_ms = self.now_ms(id);
         let ask = self.clients.operation(number).ask;
-        let answer = match ask {
-            Ask::KeepAlive { lease } => {
-                let live = self.live(id);
-                let renewed = if live.leads > 0 { live.expiry.renew(lease, now_ms) } else { None };
-                renewed.map_or(Answer::Failed, Answer::Renewed)
-            }
-            _ => {
-                let range = self.clients.range(number);
-                let read = &self.live(id).read;
-                let response = read.range(&range).expect("the newest revision can be read");
-                Answer::Read(response, read.revision)
-            }
+        let answer = if let Ask::KeepAlive { lease } = ask {
+            let live = self.live(id);
+            let renewed = if live.leads > 0 { live.expiry.renew(lease, now_ms) } else { None };
+            renewed.map_or(Answer::Failed, Answer::Renewed)
+        } else {
+            let range = self.clients.range(number);
+            let read = &self.live(id).read;
+            let response = read.range(&range).expect("the newest revision can be read");
+            Answer::Read(response, read.revision)
         };
         self.answer(id, number, answer);
     }

@@ -170,32 +170,8 @@ impl Member {
     /// The power comes back. Gives the entries that it found.
     pub(super) fn start(&mut self, now: Micros, knobs: &Knobs, bug: Option<Bug>) -> Vec<Entry> {
         self.boots += 1;
-        let (mut log, mut replay) = self
-            .disk
-            .open(self.beginning(knobs), bug)
-            .unwrap_or_else(|fault| panic!("the log of member {} does not open: {fault}", self.id));
-        let mut machine = open_machine(&self.store).unwrap_or_else(|fault| {
-            panic!("the store of member {} does not open: {fault}", self.id)
-        });
-        self.finish_snapshot(&machine, &mut log, &mut replay);
-        if machine.is_new() && !self.joins {
-            let begins = replay.mark_index == knobs.members;
-            assert!(begins, "the store of member {} is gone", self.id);
-            machine
-                .bootstrap((1..=knobs.members).map(described).collect())
-                .expect("memory takes it");
-        }
+        let (log, mut machine, restored) = self.recover(knobs, bug);
         let read = machine.commit().expect("memory takes it").read;
-        let restored = Restored {
-            hard_state: replay.hard_state,
-            conf_state: machine.conf_state().clone(),
-            mark_index: replay.mark_index,
-            mark_term: replay.mark_term,
-            entries: replay.entries,
-            applied: machine.applied(),
-        };
-        self.durable = restored.entries.iter().map(|it| (it.index, it.term)).collect();
-        self.durable.insert(restored.mark_index, restored.mark_term);
         let config = consensus::Config {
             id: self.id,
             election_ticks: ELECTION_TICKS,
@@ -209,20 +185,11 @@ impl Member {
             .unwrap_or_else(|fault| panic!("member {} does not start: {fault}", self.id));
         let mut expiry = Expiry::new(ELECTION_TICKS as u64 * knobs.tick / MS);
         machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, 0));
-        let hub_config = watch::Config {
-            stream_bytes_max: knobs.stream_bytes,
-            stream_bytes_share: knobs.stream_bytes / 2,
-            hub_bytes_max: knobs.stream_bytes * 3,
-            response_bytes_max: knobs.stream_bytes,
-            read_revisions_max: knobs.read_revisions,
-            read_bytes_max: knobs.stream_bytes * 2,
-            ..watch::Config::new(2000)
-        };
         self.live = Some(Live {
             boot: self.boots,
             started: now,
             driver,
-            hub: Hub::new(hub_config, read.revision),
+            hub: Hub::new(hub_config(knobs), read.revision),
             mark: machine.applied(),
             marked: restored.mark_index,
             machine,
@@ -253,6 +220,36 @@ impl Member {
             streams: BTreeMap::new(),
         });
         restored.entries
+    }
+
+    /// Reads what is on its disk.
+    fn recover(&mut self, knobs: &Knobs, bug: Option<Bug>) -> (Log, Machine<Store>, Restored) {
+        let (mut log, mut replay) = self
+            .disk
+            .open(self.beginning(knobs), bug)
+            .unwrap_or_else(|fault| panic!("the log of member {} does not open: {fault}", self.id));
+        let mut machine = open_machine(&self.store).unwrap_or_else(|fault| {
+            panic!("the store of member {} does not open: {fault}", self.id)
+        });
+        self.finish_snapshot(&machine, &mut log, &mut replay);
+        if machine.is_new() && !self.joins {
+            let begins = replay.mark_index == knobs.members;
+            assert!(begins, "the store of member {} is gone", self.id);
+            machine
+                .bootstrap((1..=knobs.members).map(described).collect())
+                .expect("memory takes it");
+        }
+        let restored = Restored {
+            hard_state: replay.hard_state,
+            conf_state: machine.conf_state().clone(),
+            mark_index: replay.mark_index,
+            mark_term: replay.mark_term,
+            entries: replay.entries,
+            applied: machine.applied(),
+        };
+        self.durable = restored.entries.iter().map(|it| (it.index, it.term)).collect();
+        self.durable.insert(restored.mark_index, restored.mark_term);
+        (log, machine, restored)
     }
 
     /// What its log begins with.
@@ -289,6 +286,18 @@ impl Member {
 pub(super) fn described(id: MemberId) -> cluster::Member {
     let peer_urls = vec![format!("http://{id}:2380")];
     cluster::Member { id, peer_urls, name: id.to_string(), ..cluster::Member::default() }
+}
+
+fn hub_config(knobs: &Knobs) -> watch::Config {
+    watch::Config {
+        stream_bytes_max: knobs.stream_bytes,
+        stream_bytes_share: knobs.stream_bytes / 2,
+        hub_bytes_max: knobs.stream_bytes * 3,
+        response_bytes_max: knobs.stream_bytes,
+        read_revisions_max: knobs.read_revisions,
+        read_bytes_max: knobs.stream_bytes * 2,
+        ..watch::Config::new(2000)
+    }
 }
 
 /// The state machine on a store.

@@ -4,6 +4,7 @@
 use super::outcome::Outcome;
 use super::plan::{Ask, Fault, From, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Watch};
 use super::random::Random;
+use crate::types::LeaseId;
 
 /// What once went wrong elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,16 +102,12 @@ impl Scenario {
             .filter_map(|_| Some((random.between(2, 14) * SECOND, self.fault(random)?)))
             .collect();
         plan.faults.sort_by_key(|(at, _)| *at);
-        match self {
-            Self::TwoSnapshots => {
-                (plan.knobs.snapshot_count, plan.knobs.catch_up_entries) = (20, 1);
-            }
-            Self::CrashInSync | Self::TornWrites => plan.knobs.snapshot_count = 20,
-            Self::StarvedStreams | Self::ProgressTooEarly => {
-                (plan.knobs.stream_bytes, plan.knobs.read_revisions) = (300, 2);
-                plan.knobs.hub_mailbox = 1;
-            }
-            _ => (),
+        if matches!(self, Self::TwoSnapshots | Self::CrashInSync | Self::TornWrites) {
+            (plan.knobs.snapshot_count, plan.knobs.catch_up_entries) = (20, 1);
+        }
+        if self.starves() {
+            (plan.knobs.stream_bytes, plan.knobs.read_revisions) = (300, 2);
+            plan.knobs.hub_mailbox = 1;
         }
     }
 
@@ -124,7 +121,9 @@ impl Scenario {
             | Self::WatchFromCompaction
             | Self::CrashInSync => &[(4, Kind::Put), (4, Kind::Delete), (2, Kind::Compact)],
             Self::CompactedReadInTransaction => &[(4, Kind::Past), (1, Kind::Compact)],
-            Self::ReadAfterPause => &[(1, Kind::Put), (3, Kind::Get)],
+            Self::ReadAfterPause => {
+                &[(2, Kind::Put), (6, Kind::Get), (1, Kind::Grant), (3, Kind::Renew)]
+            }
             Self::CrashUnderLoad
             | Self::SingleMemberCrash
             | Self::ProgressTooEarly
@@ -155,15 +154,19 @@ impl Scenario {
         }
     }
 
+    /// Whether who watches is slow, and little may wait for them.
+    fn starves(self) -> bool {
+        matches!(self, Self::ProgressTooEarly | Self::StarvedStreams)
+    }
+
     fn watch(self, random: &mut Random, plan: &Plan, from: From) -> Watch {
-        let is_slow = matches!(self, Self::ProgressTooEarly | Self::StarvedStreams);
         Watch {
             at: random.below(plan.lasts / 2),
             key: random.chance(300).then(|| random.below(plan.knobs.keys)),
             from,
             prev_kv: random.chance(500),
             fragment: random.chance(300),
-            slowness: if is_slow { 2 * SECOND } else { 20 * MS },
+            slowness: if self.starves() { 2 * SECOND } else { 20 * MS },
         }
     }
 
@@ -193,7 +196,10 @@ impl Scenario {
             Self::TwoSnapshots => {
                 Some(Fault::Partition { side: vec![anyone], one_way: false, lasts })
             }
-            Self::ReadAfterPause => Some(Fault::Pause { member: LEADER, lasts }),
+            Self::ReadAfterPause => {
+                let lasts = random.between(SECOND / 2, 6 * SECOND);
+                random.chance(200).then_some(Fault::Pause { member: LEADER, lasts })
+            }
             Self::ProgressTooEarly
             | Self::TransactionEvents
             | Self::StarvedStreams
@@ -216,6 +222,8 @@ enum Kind {
     Past,
     Compact,
     Alarm,
+    Grant,
+    Renew,
 }
 
 fn operations(random: &mut Random, plan: &Plan, kinds: &[(u64, Kind)]) -> Vec<Operation> {
@@ -225,6 +233,7 @@ fn operations(random: &mut Random, plan: &Plan, kinds: &[(u64, Kind)]) -> Vec<Op
         at += random.between(1, 40 * MS);
         let kind = pick(random, kinds);
         let key = random.below(plan.knobs.keys);
+        let lease = random.between(1, plan.knobs.members) as LeaseId;
         let ask = match kind {
             Kind::Put => Ask::Put { key },
             Kind::Get => Ask::Get { key },
@@ -233,9 +242,13 @@ fn operations(random: &mut Random, plan: &Plan, kinds: &[(u64, Kind)]) -> Vec<Op
             Kind::Pair => Ask::PutPair,
             Kind::Past => Ask::PutAndLookBack { key, back: random.below(15) as i64 },
             Kind::Compact => Ask::Compact { back: random.below(4) as i64 },
+            Kind::Grant => Ask::Grant { lease, ttl: random.between(3, 8) as i64 },
+            Kind::Renew => Ask::KeepAlive { lease },
             Kind::Alarm => Ask::Alarm { on: random.chance(300) },
         };
-        let member = random.between(1, plan.knobs.members);
+        let anyone = random.between(1, plan.knobs.members);
+        // Whoever renews a lease asks one member only.
+        let member = if matches!(ask, Ask::KeepAlive { .. }) { lease as u64 } else { anyone };
         operations.push(Operation { at, member, timeout: 3 * SECOND, ask });
     }
     operations

@@ -17,6 +17,7 @@ mod crash;
 mod metrics;
 mod ports;
 mod process;
+mod sim;
 mod snapshot;
 mod stress;
 mod tidy;
