@@ -584,7 +584,7 @@ impl Cluster {
         let here = matches!(operation.ask, Ask::GetSerializable { .. });
         if renews && live.leads == 0 {
             self.pass_on(id, number);
-        } else if here || renews && bug == Some(Bug::RenewUnconfirmed) {
+        } else if here {
             self.read(id, number);
         } else if bug == Some(Bug::StaleReadIndex) {
             let index = live.driver.progress().committed;

@@ -89,7 +89,8 @@ impl Scenario {
 
     pub(super) fn shape(self, plan: &mut Plan) {
         let random = &mut Random::new(plan.seed, "scenario", self as u64);
-        plan.lasts = 15 * SECOND;
+        // Leases take their time.
+        plan.lasts = if self == Self::ReadAfterPause { 40 } else { 15 } * SECOND;
         plan.knobs.members = if self == Self::SingleMemberCrash { 1 } else { 3 };
         plan.knobs.tick = 100 * MS;
         plan.knobs.drift = (0..plan.knobs.members).map(|_| random.below(101)).collect();
@@ -99,7 +100,9 @@ impl Scenario {
             None => Vec::new(),
         };
         plan.faults = (0..20)
-            .filter_map(|_| Some((random.between(2, 14) * SECOND, self.fault(random)?)))
+            .filter_map(|_| {
+                Some((random.between(2, plan.lasts / SECOND - 1) * SECOND, self.fault(random)?))
+            })
             .collect();
         plan.faults.sort_by_key(|(at, _)| *at);
         if matches!(self, Self::TwoSnapshots | Self::CrashInSync | Self::TornWrites) {
@@ -122,7 +125,7 @@ impl Scenario {
             | Self::CrashInSync => &[(4, Kind::Put), (4, Kind::Delete), (2, Kind::Compact)],
             Self::CompactedReadInTransaction => &[(4, Kind::Past), (1, Kind::Compact)],
             Self::ReadAfterPause => {
-                &[(2, Kind::Put), (6, Kind::Get), (1, Kind::Grant), (3, Kind::Renew)]
+                &[(15, Kind::Put), (50, Kind::Get), (3, Kind::Grant), (1, Kind::Renew)]
             }
             Self::CrashUnderLoad
             | Self::SingleMemberCrash
@@ -242,7 +245,7 @@ fn operations(random: &mut Random, plan: &Plan, kinds: &[(u64, Kind)]) -> Vec<Op
             Kind::Pair => Ask::PutPair,
             Kind::Past => Ask::PutAndLookBack { key, back: random.below(15) as i64 },
             Kind::Compact => Ask::Compact { back: random.below(4) as i64 },
-            Kind::Grant => Ask::Grant { lease, ttl: random.between(3, 8) as i64 },
+            Kind::Grant => Ask::Grant { lease, ttl: random.between(3, 12) as i64 },
             Kind::Renew => Ask::KeepAlive { lease },
             Kind::Alarm => Ask::Alarm { on: random.chance(300) },
         };

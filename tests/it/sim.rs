@@ -7,24 +7,22 @@ use std::process::Command;
 const STORMS: &str = "24";
 const SCENARIO_SEEDS: &str = "2";
 
-/// Storms within which each planted mistake must be found, and how. Measured, with some room; the numbers of
-/// seeds are those of `--storms`.
-const PLANTED: [(&str, u64, &str); 15] = [
-    ("AckBeforePersist", 20, ""),
-    ("VoteNotPersisted", 100, ""),
-    ("StaleReadIndex", 20, ""),
-    ("ReadBeforeApplied", 40, ""),
-    ("WrongTruncation", 200, ""),
-    ("LostTailAccepted", 40, ""),
-    ("CutBeforeSync", 40, ""),
-    ("AppliedIndexAhead", 40, ""),
-    ("DuplicateApply", 40, ""),
-    ("DeposedRevoke", 100, ""),
-    ("RenewUnconfirmed", 100, "ReadAfterPause"),
-    ("WatchBatchCut", 40, ""),
-    ("WatchRepeats", 20, ""),
-    ("RepliesToStrangers", 60, ""),
-    ("ProposalRepeated", 20, ""),
+/// Seeds within which each planted mistake must be found; measured, with some room.
+const PLANTED: [(&str, u64); 14] = [
+    ("AckBeforePersist", 20),
+    ("VoteNotPersisted", 100),
+    ("StaleReadIndex", 20),
+    ("ReadBeforeApplied", 40),
+    ("WrongTruncation", 200),
+    ("LostTailAccepted", 40),
+    ("CutBeforeSync", 40),
+    ("AppliedIndexAhead", 40),
+    ("DuplicateApply", 40),
+    ("DeposedRevoke", 100),
+    ("WatchBatchCut", 40),
+    ("WatchRepeats", 20),
+    ("RepliesToStrangers", 60),
+    ("ProposalRepeated", 20),
 ];
 
 /// What the simulator prints, and whether all was well.
@@ -62,14 +60,10 @@ fn what_once_went_wrong_elsewhere_goes_well() {
 #[test]
 fn every_planted_mistake_is_found() {
     let names = list("--bug");
-    assert_eq!(names, PLANTED.map(|(name, ..)| name), "all are looked for");
-    for (name, seeds, scenario) in PLANTED {
+    assert_eq!(names, PLANTED.map(|(name, _)| name), "all are looked for");
+    for (name, seeds) in PLANTED {
         let seeds = seeds.to_string();
-        let mut flags = vec!["--here", "--storms", "--seeds", &seeds, "--bug", name];
-        if !scenario.is_empty() {
-            flags.extend(["--scenario", scenario]);
-        }
-        let (text, well) = sim(&flags);
+        let (text, well) = sim(&["--here", "--storms", "--seeds", &seeds, "--bug", name]);
         assert!(!well && text.contains(" fails: "), "{name} is not found in {seeds} seeds: {text}");
     }
 }
