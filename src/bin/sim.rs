@@ -73,6 +73,7 @@ struct Options {
 }
 
 impl Options {
+    /// The error is empty for who asks what there is.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { jobs: 2, step: 1, ..Self::default() };
         while let Some(flag) = arguments.next() {
@@ -92,6 +93,7 @@ impl Options {
                 "--tell" => options.tell = true,
                 "--here" => options.here = true,
                 "--storms" => options.storms = true,
+                "--help" => return Err(String::new()),
                 _ => return Err(format!("unknown flag {flag}")),
             }
         }
@@ -122,6 +124,10 @@ fn plan(seed: u64, options: &Options) -> Plan {
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
+        Err(why) if why.is_empty() => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
         Err(why) => {
             eprint!("{why}\n{USAGE}");
             return ExitCode::from(MISUSE);

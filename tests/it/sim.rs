@@ -12,17 +12,17 @@ const SCENARIO_SEEDS: &str = "2";
 const PLANTED: [(&str, u64, Option<&str>); 14] = [
     ("AckBeforePersist", 20, None),
     ("VoteNotPersisted", 100, None),
-    ("StaleReadIndex", 20, None),
-    ("ReadBeforeApplied", 40, None),
-    ("WrongTruncation", 200, Some("ReplacedEntries")),
+    ("StaleReadIndex", 40, None),
+    ("ReadBeforeApplied", 60, None),
+    ("WrongTruncation", 60, Some("ReplacedEntries")),
     ("LostTailAccepted", 40, None),
     ("CutBeforeSync", 40, None),
     ("AppliedIndexAhead", 40, None),
     ("DuplicateApply", 40, None),
     ("DeposedRevoke", 100, None),
-    ("WatchBatchCut", 40, None),
+    ("WatchBatchCut", 60, None),
     ("WatchRepeats", 20, None),
-    ("RepliesToStrangers", 60, None),
+    ("RepliesToStrangers", 120, None),
     ("ProposalRepeated", 20, None),
 ];
 
