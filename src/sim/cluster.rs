@@ -216,6 +216,7 @@ impl Cluster {
             Event::Heal => self.heal(),
             Event::Look => {
                 let Some(why) = self.unrest() else { return true };
+                self.retire();
                 self.ask_again();
                 assert!(self.now < self.plan.lasts + REST_MAX, "no rest without faults: {why}");
                 self.after(SECOND / 2, Event::Look);
@@ -427,12 +428,22 @@ impl Cluster {
         for place in 0..self.last_asks.len() {
             let number = self.last_asks[place];
             if self.clients.was_in_vain(number) {
-                let operation = Operation { at: self.now, ..self.clients.operation(number) };
+                let asked = self.clients.operation(number);
+                // A change of members may still have been on its way when the faults ended.
+                let stays = |it: &&Member| {
+                    !it.gone && (it.id == asked.member || self.is_gone(asked.member))
+                };
+                let member = self.members.iter().find(stays).map_or(asked.member, |it| it.id);
+                let operation = Operation { at: self.now, member, ..asked };
                 let again = self.clients.add(operation);
                 self.last_asks[place] = again;
                 self.at(self.now, Event::Ask(again));
             }
         }
+    }
+
+    fn is_gone(&self, id: MemberId) -> bool {
+        self.members[id as usize - 1].gone
     }
 
     /// What is not as it must be in the end.

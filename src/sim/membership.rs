@@ -63,7 +63,8 @@ impl Cluster {
     pub(super) fn retire(&mut self) {
         let members = self.checks.members().clone();
         for id in 1..=self.members.len() as u64 {
-            if !members.voters.contains(&id) && !members.learners.contains(&id) {
+            let is_there = members.voters.contains(&id) || members.learners.contains(&id);
+            if !is_there && !self.member(id).gone {
                 self.leave(id);
             }
         }
