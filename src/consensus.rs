@@ -20,7 +20,7 @@ mod tests;
 pub mod wire;
 
 use bytes::Bytes;
-pub use raft::eraftpb::Message;
+pub use raft::eraftpb::{Message, MessageType};
 
 pub use self::driver::Driver;
 use crate::types::{ConfChange, ConfState, Entry, HardState, LogIndex, MemberId, Term};

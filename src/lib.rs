@@ -13,6 +13,7 @@ pub mod mvcc;
 pub mod peer;
 pub mod rpc;
 pub mod server;
+pub mod sim;
 pub mod snapshot;
 pub mod store;
 pub mod types;

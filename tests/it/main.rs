@@ -21,6 +21,7 @@ mod metrics;
 mod ports;
 mod process;
 mod retention;
+mod sim;
 mod snapshot;
 mod stress;
 mod tidy;

@@ -32,6 +32,22 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
     ("wal", Pure, &["types"]),
     ("consensus", Pure, &["types", "wal"]),
     ("peer", Pure, &["types"]),
+    (
+        "sim",
+        Pure,
+        &[
+            "types",
+            "store",
+            "mvcc",
+            "lease",
+            "cluster",
+            "snapshot",
+            "machine",
+            "watch",
+            "wal",
+            "consensus",
+        ],
+    ),
     ("io", Host, &["types", "metrics", "store", "wal", "snapshot"]),
     (
         "actors",

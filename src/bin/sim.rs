@@ -1,0 +1,334 @@
+//! Runs simulated clusters, as many as one likes, or one of them again; see `basalt::sim`.
+//!
+//! A failure is a panic and ends a process. So the seeds run in processes of their own: this one starts as
+//! many as `--jobs` says, each takes every so-manieth seed, and when one ends with a failure, its plan is run
+//! again and again with parts left out, as long as it still fails in the same place.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a tool for the terminal that says how long it took"
+)]
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::io::Read as _;
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use basalt::sim::{self, Bug, Outcome, Plan, Scenario};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const USAGE: &str = "\
+usage: sim [flags]
+  --seeds N      run so many seeds (30)
+  --first N      beginning with this one (0)
+  --hours N      run seeds until the clusters have lived so many hours together
+  --jobs N       so many at a time (2)
+  --storms       without the seeds that are hours of calmer weather
+  --bug NAME     with a deliberate mistake in the members; `--bug list` names them
+  --scenario NAME  each seed pressed into this shape; `--scenario list` names them
+  --seed N       run this seed alone
+  --drop A-B,C-D without these parts of its plan
+  --tell         tell the whole story of that one seed
+";
+
+/// Seeds that run if nothing is said.
+const SEEDS: u64 = 30;
+
+/// Lines of a story that are shown after a failure.
+const LINES_SHOWN: usize = 60;
+
+/// Attempts to make a failing plan smaller.
+const ATTEMPTS_MAX: usize = 300;
+
+/// Exit code for a wrong command line.
+const MISUSE: u8 = 2;
+
+/// The seed that runs in this process, for the panic that may come.
+static SEED: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Clone, Default)]
+struct Options {
+    seeds: Option<u64>,
+    first: u64,
+    /// Every so-manieth seed only.
+    step: u64,
+    hours: f64,
+    jobs: u64,
+    bug: Option<Bug>,
+    scenario: Option<Scenario>,
+    seed: Option<u64>,
+    drop: BTreeSet<usize>,
+    tell: bool,
+    /// Without the long runs.
+    storms: bool,
+    /// Run the seeds in this process.
+    here: bool,
+}
+
+impl Options {
+    /// The error is empty for who asks what there is.
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self { jobs: 2, step: 1, ..Self::default() };
+        while let Some(flag) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{flag} needs a value"));
+            match flag.as_str() {
+                "--seeds" => options.seeds = Some(number(&value()?)?),
+                "--first" => options.first = number(&value()?)?,
+                "--step" => options.step = number(&value()?)?,
+                "--hours" => options.hours = number(&value()?)?,
+                "--jobs" => options.jobs = number::<u64>(&value()?)?.max(1),
+                "--seed" => options.seed = Some(number(&value()?)?),
+                "--drop" => options.drop = parse_ranges(&value()?),
+                "--bug" => options.bug = Some(named("--bug", &Bug::ALL, &value()?)?),
+                "--scenario" => {
+                    options.scenario = Some(named("--scenario", &Scenario::ALL, &value()?)?);
+                }
+                "--tell" => options.tell = true,
+                "--here" => options.here = true,
+                "--storms" => options.storms = true,
+                "--help" => return Err(String::new()),
+                _ => return Err(format!("unknown flag {flag}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text} is not a number of the right kind"))
+}
+
+/// The one of that name.
+fn named<T: Copy + Debug>(flag: &str, all: &[T], name: &str) -> Result<T, String> {
+    let of = |one: &T| format!("{one:?}");
+    let names = || all.iter().map(of).collect::<Vec<_>>().join("\n  ");
+    let found = all.iter().copied().find(|one| of(one) == name);
+    found.ok_or_else(|| format!("{flag} takes one of\n  {}", names()))
+}
+
+/// What a seed stands for.
+fn plan(seed: u64, options: &Options) -> Plan {
+    match options.scenario {
+        Some(scenario) => Plan::of_scenario(scenario, seed),
+        None => Plan::new(seed),
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) if why.is_empty() => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprint!("{why}\n{USAGE}");
+            return ExitCode::from(MISUSE);
+        }
+    };
+    if options.seed.is_some() || options.here {
+        std::panic::set_hook(Box::new(|info| {
+            println!("seed {} fails: {info}", SEED.load(Ordering::Relaxed));
+        }));
+    }
+    match options.seed {
+        Some(seed) => run_one(seed, &options),
+        None if options.here => run_many(&options),
+        None => return run_all(&options),
+    }
+    ExitCode::SUCCESS
+}
+
+fn run_one(seed: u64, options: &Options) {
+    SEED.store(seed, Ordering::Relaxed);
+    let plan = plan(seed, options).without(&options.drop);
+    let tell: fn(String) = |line| println!("{line}");
+    let outcome = sim::run(plan, options.bug, options.tell.then_some(tell));
+    println!("{outcome:?}");
+}
+
+fn run_many(options: &Options) {
+    let mut all = Outcome::default();
+    let mut runs = 0_u64;
+    let count = options.seeds.unwrap_or(u64::MAX);
+    for seed in (options.first..options.first.saturating_add(count)).step_by(options.step as usize)
+    {
+        if options.storms && options.scenario.is_none() && Plan::is_long(seed) {
+            continue;
+        }
+        SEED.store(seed, Ordering::Relaxed);
+        all.add(&sim::run(plan(seed, options), options.bug, None));
+        runs += 1;
+        if options.hours > 0.0 && all.hours() >= options.hours {
+            break;
+        }
+    }
+    println!("{runs} {}", all.to_line());
+}
+
+/// A process that does what the flags say.
+fn start(flags: &[&str], options: &Options) -> Child {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new(program);
+    command.args(flags).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(shape(options));
+    command.spawn().expect("this program can be started again")
+}
+
+/// The flags that every process must have, since they change what a seed stands for.
+fn shape(options: &Options) -> Vec<String> {
+    let bug = options.bug.map(|bug| ["--bug".to_owned(), format!("{bug:?}")]);
+    let scenario = options.scenario.map(|it| ["--scenario".to_owned(), format!("{it:?}")]);
+    bug.into_iter().chain(scenario).flatten().collect()
+}
+
+fn read_all(mut pipe: ChildStdout) -> String {
+    let mut text = String::new();
+    pipe.read_to_string(&mut text).expect("a pipe can be read");
+    text
+}
+
+/// Starts all jobs. Gives what they printed, up to and with the first failure.
+fn run_jobs(options: &Options) -> Vec<String> {
+    let seeds = options.seeds.unwrap_or(if options.hours > 0.0 { u64::MAX } else { SEEDS });
+    let (ended, ends) = mpsc::channel();
+    let mut children = Vec::new();
+    for job in 0..options.jobs.min(seeds) {
+        let first = (options.first + job).to_string();
+        let (seeds, step) = ((seeds - job).to_string(), options.jobs.to_string());
+        let hours = (options.hours / options.jobs as f64).to_string();
+        let flags =
+            ["--here", "--first", &first, "--seeds", &seeds, "--step", &step, "--hours", &hours];
+        let mut flags = flags.to_vec();
+        flags.extend(options.storms.then_some("--storms"));
+        let mut child = start(&flags, options);
+        let pipe = child.stdout.take().expect("it is piped");
+        let ended = ended.clone();
+        // Who listens no more does not mind.
+        std::thread::spawn(move || drop(ended.send(read_all(pipe))));
+        children.push(child);
+    }
+    drop(ended);
+    let mut texts = Vec::new();
+    for text in ends {
+        let failed = failure(&text).is_some();
+        texts.push(text);
+        if failed {
+            break;
+        }
+    }
+    for mut child in children {
+        // One that has ended cannot be killed.
+        drop(child.kill());
+        child.wait().expect("a process ends");
+    }
+    texts
+}
+
+fn run_all(options: &Options) -> ExitCode {
+    let began = Instant::now();
+    let texts = run_jobs(options);
+    let (mut all, mut runs) = (Outcome::default(), 0);
+    for text in &texts {
+        if let Some((seed, _)) = failure(text) {
+            report(seed, text, options);
+            return ExitCode::FAILURE;
+        }
+        let (count, outcome) = text.trim().split_once(' ').expect("a job says what it did");
+        runs += count.parse::<u64>().expect("a number");
+        all.add(&Outcome::from_line(outcome).expect("an outcome"));
+    }
+    println!("{runs} clusters in {:.1} s: {all}", began.elapsed().as_secs_f64());
+    match options.scenario {
+        Some(scenario) if !scenario.came_about(&all) => {
+            println!("{scenario:?} did not come about");
+            ExitCode::FAILURE
+        }
+        Some(_) | None => ExitCode::SUCCESS,
+    }
+}
+
+/// The seed that a failure came from, and where it was noticed, by which two are the same.
+fn failure(text: &str) -> Option<(u64, &str)> {
+    let at = text.rfind("seed ")?;
+    let (seed, place) = text[at + 5..].split_once(" fails: ")?;
+    Some((seed.parse().ok()?, place.lines().next().unwrap_or_default()))
+}
+
+/// What one seed prints without some of its parts.
+fn again(seed: u64, dropped: &BTreeSet<usize>, options: &Options, tell: bool) -> String {
+    let (seed, dropped) = (seed.to_string(), ranges(dropped));
+    let flags = ["--seed", &seed, "--drop", &dropped, "--tell"];
+    let mut child = start(&flags[..flags.len() - usize::from(!tell)], options);
+    let text = read_all(child.stdout.take().expect("it is piped"));
+    child.wait().expect("a process ends");
+    text
+}
+
+/// Takes parts away as long as the same failure remains, larger shares first.
+fn shrink(seed: u64, place: &str, options: &Options) -> BTreeSet<usize> {
+    let parts = plan(seed, options).parts();
+    let mut dropped = BTreeSet::new();
+    let (mut share, mut attempts) = (parts, 0);
+    while share > 0 && attempts < ATTEMPTS_MAX {
+        for from in (0..parts).step_by(share) {
+            let mut fewer = dropped.clone();
+            fewer.extend(from..(from + share).min(parts));
+            if fewer.len() == dropped.len() || attempts == ATTEMPTS_MAX {
+                continue;
+            }
+            attempts += 1;
+            let text = again(seed, &fewer, options, false);
+            if failure(&text).is_some_and(|(_, it)| it == place) {
+                dropped = fewer;
+            }
+        }
+        share /= 2;
+    }
+    dropped
+}
+
+/// Everything that somebody needs who wants to know why.
+fn report(seed: u64, text: &str, options: &Options) {
+    println!("{}\nlooking for the parts that it takes", text.trim());
+    let (_, place) = failure(text).expect("it failed");
+    let dropped = shrink(seed, place, options);
+    let story = again(seed, &dropped, options, true);
+    let lines: Vec<_> = story.lines().collect();
+    println!("{}", lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
+    let parts = plan(seed, options).parts();
+    let left = parts - dropped.len();
+    let shape: String = shape(options).iter().map(|flag| format!(" {flag}")).collect();
+    let dropped = ranges(&dropped);
+    let dropped = if dropped.is_empty() { dropped } else { format!(" --drop {dropped}") };
+    println!(
+        "{left} of {parts} parts left; again with\n  sim --tell --seed {seed}{dropped}{shape}"
+    );
+}
+
+fn ranges(numbers: &BTreeSet<usize>) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            Some(_) | None => ranges.push((*number, *number)),
+        }
+    }
+    let text = ranges.iter().map(|(first, last)| format!("{first}-{last}"));
+    text.collect::<Vec<_>>().join(",")
+}
+
+fn parse_ranges(ranges: &str) -> BTreeSet<usize> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-')?;
+        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
+    };
+    ranges.split(',').filter_map(range).flatten().collect()
+}

@@ -1,0 +1,491 @@
+//! The world: one queue of events in the order of simulated time, and what each of them does.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::bugs::Bug;
+use bytes::Bytes;
+
+use super::checks::Checks;
+use super::clients::{Answer, Clients};
+use super::member::Member;
+use super::outcome::Outcome;
+use super::plan::{Ask, Fault, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Wire};
+use super::random::Random;
+use super::watchers::Watcher;
+use crate::consensus::{Input, Message, MessageType};
+use crate::types::MemberId;
+
+/// The most time that a cluster without faults needs to come to rest.
+const REST_MAX: Micros = 120 * SECOND;
+
+/// Members that there can be in a run, with those that came and went.
+pub(super) const MEMBERS_MAX: u64 = 9;
+
+/// Something of one member, in one of its lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    Tick,
+    Leases,
+    Round,
+    Written,
+    Apply,
+    Synced,
+    Hub,
+}
+
+pub(super) enum Event {
+    Member(MemberId, u64, Turn),
+    Deliver(Box<Message>),
+    /// From a member in one of its lives: a message and the state that it announces.
+    Snapshot(MemberId, u64, Box<Message>, Bytes),
+    Restart(MemberId),
+    Fault(usize),
+    Ask(usize),
+    Answer(usize, Box<Answer>),
+    Timeout(usize),
+    Watch(usize),
+    Take(usize),
+    Heal,
+    Look,
+}
+
+struct Due(Micros, u64, Event);
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.1 == other.1
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// A cut in the wire.
+struct Cut {
+    side: Vec<MemberId>,
+    one_way: bool,
+    until: Micros,
+}
+
+pub(super) struct Cluster {
+    pub(super) plan: Plan,
+    pub(super) bug: Option<Bug>,
+    pub(super) now: Micros,
+    pub(super) members: Vec<Member>,
+    pub(super) checks: Checks,
+    pub(super) clients: Clients,
+    pub(super) watchers: Vec<Watcher>,
+    pub(super) random: Random,
+    links: Vec<Random>,
+    queue: BinaryHeap<Reverse<Due>>,
+    sequence: u64,
+    cuts: Vec<Cut>,
+    noise: (Micros, Wire),
+    healed: bool,
+    last_asks: Vec<usize>,
+    pub(super) outcome: Outcome,
+    /// Where the story is told, if anywhere.
+    pub(super) trace: Option<fn(String)>,
+}
+
+impl Cluster {
+    pub(super) fn new(plan: Plan, bug: Option<Bug>, trace: Option<fn(String)>) -> Self {
+        let (seed, count) = (plan.seed, plan.knobs.members);
+        let members = (1..=count).map(|id| Member::new(id, seed, &plan.knobs)).collect();
+        Self {
+            bug,
+            now: 0,
+            members,
+            checks: Checks::new(count),
+            clients: Clients::new(&plan),
+            watchers: plan.watches.iter().map(|watch| Watcher::new(*watch)).collect(),
+            random: Random::new(seed, "world", 0),
+            links: (0..MEMBERS_MAX * MEMBERS_MAX)
+                .map(|link| Random::new(seed, "link", link))
+                .collect(),
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            cuts: Vec::new(),
+            noise: (0, plan.knobs.wire),
+            healed: false,
+            last_asks: Vec::new(),
+            outcome: Outcome::default(),
+            trace,
+            plan,
+        }
+    }
+
+    /// Runs to the end. Panics when something is wrong.
+    pub(super) fn run(mut self) -> Outcome {
+        self.say(|| format!("{:?}", self.plan.knobs));
+        for id in 1..=self.plan.knobs.members {
+            self.start(id);
+        }
+        let at = |at: Micros| (at < Micros::MAX).then_some(at);
+        let faults = self.plan.faults.iter().map(|(when, _)| at(*when)).enumerate();
+        let faults: Vec<_> = faults.map(|(number, at)| (at, Event::Fault(number))).collect();
+        let asks = self.plan.operations.iter().map(|ask| at(ask.at)).enumerate();
+        let asks: Vec<_> = asks.map(|(number, at)| (at, Event::Ask(number))).collect();
+        let watches = self.plan.watches.iter().map(|watch| at(watch.at)).enumerate();
+        let watches: Vec<_> = watches.map(|(number, at)| (at, Event::Watch(number))).collect();
+        for (at, event) in faults.into_iter().chain(asks).chain(watches) {
+            if let Some(at) = at {
+                self.at(at, event);
+            }
+        }
+        self.at(self.plan.lasts, Event::Heal);
+        while let Some(Reverse(Due(at, _, event))) = self.queue.pop() {
+            assert!(at >= self.now, "time goes on");
+            self.now = at;
+            self.outcome.steps += 1;
+            if self.happen(event) {
+                break;
+            }
+        }
+        self.clients.check_linearizable(&self.checks);
+        self.outcome.lasted_us = self.now;
+        self.outcome.entries = self.checks.committed();
+        (self.outcome.asked, self.outcome.answered) = self.clients.counts();
+        self.outcome.watched = self.watchers.iter().map(|watcher| watcher.seen).sum();
+        self.outcome
+    }
+
+    /// Tells a part of the story.
+    pub(super) fn say(&self, what: impl FnOnce() -> String) {
+        if let Some(trace) = self.trace {
+            trace(format!("{:>12.6}s  {}", self.now as f64 / 1e6, what()));
+        }
+    }
+
+    pub(super) fn at(&mut self, at: Micros, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Reverse(Due(at, self.sequence, event)));
+    }
+
+    pub(super) fn after(&mut self, time: Micros, event: Event) {
+        self.at(self.now + time, event);
+    }
+
+    pub(super) fn member(&mut self, id: MemberId) -> &mut Member {
+        &mut self.members[id as usize - 1]
+    }
+
+    /// Takes one number into the story, which tells two runs apart.
+    pub(super) fn note(&mut self, number: u64) {
+        self.outcome.story =
+            (self.outcome.story ^ number ^ self.now).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+    }
+
+    /// One event. `true` at the end of the run.
+    fn happen(&mut self, event: Event) -> bool {
+        match event {
+            Event::Member(id, boot, turn) => {
+                let now = self.now;
+                let member = self.member(id);
+                if member.live.as_ref().is_none_or(|live| live.boot != boot) {
+                    return false;
+                }
+                if member.paused_until > now {
+                    let until = member.paused_until;
+                    self.at(until, Event::Member(id, boot, turn));
+                    return false;
+                }
+                self.turn(id, turn);
+            }
+            Event::Deliver(message) => self.deliver(message),
+            Event::Snapshot(id, boot, message, file) => self.snapshot(id, boot, message, file),
+            Event::Restart(id) => self.start(id),
+            Event::Fault(number) => self.fault(number),
+            Event::Ask(number) => self.ask(number),
+            Event::Answer(number, answer) => {
+                self.say(|| format!("request {number} is answered: {answer:?}"));
+                self.clients.answer(number, *answer, self.now, &mut self.checks);
+            }
+            Event::Timeout(number) => self.clients.give_up(number),
+            Event::Watch(number) => self.watch(number),
+            Event::Take(number) => self.take(number),
+            Event::Heal => self.heal(),
+            Event::Look => {
+                let Some(why) = self.unrest() else { return true };
+                self.retire();
+                self.ask_again();
+                assert!(self.now < self.plan.lasts + REST_MAX, "no rest without faults: {why}");
+                self.after(SECOND / 2, Event::Look);
+            }
+        }
+        false
+    }
+
+    fn wire(&self) -> Wire {
+        if self.now < self.noise.0 { self.noise.1 } else { self.plan.knobs.wire }
+    }
+
+    pub(super) fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
+        self.cuts.iter().any(|cut| {
+            let (from, to) = (cut.side.contains(&from), cut.side.contains(&to));
+            self.now < cut.until && from != to && (from || !cut.one_way)
+        })
+    }
+
+    /// A message leaves; most arrive.
+    pub(super) fn send(&mut self, message: Message) {
+        let (from, to) = (message.from, message.to);
+        self.note(message.index ^ message.term << 32);
+        let (wire, cut, healed) = (self.wire(), self.is_cut(from, to), self.healed);
+        let link = &mut self.links[((from - 1) * MEMBERS_MAX + to - 1) as usize];
+        let delay = link.skewed(100, wire.delay_max);
+        let (lost, again) = (link.chance(wire.loss_permille), link.chance(wire.repeat_permille));
+        let later = link.skewed(100, wire.delay_max * 4);
+        let is_proposal = message.get_msg_type() == MessageType::MsgPropose;
+        if cut || (lost && !healed) {
+            self.say(|| format!("{from} -> {to} lost: {}", brief(&message)));
+            if link_tells(later)
+                && let Some(live) = self.member(from).live.as_mut()
+            {
+                live.lanes[super::member::CONTROL].push_back(Input::Unreachable(to));
+            }
+            return;
+        }
+        // A proposal that came twice would be done twice: connections do not repeat, members must not.
+        let repeats = again && !healed && !is_proposal;
+        if repeats || self.bug == Some(Bug::ProposalRepeated) && is_proposal {
+            self.after(later, Event::Deliver(Box::new(message.clone())));
+        }
+        self.after(delay, Event::Deliver(Box::new(message)));
+    }
+
+    fn deliver(&mut self, message: Box<Message>) {
+        let (from, to, now) = (message.from, message.to, self.now);
+        if self.is_cut(from, to) {
+            return;
+        }
+        let member = self.member(to);
+        let is_paused = member.paused_until > now;
+        if let Some(live) = member.live.as_mut() {
+            live.lanes[super::member::CONTROL].push_back(Input::Step(message));
+            if is_paused {
+                self.wake(to);
+            } else {
+                self.round_soon(to);
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, id: MemberId) {
+        let (now, bug, knobs) = (self.now, self.bug, self.plan.knobs.clone());
+        let member = self.member(id);
+        if member.live.is_some() || member.gone {
+            return;
+        }
+        member.paused_until = now;
+        let found = member.start(now, &knobs, bug);
+        let boot = member.boots;
+        let ticks = member.random.between(1, 100) * MS;
+        for (before, entry) in found.iter().zip(found.iter().skip(1)) {
+            self.checks.appended(id, entry, before.term);
+        }
+        self.say(|| format!("{id} starts"));
+        if self.live(id).machine.cluster().is_removed(id) {
+            return self.leave(id);
+        }
+        self.after(ticks, Event::Member(id, boot, Turn::Tick));
+        self.after(ticks, Event::Member(id, boot, Turn::Leases));
+        self.after(0, Event::Member(id, boot, Turn::Apply));
+        self.wake(id);
+    }
+
+    /// The power of a member fails, for so long.
+    pub(super) fn crash(&mut self, id: MemberId, lasts: Micros) {
+        let bug = self.bug;
+        let member = self.member(id);
+        member.armed = None;
+        if member.live.take().is_none() {
+            return;
+        }
+        let torn = member.disk.crash(&mut member.random, bug);
+        let mut random = member.random.clone();
+        member.store.crash(&mut random, bug);
+        member.random = random;
+        self.outcome.crashes += 1;
+        self.outcome.torn += u64::from(torn);
+        self.say(|| format!("{id} loses power{}", if torn { ", a write is torn" } else { "" }));
+        for number in 0..self.watchers.len() {
+            if self.watchers[number].at.is_some_and(|(member, ..)| member == id) {
+                self.watchers[number].at = None;
+                self.after(100 * MS, Event::Watch(number));
+            }
+        }
+        self.after(lasts, Event::Restart(id));
+    }
+
+    /// A member comes to a point at which a crash may wait for it. Whether it is dead now.
+    pub(super) fn reaches(&mut self, id: MemberId, point: Point) -> bool {
+        match self.member(id).armed {
+            Some((armed, lasts)) if armed == point => {
+                self.say(|| format!("{id} comes to {point:?}"));
+                self.crash(id, lasts);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    fn fault(&mut self, number: usize) {
+        let fault = self.plan.faults[number].1.clone();
+        self.say(|| format!("{fault:?}"));
+        self.outcome.faults += 1;
+        let now = self.now;
+        match fault {
+            Fault::Partition { mut side, one_way, lasts } => {
+                side.iter_mut().for_each(|id| *id = self.who(*id));
+                self.cuts.push(Cut { side, one_way, until: now + lasts });
+            }
+            Fault::Crash { member, lasts } => self.crash(self.who(member), lasts),
+            Fault::CrashAt { member, point, lasts } => {
+                let member = self.who(member);
+                self.member(member).armed = Some((point, lasts));
+            }
+            Fault::Blackout { lasts } => {
+                for id in 1..=self.members.len() as u64 {
+                    self.crash(id, lasts);
+                }
+            }
+            Fault::Grow => self.grow(),
+            Fault::Promote => self.promote(),
+            Fault::Shrink { member } => self.shrink(self.who(member)),
+            Fault::Pause { member, lasts } => {
+                let member = self.who(member);
+                self.member(member).paused_until = now + lasts;
+            }
+            Fault::SlowDisk { member, times, lasts } => {
+                let member = self.who(member);
+                self.member(member).slow = (now + lasts, times);
+            }
+            Fault::Noise { wire, lasts } => self.noise = (now + lasts, wire),
+            Fault::Campaign { member } => self.control(self.who(member), Input::Campaign),
+            Fault::Transfer { member, to } => self.control(self.who(member), Input::Transfer(to)),
+        }
+    }
+
+    /// Whom a fault means.
+    pub(super) fn who(&self, member: MemberId) -> MemberId {
+        let leads = |it: &&Member| it.live.as_ref().is_some_and(|live| live.role.leads);
+        let newest = |it: &&Member| it.live.as_ref().map(|live| live.role.term);
+        let leader = self.members.iter().filter(leads).max_by_key(newest);
+        if member == LEADER { leader.map_or(1, |leader| leader.id) } else { member }
+    }
+
+    fn control(&mut self, id: MemberId, input: Input) {
+        if let Some(live) = self.member(id).live.as_mut() {
+            live.lanes[super::member::CONTROL].push_back(input);
+            self.wake(id);
+        }
+    }
+
+    /// All faults end, and clients look once more at every key from everywhere.
+    fn heal(&mut self) {
+        self.say(|| "all faults end".to_owned());
+        self.healed = true;
+        self.cuts.clear();
+        self.noise = (0, self.plan.knobs.wire);
+        self.retire();
+        let there = self.members.iter().filter(|member| !member.gone);
+        let ids: Vec<_> = there.map(|member| member.id).collect();
+        for id in &ids {
+            let now = self.now;
+            let member = self.member(*id);
+            (member.slow, member.armed) = ((0, 1), None);
+            member.paused_until = member.paused_until.min(now);
+            self.start(*id);
+        }
+        let member = *self.random.pick(&ids);
+        let (at, timeout) = (self.now + 20 * SECOND, 10 * SECOND);
+        let keys = self.plan.knobs.keys;
+        let space = [(at - SECOND, member, Ask::Alarm { on: false })];
+        let puts = (0..keys).map(|key| (at, member, Ask::Put { key }));
+        let gets = ids.iter().flat_map(|id| (0..keys).map(move |key| (*id, Ask::Get { key })));
+        let gets = gets.map(|(member, ask)| (at + SECOND, member, ask));
+        for (at, member, ask) in space.into_iter().chain(puts).chain(gets).collect::<Vec<_>>() {
+            let number = self.clients.add(Operation { at, member, timeout, ask });
+            self.last_asks.push(number);
+            self.at(at, Event::Ask(number));
+        }
+        self.at(at + 2 * SECOND, Event::Look);
+    }
+
+    /// Who hears nothing asks again: an answer is lost with the power of the member that had it, and when
+    /// another member's state was faster.
+    fn ask_again(&mut self) {
+        for place in 0..self.last_asks.len() {
+            let number = self.last_asks[place];
+            if self.clients.was_in_vain(number) {
+                let asked = self.clients.operation(number);
+                // A change of members may still have been on its way when the faults ended.
+                let stays = |it: &&Member| {
+                    !it.gone && (it.id == asked.member || self.is_gone(asked.member))
+                };
+                let member = self.members.iter().find(stays).map_or(asked.member, |it| it.id);
+                let operation = Operation { at: self.now, member, ..asked };
+                let again = self.clients.add(operation);
+                self.last_asks[place] = again;
+                self.at(self.now, Event::Ask(again));
+            }
+        }
+    }
+
+    fn is_gone(&self, id: MemberId) -> bool {
+        self.members[id as usize - 1].gone
+    }
+
+    /// What is not as it must be in the end.
+    fn unrest(&self) -> Option<String> {
+        for member in self.members.iter().filter(|member| !member.gone) {
+            let Some(live) = member.live.as_ref() else { return Some("one is down".to_owned()) };
+            let (applied, committed) = (live.machine.applied(), self.checks.committed());
+            if applied < committed || !live.tasks.is_empty() {
+                return Some(format!("{} has applied {applied} of {committed}", member.id));
+            }
+            if let Some((lease, ttl)) = live.machine.leases().next() {
+                return Some(format!("lease {lease} of {ttl} s lives on at {}", member.id));
+            }
+        }
+        if let Some(number) = self.last_asks.iter().find(|it| !self.clients.was_answered(**it)) {
+            let ask = self.clients.operation(*number);
+            return Some(format!("request {number} waits: {ask:?}"));
+        }
+        if !self.clients.are_quiet() {
+            return Some("clients wait".to_owned());
+        }
+        let watching = self.watchers.iter().filter(|watcher| watcher.watch.at < Micros::MAX);
+        let behind = watching.filter(|watcher| !watcher.is_done(&self.checks)).count();
+        (behind > 0).then(|| format!("{behind} watchers have not seen all"))
+    }
+
+    pub(super) fn is_healed(&self) -> bool {
+        self.healed
+    }
+}
+
+/// Whether the sender hears that its message was lost.
+fn link_tells(drawn: u64) -> bool {
+    drawn.is_multiple_of(2)
+}
+
+/// A message in a few words.
+pub(super) fn brief(message: &Message) -> String {
+    let entries = message.get_entries().len();
+    let (kind, reject) = (message.get_msg_type(), if message.reject { " no" } else { "" });
+    format!(
+        "{kind:?} term {} index {} (term {}) commit {} entries {entries}{reject}",
+        message.term, message.index, message.log_term, message.commit
+    )
+}

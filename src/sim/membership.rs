@@ -1,0 +1,72 @@
+//! Members that come, get a vote, and go.
+
+use prost::Message as _;
+
+use super::cluster::{Cluster, MEMBERS_MAX};
+use super::member::{CONTROL, Member, described};
+use super::plan::LEADER;
+use crate::cluster;
+use crate::consensus::Input;
+use crate::types::{ConfChange, MemberId};
+
+impl Cluster {
+    /// Another member joins; it runs from now on, whether the others take it or not.
+    pub(super) fn grow(&mut self) {
+        let id = self.members.len() as u64 + 1;
+        if id > MEMBERS_MAX {
+            return;
+        }
+        self.members.push(Member::new(id, self.plan.seed, &self.plan.knobs));
+        let learner = cluster::Member { is_learner: true, ..described(id) };
+        self.change(cluster::add(0, &learner));
+        self.start(id);
+    }
+
+    /// Learners get a vote, if the leader knows that they have nearly all.
+    pub(super) fn promote(&mut self) {
+        let leader = self.who(LEADER);
+        let learners = self.checks.members().learners.clone();
+        let Some(live) = self.member(leader).live.as_ref() else { return };
+        let last = live.driver.progress().last;
+        let is_close =
+            |id: &MemberId| live.driver.matched(*id).is_some_and(|it| it * 10 > last * 9);
+        let learners: Vec<_> = learners.into_iter().filter(is_close).collect();
+        learners.into_iter().for_each(|id| self.change(cluster::promote(0, id)));
+    }
+
+    /// A member is removed, unless few are left.
+    pub(super) fn shrink(&mut self, id: MemberId) {
+        let members = self.checks.members();
+        let is_voter = members.voters.contains(&id);
+        if !is_voter || members.voters.len() > 2 {
+            self.change(cluster::remove(0, id));
+        }
+    }
+
+    fn change(&mut self, change: ConfChange) {
+        let leader = self.who(LEADER);
+        if let Some(live) = self.member(leader).live.as_mut() {
+            live.lanes[CONTROL].push_back(Input::ProposeConfChange(change.encode_to_vec().into()));
+            self.wake(leader);
+        }
+    }
+
+    /// A member finds that it was removed: it stops for good.
+    pub(super) fn leave(&mut self, id: MemberId) {
+        self.say(|| format!("{id} was removed"));
+        self.crash(id, 0);
+        self.member(id).gone = true;
+    }
+
+    /// Members that are none do not come back: some that were removed cannot hear of it any more, and some that
+    /// were to join were never taken.
+    pub(super) fn retire(&mut self) {
+        let members = self.checks.members().clone();
+        for id in 1..=self.members.len() as u64 {
+            let is_there = members.voters.contains(&id) || members.learners.contains(&id);
+            if !is_there && !self.member(id).gone {
+                self.leave(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! What happens in a run: drawn from the seed before it begins, so that parts of it can be taken away and the
+//! rest stays as it was.
+
+use std::collections::BTreeSet;
+
+use super::random::Random;
+use super::scenario::Scenario;
+use crate::types::{LeaseId, MemberId};
+
+/// Microseconds of simulated time.
+pub(super) type Micros = u64;
+
+pub(super) const MS: Micros = 1000;
+pub(super) const SECOND: Micros = 1000 * MS;
+
+/// Stands for whoever leads when a fault comes.
+pub(super) const LEADER: MemberId = 0;
+
+/// What goes wrong, and for how long. A member may be [`LEADER`].
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    /// Messages between the two sides are lost; `one_way`: only those from the first side.
+    Partition { side: Vec<MemberId>, one_way: bool, lasts: Micros },
+    /// A member loses power.
+    Crash { member: MemberId, lasts: Micros },
+    /// A member loses power as soon as it comes to this point.
+    CrashAt { member: MemberId, point: Point, lasts: Micros },
+    /// All members lose power.
+    Blackout { lasts: Micros },
+    /// A member stands still, its clock and mailboxes do not.
+    Pause { member: MemberId, lasts: Micros },
+    /// Writes and syncs take so many times as long.
+    SlowDisk { member: MemberId, times: u64, lasts: Micros },
+    /// The wire loses, repeats and delays more than usual.
+    Noise { wire: Wire, lasts: Micros },
+    /// Another member joins, without a vote.
+    Grow,
+    /// Whoever has no vote and follows closely gets one.
+    Promote,
+    /// A member is removed.
+    Shrink { member: MemberId },
+    /// A member stands for election.
+    Campaign { member: MemberId },
+    /// The leader, if it is this one, hands over.
+    Transfer { member: MemberId, to: MemberId },
+}
+
+/// Moments at which a crash is most interesting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Point {
+    /// A write was begun.
+    Writing,
+    /// A write is durable, nobody has heard so.
+    Written,
+    /// A batch is in the store, nobody has heard so.
+    Applied,
+    /// The store is being synced.
+    Syncing,
+    /// The store is synced, the log not cut.
+    Synced,
+    /// A slice of compaction is in the store.
+    Compacting,
+    /// It has become leader.
+    Elected,
+    /// Another member's state is its own, and its log does not begin there yet.
+    Installed,
+}
+
+/// How bad the wire is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wire {
+    pub(super) loss_permille: u64,
+    pub(super) repeat_permille: u64,
+    pub(super) delay_max: Micros,
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ask {
+    Put {
+        key: u64,
+    },
+    Get {
+        key: u64,
+    },
+    /// At whatever the member holds.
+    GetSerializable {
+        key: u64,
+    },
+    Delete {
+        key: u64,
+    },
+    /// Put if the key is as the client last heard.
+    Swap {
+        key: u64,
+    },
+    /// Two keys in one transaction, which must be seen together.
+    PutPair,
+    GetPair,
+    /// A put, and what the key was so many revisions ago.
+    PutAndLookBack {
+        key: u64,
+        back: i64,
+    },
+    /// All but so many revisions.
+    Compact {
+        back: i64,
+    },
+    /// No space: no more puts, until it is said that there is.
+    Alarm {
+        on: bool,
+    },
+    Grant {
+        lease: LeaseId,
+        ttl: i64,
+    },
+    KeepAlive {
+        lease: LeaseId,
+    },
+    PutLeased {
+        lease: LeaseId,
+    },
+}
+
+/// A client's request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operation {
+    pub(super) at: Micros,
+    pub(super) member: MemberId,
+    pub(super) timeout: Micros,
+    pub(super) ask: Ask,
+}
+
+/// Where a client begins to watch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum From {
+    Now,
+    Start,
+    /// Where history begins.
+    Compaction,
+    /// So many revisions that do not exist yet are passed over.
+    Future(i64),
+}
+
+/// A client that watches, and watches on elsewhere when it is cut off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    pub(super) at: Micros,
+    /// The first key of those watched; `None` for all.
+    pub(super) key: Option<u64>,
+    pub(super) from: From,
+    pub(super) prev_kv: bool,
+    pub(super) fragment: bool,
+    /// The longest time it takes to read an answer.
+    pub(super) slowness: Micros,
+}
+
+/// What never changes during a run.
+#[derive(Clone, Debug)]
+pub(super) struct Knobs {
+    pub(super) members: u64,
+    pub(super) keys: u64,
+    pub(super) pre_vote: bool,
+    /// Time between two ticks of a clock that is right.
+    pub(super) tick: Micros,
+    pub(super) wire: Wire,
+    /// How much faster each member's clock is than the true one, in thousandths above 950.
+    pub(super) drift: Vec<u64>,
+    pub(super) disk_max: Micros,
+    pub(super) apply_max: Micros,
+    pub(super) segment_blocks: usize,
+    pub(super) snapshot_count: u64,
+    /// Entries that are kept in memory for members that lag.
+    pub(super) catch_up_entries: u64,
+    pub(super) hub_mailbox: usize,
+    pub(super) stream_bytes: usize,
+    pub(super) read_revisions: usize,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(super) seed: u64,
+    pub(super) knobs: Knobs,
+    pub(super) lasts: Micros,
+    pub(super) faults: Vec<(Micros, Fault)>,
+    pub(super) operations: Vec<Operation>,
+    pub(super) watches: Vec<Watch>,
+}
+
+impl Plan {
+    /// The plan that comes of a seed.
+    pub fn new(seed: u64) -> Self {
+        let random = &mut Random::new(seed, "plan", 0);
+        let knobs = knobs(random);
+        let (lasts, pause, faults_max) = if Self::is_long(seed) {
+            let lasts = random.between(3600, 4 * 3600) * SECOND;
+            (lasts, random.between(200, 800) * MS, lasts / (20 * SECOND))
+        } else {
+            (random.between(10, 40) * SECOND, random.skewed(3 * MS, 200 * MS), 40)
+        };
+        let faults = faults(random, &knobs, lasts, faults_max);
+        let operations = operations(random, &knobs, lasts, pause);
+        let watches = (0..random.below(5)).map(|_| watch(random, &knobs, lasts)).collect();
+        Self { seed, knobs, lasts, faults, operations, watches }
+    }
+
+    /// Every so-manieth seed is hours of usual load with a fault now and then; the others are storms of some
+    /// seconds.
+    pub fn is_long(seed: u64) -> bool {
+        seed % 8 == 7
+    }
+
+    /// The plan that comes of a seed, made to do what a scenario is about.
+    pub fn of_scenario(scenario: Scenario, seed: u64) -> Self {
+        let mut plan = Self::new(seed * 8);
+        plan.seed = seed;
+        scenario.shape(&mut plan);
+        plan
+    }
+
+    /// How many parts can be taken away: faults, operations, watches.
+    pub fn parts(&self) -> usize {
+        self.faults.len() + self.operations.len() + self.watches.len()
+    }
+
+    /// Without these parts.
+    pub fn without(&self, dropped: &BTreeSet<usize>) -> Self {
+        let mut plan = self.clone();
+        let (faults, operations) = (self.faults.len(), self.operations.len());
+        let mut at = 0..;
+        let mut kept = |first: usize| !dropped.contains(&(first + at.next().unwrap_or_default()));
+        plan.faults.retain(|_| kept(0));
+        // An operation that is gone keeps its number, so that the others keep theirs.
+        for (number, operation) in plan.operations.iter_mut().enumerate() {
+            if dropped.contains(&(faults + number)) {
+                operation.at = Micros::MAX;
+            }
+        }
+        for (number, watch) in plan.watches.iter_mut().enumerate() {
+            if dropped.contains(&(faults + operations + number)) {
+                watch.at = Micros::MAX;
+            }
+        }
+        plan
+    }
+}
+
+fn knobs(random: &mut Random) -> Knobs {
+    let members = *random.pick(&[1, 3, 3, 3, 3, 3, 5]);
+    Knobs {
+        members,
+        keys: random.between(1, 4),
+        pre_vote: random.chance(800),
+        tick: *random.pick(&[50, 100, 100, 100, 250]) * MS,
+        wire: Wire {
+            loss_permille: *random.pick(&[0, 0, 5, 50]),
+            repeat_permille: *random.pick(&[0, 0, 5, 50]),
+            delay_max: random.skewed(MS, 50 * MS),
+        },
+        drift: (0..members).map(|_| random.below(101)).collect(),
+        disk_max: random.skewed(MS, 50 * MS),
+        apply_max: random.skewed(MS / 2, 20 * MS),
+        segment_blocks: random.between(12, 40) as usize,
+        snapshot_count: random.skewed(20, 400),
+        catch_up_entries: random.skewed(1, 1000),
+        hub_mailbox: random.skewed(1, 64) as usize,
+        stream_bytes: random.skewed(300, 100_000) as usize,
+        read_revisions: random.skewed(1, 100) as usize,
+    }
+}
+
+fn faults(random: &mut Random, knobs: &Knobs, lasts: Micros, most: u64) -> Vec<(Micros, Fault)> {
+    // Each seed knows some kinds of faults only, so that each kind also comes with few others.
+    let mut kinds: Vec<u64> = (0..10).filter(|_| random.chance(400)).collect();
+    if lasts >= 3600 * SECOND {
+        kinds.push(2);
+    }
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    // No fewer than one each two minutes of a long run.
+    let count = random.skewed(1 + lasts / (120 * SECOND), most);
+    let mut faults: Vec<_> = (0..count)
+        .map(|_| {
+            let (at, kind) = (random.below(lasts), *random.pick(&kinds));
+            (at, fault(random, knobs, kind))
+        })
+        .collect();
+    faults.sort_by_key(|(at, _)| *at);
+    faults
+}
+
+fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
+    let anyone = random.between(1, knobs.members);
+    let member = if random.chance(400) { LEADER } else { anyone };
+    let lasts = random.skewed(20 * MS, 8 * SECOND);
+    match kind {
+        0 => {
+            let (one_way, both) = (random.chance(400), random.below(2));
+            let others = (1..=knobs.members).filter(|_| (random.below(2) & both) == 1);
+            let side = others.chain([member]);
+            Fault::Partition { side: side.collect(), one_way, lasts }
+        }
+        1 => Fault::Crash { member, lasts },
+        2 | 3 => {
+            let points = [
+                Point::Writing,
+                Point::Written,
+                Point::Applied,
+                Point::Syncing,
+                Point::Synced,
+                Point::Compacting,
+                Point::Elected,
+                Point::Installed,
+            ];
+            Fault::CrashAt { member, point: *random.pick(&points), lasts }
+        }
+        4 => Fault::Blackout { lasts },
+        5 => Fault::Pause { member, lasts },
+        6 => Fault::SlowDisk { member, times: random.skewed(5, 300), lasts },
+        7 => {
+            let wire = Wire {
+                loss_permille: random.below(400),
+                repeat_permille: random.below(200),
+                delay_max: random.skewed(10 * MS, 2 * SECOND),
+            };
+            Fault::Noise { wire, lasts }
+        }
+        8 => match random.below(4) {
+            0 => Fault::Grow,
+            1 => Fault::Shrink { member },
+            _ => Fault::Promote,
+        },
+        _ if random.chance(500) => Fault::Campaign { member },
+        _ => Fault::Transfer { member, to: random.between(1, knobs.members) },
+    }
+}
+
+fn operations(random: &mut Random, knobs: &Knobs, lasts: Micros, pause: Micros) -> Vec<Operation> {
+    let leases = random.below(4);
+    let weights = [random.between(1, 8), random.between(1, 8), random.below(3), random.below(3)];
+    let mut at = SECOND;
+    let mut operations = Vec::new();
+    let most = if pause < 200 * MS { 1500 } else { usize::MAX };
+    while at < lasts && operations.len() < most {
+        at += random.between(1, 2 * pause);
+        let ask = ask(random, knobs, leases, weights);
+        let member = random.between(1, knobs.members);
+        operations.push(Operation { at, member, timeout: random.between(1, 7) * SECOND, ask });
+    }
+    operations
+}
+
+fn ask(random: &mut Random, knobs: &Knobs, leases: u64, weights: [u64; 4]) -> Ask {
+    let key = random.below(knobs.keys);
+    let lease = random.between(1, leases.max(1)) as LeaseId;
+    let [put, get, delete, pair] = weights;
+    let with_leases = if leases > 0 { 2 } else { 0 };
+    let kinds = [
+        (put, Ask::Put { key }),
+        (get, Ask::Get { key }),
+        (delete, Ask::Delete { key }),
+        (put, Ask::Swap { key }),
+        (1, Ask::GetSerializable { key }),
+        (pair, Ask::PutPair),
+        (pair, Ask::GetPair),
+        (1, Ask::PutAndLookBack { key, back: random.below(40) as i64 }),
+        (with_leases, Ask::Grant { lease, ttl: random.skewed(2, 20) as i64 }),
+        (with_leases * 2, Ask::KeepAlive { lease }),
+        (with_leases, Ask::PutLeased { lease }),
+    ];
+    if random.chance(15) {
+        return Ask::Compact { back: *random.pick(&[0, 1, 5, 20, 20, 20, 100]) };
+    }
+    let mut drawn = random.below(kinds.iter().map(|(weight, _)| weight).sum());
+    for (weight, ask) in kinds {
+        if drawn < weight {
+            return ask;
+        }
+        drawn -= weight;
+    }
+    Ask::Get { key }
+}
+
+pub(super) fn watch(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Watch {
+    Watch {
+        at: random.below(lasts),
+        key: random.chance(400).then(|| random.below(knobs.keys)),
+        from: *random.pick(&[
+            From::Now,
+            From::Start,
+            From::Compaction,
+            From::Future(1),
+            From::Future(7),
+        ]),
+        prev_kv: random.chance(500),
+        fragment: random.chance(300),
+        slowness: random.skewed(MS, SECOND),
+    }
+}

@@ -1,0 +1,287 @@
+//! The conditions under which etcd once went wrong, each as a shape that plans are pressed into. The numbers are
+//! those of etcd's issues. One more stands for what storms seldom come to.
+
+use super::outcome::Outcome;
+use super::plan::{Ask, Fault, From, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Watch};
+use super::random::Random;
+use crate::types::LeaseId;
+
+/// What once went wrong elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scenario {
+    /// 13766: after a crash under load, entries were applied twice or not at all.
+    CrashUnderLoad,
+    /// 14370: a single member lost what it had acknowledged.
+    SingleMemberCrash,
+    /// 14571: what decides whether a request is refused was not there after a restart (there: users; here:
+    /// alarms).
+    RefusalAfterRestart,
+    /// 14685: a crash while the store was written anew.
+    CrashInSync,
+    /// 15220: progress was told before the events that it spoke of were sent.
+    ProgressTooEarly,
+    /// 15271: after a partition a watch went back in time.
+    WatchAfterPartition,
+    /// 17247: a transaction's event came twice.
+    TransactionEvents,
+    /// 17529: streams that starved lost events.
+    StarvedStreams,
+    /// 17780: the revision went back after a crash during compaction.
+    CrashInCompaction,
+    /// 18055: two snapshots at once.
+    TwoSnapshots,
+    /// 18089: a compaction at a deletion took its event away.
+    CompactionAtDeletion,
+    /// 18667: a read of the past inside a transaction, while members compact.
+    CompactedReadInTransaction,
+    /// 19179: a watch from the revision of a compaction did not see the deletion there.
+    WatchFromCompaction,
+    /// 20221: a watch from a revision to come was sent what was before.
+    WatchFromFuture,
+    /// 20271: the store could not be read after a crash.
+    TornWrites,
+    /// 20418: a leader that had stood still served a read from before.
+    ReadAfterPause,
+    /// What a leader wrote that was cut off is replaced, and then the power fails.
+    ReplacedEntries,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::CrashUnderLoad,
+        Self::SingleMemberCrash,
+        Self::RefusalAfterRestart,
+        Self::CrashInSync,
+        Self::ProgressTooEarly,
+        Self::WatchAfterPartition,
+        Self::TransactionEvents,
+        Self::StarvedStreams,
+        Self::CrashInCompaction,
+        Self::TwoSnapshots,
+        Self::CompactionAtDeletion,
+        Self::CompactedReadInTransaction,
+        Self::WatchFromCompaction,
+        Self::WatchFromFuture,
+        Self::TornWrites,
+        Self::ReadAfterPause,
+        Self::ReplacedEntries,
+    ];
+
+    /// Whether what it is about happened in some runs at all.
+    pub fn came_about(self, runs: &Outcome) -> bool {
+        match self {
+            Self::CrashUnderLoad
+            | Self::SingleMemberCrash
+            | Self::RefusalAfterRestart
+            | Self::CrashInSync
+            | Self::CrashInCompaction
+            | Self::ReplacedEntries => runs.crashes > 0 && runs.answered > 0,
+            Self::ProgressTooEarly
+            | Self::WatchAfterPartition
+            | Self::TransactionEvents
+            | Self::StarvedStreams
+            | Self::CompactionAtDeletion
+            | Self::WatchFromCompaction
+            | Self::WatchFromFuture => runs.watched > 0,
+            Self::TwoSnapshots => runs.snapshots > 1,
+            Self::CompactedReadInTransaction => runs.answered > 0,
+            Self::TornWrites => runs.torn > 0,
+            Self::ReadAfterPause => runs.faults > 0 && runs.answered > 0,
+        }
+    }
+
+    pub(super) fn shape(self, plan: &mut Plan) {
+        let random = &mut Random::new(plan.seed, "scenario", self as u64);
+        // Leases take their time.
+        plan.lasts = if self == Self::ReadAfterPause { 40 } else { 15 } * SECOND;
+        plan.knobs.members = if self == Self::SingleMemberCrash { 1 } else { 3 };
+        plan.knobs.tick = 100 * MS;
+        plan.knobs.drift = (0..plan.knobs.members).map(|_| random.below(101)).collect();
+        plan.operations = operations(random, plan, self.asks());
+        plan.watches = match self.watch_from() {
+            Some(from) => (0..4).map(|_| self.watch(random, plan, from)).collect(),
+            None => Vec::new(),
+        };
+        plan.faults = (0..20)
+            .filter_map(|_| {
+                Some((random.between(2, plan.lasts / SECOND - 1) * SECOND, self.fault(random)?))
+            })
+            .collect();
+        if self == Self::ReplacedEntries {
+            plan.faults = (0..5).flat_map(|turn| replacement(random, turn)).collect();
+        }
+        plan.faults.sort_by_key(|(at, _)| *at);
+        if matches!(self, Self::TwoSnapshots | Self::CrashInSync | Self::TornWrites) {
+            (plan.knobs.snapshot_count, plan.knobs.catch_up_entries) = (20, 1);
+        }
+        if self.starves() {
+            (plan.knobs.stream_bytes, plan.knobs.read_revisions) = (300, 2);
+            plan.knobs.hub_mailbox = 1;
+        }
+    }
+
+    /// What clients ask for, by weight.
+    fn asks(self) -> &'static [(u64, Kind)] {
+        match self {
+            Self::RefusalAfterRestart => &[(6, Kind::Put), (1, Kind::Alarm), (1, Kind::Get)],
+            Self::TransactionEvents => &[(2, Kind::Pair), (2, Kind::Swap), (1, Kind::Past)],
+            Self::CrashInCompaction
+            | Self::CompactionAtDeletion
+            | Self::WatchFromCompaction
+            | Self::CrashInSync => &[(4, Kind::Put), (4, Kind::Delete), (2, Kind::Compact)],
+            Self::CompactedReadInTransaction => &[(4, Kind::Past), (1, Kind::Compact)],
+            Self::ReadAfterPause => {
+                &[(15, Kind::Put), (50, Kind::Get), (3, Kind::Grant), (1, Kind::Renew)]
+            }
+            Self::CrashUnderLoad
+            | Self::SingleMemberCrash
+            | Self::ProgressTooEarly
+            | Self::WatchAfterPartition
+            | Self::StarvedStreams
+            | Self::TwoSnapshots
+            | Self::WatchFromFuture
+            | Self::ReplacedEntries
+            | Self::TornWrites => &[(4, Kind::Put), (2, Kind::Get), (1, Kind::Delete)],
+        }
+    }
+
+    fn watch_from(self) -> Option<From> {
+        match self {
+            Self::ProgressTooEarly | Self::TransactionEvents | Self::CrashUnderLoad => {
+                Some(From::Now)
+            }
+            Self::WatchAfterPartition | Self::StarvedStreams => Some(From::Start),
+            Self::CompactionAtDeletion | Self::WatchFromCompaction => Some(From::Compaction),
+            Self::WatchFromFuture => Some(From::Future(5)),
+            Self::SingleMemberCrash
+            | Self::RefusalAfterRestart
+            | Self::CrashInSync
+            | Self::CrashInCompaction
+            | Self::TwoSnapshots
+            | Self::CompactedReadInTransaction
+            | Self::TornWrites
+            | Self::ReadAfterPause
+            | Self::ReplacedEntries => None,
+        }
+    }
+
+    /// Whether who watches is slow, and little may wait for them.
+    fn starves(self) -> bool {
+        matches!(self, Self::ProgressTooEarly | Self::StarvedStreams)
+    }
+
+    fn watch(self, random: &mut Random, plan: &Plan, from: From) -> Watch {
+        Watch {
+            at: random.below(plan.lasts / 2),
+            key: random.chance(300).then(|| random.below(plan.knobs.keys)),
+            from,
+            prev_kv: random.chance(500),
+            fragment: random.chance(300),
+            slowness: if self.starves() { 2 * SECOND } else { 20 * MS },
+        }
+    }
+
+    fn fault(self, random: &mut Random) -> Option<Fault> {
+        let anyone = random.between(1, 3);
+        let member = if random.chance(500) { LEADER } else { anyone };
+        let lasts = random.skewed(50 * MS, 3 * SECOND);
+        let crash_at = |random: &mut Random, points: &[Point]| {
+            Some(Fault::CrashAt { member, point: *random.pick(points), lasts })
+        };
+        match self {
+            Self::CrashUnderLoad => {
+                crash_at(random, &[Point::Writing, Point::Written, Point::Applied])
+            }
+            Self::SingleMemberCrash => {
+                let point = *random.pick(&[Point::Writing, Point::Written, Point::Applied]);
+                Some(Fault::CrashAt { member: 1, point, lasts })
+            }
+            Self::CrashInSync => crash_at(random, &[Point::Syncing, Point::Synced]),
+            Self::CrashInCompaction => crash_at(random, &[Point::Compacting, Point::Syncing]),
+            Self::TornWrites => crash_at(random, &[Point::Writing]),
+            Self::RefusalAfterRestart => Some(Fault::Crash { member, lasts }),
+            Self::ReplacedEntries => None,
+            Self::WatchAfterPartition => {
+                Some(Fault::Partition { side: vec![member], one_way: random.chance(300), lasts })
+            }
+            Self::TwoSnapshots if random.chance(500) => Some(Fault::Crash { member, lasts }),
+            Self::TwoSnapshots => {
+                Some(Fault::Partition { side: vec![anyone], one_way: false, lasts })
+            }
+            Self::ReadAfterPause => {
+                let lasts = random.between(SECOND / 2, 6 * SECOND);
+                random.chance(200).then_some(Fault::Pause { member: LEADER, lasts })
+            }
+            Self::ProgressTooEarly
+            | Self::TransactionEvents
+            | Self::StarvedStreams
+            | Self::CompactionAtDeletion
+            | Self::CompactedReadInTransaction
+            | Self::WatchFromCompaction
+            | Self::WatchFromFuture => random.chance(200).then_some(Fault::Crash { member, lasts }),
+        }
+    }
+}
+
+/// The leader is cut off, and soon after it is back all power fails.
+fn replacement(random: &mut Random, turn: u64) -> [(Micros, Fault); 2] {
+    let (at, lasts) = ((2 + turn * 5 / 2) * SECOND, random.between(1200, 2200) * MS);
+    let partition = Fault::Partition { side: vec![LEADER], one_way: false, lasts };
+    let blackout = Fault::Blackout { lasts: 100 * MS };
+    [(at, partition), (at + lasts + random.skewed(MS, 300 * MS), blackout)]
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Put,
+    Get,
+    Delete,
+    Swap,
+    Pair,
+    Past,
+    Compact,
+    Alarm,
+    Grant,
+    Renew,
+}
+
+fn operations(random: &mut Random, plan: &Plan, kinds: &[(u64, Kind)]) -> Vec<Operation> {
+    let mut at: Micros = SECOND;
+    let mut operations = Vec::new();
+    while at < plan.lasts {
+        at += random.between(1, 40 * MS);
+        let kind = pick(random, kinds);
+        let key = random.below(plan.knobs.keys);
+        let lease = random.between(1, plan.knobs.members) as LeaseId;
+        let ask = match kind {
+            Kind::Put => Ask::Put { key },
+            Kind::Get => Ask::Get { key },
+            Kind::Delete => Ask::Delete { key },
+            Kind::Swap => Ask::Swap { key },
+            Kind::Pair => Ask::PutPair,
+            Kind::Past => Ask::PutAndLookBack { key, back: random.below(15) as i64 },
+            Kind::Compact => Ask::Compact { back: random.below(4) as i64 },
+            Kind::Grant => Ask::Grant { lease, ttl: random.between(3, 12) as i64 },
+            Kind::Renew => Ask::KeepAlive { lease },
+            Kind::Alarm => Ask::Alarm { on: random.chance(300) },
+        };
+        let anyone = random.between(1, plan.knobs.members);
+        // Whoever renews a lease asks one member only.
+        let member = if matches!(ask, Ask::KeepAlive { .. }) { lease as u64 } else { anyone };
+        operations.push(Operation { at, member, timeout: 3 * SECOND, ask });
+    }
+    operations
+}
+
+fn pick(random: &mut Random, kinds: &[(u64, Kind)]) -> Kind {
+    let mut drawn = random.below(kinds.iter().map(|(weight, _)| weight).sum());
+    for (weight, kind) in kinds {
+        if drawn < *weight {
+            return *kind;
+        }
+        drawn -= weight;
+    }
+    Kind::Get
+}
