@@ -3,11 +3,12 @@
 //! glommio 0.9 can park an executor although tasks are ready (its run loop takes a preemption before the first
 //! task for idleness), and then only an event from outside wakes it: a timer of its own may be among what is
 //! parked. So one plain thread pokes every executor: every few milliseconds while clients send something, and
-//! rarely otherwise, as every poke wakes a core that would sleep.
+//! rarely otherwise, as every poke wakes a core that would sleep. An executor can park before its very first task
+//! likewise, when there is nothing yet to poke: such a one is given up, and another one started.
 
 use std::future::{Future, pending, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ const PREEMPT: Duration = Duration::from_millis(1);
 const POKE: Duration = Duration::from_millis(5);
 /// How often when nothing came in since the last time.
 const POKE_IDLE: Duration = Duration::from_millis(50);
+
+/// How long an executor may take to begin, and how many may fail to.
+const BEGIN: Duration = Duration::from_millis(500);
+const ATTEMPTS_MAX: usize = 20;
 
 /// Whether bytes came in since executors were last poked.
 static BUSY: AtomicBool = AtomicBool::new(false);
@@ -63,7 +68,7 @@ impl Executors {
         Self { handles: Vec::new(), pokes: Vec::new() }
     }
 
-    /// Starts an executor pinned to a core, running what `start` makes there.
+    /// Starts an executor pinned to a core, running what `start` makes there. Waits until it has begun.
     ///
     /// # Errors
     /// The kernel does not let it.
@@ -75,31 +80,45 @@ impl Executors {
     where
         F: Future<Output = Result<(), Fault>> + 'static,
     {
-        let poke = Arc::new(Poke::default());
-        let ended = Ended(Arc::clone(&poke));
-        let poked = Arc::clone(&poke);
-        let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
-            .name(&format!("core-{core}"))
-            .preempt_timer(PREEMPT)
-            .spawn(move || async move {
-                let _ended = ended;
-                glommio::spawn_local(async move {
-                    poll_fn(|context| {
-                        poked.task.get_or_init(|| context.waker().clone());
-                        Poll::Ready(())
-                    })
-                    .await;
-                    pending::<()>().await;
+        let mut start = start;
+        for _ in 0..ATTEMPTS_MAX {
+            // Taken by the executor when it begins, or back when it does not: then it ends if ever it begins.
+            let offered = Arc::new(Mutex::new(Some(start)));
+            let take = |from: &Mutex<Option<_>>| {
+                from.lock().unwrap_or_else(PoisonError::into_inner).take()
+            };
+            let poke = Arc::new(Poke::default());
+            let (begun, has_begun) = flume::bounded(1);
+            let (ended, poked, offer) =
+                (Ended(Arc::clone(&poke)), Arc::clone(&poke), Arc::clone(&offered));
+            let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
+                .name(&format!("core-{core}"))
+                .preempt_timer(PREEMPT)
+                .spawn(move || async move {
+                    let _ended = ended;
+                    let Some(start) = take(&offer) else { return Ok(()) };
+                    register(poked);
+                    let _ = begun.send(());
+                    start().await
                 })
-                .detach();
-                start().await
-            })
-            .map_err(|error| {
-                Fault::new(format!("an executor cannot start on core {core}: {error}"))
-            })?;
-        self.handles.push(handle);
-        self.pokes.push(poke);
-        Ok(())
+                .map_err(|error| {
+                    Fault::new(format!("an executor cannot start on core {core}: {error}"))
+                })?;
+            let waited = has_begun.recv_timeout(BEGIN);
+            match take(&offered) {
+                Some(back) if waited == Err(flume::RecvTimeoutError::Timeout) => {
+                    tracing::warn!(core, "an executor does not begin; another one is started");
+                    start = back;
+                }
+                // It began, or could not and says why when it is joined.
+                Some(_) | None => {
+                    self.handles.push(handle);
+                    self.pokes.push(poke);
+                    return Ok(());
+                }
+            }
+        }
+        Err(Fault::new(format!("no executor on core {core} begins to work")))
     }
 
     /// Starts to poke those that run, from a thread of its own, until they have ended.
@@ -129,6 +148,19 @@ impl Executors {
     }
 }
 
+/// Spawns the task that is poked. It runs at once, whatever else is ready.
+fn register(poke: Arc<Poke>) {
+    glommio::spawn_local(async move {
+        poll_fn(|context| {
+            poke.task.get_or_init(|| context.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
+        pending::<()>().await;
+    })
+    .detach();
+}
+
 impl Default for Executors {
     fn default() -> Self {
         Self::new()
@@ -143,4 +175,41 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 /// Runs what blocks on another thread.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     glommio::executor().spawn_blocking(work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a machine where every thread is interrupted all the time, as a loaded one does.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the load is made of threads")]
+    fn executors_begin_however_loaded_the_machine_is() {
+        let over = Arc::new(AtomicBool::new(false));
+        let busy: Vec<_> = (0..8)
+            .map(|_| {
+                let over = Arc::clone(&over);
+                std::thread::spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                })
+            })
+            .collect();
+        for round in 0..100 {
+            let (done, result) = flume::bounded(1);
+            let mut executors = Executors::new();
+            executors
+                .start(round % 2, move || async move {
+                    futures_lite::future::yield_now().await;
+                    done.send(()).map_err(|_| Fault::new("nobody listens"))
+                })
+                .unwrap();
+            executors.poke();
+            assert_eq!(result.recv_timeout(Duration::from_secs(30)), Ok(()), "round {round}");
+            executors.join().unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        busy.into_iter().for_each(|thread| thread.join().unwrap());
+    }
 }
