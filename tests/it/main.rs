@@ -13,13 +13,17 @@
 mod bad;
 mod clients;
 mod compare;
+mod completion;
 mod crash;
+mod handover;
 mod metrics;
 mod ports;
 mod process;
 mod retention;
 mod snapshot;
 mod stress;
+mod terminal;
 mod tidy;
 mod transcripts;
+mod typing;
 mod wire;

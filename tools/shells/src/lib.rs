@@ -47,7 +47,7 @@ pub fn script(shell: &str, program: &str) -> Option<String> {
 /// behind the `=`.
 const BASH: &str = r#"# bash completion for PROGRAM
 _PROGRAM() {
-    local line directive=0 word words=()
+    local line directive=0 word words=() current="${COMP_WORDS[COMP_CWORD]#=}"
     for word in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
         if [ "${#words[@]}" -gt 0 ] && { [ "$word" = = ] || [[ "${words[-1]}" == -*= ]]; }; then
             words[-1]+="$word"
@@ -59,7 +59,7 @@ _PROGRAM() {
     while IFS= read -r line; do
         case "$line" in
             :*) directive="${line#:}" ;;
-            *) COMPREPLY+=("${line%%$'\t'*}") ;;
+            "$current"*) COMPREPLY+=("${line%%$'\t'*}") ;;
         esac
     done < <("${COMP_WORDS[0]}" __complete "${words[@]}" 2>/dev/null)
     if [ "${#COMPREPLY[@]}" -eq 0 ]; then

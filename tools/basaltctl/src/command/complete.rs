@@ -65,23 +65,19 @@ type Choices = Vec<(String, String)>;
 
 fn choices(path: &Path, rest: &[Word], begun: &str) -> (Choices, Directive) {
     let starts = |name: &str, begun: &str| name.starts_with(begun);
-    let values = |name: &str, begun: &str| -> Choices {
+    // The shell picks those that fit.
+    let values = |name: &str| -> Choices {
         let of = CHOICES.iter().find(|it| it.0 == name).map_or(&[][..], |it| it.1);
-        of.iter()
-            .filter(|it| starts(it, begun))
-            .map(|it| ((*it).to_owned(), String::new()))
-            .collect()
+        of.iter().map(|it| ((*it).to_owned(), String::new())).collect()
     };
     let waiting = rest.last().map(|it| String::from_utf8_lossy(it).into_owned());
     if let Some(flag) = waiting.as_deref().and_then(|it| flag_of(path, it))
         && flag.kind != Kind::Bool
     {
-        return (values(flag.name, begun), Directive::Default);
+        return (values(flag.name), Directive::Default);
     }
-    if let Some((flag, begun)) =
-        begun.split_once('=').and_then(|it| Some((flag_of(path, it.0)?, it.1)))
-    {
-        return (values(flag.name, begun), Directive::Default);
+    if let Some(flag) = begun.split_once('=').and_then(|it| flag_of(path, it.0)) {
+        return (values(flag.name), Directive::Default);
     }
     if begun.starts_with('-') {
         return (flags(path, begun), Directive::NoFiles);
@@ -98,7 +94,8 @@ fn choices(path: &Path, rest: &[Word], begun: &str) -> (Choices, Directive) {
         .map(|it| (it.name().to_owned(), it.short.to_owned()))
         .collect();
     names.sort();
-    let directive = if command.children.is_empty() { Directive::Default } else { Directive::NoFiles };
+    let directive =
+        if command.children.is_empty() { Directive::Default } else { Directive::NoFiles };
     (names, directive)
 }
 
