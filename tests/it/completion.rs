@@ -10,10 +10,8 @@ use std::time::Duration;
 use crate::process::{self, Scratch, reference, run};
 use crate::terminal::Terminal;
 
-/// Shows the line as the shell has it now; keys are bound to it in every shell.
+/// Shows the line as the shell has it now and takes it away: bound by each shell's own means.
 const SHOW: &str = "\x07";
-/// Takes the line away.
-const CLEAR: &str = "\x15";
 
 /// Lines that are typed at both programs.
 const LINES: &[&str] = &[
@@ -36,7 +34,6 @@ const LINES: &[&str] = &[
     "etcdctl role grant\t",
     "etcdctl snapshot save backup-of-m\t",
     "etcdctl get backup-of-m\t",
-    "etcdctl nope \t\t",
     "etcdctl compact\t",
     "etcdctl endpoint h\t\t",
 ];
@@ -49,7 +46,7 @@ fn bash_completes_like_etcdctl() {
         &format!(". {system}"),
         "bind 'set bell-style none'; bind 'set page-completions off'",
         "bind 'set completion-query-items 0'",
-        r#"show() { printf '\n<%s>\n' "$READLINE_LINE"; }; bind -x '"\C-g": show'"#,
+        r#"show() { printf '\n<%s>\n' "$READLINE_LINE"; READLINE_LINE=; }; bind -x '"\C-g": show'"#,
         ". <(etcdctl completion bash)",
     ];
     let shell = ["bash", "--norc", "--noprofile", "-i"];
@@ -68,7 +65,7 @@ fn zsh_completes_like_etcdctl() {
     let ready = [
         "unsetopt beep; LISTMAX=0; PROMPT='$ '",
         "autoload -U compinit; compinit -D -u",
-        r#"show() { zle -I; print -r -- "<$BUFFER>" }; zle -N show; bindkey -e; bindkey '^G' show"#,
+        r#"show() { zle -I; print -r -- "<$BUFFER>"; BUFFER= }; zle -N show; bindkey -e; bindkey '^G' show"#,
         ". <(etcdctl completion zsh); compdef _etcdctl etcdctl",
     ];
     // Listings are drawn with the cursor: only the line that comes of it is compared.
@@ -139,6 +136,7 @@ fn typed(program: &Path, shell: &[&str], ready: &[&str], lines: &[&str]) -> Vec<
     // The marker is not in what is typed, so it is seen only when it is printed.
     terminal.type_in("echo rea''dy\n");
     terminal.wait_for("ready\n");
+    terminal.wait_for("$ ");
     lines.iter().map(|line| completed(&mut terminal, line)).collect()
 }
 
@@ -147,7 +145,8 @@ fn completed(terminal: &mut Terminal, line: &str) -> String {
     terminal.type_in(&format!("{line}{SHOW}"));
     let listed = terminal.wait_for("<");
     let shown = terminal.wait_for(">");
-    terminal.type_in(&format!("{CLEAR}echo don''e\n"));
+    terminal.type_in("echo don''e\n");
     terminal.wait_for("done\n");
+    terminal.wait_for("$ ");
     listed + &shown
 }

@@ -109,7 +109,7 @@ fn an_election_goes_to_the_next_when_its_leader_ends_or_is_killed() {
     first.says("first");
     let mut second = Running::start(&reference("etcdctl"), &server, &["elect", "e", "second"]);
     waits(&server, "e/", 2);
-    let mut third = Running::start(&ours, &server, &["elect", "e", "third"]);
+    let third = Running::start(&ours, &server, &["elect", "e", "third"]);
     waits(&server, "e/", 3);
     assert_eq!(first.stop(Signal::INT), Some(0));
     second.says("second");

@@ -228,7 +228,9 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
         if argument.starts_with('-') {
             let takes_value = ["-w", "--write-out", "--timeout"].contains(&argument.as_str());
             rest.push(argument);
-            rest.extend(arguments.next().filter(|_| takes_value));
+            if takes_value {
+                rest.extend(arguments.next());
+            }
             continue;
         }
         match command.find(&argument) {
@@ -345,13 +347,35 @@ fn wrong(kind: Kind, value: &str) -> Option<String> {
         Kind::Switch => go("ParseBool", "invalid syntax"),
         Kind::Int => value.parse::<i64>().err().and_then(|error| go("ParseInt", why(&error))),
         Kind::Uint => value.parse::<u64>().err().and_then(|error| go("ParseUint", why(&error))),
-        Kind::Time => {
-            let is_time = value == "0"
-                || value.starts_with(|c: char| c.is_ascii_digit())
-                    && value.ends_with(['s', 'm', 'h']);
-            (!is_time).then(|| format!("time: invalid duration {value:?}"))
+        Kind::Time => duration(value).err(),
+    }
+}
+
+/// Reads a duration as Go does, only to find what is wrong with it: nothing waits as long as it says.
+fn duration(text: &str) -> Result<(), String> {
+    let invalid = || format!("time: invalid duration {text:?}");
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if unsigned == "0" {
+        return Ok(());
+    }
+    if unsigned.is_empty() {
+        return Err(invalid());
+    }
+    let mut rest = unsigned;
+    while !rest.is_empty() {
+        let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.').unwrap_or(rest.len());
+        rest[..end].parse::<f64>().map_err(|_| invalid())?;
+        rest = &rest[end..];
+        let end = rest.find(|it: char| it.is_ascii_digit() || it == '.').unwrap_or(rest.len());
+        let (unit, tail) = rest.split_at(end);
+        rest = tail;
+        match unit {
+            "ns" | "us" | "µs" | "μs" | "ms" | "s" | "m" | "h" => {}
+            "" => return Err(format!("time: missing unit in duration {text:?}")),
+            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

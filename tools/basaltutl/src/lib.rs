@@ -123,7 +123,7 @@ fn status(args: &Args) -> Result<(), Failure> {
     path.metadata().map_err(|error| Failure::file("stat", path, &error))?;
     let format = Format::new(args.get("write-out"))?;
     let status = snapshot::status(&open(path)?).map_err(Failure::error)?;
-    output::text(&format.status(&status));
+    output::text(&format.status(&status)?);
     Ok(())
 }
 
@@ -150,7 +150,7 @@ fn hash_kv(args: &Args) -> Result<(), Failure> {
             Error::Faulty(fault) => fault.to_string(),
         })
     })?;
-    output::text(&format.hash_kv(&found));
+    output::text(&format.hash_kv(&found)?);
     Ok(())
 }
 

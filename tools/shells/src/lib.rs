@@ -104,7 +104,8 @@ const FISH: &str = r"# fish completion for PROGRAM
 function __PROGRAM_complete
     set -l words (commandline -opc)
     set -l current (commandline -ct)
-    set -l flag (string match -r -- '^-.*=' $current)
+    # Without a flag this is one empty text, not none.
+    set -l flag (string match -r -- '^-.*=' $current; or echo)
     set -l found ($words[1] __complete $words[2..-1] $current 2>/dev/null)
     set -l directive $found[-1]
     set -e found[-1]

@@ -87,6 +87,9 @@ fn choices(path: &Path, rest: &[Word], begun: &str) -> (Choices, Directive) {
         let shells = SHELLS.into_iter().filter(|it| starts(it, begun) && rest.is_empty());
         return (shells.map(|it| (it.to_owned(), String::new())).collect(), Directive::NoFiles);
     }
+    if find::first_bare(path, rest).is_some() {
+        return (Choices::new(), Directive::Default);
+    }
     let mut names: Choices = command
         .children
         .iter()
