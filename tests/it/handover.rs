@@ -66,7 +66,7 @@ fn a_lock_goes_to_who_waits_when_its_holder_is_killed() {
 fn a_lock_is_held_for_a_command() {
     let server = server();
     let environment = "test $ETCD_LOCK_REV -gt 1 && echo ${ETCD_LOCK_KEY%/*}";
-    let told = ctl(&server, &["lock", "c", "sh", "-c", environment]);
+    let told = ctl(&server, &["lock", "c", "--", "sh", "-c", environment]);
     assert_eq!((told.stdout.as_str(), told.code), ("c", Some(0)), "{}", told.stderr);
     for (script, code, words) in [
         ("exit 7", 7, "Error: exit status 7"),
@@ -74,7 +74,7 @@ fn a_lock_is_held_for_a_command() {
         ("kill -9 $$", 255, "Error: signal: killed"),
         ("kill -15 $$", 255, "Error: signal: terminated"),
     ] {
-        let line = ["lock", "c", "sh", "-c", script];
+        let line = ["lock", "c", "--", "sh", "-c", script];
         let theirs = run(asking(&reference("etcdctl"), &server, &line), PATIENCE);
         let ours = ctl(&server, &line);
         assert_eq!((ours.code, ours.stderr.as_str()), (Some(code), words));
@@ -86,7 +86,7 @@ fn a_lock_is_held_for_a_command() {
     let log = scratch.path().join("log");
     let programs = [process::basaltctl(), reference("etcdctl"), process::basaltctl()];
     let running = programs.map(|program| {
-        let mut command = asking(&program, &server, &["lock", "c", "sh", "-c", busy]);
+        let mut command = asking(&program, &server, &["lock", "c", "--", "sh", "-c", busy]);
         command.env("LOG", &log);
         Running::of(command)
     });
@@ -147,7 +147,8 @@ fn waits(server: &Server, prefix: &str, count: usize) {
         if keys == count {
             return;
         }
-        assert!(Instant::now() < until, "{keys} take part, not {count}");
+        let why = &told.stderr;
+        assert!(Instant::now() < until, "{keys} take part, not {count}: {why}");
     }
 }
 

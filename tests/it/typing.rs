@@ -48,7 +48,7 @@ fn transactions_are_asked_for_part_by_part() {
 fn watches_are_added_line_by_line() {
     let first = [Type("watch w/ --prefix --rev 2\n"), See("w/b\n2\n"), Type("progress\n")];
     let second = [See("progress notify: 3\n"), Type("nonsense\n"), See("support watch)\n")];
-    let third = [Type("watch w/a --rev 2 -- echo told\n"), See("told\n"), Type(END)];
+    let third = [Type("watch w/a --rev 2 -- echo told\n"), See("1\ntold\n"), Type(END)];
     let steps = [&first[..], &second, &third].concat();
     let shown = same(&[
         (&["put", "w/a", "1"], &[]),

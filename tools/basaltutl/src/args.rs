@@ -226,9 +226,11 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
             break;
         }
         if argument.starts_with('-') {
-            let takes_value = ["-w", "--write-out", "--timeout"].contains(&argument.as_str());
+            // Those that have no value are not known yet, nor is the flag for help.
+            let is_whole = argument.starts_with("--") || argument.len() == 2;
+            let takes_next = is_whole && !argument.contains('=');
             rest.push(argument);
-            if takes_value {
+            if takes_next {
                 rest.extend(arguments.next());
             }
             continue;
