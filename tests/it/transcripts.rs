@@ -65,6 +65,30 @@ fn basaltutl_works_on_files_like_etcdutl() {
     compare_programs("etcdutl", &reference("etcdutl"), &ours, "files", &[("snap.db", &file)]);
 }
 
+#[test]
+fn basaltutl_says_what_basalts_files_do_not_need() {
+    let mut server = Setup::new(process::basalt()).start();
+    asked(&server, "put a 1");
+    server.kill();
+    let data_dir = server.data_dir().display().to_string();
+    let told = |line: &str| {
+        let mut command = Command::new(process::basaltutl());
+        command.args(line.split(' ')).arg("--data-dir").arg(&data_dir);
+        let told = run(command, LINE_TIME_MAX);
+        assert!(told.stdout.is_empty(), "{line}: {}", told.stdout);
+        (told.stderr, told.code)
+    };
+    let (words, code) = told("defrag");
+    assert!(code == Some(0) && words.starts_with("Nothing to defragment"), "{words}");
+    let (words, code) = told("migrate --target-version 3.7");
+    assert!(code == Some(0) && words.starts_with("Nothing to migrate"), "{words}");
+    let (words, code) = told("migrate --target-version 3.6 --force");
+    assert!(code == Some(1) && words.contains("save a snapshot"), "{words}");
+    // Nothing was touched.
+    server.start();
+    asked(&server, "get a");
+}
+
 fn asked(server: &Server, line: &str) {
     let mut command = Command::new(process::basaltctl());
     command.args(line.split(' ')).arg("--endpoints").arg(server.endpoint());

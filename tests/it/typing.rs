@@ -131,3 +131,31 @@ fn session(program: &Path, server: &Server, line: &[&str], steps: &[Step]) -> St
     let screen = evened(&screen, server, &mut Vec::new());
     format!("$ {}\n{screen}\ncode: {code:?}\n", line.join(" "))
 }
+
+#[test]
+fn long_work_shows_how_far_it_is_only_to_who_looks() {
+    let server = server();
+    let place = process::Scratch::new();
+    let file = place.path().join("s.db").display().to_string();
+    let mirror = format!("127.0.0.1:{}", server.port);
+    let lines: [(&[&str], &str); 2] = [
+        (&["snapshot", "save", &file], " of "),
+        (&["make-mirror", "--dest-prefix", "copy/", "--prefix", "k", &mirror], "0 copied"),
+    ];
+    for (line, progress) in lines {
+        let mut command = Command::new(process::basaltctl());
+        command.args(line).env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{}", server.port));
+        let mut terminal = Terminal::open(&command);
+        terminal.wait_for(progress);
+        if line[0] == "make-mirror" {
+            terminal.type_in(INTERRUPT);
+        }
+        terminal.end();
+        let mut quiet = Command::new("timeout");
+        quiet.args(["-s", "INT", "2"]).arg(command.get_program()).args(line);
+        quiet.env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{}", server.port));
+        let told = process::run(quiet, std::time::Duration::from_secs(20));
+        let said = told.stdout + &told.stderr;
+        assert!(!said.contains(progress) && !said.contains('\r'), "{said}");
+    }
+}

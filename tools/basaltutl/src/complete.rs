@@ -99,7 +99,9 @@ fn candidates(typed: &Typed, begun: &str) -> (Candidates, Directive) {
         begun.map(|it| ((*it).to_owned(), String::new())).collect()
     };
     match typed.command {
-        Command::Root | Command::Snapshot if typed.positional == 0 => (names(typed.command), Directive::NoFiles),
+        Command::Root | Command::Snapshot if typed.positional == 0 => {
+            (names(typed.command), Directive::NoFiles)
+        }
         Command::Help => (names(Command::Root), Directive::NoFiles),
         Command::Completion if typed.positional == 0 => (plain(&SHELLS), Directive::NoFiles),
         Command::Root
