@@ -144,9 +144,10 @@ fn flags(typed: &Typed, begun: &str) -> Candidates {
     let required = typed.command.required();
     let missing = |it: &Flag<'_>| required.contains(&it.0) && !typed.flags.contains(&it.0);
     let globals = GLOBAL.iter().copied();
-    let mut all: Vec<Flag<'_>> = match typed.command {
-        Command::Root => own.into_iter().chain(globals).collect(),
-        _ => globals.chain(own).collect(),
+    let mut all: Vec<Flag<'_>> = if typed.command == Command::Root {
+        own.into_iter().chain(globals).collect()
+    } else {
+        globals.chain(own).collect()
     };
     if all.iter().any(missing) {
         all.retain(missing);

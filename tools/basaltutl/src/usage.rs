@@ -52,9 +52,8 @@ pub(crate) fn help(words: &[String]) {
             None if command == Command::Root => {
                 let words: Vec<_> = words.iter().map(|it| format!("`{it}`")).collect();
                 let usage = usage(command, false);
-                return output::error(
-                    &format!("Unknown help topic [{}]\n{usage}", words.join(" ")).trim_end(),
-                );
+                let text = format!("Unknown help topic [{}]\n{usage}", words.join(" "));
+                return output::error(text.trim_end());
             }
             None => break,
         }
@@ -92,11 +91,11 @@ pub(crate) fn about(command: Command) -> (&'static str, &'static str) {
     }
 }
 
-/// The name of a command, without those above it.
+/// The name of a command, without those above it: the last word before what it takes.
 pub(crate) fn name(command: Command) -> &'static str {
     let words = about(command).0.split(' ');
-    let above = if matches!(command, Command::Status | Command::Restore) { 2 } else { 1 };
-    if command == Command::Root { "etcdutl" } else { words.skip(above).next().unwrap_or_default() }
+    let is_name = |word: &&str| word.starts_with(|it: char| it.is_ascii_alphabetic());
+    words.take_while(is_name).last().unwrap_or_default()
 }
 
 /// The usage of a command.

@@ -66,7 +66,7 @@ pub(crate) async fn make_mirror(mut context: Context) -> Result<(), Failure> {
     }
     let copied = || format!("{} copied", mirror.total.get());
     tokio::select! {
-        outcome = progress.during(mirror.run(start), copied) => outcome,
+        outcome = progress.during(Box::pin(mirror.run(start)), copied) => outcome,
         () = mirror.report(&progress) => Ok(()),
     }
 }
