@@ -193,6 +193,10 @@ const HIDDEN: &[(&str, &[char])] = &[
     ("\"DBSize\" : ", &['\n']),
     ("\"DBSizeInUse\" : ", &['\n']),
     ("\"size\":\"", &['"']),
+    // What is left of a lease.
+    ("\"ttl\":", &[',', '}']),
+    ("\"TTL\" : ", &['\n']),
+    ("remaining(", &[')']),
 ];
 
 pub(crate) fn evened(text: &str, server: &Server, leases: &mut Vec<String>) -> String {
