@@ -57,22 +57,29 @@ pub(crate) fn reference(name: &str) -> PathBuf {
     path
 }
 
-/// Our tool for files, a program of another package: Cargo builds it when it is first asked for.
+/// Our client, a program of another package.
+pub(crate) fn basaltctl() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built("basaltctl")).clone()
+}
+
+/// Our tool for files, a program of another package.
 pub(crate) fn basaltutl() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let beside =
-            Path::new(env!("CARGO_BIN_EXE_basalt")).parent().expect("it is in a directory");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "-p", "basaltutl"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if beside.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let told = run(cargo, BUILD_WAIT);
-        assert_eq!(told.code, Some(0), "basaltutl does not build:\n{}", told.stderr);
-        beside.join("basaltutl")
-    };
-    BUILT.get_or_init(build).clone()
+    BUILT.get_or_init(|| built("basaltutl")).clone()
+}
+
+/// A program as it is now, built if it is not: Cargo builds only those of our own package for us.
+fn built(name: &str) -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_basalt")).parent().expect("it is in a directory");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "-p", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if beside.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let told = run(cargo, BUILD_WAIT);
+    assert_eq!(told.code, Some(0), "{name} does not build:\n{}", told.stderr);
+    beside.join(name)
 }
 
 /// A directory of its own below `target/tmp`, removed when dropped.
@@ -385,6 +392,11 @@ pub(crate) fn run(command: Command, wait: Duration) -> Finished {
 /// The kernel watches the *thread* that forked, so one thread that lives as long as the process
 /// forks for everybody.
 pub(crate) fn spawn(command: Command) -> Child {
+    spawn_with(command, [Stdio::null(), Stdio::piped(), Stdio::piped()])
+}
+
+/// The same with standard input, output and error of one's own.
+pub(crate) fn spawn_with(command: Command, standard: [Stdio; 3]) -> Child {
     type Order = (Command, Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
     let orders = SPAWNER.get_or_init(|| {
@@ -399,13 +411,17 @@ pub(crate) fn spawn(command: Command) -> Child {
     });
     let program = command.get_program().to_owned();
     let (answer, outcome) = channel();
-    orders.lock().unwrap().send((bound_to_us(command), answer)).expect("the spawner lives");
+    orders
+        .lock()
+        .unwrap()
+        .send((bound_to_us(command, standard), answer))
+        .expect("the spawner lives");
     let spawned = outcome.recv().expect("the spawner answers");
     spawned.unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()))
 }
 
-/// The same command behind `setpriv --pdeathsig`; pipes have to be asked for again.
-fn bound_to_us(command: Command) -> Command {
+/// The same command behind `setpriv --pdeathsig`.
+fn bound_to_us(command: Command, [stdin, stdout, stderr]: [Stdio; 3]) -> Command {
     let mut bound = Command::new("setpriv");
     bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
@@ -417,7 +433,7 @@ fn bound_to_us(command: Command) -> Command {
     if let Some(dir) = command.get_current_dir() {
         bound.current_dir(dir);
     }
-    bound.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    bound.stdin(stdin).stdout(stdout).stderr(stderr);
     bound
 }
 

@@ -1,5 +1,6 @@
-//! `basaltctl` beside the real etcdctl: the same shell lines through both, each against a server of
-//! its own with the same history, so that every byte and every exit code can be compared.
+//! `basaltctl` beside the real etcdctl, `basaltutl` beside the real etcdutl: the same shell lines through
+//! both, each against a server of its own with the same history, so that every byte and every exit
+//! code can be compared.
 //!
 //! ```text
 //! transcripts/<file>.txt ─┬─► etcdctl ─────────────► server ─┐
@@ -7,15 +8,15 @@
 //!                         └─► etcdctl -> basaltctl ► server ─┘
 //! ```
 //!
-//! A line finds the program as `etcdctl` in its `PATH`, the server in `ETCDCTL_ENDPOINTS` and
-//! `PLAIN`, and an empty directory to work in. `CTL_SERVER=etcd` puts a real etcd behind both.
+//! A line finds the program as `etcdctl` or `etcdutl` in its `PATH`, the server in `ETCDCTL_ENDPOINTS`
+//! and `PLAIN`, and a directory to work in, empty but for `snap.db` if it is etcdutl's turn.
+//! `CTL_SERVER=etcd` puts a real etcd behind both.
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::process::{self, Scratch, Server, Setup, reference, run};
 
@@ -51,54 +52,107 @@ fn basaltctl_authenticates_like_etcdctl() {
     compare("auth");
 }
 
+#[test]
+fn basaltutl_works_on_files_like_etcdutl() {
+    let server = server();
+    let place = Scratch::new();
+    let file = place.path().join("snap.db");
+    for line in ["put a 1", "put a 2", "put b 3", "del b", "compaction 3", "put c 4"] {
+        asked(&server, line);
+    }
+    asked(&server, &format!("snapshot save {}", file.display()));
+    let ours = process::basaltutl();
+    compare_programs("etcdutl", &reference("etcdutl"), &ours, "files", &[("snap.db", &file)]);
+}
+
+#[test]
+fn basaltutl_says_what_basalts_files_do_not_need() {
+    let mut server = Setup::new(process::basalt()).start();
+    asked(&server, "put a 1");
+    server.kill();
+    let data_dir = server.data_dir().display().to_string();
+    let told = |line: &str| {
+        let mut command = Command::new(process::basaltutl());
+        command.args(line.split(' ')).arg("--data-dir").arg(&data_dir);
+        let told = run(command, LINE_TIME_MAX);
+        assert!(told.stdout.is_empty(), "{line}: {}", told.stdout);
+        (told.stderr, told.code)
+    };
+    let (words, code) = told("defrag");
+    assert!(code == Some(0) && words.starts_with("Nothing to defragment"), "{words}");
+    let (words, code) = told("migrate --target-version 3.7");
+    assert!(code == Some(0) && words.starts_with("Nothing to migrate"), "{words}");
+    let (words, code) = told("migrate --target-version 3.6 --force");
+    assert!(code == Some(1) && words.contains("save a snapshot"), "{words}");
+    // Nothing was touched.
+    server.start();
+    asked(&server, "get a");
+}
+
+fn asked(server: &Server, line: &str) {
+    let mut command = Command::new(process::basaltctl());
+    command.args(line.split(' ')).arg("--endpoints").arg(server.endpoint());
+    let told = run(command, LINE_TIME_MAX);
+    assert_eq!(told.code, Some(0), "{line}: {}", told.stderr);
+}
+
 fn compare(file: &str) {
+    compare_programs("etcdctl", &reference("etcdctl"), &process::basaltctl(), file, &[]);
+}
+
+/// A file to work with: its name, and where it is copied from.
+type Given<'a> = (&'a str, &'a Path);
+
+fn compare_programs(name: &str, theirs: &Path, ours: &Path, file: &str, given: &[Given]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/transcripts");
     let text = fs::read_to_string(root.join(format!("{file}.txt"))).expect("is there");
     let lines: Vec<&str> =
         text.lines().filter(|it| !it.is_empty() && !it.starts_with('#')).collect();
     let (left, right) = std::thread::scope(|scope| {
-        let left = scope.spawn(|| told(&reference("etcdctl"), &lines));
-        let right = told(&basaltctl(), &lines);
-        (left.join().expect("etcdctl's half runs to its end"), right)
+        let left = scope.spawn(|| told(name, theirs, &lines, given));
+        let right = told(name, ours, &lines, given);
+        (left.join().expect("their half runs to its end"), right)
     });
     let differences: Vec<String> = (lines.iter().zip(&left).zip(&right))
         .filter(|((_, left), right)| left != right)
-        .map(|((line, left), right)| format!("{line}\n--- etcdctl\n{left}\n--- basaltctl\n{right}"))
+        .map(|((line, left), right)| format!("{line}\n--- theirs\n{left}\n--- ours\n{right}"))
         .collect();
     let count = differences.len();
     assert!(count == 0, "{count} of {} differ:\n{}", lines.len(), differences.join("\n\n"));
 }
 
-/// The program as it is now, built if it is not.
-fn basaltctl() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let path = BUILT.get_or_init(|| {
-        let beside = Path::new(env!("CARGO_BIN_EXE_basalt")).with_file_name("basaltctl");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "-q", "-p", "basaltctl"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if beside.parent().is_some_and(|it| it.ends_with("release")) {
-            cargo.arg("--release");
-        }
-        let built = run(cargo, Duration::from_secs(600));
-        assert_eq!(built.code, Some(0), "{}", built.stderr);
-        beside
-    });
-    path.clone()
-}
-
 /// What each line said, with everything hidden that belongs to one process alone.
-fn told(program: &Path, lines: &[&str]) -> Vec<String> {
-    let server = match std::env::var("CTL_SERVER").as_deref() {
-        Ok("etcd") => Setup::new(process::etcd()).start(),
-        _ => Setup::new(process::basalt()).start(),
-    };
+fn told(name: &str, program: &Path, lines: &[&str], given: &[Given]) -> Vec<String> {
+    let server = server();
     let place = Scratch::new();
     for name in ["bin", "work"] {
         fs::create_dir(place.path().join(name)).expect("a new directory");
     }
-    symlink(program, place.path().join("bin/etcdctl")).expect("a new link");
+    symlink(program, place.path().join("bin").join(name)).expect("a new link");
+    for (name, from) in given {
+        fs::copy(from, place.path().join("work").join(name)).expect("a new file");
+    }
     let mut leases = Vec::new();
     lines.iter().map(|line| evened(&say(line, &server, &place), &server, &mut leases)).collect()
+}
+
+/// The server that is asked. A real etcd finds the version of its files some seconds after it began
+/// to serve; what is said before would differ by chance.
+pub(crate) fn server() -> Server {
+    if std::env::var("CTL_SERVER").as_deref() != Ok("etcd") {
+        return Setup::new(process::basalt()).start();
+    }
+    let server = Setup::new(process::etcd()).start();
+    let until = Instant::now() + LINE_TIME_MAX;
+    loop {
+        let mut status = Command::new(reference("etcdctl"));
+        status.args(["endpoint", "status", "-w", "json", "--endpoints", &server.endpoint()]);
+        let told = run(status, LINE_TIME_MAX).stdout;
+        if told.contains("\"storageVersion\":\"3.7.0\"") {
+            return server;
+        }
+        assert!(Instant::now() < until, "etcd does not find its version: {told}");
+    }
 }
 
 fn say(line: &str, server: &Server, place: &Scratch) -> String {
@@ -139,9 +193,13 @@ const HIDDEN: &[(&str, &[char])] = &[
     ("\"DBSize\" : ", &['\n']),
     ("\"DBSizeInUse\" : ", &['\n']),
     ("\"size\":\"", &['"']),
+    // What is left of a lease.
+    ("\"ttl\":", &[',', '}']),
+    ("\"TTL\" : ", &['\n']),
+    ("remaining(", &[')']),
 ];
 
-fn evened(text: &str, server: &Server, leases: &mut Vec<String>) -> String {
+pub(crate) fn evened(text: &str, server: &Server, leases: &mut Vec<String>) -> String {
     let mut text = text.replace(&format!(":{}", server.port), ":PORT");
     for (mark, ends) in HIDDEN {
         text = hidden(&text, mark, ends);

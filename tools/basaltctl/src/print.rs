@@ -9,6 +9,7 @@ pub(crate) mod kv;
 pub(crate) mod lease;
 pub(crate) mod message;
 pub(crate) mod out;
+pub(crate) mod progress;
 pub(crate) mod table;
 
 use prost::Message;

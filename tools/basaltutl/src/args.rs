@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 use std::num::{IntErrorKind, ParseIntError};
 
-use crate::{Failure, exit, usage};
+use crate::{Failure, usage};
 
 /// What can be asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     Root,
+    Completion,
+    Defrag,
+    Help,
+    Migrate,
     Version,
     HashKv,
     Snapshot,
@@ -21,6 +25,8 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Text,
+    /// Text that names a directory.
+    Directory,
     Switch,
     Int,
     Uint,
@@ -28,9 +34,9 @@ pub(crate) enum Kind {
 }
 
 /// A flag: name, what it takes, its default, what it is for.
-pub(crate) type Flag = (&'static str, Kind, &'static str, &'static str);
+pub(crate) type Flag<'a> = (&'static str, Kind, &'static str, &'a str);
 
-pub(crate) const GLOBAL: &[Flag] = &[
+pub(crate) const GLOBAL: &[Flag<'static>] = &[
     (
         "timeout",
         Kind::Time,
@@ -45,9 +51,9 @@ pub(crate) const GLOBAL: &[Flag] = &[
     ),
 ];
 
-const RESTORE: &[Flag] = &[
+const RESTORE: &[Flag<'static>] = &[
     ("bump-revision", Kind::Uint, "0", "How much to increase the latest revision after restore"),
-    ("data-dir", Kind::Text, "", "Path to the output data directory"),
+    ("data-dir", Kind::Directory, "", "Path to the output data directory"),
     (
         "initial-advertise-peer-urls",
         Kind::Text,
@@ -70,7 +76,8 @@ const RESTORE: &[Flag] = &[
         "initial-memory-map-size",
         Kind::Uint,
         "10737418240",
-        "Taken for etcdutl's sake: there is no memory map",
+        "Initial memory map size of the database in bytes. It uses the default value if not defined \
+         or defined to 0",
     ),
     (
         "mark-compacted",
@@ -86,18 +93,65 @@ const RESTORE: &[Flag] = &[
         "false",
         "Ignore snapshot integrity hash value (required if copied from data directory)",
     ),
-    ("wal-dir", Kind::Text, "", "Path to the WAL directory (use --data-dir if none given)"),
+    ("wal-dir", Kind::Directory, "", "Path to the WAL directory (use --data-dir if none given)"),
+];
+
+const DEFRAG: &[Flag<'static>] = &[(
+    "data-dir",
+    Kind::Directory,
+    "",
+    "Required. Defragments a data directory not in use by etcd.",
+)];
+
+const MIGRATE: &[Flag<'static>] = &[
+    ("data-dir", Kind::Directory, "", "Path to the etcd data dir"),
+    (
+        "force",
+        Kind::Switch,
+        "false",
+        "Ignore migration failure and forcefully override storage version. Not recommended.",
+    ),
+    (
+        "target-version",
+        Kind::Text,
+        "",
+        "Target etcd version to migrate contents of data dir. Minimal value 3.5. Format \"X.Y\" for \
+         example 3.6.",
+    ),
 ];
 
 impl Command {
     /// The flags of its own.
-    pub(crate) fn flags(self) -> &'static [Flag] {
+    pub(crate) fn flags(self) -> &'static [Flag<'static>] {
         match self {
             Self::Restore => RESTORE,
             Self::HashKv => {
                 &[("rev", Kind::Int, "0", "maximum revision to hash (default: latest revision)")]
             }
-            Self::Root | Self::Version | Self::Snapshot | Self::Status => &[],
+            Self::Defrag => DEFRAG,
+            Self::Migrate => MIGRATE,
+            Self::Root
+            | Self::Completion
+            | Self::Help
+            | Self::Version
+            | Self::Snapshot
+            | Self::Status => &[],
+        }
+    }
+
+    /// Flags without which it does nothing.
+    pub(crate) fn required(self) -> &'static [&'static str] {
+        match self {
+            Self::Defrag => &["data-dir"],
+            Self::Migrate => &["data-dir", "target-version"],
+            Self::Root
+            | Self::Completion
+            | Self::Help
+            | Self::Version
+            | Self::HashKv
+            | Self::Snapshot
+            | Self::Status
+            | Self::Restore => &[],
         }
     }
 
@@ -105,16 +159,28 @@ impl Command {
     pub(crate) fn below(self) -> &'static [(&'static str, Self)] {
         match self {
             Self::Root => &[
+                ("completion", Self::Completion),
+                ("defrag", Self::Defrag),
                 ("hashkv", Self::HashKv),
+                ("help", Self::Help),
+                ("migrate", Self::Migrate),
                 ("snapshot", Self::Snapshot),
                 ("version", Self::Version),
             ],
             Self::Snapshot => &[("restore", Self::Restore), ("status", Self::Status)],
-            Self::Version | Self::HashKv | Self::Status | Self::Restore => &[],
+            Self::Completion
+            | Self::Defrag
+            | Self::Help
+            | Self::Migrate
+            | Self::Version
+            | Self::HashKv
+            | Self::Status
+            | Self::Restore => &[],
         }
     }
 
-    fn find(self, word: &str) -> Option<Self> {
+    /// The command below it that a word names, whole or by a beginning that only one has.
+    pub(crate) fn find(self, word: &str) -> Option<Self> {
         let exact = self.below().iter().find(|(name, _)| *name == word);
         let mut begun = self.below().iter().filter(|(name, _)| name.starts_with(word));
         let unambiguous = begun.next().filter(|_| begun.next().is_none());
@@ -160,18 +226,18 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
             break;
         }
         if argument.starts_with('-') {
-            let takes_value = ["-w", "--write-out", "--timeout"].contains(&argument.as_str());
+            // Those that have no value are not known yet, nor is the flag for help.
+            let is_whole = argument.starts_with("--") || argument.len() == 2;
+            let takes_next = is_whole && !argument.contains('=');
             rest.push(argument);
-            rest.extend(arguments.next().filter(|_| takes_value));
+            if takes_next {
+                rest.extend(arguments.next());
+            }
             continue;
         }
         match command.find(&argument) {
             Some(below) => command = below,
-            None if command == Command::Root => {
-                let text = format!("unknown command {argument:?} for \"etcdutl\"");
-                let usage = Some("Run 'basaltutl --help' for usage.".to_owned());
-                return Err(Failure { text, usage, code: exit::ERROR });
-            }
+            None if command == Command::Root => return Err(usage::unknown(&argument)),
             // A command that only holds others shows them.
             None => return Ok((command, Vec::new())),
         }
@@ -193,9 +259,12 @@ impl Args {
             }
             None => (flag, None),
         };
+        if name == "help" && !short || name == "h" && short {
+            self.flags.insert("help", "true".to_owned());
+            return Ok(());
+        }
         let name = match (short, name) {
             (true, "w") => "write-out",
-            (true, "h") => "help",
             (true, _) => {
                 let letter = name.chars().next().unwrap_or_default();
                 let text = format!("unknown shorthand flag: {letter:?} in -{flag}");
@@ -203,10 +272,6 @@ impl Args {
             }
             (false, name) => name,
         };
-        if name == "help" {
-            self.flags.insert("help", "true".to_owned());
-            return Ok(());
-        }
         let known = self.command.flags().iter().chain(GLOBAL).find(|it| it.0 == name);
         let Some((name, kind, ..)) = known else {
             return Err(usage::misuse(self.command, format!("unknown flag: --{name}")));
@@ -230,6 +295,22 @@ impl Args {
     pub(crate) fn get(&self, name: &str) -> &str {
         let known = self.command.flags().iter().chain(GLOBAL).find(|it| it.0 == name);
         self.flags.get(name).map(String::as_str).or(known.map(|it| it.2)).unwrap_or_default()
+    }
+
+    /// Refuses a command line that lacks a flag.
+    ///
+    /// # Errors
+    /// Those that are missing.
+    pub(crate) fn check_required(&self) -> Result<(), Failure> {
+        let missing = self.command.required().iter().filter(|it| !self.flags.contains_key(**it));
+        let missing: Vec<_> = missing.map(|it| format!("{it:?}")).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => {
+                let text = format!("required flag(s) {} not set", missing.join(", "));
+                Err(usage::misuse(self.command, text))
+            }
+        }
     }
 
     /// Whether a switch is on.
@@ -263,18 +344,40 @@ fn wrong(kind: Kind, value: &str) -> Option<String> {
         if is_beyond { "value out of range" } else { "invalid syntax" }
     };
     match kind {
-        Kind::Text => None,
+        Kind::Text | Kind::Directory => None,
         Kind::Switch if switch(value).is_some() => None,
         Kind::Switch => go("ParseBool", "invalid syntax"),
         Kind::Int => value.parse::<i64>().err().and_then(|error| go("ParseInt", why(&error))),
         Kind::Uint => value.parse::<u64>().err().and_then(|error| go("ParseUint", why(&error))),
-        Kind::Time => {
-            let is_time = value == "0"
-                || value.starts_with(|c: char| c.is_ascii_digit())
-                    && value.ends_with(['s', 'm', 'h']);
-            (!is_time).then(|| format!("time: invalid duration {value:?}"))
+        Kind::Time => duration(value).err(),
+    }
+}
+
+/// Reads a duration as Go does, only to find what is wrong with it: nothing waits as long as it says.
+fn duration(text: &str) -> Result<(), String> {
+    let invalid = || format!("time: invalid duration {text:?}");
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if unsigned == "0" {
+        return Ok(());
+    }
+    if unsigned.is_empty() {
+        return Err(invalid());
+    }
+    let mut rest = unsigned;
+    while !rest.is_empty() {
+        let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.').unwrap_or(rest.len());
+        rest[..end].parse::<f64>().map_err(|_| invalid())?;
+        rest = &rest[end..];
+        let end = rest.find(|it: char| it.is_ascii_digit() || it == '.').unwrap_or(rest.len());
+        let (unit, tail) = rest.split_at(end);
+        rest = tail;
+        match unit {
+            "ns" | "us" | "µs" | "μs" | "ms" | "s" | "m" | "h" => {}
+            "" => return Err(format!("time: missing unit in duration {text:?}")),
+            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! `basaltutl`: etcdutl's commands, flags, output and exit codes, for snapshots of etcd and of Basalt.
 //!
 //! [`args`] reads the command line as cobra does, [`cluster`] what it says of members, [`restore`] makes a data
-//! directory, [`output`] prints.
+//! directory, [`member`] looks at one, [`complete`] helps shells, [`output`] prints.
 
 mod args;
 mod cluster;
+mod complete;
+mod member;
 mod output;
 mod restore;
 mod usage;
@@ -77,16 +79,26 @@ pub fn run(arguments: Vec<String>) -> u8 {
 }
 
 fn dispatch(arguments: Vec<String>) -> Result<(), Failure> {
+    if let Some((first, words)) = arguments.split_first()
+        && ["__complete", "__completeNoDesc"].contains(&first.as_str())
+    {
+        complete::complete(words, first == "__complete");
+        return Ok(());
+    }
     let args = args::read(arguments)?;
     if args.is_on("help") {
         output::text(&usage::of(args.command));
         return Ok(());
     }
+    args.check_required()?;
     match args.command {
+        Command::Completion => complete::script(&args)?,
+        Command::Defrag => member::defrag(&args)?,
+        Command::Help => usage::help(&args.positional),
+        Command::Migrate => member::migrate(&args)?,
         Command::Root | Command::Snapshot => output::text(&usage::of(args.command)),
         Command::Version => {
-            let (version, api) = (basalt::rpc::ETCD_VERSION, basalt::rpc::ETCD_CLUSTER_VERSION);
-            let api = api.rsplit_once('.').map_or(api, |(minor, _)| minor);
+            let (version, api) = (basalt::rpc::ETCD_VERSION, api_version());
             output::text(&format!("etcdutl version: {version}\nAPI version: {api}\n"));
         }
         Command::Status => status(&args)?,
@@ -94,6 +106,12 @@ fn dispatch(arguments: Vec<String>) -> Result<(), Failure> {
         Command::Restore => restore::restore(&args)?,
     }
     Ok(())
+}
+
+/// The version of etcd's API that Basalt serves: `X.Y`.
+pub(crate) fn api_version() -> &'static str {
+    let version = basalt::rpc::ETCD_CLUSTER_VERSION;
+    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
 }
 
 fn status(args: &Args) -> Result<(), Failure> {
@@ -105,7 +123,7 @@ fn status(args: &Args) -> Result<(), Failure> {
     path.metadata().map_err(|error| Failure::file("stat", path, &error))?;
     let format = Format::new(args.get("write-out"))?;
     let status = snapshot::status(&open(path)?).map_err(Failure::error)?;
-    output::text(&format.status(&status));
+    output::text(&format.status(&status)?);
     Ok(())
 }
 
@@ -132,7 +150,7 @@ fn hash_kv(args: &Args) -> Result<(), Failure> {
             Error::Faulty(fault) => fault.to_string(),
         })
     })?;
-    output::text(&format.hash_kv(&found));
+    output::text(&format.hash_kv(&found)?);
     Ok(())
 }
 

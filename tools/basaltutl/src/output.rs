@@ -25,23 +25,24 @@ pub(crate) enum Format {
     Simple,
     Fields,
     Json,
+    /// Known, and supported by no command.
+    Protobuf,
     Table,
 }
 
 impl Format {
     pub(crate) fn new(name: &str) -> Result<Self, Failure> {
-        let text = match name {
-            "simple" => return Ok(Self::Simple),
-            "fields" => return Ok(Self::Fields),
-            "json" => return Ok(Self::Json),
-            "table" => return Ok(Self::Table),
-            "protobuf" => "protobuf not supported as output format",
-            _ => "unsupported output format",
-        };
-        Err(Failure::new(exit::BAD_FEATURE, text))
+        match name {
+            "simple" => Ok(Self::Simple),
+            "fields" => Ok(Self::Fields),
+            "json" => Ok(Self::Json),
+            "protobuf" => Ok(Self::Protobuf),
+            "table" => Ok(Self::Table),
+            _ => Err(Failure::new(exit::BAD_FEATURE, "unsupported output format")),
+        }
     }
 
-    pub(crate) fn status(self, status: &Status) -> String {
+    pub(crate) fn status(self, status: &Status) -> Result<String, Failure> {
         let Status { hash, revision, keys, bytes, version } = status;
         let row = [
             format!("{hash:x}"),
@@ -50,7 +51,8 @@ impl Format {
             human_bytes(*bytes),
             version.clone(),
         ];
-        match self {
+        Ok(match self {
+            Self::Protobuf => return Err(unsupported()),
             Self::Simple => format!("{}\n", row.join(", ")),
             Self::Fields => format!(
                 "\"Hash\" : {hash}\n\"Revision\" : {revision}\n\"Keys\" : {keys}\n\"Size\" : {bytes}\n\
@@ -62,13 +64,14 @@ impl Format {
                 serde_json::Value::from(version.as_str())
             ),
             Self::Table => table(["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"], &row),
-        }
+        })
     }
 
-    pub(crate) fn hash_kv(self, found: &KvHash) -> String {
+    pub(crate) fn hash_kv(self, found: &KvHash) -> Result<String, Failure> {
         let KvHash { hash, revision, compact_revision } = found;
         let row = [hash.to_string(), revision.to_string(), compact_revision.to_string()];
-        match self {
+        Ok(match self {
+            Self::Protobuf => return Err(unsupported()),
             Self::Simple => format!("{}\n", row.join(", ")),
             Self::Fields => format!(
                 "\"Hash\" : {hash}\n\"Hash revision\" : {revision}\n\
@@ -78,8 +81,12 @@ impl Format {
                 "{{\"hash\":{hash},\"hashRevision\":{revision},\"compactRevision\":{compact_revision}}}\n"
             ),
             Self::Table => table(["HASH", "HASH REVISION", "COMPACT REVISION"], &row),
-        }
+        })
     }
+}
+
+fn unsupported() -> Failure {
+    Failure::new(exit::BAD_FEATURE, "protobuf not supported as output format")
 }
 
 /// A table of one row: titles in the middle, values to the right.
@@ -139,21 +146,22 @@ mod tests {
             bytes: 155_648,
             version: "3.7.0".to_owned(),
         };
-        assert_eq!(Format::Simple.status(&status), "c4c14e26, 35, 7, 156 kB, 3.7.0\n");
+        assert_eq!(Format::Simple.status(&status).unwrap(), "c4c14e26, 35, 7, 156 kB, 3.7.0\n");
         assert_eq!(
-            Format::Json.status(&status),
+            Format::Json.status(&status).unwrap(),
             "{\"hash\":3301002790,\"revision\":35,\"totalKey\":7,\"totalSize\":155648,\
              \"version\":\"3.7.0\"}\n"
         );
         let hash = KvHash { hash: 429_950_868, revision: 35, compact_revision: 12 };
         assert_eq!(
-            Format::Table.hash_kv(&hash),
+            Format::Table.hash_kv(&hash).unwrap(),
             "┌───────────┬───────────────┬──────────────────┐\n\
              │   HASH    │ HASH REVISION │ COMPACT REVISION │\n\
              ├───────────┼───────────────┼──────────────────┤\n\
              │ 429950868 │            35 │               12 │\n\
              └───────────┴───────────────┴──────────────────┘\n"
         );
-        assert_eq!(Format::new("protobuf").unwrap_err().code, 4);
+        assert_eq!(Format::Protobuf.hash_kv(&hash).unwrap_err().code, 4);
+        assert_eq!(Format::new("yaml").unwrap_err().code, 4);
     }
 }

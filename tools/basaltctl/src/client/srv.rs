@@ -37,7 +37,8 @@ async fn look_up(service: &str, domain: &str) -> Result<Vec<(String, u16)>, Stri
     let name = format!("_{service}._tcp.{domain}");
     let server = SocketAddr::new(name_server(), 53);
     let failed = |why: &str| format!("lookup {name} on {server}: {why}");
-    let query = query(&name).ok_or_else(|| failed("invalid domain name"))?;
+    // Nobody is asked for a name that is none.
+    let query = query(&name).ok_or_else(|| format!("lookup {name}: no such host"))?;
     for _ in 0..ATTEMPTS {
         if let Ok(Ok(answer)) = timeout(ANSWER_TIME_MAX, ask(server, &query)).await {
             let found = records(&answer).ok_or_else(|| failed("cannot unmarshal DNS message"))?;

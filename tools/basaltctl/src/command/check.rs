@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _, stderr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::client::settings::Settings;
 use crate::command::{Context, metrics};
 use crate::go::quote::quote;
 use crate::print::out;
+use crate::print::progress::Progress;
 use crate::{Failure, exit};
 
 const PERF: Duration = Duration::from_secs(60);
@@ -105,12 +105,6 @@ async fn put_all(
     }
 }
 
-fn progress(text: &str, last: bool) {
-    if stderr().is_terminal() {
-        let _ = write!(stderr(), "\r{text}{}", if last { "\n" } else { "" });
-    }
-}
-
 /// # Errors
 /// The cluster is too slow, or not there.
 pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
@@ -133,15 +127,16 @@ pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
             return None;
         }
         sleep_until(due).await;
-        progress(&format!("{} / {} s", began.elapsed().as_secs(), PERF.as_secs()), false);
         Some(request(&name, number, 256, 1024))
     };
+    let progress = Progress::new();
+    let so_far = || format!("{} / {} s", began.elapsed().as_secs(), PERF.as_secs());
     tokio::select! {
-        () = put_all(&clients, &tally, paced) => {}
+        () = progress.during(put_all(&clients, &tally, paced), so_far) => {}
         _ = tokio::signal::ctrl_c() => {}
     }
     let took = began.elapsed().as_secs_f64();
-    progress(&format!("{} / {} s", PERF.as_secs(), PERF.as_secs()), true);
+    drop(progress);
     clean_up(&context, &clients[0], &prefix).await?;
     judge(&tally, took, f64::from(rate))
 }
@@ -252,10 +247,10 @@ pub(crate) async fn datascale(mut context: Context) -> Result<(), Failure> {
     let all = async move |tally: &Tally| {
         let number = tally.sent.get();
         tally.sent.set(number + 1);
-        progress(&format!("{} / {keys}", number.min(keys)), number == keys);
         (number < keys).then(|| request(&name, number, 512, 512))
     };
-    put_all(&clients, &tally, all).await;
+    let so_far = || format!("{} / {keys}", tally.sent.get().min(keys));
+    Progress::new().during(put_all(&clients, &tally, all), so_far).await;
     let after = memory(&settings, "after").await?;
     clean_up(&context, &clients[0], &prefix).await?;
     let errors = tally.errors.borrow();

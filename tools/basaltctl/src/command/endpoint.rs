@@ -14,6 +14,7 @@ use crate::command::{Context, alarm};
 use crate::go::duration;
 use crate::print::cluster::{Hashes, Health, Healths, Statuses};
 use crate::print::out;
+use crate::print::progress::Progress;
 use crate::{Failure, exit};
 
 /// Those typed, or with `--cluster` those that members advertise.
@@ -162,7 +163,8 @@ pub(crate) async fn defrag(mut context: Context) -> Result<(), Failure> {
         let began = now();
         let request = DefragmentRequest {};
         let asked = client.call::<_, DefragmentResponse>(method, &request, client.deadline());
-        let answer = asked.await;
+        let working = || format!("Defragmenting {endpoint}: {} s", began.elapsed().as_secs());
+        let answer = Progress::new().during(asked, working).await;
         let took = text(began.elapsed());
         match answer {
             Ok(_) => {

@@ -38,8 +38,34 @@ pub(crate) async fn run(words: &[Word], environment: &[(&str, String)]) -> Resul
         (Some(0), _) => Ok(()),
         (Some(code), _) => Err(Unwell { text: format!("exit status {code}"), code: Some(code) }),
         (None, signal) => {
-            let text = format!("signal: {}", signal.unwrap_or_default());
+            let mut text = format!("signal: {}", signal_name(signal.unwrap_or_default()));
+            if status.core_dumped() {
+                text.push_str(" (core dumped)");
+            }
             Err(Unwell { text, code: Some(-1) })
         }
     }
+}
+
+/// Go's words for a signal.
+fn signal_name(number: i32) -> String {
+    const NAMES: [&str; 15] = [
+        "hangup",
+        "interrupt",
+        "quit",
+        "illegal instruction",
+        "trace/breakpoint trap",
+        "aborted",
+        "bus error",
+        "floating point exception",
+        "killed",
+        "user defined signal 1",
+        "segmentation fault",
+        "user defined signal 2",
+        "broken pipe",
+        "alarm clock",
+        "terminated",
+    ];
+    let name = usize::try_from(number - 1).ok().and_then(|at| NAMES.get(at));
+    name.map_or_else(|| format!("signal {number}"), |it| (*it).to_owned())
 }

@@ -91,7 +91,8 @@ async fn command(
     let ran = execute::run(&context.args()[1..], &environment).await;
     let released = client.delete(&delete(key.to_vec()), None).await;
     ran.map_err(|it| {
-        let code = it.code.and_then(|it| u8::try_from(it).ok()).unwrap_or(exit::ERROR);
+        // A program that a signal ended has -1: what is left of that is 255.
+        let code = it.code.map_or(exit::ERROR, |it| it.to_le_bytes()[0]);
         Failure::new(code, it.text)
     })?;
     released?;

@@ -18,6 +18,7 @@ use crate::client::tls::Security;
 use crate::client::watch::Watch;
 use crate::command::Context;
 use crate::print::out;
+use crate::print::progress::Progress;
 
 /// Keys read at once from the source.
 const BATCH: i64 = 1000;
@@ -50,6 +51,7 @@ pub(crate) async fn make_mirror(mut context: Context) -> Result<(), Failure> {
         return Err(Failure::bad_args(text));
     }
     let prefix = values.text("prefix").as_bytes().to_vec();
+    let progress = Progress::new();
     let mut mirror = Mirror {
         source: &source,
         destination: &destination,
@@ -62,9 +64,10 @@ pub(crate) async fn make_mirror(mut context: Context) -> Result<(), Failure> {
     if start == 0 && !nowhere && mirror.replacement.is_empty() {
         mirror.replacement = mirror.prefix.clone();
     }
+    let copied = || format!("{} copied", mirror.total.get());
     tokio::select! {
-        outcome = mirror.run(start) => outcome,
-        () = mirror.report() => Ok(()),
+        outcome = progress.during(Box::pin(mirror.run(start)), copied) => outcome,
+        () = mirror.report(&progress) => Ok(()),
     }
 }
 
@@ -84,9 +87,10 @@ fn destination(context: &Context) -> Result<Settings, Failure> {
 }
 
 impl Mirror<'_> {
-    async fn report(&self) {
+    async fn report(&self, progress: &Progress) {
         loop {
             sleep(REPORT).await;
+            progress.clear();
             out::line(&self.total.get().to_string());
         }
     }

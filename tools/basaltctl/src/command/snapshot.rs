@@ -1,7 +1,7 @@
 //! snapshot save: one member's whole state into a file, which has its name only when it is whole.
 
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal as _, Write as _, stderr};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use crate::client::settings::Settings;
 use crate::command::Context;
 use crate::command::files::why;
 use crate::go::duration;
+use crate::print::progress::Progress;
 use crate::print::{human, out};
 use crate::{Failure, exit};
 
@@ -68,6 +69,7 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     info("client", 236).message("opened snapshot stream; downloading").write();
     let mut version = String::new();
     let mut size = 0;
+    let progress = Progress::new();
     while let Some(chunk) = next(&mut stream, deadline).await? {
         if size == 0 {
             version = chunk.version;
@@ -76,8 +78,10 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
         file.write_all(&chunk.blob)
             .map_err(|it| format!("could not write snapshot: write {part}: {}", why(&it)))?;
         size += chunk.blob.len() as u64;
-        progress(size, size + chunk.remaining_bytes);
+        let all = size + chunk.remaining_bytes;
+        progress.show(|| format!("{} of {}", human::bytes(size), human::bytes(all)));
     }
+    drop(progress);
     info("client", 302).message("completed snapshot read; closing").write();
     if size % SECTOR != CHECKSUM {
         return Err(format!("sha256 checksum not found [bytes: {size}]"));
@@ -138,12 +142,4 @@ fn finish(file: &File, part: &str, path: &str, fetched: impl FnOnce()) -> Result
         let why = why(&it);
         format!("could not rename {part} to {path} (rename {part} {path}: {why})")
     })
-}
-
-/// How far it is, for somebody who looks.
-fn progress(done: u64, all: u64) {
-    if stderr().is_terminal() {
-        let end = if done == all { "\n" } else { "" };
-        let _ = write!(stderr(), "\r{} of {}{end}", human::bytes(done), human::bytes(all));
-    }
 }

@@ -1,0 +1,157 @@
+//! A terminal for a program that talks to a person: what it shows is read, what a person would type
+//! is written, and whether typing is shown can be asked.
+//!
+//! ```text
+//! test ── type_in ──► master ══ kernel's line discipline ══ slave ──► setsid --ctty <program>
+//!      ◄─ wait_for ─┘ (a thread reads all that is shown)
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::{Child, Command};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::process::spawn_with;
+
+/// Long enough for a shell that reads its completions on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// So wide that no line of ours is broken.
+const SIZE: Winsize = Winsize { ws_row: 60, ws_col: 250, ws_xpixel: 0, ws_ypixel: 0 };
+/// `O_NOCTTY`: the terminal is to control the program, not us.
+const NO_CONTROL: i32 = 0o400;
+
+/// What was shown so far, and whether that was all.
+#[derive(Clone, Default)]
+struct Screen(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
+
+impl Screen {
+    fn read(&self, mut from: File) {
+        let screen = self.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // The last program's end is an error here.
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                screen.0.0.lock().unwrap().0.extend_from_slice(&buffer[..count]);
+                screen.0.1.notify_all();
+            }
+            screen.0.0.lock().unwrap().1 = true;
+            screen.0.1.notify_all();
+        });
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.0.lock().unwrap().0).replace("\r\n", "\n")
+    }
+}
+
+/// A program in a terminal of its own; ended when dropped.
+pub(crate) struct Terminal {
+    child: Child,
+    master: File,
+    screen: Screen,
+    /// How much of the screen has been waited for.
+    seen: usize,
+}
+
+impl Terminal {
+    pub(crate) fn open(command: &Command) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a new terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("the terminal is ours");
+        let name = ptsname(&master, Vec::new()).expect("the terminal has a name");
+        let slave = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(NO_CONTROL)
+            .open(std::ffi::OsStr::from_bytes(name.as_bytes()))
+            .expect("the terminal opens");
+        tcsetwinsize(&slave, SIZE).expect("a terminal has a size");
+        let standard = [&slave, &slave, &slave].map(|it| it.try_clone().expect("one more").into());
+        let child = spawn_with(controlled(command), standard);
+        let (master, screen) = (File::from(master), Screen::default());
+        screen.read(master.try_clone().expect("one more"));
+        Self { child, master, screen, seen: 0 }
+    }
+
+    /// Presses keys.
+    pub(crate) fn type_in(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).expect("the terminal takes what is typed");
+    }
+
+    /// Waits until `text` is shown behind what was waited for before; gives what came up to it.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let shown = self.screen.text();
+            let new = &shown[self.seen..];
+            if let Some(at) = new.find(text) {
+                let found = new[..at + text.len()].to_owned();
+                self.seen += found.len();
+                return found;
+            }
+            let state = self.screen.0.0.lock().unwrap();
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && !state.1, "no {text:?} on the screen:\n{shown}");
+            drop(self.screen.0.1.wait_timeout(state, left.min(Duration::from_millis(50))));
+        }
+    }
+
+    /// Waits until what is typed is shown (or no longer).
+    pub(crate) fn wait_echo(&self, wanted: bool) {
+        let until = Instant::now() + PATIENCE;
+        while self.echoes() != wanted {
+            let shown = self.screen.text();
+            assert!(Instant::now() < until, "echo is still {}:\n{shown}", !wanted);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether what is typed is shown.
+    pub(crate) fn echoes(&self) -> bool {
+        let modes = tcgetattr(&self.master).expect("a terminal has modes").local_modes;
+        modes.contains(LocalModes::ECHO)
+    }
+
+    /// Everything it showed until it ended by itself, and its exit code.
+    pub(crate) fn end(mut self) -> (String, Option<i32>) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our own child can be awaited") {
+                let state = self.screen.0.0.lock().unwrap();
+                let wait = Duration::from_secs(2);
+                drop(self.screen.0.1.wait_timeout_while(state, wait, |it| !it.1));
+                return (self.screen.text(), status.code());
+            }
+            assert!(Instant::now() < until, "it does not end:\n{}", self.screen.text());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The same command as the first of its session, ruled by the terminal it is given.
+fn controlled(command: &Command) -> Command {
+    let mut leader = Command::new("setsid");
+    leader.arg("--ctty").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => leader.env(name, value),
+            None => leader.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        leader.current_dir(dir);
+    }
+    leader
+}
