@@ -11,13 +11,18 @@
 
 pub mod cli;
 pub mod clock;
+pub mod distribution;
 pub mod generator;
 pub mod http2;
 pub mod keys;
+pub mod leases;
+pub mod notice;
 pub mod paths;
 pub mod progress;
 pub mod report;
+pub mod run;
 pub mod session;
+pub mod spectators;
 pub mod walk;
 pub mod wire;
 pub mod workload;

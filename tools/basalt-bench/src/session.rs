@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{
     AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse,
@@ -96,16 +95,7 @@ pub fn verified<T>(
     let revision_before = revision(dialer)?;
     let (result, expected) = load()?;
     let revision_after = revision(dialer)?;
-    let grown = revision_after - revision_before;
-    let holds = u64::try_from(grown).is_ok_and(|grown| grown == expected);
-    Ok((result, Some(Verified { revision_before, revision_after, expected, holds })))
-}
-
-/// Processor time of this process so far, where the system tells.
-pub fn cpu() -> Option<Duration> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(time.tv_sec).ok()?;
-    Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
+    Ok((result, Some(Verified::new(revision_before, revision_after, expected))))
 }
 
 fn authenticate(dialer: &Dialer, user: &str) -> Result<String, Fatal> {
