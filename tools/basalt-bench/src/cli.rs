@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::generator::Pace;
 use crate::workload::{
-    kube, lease_keepalive, put, range, stm, txn_mixed, txn_put, watch, watch_get, watch_latency,
+    kube, lease_keepalive, mix, mvcc, put, range, stm, txn_mixed, txn_put, watch, watch_get,
+    watch_latency,
 };
 
 /// Loads an etcd-compatible server and reports what it took.
@@ -25,11 +27,20 @@ pub struct Cli {
 /// The loads.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Generate the autocompletion script for the specified shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
     /// The load of a kube-apiserver for a cluster of N nodes, watches included
     #[command(name = "k8s")]
     K8s(kube::Flags),
     /// Benchmark lease keepalive
     LeaseKeepalive(lease_keepalive::Flags),
+    /// Several loads mixed by weight
+    Mix(mix::Flags),
+    /// Benchmark mvcc: the store without a server
+    Mvcc(mvcc::Flags),
     /// Benchmark put
     Put(put::Flags),
     /// Benchmark range

@@ -96,6 +96,6 @@ mod tests {
         let body = body.encode_to_vec();
         let notice = Notice::read(&body).unwrap();
         assert_eq!((notice.canceled, notice.reason), (true, &b"compacted"[..]));
-        assert_eq!(Notice::read(&body[..2]), None);
+        assert_eq!(Notice::read(&body[..body.len() - 1]), None);
     }
 }

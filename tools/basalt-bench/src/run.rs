@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use clap::CommandFactory;
+
 use crate::cli::{Cli, Command, Globals};
 use crate::clock;
 use crate::report::{
@@ -16,6 +18,10 @@ use crate::workload;
 /// When it could not be run at all, or a report cannot be written.
 pub fn run(cli: Cli) -> Result<bool, Fatal> {
     let Cli { globals, command } = cli;
+    if let Command::Completion { shell } = command {
+        clap_complete::generate(shell, &mut Cli::command(), "basalt-bench", &mut std::io::stdout());
+        return Ok(true);
+    }
     if globals.against.is_empty() {
         let finished = workload::run(&globals, &command)?;
         let name = name(&globals, 0);

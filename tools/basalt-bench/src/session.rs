@@ -5,10 +5,12 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, BufRead};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::thread;
 
 use basalt_proto::etcdserverpb::{
-    AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse,
+    AuthenticateRequest, AuthenticateResponse, MemberListRequest, MemberListResponse, RangeRequest,
+    RangeResponse,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -45,12 +47,35 @@ pub fn dialer(globals: &Globals) -> Result<Dialer, Fatal> {
         secure,
         metadata: Vec::new(),
         timeout: globals.dial_timeout,
+        members: Arc::default(),
     };
     if let Some(user) = &globals.user {
         let token = authenticate(&dialer, user)?;
         dialer.metadata.push(("token".to_owned(), token));
     }
+    if !globals.auto_sync_interval.is_zero() {
+        let (dialer, every) = (dialer.clone(), globals.auto_sync_interval);
+        // Lives as long as somebody else can dial.
+        thread::spawn(move || {
+            while Arc::strong_count(&dialer.members) > 1 {
+                thread::park_timeout(every);
+                sync(&dialer);
+            }
+        });
+    }
     Ok(dialer)
+}
+
+/// Asks where the members are. No answer changes nothing: it is asked again.
+fn sync(dialer: &Dialer) {
+    let request = MemberListRequest::default();
+    let listed: Result<MemberListResponse, Fatal> = call(dialer, paths::MEMBER_LIST, &request);
+    let Ok(listed) = listed else { return };
+    let urls = listed.members.into_iter().filter(|member| !member.is_learner);
+    let urls: Vec<String> = urls.flat_map(|member| member.client_ur_ls).collect();
+    if !urls.is_empty() {
+        *dialer.members.lock().unwrap_or_else(PoisonError::into_inner) = urls;
+    }
 }
 
 /// One call on a connection of its own.

@@ -3,7 +3,9 @@
 
 pub mod kube;
 pub mod lease_keepalive;
+pub mod mix;
 mod mutex;
+pub mod mvcc;
 pub mod put;
 pub mod range;
 pub mod stm;
@@ -31,8 +33,11 @@ use crate::wire::Dialer;
 /// When it could not be run at all.
 pub fn run(globals: &Globals, command: &Command) -> Result<Finished, Fatal> {
     match command {
+        Command::Completion { .. } => Err("completion is no load".into()),
         Command::K8s(flags) => kube::run(globals, flags),
         Command::LeaseKeepalive(flags) => lease_keepalive::run(globals, flags),
+        Command::Mix(flags) => mix::run(globals, flags),
+        Command::Mvcc(flags) => mvcc::run(globals, flags),
         Command::Put(flags) => put::run(globals, flags),
         Command::Range(flags) => range::run(globals, flags),
         Command::Stm(flags) => stm::run(globals, flags),

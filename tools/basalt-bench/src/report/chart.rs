@@ -3,7 +3,10 @@
 
 use std::fmt::Write;
 
+/// Of a chart that shares its row with another.
 const WIDTH: f64 = 560.0;
+/// Of a chart that has a row of its own.
+const WIDTH_WIDE: f64 = 1_140.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 14.0;
@@ -47,11 +50,14 @@ pub(super) struct Chart {
     pub(super) across: Across,
     pub(super) across_label: &'static str,
     pub(super) up: Up,
+    /// Whether it has a row of its own.
+    pub(super) wide: bool,
     pub(super) lines: Vec<Line>,
 }
 
 /// Where values are on the paper.
 struct Frame {
+    width: f64,
     across: Across,
     across_max: f64,
     up: Up,
@@ -64,9 +70,10 @@ impl Chart {
     pub(super) fn svg(&self) -> String {
         let frame = self.frame();
         let mut svg = format!(
-            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">\n\
+            "<svg class=\"chart\" viewBox=\"0 0 {1} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">\n\
              <text class=\"title\" x=\"8\" y=\"20\">{0}</text>\n",
-            escaped(&self.title)
+            escaped(&self.title),
+            frame.width
         );
         frame.axes(&mut svg, self.across_label);
         for line in &self.lines {
@@ -93,7 +100,8 @@ impl Chart {
             Across::Linear => across_max.max(1.0),
             Across::Nines => nines(across_max).max(2.0),
         };
-        Frame { across: self.across, across_max, up: self.up, up_min, up_max }
+        let width = if self.wide { WIDTH_WIDE } else { WIDTH };
+        Frame { width, across: self.across, across_max, up: self.up, up_min, up_max }
     }
 }
 
@@ -103,7 +111,7 @@ impl Frame {
             Across::Linear => value,
             Across::Nines => nines(value),
         };
-        LEFT + (WIDTH - LEFT - RIGHT) * (value / self.across_max).clamp(0.0, 1.0)
+        LEFT + (self.width - LEFT - RIGHT) * (value / self.across_max).clamp(0.0, 1.0)
     }
 
     fn y(&self, value: f64) -> f64 {
@@ -118,7 +126,7 @@ impl Frame {
     }
 
     fn axes(&self, svg: &mut String, label: &str) {
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        let (right, bottom) = (self.width - RIGHT, HEIGHT - BOTTOM);
         for value in self.ups() {
             let y = self.y(value);
             push(
@@ -261,7 +269,14 @@ mod tests {
 
     fn chart(across: Across, up: Up, points: Vec<Option<(f64, f64)>>) -> Chart {
         let line = Line { name: "p50".into(), class: "a", points };
-        Chart { title: "a < b".into(), across, across_label: "s", up, lines: vec![line] }
+        Chart {
+            title: "a < b".into(),
+            across,
+            across_label: "s",
+            up,
+            wide: false,
+            lines: vec![line],
+        }
     }
 
     #[test]

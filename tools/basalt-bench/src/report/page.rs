@@ -6,6 +6,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::chart::{Across, Chart, Line, Up, escaped, short};
 use super::perfdash::rfc3339;
 use super::{Comparison, Finished, Report, Style};
@@ -147,7 +149,8 @@ fn table(html: &mut String, reports: &[(&str, &Report)]) {
 }
 
 fn figure(html: &mut String, chart: &Chart) {
-    push(html, format_args!("<figure>\n{}<figcaption>", chart.svg()));
+    let class = if chart.wide { " class=\"wide\"" } else { "" };
+    push(html, format_args!("<figure{class}>\n{}<figcaption>", chart.svg()));
     for line in chart.lines.iter().filter(|line| !line.points.is_empty()) {
         push(
             html,
@@ -183,6 +186,7 @@ fn latency_over_time(reports: &[(&str, &Report)]) -> Chart {
         across: Across::Linear,
         across_label: "seconds since the start",
         up: Up::Log,
+        wide: true,
         lines,
     }
 }
@@ -195,17 +199,16 @@ fn throughput_over_time(sides: &[(&str, &Finished)], at: usize) -> Chart {
         let Some(series) = finished.reports[at].recorder.series() else { continue };
         let width = series.width();
         let all: Vec<_> = series.intervals().collect();
-        // The first and the last second were cut by the start and the end.
-        let whole = if all.len() > 4 { &all[1..all.len() - 1] } else { &all[..] };
-        let point = |(second, interval): &(u64, Option<&super::Interval>)| {
-            let rate = (*interval)?.count() as f64 / width as f64;
+        let has =
+            |at: Option<usize>| at.and_then(|at| all.get(at)).is_some_and(|it| it.1.is_some());
+        let point = |(at, (second, interval)): (usize, &(u64, Option<&super::Interval>))| {
+            // A turn's first and last second were cut by its start and its end.
+            let whole = has(at.checked_sub(1)) && has(Some(at + 1));
+            let rate = interval.filter(|_| whole || all.len() < 4)?.count() as f64 / width as f64;
             Some(((second - start) as f64, rate))
         };
-        lines.push(Line {
-            name: (*name).to_owned(),
-            class,
-            points: whole.iter().map(point).collect(),
-        });
+        let points = all.iter().enumerate().map(point).collect();
+        lines.push(Line { name: (*name).to_owned(), class, points });
     }
     lines.extend(planned(sides, &lines));
     let title = "Answered operations per second, by the second they were due".to_owned();
@@ -214,6 +217,7 @@ fn throughput_over_time(sides: &[(&str, &Finished)], at: usize) -> Chart {
         across: Across::Linear,
         across_label: "seconds since the start",
         up: Up::Linear,
+        wide: false,
         lines,
     }
 }
@@ -221,7 +225,9 @@ fn throughput_over_time(sides: &[(&str, &Finished)], at: usize) -> Chart {
 /// The rate that was asked for, where the load is open and of one kind.
 fn planned(sides: &[(&str, &Finished)], lines: &[Line]) -> Option<Line> {
     let finished = sides.first()?.1;
-    if finished.pace.rate == 0 || finished.reports.len() > 1 {
+    // Turns climb one after the other, which one line cannot show.
+    let climbs = !finished.pace.ramp.is_zero() && sides.len() > 1;
+    if finished.pace.rate == 0 || finished.reports.len() > 1 || climbs {
         return None;
     }
     let last = lines
@@ -258,7 +264,14 @@ fn percentiles(reports: &[(&str, &Report)]) -> Chart {
         });
     }
     let title = "Latency by percentile, ms (logarithmic)".to_owned();
-    Chart { title, across: Across::Nines, across_label: "percentile", up: Up::Log, lines }
+    Chart {
+        title,
+        across: Across::Nines,
+        across_label: "percentile",
+        up: Up::Log,
+        wide: false,
+        lines,
+    }
 }
 
 /// The first second that any of them has.
@@ -293,8 +306,7 @@ fn conditions(html: &mut String, sides: &[(&str, &Finished)]) {
             item("generator", &Style::default().generator(finished));
         }
         for (what, value) in &finished.details {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            item(&what.replace('_', " "), &value);
+            item(&what.replace('_', " "), &plain(value));
         }
         for report in &finished.reports {
             for (what, count) in report.recorder.errors() {
@@ -305,6 +317,15 @@ fn conditions(html: &mut String, sides: &[(&str, &Finished)]) {
             }
         }
         html.push_str("</dl>\n");
+    }
+}
+
+/// A value without JSON's quotes and brackets.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     }
 }
 

@@ -7,9 +7,10 @@ use prost::Message;
 
 use super::{Kind, Load};
 use crate::cli::Globals;
-use crate::generator::Workload;
+use crate::generator::{self, Workload};
 use crate::report::Finished;
 use crate::session::{self, Fatal};
+use crate::wire::Dialer;
 use crate::{leases, paths};
 
 /// Seconds, as etcd's benchmark grants them.
@@ -26,7 +27,7 @@ pub struct Flags {
     pub rate: u64,
 }
 
-struct KeepAlive {
+pub(super) struct KeepAlive {
     /// By client.
     ids: Vec<i64>,
 }
@@ -48,17 +49,32 @@ impl Workload for KeepAlive {
     }
 }
 
+/// What it reports.
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![Kind::new("lease-keepalive", 0)]
+}
+
+/// Grants a lease for each client and makes the load of a connection.
+///
+/// # Errors
+/// When the server cannot be reached.
+pub(super) fn maker(
+    globals: &Globals,
+    dialer: &Dialer,
+) -> Result<impl Fn(usize) -> KeepAlive + Sync + use<>, Fatal> {
+    let ids = leases::grant(dialer, globals.clients.max(1), TTL)?;
+    let conns = generator::conns(globals.conns, globals.clients, dialer.endpoints.len());
+    Ok(move |conn| KeepAlive { ids: ids.iter().copied().skip(conn).step_by(conns).collect() })
+}
+
 /// Grants, renews, and reports the renewals.
 ///
 /// # Errors
 /// When the flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let dialer = session::dialer(globals)?;
-    let ids = leases::grant(&dialer, globals.clients.max(1), TTL)?;
-    let kinds = vec![Kind::new("lease-keepalive", 0)];
-    let load = Load { globals, total: flags.total, rate: flags.rate, kinds };
-    let conns = load.conns(&dialer);
-    let make = |conn| KeepAlive { ids: ids.iter().copied().skip(conn).step_by(conns).collect() };
+    let make = maker(globals, &dialer)?;
+    let load = Load { globals, total: flags.total, rate: flags.rate, kinds: kinds() };
     Ok(load.run(&dialer, make)?.0)
 }
 

@@ -57,7 +57,7 @@ pub struct Flags {
     pub check_hashkv: bool,
 }
 
-struct Put {
+pub(super) struct Put {
     keys: Keys,
     values: Values,
 }
@@ -75,11 +75,19 @@ impl Workload for Put {
     }
 }
 
-/// Puts, checks that the revision grew by them, and reports.
+/// What it reports.
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![Kind::new("put", 1)]
+}
+
+/// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
-pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+/// When the flags are wrong.
+pub(super) fn maker(
+    globals: &Globals,
+    flags: &Flags,
+) -> Result<impl Fn(usize) -> Put + Sync + use<>, Fatal> {
     let spec = KeySpec {
         prefix: flags.prefix.clone().into_bytes(),
         size: flags.key_size,
@@ -87,20 +95,23 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
         distribution: flags.choice.distribution(flags.key_space_size)?,
     };
     spec.check()?;
+    let (first, size, different) = (globals.seed, flags.val_size, flags.different_values);
+    Ok(move |conn: usize| {
+        let seed = first.wrapping_add(conn as u64);
+        // The same seed everywhere: one value in the whole run unless each is to differ.
+        let values = Values::new(size, different, if different { seed } else { first });
+        Put { keys: Keys::new(spec.clone(), seed), values }
+    })
+}
+
+/// Puts, checks that the revision grew by them, and reports.
+///
+/// # Errors
+/// When the flags are wrong or the server cannot be reached.
+pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+    let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;
-    let kinds = vec![Kind::new("put", 1)];
-    let load = Load { globals, total: flags.total, rate: flags.rate, kinds };
-    let make = |conn: usize| {
-        let seed = globals.seed.wrapping_add(conn as u64);
-        Put {
-            keys: Keys::new(spec.clone(), seed),
-            // The same seed everywhere: one value in the whole run unless each is to differ.
-            values: match flags.different_values {
-                true => Values::new(flags.val_size, true, seed),
-                false => Values::new(flags.val_size, false, globals.seed),
-            },
-        }
-    };
+    let load = Load { globals, total: flags.total, rate: flags.rate, kinds: kinds() };
     let compactor = Compactor::start(&dialer, flags);
     let ran = load.run(&dialer, make);
     compactor.stop()?;

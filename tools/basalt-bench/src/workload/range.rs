@@ -74,7 +74,7 @@ struct Seen {
     keys_most: u64,
 }
 
-struct Range {
+pub(super) struct Range {
     request: RangeRequest,
     /// Keys to read instead of the one in the request.
     keys: Option<Keys>,
@@ -139,11 +139,19 @@ impl Workload for Range {
     }
 }
 
-/// Reads and reports.
+/// What it reports.
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![Kind::new("range", 0)]
+}
+
+/// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
-pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+/// When the flags are wrong.
+pub(super) fn maker(
+    globals: &Globals,
+    flags: &Flags,
+) -> Result<impl Fn(usize) -> Range + Sync + use<>, Fatal> {
     let request = request(flags)?;
     let spec = match flags.key_space_size {
         None => None,
@@ -155,18 +163,27 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
             Some(spec)
         }
     };
-    let dialer = session::dialer(globals)?;
-    let kinds = vec![Kind::new("range", 0)];
-    let load = Load { globals, total: flags.total, rate: flags.rate, kinds };
-    let make = |conn: usize| Range {
+    let (seed, stream, paginate) = (globals.seed, flags.stream, flags.paginate);
+    let expect_keys = flags.expect_keys;
+    Ok(move |conn: usize| Range {
         request: request.clone(),
-        keys: spec.clone().map(|spec| Keys::new(spec, globals.seed.wrapping_add(conn as u64))),
-        stream: flags.stream,
-        paginate: flags.paginate,
-        expect_keys: flags.expect_keys,
+        keys: spec.clone().map(|spec| Keys::new(spec, seed.wrapping_add(conn as u64))),
+        stream,
+        paginate,
+        expect_keys,
         slots: Vec::new(),
         seen: Seen::default(),
-    };
+    })
+}
+
+/// Reads and reports.
+///
+/// # Errors
+/// When the flags are wrong or the server cannot be reached.
+pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+    let make = maker(globals, flags)?;
+    let dialer = session::dialer(globals)?;
+    let load = Load { globals, total: flags.total, rate: flags.rate, kinds: kinds() };
     let (mut finished, ranges) = load.run(&dialer, make)?;
     let seen = ranges.into_iter().map(|range| range.seen).fold(Seen::default(), Seen::and);
     finished.prologue = prologue(&flags.consistency);

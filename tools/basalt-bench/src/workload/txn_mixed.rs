@@ -97,11 +97,19 @@ fn txn_of(request: Request) -> TxnRequest {
     TxnRequest { success: vec![RequestOp { request: Some(request) }], ..TxnRequest::default() }
 }
 
-/// Reads and writes, checks that each write made one revision, and reports both.
+/// What it reports.
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![Kind::new("txn-mixed-read", 0), Kind::new("txn-mixed-write", 1)]
+}
+
+/// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
-pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+/// When the flags are wrong.
+pub(super) fn maker(
+    globals: &Globals,
+    flags: &Flags,
+) -> Result<impl Fn(usize) -> TxnMixed + Sync + use<>, Fatal> {
     let spec = KeySpec {
         prefix: Vec::new(),
         size: flags.key_size,
@@ -109,20 +117,29 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
         distribution: Distribution::Sequential,
     };
     spec.check()?;
-    if !(flags.rw_ratio >= 0.0) {
+    if flags.rw_ratio.is_nan() || flags.rw_ratio < 0.0 {
         return Err(format!("expected --rw-ratio from 0 up, got ({})", flags.rw_ratio).into());
     }
-    let dialer = session::dialer(globals)?;
-    let kinds = vec![Kind::new("txn-mixed-read", 0), Kind::new("txn-mixed-write", 1)];
-    let load = Load { globals, total: flags.total, rate: flags.rate, kinds };
-    let make = |conn: usize| TxnMixed {
-        read: txn_of(Request::RequestRange(range(flags))).encode_to_vec(),
-        reads: reads(flags.rw_ratio),
-        keys: Keys::new(spec.clone(), globals.seed),
-        values: Values::new(flags.val_size, false, globals.seed),
-        random: SmallRng::seed_from_u64(globals.seed.wrapping_add(conn as u64)),
+    let read = txn_of(Request::RequestRange(range(flags))).encode_to_vec();
+    let (seed, size, reads) = (globals.seed, flags.val_size, reads(flags.rw_ratio));
+    Ok(move |conn: usize| TxnMixed {
+        read: read.clone(),
+        reads,
+        keys: Keys::new(spec.clone(), seed),
+        values: Values::new(size, false, seed),
+        random: SmallRng::seed_from_u64(seed.wrapping_add(conn as u64)),
         kinds: Vec::new(),
-    };
+    })
+}
+
+/// Reads and writes, checks that each write made one revision, and reports both.
+///
+/// # Errors
+/// When the flags are wrong or the server cannot be reached.
+pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+    let make = maker(globals, flags)?;
+    let dialer = session::dialer(globals)?;
+    let load = Load { globals, total: flags.total, rate: flags.rate, kinds: kinds() };
     let (mut finished, _) = load.run(&dialer, make)?;
     finished.prologue = prologue(&flags.consistency);
     for (report, word) in finished.reports.iter_mut().zip(["Read", "Write"]) {

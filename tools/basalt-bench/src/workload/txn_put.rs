@@ -37,7 +37,7 @@ pub struct Flags {
     pub key_space_size: u64,
 }
 
-struct TxnPut {
+pub(super) struct TxnPut {
     keys: Keys,
     values: Values,
     ops: u64,
@@ -62,11 +62,19 @@ impl Workload for TxnPut {
     }
 }
 
-/// Puts in transactions, checks that each made one revision, and reports.
+/// What it reports. A transaction without operations makes no revision.
+pub(super) fn kinds(flags: &Flags) -> Vec<Kind> {
+    vec![Kind::new("txn-put", flags.txn_ops.min(1))]
+}
+
+/// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
-pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+/// When the flags are wrong.
+pub(super) fn maker(
+    globals: &Globals,
+    flags: &Flags,
+) -> Result<impl Fn(usize) -> TxnPut + Sync + use<>, Fatal> {
     let spec = KeySpec {
         prefix: Vec::new(),
         size: flags.key_size,
@@ -81,15 +89,22 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
         )
         .into());
     }
+    let (seed, size, ops) = (globals.seed, flags.val_size, flags.txn_ops);
+    Ok(move |_| TxnPut {
+        keys: Keys::new(spec.clone(), seed),
+        values: Values::new(size, false, seed),
+        ops,
+    })
+}
+
+/// Puts in transactions, checks that each made one revision, and reports.
+///
+/// # Errors
+/// When the flags are wrong or the server cannot be reached.
+pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+    let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;
-    // A transaction without operations makes no revision.
-    let kinds = vec![Kind::new("txn-put", flags.txn_ops.min(1))];
-    let load = Load { globals, total: flags.total, rate: flags.rate, kinds };
-    let make = |_| TxnPut {
-        keys: Keys::new(spec.clone(), globals.seed),
-        values: Values::new(flags.val_size, false, globals.seed),
-        ops: flags.txn_ops,
-    };
+    let load = Load { globals, total: flags.total, rate: flags.rate, kinds: kinds(flags) };
     let (mut finished, _) = load.run(&dialer, make)?;
     let details = &mut finished.details;
     details.insert("txn_ops".into(), flags.txn_ops.into());
