@@ -57,22 +57,29 @@ pub(crate) fn reference(name: &str) -> PathBuf {
     path
 }
 
-/// Our tool for files, a program of another package: Cargo builds it when it is first asked for.
+/// Our tool for files.
 pub(crate) fn basaltutl() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let beside =
-            Path::new(env!("CARGO_BIN_EXE_basalt")).parent().expect("it is in a directory");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "-p", "basaltutl"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if beside.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let told = run(cargo, BUILD_WAIT);
-        assert_eq!(told.code, Some(0), "basaltutl does not build:\n{}", told.stderr);
-        beside.join("basaltutl")
-    };
-    BUILT.get_or_init(build).clone()
+    BUILT.get_or_init(|| build("basaltutl")).clone()
+}
+
+/// Our load generator.
+pub(crate) fn basalt_bench() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("basalt-bench")).clone()
+}
+
+/// A program of another package: Cargo builds it when it is first asked for.
+fn build(package: &str) -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_basalt")).parent().expect("it is in a directory");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if beside.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let told = run(cargo, BUILD_WAIT);
+    assert_eq!(told.code, Some(0), "{package} does not build:\n{}", told.stderr);
+    beside.join(package)
 }
 
 /// A directory of its own below `target/tmp`, removed when dropped.

@@ -1,5 +1,6 @@
 //! One run: the load against one target, or against two that are compared, and all its reports.
 
+use std::io::Write;
 use std::thread;
 
 use clap::CommandFactory;
@@ -19,7 +20,9 @@ use crate::workload;
 pub fn run(cli: Cli) -> Result<bool, Fatal> {
     let Cli { globals, command } = cli;
     if let Command::Completion { shell } = command {
-        clap_complete::generate(shell, &mut Cli::command(), "basalt-bench", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "basalt-bench", &mut script);
+        std::io::stdout().write_all(&script)?;
         return Ok(true);
     }
     if globals.against.is_empty() {

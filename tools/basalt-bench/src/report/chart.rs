@@ -13,6 +13,7 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 40.0;
 const TICKS: f64 = 5.0;
+const HEADROOM: f64 = 1.05;
 
 /// How the horizontal axis runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,8 @@ impl Chart {
         let highest = points().map(|point| point.1).fold(0.0, f64::max);
         let lowest = points().map(|point| point.1).filter(|&y| y > 0.0).fold(highest, f64::min);
         let (up_min, up_max) = match self.up {
-            Up::Linear => (0.0, round_up(highest)),
+            // A line along the upper edge would not be seen.
+            Up::Linear => (0.0, round_up(highest * HEADROOM)),
             Up::Log => {
                 let bottom = lowest.max(f64::MIN_POSITIVE).log10().floor();
                 let top = highest.max(f64::MIN_POSITIVE).log10().ceil().max(bottom + 1.0);
@@ -283,7 +285,8 @@ mod tests {
     fn lines_run_from_corner_to_corner() {
         let points = vec![Some((0.0, 0.0)), Some((10.0, 100.0))];
         let svg = chart(Across::Linear, Up::Linear, points).svg();
-        assert!(svg.contains("points=\"62.0,240.0 546.0,34.0\""), "{svg}");
+        // A hundred of the two hundred that the axis has.
+        assert!(svg.contains("points=\"62.0,240.0 546.0,137.0\""), "{svg}");
         assert!(svg.contains("a &lt; b"), "{svg}");
     }
 

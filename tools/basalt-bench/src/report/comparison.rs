@@ -71,6 +71,7 @@ impl How {
     /// In words.
     pub fn words(self) -> String {
         match self {
+            Self::Turns(1) => "one turn each, one target at a time".to_owned(),
             Self::Turns(turns) => format!("{turns} turns each, one target at a time"),
             Self::Together => "both targets at the same time".to_owned(),
         }

@@ -34,8 +34,7 @@ pub fn write(
 
 fn page(sides: &[(&str, &Finished)], compared: Option<&Comparison>, now: Duration) -> String {
     let names: Vec<&str> = sides.iter().map(|(name, _)| *name).collect();
-    let load = sides.first().and_then(|(_, finished)| finished.reports.first());
-    let title = load.map_or("load", |report| &report.name);
+    let title = sides.first().map_or("load", |(_, finished)| title(&finished.reports));
     let who = escaped(&names.join(" and "));
     let how = compared.map_or(String::new(), |both| format!(" · {}", both.how.words()));
     let mut html = format!(
@@ -55,6 +54,17 @@ fn page(sides: &[(&str, &Finished)], compared: Option<&Comparison>, now: Duratio
     conditions(&mut html, sides);
     html.push_str("</main>\n</body>\n</html>\n");
     html
+}
+
+/// What the names of all reports begin with: the load that they are of.
+fn title(reports: &[Report]) -> &str {
+    let Some((first, others)) = reports.split_first() else { return "load" };
+    let same = |name: &str| {
+        first.name.bytes().zip(name.bytes()).take_while(|(one, other)| one == other).count()
+    };
+    let length = others.iter().map(|report| same(&report.name)).min();
+    let common = length.and_then(|length| first.name.get(..length)).unwrap_or(&first.name);
+    common.trim_end_matches('-')
 }
 
 /// What a reader in a hurry takes along.
@@ -86,11 +96,16 @@ type Card = (&'static str, String, String);
 fn ratio_cards(both: &Comparison) -> Vec<Card> {
     let (first, second) = (&both.first.name, &both.second.name);
     let tables = both.tables();
+    let report = match &tables[..] {
+        [(name, _), _, ..] => format!("{name} "),
+        _ => String::new(),
+    };
     let card = |row: &super::comparison::Row| {
         let ratio = row.ratio()?;
         let better = if row.what == "requests/sec" { ratio > 1.0 } else { ratio < 1.0 };
         let class = if better { "good" } else { "" };
-        Some((class, format!("{ratio:.2} ×"), format!("{}: {second} / {first}", row.what)))
+        let what = format!("{report}{}: {second} / {first}", row.what);
+        Some((class, format!("{ratio:.2} ×"), what))
     };
     let wanted = ["requests/sec", "p50 ms", "p99 ms"];
     let rows = tables.first().into_iter().flat_map(|(_, rows)| rows);
@@ -376,6 +391,19 @@ mod tests {
             assert!(!html.contains(foreign), "{foreign} in:\n{html}");
         }
         assert_eq!(html.matches("<div").count(), html.matches("</div>").count());
+    }
+
+    #[test]
+    fn the_title_is_what_all_reports_have_in_common() {
+        let report = |name: &str| Report {
+            name: name.into(),
+            heading: String::new(),
+            total: Duration::ZERO,
+            recorder: Recorder::new(false),
+        };
+        assert_eq!(title(&[report("k8s-get"), report("k8s-list")]), "k8s");
+        assert_eq!(title(&[report("put")]), "put");
+        assert_eq!(title(&[]), "load");
     }
 
     #[test]
