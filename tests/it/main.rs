@@ -11,6 +11,7 @@
 )]
 
 mod bad;
+mod bench;
 mod clients;
 mod cluster;
 mod compare;

@@ -69,6 +69,12 @@ pub(crate) fn basaltutl() -> PathBuf {
     BUILT.get_or_init(|| built("basaltutl")).clone()
 }
 
+/// Our load generator, a program of another package.
+pub(crate) fn basalt_bench() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built("basalt-bench")).clone()
+}
+
 /// A program as it is now, built if it is not: Cargo builds only those of our own package for us.
 fn built(name: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_basalt")).parent().expect("it is in a directory");

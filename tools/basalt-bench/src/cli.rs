@@ -4,8 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::workload::{put, range, txn_put, watch_latency};
+use crate::generator::Pace;
+use crate::workload::{
+    kube, lease_keepalive, mix, mvcc, put, range, stm, txn_mixed, txn_put, watch, watch_get,
+    watch_latency,
+};
 
 /// Loads an etcd-compatible server and reports what it took.
 #[derive(Debug, Parser)]
@@ -22,12 +27,34 @@ pub struct Cli {
 /// The loads.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Generate the autocompletion script for the specified shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// The load of a kube-apiserver for a cluster of N nodes, watches included
+    #[command(name = "k8s")]
+    K8s(kube::Flags),
+    /// Benchmark lease keepalive
+    LeaseKeepalive(lease_keepalive::Flags),
+    /// Several loads mixed by weight
+    Mix(mix::Flags),
+    /// Benchmark mvcc: the store without a server
+    Mvcc(mvcc::Flags),
     /// Benchmark put
     Put(put::Flags),
     /// Benchmark range
     Range(range::Flags),
+    /// Benchmark STM
+    Stm(stm::Flags),
+    /// Benchmark a mixed load of txn-put & txn-range
+    TxnMixed(txn_mixed::Flags),
     /// Benchmark txn-put
     TxnPut(txn_put::Flags),
+    /// Benchmark watch: creation of watchers, then their events
+    Watch(watch::Flags),
+    /// Benchmark for serialized key gets with many unsynced watchers
+    WatchGet(watch_get::Flags),
     /// Benchmark watch latency: from a write to its events
     WatchLatency(watch_latency::Flags),
 }
@@ -68,6 +95,13 @@ pub struct Globals {
     /// dial timeout for client connections (0 is 5s)
     #[arg(long, global = true, default_value = "0", value_parser = duration)]
     pub dial_timeout: Duration,
+    /// AutoSyncInterval is the interval to update endpoints with its latest members (0 is never): what
+    /// is dialed after that goes to them
+    #[arg(long, global = true, default_value = "0", value_parser = duration)]
+    pub auto_sync_interval: Duration,
+    /// Generate benchmark report in perfdash format
+    #[arg(long, global = true)]
+    pub report_perfdash: bool,
     /// Write the result as JSON lines to this file, or to standard output with -
     #[arg(long, global = true, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
@@ -77,9 +111,51 @@ pub struct Globals {
     /// Seed of random keys and values
     #[arg(long, global = true, default_value_t = 1)]
     pub seed: u64,
+    /// Write the result as a page with plots to this file
+    #[arg(long, global = true, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// End after this time instead of after --total (0 is not)
+    #[arg(long, global = true, default_value = "0", value_parser = duration)]
+    pub duration: Duration,
+    /// Climb from --ramp-from to --rate in this time, in a straight line
+    #[arg(long, global = true, default_value = "0", value_parser = duration)]
+    pub ramp: Duration,
+    /// Operations per second at the start of --ramp
+    #[arg(long, global = true, default_value_t = 0)]
+    pub ramp_from: u64,
+    /// Endpoints of a second target, to be loaded and compared in the same run
+    #[arg(long, global = true, value_delimiter = ',')]
+    pub against: Vec<String>,
+    /// What reports call the targets, comma-separated (by default their first endpoint)
+    #[arg(long, global = true, value_delimiter = ',')]
+    pub names: Vec<String>,
+    /// How often each of two targets has its turn
+    #[arg(long, global = true, default_value_t = 3, conflicts_with = "together")]
+    pub turns: usize,
+    /// Load both targets at the same time instead of in turns
+    #[arg(long, global = true)]
+    pub together: bool,
     /// Do not check that the revision grew by the writes (when others write, too)
     #[arg(long, global = true)]
     pub no_verify: bool,
+}
+
+impl Globals {
+    /// Whether every second is to be kept.
+    pub fn series(&self) -> bool {
+        self.sample || self.json.is_some() || self.report.is_some()
+    }
+
+    /// When operations are meant to be sent, at this rate.
+    ///
+    /// # Errors
+    /// When a ramp leads nowhere.
+    pub fn pace(&self, rate: u64) -> Result<Pace, String> {
+        if !self.ramp.is_zero() && rate == 0 {
+            return Err("--ramp needs a --rate to climb to".to_owned());
+        }
+        Ok(Pace { rate, ramp_from: self.ramp_from, ramp: self.ramp, end: self.duration })
+    }
 }
 
 /// A duration as Go writes it: `1h2m3.5s`, `300ms`, or `0`.

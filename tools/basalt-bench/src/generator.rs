@@ -14,12 +14,13 @@
 //! requests that became possible by one read leave in one write.
 
 mod drive;
+mod pulse;
 mod schedule;
 
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ use crate::report::Recorder;
 use crate::wire::{Channel, Dialer};
 
 use schedule::Schedule;
+
+pub use pulse::{Health, Pulse, Verdict};
+pub use schedule::Pace;
 
 /// What an operation asks and what it makes of the answer. One per connection; `slot` is the client,
 /// below the number of clients, and has one operation at a time.
@@ -53,30 +57,69 @@ pub trait Workload {
     fn next(&mut self, _slot: usize, _body: &mut Vec<u8>) -> Result<Option<&'static str>, String> {
         Ok(None)
     }
+
+    /// Whether what came is enough and the rest of the answer is not wanted: asked after each message,
+    /// for streams that the server does not end. The answer then counts as OK.
+    fn is_enough(&self, _slot: usize) -> bool {
+        false
+    }
+
+    /// Which of the recorders the operation of `slot` belongs to, below [`Plan::kinds`].
+    fn kind(&self, _slot: usize) -> usize {
+        0
+    }
+}
+
+impl<W: Workload + ?Sized> Workload for Box<W> {
+    fn begin(&mut self, slot: usize, index: u64, body: &mut Vec<u8>) -> &'static str {
+        (**self).begin(slot, index, body)
+    }
+
+    fn message(&mut self, slot: usize, body: &[u8]) -> Result<(), String> {
+        (**self).message(slot, body)
+    }
+
+    fn next(&mut self, slot: usize, body: &mut Vec<u8>) -> Result<Option<&'static str>, String> {
+        (**self).next(slot, body)
+    }
+
+    fn is_enough(&self, slot: usize) -> bool {
+        (**self).is_enough(slot)
+    }
+
+    fn kind(&self, slot: usize) -> usize {
+        (**self).kind(slot)
+    }
 }
 
 /// How much load, and over what.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Operations in all.
+    /// Operations in all, at most.
     pub total: u64,
+    /// When they are meant to be sent, and until when.
+    pub pace: Pace,
+    /// Kinds of operations, each with a recorder of its own.
+    pub kinds: usize,
     /// Operations in flight at most.
     pub clients: usize,
     /// Connections; never more than clients.
     pub conns: usize,
-    /// Operations per second, 0 for as many as the clients can.
-    pub rate: u64,
     /// Threads of the generator; never more than connections.
     pub threads: usize,
-    /// Whether to keep a line per second.
-    pub sample: bool,
+    /// Whether to keep every second.
+    pub series: bool,
+    /// Ends a closed loop when it is set.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 /// What a run gave: everything recorded, how long it took, and the workloads with what they counted.
 #[derive(Debug)]
 pub struct Outcome<W> {
-    /// All threads together.
-    pub recorder: Recorder,
+    /// All threads together, by kind.
+    pub recorders: Vec<Recorder>,
+    /// How the generator did.
+    pub health: Health,
     /// From the first operation to the last answer.
     pub total: Duration,
     /// One per connection.
@@ -94,6 +137,12 @@ struct Shared {
     done: Arc<AtomicU64>,
 }
 
+/// Connections that are made when so many are asked for: never more than clients, but every endpoint gets
+/// load, as with etcd's balancer. Client `c` is on connection `c` modulo this.
+pub fn conns(asked: usize, clients: usize, endpoints: usize) -> usize {
+    asked.max(endpoints).clamp(1, clients.max(1))
+}
+
 /// Runs the plan; `make` gives the workload of a connection by its number, `done` counts finished
 /// operations while it runs.
 ///
@@ -106,11 +155,11 @@ pub fn run<W: Workload + Send + 'static>(
     make: impl Fn(usize) -> W + Sync,
 ) -> io::Result<Outcome<W>> {
     plan.clients = plan.clients.max(1);
-    // Every endpoint gets load even if one connection was asked for, as with etcd's balancer.
-    plan.conns = plan.conns.max(dialer.endpoints.len()).clamp(1, plan.clients);
+    plan.conns = conns(plan.conns, plan.clients, dialer.endpoints.len());
     plan.threads = plan.threads.clamp(1, plan.conns);
     let shared = Arc::new(Shared {
-        schedule: Schedule::new(plan.total, plan.rate, plan.conns as u64),
+        schedule: Schedule::new(plan.total, plan.pace, plan.conns as u64)
+            .stopped_by(plan.stop.clone()),
         ready: Barrier::new(plan.threads),
         start: OnceLock::new(),
         dialer,
@@ -129,23 +178,40 @@ pub fn run<W: Workload + Send + 'static>(
         let join = |thread: thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        threads.into_iter().map(join).collect::<Vec<io::Result<(Recorder, Vec<W>)>>>()
+        threads.into_iter().map(join).collect::<Vec<_>>()
     });
     let end = clock::now();
     let mut outcome = Outcome {
-        recorder: Recorder::new(shared.plan.sample),
+        recorders: recorders(&shared.plan),
+        health: Health::default(),
         total: end.saturating_duration_since(shared.start.get().copied().unwrap_or(end)),
         workloads: Vec::new(),
     };
     for result in results {
-        let (recorder, workloads) = result?;
-        outcome.recorder.merge(&recorder);
-        outcome.workloads.extend(workloads);
+        let part: Part<W> = result?;
+        for (all, one) in outcome.recorders.iter_mut().zip(&part.recorders) {
+            all.merge(one);
+        }
+        outcome.health.merge(&part.health);
+        outcome.workloads.extend(part.workloads);
     }
-    let sent = outcome.recorder.count() + outcome.recorder.error_count();
-    let unsent = shared.plan.total.saturating_sub(sent);
-    outcome.recorder.error("not sent: no connection", unsent);
+    let sent = outcome.recorders.iter().map(|it| it.count() + it.error_count()).sum();
+    let unsent = shared.schedule.total().map_or(0, |total| total.saturating_sub(sent));
+    if let Some(first) = outcome.recorders.first_mut() {
+        first.error("not sent: no connection", unsent);
+    }
     Ok(outcome)
+}
+
+/// What one thread gave.
+struct Part<W> {
+    recorders: Vec<Recorder>,
+    health: Health,
+    workloads: Vec<W>,
+}
+
+fn recorders(plan: &Plan) -> Vec<Recorder> {
+    vec![Recorder::new(plan.series); plan.kinds]
 }
 
 /// One thread of the generator: the connections `thread`, `thread + threads`, and so on.
@@ -153,7 +219,7 @@ fn run_thread<W: Workload + 'static>(
     shared: &Arc<Shared>,
     thread: usize,
     make: &impl Fn(usize) -> W,
-) -> io::Result<(Recorder, Vec<W>)> {
+) -> io::Result<Part<W>> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let numbers = (thread..shared.plan.conns).step_by(shared.plan.threads);
     let numbers: Vec<usize> = numbers.collect();
@@ -168,25 +234,26 @@ fn run_thread<W: Workload + 'static>(
     shared.ready.wait();
     let channels = channels?;
     shared.start.get_or_init(clock::now);
-    let recorder = Rc::new(RefCell::new(Recorder::new(shared.plan.sample)));
+    let recorders = Rc::new(RefCell::new(recorders(&shared.plan)));
     let local = LocalSet::new();
     let drives: Vec<_> = numbers
         .into_iter()
         .zip(channels)
         .map(|(number, channel)| {
-            let drive = drive::Drive::new(Arc::clone(shared), Rc::clone(&recorder), number);
+            let drive = drive::Drive::new(Arc::clone(shared), Rc::clone(&recorders), number);
             local.spawn_local(drive.run(channel, make(number)))
         })
         .collect();
-    let workloads = local.block_on(&runtime, async {
+    let (workloads, health) = local.block_on(&runtime, async {
+        let pulse = Pulse::start();
         let mut workloads = Vec::new();
         for drive in drives {
             workloads.push(drive.await.map_err(io::Error::other)??);
         }
-        Ok::<_, io::Error>(workloads)
+        Ok::<_, io::Error>((workloads, pulse.stop().await?))
     })?;
     drop(local);
-    let recorder =
-        Rc::try_unwrap(recorder).map_or_else(|shared| shared.borrow().clone(), RefCell::into_inner);
-    Ok((recorder, workloads))
+    let recorders = Rc::try_unwrap(recorders)
+        .map_or_else(|shared| shared.borrow().clone(), RefCell::into_inner);
+    Ok(Part { recorders, health, workloads })
 }

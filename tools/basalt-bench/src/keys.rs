@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
+use crate::distribution::Distribution;
+
 /// Values are cut from a pool of this size when each is to be different: larger than the window of
 /// any compressor that a store uses.
 const POOL_BYTES: usize = 4 << 20;
@@ -20,8 +22,8 @@ pub struct KeySpec {
     pub size: usize,
     /// How many different keys there are.
     pub space: u64,
-    /// Key number `i % space` for operation `i`, instead of a random one.
-    pub sequential: bool,
+    /// Which of them an operation gets.
+    pub distribution: Distribution,
 }
 
 impl KeySpec {
@@ -60,11 +62,8 @@ impl Keys {
 
     /// The key of operation `index`.
     pub fn key(&mut self, index: u64) -> Bytes {
-        let number = match (self.spec.sequential, self.spec.space) {
-            (_, 1) => 0,
-            (true, space) => index % space,
-            (false, space) => self.random.random_range(0..space),
-        };
+        let space = self.spec.space;
+        let number = self.spec.distribution.choose(index, space, &mut self.random);
         self.numbered(number)
     }
 
@@ -138,7 +137,9 @@ mod tests {
     use super::*;
 
     fn spec(size: usize, space: u64, sequential: bool) -> KeySpec {
-        KeySpec { prefix: b"p/".to_vec(), size, space, sequential }
+        let distribution =
+            if sequential { Distribution::Sequential } else { Distribution::Uniform };
+        KeySpec { prefix: b"p/".to_vec(), size, space, distribution }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match basalt_bench::workload::run(basalt_bench::cli::Cli::parse()) {
+    match basalt_bench::run::run(basalt_bench::cli::Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

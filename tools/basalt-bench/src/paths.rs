@@ -18,3 +18,17 @@ pub const HASH_KV: &str = "/etcdserverpb.Maintenance/HashKV";
 pub const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 /// `Auth.Authenticate`.
 pub const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
+/// `KV.DeleteRange`.
+pub const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
+/// `Lease.LeaseGrant`.
+pub const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
+/// `Lease.LeaseRevoke`.
+pub const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
+/// `Lease.LeaseKeepAlive`: with our half closed at once, a call like any other.
+pub const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+/// `Cluster.MemberList`.
+pub const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
+/// `Lock.Lock`.
+pub const LOCK: &str = "/v3lockpb.Lock/Lock";
+/// `Lock.Unlock`.
+pub const UNLOCK: &str = "/v3lockpb.Lock/Unlock";

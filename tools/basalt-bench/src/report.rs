@@ -1,10 +1,21 @@
 //! What a run took: records latencies in bounded memory, and says the result as etcd's text, as
-//! percentiles, and as JSON.
+//! percentiles, as JSON and as a page with plots.
 
+mod chart;
+mod comparison;
+mod finished;
 mod json;
+mod page;
+mod perfdash;
 mod recorder;
+mod series;
 mod text;
 
-pub use json::{Facts, Verified, write as write_json};
-pub use recorder::{Recorder, Second};
+pub use comparison::{Comparison, How, Side};
+pub use finished::{Finished, Report, Verified};
+pub use json::write as write_json;
+pub use page::write as write_page;
+pub use perfdash::write as write_perfdash;
+pub use recorder::Recorder;
+pub use series::{Interval, Series};
 pub use text::Style;

@@ -5,11 +5,12 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, BufRead};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::thread;
 
 use basalt_proto::etcdserverpb::{
-    AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse,
+    AuthenticateRequest, AuthenticateResponse, MemberListRequest, MemberListResponse, RangeRequest,
+    RangeResponse,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -46,12 +47,35 @@ pub fn dialer(globals: &Globals) -> Result<Dialer, Fatal> {
         secure,
         metadata: Vec::new(),
         timeout: globals.dial_timeout,
+        members: Arc::default(),
     };
     if let Some(user) = &globals.user {
         let token = authenticate(&dialer, user)?;
         dialer.metadata.push(("token".to_owned(), token));
     }
+    if !globals.auto_sync_interval.is_zero() {
+        let (dialer, every) = (dialer.clone(), globals.auto_sync_interval);
+        // Lives as long as somebody else can dial.
+        thread::spawn(move || {
+            while Arc::strong_count(&dialer.members) > 1 {
+                thread::park_timeout(every);
+                sync(&dialer);
+            }
+        });
+    }
     Ok(dialer)
+}
+
+/// Asks where the members are. No answer changes nothing: it is asked again.
+fn sync(dialer: &Dialer) {
+    let request = MemberListRequest::default();
+    let listed: Result<MemberListResponse, Fatal> = call(dialer, paths::MEMBER_LIST, &request);
+    let Ok(listed) = listed else { return };
+    let urls = listed.members.into_iter().filter(|member| !member.is_learner);
+    let urls: Vec<String> = urls.flat_map(|member| member.client_ur_ls).collect();
+    if !urls.is_empty() {
+        *dialer.members.lock().unwrap_or_else(PoisonError::into_inner) = urls;
+    }
 }
 
 /// One call on a connection of its own.
@@ -96,16 +120,7 @@ pub fn verified<T>(
     let revision_before = revision(dialer)?;
     let (result, expected) = load()?;
     let revision_after = revision(dialer)?;
-    let grown = revision_after - revision_before;
-    let holds = u64::try_from(grown).is_ok_and(|grown| grown == expected);
-    Ok((result, Some(Verified { revision_before, revision_after, expected, holds })))
-}
-
-/// Processor time of this process so far, where the system tells.
-pub fn cpu() -> Option<Duration> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(time.tv_sec).ok()?;
-    Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
+    Ok((result, Some(Verified::new(revision_before, revision_after, expected))))
 }
 
 fn authenticate(dialer: &Dialer, user: &str) -> Result<String, Fatal> {

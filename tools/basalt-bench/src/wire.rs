@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Dialer {
     pub metadata: Vec<(String, String)>,
     /// Zero means [`DIAL_TIMEOUT_DEFAULT`].
     pub timeout: Duration,
+    /// Where the members were found to be since; empty as long as nobody looked.
+    pub members: Arc<Mutex<Vec<String>>>,
 }
 
 impl Dialer {
@@ -46,7 +48,7 @@ impl Dialer {
     /// When there is no connection within the timeout.
     pub async fn dial(&self, number: usize) -> io::Result<Channel> {
         let limit = if self.timeout.is_zero() { DIAL_TIMEOUT_DEFAULT } else { self.timeout };
-        let endpoint = &self.endpoints[number % self.endpoints.len()];
+        let endpoint = &self.endpoint(number);
         match tokio::time::timeout(limit, self.dial_endpoint(endpoint)).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(io::Error::new(error.kind(), format!("{endpoint}: {error}"))),
@@ -55,6 +57,12 @@ impl Dialer {
                 Err(io::Error::new(io::ErrorKind::TimedOut, what))
             }
         }
+    }
+
+    fn endpoint(&self, number: usize) -> String {
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = if members.is_empty() { &self.endpoints } else { &*members };
+        all[number % all.len()].clone()
     }
 
     async fn dial_endpoint(&self, endpoint: &str) -> io::Result<Channel> {

@@ -1,82 +1,67 @@
 //! The loads, one file each: flags, requests, what an answer must be. This file runs whichever was
-//! asked for and prints its reports.
+//! asked for.
 
+pub mod kube;
+pub mod lease_keepalive;
+pub mod mix;
+mod mutex;
+pub mod mvcc;
 pub mod put;
 pub mod range;
+pub mod stm;
+pub mod txn_mixed;
 pub mod txn_put;
+pub mod watch;
+pub mod watch_get;
 pub mod watch_latency;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::{Map, Value};
 
-use crate::cli::{Cli, Command, Globals};
-use crate::generator::{self, Outcome, Plan, Workload};
+use crate::cli::{Command, Globals};
+use crate::generator::{self, Outcome, Pace, Plan, Workload};
 use crate::progress::Progress;
-use crate::report::{Facts, Recorder, Style, Verified, write_json};
+use crate::report::{Finished, Report};
 use crate::session::{self, Fatal};
 use crate::wire::Dialer;
 
-/// A finished load: its reports, in order, each under its heading.
-#[derive(Debug, Default)]
-pub struct Finished {
-    reports: Vec<Report>,
-    /// Printed after the reports.
-    epilogue: String,
-}
-
-/// One report of a load.
-#[derive(Debug)]
-pub struct Report {
-    heading: &'static str,
-    facts: Facts,
-    recorder: Recorder,
-}
-
-/// Runs what the command line asks for. Whether everything in it went well.
+/// Runs a load against the endpoints of `globals`.
 ///
 /// # Errors
 /// When it could not be run at all.
-pub fn run(cli: Cli) -> Result<bool, Fatal> {
-    let Cli { globals, command } = cli;
-    let finished = match command {
-        Command::Put(flags) => put::run(&globals, &flags),
-        Command::Range(flags) => range::run(&globals, &flags),
-        Command::TxnPut(flags) => txn_put::run(&globals, &flags),
-        Command::WatchLatency(flags) => watch_latency::run(&globals, &flags),
-    }?;
-    let style = Style { precise: globals.precise };
-    let to_stdout = globals.json.as_deref() == Some("-".as_ref());
-    if !to_stdout {
-        print(&finished, style);
+pub fn run(globals: &Globals, command: &Command) -> Result<Finished, Fatal> {
+    match command {
+        Command::Completion { .. } => Err("completion is no load".into()),
+        Command::K8s(flags) => kube::run(globals, flags),
+        Command::LeaseKeepalive(flags) => lease_keepalive::run(globals, flags),
+        Command::Mix(flags) => mix::run(globals, flags),
+        Command::Mvcc(flags) => mvcc::run(globals, flags),
+        Command::Put(flags) => put::run(globals, flags),
+        Command::Range(flags) => range::run(globals, flags),
+        Command::Stm(flags) => stm::run(globals, flags),
+        Command::TxnMixed(flags) => txn_mixed::run(globals, flags),
+        Command::TxnPut(flags) => txn_put::run(globals, flags),
+        Command::Watch(flags) => watch::run(globals, flags),
+        Command::WatchGet(flags) => watch_get::run(globals, flags),
+        Command::WatchLatency(flags) => watch_latency::run(globals, flags),
     }
-    if let Some(path) = &globals.json {
-        let reports = finished.reports.iter().map(|report| (&report.facts, &report.recorder));
-        write_json(path, &reports.collect::<Vec<_>>())?;
-    }
-    Ok(finished.reports.iter().all(Report::is_good))
 }
 
-fn print(finished: &Finished, style: Style) {
-    for report in &finished.reports {
-        print!("{}", report.heading);
-        println!("{}", style.report(&report.recorder, report.facts.total));
-        if report.recorder.count() > 0 {
-            print!("{}", style.percentiles(&report.recorder));
-        }
-        if let Some(verified) = &report.facts.verified {
-            let grown = verified.revision_after - verified.revision_before;
-            let word = if verified.holds { "Verified" } else { "NOT TRUE" };
-            println!("\n{word}: the revision grew by {grown} of {}", verified.expected);
-        }
-    }
-    print!("{}", finished.epilogue);
+/// A kind of operations, with a report of its own.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// For reports.
+    pub name: String,
+    /// Revisions that each operation makes.
+    pub writes: u64,
 }
 
-impl Report {
-    fn is_good(&self) -> bool {
-        self.recorder.error_count() == 0
-            && self.facts.verified.is_none_or(|verified| verified.holds)
+impl Kind {
+    /// A kind by its name.
+    pub fn new(name: impl Into<String>, writes: u64) -> Self {
+        Self { name: name.into(), writes }
     }
 }
 
@@ -85,51 +70,99 @@ struct Load<'a> {
     globals: &'a Globals,
     total: u64,
     rate: u64,
+    kinds: Vec<Kind>,
 }
 
 impl Load<'_> {
+    /// Runs it, checks that the revision grew by its writes, and makes a report of each kind.
     fn run<W: Workload + Send + 'static>(
         &self,
         dialer: &Dialer,
         make: impl Fn(usize) -> W + Sync,
-    ) -> Result<(Outcome<W>, Option<Duration>), Fatal> {
+    ) -> Result<(Finished, Vec<W>), Fatal> {
+        self.run_until(dialer, None, make)
+    }
+
+    /// The same; ends also when `stop` is set.
+    fn run_until<W: Workload + Send + 'static>(
+        &self,
+        dialer: &Dialer,
+        stop: Option<Arc<AtomicBool>>,
+        make: impl Fn(usize) -> W + Sync,
+    ) -> Result<(Finished, Vec<W>), Fatal> {
+        let pace = self.globals.pace(self.rate)?;
+        // Time ends a run that has a time.
+        let total = if pace.end.is_zero() { self.total } else { u64::MAX };
+        let verify = !self.globals.no_verify && self.kinds.iter().any(|kind| kind.writes > 0);
+        let (outcome, verified) = session::verified(dialer, verify, || {
+            let outcome = self.generate(dialer, pace, total, stop, make)?;
+            let written = |(kind, recorder): (&Kind, &crate::report::Recorder)| {
+                kind.writes * recorder.count()
+            };
+            let expected = self.kinds.iter().zip(&outcome.recorders).map(written).sum();
+            Ok((outcome, expected))
+        })?;
+        let report = |(kind, recorder): (&Kind, _)| Report {
+            name: kind.name.clone(),
+            heading: String::new(),
+            total: outcome.total,
+            recorder,
+        };
+        let finished = Finished {
+            reports: self.kinds.iter().zip(outcome.recorders).map(report).collect(),
+            health: outcome.health,
+            verified,
+            details: self.details(),
+            pace,
+            ..Finished::default()
+        };
+        Ok((finished, outcome.workloads))
+    }
+
+    fn generate<W: Workload + Send + 'static>(
+        &self,
+        dialer: &Dialer,
+        pace: Pace,
+        total: u64,
+        stop: Option<Arc<AtomicBool>>,
+        make: impl Fn(usize) -> W + Sync,
+    ) -> Result<Outcome<W>, Fatal> {
         let plan = Plan {
-            total: self.total,
+            total,
+            pace,
+            kinds: self.kinds.len(),
             clients: self.globals.clients,
             conns: self.globals.conns,
-            rate: self.rate,
             threads: self.globals.threads,
-            sample: self.globals.sample,
+            series: self.globals.series(),
+            stop,
         };
         let progress = Progress::new(self.total);
-        let before = session::cpu();
-        let outcome = generator::run(plan, dialer.clone(), progress.counter(), make)?;
-        let cpu = session::cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
-        Ok((outcome, cpu))
+        Ok(generator::run(plan, dialer.clone(), progress.counter(), make)?)
+    }
+
+    /// Connections that the generator will make.
+    fn conns(&self, dialer: &Dialer) -> usize {
+        generator::conns(self.globals.conns, self.globals.clients, dialer.endpoints.len())
     }
 
     /// What every report says of how it was made.
     fn details(&self) -> Map<String, Value> {
+        let globals = self.globals;
         let mut details = Map::new();
-        details.insert("endpoints".into(), self.globals.endpoints.clone().into());
-        details.insert("conns".into(), self.globals.conns.into());
-        details.insert("clients".into(), self.globals.clients.into());
-        details.insert("total".into(), self.total.into());
+        details.insert("endpoints".into(), globals.endpoints.clone().into());
+        details.insert("conns".into(), globals.conns.into());
+        details.insert("clients".into(), globals.clients.into());
         details.insert("rate".into(), self.rate.into());
+        if globals.duration.is_zero() {
+            details.insert("total".into(), self.total.into());
+        } else {
+            details.insert("duration_seconds".into(), globals.duration.as_secs_f64().into());
+        }
+        if !globals.ramp.is_zero() {
+            details.insert("ramp_from".into(), globals.ramp_from.into());
+            details.insert("ramp_seconds".into(), globals.ramp.as_secs_f64().into());
+        }
         details
     }
-}
-
-/// A report of a load whose writes were counted.
-fn report<W>(
-    name: &str,
-    outcome: Outcome<W>,
-    cpu: Option<Duration>,
-    details: Map<String, Value>,
-    verified: Option<Verified>,
-) -> Finished {
-    let facts =
-        Facts { name: name.to_owned(), total: outcome.total, client_cpu: cpu, details, verified };
-    let report = Report { heading: "", facts, recorder: outcome.recorder };
-    Finished { reports: vec![report], epilogue: String::new() }
 }

@@ -14,6 +14,7 @@ use super::schedule::Turn;
 use super::{Shared, Workload};
 use crate::clock::{self, Alarm};
 use crate::http2::{Event, Failure};
+use crate::paths;
 use crate::report::Recorder;
 use crate::wire::{self, Channel};
 
@@ -25,6 +26,8 @@ const REDIAL_EVERY: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 struct Slot {
     intended: Instant,
+    /// The stream of its present request.
+    stream: u32,
     /// What the workload disliked in the answer.
     wrong: Option<String>,
 }
@@ -38,7 +41,7 @@ struct Held {
 
 pub(super) struct Drive {
     shared: Arc<Shared>,
-    recorder: Rc<RefCell<Recorder>>,
+    recorders: Rc<RefCell<Vec<Recorder>>>,
     number: usize,
     start: Instant,
     /// Seconds of 1970 at the start, for samples.
@@ -50,26 +53,33 @@ pub(super) struct Drive {
     finished: bool,
     body: Vec<u8>,
     ended: Vec<(usize, Result<(), Failure>)>,
+    /// Clients whose answer is long enough.
+    enough: Vec<usize>,
 }
 
 impl Drive {
     /// The drive of connection `number`, after the start was set.
-    pub(super) fn new(shared: Arc<Shared>, recorder: Rc<RefCell<Recorder>>, number: usize) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        recorders: Rc<RefCell<Vec<Recorder>>>,
+        number: usize,
+    ) -> Self {
         let (clients, conns) = (shared.plan.clients, shared.plan.conns);
         let clients = clients / conns + usize::from(number < clients % conns);
         let start = *shared.start.get_or_init(clock::now);
         Self {
-            recorder,
+            recorders,
             number,
             start,
             start_unix: clock::unix().saturating_sub(clock::now().duration_since(start)),
-            slots: vec![Slot { intended: start, wrong: None }; clients],
+            slots: vec![Slot { intended: start, stream: 0, wrong: None }; clients],
             free: (0..clients).rev().collect(),
             held: VecDeque::new(),
             taken: 0,
             finished: false,
             body: Vec::new(),
             ended: Vec::new(),
+            enough: Vec::new(),
             shared,
         }
     }
@@ -100,6 +110,7 @@ impl Drive {
                     }
                 });
             }
+            self.cancel(&mut channel);
             self.settle(&mut channel, &mut workload);
             if channel.connection.is_leaving() && channel.connection.streams() == 0 {
                 dials += 1;
@@ -116,7 +127,7 @@ impl Drive {
     fn fill<W: Workload>(&mut self, channel: &mut Channel, workload: &mut W) -> Option<Instant> {
         while channel.connection.can_open() {
             let Some(held) = self.held.pop_front() else { break };
-            channel.connection.open(held.slot as u64, held.method, &held.body, true);
+            self.slots[held.slot].stream = start(channel, held.slot, held.method, &held.body);
         }
         while !self.finished
             && let Some(&slot) = self.free.last()
@@ -129,7 +140,7 @@ impl Drive {
                 Turn::Send { index, intended } => {
                     self.free.pop();
                     self.taken += 1;
-                    self.slots[slot] = Slot { intended, wrong: None };
+                    self.slots[slot] = Slot { intended, stream: 0, wrong: None };
                     self.body.clear();
                     let method = workload.begin(slot, index, &mut self.body);
                     self.open(channel, slot, method);
@@ -141,7 +152,7 @@ impl Drive {
 
     fn open(&mut self, channel: &mut Channel, slot: usize, method: &'static str) {
         if channel.connection.can_open() {
-            channel.connection.open(slot as u64, method, &self.body, true);
+            self.slots[slot].stream = start(channel, slot, method, &self.body);
         } else {
             self.held.push_back(Held { slot, method, body: self.body.clone() });
         }
@@ -154,12 +165,15 @@ impl Drive {
         workload: &mut W,
         alarm: Option<&Alarm>,
     ) -> io::Result<()> {
-        let Self { slots, ended, .. } = self;
+        let Self { slots, ended, enough, .. } = self;
         let mut on = |event: Event<'_>| match event {
             Event::Message { token, body } => {
                 let slot = token as usize;
                 if let Err(wrong) = workload.message(slot, body) {
                     slots[slot].wrong = Some(wrong);
+                }
+                if workload.is_enough(slot) {
+                    enough.push(slot);
                 }
             }
             Event::End { token, outcome } => ended.push((token as usize, outcome)),
@@ -171,6 +185,15 @@ impl Drive {
             alarm.map_or(Poll::Pending, |alarm| alarm.poll(context))
         })
         .await
+    }
+
+    /// Ends the streams whose answers are long enough, unless the server did.
+    fn cancel(&mut self, channel: &mut Channel) {
+        for slot in self.enough.drain(..) {
+            if channel.connection.cancel(self.slots[slot].stream) {
+                self.ended.push((slot, Ok(())));
+            }
+        }
     }
 
     /// Records what has ended, or goes on with operations that have another request.
@@ -195,14 +218,15 @@ impl Drive {
             }
             self.free.push(slot);
             count += 1;
-            self.record(slot, now, next.map(|_| ()));
+            self.record(workload.kind(slot), slot, now, next.map(|_| ()));
         }
         self.ended = ended;
         self.shared.done.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn record(&self, slot: usize, now: Instant, outcome: Result<(), String>) {
-        let mut recorder = self.recorder.borrow_mut();
+    fn record(&self, kind: usize, slot: usize, now: Instant, outcome: Result<(), String>) {
+        let mut recorders = self.recorders.borrow_mut();
+        let recorder = &mut recorders[kind];
         let intended = self.slots[slot].intended;
         match outcome {
             Ok(()) => {
@@ -232,7 +256,12 @@ impl Drive {
 
     /// No connection can be made: what was held back is lost.
     fn abandon(&mut self) {
-        let mut recorder = self.recorder.borrow_mut();
-        recorder.error("connection lost: it cannot be made again", self.held.len() as u64);
+        let mut recorders = self.recorders.borrow_mut();
+        recorders[0].error("connection lost: it cannot be made again", self.held.len() as u64);
     }
+}
+
+/// Opens a call. A watch is one request, too, but a server ends it when our half is closed.
+fn start(channel: &mut Channel, slot: usize, method: &'static str, body: &[u8]) -> u32 {
+    channel.connection.open(slot as u64, method, body, method != paths::WATCH)
 }

@@ -274,6 +274,16 @@ impl Connection {
         self.pump();
     }
 
+    /// Tells the peer that nothing more is wanted on this stream, and forgets it. Whether it was there.
+    pub fn cancel(&mut self, id: u32) -> bool {
+        if self.streams.remove(&id).is_none() {
+            return false;
+        }
+        Header { length: 4, kind: frame::RST_STREAM, flags: 0, stream: id }.write(&mut self.out);
+        self.out.extend_from_slice(&frame::ERROR_CANCEL.to_be_bytes());
+        true
+    }
+
     /// What the socket should be given next.
     pub fn outgoing(&self) -> &[u8] {
         &self.out[self.out_at..]
@@ -830,6 +840,18 @@ mod tests {
         });
         assert_eq!(ends, 2);
         assert!(connection.is_leaving());
+    }
+
+    #[test]
+    fn a_canceled_stream_is_reset_once_and_says_nothing_more() {
+        let mut connection = settled(&[]);
+        let id = connection.open(1, "/a/B", b"", false);
+        let length = connection.outgoing().len();
+        connection.sent(length);
+        assert!(connection.cancel(id));
+        assert_eq!(connection.outgoing(), frame_of(frame::RST_STREAM, 0, id, &[0, 0, 0, 8]));
+        assert!(!connection.cancel(id));
+        assert!(receive(&mut connection, &answer(id, b"late", "0")).is_empty());
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub(super) const SETTING_MAX_CONCURRENT_STREAMS: u16 = 3;
 pub(super) const SETTING_INITIAL_WINDOW_SIZE: u16 = 4;
 pub(super) const SETTING_MAX_FRAME_SIZE: u16 = 5;
 
+/// The error code of a stream that is no longer wanted.
+pub(super) const ERROR_CANCEL: u32 = 8;
+
 /// One frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {

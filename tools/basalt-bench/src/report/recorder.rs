@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::Series;
+
 /// Three digits: a percentile is at most 0.1 % off, and the memory stays below 1 MiB.
 const DIGITS: u8 = 3;
 /// Latencies above an hour count as an hour.
@@ -18,26 +20,13 @@ pub struct Recorder {
     sum: f64,
     squares: f64,
     errors: BTreeMap<String, u64>,
-    /// By the second of 1970 in which an operation started; only when asked for.
-    seconds: Option<BTreeMap<u64, Second>>,
-}
-
-/// What started in one second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Second {
-    /// Nanoseconds.
-    pub fastest: u64,
-    /// Nanoseconds.
-    pub slowest: u64,
-    /// Nanoseconds.
-    pub sum: u64,
-    /// Operations.
-    pub count: u64,
+    /// Second by second; only when asked for.
+    series: Option<Series>,
 }
 
 impl Recorder {
-    /// Empty; `sample` keeps a line per second.
-    pub fn new(sample: bool) -> Self {
+    /// Empty; `series` keeps every second, too.
+    pub fn new(series: bool) -> Self {
         let histogram = Histogram::new_with_bounds(1, NANOS_MAX, DIGITS);
         Self {
             histogram: histogram.expect("the bounds are constants that are right"),
@@ -46,20 +35,19 @@ impl Recorder {
             sum: 0.0,
             squares: 0.0,
             errors: BTreeMap::new(),
-            seconds: sample.then(BTreeMap::new),
+            series: series.then(Series::default),
         }
     }
 
-    /// An operation that took so long. `started` is its second of 1970.
+    /// An operation that took so long. `started` is the second of 1970 in which it was to start.
     pub fn record(&mut self, nanos: u64, started: u64) {
         self.histogram.saturating_record(nanos);
         self.fastest = self.fastest.min(nanos);
         self.slowest = self.slowest.max(nanos);
         self.sum += nanos as f64;
         self.squares += nanos as f64 * nanos as f64;
-        if let Some(seconds) = &mut self.seconds {
-            let one = Second { fastest: nanos, slowest: nanos, sum: nanos, count: 1 };
-            seconds.entry(started).and_modify(|second| second.add(one)).or_insert(one);
+        if let Some(series) = &mut self.series {
+            series.record(nanos, started);
         }
     }
 
@@ -80,10 +68,8 @@ impl Recorder {
         for (what, &count) in &other.errors {
             self.error(what.as_str(), count);
         }
-        if let (Some(mine), Some(theirs)) = (&mut self.seconds, &other.seconds) {
-            for (&at, &second) in theirs {
-                mine.entry(at).and_modify(|old| old.add(second)).or_insert(second);
-            }
+        if let (Some(mine), Some(theirs)) = (&mut self.series, &other.series) {
+            mine.merge(theirs);
         }
     }
 
@@ -136,31 +122,9 @@ impl Recorder {
         if nanos >= self.slowest { self.count() } else { self.histogram.count_between(0, nanos) }
     }
 
-    /// Every second from the first to the last, empty ones included, if kept.
-    pub fn seconds(&self) -> Option<Vec<(u64, Second)>> {
-        let seconds = self.seconds.as_ref()?;
-        let (first, last) = (seconds.keys().next()?, seconds.keys().next_back()?);
-        let at = |second: u64| (second, seconds.get(&second).copied().unwrap_or_default());
-        Some((*first..=*last).map(at).collect())
-    }
-
-    /// Whether seconds are kept.
-    pub fn samples(&self) -> bool {
-        self.seconds.is_some()
-    }
-}
-
-impl Second {
-    fn add(&mut self, other: Self) {
-        self.fastest = self.fastest.min(other.fastest);
-        self.slowest = self.slowest.max(other.slowest);
-        self.sum += other.sum;
-        self.count += other.count;
-    }
-
-    /// Nanoseconds.
-    pub fn mean(&self) -> u64 {
-        self.sum.checked_div(self.count).unwrap_or(0)
+    /// Every second, if kept.
+    pub fn series(&self) -> Option<&Series> {
+        self.series.as_ref()
     }
 }
 
@@ -198,10 +162,10 @@ mod tests {
         all.merge(&one);
         assert_eq!((all.count(), all.fastest(), all.slowest()), (3, 5, 30));
         assert_eq!(all.errors().iter().collect::<Vec<_>>(), [(&"lost".to_owned(), &3)]);
-        let seconds = all.seconds().unwrap();
+        let seconds: Vec<_> = all.series().unwrap().intervals().collect();
         assert_eq!(seconds.len(), 3, "the empty second too");
-        assert_eq!(seconds[0].1, Second { fastest: 10, slowest: 30, sum: 40, count: 2 });
-        assert_eq!(seconds[1].1.count, 0);
+        let first = seconds[0].1.unwrap();
+        assert_eq!((first.fastest, first.slowest, first.sum, first.count()), (10, 30, 40, 2));
     }
 
     #[test]
@@ -209,6 +173,6 @@ mod tests {
         let recorder = Recorder::new(true);
         assert_eq!(recorder.percentile(99.0), 0);
         assert_eq!((recorder.fastest(), recorder.mean(), recorder.deviation()), (0, 0.0, 0.0));
-        assert_eq!(recorder.seconds(), None);
+        assert_eq!(recorder.series().unwrap().intervals().count(), 0);
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::Recorder;
+use super::{Finished, Recorder};
 
 const BUCKETS: u64 = 10;
 const BAR_CHARS_MAX: u64 = 40;
@@ -16,6 +16,8 @@ const TAIL: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p
 pub struct Style {
     /// All digits instead of four decimals.
     pub precise: bool,
+    /// A line for each second.
+    pub sample: bool,
 }
 
 impl Style {
@@ -26,7 +28,9 @@ impl Style {
             self.summary(&mut text, recorder, total);
             self.histogram(&mut text, recorder);
             self.latencies(&mut text, recorder);
-            samples(&mut text, recorder);
+            if self.sample {
+                samples(&mut text, recorder);
+            }
         }
         if recorder.error_count() > 0 {
             text.push_str("\nError distribution:\n");
@@ -35,6 +39,41 @@ impl Style {
             }
         }
         text
+    }
+
+    /// What the run says of itself besides its reports: whether its writes were there, and whether the
+    /// generator was in the way.
+    pub fn closing(self, finished: &Finished) -> String {
+        let mut text = String::new();
+        if let Some(verified) = finished.verified {
+            let word = if verified.holds { "Verified" } else { "NOT TRUE" };
+            let (grown, expected) = (verified.grown, verified.expected);
+            line(&mut text, format_args!("\n{word}: the revision grew by {grown} of {expected}"));
+        }
+        if finished.health.lag.is_empty() {
+            return text;
+        }
+        line(&mut text, format_args!("\nGenerator: {}", self.generator(finished)));
+        text
+    }
+
+    /// One sentence about the generator.
+    pub fn generator(self, finished: &Finished) -> String {
+        let health = &finished.health;
+        let median = finished.reports.first().map_or(0, |report| report.recorder.percentile(50.0));
+        let starved = health.starved.map_or(String::new(), |share| {
+            format!(", without a core for {:.0}% of the time", share * 100.0)
+        });
+        let per_operation = health.cpu.as_secs_f64() * 1e6 / (finished.operations().max(1)) as f64;
+        format!(
+            "busiest thread {:.0}% of a core, {per_operation:.1} us of CPU per operation{starved}, event \
+             loop late by p50 {:.3} p99 {:.3} worst {:.3} ms: {}",
+            health.busiest * 100.0,
+            health.lag_ms(50.0),
+            health.lag_ms(99.0),
+            health.lag.max() as f64 / 1e6,
+            health.verdict(median).words(),
+        )
     }
 
     /// The tail in milliseconds, which etcd does not print.
@@ -104,13 +143,14 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
 }
 
 fn samples(text: &mut String, recorder: &Recorder) {
-    let Some(seconds) = recorder.seconds() else { return };
+    let Some(series) = recorder.series() else { return };
     text.push_str("\nSample in one second (unix latency throughput):\n");
     text.push_str("UNIX-SECOND,MIN-LATENCY-MS,AVG-LATENCY-MS,MAX-LATENCY-MS,AVG-THROUGHPUT\n");
-    for (at, second) in seconds {
-        let [fastest, mean, slowest] =
-            [second.fastest, second.mean(), second.slowest].map(go_duration);
-        line(text, format_args!("{at},{fastest},{mean},{slowest},{}", second.count));
+    for (at, interval) in series.intervals() {
+        let values = interval.map_or([0; 3], |it| [it.fastest, it.mean(), it.slowest]);
+        let [fastest, mean, slowest] = values.map(go_duration);
+        let count = interval.map_or(0, |it| it.count() / series.width());
+        line(text, format_args!("{at},{fastest},{mean},{slowest},{count}"));
     }
     text.push('\n');
 }
@@ -186,7 +226,8 @@ mod tests {
     fn one_operation_is_a_report_too() {
         let mut recorder = Recorder::new(true);
         recorder.record(1_500_000, 77);
-        let text = Style { precise: true }.report(&recorder, Duration::from_millis(1500));
+        let text =
+            Style { precise: true, sample: true }.report(&recorder, Duration::from_millis(1500));
         assert!(text.contains("  Total:\t1.5 secs.\n  Slowest:\t0.0015 secs."), "{text}");
         assert!(text.contains("\n77,1.5ms,1.5ms,1.5ms,1\n"), "{text}");
     }

@@ -10,13 +10,14 @@ use clap::Args;
 use prost::Message;
 use serde_json::{Map, Value};
 
-use super::{Finished, Load, report};
+use super::{Kind, Load};
 use crate::cli::{Globals, duration};
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys, Values};
+use crate::report::Finished;
 use crate::session::{self, Fatal};
 use crate::wire::Dialer;
-use crate::{clock, paths};
+use crate::{clock, distribution, paths};
 
 /// Flags of `put`.
 #[derive(Args, Clone, Debug)]
@@ -36,9 +37,9 @@ pub struct Flags {
     /// Maximum possible keys
     #[arg(long, default_value_t = 1)]
     pub key_space_size: u64,
-    /// Use sequential keys
-    #[arg(long)]
-    pub sequential_keys: bool,
+    /// How keys are chosen
+    #[command(flatten)]
+    pub choice: distribution::Flags,
     /// In front of every key, not counted in the key size
     #[arg(long, default_value = "")]
     pub prefix: String,
@@ -56,7 +57,7 @@ pub struct Flags {
     pub check_hashkv: bool,
 }
 
-struct Put {
+pub(super) struct Put {
     keys: Keys,
     values: Values,
 }
@@ -74,41 +75,48 @@ impl Workload for Put {
     }
 }
 
+/// What it reports.
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![Kind::new("put", 1)]
+}
+
+/// Makes the load of a connection.
+///
+/// # Errors
+/// When the flags are wrong.
+pub(super) fn maker(
+    globals: &Globals,
+    flags: &Flags,
+) -> Result<impl Fn(usize) -> Put + Sync + use<>, Fatal> {
+    let spec = KeySpec {
+        prefix: flags.prefix.clone().into_bytes(),
+        size: flags.key_size,
+        space: flags.key_space_size,
+        distribution: flags.choice.distribution(flags.key_space_size)?,
+    };
+    spec.check()?;
+    let (first, size, different) = (globals.seed, flags.val_size, flags.different_values);
+    Ok(move |conn: usize| {
+        let seed = first.wrapping_add(conn as u64);
+        // The same seed everywhere: one value in the whole run unless each is to differ.
+        let values = Values::new(size, different, if different { seed } else { first });
+        Put { keys: Keys::new(spec.clone(), seed), values }
+    })
+}
+
 /// Puts, checks that the revision grew by them, and reports.
 ///
 /// # Errors
 /// When the flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
-    let spec = KeySpec {
-        prefix: flags.prefix.clone().into_bytes(),
-        size: flags.key_size,
-        space: flags.key_space_size,
-        sequential: flags.sequential_keys,
-    };
-    spec.check()?;
+    let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;
-    let load = Load { globals, total: flags.total, rate: flags.rate };
-    let make = |conn: usize| {
-        let seed = globals.seed.wrapping_add(conn as u64);
-        Put {
-            keys: Keys::new(spec.clone(), seed),
-            // The same seed everywhere: one value in the whole run unless each is to differ.
-            values: match flags.different_values {
-                true => Values::new(flags.val_size, true, seed),
-                false => Values::new(flags.val_size, false, globals.seed),
-            },
-        }
-    };
+    let load = Load { globals, total: flags.total, rate: flags.rate, kinds: kinds() };
     let compactor = Compactor::start(&dialer, flags);
-    let ((outcome, cpu), verified) = session::verified(&dialer, !globals.no_verify, || {
-        let (outcome, cpu) = load.run(&dialer, make)?;
-        let count = outcome.recorder.count();
-        Ok(((outcome, cpu), count))
-    })?;
+    let ran = load.run(&dialer, make);
     compactor.stop()?;
-    let mut details = load.details();
-    insert(&mut details, flags);
-    let mut finished = report("put", outcome, cpu, details, verified);
+    let (mut finished, _) = ran?;
+    insert(&mut finished.details, flags);
     if flags.check_hashkv {
         finished.epilogue = hash_kv(&dialer)?;
     }
@@ -119,7 +127,7 @@ fn insert(details: &mut Map<String, Value>, flags: &Flags) {
     details.insert("key_size".into(), flags.key_size.into());
     details.insert("val_size".into(), flags.val_size.into());
     details.insert("key_space_size".into(), flags.key_space_size.into());
-    details.insert("sequential_keys".into(), flags.sequential_keys.into());
+    details.insert("keys".into(), flags.choice.name().into());
     details.insert("different_values".into(), flags.different_values.into());
 }
 
@@ -199,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_put_carries_key_and_value() {
-        let spec = KeySpec { prefix: Vec::new(), size: 8, space: 1, sequential: false };
+        let distribution = distribution::Distribution::Uniform;
+        let spec = KeySpec { prefix: Vec::new(), size: 8, space: 1, distribution };
         let mut put = Put { keys: Keys::new(spec, 1), values: Values::new(16, false, 1) };
         let mut body = Vec::new();
         assert_eq!(put.begin(0, 0, &mut body), paths::PUT);

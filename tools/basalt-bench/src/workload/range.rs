@@ -6,13 +6,14 @@ use bytes::Bytes;
 use clap::Args;
 use prost::Message;
 
-use super::{Finished, Load, report};
+use super::{Kind, Load};
 use crate::cli::Globals;
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys, prefix_end};
-use crate::paths;
+use crate::report::Finished;
 use crate::session::{self, Fatal};
 use crate::walk::field;
+use crate::{distribution, paths};
 
 /// Kubernetes' watch cache reads pages of this size.
 const PAGE_KEYS: i64 = 10_000;
@@ -56,9 +57,9 @@ pub struct Flags {
     /// Key size that `put` had
     #[arg(long, default_value_t = 8)]
     pub key_size: usize,
-    /// Use sequential keys
-    #[arg(long)]
-    pub sequential_keys: bool,
+    /// How keys are chosen
+    #[command(flatten)]
+    pub choice: distribution::Flags,
     /// Every answer must hold this many keys, or it is an error
     #[arg(long)]
     pub expect_keys: Option<u64>,
@@ -73,7 +74,7 @@ struct Seen {
     keys_most: u64,
 }
 
-struct Range {
+pub(super) struct Range {
     request: RangeRequest,
     /// Keys to read instead of the one in the request.
     keys: Option<Keys>,
@@ -138,47 +139,68 @@ impl Workload for Range {
     }
 }
 
+/// What it reports.
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![Kind::new("range", 0)]
+}
+
+/// Makes the load of a connection.
+///
+/// # Errors
+/// When the flags are wrong.
+pub(super) fn maker(
+    globals: &Globals,
+    flags: &Flags,
+) -> Result<impl Fn(usize) -> Range + Sync + use<>, Fatal> {
+    let request = request(flags)?;
+    let spec = match flags.key_space_size {
+        None => None,
+        Some(space) => {
+            let prefix = flags.keys.first().cloned().unwrap_or_default().into_bytes();
+            let distribution = flags.choice.distribution(space)?;
+            let spec = KeySpec { prefix, size: flags.key_size, space, distribution };
+            spec.check()?;
+            Some(spec)
+        }
+    };
+    let (seed, stream, paginate) = (globals.seed, flags.stream, flags.paginate);
+    let expect_keys = flags.expect_keys;
+    Ok(move |conn: usize| Range {
+        request: request.clone(),
+        keys: spec.clone().map(|spec| Keys::new(spec, seed.wrapping_add(conn as u64))),
+        stream,
+        paginate,
+        expect_keys,
+        slots: Vec::new(),
+        seen: Seen::default(),
+    })
+}
+
 /// Reads and reports.
 ///
 /// # Errors
 /// When the flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
-    let request = request(flags)?;
-    let spec = flags.key_space_size.map(|space| KeySpec {
-        prefix: flags.keys.first().cloned().unwrap_or_default().into_bytes(),
-        size: flags.key_size,
-        space,
-        sequential: flags.sequential_keys,
-    });
-    if let Some(spec) = &spec {
-        spec.check()?;
-    }
-    if globals.json.as_deref() != Some("-".as_ref()) {
-        let serializable = flags.consistency == "s";
-        println!("bench with {} range", if serializable { "serializable" } else { "linearizable" });
-    }
+    let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;
-    let load = Load { globals, total: flags.total, rate: flags.rate };
-    let make = |conn: usize| Range {
-        request: request.clone(),
-        keys: spec.clone().map(|spec| Keys::new(spec, globals.seed.wrapping_add(conn as u64))),
-        stream: flags.stream,
-        paginate: flags.paginate,
-        expect_keys: flags.expect_keys,
-        slots: Vec::new(),
-        seen: Seen::default(),
-    };
-    let (mut outcome, cpu) = load.run(&dialer, make)?;
-    let seen = outcome.workloads.drain(..).map(|range| range.seen).fold(Seen::default(), Seen::and);
-    let mut details = load.details();
+    let load = Load { globals, total: flags.total, rate: flags.rate, kinds: kinds() };
+    let (mut finished, ranges) = load.run(&dialer, make)?;
+    let seen = ranges.into_iter().map(|range| range.seen).fold(Seen::default(), Seen::and);
+    finished.prologue = prologue(&flags.consistency);
+    let details = &mut finished.details;
     details.insert("consistency".into(), flags.consistency.clone().into());
     details.insert("bytes_received".into(), seen.bytes.into());
     details.insert("keys_received".into(), seen.keys.into());
     details.insert("keys_per_answer_least".into(), seen.keys_least.unwrap_or(0).into());
     details.insert("keys_per_answer_most".into(), seen.keys_most.into());
-    let mut finished = report("range", outcome, cpu, details, None);
     finished.epilogue = format!("\nReceived: {} keys, {} bytes\n", seen.keys, seen.bytes);
     Ok(finished)
+}
+
+/// etcd's first line.
+pub(super) fn prologue(consistency: &str) -> String {
+    let word = if consistency == "s" { "serializable" } else { "linearizable" };
+    format!("bench with {word} range\n")
 }
 
 fn request(flags: &Flags) -> Result<RangeRequest, Fatal> {
@@ -223,16 +245,16 @@ impl Seen {
 
 /// What is looked at in a `RangeResponse`.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Answer<'a> {
-    revision: i64,
-    keys: u64,
-    last_key: &'a [u8],
-    more: bool,
+pub(super) struct Answer<'a> {
+    pub(super) revision: i64,
+    pub(super) keys: u64,
+    pub(super) last_key: &'a [u8],
+    pub(super) more: bool,
 }
 
 impl<'a> Answer<'a> {
     /// Reads the outer fields; `stream` unwraps a `RangeStreamResponse` first.
-    fn walk(body: &'a [u8], stream: bool) -> Option<Self> {
+    pub(super) fn walk(body: &'a [u8], stream: bool) -> Option<Self> {
         let mut body = body;
         if stream {
             let mut inner: &[u8] = &[];

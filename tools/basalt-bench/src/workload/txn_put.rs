@@ -5,11 +5,13 @@ use basalt_proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 use clap::Args;
 use prost::Message;
 
-use super::{Finished, Load, report};
+use super::{Kind, Load};
 use crate::cli::Globals;
+use crate::distribution::Distribution;
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys, Values};
 use crate::paths;
+use crate::report::Finished;
 use crate::session::{self, Fatal};
 
 /// Flags of `txn-put`.
@@ -35,7 +37,7 @@ pub struct Flags {
     pub key_space_size: u64,
 }
 
-struct TxnPut {
+pub(super) struct TxnPut {
     keys: Keys,
     values: Values,
     ops: u64,
@@ -60,16 +62,24 @@ impl Workload for TxnPut {
     }
 }
 
-/// Puts in transactions, checks that each made one revision, and reports.
+/// What it reports. A transaction without operations makes no revision.
+pub(super) fn kinds(flags: &Flags) -> Vec<Kind> {
+    vec![Kind::new("txn-put", flags.txn_ops.min(1))]
+}
+
+/// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
-pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+/// When the flags are wrong.
+pub(super) fn maker(
+    globals: &Globals,
+    flags: &Flags,
+) -> Result<impl Fn(usize) -> TxnPut + Sync + use<>, Fatal> {
     let spec = KeySpec {
         prefix: Vec::new(),
         size: flags.key_size,
         space: flags.key_space_size,
-        sequential: true,
+        distribution: Distribution::Sequential,
     };
     spec.check()?;
     if flags.txn_ops > flags.key_space_size {
@@ -79,25 +89,29 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
         )
         .into());
     }
+    let (seed, size, ops) = (globals.seed, flags.val_size, flags.txn_ops);
+    Ok(move |_| TxnPut {
+        keys: Keys::new(spec.clone(), seed),
+        values: Values::new(size, false, seed),
+        ops,
+    })
+}
+
+/// Puts in transactions, checks that each made one revision, and reports.
+///
+/// # Errors
+/// When the flags are wrong or the server cannot be reached.
+pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
+    let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;
-    let load = Load { globals, total: flags.total, rate: flags.rate };
-    let make = |_| TxnPut {
-        keys: Keys::new(spec.clone(), globals.seed),
-        values: Values::new(flags.val_size, false, globals.seed),
-        ops: flags.txn_ops,
-    };
-    let ((outcome, cpu), verified) = session::verified(&dialer, !globals.no_verify, || {
-        let (outcome, cpu) = load.run(&dialer, make)?;
-        // A transaction without operations makes no revision.
-        let count = if flags.txn_ops == 0 { 0 } else { outcome.recorder.count() };
-        Ok(((outcome, cpu), count))
-    })?;
-    let mut details = load.details();
+    let load = Load { globals, total: flags.total, rate: flags.rate, kinds: kinds(flags) };
+    let (mut finished, _) = load.run(&dialer, make)?;
+    let details = &mut finished.details;
     details.insert("txn_ops".into(), flags.txn_ops.into());
     details.insert("key_size".into(), flags.key_size.into());
     details.insert("val_size".into(), flags.val_size.into());
     details.insert("key_space_size".into(), flags.key_space_size.into());
-    Ok(report("txn-put", outcome, cpu, details, verified))
+    Ok(finished)
 }
 
 #[cfg(test)]
@@ -106,7 +120,12 @@ mod tests {
 
     #[test]
     fn a_transaction_puts_different_keys() {
-        let spec = KeySpec { prefix: Vec::new(), size: 8, space: 4, sequential: true };
+        let spec = KeySpec {
+            prefix: Vec::new(),
+            size: 8,
+            space: 4,
+            distribution: Distribution::Sequential,
+        };
         let mut txn = TxnPut { keys: Keys::new(spec, 1), values: Values::new(1, false, 1), ops: 3 };
         let mut body = Vec::new();
         txn.begin(0, 1, &mut body);

@@ -17,14 +17,14 @@ use serde_json::{Map, Value};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use super::{Finished, Report};
 use crate::cli::Globals;
 use crate::clock::{self, Alarm};
+use crate::generator::Pulse;
 use crate::http2::Event;
 use crate::keys::Values;
 use crate::paths;
 use crate::progress::Progress;
-use crate::report::{Facts, Recorder};
+use crate::report::{Finished, Recorder, Report};
 use crate::session::{self, Fatal};
 use crate::walk::field;
 use crate::wire::{Channel, Dialer};
@@ -60,6 +60,9 @@ pub struct Flags {
 
 /// The moments of the puts, and what became of their events. All on one thread.
 struct Board {
+    start: Instant,
+    /// The start, since 1970.
+    start_unix: Duration,
     sent: Vec<Instant>,
     answered: Vec<Instant>,
     puts: Recorder,
@@ -78,8 +81,9 @@ impl Board {
             return Err("an event nobody put".to_owned());
         };
         let answered = self.answered.get(index).copied().unwrap_or(now);
-        self.since_answer.record(clock::nanos(answered, now), 0);
-        self.since_request.record(clock::nanos(sent, now), 0);
+        let second = (self.start_unix + sent.saturating_duration_since(self.start)).as_secs();
+        self.since_answer.record(clock::nanos(answered, now), second);
+        self.since_request.record(clock::nanos(sent, now), second);
         self.events += 1;
         self.last = now;
         self.done.fetch_add(1, Ordering::Relaxed);
@@ -204,48 +208,54 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let progress = Progress::new(expected);
     let now = clock::now();
     let board = Rc::new(RefCell::new(Board {
+        start: now,
+        start_unix: clock::unix(),
         sent: Vec::new(),
         answered: Vec::new(),
-        puts: Recorder::new(globals.sample),
-        since_answer: Recorder::new(false),
-        since_request: Recorder::new(false),
+        puts: Recorder::new(globals.series()),
+        since_answer: Recorder::new(globals.series()),
+        since_request: Recorder::new(globals.series()),
         events: 0,
         last: now,
         done: progress.counter(),
     }));
-    let before = session::cpu();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
-    let (taken, verified) = session::verified(&dialer, !globals.no_verify, || {
-        let taken = local.block_on(&runtime, load(globals, flags, &dialer, &board))?;
+    let ((taken, health), verified) = session::verified(&dialer, !globals.no_verify, || {
+        let taken = local.block_on(&runtime, async {
+            let pulse = Pulse::start();
+            let taken = load(globals, flags, &dialer, &board).await?;
+            Ok::<_, Fatal>((taken, pulse.stop().await?))
+        })?;
         Ok((taken, board.borrow().puts.count()))
     })?;
-    let cpu = session::cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
     drop(progress);
     let mut board = board.borrow_mut();
     let lost = expected.saturating_sub(board.events);
     board.since_answer.error("events lost", lost);
     board.since_request.error("events lost", lost);
-    let details = details(globals, flags);
-    let facts = |name: &str, total| Facts {
+    let report = |name: &str, heading: &str, total, recorder: &Recorder| Report {
         name: name.to_owned(),
+        heading: heading.to_owned(),
         total,
-        client_cpu: cpu,
-        details: details.clone(),
-        verified: None,
+        recorder: recorder.clone(),
     };
-    let put = Facts { verified, ..facts("watch-latency-put", taken.puts) };
-    let report =
-        |heading, facts, recorder: &Recorder| Report { heading, facts, recorder: recorder.clone() };
-    let etcds = facts("watch-latency-watch", taken.events);
-    let ours = facts("watch-latency-watch-since-request", taken.events);
+    let ours = "\nWatch events since the put's request:\n";
     Ok(Finished {
         reports: vec![
-            report("\nPut summary:\n", put, &board.puts),
-            report("\nWatch events summary:\n", etcds, &board.since_answer),
-            report("\nWatch events since the put's request:\n", ours, &board.since_request),
+            report("watch-latency-put", "\nPut summary:\n", taken.puts, &board.puts),
+            report(
+                "watch-latency-watch",
+                "\nWatch events summary:\n",
+                taken.events,
+                &board.since_answer,
+            ),
+            report("watch-latency-watch-since-request", ours, taken.events, &board.since_request),
         ],
-        epilogue: String::new(),
+        health,
+        verified,
+        details: details(globals, flags),
+        ..Finished::default()
     })
 }
 
@@ -355,6 +365,8 @@ mod tests {
     fn board() -> RefCell<Board> {
         let now = clock::now();
         RefCell::new(Board {
+            start: now,
+            start_unix: Duration::ZERO,
             sent: vec![now; 2],
             answered: vec![now],
             puts: Recorder::new(false),

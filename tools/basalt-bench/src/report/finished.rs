@@ -1,0 +1,141 @@
+//! A finished load: its reports, and what is known of the run that they share.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::Recorder;
+use crate::generator::{Health, Pace};
+
+/// What a load gave.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// Printed before the reports.
+    pub prologue: String,
+    /// In the order in which they are printed.
+    pub reports: Vec<Report>,
+    /// Printed after the reports.
+    pub epilogue: String,
+    /// How the generator did.
+    pub health: Health,
+    /// Whether the server did what it said; `None` when nobody asked.
+    pub verified: Option<Verified>,
+    /// The flags of the load, and what it counted.
+    pub details: Map<String, Value>,
+    /// When operations were meant to be sent.
+    pub pace: Pace,
+}
+
+/// One report of a load.
+#[derive(Debug)]
+pub struct Report {
+    /// The subcommand, with a suffix where it has several reports.
+    pub name: String,
+    /// Printed before the report.
+    pub heading: String,
+    /// How long it took.
+    pub total: Duration,
+    /// The operations.
+    pub recorder: Recorder,
+}
+
+/// What the revision says about the writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Before the first write.
+    pub revision_before: i64,
+    /// After the last.
+    pub revision_after: i64,
+    /// By how much it should have grown.
+    pub expected: u64,
+    /// By how much it did.
+    pub grown: i64,
+    /// Whether both are the same.
+    pub holds: bool,
+}
+
+impl Finished {
+    /// Whether everything went well.
+    pub fn is_good(&self) -> bool {
+        self.reports.iter().all(|report| report.recorder.error_count() == 0)
+            && self.verified.is_none_or(|verified| verified.holds)
+    }
+
+    /// Operations that were answered, well or not, in all reports.
+    pub fn operations(&self) -> u64 {
+        let count = |report: &Report| report.recorder.count() + report.recorder.error_count();
+        self.reports.iter().map(count).sum()
+    }
+
+    /// Adds another turn of the same load against the same target.
+    pub fn merge(&mut self, other: Self) {
+        for (mine, theirs) in self.reports.iter_mut().zip(&other.reports) {
+            mine.total += theirs.total;
+            mine.recorder.merge(&theirs.recorder);
+        }
+        self.health.merge(&other.health);
+        self.epilogue = other.epilogue;
+        self.verified = match (self.verified, other.verified) {
+            (Some(first), Some(second)) => Some(first.and(second)),
+            (first, second) => first.or(second),
+        };
+    }
+}
+
+impl Report {
+    /// Operations per second that went well.
+    pub fn rate(&self) -> f64 {
+        let seconds = self.total.as_secs_f64();
+        if seconds > 0.0 { self.recorder.count() as f64 / seconds } else { 0.0 }
+    }
+}
+
+impl Verified {
+    /// Compares two revisions with how many writes were answered in between.
+    pub fn new(revision_before: i64, revision_after: i64, expected: u64) -> Self {
+        let grown = revision_after - revision_before;
+        let holds = u64::try_from(grown).is_ok_and(|grown| grown == expected);
+        Self { revision_before, revision_after, expected, grown, holds }
+    }
+
+    fn and(self, later: Self) -> Self {
+        Self {
+            revision_after: later.revision_after,
+            expected: self.expected + later.expected,
+            grown: self.grown + later.grown,
+            holds: self.holds && later.holds,
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(nanos: u64, verified: Verified) -> Finished {
+        let mut recorder = Recorder::new(false);
+        recorder.record(nanos, 0);
+        let total = Duration::from_millis(500);
+        let report = Report { name: "put".into(), heading: String::new(), total, recorder };
+        Finished { reports: vec![report], verified: Some(verified), ..Finished::default() }
+    }
+
+    #[test]
+    fn turns_add_up_and_one_lie_spoils_all() {
+        let mut all = turn(10, Verified::new(1, 2, 1));
+        all.merge(turn(30, Verified::new(5, 6, 1)));
+        assert!(all.is_good());
+        assert_eq!((all.operations(), all.reports[0].rate()), (2, 2.0));
+        assert_eq!(all.verified.unwrap().expected, 2);
+        all.merge(turn(30, Verified::new(6, 6, 1)));
+        assert!(!all.is_good());
+        assert_eq!(all.verified.unwrap().grown, 2);
+    }
+
+    #[test]
+    fn a_revision_that_went_back_is_not_true() {
+        assert!(!Verified::new(9, 2, 0).holds);
+    }
+}
