@@ -1,6 +1,6 @@
 //! Leases that a load needs before it starts, and keeps while it runs.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ pub fn grant(dialer: &Dialer, count: usize, ttl: i64) -> Result<Vec<i64>, Fatal>
 #[derive(Debug)]
 pub struct Kept {
     ids: Vec<i64>,
-    stop: Sender<()>,
+    /// Nothing is sent: that it is dropped is the signal.
+    stop: SyncSender<()>,
     keeper: JoinHandle<Result<(), String>>,
 }
 
@@ -47,7 +48,7 @@ impl Kept {
     /// When the server refuses one or cannot be reached.
     pub fn start(dialer: &Dialer, count: usize, ttl: i64) -> Result<Self, Fatal> {
         let ids = grant(dialer, count, ttl)?;
-        let (stop, stopped) = channel::<()>();
+        let (stop, stopped) = sync_channel::<()>(1);
         let (dialer, kept) = (dialer.clone(), ids.clone());
         let every = Duration::from_secs(u64::try_from(ttl).unwrap_or(1).max(3) / 3);
         let keeper = thread::spawn(move || {

@@ -132,7 +132,7 @@ fn insert(details: &mut Map<String, Value>, flags: &Flags) {
 }
 
 /// Compacts now and then while the load runs.
-struct Compactor(Option<(std::sync::mpsc::Sender<()>, Compacting)>);
+struct Compactor(Option<(std::sync::mpsc::SyncSender<()>, Compacting)>);
 
 /// The thread that compacts, until its sender is dropped.
 type Compacting = std::thread::JoinHandle<Result<(), Fatal>>;
@@ -142,7 +142,7 @@ impl Compactor {
         if flags.compact_interval.is_zero() {
             return Self(None);
         }
-        let (stop, stopped) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
         let (dialer, every, delta) =
             (dialer.clone(), flags.compact_interval, flags.compact_index_delta);
         let thread = std::thread::spawn(move || {

@@ -73,6 +73,12 @@ impl Workload for PutWatched {
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let keys = watched(globals, flags)?;
     let dialer = session::dialer(globals)?;
+    let (conns, wanted) = (globals.conns.min(globals.clients), 1 + flags.streams / 100);
+    if conns < wanted {
+        eprintln!(
+            "warning: grpc limits 100 streams per client connection, have {conns} but need {wanted}"
+        );
+    }
     let watcher = |number: usize| WatchCreateRequest {
         key: keys[number % keys.len()].clone(),
         ..WatchCreateRequest::default()
