@@ -113,6 +113,9 @@ impl Driver {
     pub fn on(&mut self, input: Input) {
         let before = (self.node.raft.term, self.node.raft.state);
         match input {
+            // A campaign looks for changes of members among what is committed and not applied, and raft counts a
+            // snapshot as applied only when it is durable: until then this member does not stand.
+            Input::Tick if self.installing.is_some() => (),
             Input::Tick => self.tick(),
             Input::Propose(payloads) => self.propose(payloads),
             Input::ReadIndex(read) => self.read_index(read),
@@ -256,6 +259,10 @@ impl Driver {
             && message.entries.iter().any(is_change)
         {
             self.conf_changes_dropped.extend(super::wire::proposals_of(message).conf_changes);
+            return;
+        }
+        // For the same reason as with a tick; who hands over its leadership asks again, or goes on.
+        if self.installing.is_some() && message.get_msg_type() == MessageType::MsgTimeoutNow {
             return;
         }
         // A message that raft refuses (unknown sender, local type) is as good as lost.
