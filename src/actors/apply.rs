@@ -40,6 +40,7 @@ const DISK_LOOK_MS: u64 = 500;
 /// Between two cuts of the log: each makes the store write to disk what it holds, which under full load costs
 /// a third of the throughput if it happens every 10,000 entries.
 const CUT_PAUSE: Duration = Duration::from_secs(1);
+
 /// Log records looked at in one slice of compaction.
 const COMPACT_SLICE: usize = 1000;
 

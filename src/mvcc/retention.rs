@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::types::limits::RETENTION_NOTES_MAX;
+
 /// Between two compactions by number of revisions.
 const REVISIONS_PAUSE: Duration = Duration::from_secs(5 * 60);
 
@@ -13,9 +15,6 @@ const TIME_PAUSE_MAX: Duration = Duration::from_secs(3600);
 
 /// Revisions noted in each such time.
 const NOTES: u32 = 10;
-
-/// Notes kept, whatever the time: a year's, which is more than any history that is worth its disk.
-const NOTES_MAX: usize = 100_000;
 
 /// How much history is kept before the member compacts it by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +64,7 @@ impl AutoCompaction {
         let kept = match (self.retention, self.pause()) {
             (Retention::Time(time), Some(pause)) => {
                 let pauses = time.as_nanos() / pause.as_nanos().max(1) + 1;
-                usize::try_from(pauses).unwrap_or(NOTES_MAX).min(NOTES_MAX)
+                usize::try_from(pauses).unwrap_or(RETENTION_NOTES_MAX).min(RETENTION_NOTES_MAX)
             }
             _ => 1,
         };
@@ -170,7 +169,7 @@ mod tests {
     fn a_century_is_noted_in_bounded_room() {
         let mut auto =
             AutoCompaction::new(Retention::Time(Duration::from_secs(100 * 365 * 86_400)), 0);
-        (0..NOTES_MAX as i64 + 10).for_each(|revision| auto.note(revision));
-        assert_eq!(auto.notes.len(), NOTES_MAX);
+        (0..RETENTION_NOTES_MAX as i64 + 10).for_each(|revision| auto.note(revision));
+        assert_eq!(auto.notes.len(), RETENTION_NOTES_MAX);
     }
 }

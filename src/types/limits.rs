@@ -132,6 +132,9 @@ pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 /// After how long an expired lease that is still there is revoked again, in ms; etcd's too.
 pub const LEASE_REVOKE_RETRY_MS: u64 = 3000;
 
+/// Revisions noted for a retention by time, whatever the time: a year's, and more history than is worth its disk.
+pub const RETENTION_NOTES_MAX: usize = 100_000;
+
 /// Bytes of range answers on their way to clients, of all cores together: past it requests are refused, as
 /// a few hundred unlimited lists would otherwise end the process.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
