@@ -9,6 +9,7 @@ mod net;
 mod place;
 mod preflight;
 mod system;
+mod thread;
 mod wal_file;
 
 pub use self::bolt_file::BoltFile;

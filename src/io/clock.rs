@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::thread;
+
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
 fn now() -> Instant {
     Instant::now()
@@ -80,7 +82,7 @@ fn timers() -> &'static Timers {
     static TIMERS: OnceLock<&'static Timers> = OnceLock::new();
     TIMERS.get_or_init(|| {
         let timers: &'static Timers = Box::leak(Box::default());
-        let spawned = std::thread::Builder::new().name("clock".into()).spawn(|| timers.run());
+        let spawned = thread::start("clock", || timers.run());
         assert!(spawned.is_ok(), "the clock's thread cannot start");
         timers
     })

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
+use super::thread;
 use crate::types::Fault;
 
 /// How long a task may run before others get their turn.
@@ -22,6 +23,10 @@ const PREEMPT: Duration = Duration::from_millis(1);
 const POKE: Duration = Duration::from_millis(5);
 /// How often when nothing came in since the last time.
 const POKE_IDLE: Duration = Duration::from_millis(50);
+
+/// Threads of each executor for what blocks, on whichever core is free. One: what is done to files is done in the
+/// order in which it was asked for.
+const BLOCKING_THREADS: usize = 1;
 
 /// How long an executor may take to begin, and how many may fail to.
 const BEGIN: Duration = Duration::from_millis(500);
@@ -91,19 +96,28 @@ impl Executors {
             let (begun, has_begun) = flume::bounded(1);
             let (ended, poked, offer) =
                 (Ended(Arc::clone(&poke)), Arc::clone(&poke), Arc::clone(&offered));
-            let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
-                .name(&format!("core-{core}"))
-                .preempt_timer(PREEMPT)
-                .spawn(move || async move {
-                    let _ended = ended;
-                    let Some(start) = take(&offer) else { return Ok(()) };
-                    register(poked);
-                    let _ = begun.send(());
-                    start().await
-                })
-                .map_err(|error| {
-                    Fault::new(format!("an executor cannot start on core {core}: {error}"))
-                })?;
+            let main = move || async move {
+                let _ended = ended;
+                let Some(start) = take(&offer) else { return Ok(()) };
+                register(poked);
+                let _ = begun.send(());
+                start().await
+            };
+            // From a thread that is not pinned: the executor's blocking threads may go where it may.
+            let spawn = move || {
+                LocalExecutorBuilder::new(Placement::Fixed(core))
+                    .name(&format!("core-{core}"))
+                    .preempt_timer(PREEMPT)
+                    .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
+                    .spawn(main)
+            };
+            let cannot = |error: &dyn std::fmt::Display| {
+                Fault::new(format!("an executor cannot start on core {core}: {error}"))
+            };
+            let spawned = thread::start("starter", spawn)?.join();
+            let handle = spawned
+                .map_err(|_| cannot(&"its thread panicked"))?
+                .map_err(|error| cannot(&error))?;
             let waited = has_begun.recv_timeout(BEGIN);
             match take(&offered) {
                 Some(back) if waited == Err(flume::RecvTimeoutError::Timeout) => {
@@ -125,7 +139,7 @@ impl Executors {
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
     pub fn poke(&mut self) {
         let mut pokes = std::mem::take(&mut self.pokes);
-        let poker = std::thread::Builder::new().name("poker".into()).spawn(move || {
+        let poker = thread::start("poker", move || {
             while !pokes.is_empty() {
                 pokes.retain(|poke| !poke.ended.load(Ordering::Acquire));
                 pokes.iter().filter_map(|poke| poke.task.get()).for_each(Waker::wake_by_ref);

@@ -1,6 +1,7 @@
 //! [`Engine`] on fjall: log-structured, compressed, never synced per write. The raft log is what is durable;
 //! after a loss of power the store may be back at any earlier batch, whole.
 
+mod caretaker;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use fjall::{
     Snapshot,
 };
 
+use self::caretaker::Caretaker;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
 
@@ -79,6 +81,7 @@ impl Keyspaces {
 pub struct FjallEngine {
     database: Database,
     keyspaces: Arc<Keyspaces>,
+    caretaker: Arc<Caretaker>,
 }
 
 /// [`FjallEngine`] at one moment.
@@ -115,7 +118,9 @@ impl FjallEngine {
         };
         let home = Home { path: path.to_owned(), abandoned: AtomicBool::new(false) };
         let (kv, log, small) = (keyspace("kv")?, keyspace("log")?, keyspace("small")?);
-        Ok(Self { database, keyspaces: Arc::new(Keyspaces { kv, log, small, home }) })
+        let caretaker = Caretaker::start(path, [kv.clone(), log.clone(), small.clone()])?;
+        let keyspaces = Arc::new(Keyspaces { kv, log, small, home });
+        Ok(Self { database, keyspaces, caretaker: Arc::new(caretaker) })
     }
 
     /// Another store took this one's place: its files go when nobody reads them any more.
@@ -157,7 +162,9 @@ impl Engine for FjallEngine {
                 None => writes.remove(keyspace, key),
             }
         }
-        writes.durability(None).commit().map_err(fault("commit"))
+        writes.durability(None).commit().map_err(fault("commit"))?;
+        self.caretaker.committed();
+        Ok(())
     }
 
     fn disk_bytes(&self) -> u64 {

@@ -9,17 +9,18 @@
 
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::fs;
 use std::io::Read as _;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use glommio::io::{DmaFile, OpenOptions};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
+use self::writer::{Aligned, Writer};
 use super::executor::blocking;
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
 use crate::types::{Fault, HardState, LogIndex};
@@ -46,16 +47,13 @@ struct Full {
     last: LogIndex,
 }
 
-enum File {
-    Direct(DmaFile),
-    /// Where the filesystem knows no direct I/O: written through the page cache, then synced.
-    Buffered(std::sync::Arc<fs::File>),
-}
-
 /// The log, open for appending.
 pub struct WalFile {
     options: WalOptions,
-    file: File,
+    writer: Writer,
+    file: Arc<fs::File>,
+    /// Whether the filesystem knows direct I/O; where not, the page cache lies between.
+    direct: bool,
     path: PathBuf,
     head: FrameHead,
     full: Vec<Full>,
@@ -89,7 +87,7 @@ impl WalFile {
             read_all(&dir)
         })
         .await?;
-        let direct = probe(&options.dir).await?;
+        let direct = probe(&options.dir)?;
         if !direct {
             tracing::warn!(
                 dir = %options.dir.display(),
@@ -117,7 +115,9 @@ impl WalFile {
             segments.into_iter().map(|(path, last, _)| Full { path, last }).collect();
         let last = full.pop().map_or(0, |full| full.last);
         let mut wal = Self {
-            file: open_segment(&path, direct, options.unsafe_no_fsync).await?,
+            writer: Writer::start()?,
+            file: open_segment(&path, direct, options.unsafe_no_fsync)?,
+            direct,
             spare: prepare_spare(&options, head.segment + 1),
             hard_state: replay.hard_state,
             buffer: Vec::with_capacity(1 << 20),
@@ -190,31 +190,8 @@ impl WalFile {
         if length as u64 > self.options.segment_bytes - self.head.offset {
             return Err(Fault::new(format!("a log record of {length} bytes fits no segment")));
         }
-        let written = match &self.file {
-            File::Direct(file) => {
-                let mut aligned = file.alloc_dma_buffer(length);
-                aligned.as_bytes_mut()[..length].copy_from_slice(&self.buffer);
-                file.write_at(aligned, self.head.offset).await.map_err(|error| error.to_string())
-            }
-            File::Buffered(file) => {
-                let (file, bytes, at) =
-                    (std::sync::Arc::clone(file), self.buffer.clone(), self.head.offset);
-                let no_sync = self.options.unsafe_no_fsync;
-                let write = move || {
-                    file.write_all_at(&bytes, at)?;
-                    if no_sync { Ok(()) } else { file.sync_data() }
-                };
-                blocking(write).await.map(|()| length).map_err(|error| error.to_string())
-            }
-        };
-        match written {
-            Ok(written) if written >= length => (),
-            Ok(written) => {
-                let short = format!("{written} of {length} bytes were written");
-                return Err(fault("write", &self.path, short));
-            }
-            Err(error) => return Err(fault("write", &self.path, error)),
-        }
+        let written = self.writer.write(&self.file, self.head.offset, &self.buffer).await;
+        written.map_err(|error| fault("write", &self.path, error))?;
         self.head.offset += length as u64;
         self.head.previous = crc;
         Ok(())
@@ -230,11 +207,7 @@ impl WalFile {
         let spare = self.spare.recv_async().await.map_err(stopped)??;
         let number = self.head.segment + 1;
         let path = name_segment(&self.options.dir, &spare, number, first)?;
-        let direct = matches!(self.file, File::Direct(_));
-        let file = open_segment(&path, direct, self.options.unsafe_no_fsync).await?;
-        if let File::Direct(old) = std::mem::replace(&mut self.file, file) {
-            old.close().await.map_err(|error| fault("close", &self.path, error))?;
-        }
+        self.file = open_segment(&path, self.direct, self.options.unsafe_no_fsync)?;
         let path = std::mem::replace(&mut self.path, path);
         self.full.push(Full { path, last: self.last });
         self.head = FrameHead { segment: number, offset: 0, previous: self.head.previous };
@@ -304,10 +277,7 @@ fn replay_of(records: &[Record]) -> Result<Replay, Fault> {
 /// Takes a segment's lock for as long as the segment is open. A request that the kernel has accepted outlives
 /// the process that made it and keeps the file, and so the lock, until it is done: see
 /// [`wait_for_stray_writes`].
-#[allow(unsafe_code, reason = "glommio's files lend their descriptor as a number only")]
-fn lock_segment(file: &impl AsRawFd, path: &Path) -> Result<(), Fault> {
-    // SAFETY: the reference keeps the file open during this call.
-    let file = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+fn lock_segment(file: &fs::File, path: &Path) -> Result<(), Fault> {
     flock(file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|error| fault("lock", path, error))
 }
@@ -319,37 +289,28 @@ fn wait_for_stray_writes(file: &fs::File) -> std::io::Result<()> {
     Ok(flock(file, FlockOperation::Unlock)?)
 }
 
-/// Whether direct I/O works here. Also the first file that this executor opens on the disk: glommio decides
-/// by the first one how to read, and decides wrongly if that one is empty.
-async fn probe(dir: &Path) -> Result<bool, Fault> {
+/// Whether direct I/O works here: some filesystems refuse to open, others only to write.
+fn probe(dir: &Path) -> Result<bool, Fault> {
     let path = dir.join("probe.tmp");
-    fs::write(&path, vec![1; WAL_BLOCK_BYTES]).map_err(|error| fault("write", &path, error))?;
-    let opened = OpenOptions::new().read(true).write(true).dma_open(&path).await;
-    let direct = match opened {
-        Ok(file) => {
-            let read = file.read_at_aligned(0, WAL_BLOCK_BYTES).await.is_ok();
-            drop(file.close().await);
-            read
-        }
-        Err(_) => false,
-    };
+    fs::write(&path, []).map_err(|error| fault("write", &path, error))?;
+    let opened = fs::OpenOptions::new().write(true).custom_flags(DIRECT).open(&path);
+    let mut block = Aligned::default();
+    block.fill(&[0; WAL_BLOCK_BYTES]);
+    let direct = opened.and_then(|file| file.write_all_at(block.filled(), 0)).is_ok();
     fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
     Ok(direct)
 }
 
-async fn open_segment(path: &Path, direct: bool, no_sync: bool) -> Result<File, Fault> {
-    if direct {
-        let flags = if no_sync { 0 } else { rustix::fs::OFlags::DSYNC.bits() as i32 };
-        let mut options = OpenOptions::new();
-        let opened = options.read(true).write(true).custom_flags(flags).dma_open(path).await;
-        let file = opened.map_err(|error| fault("open", path, error))?;
-        lock_segment(&file, path)?;
-        return Ok(File::Direct(file));
-    }
-    let opened = fs::OpenOptions::new().read(true).write(true).open(path);
+const DIRECT: i32 = OFlags::DIRECT.bits() as i32;
+/// A write is durable when it returns.
+const DURABLE: i32 = OFlags::DSYNC.bits() as i32;
+
+fn open_segment(path: &Path, direct: bool, no_sync: bool) -> Result<Arc<fs::File>, Fault> {
+    let flags = if direct { DIRECT } else { 0 } | if no_sync { 0 } else { DURABLE };
+    let opened = fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
     let file = opened.map_err(|error| fault("open", path, error))?;
     lock_segment(&file, path)?;
-    Ok(File::Buffered(std::sync::Arc::new(file)))
+    Ok(Arc::new(file))
 }
 
 /// Looks for a file for segment `number` in the background: one that was put aside, or a new one.
