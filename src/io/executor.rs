@@ -24,6 +24,8 @@ const POKE: Duration = Duration::from_millis(5);
 /// How often when nothing came in since the last time.
 const POKE_IDLE: Duration = Duration::from_millis(50);
 
+/// Memory that is pinned for direct file I/O, which no executor does: as little as glommio allows.
+const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Threads of each executor for what blocks, on whichever core is free. One: what is done to files is done in the
 /// order in which it was asked for.
 const BLOCKING_THREADS: usize = 1;
@@ -108,6 +110,7 @@ impl Executors {
                 LocalExecutorBuilder::new(Placement::Fixed(core))
                     .name(&format!("core-{core}"))
                     .preempt_timer(PREEMPT)
+                    .io_memory(IO_MEMORY_BYTES)
                     .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
                     .spawn(main)
             };
