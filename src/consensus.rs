@@ -81,7 +81,7 @@ pub enum Input {
     Applied(LogIndex),
     /// An encoded [`ConfChange`] to append to the log.
     ProposeConfChange(Bytes),
-    /// Like [`Input::Propose`], but only while this member leads in this term.
+    /// Like [`Input::Propose`], but only while this member leads in this term; forgotten if it cannot be taken.
     ProposeAsLeader(Term, Vec<Bytes>),
     /// The state machine took over this configuration change. Comes before its [`Input::Applied`].
     ConfChange(ConfChange),

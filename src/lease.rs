@@ -6,8 +6,30 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
+use basalt_proto::etcdserverpb::{InternalRaftRequest, LeaseExpireRequest};
+
 pub use self::expiry::Expiry;
 pub use self::leases::Leases;
+use crate::types::{LeaseId, LogIndex};
+
+/// A lease that was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Its id; the owner may revoke it and grant it again.
+    pub id: LeaseId,
+    /// The entry of the log that granted it, which tells it from those before; 0 if etcd did.
+    pub at: LogIndex,
+    /// Its time to live in seconds.
+    pub ttl: i64,
+}
+
+impl Grant {
+    /// The request that ends it when its time is up, and no other lease of that id.
+    pub fn expire(self) -> InternalRaftRequest {
+        let lease_expire = Some(LeaseExpireRequest { id: self.id, granted_at: self.at });
+        InternalRaftRequest { lease_expire, ..InternalRaftRequest::default() }
+    }
+}
 
 /// The shortest time to live, in seconds, that leaves a new leader time to take over: half an election
 /// timeout more than one, rounded up, as etcd has it.

@@ -17,7 +17,7 @@ use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 use self::alarms::Alarms;
 pub use self::apply::standing;
 use crate::cluster::{Cluster, Member};
-use crate::lease::Leases;
+use crate::lease::{Grant, Leases};
 use crate::mvcc::{Event, Mvcc, ReadView};
 use crate::store::{Engine, Overlay};
 use crate::types::{ConfChange, ConfState, Fault, LeaseId, LogIndex, MemberId, Refusal, Term};
@@ -63,13 +63,8 @@ pub enum Reply {
 /// What others must do because of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// A lease of so many seconds began.
-    LeaseGranted {
-        /// Which.
-        id: LeaseId,
-        /// Seconds.
-        ttl: i64,
-    },
+    /// A lease began.
+    LeaseGranted(Grant),
     /// A lease is gone.
     LeaseRevoked(LeaseId),
     /// The membership changed, as raft must know.
@@ -150,8 +145,8 @@ impl<E: Engine> Machine<E> {
         self.leases.keys(id)
     }
 
-    /// All leases with their time to live in seconds.
-    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, i64)> {
+    /// All leases.
+    pub fn leases(&self) -> impl Iterator<Item = Grant> {
         self.leases.all()
     }
 

@@ -339,10 +339,10 @@ impl Actor {
 
     async fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::LeaseGranted { id, ttl } => {
+            Effect::LeaseGranted(grant) => {
                 metrics::LEASES_GRANTED.add(1);
-                metrics::LEASE_TTLS.observe(ttl as f64);
-                self.outlets.lease.granted(id, ttl).await;
+                metrics::LEASE_TTLS.observe(grant.ttl as f64);
+                self.outlets.lease.granted(grant).await;
             }
             Effect::LeaseRevoked(id) => {
                 metrics::LEASES_REVOKED.add(1);

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
 use prost::Message as _;
 
 use super::consensus;
 use crate::io::clock;
-use crate::lease::Expiry;
+use crate::lease::{Expiry, Grant};
 use crate::metrics;
 use crate::types::limits::LEASE_REVOKES_PER_SECOND;
 use crate::types::{LeaseId, Refusal, Term};
@@ -24,11 +23,11 @@ const MAILBOX: usize = 4096;
 /// What the actor can be asked.
 pub enum Msg {
     /// Apply granted a lease. Apply waits if the mailbox is full: a lost one is a lease that never ends.
-    Granted(LeaseId, i64),
+    Granted(Grant),
     /// Apply revoked a lease. Apply waits likewise.
     Revoked(LeaseId),
-    /// A snapshot replaced all leases: their ids and times to live. Apply waits if the mailbox is full.
-    Replaced(Vec<(LeaseId, i64)>),
+    /// A snapshot replaced all leases. Apply waits if the mailbox is full.
+    Replaced(Vec<Grant>),
     /// Prolong; answers with the time to live in seconds, or 0. The session waits if the mailbox is full.
     KeepAlive(LeaseId, flume::Sender<i64>),
     /// Answers with seconds granted and left. The session waits if the mailbox is full.
@@ -65,8 +64,8 @@ impl Handle {
         self.ask(Msg::List).await
     }
 
-    pub(super) async fn granted(&self, id: LeaseId, ttl: i64) {
-        drop(self.inbox.send_async(Msg::Granted(id, ttl)).await);
+    pub(super) async fn granted(&self, grant: Grant) {
+        drop(self.inbox.send_async(Msg::Granted(grant)).await);
     }
 
     pub(super) async fn revoked(&self, id: LeaseId) {
@@ -79,7 +78,7 @@ impl Handle {
         self.leads.store(term.unwrap_or(NOT_LEADING), Ordering::Release);
     }
 
-    pub(super) async fn replaced(&self, leases: Vec<(LeaseId, i64)>) {
+    pub(super) async fn replaced(&self, leases: Vec<Grant>) {
         drop(self.inbox.send_async(Msg::Replaced(leases)).await);
     }
 }
@@ -126,11 +125,11 @@ pub async fn run(mut expiry: Expiry, Inbox { inbox, leads }: Inbox, consensus: c
             }
         }
         match msg {
-            Msg::Granted(id, ttl) => expiry.granted(id, ttl, now),
+            Msg::Granted(grant) => expiry.granted(grant, now),
             Msg::Revoked(id) => expiry.revoked(id),
             Msg::Replaced(leases) => {
                 expiry.by_expiry().into_iter().for_each(|id| expiry.revoked(id));
-                leases.into_iter().for_each(|(id, ttl)| expiry.granted(id, ttl, now));
+                leases.into_iter().for_each(|grant| expiry.granted(grant, now));
             }
             Msg::KeepAlive(id, answer) => {
                 let renewed = expiry.renew(id, now);
@@ -145,18 +144,13 @@ pub async fn run(mut expiry: Expiry, Inbox { inbox, leads }: Inbox, consensus: c
                     metrics::LEASES_EXPIRED.add(due.len() as u64);
                     // Only tried: apply waits for this actor and consensus for apply, so that this actor must
                     // not wait for consensus. What is not taken is due again later.
-                    consensus.try_own_work(term, due.into_iter().map(revoke).collect());
+                    consensus.try_own_work(term, due.into_iter().map(expire).collect());
                 }
             }
         }
     }
 }
 
-/// The payload that revokes a lease.
-fn revoke(id: LeaseId) -> bytes::Bytes {
-    let request = InternalRaftRequest {
-        lease_revoke: Some(LeaseRevokeRequest { id }),
-        ..InternalRaftRequest::default()
-    };
-    request.encode_to_vec().into()
+fn expire(grant: Grant) -> bytes::Bytes {
+    grant.expire().encode_to_vec().into()
 }

@@ -117,7 +117,11 @@ impl Driver {
             // snapshot as applied only when it is durable: until then this member does not stand.
             Input::Tick if self.installing.is_some() => (),
             Input::Tick => self.tick(),
-            Input::Propose(payloads) => self.propose(payloads),
+            Input::Propose(payloads) => {
+                if !self.propose(&payloads) {
+                    self.dropped.extend(payloads);
+                }
+            }
             Input::ReadIndex(read) => self.read_index(read),
             Input::Step(message) => self.step(*message),
             Input::Persisted(number) => {
@@ -130,8 +134,9 @@ impl Driver {
             Input::Applied(index) => self.applied(index),
             Input::ProposeConfChange(payload) => self.propose_conf_change(payload),
             Input::ProposeAsLeader(term, payloads) => {
+                // What is dropped is nobody's any more: the next leader must not make it.
                 if self.node.raft.state == StateRole::Leader && self.node.raft.term == term {
-                    self.propose(payloads);
+                    self.propose(&payloads);
                 }
             }
             Input::ConfChange(change) => self.conf_change(&change),
@@ -215,15 +220,14 @@ impl Driver {
         }
     }
 
-    fn propose(&mut self, payloads: Vec<Bytes>) {
+    /// `false` if raft takes none of them.
+    fn propose(&mut self, payloads: &[Bytes]) -> bool {
         let entry =
             |payload: &Bytes| eraftpb::Entry { data: payload.clone(), ..Default::default() };
         let mut message = Message { from: self.config.id, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(payloads.iter().map(entry).collect::<Vec<_>>().into());
-        if self.node.raft.step(message).is_err() {
-            self.dropped.extend(payloads);
-        }
+        self.node.raft.step(message).is_ok()
     }
 
     fn read_index(&mut self, read: u64) {

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Grant;
 use crate::types::LeaseId;
 use crate::types::limits::LEASE_REVOKE_RETRY_MS;
 
 struct Lease {
-    ttl: i64,
+    grant: Grant,
     /// On the clock of [`Expiry`], which stands still while nobody leads.
     expires_ms: i64,
     /// When it was last handed out to be revoked, on the same clock.
@@ -42,12 +43,12 @@ impl Expiry {
         now_ms as i64 - self.behind_ms as i64
     }
 
-    /// A lease of `ttl` seconds begins.
-    pub fn granted(&mut self, id: LeaseId, ttl: i64, now_ms: u64) {
-        self.revoked(id);
-        let expires_ms = self.clock(now_ms) + ttl * 1000;
-        self.by_expiry.insert((expires_ms, id));
-        self.leases.insert(id, Lease { ttl, expires_ms, handed_ms: None });
+    /// A lease begins.
+    pub fn granted(&mut self, grant: Grant, now_ms: u64) {
+        self.revoked(grant.id);
+        let expires_ms = self.clock(now_ms) + grant.ttl * 1000;
+        self.by_expiry.insert((expires_ms, grant.id));
+        self.leases.insert(grant.id, Lease { grant, expires_ms, handed_ms: None });
     }
 
     /// A lease is gone.
@@ -62,9 +63,9 @@ impl Expiry {
         let clock = self.clock(now_ms);
         let lease = self.leases.get_mut(&id).filter(|lease| lease.expires_ms > clock)?;
         self.by_expiry.remove(&(lease.expires_ms, id));
-        lease.expires_ms = clock + lease.ttl * 1000;
+        lease.expires_ms = clock + lease.grant.ttl * 1000;
         self.by_expiry.insert((lease.expires_ms, id));
-        Some(lease.ttl)
+        Some(lease.grant.ttl)
     }
 
     /// Seconds granted and seconds left, −1 when the time is up; `None` if there is no such lease.
@@ -72,7 +73,7 @@ impl Expiry {
         let clock = self.clock(now_ms);
         let lease = self.leases.get(&id)?;
         let left_ms = lease.expires_ms - clock;
-        Some((lease.ttl, if left_ms > 0 { left_ms / 1000 } else { -1 }))
+        Some((lease.grant.ttl, if left_ms > 0 { left_ms / 1000 } else { -1 }))
     }
 
     /// This member leads from now on: the clock goes on, set back by the extension.
@@ -91,7 +92,7 @@ impl Expiry {
         (self.stopped_ms, self.leads) = (now_ms, false);
         let clock = self.clock(now_ms);
         for lease in self.leases.values_mut() {
-            (lease.expires_ms, lease.handed_ms) = (clock + lease.ttl * 1000, None);
+            (lease.expires_ms, lease.handed_ms) = (clock + lease.grant.ttl * 1000, None);
         }
         let all = self.leases.iter();
         self.by_expiry = all.map(|(id, lease)| (lease.expires_ms, *id)).collect();
@@ -99,21 +100,21 @@ impl Expiry {
 
     /// Up to `max` leases whose time is up; nothing while not leading. One that is still there after a while
     /// comes again: its revoke was lost, or refused because a member was corrupt then.
-    pub fn due(&mut self, now_ms: u64, max: usize) -> Vec<LeaseId> {
+    pub fn due(&mut self, now_ms: u64, max: usize) -> Vec<Grant> {
         if !self.leads {
             return Vec::new();
         }
         let clock = self.clock(now_ms);
         let up = self.by_expiry.range(..=(clock, LeaseId::MAX));
         let leases = &mut self.leases;
-        let ids = up.filter_map(|(_, id)| {
+        let grants = up.filter_map(|(_, id)| {
             let waits =
                 |handed_ms: i64| clock < handed_ms.saturating_add(LEASE_REVOKE_RETRY_MS as i64);
             let lease = leases.get_mut(id).filter(|lease| !lease.handed_ms.is_some_and(waits))?;
             lease.handed_ms = Some(clock);
-            Some(*id)
+            Some(lease.grant)
         });
-        ids.take(max).collect()
+        grants.take(max).collect()
     }
 
     /// All leases, the one that expires first first.

@@ -7,13 +7,15 @@ use basalt_proto::leasepb::Lease as Stored;
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::Grant;
 use crate::store::{Overlay, Space, View};
 use crate::types::limits::LEASE_TTL_MAX;
-use crate::types::{Error, Fault, LeaseId, Refusal};
+use crate::types::{Error, Fault, LeaseId, LogIndex, Refusal};
 
 #[derive(Debug, Default)]
 struct Lease {
     ttl: i64,
+    granted_at: LogIndex,
     keys: BTreeSet<Bytes>,
 }
 
@@ -34,12 +36,13 @@ impl Leases {
         for pair in view.scan(Space::Lease, Bound::Unbounded, Bound::Unbounded) {
             let stored = Stored::decode(pair?.1)
                 .map_err(|_| Fault::new("a lease in the store does not read back"))?;
-            leases.insert(stored.id, Lease { ttl: stored.ttl, keys: BTreeSet::new() });
+            let Stored { id, ttl, granted_at, .. } = stored;
+            leases.insert(id, Lease { ttl, granted_at, keys: BTreeSet::new() });
         }
         Ok(Self { leases, ttl_min })
     }
 
-    /// Grants a lease and gives its time to live in seconds, raised to the least one.
+    /// Grants a lease of so many seconds, raised to the least time, by the entry `at` of the log.
     ///
     /// # Errors
     /// The id is taken, or the time too long.
@@ -48,7 +51,8 @@ impl Leases {
         tx: &mut Overlay<V>,
         id: LeaseId,
         ttl: i64,
-    ) -> Result<i64, Error> {
+        at: LogIndex,
+    ) -> Result<Grant, Error> {
         if id == 0 {
             return Err(Refusal::LeaseNotFound.into());
         }
@@ -59,10 +63,10 @@ impl Leases {
             return Err(Refusal::LeaseExist.into());
         }
         let ttl = ttl.max(self.ttl_min);
-        let stored = Stored { id, ttl, remaining_ttl: 0 };
+        let stored = Stored { id, ttl, remaining_ttl: 0, granted_at: at };
         tx.put(Space::Lease, key(id), stored.encode_to_vec().into());
-        self.leases.insert(id, Lease { ttl, keys: BTreeSet::new() });
-        Ok(ttl)
+        self.leases.insert(id, Lease { ttl, granted_at: at, keys: BTreeSet::new() });
+        Ok(Grant { id, at, ttl })
     }
 
     /// Ends a lease and gives the keys that must go with it, in order.
@@ -77,6 +81,22 @@ impl Leases {
         let lease = self.leases.remove(&id).ok_or(Refusal::LeaseNotFound)?;
         tx.delete(Space::Lease, key(id));
         Ok(lease.keys)
+    }
+
+    /// The same, if the lease is the one that the entry `at` of the log granted.
+    ///
+    /// # Errors
+    /// There is no such lease.
+    pub fn expire<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        id: LeaseId,
+        at: LogIndex,
+    ) -> Result<BTreeSet<Bytes>, Error> {
+        match self.leases.get(&id) {
+            Some(lease) if lease.granted_at == at => self.revoke(tx, id),
+            Some(_) | None => Err(Refusal::LeaseNotFound.into()),
+        }
     }
 
     /// Moves a key from one lease to another; 0 is none. A lease that is gone is passed over.
@@ -99,9 +119,14 @@ impl Leases {
         self.leases.get(&id).into_iter().flat_map(|lease| lease.keys.iter().cloned()).collect()
     }
 
-    /// All leases with their time to live in seconds.
-    pub fn all(&self) -> impl Iterator<Item = (LeaseId, i64)> {
-        self.leases.iter().map(|(id, lease)| (*id, lease.ttl))
+    /// All leases.
+    pub fn all(&self) -> impl Iterator<Item = Grant> {
+        let grant = |(id, lease): (&LeaseId, &Lease)| Grant {
+            id: *id,
+            at: lease.granted_at,
+            ttl: lease.ttl,
+        };
+        self.leases.iter().map(grant)
     }
 }
 

@@ -11,6 +11,15 @@ use crate::store::{Engine, Memory, Overlay};
 use crate::types::limits::{LEASE_REVOKE_RETRY_MS, LEASE_TTL_MAX};
 use crate::types::{Error, LeaseId, Refusal};
 
+fn grant(id: LeaseId, ttl: i64) -> Grant {
+    Grant { id, at: 10, ttl }
+}
+
+/// Up to `max` leases whose time is up.
+fn due(expiry: &mut Expiry, now_ms: u64, max: usize) -> Vec<LeaseId> {
+    expiry.due(now_ms, max).into_iter().map(|grant| grant.id).collect()
+}
+
 fn leading(extend_ms: u64) -> Expiry {
     let mut expiry = Expiry::new(extend_ms);
     expiry.promote(0);
@@ -27,11 +36,11 @@ fn the_least_time_to_live_is_etcds() {
 #[test]
 fn a_lease_is_due_once_and_cannot_be_renewed_then() {
     let mut expiry = leading(0);
-    expiry.granted(1, 2, 0);
+    expiry.granted(grant(1, 2), 0);
     assert!(expiry.due(1999, 10).is_empty());
     assert_eq!(expiry.renew(1, 1999), Some(2));
     assert!(expiry.due(3000, 10).is_empty());
-    assert_eq!(expiry.due(3999, 10), [1]);
+    assert_eq!(due(&mut expiry, 3999, 10), [1]);
     assert!(expiry.due(4500, 10).is_empty(), "it was handed out");
     assert_eq!(expiry.renew(1, 4500), None);
     assert_eq!(expiry.remaining(1, 4500), Some((2, -1)));
@@ -42,31 +51,31 @@ fn a_lease_is_due_once_and_cannot_be_renewed_then() {
 #[test]
 fn no_more_are_due_at_once_than_asked_for() {
     let mut expiry = leading(0);
-    (1..=5).for_each(|id| expiry.granted(id, 1, 0));
-    assert_eq!(expiry.due(1000, 2), [1, 2]);
-    assert_eq!(expiry.due(1000, 9), [3, 4, 5]);
+    (1..=5).for_each(|id| expiry.granted(grant(id, 1), 0));
+    assert_eq!(due(&mut expiry, 1000, 2), [1, 2]);
+    assert_eq!(due(&mut expiry, 1000, 9), [3, 4, 5]);
 }
 
 #[test]
 fn a_member_that_does_not_lead_lets_no_lease_expire() {
     let mut expiry = Expiry::new(1000);
-    expiry.granted(7, 2, 0);
+    expiry.granted(grant(7, 2), 0);
     assert!(expiry.due(60_000, 10).is_empty());
     expiry.promote(60_000);
     assert_eq!(expiry.remaining(7, 60_000), Some((2, 3)), "what was left, and the extension");
     assert!(expiry.due(62_999, 10).is_empty());
-    assert_eq!(expiry.due(63_000, 10), [7]);
+    assert_eq!(due(&mut expiry, 63_000, 10), [7]);
     // Deposed before the revoke went through: the next leader may have renewed it, so it starts anew.
     expiry.demote(63_100);
     expiry.promote(70_000);
     assert!(expiry.due(72_999, 10).is_empty());
-    assert_eq!(expiry.due(73_000, 10), [7]);
+    assert_eq!(due(&mut expiry, 73_000, 10), [7]);
 }
 
 #[test]
 fn a_lease_that_another_leader_may_have_renewed_does_not_end_early() {
     let mut expiry = leading(0);
-    expiry.granted(1, 10, 0);
+    expiry.granted(grant(1, 10), 0);
     // Another member leads from 9 s on and renews the lease at 15 s: its owner counts on 25 s.
     expiry.demote(9_000);
     expiry.promote(16_000);
@@ -76,18 +85,18 @@ fn a_lease_that_another_leader_may_have_renewed_does_not_end_early() {
 #[test]
 fn a_lease_whose_revoke_was_lost_is_due_again() {
     let mut expiry = leading(0);
-    expiry.granted(1, 1, 0);
-    assert_eq!(expiry.due(1000, 10), [1]);
+    expiry.granted(grant(1, 1), 0);
+    assert_eq!(due(&mut expiry, 1000, 10), [1]);
     assert!(expiry.due(1000 + LEASE_REVOKE_RETRY_MS - 1, 10).is_empty());
-    assert_eq!(expiry.due(1000 + LEASE_REVOKE_RETRY_MS, 10), [1]);
+    assert_eq!(due(&mut expiry, 1000 + LEASE_REVOKE_RETRY_MS, 10), [1]);
 }
 
 #[test]
 fn leases_are_listed_by_expiry() {
     let mut expiry = leading(0);
-    expiry.granted(1, 30, 0);
-    expiry.granted(2, 10, 0);
-    expiry.granted(3, 20, 0);
+    expiry.granted(grant(1, 30), 0);
+    expiry.granted(grant(2, 10), 0);
+    expiry.granted(grant(3, 20), 0);
     assert_eq!(expiry.by_expiry(), [2, 3, 1]);
 }
 
@@ -163,7 +172,7 @@ fn time_agrees_with_counting_down() {
             match random.random_range(0..12) {
                 0..3 => {
                     let ttl = random.random_range(1..9);
-                    expiry.granted(id, ttl, now_ms);
+                    expiry.granted(grant(id, ttl), now_ms);
                     let told = Told { ttl, left_ms: ttl * 1000, handed_ms: None };
                     naive.leases.insert(id, told);
                 }
@@ -191,7 +200,7 @@ fn time_agrees_with_counting_down() {
                 }
                 _ => {
                     let max = random.random_range(0..5);
-                    let due = expiry.due(now_ms, max);
+                    let due = due(&mut expiry, now_ms, max);
                     assert_eq!(due, naive.due(max), "seed {seed}");
                     expired += due.len();
                 }
@@ -211,17 +220,18 @@ fn time_agrees_with_counting_down() {
 
 #[test]
 fn leases_agree_with_a_map_of_sets() {
-    type Twin = BTreeMap<LeaseId, (i64, BTreeSet<Bytes>)>;
+    type Twin = BTreeMap<LeaseId, (Grant, BTreeSet<Bytes>)>;
+    let (mut expired, mut spared) = (0, 0);
     for seed in 0..100 {
         let mut random = StdRng::seed_from_u64(seed);
         let mut engine = Memory::default();
         let mut tx = Overlay::new(engine.view());
         let mut leases = Leases::open(&tx, 2).unwrap();
         let mut twin = Twin::new();
-        for _ in 0..200 {
+        for at in 1..200 {
             let (id, other) = (random.random_range(0..6), random.random_range(0..6));
             let key = Bytes::from(vec![b'a' + random.random_range(0..4)]);
-            match random.random_range(0..9) {
+            match random.random_range(0..10) {
                 0..2 => {
                     let ttl = [-1, 0, 1, 2, 60, LEASE_TTL_MAX, LEASE_TTL_MAX + 1];
                     let ttl = ttl[random.random_range(0..ttl.len())];
@@ -229,11 +239,11 @@ fn leases_agree_with_a_map_of_sets() {
                         (0, _) => Err(Refusal::LeaseNotFound),
                         (_, ttl) if ttl > LEASE_TTL_MAX => Err(Refusal::LeaseTTLTooLarge),
                         _ if twin.contains_key(&id) => Err(Refusal::LeaseExist),
-                        _ => Ok(ttl.max(2)),
+                        _ => Ok(Grant { id, at, ttl: ttl.max(2) }),
                     };
-                    let granted = Error::refusal(leases.grant(&mut tx, id, ttl)).unwrap();
+                    let granted = Error::refusal(leases.grant(&mut tx, id, ttl, at)).unwrap();
                     assert_eq!(granted, expected, "seed {seed}");
-                    granted.into_iter().for_each(|ttl| drop(twin.insert(id, (ttl, [].into()))));
+                    granted.into_iter().for_each(|it| drop(twin.insert(id, (it, [].into()))));
                 }
                 2 => {
                     let keys = Error::refusal(leases.revoke(&mut tx, id)).unwrap();
@@ -241,6 +251,19 @@ fn leases_agree_with_a_map_of_sets() {
                     assert_eq!(keys.ok(), expected, "seed {seed}");
                 }
                 3 => {
+                    // Its own grant, or another one of the same id.
+                    let at = match twin.get(&id) {
+                        Some((grant, _)) if random.random() => grant.at,
+                        _ => random.random_range(0..at),
+                    };
+                    let is_it = twin.get(&id).is_some_and(|(grant, _)| grant.at == at);
+                    let keys = Error::refusal(leases.expire(&mut tx, id, at)).unwrap();
+                    let expected = if is_it { twin.remove(&id) } else { None };
+                    assert_eq!(keys.ok(), expected.map(|(_, keys)| keys), "seed {seed}");
+                    expired += usize::from(is_it);
+                    spared += usize::from(twin.contains_key(&id));
+                }
+                4 => {
                     // Its keys are not in the store: they come back through those who hold them.
                     engine.commit(tx.take()).unwrap();
                     tx.rebase(engine.view());
@@ -259,7 +282,7 @@ fn leases_agree_with_a_map_of_sets() {
                     });
                 }
             }
-            let all: Vec<_> = twin.iter().map(|(id, (ttl, _))| (*id, *ttl)).collect();
+            let all: Vec<_> = twin.values().map(|(grant, _)| *grant).collect();
             assert_eq!(leases.all().collect::<Vec<_>>(), all, "seed {seed}");
             for id in 0..6 {
                 let keys = twin.get(&id).map(|(_, keys)| Vec::from_iter(keys.iter().cloned()));
@@ -268,4 +291,5 @@ fn leases_agree_with_a_map_of_sets() {
             }
         }
     }
+    assert!(expired > 100 && spared > 100, "{expired} expired, {spared} were spared");
 }

@@ -166,6 +166,12 @@ impl<E: Engine> Machine<E> {
             effects.push(Effect::LeaseRevoked(revoke.id));
             return Ok(Reply::LeaseRevoke { revision: mvcc.revision() });
         }
+        if let Some(expire) = &request.lease_expire {
+            let keys = leases.expire(tx, expire.id, expire.granted_at)?;
+            mvcc.delete_keys(tx, keys.into_iter())?;
+            effects.push(Effect::LeaseRevoked(expire.id));
+            return Ok(Reply::LeaseRevoke { revision: mvcc.revision() });
+        }
         if let Some(alarm) = &request.alarm {
             return Ok(Reply::Alarm(self.alarm(alarm)));
         }
@@ -198,7 +204,8 @@ impl<E: Engine> Machine<E> {
             || request.txn.is_some()
             || request.compaction.is_some()
             || request.lease_grant.is_some()
-            || request.lease_revoke.is_some();
+            || request.lease_revoke.is_some()
+            || request.lease_expire.is_some();
         if touches_keys && self.alarms.any(AlarmType::Corrupt) {
             return Err(Refusal::Corrupt);
         }
@@ -216,12 +223,17 @@ impl<E: Engine> Machine<E> {
         grant: &LeaseGrantRequest,
         effects: &mut Vec<Effect>,
     ) -> Result<Reply, Error> {
-        let ttl = self.leases.grant(&mut self.tx, grant.id, grant.ttl)?;
-        effects.push(Effect::LeaseGranted { id: grant.id, ttl });
+        let granted = self.leases.grant(&mut self.tx, grant.id, grant.ttl, self.applied)?;
+        effects.push(Effect::LeaseGranted(granted));
         let revision = self.mvcc.revision();
         let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
         let error = String::new();
-        Ok(Reply::LeaseGrant(LeaseGrantResponse { header, id: grant.id, ttl, error }))
+        Ok(Reply::LeaseGrant(LeaseGrantResponse {
+            header,
+            id: granted.id,
+            ttl: granted.ttl,
+            error,
+        }))
     }
 
     fn alarm(&mut self, request: &AlarmRequest) -> Vec<AlarmMember> {
@@ -273,7 +285,7 @@ fn operation(request: &InternalRaftRequest) -> &'static str {
         (request.delete_range.is_some(), "DeleteRange"),
         (request.compaction.is_some(), "Compaction"),
         (request.lease_grant.is_some(), "LeaseGrant"),
-        (request.lease_revoke.is_some(), "LeaseRevoke"),
+        (request.lease_revoke.is_some() || request.lease_expire.is_some(), "LeaseRevoke"),
         (request.alarm.is_some(), "Alarm"),
         (request.cluster_member_attr_set.is_some(), "ClusterMemberAttrSet"),
         (request.cluster_version_set.is_some(), "ClusterVersionSet"),

@@ -45,6 +45,9 @@ fn ports(config: &Config) -> [(Serves, &Vec<Address>); PORTS] {
 /// How long a member that is told to stop waits for what is under way.
 const STOP_TIME: Duration = Duration::from_millis(500);
 
+/// Before this member tries again to publish itself.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(100);
+
 /// Runs a member until it is told to stop by SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -305,7 +308,7 @@ fn start_actors(
     let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
     let mut expiry = Expiry::new(config.election.as_millis() as u64);
     let now_ms = clock::now_ms();
-    opened.machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, now_ms));
+    opened.machine.leases().for_each(|grant| expiry.granted(grant, now_ms));
 
     let lease = handles.lease.clone();
     let (sender, sender_state) = (handles.peers.clone(), Arc::clone(shared));
@@ -448,16 +451,19 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Proposes until it is applied: the others may start later.
+/// Proposes until it is applied, as etcd does: the others may start later, and a request that came into a
+/// snapshot before this member did is never heard of.
 async fn publish(desk: &Desk, request: &InternalRaftRequest) -> Result<(), Fault> {
     loop {
         match desk.propose(request.clone()).await {
             Ok(_) => return Ok(()),
-            Err(Refusal::Timeout | Refusal::TooManyRequests) => {
-                tracing::warn!("failed to publish local member to cluster through raft");
+            Err(refusal @ Refusal::Stopped) => {
+                return Err(Fault::new(format!("the member cannot publish itself: {refusal}")));
             }
             Err(refusal) => {
-                return Err(Fault::new(format!("the member cannot publish itself: {refusal}")));
+                let error = refusal.to_string();
+                tracing::warn!(error, "failed to publish local member to cluster through raft");
+                clock::sleep(PUBLISH_PAUSE).await;
             }
         }
     }

@@ -454,8 +454,8 @@ impl Cluster {
             if applied < committed || !live.tasks.is_empty() {
                 return Some(format!("{} has applied {applied} of {committed}", member.id));
             }
-            if let Some((lease, ttl)) = live.machine.leases().next() {
-                return Some(format!("lease {lease} of {ttl} s lives on at {}", member.id));
+            if let Some(grant) = live.machine.leases().next() {
+                return Some(format!("{grant:?} lives on at {}", member.id));
             }
         }
         if let Some(number) = self.last_asks.iter().find(|it| !self.clients.was_answered(**it)) {

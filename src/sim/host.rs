@@ -1,6 +1,5 @@
 //! What the actors do around the pure rooms, without waiting: each turn takes what there is, calls, performs.
 
-use basalt_proto::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -36,7 +35,7 @@ fn mark_of(record: &Record) -> Option<LogIndex> {
 fn change_of(effect: &Effect) -> Option<ConfChange> {
     match effect {
         Effect::ConfChanged(change) => Some(change.clone()),
-        Effect::LeaseGranted { .. } | Effect::LeaseRevoked(_) | Effect::Compacted => None,
+        Effect::LeaseGranted(_) | Effect::LeaseRevoked(_) | Effect::Compacted => None,
     }
 }
 
@@ -269,7 +268,7 @@ impl Cluster {
         assert!(read.revision >= live.read.revision, "the revision goes back");
         (live.machine, live.read) = (machine, read);
         live.expiry.by_expiry().into_iter().for_each(|lease| live.expiry.revoked(lease));
-        live.machine.leases().for_each(|(lease, ttl)| live.expiry.granted(lease, ttl, now_ms));
+        live.machine.leases().for_each(|grant| live.expiry.granted(grant, now_ms));
         self.hub_soon(id);
         self.apply_soon(id);
         self.release_reads(id);
@@ -464,7 +463,7 @@ impl Cluster {
     /// What follows from an entry that nobody applied before.
     fn first_effect(&mut self, id: MemberId, effect: &Effect) {
         match effect {
-            Effect::LeaseGranted { id, .. } => self.checks.lease_granted(*id),
+            Effect::LeaseGranted(grant) => self.checks.lease_granted(grant.id),
             Effect::LeaseRevoked(id) => self.checks.lease_ended(*id, self.now),
             Effect::ConfChanged(change) => {
                 let state = self.live(id).machine.conf_state().clone();
@@ -479,7 +478,7 @@ impl Cluster {
         let now_ms = self.now_ms(id);
         let live = self.live(id);
         match effect {
-            Effect::LeaseGranted { id, ttl } => live.expiry.granted(*id, *ttl, now_ms),
+            Effect::LeaseGranted(grant) => live.expiry.granted(*grant, now_ms),
             Effect::LeaseRevoked(id) => live.expiry.revoked(*id),
             Effect::Compacted => live.compacting = true,
             Effect::ConfChanged(_) => (),
@@ -532,12 +531,7 @@ impl Cluster {
         let live = self.live(id);
         let due = live.expiry.due(now_ms, 500);
         if !due.is_empty() {
-            let revokes = due.iter().map(|id| {
-                let revoke = Some(LeaseRevokeRequest { id: *id });
-                let request =
-                    InternalRaftRequest { lease_revoke: revoke, ..InternalRaftRequest::default() };
-                request.encode_to_vec().into()
-            });
+            let revokes = due.iter().map(|grant| grant.expire().encode_to_vec().into());
             let term = live.leads;
             let input = match bug {
                 // Who does not lead passes proposals on.

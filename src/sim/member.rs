@@ -184,7 +184,7 @@ impl Member {
         let driver = Driver::new(config, &restored)
             .unwrap_or_else(|fault| panic!("member {} does not start: {fault}", self.id));
         let mut expiry = Expiry::new(ELECTION_TICKS as u64 * knobs.tick / MS);
-        machine.leases().for_each(|(id, ttl)| expiry.granted(id, ttl, 0));
+        machine.leases().for_each(|grant| expiry.granted(grant, 0));
         self.live = Some(Live {
             boot: self.boots,
             started: now,
@@ -337,7 +337,7 @@ impl Live {
             let value = self.read.view.get(Space::Meta, key).expect("memory reads");
             rest = crc32c::crc32c_append(rest, &value.unwrap_or_default());
         }
-        for (id, _) in self.machine.leases() {
+        for id in self.machine.leases().map(|grant| grant.id) {
             for key in self.machine.lease_keys(id) {
                 rest = crc32c::crc32c_append(rest, &key);
             }

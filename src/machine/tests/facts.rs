@@ -89,10 +89,10 @@ fn effects_and_events_come_in_the_order_of_the_log() {
         effects.extend(applied.effects);
     }
     let expected = [
-        Effect::LeaseGranted { id: 5, ttl: 60 },
+        Effect::LeaseGranted(Grant { id: 5, at: FIRST, ttl: 60 }),
         Effect::Compacted,
         Effect::LeaseRevoked(5),
-        Effect::LeaseGranted { id: 5, ttl: 2 },
+        Effect::LeaseGranted(Grant { id: 5, at: FIRST + 5, ttl: 2 }),
     ];
     assert_eq!(effects, expected);
     let mut member = Member1::new();
@@ -196,6 +196,24 @@ fn the_end_of_a_lease_without_keys_makes_no_revision() {
 }
 
 #[test]
+fn what_ends_a_lease_spares_the_next_one_of_its_id() {
+    let mut member = Member1::new();
+    let mut leases = Vec::new();
+    for _ in 0..2 {
+        member.ask(grant(1, 60)).unwrap();
+        member.put("a", 1);
+        leases.extend(member.machine.leases());
+        if leases.len() == 1 {
+            member.ask(revoke(1)).unwrap();
+        }
+    }
+    assert_eq!(member.ask(leases[0].expire()), Err(Refusal::LeaseNotFound));
+    assert_eq!(member.lease_keys(1), ["a"]);
+    assert_eq!(member.ask(leases[1].expire()), Ok(Reply::LeaseRevoke { revision: 5 }));
+    assert_eq!(member.machine.leases().count(), 0);
+}
+
+#[test]
 fn leases_and_their_keys_survive_a_restart() {
     let mut member = Member1::new();
     member.ask(grant(1, 60)).unwrap();
@@ -205,7 +223,9 @@ fn leases_and_their_keys_survive_a_restart() {
     member.put("c", 2);
     member.put("c", 0);
     let member = Member1::of(restarted(&member.machine));
-    assert_eq!(member.machine.leases().collect::<Vec<_>>(), [(1, 60), (2, 2)]);
+    let leases: Vec<_> =
+        member.machine.leases().map(|grant| (grant.id, grant.at, grant.ttl)).collect();
+    assert_eq!(leases, [(1, FIRST, 60), (2, FIRST + 1, 2)]);
     assert_eq!(
         (member.lease_keys(1), member.lease_keys(2).len()),
         (vec!["a".into(), "b".into()], 0)

@@ -19,7 +19,7 @@ struct Seen {
     compacted: i64,
     kvs: Vec<KeyValue>,
     hash: KvHash,
-    leases: Vec<(LeaseId, i64, Vec<Bytes>)>,
+    leases: Vec<(Grant, Vec<Bytes>)>,
     alarms: Vec<AlarmMember>,
     members: Vec<Member>,
     version: Option<String>,
@@ -36,7 +36,7 @@ impl Seen {
                 break hash;
             }
         };
-        let leases = machine.leases().map(|(id, ttl)| (id, ttl, machine.lease_keys(id)));
+        let leases = machine.leases().map(|grant| (grant, machine.lease_keys(grant.id)));
         let kvs = all_keys(read);
         assert_eq!(read.keys(), kvs.len() as i64);
         Self {
