@@ -3,8 +3,10 @@
 
 mod absence;
 mod contended;
+mod links;
 mod load;
 mod members;
+mod network;
 mod words;
 
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use rustix::process::Signal;
 use self::absence::Absence;
 use self::load::{Load, PATIENCE};
 use self::members::Members;
-use crate::compare::{from_environment, runtime};
+use crate::compare::from_environment;
 use crate::process::{self, Setup};
 
 /// etcd believes in a connection that has held for so long.
@@ -31,6 +33,12 @@ fn setup_with(election: u64) -> Setup {
     Setup::new(process::basalt())
         .flag("heartbeat-interval", &(election / 10).to_string())
         .flag("election-timeout", &election.to_string())
+}
+
+/// With threads of its own for clients and wires, which go on while a test waits for a process.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().expect("a runtime")
 }
 
 /// What a member answers to a GET.
