@@ -3,6 +3,7 @@
 
 mod absence;
 mod contended;
+mod corrupt;
 mod links;
 mod load;
 mod members;
