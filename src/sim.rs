@@ -18,7 +18,7 @@ mod clients;
 mod cluster;
 mod disk;
 mod host;
-mod linear;
+pub mod linear;
 mod member;
 mod membership;
 mod outcome;

@@ -72,6 +72,8 @@ struct Link {
     urls: ArcSwap<Vec<String>>,
     /// Since when it is connected, in ms; 0 if it is not.
     active_since_ms: AtomicU64,
+    /// Whether appends and proposals have a connection.
+    takes_bulk: AtomicBool,
     bulk_bytes: AtomicUsize,
     counts: Counts,
     /// Sends a snapshot to it at this moment.
@@ -164,6 +166,7 @@ impl Peers {
             id: member.id,
             urls: ArcSwap::from_pointee(member.peer_urls.clone()),
             active_since_ms: AtomicU64::new(0),
+            takes_bulk: AtomicBool::new(false),
             bulk_bytes: AtomicUsize::new(0),
             counts: Counts::default(),
             transferring: AtomicBool::new(false),
@@ -189,7 +192,7 @@ impl Peers {
         let mut homeless = Vec::new();
         for raft in messages {
             let peer = peers.get(&raft.to);
-            let connected = peer.is_some_and(|peer| peer.link.is_active());
+            let connected = peer.is_some_and(|peer| peer.link.takes_bulk.load(Ordering::Relaxed));
             if !connected && is_proposal(&raft) {
                 homeless.push(raft);
                 continue;

@@ -365,6 +365,9 @@ impl Driver {
         } else {
             now.extend(later.extract_if(.., promises_nothing));
         }
+        for messages in [&mut now, &mut later] {
+            messages.retain_mut(|message| is_in_own_name(message, self.config.id));
+        }
         if !now.is_empty() {
             out.push(Output::Send(now));
         }
@@ -400,6 +403,16 @@ impl Driver {
         let drawn = ticks + (self.random % ticks as u64) as usize;
         self.node.raft.set_randomized_election_timeout(drawn);
     }
+}
+
+/// Raft passes on to the leader what other members ask of one that leads no more, in their names; but no member
+/// hears another one in the name of a third. Who proposes makes no difference to the leader. Anything else is asked
+/// again of the right one.
+fn is_in_own_name(message: &mut Message, own: MemberId) -> bool {
+    if message.get_msg_type() == MessageType::MsgPropose {
+        message.from = own;
+    }
+    message.from == own
 }
 
 fn promises_nothing(message: &mut Message) -> bool {

@@ -201,6 +201,24 @@ fn three_members_agree_and_a_follower_reads() {
 }
 
 #[test]
+fn what_others_ask_of_a_follower_is_passed_on_in_its_own_name_or_not_at_all() {
+    let mut nodes = [1, 2, 3].map(|id| Node::new(id, &[1, 2, 3]));
+    elect(&mut nodes);
+    nodes[1].sent.clear();
+    for kind in [MessageType::MsgReadIndex, MessageType::MsgPropose] {
+        let entry = raft::eraftpb::Entry { data: Bytes::from_static(b"x"), ..Default::default() };
+        let mut asked =
+            Message { from: 3, to: 2, entries: vec![entry].into(), ..Message::default() };
+        asked.set_msg_type(kind);
+        nodes[1].on(Input::Step(Box::new(asked)));
+    }
+    let sent: Vec<_> = nodes[1].sent.iter().map(|it| (it.get_msg_type(), it.from, it.to)).collect();
+    assert_eq!(sent, [(MessageType::MsgPropose, 2, 1)]);
+    exchange(&mut nodes);
+    assert!(nodes.iter().all(|node| payloads(node) == [b"x"]));
+}
+
+#[test]
 fn a_vote_is_not_sent_before_it_is_on_disk() {
     let mut nodes: Vec<_> = (1..=3).map(|id| Node::new(id, &[1, 2, 3])).collect();
     nodes[0].on(Input::Campaign);

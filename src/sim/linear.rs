@@ -1,56 +1,75 @@
 //! Whether what clients saw of one key could have come from a single copy that does one thing at a time
 //! (Wing and Gong's search, with Lowe's memory of what was tried). Revisions tell the order of writes, so that
-//! there is little left to try.
+//! there is little left to try. Keys are checked one by one, which is enough: a history is linearizable if that of
+//! each key is.
+//!
+//! The histories of real processes are checked with the same search as those of simulated ones.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::Micros;
+/// Microseconds since something before the first request, by one clock for all clients.
+pub type Micros = u64;
 
 /// Places that a search may remember: far more than any history that is right has needed.
 const TRIED_MAX: usize = 1 << 20;
 
 /// A key's value as clients see it; values are never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Kv {
-    pub(super) value: u64,
-    pub(super) create: i64,
-    pub(super) modified: i64,
-    pub(super) version: i64,
+pub struct Kv {
+    /// Which of all values ever written it is.
+    pub value: u64,
+    /// The revision that made the key.
+    pub create: i64,
+    /// The revision that wrote the value.
+    pub modified: i64,
+    /// How many times the key was written since it was made.
+    pub version: i64,
 }
 
 /// What a client asked of the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Deed {
+pub enum Deed {
+    /// Write this value.
     Put {
+        /// See [`Kv::value`].
         value: u64,
     },
+    /// Read, by consensus.
     Get,
+    /// Take it away if it is there.
     Delete,
     /// Put if it was last changed at this revision (0: if it is not there), else get.
     Swap {
+        /// The revision.
         expected: i64,
+        /// See [`Kv::value`].
         value: u64,
     },
 }
 
 /// What it heard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Seen {
+pub struct Seen {
     /// The revision of the answer.
-    pub(super) revision: i64,
+    pub revision: i64,
     /// What was there before (put, delete) or is there (get, a swap that failed).
-    pub(super) kv: Option<Kv>,
+    pub kv: Option<Kv>,
     /// Whether a swap was made; `true` for others.
-    pub(super) done: bool,
+    pub done: bool,
 }
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Call {
-    pub(super) asked: Micros,
-    /// `None` if the client never heard: it may have happened at any time after, or not at all.
-    pub(super) answer: Option<(Micros, Seen)>,
-    pub(super) deed: Deed,
+pub struct Call {
+    /// When the client asked.
+    pub asked: Micros,
+    /// When it heard what. `None` if the client never heard: it may have happened at any time after, or not at all.
+    pub answer: Option<(Micros, Seen)>,
+    /// What it asked.
+    pub deed: Deed,
 }
 
 type State = Option<Kv>;
@@ -123,7 +142,10 @@ fn matters(call: &Call, log: &BTreeMap<u64, Kv>) -> bool {
 ///
 /// # Errors
 /// There is none; the text shows how far the longest attempt came.
-pub(super) fn check(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Result<(), String> {
+///
+/// # Panics
+/// There are more orders than it can remember to have tried. That happens with wrong histories only.
+pub fn check(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Result<(), String> {
     let mut calls: Vec<_> = calls.iter().filter(|call| matters(call, log)).copied().collect();
     calls.sort_by_key(|call| call.asked);
     let mut writes: Vec<_> = calls.iter().map(|call| call.revision(log)).enumerate().collect();

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeSet;
 
+/// Here: of simulated time.
+pub(super) use super::linear::Micros;
 use super::random::Random;
 use super::scenario::Scenario;
 use crate::types::{LeaseId, MemberId};
-
-/// Microseconds of simulated time.
-pub(super) type Micros = u64;
 
 pub(super) const MS: Micros = 1000;
 pub(super) const SECOND: Micros = 1000 * MS;

@@ -1,25 +1,45 @@
 //! Clusters of real processes: they are founded, lose members and get them back, change who belongs to them,
 //! and never lose what they acknowledged.
 
+mod absence;
+mod contended;
+mod corrupt;
+mod links;
 mod load;
 mod members;
+mod network;
 mod words;
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use self::load::Load;
+use self::absence::Absence;
+use self::load::{Load, PATIENCE};
 use self::members::Members;
-use crate::compare::{from_environment, runtime};
+use crate::compare::from_environment;
 use crate::process::{self, Setup};
 
 /// etcd believes in a connection that has held for so long.
 const HEALTHY: Duration = Duration::from_millis(5500);
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A median of fewer times without a leader says little.
+const ABSENCES_MIN: usize = 20;
 
 fn setup() -> Setup {
-    Setup::new(process::basalt()).flag("heartbeat-interval", "50").flag("election-timeout", "500")
+    setup_with(500)
+}
+
+/// Members that stand for election after so many milliseconds without a leader.
+fn setup_with(election: u64) -> Setup {
+    Setup::new(process::basalt())
+        .flag("heartbeat-interval", &(election / 10).to_string())
+        .flag("election-timeout", &election.to_string())
+}
+
+/// With threads of its own for clients and wires, which go on while a test waits for a process.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().expect("a runtime")
 }
 
 /// What a member answers to a GET.
@@ -74,12 +94,18 @@ fn three_members_serve_as_one() {
 fn nothing_acknowledged_is_lost_when_leaders_die() {
     let seed = from_environment("CLUSTER_SEED", 1);
     let kills = from_environment("CLUSTER_KILLS", 5);
+    let election = from_environment("CLUSTER_ELECTION_MS", 500);
+    let least = Duration::from_secs(from_environment("CLUSTER_SECONDS", 0));
     runtime().block_on(async {
         // Snapshots too: who was down may be too far behind for the log.
-        let setup = setup().flag("snapshot-count", "300").flag("snapshot-catchup-entries", "100");
+        let setup = setup_with(election)
+            .flag("snapshot-count", "300")
+            .flag("snapshot-catchup-entries", "100");
         let mut members = Members::found(&setup, 3);
         let mut load = Load::begin(&members, seed);
-        for kill in 1..=kills {
+        let (began, mut kill, mut absences) = (Instant::now(), 0, Vec::new());
+        while kill < kills || began.elapsed() < least {
+            kill += 1;
             let before = load.acknowledged();
             tokio::time::sleep(load.moment(100..900)).await;
             let leader = members.leader().await;
@@ -91,6 +117,7 @@ fn nothing_acknowledged_is_lost_when_leaders_die() {
                 members.0[leader].signal(Signal::CONT);
             } else {
                 members.0[leader].kill();
+                absences.push(Absence::measure(&members, leader).await);
                 load.wait_for(load.acknowledged() + 20).await;
                 members.restart(leader);
             }
@@ -98,9 +125,24 @@ fn nothing_acknowledged_is_lost_when_leaders_die() {
             let written = load.acknowledged() - before;
             println!("kill {kill} (seed {seed}): m{} led, {took:?}, {written}", leader + 1);
         }
+        tell_absences(&absences, election);
         load.finish(&members).await;
         members.agree().await;
     });
+}
+
+/// How long nobody led, beside the time after which a member stands for election.
+fn tell_absences(absences: &[Absence], election: u64) {
+    let bound = Duration::from_millis(election * 3 / 2);
+    let led = absence::median(absences.iter().map(|it| it.led).collect());
+    let wrote = absence::median(absences.iter().map(|it| it.wrote).collect());
+    let worst = absences.iter().map(|it| it.wrote).max().unwrap_or_default();
+    println!(
+        "election timeout {election} ms, {} leaders killed: another one led after {led:?}, \
+         a write was acknowledged after {wrote:?} (medians; the longest {worst:?})",
+        absences.len()
+    );
+    assert!(absences.len() < ABSENCES_MIN || wrote <= bound, "more than {bound:?}");
 }
 
 #[test]
@@ -111,7 +153,7 @@ fn members_that_hold_the_same_find_no_corruption() {
             .flag("feature-gates", "InitialCorruptCheck=true,CompactHashCheck=true")
             .flag("compact-hash-check-time", "300ms");
         let mut members = Members::found(&setup, 3);
-        let mut load = Load::begin(&members, 3);
+        let load = Load::begin(&members, 3);
         load.wait_for(100).await;
         members.told(1, &["compaction", "50"]);
         let leader = members.leader().await;
@@ -150,7 +192,7 @@ fn a_member_that_lost_its_disk_comes_back_as_a_learner() {
     runtime().block_on(async {
         let setup = setup().flag("snapshot-count", "50").flag("snapshot-catchup-entries", "10");
         let mut members = Members::found(&setup, 3);
-        let mut load = Load::begin(&members, 7);
+        let load = Load::begin(&members, 7);
         load.wait_for(200).await;
         tokio::time::sleep(HEALTHY).await;
         members.0[2].kill();

@@ -219,7 +219,9 @@ pub(crate) struct Server {
     setup: Setup,
     scratch: Scratch,
     pub(crate) port: u16,
-    peer_port: u16,
+    pub(crate) peer_port: u16,
+    /// Where other members reach it, if somebody stands between.
+    pub(crate) reached_at: Option<String>,
     child: Option<Child>,
     pub(crate) logs: Logs,
 }
@@ -228,7 +230,8 @@ impl Server {
     pub(crate) fn new(setup: Setup) -> Self {
         let (port, peer_port) = (ports::free(), ports::free());
         let scratch = Scratch::new();
-        Self { setup, scratch, port, peer_port, child: None, logs: Logs::default() }
+        let (reached_at, child, logs) = (None, None, Logs::default());
+        Self { setup, scratch, port, peer_port, reached_at, child, logs }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -237,7 +240,8 @@ impl Server {
 
     /// Where other members reach it.
     pub(crate) fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        let own = || format!("http://127.0.0.1:{}", self.peer_port);
+        self.reached_at.clone().unwrap_or_else(own)
     }
 
     /// Changes a flag for the next start.

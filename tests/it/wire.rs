@@ -13,6 +13,7 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::StreamExt;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -73,7 +74,10 @@ impl Decoder for Raw {
 
 /// One connection. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Wire(Grpc<Channel>);
+pub(crate) struct Wire {
+    grpc: Grpc<Channel>,
+    needs_leader: bool,
+}
 
 /// A bidirectional stream.
 pub(crate) struct Talk {
@@ -98,14 +102,27 @@ impl Wire {
         let grpc = Grpc::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        Self(grpc)
+        Self { grpc, needs_leader: false }
+    }
+
+    /// The same, but calls are refused at once by a member that knows no leader.
+    pub(crate) fn needing_a_leader(self) -> Self {
+        Self { needs_leader: true, ..self }
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if self.needs_leader {
+            request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        }
+        request
     }
 
     pub(crate) async fn call(&self, path: &'static str, request: Bytes) -> Result<Bytes, Status> {
-        let mut grpc = self.0.clone();
+        let mut grpc = self.grpc.clone();
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static(path);
-        Ok(grpc.unary(Request::new(request), path, Raw).await?.into_inner())
+        Ok(grpc.unary(self.request(request), path, Raw).await?.into_inner())
     }
 
     /// Every message of a server stream.
@@ -123,20 +140,20 @@ impl Wire {
         path: &'static str,
         request: Bytes,
     ) -> Result<Streaming<Bytes>, Status> {
-        let mut grpc = self.0.clone();
+        let mut grpc = self.grpc.clone();
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static(path);
-        Ok(grpc.server_streaming(Request::new(request), path, Raw).await?.into_inner())
+        Ok(grpc.server_streaming(self.request(request), path, Raw).await?.into_inner())
     }
 
     pub(crate) async fn talk(&self, path: &'static str, first: Bytes) -> Result<Talk, Status> {
-        let mut grpc = self.0.clone();
+        let mut grpc = self.grpc.clone();
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let (send, receive) = mpsc::channel(64);
         send.send(first).await.expect("the other end is here");
         let requests = ReceiverStream(receive);
         let path = PathAndQuery::from_static(path);
-        let answers = grpc.streaming(Request::new(requests), path, Raw).await?.into_inner();
+        let answers = grpc.streaming(self.request(requests), path, Raw).await?.into_inner();
         Ok(Talk { send, answers })
     }
 

@@ -127,8 +127,8 @@ impl Outbound {
     }
 
     fn note_active(&self, since_ms: u64) {
-        if self.lane != Lane::Urgent {
-            return;
+        if self.lane == Lane::Bulk {
+            return self.link.takes_bulk.store(since_ms > 0, Ordering::Relaxed);
         }
         self.link.active_since_ms.store(since_ms, Ordering::Relaxed);
         let remote = format!("{:x}", self.link.id);

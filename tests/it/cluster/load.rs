@@ -1,4 +1,4 @@
-//! Writers and readers that go on whatever happens to the members, and know what they were promised.
+//! Writers, readers and a watcher that go on whatever happens to the members, and know what they were promised.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,24 +8,32 @@ use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use basalt_proto::mvccpb::Event;
+use basalt_proto::mvccpb::event::EventType;
 use bytes::Bytes;
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
 
+use super::contended::{self, History};
 use super::members::Members;
 use crate::wire::{self, Wire};
 
 const WRITERS: u64 = 8;
 const READERS: u64 = 2;
+const CONTENDERS: u64 = 6;
 /// How long a client waits before it asks another member.
-const CALL_TIME: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const CALL_TIME: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Between the writes of a writer: members that are fast should not fill the memory of the test.
+const WRITE_PAUSE: Duration = Duration::from_millis(8);
 
 /// What clients were told.
 #[derive(Default)]
-struct Promises {
+pub(super) struct Promises {
+    /// What those saw who contend for keys.
+    pub(super) history: History,
     /// Revisions of keys, each of which is written once.
     writes: Mutex<BTreeMap<String, i64>>,
     /// The newest revision in any answer.
@@ -34,13 +42,32 @@ struct Promises {
     reads: AtomicU64,
     /// Revisions of keys, as watched.
     events: Mutex<BTreeMap<String, i64>>,
+    /// For clients.
     stop: AtomicBool,
+    /// For the watcher, once it has seen the newest revision.
+    is_known: AtomicBool,
+}
+
+impl Promises {
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// No answer to what is asked from now on is from before this revision.
+    pub(super) fn newest(&self) -> i64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    pub(super) fn saw(&self, revision: i64) {
+        self.revision.fetch_max(revision, Ordering::AcqRel);
+    }
 }
 
 /// Clients at work.
 pub(super) struct Load {
     promises: Arc<Promises>,
     clients: Vec<JoinHandle<()>>,
+    watcher: JoinHandle<()>,
     random: StdRng,
 }
 
@@ -60,10 +87,14 @@ impl Load {
             let (wires, promises, random) = client(WRITERS + number);
             tokio::spawn(read(wires, promises, random))
         });
-        let (wires_too, promises_too, random) = client(WRITERS + READERS);
-        let watcher = tokio::spawn(watch(wires_too, promises_too, random));
-        let clients = writers.chain(readers).chain(std::iter::once(watcher)).collect();
-        Self { promises, clients, random: StdRng::seed_from_u64(seed) }
+        let contenders = (0..CONTENDERS).map(|number| {
+            let (wires, promises, random) = client(WRITERS + READERS + number);
+            tokio::spawn(async move { contended::contend(wires, &promises, random).await })
+        });
+        let clients = writers.chain(readers).chain(contenders).collect();
+        let (wires, promises, random) = client(WRITERS + READERS + CONTENDERS);
+        let watcher = tokio::spawn(watch(wires, Arc::clone(&promises), random));
+        Self { promises, clients, watcher, random: StdRng::seed_from_u64(seed) }
     }
 
     pub(super) fn acknowledged(&self) -> u64 {
@@ -83,45 +114,62 @@ impl Load {
         }
     }
 
-    /// Ends the clients. What was acknowledged is there, at its revision, whoever is asked.
-    pub(super) async fn finish(&mut self, members: &Members) {
-        self.promises.stop.store(true, Ordering::Relaxed);
-        for client in self.clients.drain(..) {
+    /// Ends the clients. What was acknowledged is there, at its revision, whoever is asked; the watcher saw all of
+    /// it; and what those saw who contended is what a single copy could have answered.
+    pub(super) async fn finish(self, members: &Members) {
+        let promises = self.promises;
+        promises.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
             client.await.expect("a client saw nothing wrong");
         }
-        let writes = self.promises.writes.lock().unwrap().clone();
-        let events = self.promises.events.lock().unwrap().clone();
+        let writes = promises.writes.lock().unwrap().clone();
+        for at in (0..members.0.len()).filter(|at| members.0[*at].is_running()) {
+            holds_all(members, at, &writes, &promises).await;
+        }
+        promises.is_known.store(true, Ordering::Relaxed);
+        self.watcher.await.expect("the watcher saw nothing wrong");
+        let events = promises.events.lock().unwrap().clone();
         for (key, revision) in &writes {
             assert_eq!(events.get(key), Some(revision), "{key} as watched");
         }
-        let newest = self.promises.revision.load(Ordering::Relaxed);
-        for at in (0..members.0.len()).filter(|at| members.0[*at].is_running()) {
-            let all = members.wire(at).everything(0).await.expect("a member answers");
-            let revision = all.header.as_ref().map_or(0, |header| header.revision);
-            assert!(revision >= newest, "m{} is at {revision}, {newest} was seen", at + 1);
-            let found: BTreeMap<_, _> = all
-                .kvs
-                .iter()
-                .map(|kv| (String::from_utf8_lossy(&kv.key).into_owned(), kv.mod_revision))
-                .collect();
-            for (key, revision) in &writes {
-                assert_eq!(found.get(key), Some(revision), "{key} of m{}", at + 1);
-            }
-        }
-        let reads = self.promises.reads.load(Ordering::Relaxed);
+        let reads = promises.reads.load(Ordering::Relaxed);
         println!("{} writes and {reads} reads were acknowledged", writes.len());
         assert!(reads > 0, "nobody could read");
+        promises.history.check();
+    }
+}
+
+/// Whether a member has all that was acknowledged.
+async fn holds_all(
+    members: &Members,
+    at: usize,
+    writes: &BTreeMap<String, i64>,
+    promises: &Promises,
+) {
+    let (asked, newest) = (promises.history.now(), promises.newest());
+    let all = members.wire(at).everything(0).await.expect("a member answers");
+    promises.history.found(asked, &all);
+    let revision = all.header.as_ref().map_or(0, |header| header.revision);
+    assert!(revision >= newest, "m{} is at {revision}, {newest} was seen", at + 1);
+    promises.saw(revision);
+    let found: BTreeMap<_, _> = all
+        .kvs
+        .iter()
+        .map(|kv| (String::from_utf8_lossy(&kv.key).into_owned(), kv.mod_revision))
+        .collect();
+    for (key, revision) in writes {
+        assert_eq!(found.get(key), Some(revision), "{key} of m{}", at + 1);
     }
 }
 
 /// Asks any member, for a while.
-fn any<'a>(wires: &'a [Wire], random: &mut StdRng) -> &'a Wire {
+pub(super) fn any<'a>(wires: &'a [Wire], random: &mut StdRng) -> &'a Wire {
     &wires[random.random_range(0..wires.len())]
 }
 
 async fn write(number: u64, wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
     let (mut last, mut count) = (0, 0_u64);
-    while !promises.stop.load(Ordering::Relaxed) {
+    while !promises.is_over() {
         count += 1;
         let key = format!("writer-{number}/{count:08}");
         let value = "x".repeat(random.random_range(0..300));
@@ -134,35 +182,33 @@ async fn write(number: u64, wires: Vec<Wire>, promises: Arc<Promises>, mut rando
         let revision = answer.header.map_or(0, |header| header.revision);
         assert!(revision > last, "{key} at {revision}, the one before was at {last}");
         last = revision;
-        promises.revision.fetch_max(revision, Ordering::AcqRel);
+        promises.saw(revision);
         promises.writes.lock().unwrap().insert(key, revision);
         promises.acknowledged.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(WRITE_PAUSE).await;
     }
 }
 
 /// No read that begins after an answer is from before it.
 async fn read(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
-    while !promises.stop.load(Ordering::Relaxed) {
-        let least = promises.revision.load(Ordering::Acquire);
+    while !promises.is_over() {
+        let least = promises.newest();
         let get = any(&wires, &mut random).get("writer-0/00000001");
         if let Ok(Ok(answer)) = tokio::time::timeout(CALL_TIME, get).await {
             let revision = answer.header.map_or(0, |header| header.revision);
             assert!(revision >= least, "a stale read: {revision}, {least} was acknowledged before");
-            promises.revision.fetch_max(revision, Ordering::AcqRel);
+            promises.saw(revision);
             promises.reads.fetch_add(1, Ordering::Relaxed);
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// Sees every change once, in order, whichever member tells it.
+/// Sees every change once, in the order of revisions, of which none is left out, whichever member tells it.
 async fn watch(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
-    let mut next = 1;
-    loop {
-        let newest = promises.revision.load(Ordering::Acquire);
-        if promises.stop.load(Ordering::Relaxed) && next > newest {
-            return;
-        }
+    // The first revision is that of a store in which nothing was ever written.
+    let mut next = 2;
+    while !promises.is_known.load(Ordering::Relaxed) || next <= promises.newest() {
         let wire = any(&wires, &mut random).clone();
         // Goes to another member when this one ends the stream or says nothing for a while.
         let _ = watch_one(&wire, &mut next, &promises).await;
@@ -171,9 +217,10 @@ async fn watch(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
 }
 
 async fn watch_one(wire: &Wire, next: &mut i64, promises: &Promises) -> Option<()> {
+    let everything = Bytes::from_static(b"\0");
     let create = WatchCreateRequest {
-        key: Bytes::from_static(b"writer-"),
-        range_end: Bytes::from_static(b"writer."),
+        key: everything.clone(),
+        range_end: everything,
         start_revision: *next,
         ..Default::default()
     };
@@ -185,12 +232,19 @@ async fn watch_one(wire: &Wire, next: &mut i64, promises: &Promises) -> Option<(
         let answer = tokio::time::timeout(CALL_TIME, talk.answers.message()).await.ok()?;
         let answer = WatchResponse::decode(answer.ok()??).expect("a response reads");
         for event in answer.events {
-            let kv = event.kv.expect("an event has a key");
-            let key = String::from_utf8_lossy(&kv.key).into_owned();
-            assert!(kv.mod_revision >= *next, "{key} at {} after {next}", kv.mod_revision);
-            let before = promises.events.lock().unwrap().insert(key.clone(), kv.mod_revision);
-            assert_eq!(before, None, "{key} comes twice, at {}", kv.mod_revision);
-            *next = kv.mod_revision + 1;
+            watched(&event, *next, promises);
+            *next += 1;
         }
     }
+}
+
+/// All the clients change one key at a time: there is one event for each revision.
+fn watched(event: &Event, expected: i64, promises: &Promises) {
+    let kv = event.kv.as_ref().expect("an event has a key");
+    let key = String::from_utf8_lossy(&kv.key).into_owned();
+    assert_eq!(kv.mod_revision, expected, "{key} is not what comes next");
+    if event.r#type() == EventType::Put && key.starts_with(contended::PREFIX) {
+        promises.history.watched(kv);
+    }
+    promises.events.lock().unwrap().insert(key, kv.mod_revision);
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::{StatusRequest, StatusResponse};
 
+use super::links::Links;
 use crate::process::{Finished, Server, Setup, reference, run};
 use crate::wire::{self, Wire};
 
@@ -18,13 +19,29 @@ impl Members {
     /// Starts a new cluster of `count` members and waits until all of them serve.
     pub(super) fn found(setup: &Setup, count: usize) -> Self {
         let mut members = Self((0..count).map(|_| Server::new(setup.clone())).collect());
-        let cluster = members.cluster();
-        for at in 0..count {
-            members.name(at, &cluster, "new");
-            members.0[at].launch();
-        }
-        (0..count).for_each(|at| members.wait_ready(at));
+        members.begin();
         members
+    }
+
+    /// The same with the wires between them in the hands of the test.
+    pub(super) fn found_apart(setup: &Setup, count: usize) -> (Self, Links) {
+        let mut members = Self((0..count).map(|_| Server::new(setup.clone())).collect());
+        let ports: Vec<_> = members.0.iter().map(|server| server.peer_port).collect();
+        let links = Links::between(&ports);
+        for (at, server) in members.0.iter_mut().enumerate() {
+            server.reached_at = Some(links.url(at).to_owned());
+        }
+        members.begin();
+        (members, links)
+    }
+
+    fn begin(&mut self) {
+        let cluster = self.cluster();
+        for at in 0..self.0.len() {
+            self.name(at, &cluster, "new");
+            self.0[at].launch();
+        }
+        (0..self.0.len()).for_each(|at| self.wait_ready(at));
     }
 
     /// `--initial-cluster` with all members.

@@ -1,0 +1,244 @@
+//! The wires between members, in our hands: every member is reached through a proxy of ours, which knows by the
+//! hello of a connection who dialed it, and treats what goes from one member to another as the [`Wire`] says.
+//!
+//! ```text
+//!  m1 ──dials──► the address that m2 advertises ── pump(m1 → m2) ──► where m2 listens
+//!                                               ◄─ pump(m2 → m1) ──
+//! ```
+//!
+//! What does not pass is kept and arrives when the wire is whole again, as TCP would send it again; what is lost
+//! holds up what is behind it, as it does in TCP. Clients are not affected.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use basalt::peer::{Decoder, Hello, Kind, MAGIC};
+use rand::Rng;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::ports;
+
+/// After which TCP sends again what was lost; the least that Linux takes.
+const SENT_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Chunks on their way from one member to another, on one connection; then the sender waits.
+const CHUNKS_MAX: usize = 64;
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// How it is to send from one member to another.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub(super) struct Wire {
+    /// Nothing passes.
+    pub(super) is_cut: bool,
+    /// How long everything takes at least, and half as much again at most.
+    pub(super) delay: Duration,
+    /// The share of chunks that are lost once.
+    pub(super) loss: f64,
+    /// Bytes in a second; 0 for as many as one likes.
+    pub(super) bytes_per_second: u32,
+}
+
+type Direction = (usize, usize);
+
+#[derive(Clone, Default)]
+struct Wires {
+    /// Those that are not as good as new.
+    bad: BTreeMap<Direction, Wire>,
+    /// Connections that were made before are broken when it changes.
+    epoch: u64,
+}
+
+/// All wires between members that reach each other through it.
+pub(super) struct Links {
+    wires: watch::Sender<Wires>,
+    /// Where each member is reached, by the number of the member.
+    urls: Vec<String>,
+}
+
+impl Links {
+    /// Between members that listen on these ports. Must be called in a runtime.
+    pub(super) fn between(peer_ports: &[u16]) -> Self {
+        let (wires, seen) = watch::channel(Wires::default());
+        let mut listeners = Vec::new();
+        for _ in peer_ports {
+            let listener = std::net::TcpListener::bind(("127.0.0.1", ports::free()));
+            listeners.push(listener.expect("the port is free"));
+        }
+        let url = |listener: &std::net::TcpListener| {
+            format!("http://{}", listener.local_addr().expect("it is bound"))
+        };
+        let urls: Vec<_> = listeners.iter().map(url).collect();
+        for (to, listener) in listeners.into_iter().enumerate() {
+            let (urls, seen, port) = (Arc::new(urls.clone()), seen.clone(), peer_ports[to]);
+            tokio::spawn(accept(listener, to, port, urls, seen));
+        }
+        Self { wires, urls }
+    }
+
+    pub(super) fn url(&self, at: usize) -> &str {
+        &self.urls[at]
+    }
+
+    /// Makes these directions like this.
+    pub(super) fn set(&self, directions: impl IntoIterator<Item = Direction>, wire: Wire) {
+        self.wires.send_modify(|wires| {
+            wires.bad.extend(directions.into_iter().map(|direction| (direction, wire)));
+        });
+    }
+
+    /// Makes all wires as good as new.
+    pub(super) fn heal(&self) {
+        self.wires.send_modify(|wires| wires.bad.clear());
+    }
+
+    /// What is the matter with the wires.
+    pub(super) fn tell(&self) -> String {
+        let wires = self.wires.borrow();
+        let one = |((from, to), wire): (&Direction, &Wire)| {
+            let Wire { is_cut, delay, loss, bytes_per_second } = wire;
+            let how = match is_cut {
+                true => "cut".to_owned(),
+                false => format!("{delay:?} {loss} {bytes_per_second}/s"),
+            };
+            format!("m{}>m{} {how}", from + 1, to + 1)
+        };
+        wires.bad.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Breaks every connection there is.
+    pub(super) fn reset(&self) {
+        self.wires.send_modify(|wires| wires.epoch += 1);
+    }
+}
+
+async fn accept(
+    listener: std::net::TcpListener,
+    to: usize,
+    port: u16,
+    urls: Arc<Vec<String>>,
+    wires: watch::Receiver<Wires>,
+) {
+    listener.set_nonblocking(true).expect("a socket");
+    let listener = TcpListener::from_std(listener).expect("a socket");
+    loop {
+        let Ok((dialer, _)) = listener.accept().await else { continue };
+        let (urls, wires) = (Arc::clone(&urls), wires.clone());
+        tokio::spawn(async move {
+            // A connection that ends, for whatever reason, has nobody to tell but its two ends.
+            let _ = carry(dialer, to, port, &urls, wires).await;
+        });
+    }
+}
+
+/// Carries one connection until an end closes it, or it is broken.
+async fn carry(
+    mut dialer: TcpStream,
+    to: usize,
+    port: u16,
+    urls: &[String],
+    mut wires: watch::Receiver<Wires>,
+) -> std::io::Result<()> {
+    dialer.set_nodelay(true)?;
+    let (begin, from) = who(&mut dialer, urls).await?;
+    let epoch = wires.borrow().epoch;
+    let listener = TcpStream::connect(("127.0.0.1", port)).await?;
+    listener.set_nodelay(true)?;
+    let (dialer_in, dialer_out) = dialer.into_split();
+    let (listener_in, listener_out) = listener.into_split();
+    let there = pump(begin, dialer_in, listener_out, (from, to), wires.clone());
+    let back = pump(Vec::new(), listener_in, dialer_out, (to, from), wires.clone());
+    let broken = wires.wait_for(|wires| wires.epoch != epoch);
+    // When one direction ends, the other one has no use.
+    tokio::select! {
+        () = there => (),
+        () = back => (),
+        _ = broken => (),
+    }
+    Ok(())
+}
+
+/// Reads until it is known who dialed; gives what was read. One that sends no hello is nobody, whom no wire
+/// stops.
+async fn who(dialer: &mut TcpStream, urls: &[String]) -> std::io::Result<(Vec<u8>, usize)> {
+    let nobody = urls.len();
+    let mut begin = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let count = dialer.read(&mut chunk).await?;
+        begin.extend_from_slice(&chunk[..count]);
+        let known = begin.len().min(MAGIC.len());
+        if count == 0 || begin[..known] != MAGIC[..known] {
+            return Ok((begin, nobody));
+        }
+        let mut decoder = Decoder::default();
+        decoder.take(&begin[known..]);
+        if let Ok(Some(frame)) = decoder.next_frame() {
+            let hello: Hello = frame.read(Kind::Hello).unwrap_or_default();
+            let from = urls.iter().position(|url| hello.urls.contains(url));
+            return Ok((begin, from.unwrap_or(nobody)));
+        }
+    }
+}
+
+/// Moves bytes in one direction until there are no more.
+async fn pump(
+    begin: Vec<u8>,
+    from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    direction: Direction,
+    mut wires: watch::Receiver<Wires>,
+) {
+    let (chunks_in, mut chunks) = mpsc::channel(CHUNKS_MAX);
+    let take = take(begin, from, direction, wires.clone(), chunks_in);
+    let give = async move {
+        while let Some((due, chunk)) = chunks.recv().await {
+            tokio::time::sleep_until(due).await;
+            let is_whole = |wires: &Wires| !wires.bad.get(&direction).is_some_and(|it| it.is_cut);
+            let whole = wires.wait_for(is_whole).await.is_ok();
+            if !whole || to.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+        // The end comes after what was sent before it.
+        let _ = to.shutdown().await;
+    };
+    tokio::join!(take, give);
+}
+
+/// Takes bytes in, and says when they arrive.
+async fn take(
+    begin: Vec<u8>,
+    mut from: OwnedReadHalf,
+    direction: Direction,
+    wires: watch::Receiver<Wires>,
+    chunks: mpsc::Sender<(Instant, Vec<u8>)>,
+) {
+    let mut random = SmallRng::seed_from_u64((direction.0 * 16 + direction.1) as u64);
+    let (mut chunk, mut latest) = (begin, Instant::now());
+    loop {
+        let wire = wires.borrow().bad.get(&direction).copied().unwrap_or_default();
+        let mut takes = wire.delay.mul_f64(random.random_range(1.0..1.5));
+        if wire.loss > 0.0 && random.random_bool(wire.loss) {
+            takes += SENT_AGAIN_AFTER;
+        }
+        latest = latest.max(Instant::now() + takes);
+        if wire.bytes_per_second > 0 {
+            latest +=
+                Duration::from_secs_f64(chunk.len() as f64 / f64::from(wire.bytes_per_second));
+        }
+        if !chunk.is_empty() && chunks.send((latest, chunk)).await.is_err() {
+            return;
+        }
+        chunk = vec![0; CHUNK_BYTES];
+        match from.read(&mut chunk).await {
+            Ok(count) if count > 0 => chunk.truncate(count),
+            _ => return,
+        }
+    }
+}
