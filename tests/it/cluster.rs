@@ -2,7 +2,7 @@
 //! and never lose what they acknowledged.
 
 mod load;
-mod members;
+pub(crate) mod members;
 mod words;
 
 use std::time::{Duration, Instant};

@@ -19,6 +19,7 @@ mod completion;
 mod crash;
 mod gateway;
 mod handover;
+mod holders;
 mod locks;
 mod metrics;
 mod ports;
