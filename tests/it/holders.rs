@@ -12,7 +12,7 @@ mod contender;
 mod judge;
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -25,8 +25,11 @@ use crate::compare::{from_environment, runtime};
 use crate::process::{self, Server, Setup};
 use crate::wire::Wire;
 
-/// Nobody comes in for so long: something is stuck.
-const STUCK: Duration = Duration::from_secs(60);
+/// How often the world is looked at.
+const MOMENT: Duration = Duration::from_millis(5);
+/// Nobody comes in for so many moments, a minute: something is stuck. Moments are counted, since a
+/// clock goes on when this process is paused.
+const STUCK_MOMENTS: u32 = 12_000;
 /// How long a member that led is away.
 const AWAY: Duration = Duration::from_millis(700);
 
@@ -144,6 +147,8 @@ impl Arena {
         let who = self.clients.len();
         self.clients.push(client);
         let (ttl, endpoints) = (self.plan.ttl_seconds, self.site.endpoints());
+        let beginning = format!("{who} is {client:?}");
+        self.contests[contest].lock().unwrap().judge.note(beginning);
         let one = Contender::start(who, client, &self.contests[contest], ttl, &endpoints);
         self.contenders.push((contest, one));
     }
@@ -157,7 +162,7 @@ impl Arena {
         let count = self.contests.len();
         let wanted = self.plan.acquisitions;
         let mut next_kill = vec![self.plan.acquisitions_per_kill; count];
-        let mut moved = vec![(0, Instant::now()); count];
+        let mut idle = vec![(0, 0_u32); count];
         let (mut restarts, total) = (0, wanted * count as u64);
         loop {
             self.check();
@@ -168,11 +173,11 @@ impl Arena {
                     next_kill[at] += self.plan.acquisitions_per_kill;
                     self.sentence(at);
                 }
-                if acquired[at] > moved[at].0 {
-                    moved[at] = (acquired[at], Instant::now());
-                }
-                let name = self.contests[at].lock().unwrap().name;
-                assert!(moved[at].1.elapsed() < STUCK, "{name} stands still at {}", acquired[at]);
+                idle[at] = match idle[at] {
+                    (before, moments) if before == acquired[at] => (before, moments + 1),
+                    _ => (acquired[at], 0),
+                };
+                assert!(idle[at].1 < STUCK_MOMENTS, "{}", self.stuck(at));
             }
             if acquired.iter().all(|times| *times >= wanted) {
                 return;
@@ -182,10 +187,29 @@ impl Arena {
                 && sum * (self.plan.restarts + 1) >= total * (restarts + 1)
             {
                 restarts += 1;
+                self.note("the server is killed");
                 self.site.kill();
+                self.note("the server is back");
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(MOMENT);
         }
+    }
+
+    fn note(&self, what: &str) {
+        for contest in &self.contests {
+            contest.lock().unwrap().judge.note(what.to_owned());
+        }
+    }
+
+    /// What is known of a contest in which nobody comes in.
+    fn stuck(&self, contest: usize) -> String {
+        let keys = runtime().block_on(async {
+            let wire = Wire::new(&self.site.members()[0].endpoint());
+            wire.everything(0).await.map(|all| all.kvs)
+        });
+        let contest = self.contests[contest].lock().unwrap();
+        let heard = contest.judge.heard();
+        format!("{} stands still\n{heard}\nthe keys are {keys:#?}", contest.name)
     }
 
     /// Somebody of a contest is to die: at once, whatever it does, or when it next holds.
@@ -223,7 +247,7 @@ impl Arena {
     fn check(&mut self) {
         for contest in &self.contests {
             let fault = contest.lock().unwrap().fault.clone();
-            assert_eq!(fault, None);
+            assert!(fault.is_none(), "{}", fault.unwrap_or_default());
         }
         for (_, one) in &mut self.contenders {
             let ended = one.ended();
@@ -237,24 +261,23 @@ impl Arena {
             self.contests[at].lock().unwrap().judge.stop();
             self.execute(at);
         }
-        let until = Instant::now() + STUCK;
         for (_, one) in &mut self.contenders {
-            assert_eq!(one.wait(until), Ok(()));
+            assert_eq!(one.wait(STUCK_MOMENTS), Ok(()));
         }
         self.contenders.clear();
         self.check();
         let left = runtime().block_on(async {
             let wire = Wire::new(&self.site.members()[0].endpoint());
             // The keys of the dead go with their leases.
-            loop {
-                let left = wire.everything(0).await.expect("it is served").kvs;
-                let is_count = |key: &[u8]| key.starts_with(b"count/");
-                if left.iter().all(|kv| is_count(&kv.key)) {
+            let mut left = Vec::new();
+            for _ in 0..STUCK_MOMENTS {
+                left = wire.everything(0).await.expect("it is served").kvs;
+                if left.iter().all(|kv| kv.key.starts_with(b"count/")) {
                     return left;
                 }
-                assert!(Instant::now() < until, "keys are left behind: {left:?}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(MOMENT).await;
             }
+            panic!("keys are left behind: {left:?}");
         });
         for contest in &self.contests {
             let contest = contest.lock().unwrap();
@@ -276,14 +299,14 @@ impl Arena {
             assert!(times > 0, "{client:?} never held {}", contest.name);
             line += &format!(" {} {times},", client.name());
         }
-        println!("{line} {} lost while they held", contest.judge.lost);
+        println!("{line} {} sessions ended too early", contest.judge.expired);
     }
 }
 
 #[test]
 fn holders_of_all_clients_never_overlap() {
     let site = Site::One(Setup::new(process::basalt()).start());
-    let mut arena = Arena::open(site, Plan::new(120, 2));
+    let mut arena = Arena::open(site, Plan::new(100, 2));
     arena.run();
     arena.close();
 }
@@ -294,7 +317,7 @@ fn holders_never_overlap_when_leaders_are_killed() {
         .flag("heartbeat-interval", "50")
         .flag("election-timeout", "500");
     let site = Site::Three(Members::found(&setup, 3));
-    let mut arena = Arena::open(site, Plan::new(80, 1));
+    let mut arena = Arena::open(site, Plan::new(60, 1));
     arena.run();
     arena.close();
 }

@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
+use super::MOMENT;
 use super::judge::{Answer, Judge};
+use crate::compare::runtime;
 use crate::process::{Logs, reference, spawn_with};
+use crate::wire::Wire;
 
 /// Whose client library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,15 +104,18 @@ impl Contender {
         let says = BufReader::new(child.stdout.take().expect("piped"));
         let mut answers = child.stdin.take().expect("piped");
         let heard = Arc::clone(contest);
+        let asked = endpoints.split(',').next().expect("one at least").to_owned();
         std::thread::spawn(move || {
             for line in says.lines().map_while(Result::ok) {
                 let mut contest = heard.lock().unwrap();
-                let word: &[u8] = match contest.judge.hear(who, line.trim()) {
+                let is_there = |revision| is_there(&asked, revision);
+                let word: &[u8] = match contest.judge.hear(who, line.trim(), is_there) {
                     Ok(Answer::Go) => b"go\n",
                     Ok(Answer::Stop) => b"stop\n",
                     Ok(Answer::Silence) => continue,
                     Err(fault) => {
-                        let fault = format!("{}, {client:?}: {fault}", contest.name);
+                        let (name, heard) = (contest.name, contest.judge.heard());
+                        let fault = format!("{name}, {client:?}: {fault}\n{heard}");
                         contest.fault.get_or_insert(fault);
                         return;
                     }
@@ -140,18 +145,31 @@ impl Contender {
         Some((status.code(), self.errors.tail()))
     }
 
-    /// Waits for its end.
-    pub(super) fn wait(&mut self, until: Instant) -> Result<(), String> {
+    /// Waits for its end, so many times a moment.
+    pub(super) fn wait(&mut self, moments: u32) -> Result<(), String> {
         let who = format!("{:?} {}", self.client, self.who);
-        while Instant::now() < until {
+        for _ in 0..moments {
             match self.ended() {
                 Some((Some(0), _)) => return Ok(()),
                 Some((code, errors)) => return Err(format!("{who} ends with {code:?}: {errors}")),
-                None => std::thread::sleep(Duration::from_millis(5)),
+                None => std::thread::sleep(MOMENT),
             }
         }
         Err(format!("{who} waits for ever: {}", self.errors.tail()))
     }
+}
+
+/// Whether the store has a key that was created at this revision; waits until it answers.
+fn is_there(endpoint: &str, revision: i64) -> bool {
+    runtime().block_on(async {
+        let wire = Wire::new(endpoint);
+        loop {
+            if let Ok(all) = wire.everything(0).await {
+                return all.kvs.iter().any(|kv| kv.create_revision == revision);
+            }
+            tokio::time::sleep(MOMENT).await;
+        }
+    })
 }
 
 impl Drop for Contender {
