@@ -27,9 +27,10 @@ use crate::wire::Wire;
 
 /// How often the world is looked at.
 const MOMENT: Duration = Duration::from_millis(5);
-/// Nobody comes in for so many moments, a minute: something is stuck. Moments are counted, since a
-/// clock goes on when this process is paused.
-const STUCK_MOMENTS: u32 = 12_000;
+/// Nobody comes in for so many moments, three minutes: something is stuck. Disks of virtual machines
+/// stand still for more than one. Moments are counted, since a clock goes on when this process is
+/// paused.
+const STUCK_MOMENTS: u32 = 36_000;
 /// How long a member that led is away.
 const AWAY: Duration = Duration::from_millis(700);
 
@@ -209,7 +210,9 @@ impl Arena {
         });
         let contest = self.contests[contest].lock().unwrap();
         let heard = contest.judge.heard();
-        format!("{} stands still\n{heard}\nthe keys are {keys:#?}", contest.name)
+        let logs = self.site.members().iter().map(|server| server.logs.tail());
+        let logs = logs.collect::<Vec<_>>().join("\n");
+        format!("{} stands still\n{heard}\nthe keys are {keys:#?}\n{logs}", contest.name)
     }
 
     /// Somebody of a contest is to die: at once, whatever it does, or when it next holds.
