@@ -6,11 +6,18 @@ const readline = require('readline');
 const { Etcd3 } = require('etcd3');
 
 const MOMENT_MS = 20;
+// A campaign whose first request was sent twice waits for those that came after it, which wait for it: this
+// client takes the revision of the second answer for the one of its key. It gives up and comes again.
+const PATIENCE_MS = 10_000;
 const [kind, name, ttl, endpoints] = process.argv.slice(2);
 const client = new Etcd3({ hosts: endpoints.split(',') });
 const judge = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
 const pause = () => new Promise((done) => setTimeout(done, Math.random() * MOMENT_MS));
+
+function tooLong() {
+  return new Promise((_, fail) => setTimeout(() => fail(new Error('too long')), PATIENCE_MS).unref());
+}
 
 /** Says a line to the judge; whether to go on is the judge's answer. */
 async function tell(line) {
@@ -50,7 +57,7 @@ async function takeOffice() {
   const campaign = client.election(name, Number(ttl)).campaign(String(process.pid));
   campaign.on('error', () => undefined);
   try {
-    await campaign.wait();
+    await Promise.race([campaign.wait(), tooLong()]);
     const key = await campaign.getCampaignKey();
     return { key, lease: key.slice(key.lastIndexOf('/') + 1), give: () => resign(campaign) };
   } catch {
