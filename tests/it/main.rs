@@ -32,4 +32,5 @@ mod terminal;
 mod tidy;
 mod transcripts;
 mod typing;
+mod websocket;
 mod wire;
