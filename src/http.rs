@@ -4,6 +4,7 @@
 //! ```text
 //!  request ─► HTTP/2 and application/grpc? ─────────────────────► rpc
 //!         └─► is the host allowed? ─┬─► /v3/…: JSON ─► gateway ────┘   with CORS headers
+//!                                   │     └ an upgrade ─► websocket ─► gateway
 //!                                   └─► a page
 //! ```
 
@@ -12,10 +13,13 @@ mod health;
 mod pages;
 mod paths;
 mod peers;
+mod websocket;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +31,9 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tonic::body::Body;
 
+use self::websocket::Accepted;
 use crate::actors::Desk;
+use crate::io::Switched;
 use crate::rpc::{Outgoing, Services, Source};
 
 /// What a port is for.
@@ -91,6 +97,8 @@ pub struct Front {
     services: Services,
     options: Arc<Options>,
     peer: Arc<str>,
+    /// What the connection goes on with once HTTP has ended on it.
+    upgrade: Rc<Cell<Option<Accepted>>>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>>>>;
@@ -99,13 +107,21 @@ impl Front {
     /// Serves what this desk answers.
     pub fn new(desk: &Desk, options: Options) -> Self {
         let services = Services::new(desk, options.slow);
-        Self { desk: desk.clone(), services, options: Arc::new(options), peer: Arc::from("") }
+        let (options, peer) = (Arc::new(options), Arc::from(""));
+        Self { desk: desk.clone(), services, options, peer, upgrade: Rc::default() }
     }
 
     /// The same, for the connection of a client at this address.
     #[must_use]
     pub fn to(&self, peer: &str) -> Self {
-        Self { peer: Arc::from(peer), ..self.clone() }
+        Self { peer: Arc::from(peer), upgrade: Rc::default(), ..self.clone() }
+    }
+
+    /// Goes on with a connection on which HTTP has ended, if an upgrade was granted on it.
+    pub async fn switched(self, connection: Switched) {
+        if let Some(accepted) = self.upgrade.take() {
+            websocket::talk(self.services, self.peer, accepted, connection).await;
+        }
     }
 }
 
@@ -193,7 +209,13 @@ impl Front {
             return elsewhere;
         }
         match path.strip_prefix("/v3/") {
+            Some(_) if self.options.gateway && websocket::is_wanted(head) => {
+                let (answer, accepted) = websocket::accept(head, &path);
+                self.upgrade.set(accepted);
+                answer
+            }
             Some(_) if self.options.gateway => {
+                let body = Body::new(body);
                 gateway::answer(&self.services, &self.peer, head, &path, body).await
             }
             // No page reads a body; hyper throws away what a client sends.

@@ -20,7 +20,6 @@ use basalt_proto::DESCRIPTORS;
 use bytes::Bytes;
 use futures_lite::StreamExt as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -63,7 +62,7 @@ pub(super) async fn answer(
     peer: &Arc<str>,
     head: &Parts,
     path: &str,
-    body: Incoming,
+    body: Body,
 ) -> Response<Body> {
     let answer = match Route::find(path) {
         None => Err(Status::not_found("Not Found")),
@@ -78,7 +77,7 @@ async fn call(
     services: &Services,
     peer: &Arc<str>,
     head: &Parts,
-    body: Incoming,
+    body: Body,
     route: Route,
 ) -> Result<Response<Body>, Status> {
     let (input, output) = route.types(&SCHEMA)?;
@@ -117,11 +116,11 @@ fn late() -> Status {
 }
 
 /// Reads what is posted, of which the first value counts; none is as good as an empty object.
-async fn whole(mut body: Incoming, input: MessageId, max: usize) -> Result<Vec<u8>, Status> {
+async fn whole(mut body: Body, input: MessageId, max: usize) -> Result<Vec<u8>, Status> {
     let mut values = Values::default();
     let mut value = None;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let frame = frame.map_err(|error| Status::invalid_argument(error.message()))?;
         // What follows the first value is passed over, as far as it goes.
         if let (None, Some(data)) = (&value, frame.data_ref()) {
             values.push(data);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Listener ─accept─► Connection ─handover (bounded)─► executor ─serve─► HTTP/2 (gRPC) or HTTP/1
-//!      └ waits while too many are open                        the first bytes of a connection tell which
+//!      └ waits while too many are open                        │ the first bytes of a connection tell which
+//!                                                             └─► Switched: what both ends agreed on over HTTP/1
 //! ```
 //!
 //! Connections go to the executors in turn: the kernel's own spreading by hash is uneven for the few and
@@ -10,6 +11,7 @@
 
 mod open;
 mod socket;
+mod switched;
 mod wire;
 
 use std::future::{Future, poll_fn};
@@ -28,6 +30,7 @@ use super::clock;
 use crate::types::Fault;
 
 pub use self::open::close_connections;
+pub use self::switched::Switched;
 pub use self::wire::{Wire, get, resolve};
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
@@ -202,15 +205,21 @@ pub struct Http2 {
     pub keep_alive_timeout: Duration,
 }
 
-/// Serves a connection on this executor until it ends.
-pub async fn serve<S, B>(connection: Connection, options: Http2, service: S)
-where
-    S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + 'static,
+/// Serves a connection on this executor until it ends. What is left of one on which HTTP/1 has ended goes to
+/// `switched`: if an answer was `101 Switching Protocols`, the client speaks something else from here on.
+pub async fn serve<S, B, F>(
+    connection: Connection,
+    options: Http2,
+    service: S,
+    switched: impl FnOnce(Switched) -> F,
+) where
+    S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + Unpin + 'static,
     S::Future: 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    F: Future<Output = ()>,
 {
     // Held until the connection ends.
     let _counted = connection.counted;
@@ -236,12 +245,13 @@ where
             .max_buf_size(HEADERS_MAX as usize)
             // As Go writes them, for what greps.
             .title_case_headers(true);
-        until_closed(
-            &seat,
-            builder.serve_connection(socket, service),
-            http1::Connection::graceful_shutdown,
-        )
+        let mut serving = builder.serve_connection(socket, service);
+        until_closed(&seat, &mut serving, |serving| {
+            Pin::new(&mut **serving.get_mut()).graceful_shutdown();
+        })
         .await;
+        let parts = serving.into_parts();
+        seat.or_closing(switched(Switched::new(parts.io, parts.read_buf))).await;
     }
 }
 

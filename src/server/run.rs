@@ -373,7 +373,8 @@ impl Seat {
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
                 let front = fronts[connection.port()].to(&connection.peer());
-                io::spawn(io::serve(connection, http2, front));
+                let switched = front.clone();
+                io::spawn(io::serve(connection, http2, front, |rest| switched.switched(rest)));
             }
         });
         desk

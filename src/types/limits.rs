@@ -153,6 +153,9 @@ pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 /// blanks the rest.
 pub const JSON_OVERHEAD_MAX: usize = 4;
 
+/// Bytes that are read at once from a websocket.
+pub const WEBSOCKET_READ_BYTES: usize = 16 << 10;
+
 /// The longest time that a client of the gateway can set for a request; a longer one is none.
 pub const GATEWAY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 

@@ -6,7 +6,7 @@ mod contended;
 mod corrupt;
 mod links;
 mod load;
-mod members;
+pub(crate) mod members;
 mod network;
 mod words;
 

@@ -8,9 +8,10 @@
 //!                         └─► etcdctl -> basaltctl ► server ─┘
 //! ```
 //!
+//! Both servers are Basalt, and then both are a real etcd.
+//!
 //! A line finds the program as `etcdctl` or `etcdutl` in its `PATH`, the server in `ETCDCTL_ENDPOINTS`
 //! and `PLAIN`, and a directory to work in, empty but for `snap.db` if it is etcdutl's turn.
-//! `CTL_SERVER=etcd` puts a real etcd behind both.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -62,7 +63,14 @@ fn basaltutl_works_on_files_like_etcdutl() {
     }
     asked(&server, &format!("snapshot save {}", file.display()));
     let ours = process::basaltutl();
-    compare_programs("etcdutl", &reference("etcdutl"), &ours, "files", &[("snap.db", &file)]);
+    let theirs = reference("etcdutl");
+    compare_programs(
+        "etcdutl",
+        [&theirs, &ours],
+        &process::basalt(),
+        "files",
+        &[("snap.db", &file)],
+    );
 }
 
 #[test]
@@ -97,20 +105,29 @@ fn asked(server: &Server, line: &str) {
 }
 
 fn compare(file: &str) {
-    compare_programs("etcdctl", &reference("etcdctl"), &process::basaltctl(), file, &[]);
+    let programs = [&*reference("etcdctl"), &*process::basaltctl()];
+    for behind in [process::basalt(), process::etcd()] {
+        compare_programs("etcdctl", programs, &behind, file, &[]);
+    }
 }
 
 /// A file to work with: its name, and where it is copied from.
 type Given<'a> = (&'a str, &'a Path);
 
-fn compare_programs(name: &str, theirs: &Path, ours: &Path, file: &str, given: &[Given]) {
+fn compare_programs(
+    name: &str,
+    [theirs, ours]: [&Path; 2],
+    behind: &Path,
+    file: &str,
+    given: &[Given],
+) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/transcripts");
     let text = fs::read_to_string(root.join(format!("{file}.txt"))).expect("is there");
     let lines: Vec<&str> =
         text.lines().filter(|it| !it.is_empty() && !it.starts_with('#')).collect();
     let (left, right) = std::thread::scope(|scope| {
-        let left = scope.spawn(|| told(name, theirs, &lines, given));
-        let right = told(name, ours, &lines, given);
+        let left = scope.spawn(|| told(name, theirs, behind, &lines, given));
+        let right = told(name, ours, behind, &lines, given);
         (left.join().expect("their half runs to its end"), right)
     });
     let differences: Vec<String> = (lines.iter().zip(&left).zip(&right))
@@ -118,12 +135,14 @@ fn compare_programs(name: &str, theirs: &Path, ours: &Path, file: &str, given: &
         .map(|((line, left), right)| format!("{line}\n--- theirs\n{left}\n--- ours\n{right}"))
         .collect();
     let count = differences.len();
-    assert!(count == 0, "{count} of {} differ:\n{}", lines.len(), differences.join("\n\n"));
+    let over = behind.display();
+    let of = lines.len();
+    assert!(count == 0, "{count} of {of} differ over {over}:\n{}", differences.join("\n\n"));
 }
 
 /// What each line said, with everything hidden that belongs to one process alone.
-fn told(name: &str, program: &Path, lines: &[&str], given: &[Given]) -> Vec<String> {
-    let server = server();
+fn told(name: &str, program: &Path, behind: &Path, lines: &[&str], given: &[Given]) -> Vec<String> {
+    let server = started(behind);
     let place = Scratch::new();
     for name in ["bin", "work"] {
         fs::create_dir(place.path().join(name)).expect("a new directory");
@@ -136,13 +155,21 @@ fn told(name: &str, program: &Path, lines: &[&str], given: &[Given]) -> Vec<Stri
     lines.iter().map(|line| evened(&say(line, &server, &place), &server, &mut leases)).collect()
 }
 
-/// The server that is asked. A real etcd finds the version of its files some seconds after it began
-/// to serve; what is said before would differ by chance.
+/// The server that both programs ask where it is no matter which: Basalt, or etcd if `CTL_SERVER` says so.
 pub(crate) fn server() -> Server {
-    if std::env::var("CTL_SERVER").as_deref() != Ok("etcd") {
-        return Setup::new(process::basalt()).start();
+    match std::env::var("CTL_SERVER").as_deref() {
+        Ok("etcd") => started(&process::etcd()),
+        _ => started(&process::basalt()),
     }
-    let server = Setup::new(process::etcd()).start();
+}
+
+/// A new server. A real etcd finds the version of its files some seconds after it began to serve; what is
+/// said before would differ by chance.
+fn started(binary: &Path) -> Server {
+    let server = Setup::new(binary.to_owned()).start();
+    if !process::is_etcd(binary) {
+        return server;
+    }
     let until = Instant::now() + LINE_TIME_MAX;
     loop {
         let mut status = Command::new(reference("etcdctl"));

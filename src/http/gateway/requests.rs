@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::Full;
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -27,17 +27,12 @@ pub(super) fn one(message: &[u8]) -> Body {
 }
 
 /// Many messages of at most `max` bytes, as they come.
-pub(super) fn stream(
-    body: Incoming,
-    schema: &'static Schema,
-    input: MessageId,
-    max: usize,
-) -> Body {
+pub(super) fn stream(body: Body, schema: &'static Schema, input: MessageId, max: usize) -> Body {
     Body::new(Stream { body, schema, input, max, values: Values::default(), ended: false })
 }
 
 struct Stream {
-    body: Incoming,
+    body: Body,
     schema: &'static Schema,
     input: MessageId,
     max: usize,
@@ -84,7 +79,7 @@ impl hyper::body::Body for Stream {
                     }
                 }
                 Some(Err(error)) => {
-                    return Poll::Ready(Some(Err(Status::cancelled(error.to_string()))));
+                    return Poll::Ready(Some(Err(Status::cancelled(error.message()))));
                 }
                 None => self.ended = true,
             }

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -23,10 +24,13 @@ type story struct {
 }
 
 func main() {
-	endpoint := flag.String("endpoint", "", "address of the server")
+	endpoint := flag.String("endpoint", "", "address of the server, or some with commas")
+	kind := flag.String("hold", "", "lock or election: contend for it instead of telling stories")
+	name := flag.String("name", "", "what to contend for")
+	ttl := flag.Int("ttl", 5, "seconds that a session outlives its process")
 	flag.Parse()
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints:   []string{*endpoint},
+		Endpoints:   strings.Split(*endpoint, ","),
 		DialTimeout: 5 * time.Second,
 	})
 	if err != nil {
@@ -34,6 +38,13 @@ func main() {
 		os.Exit(1)
 	}
 	defer client.Close()
+	if *kind != "" {
+		if err := hold(client, *kind, *name, *ttl); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	for _, s := range stories() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		err := s.tell(ctx, client)

@@ -13,11 +13,11 @@ use crate::wire::{self, Wire};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Members that were founded together, and those that came later, by the order in which they came.
-pub(super) struct Members(pub(super) Vec<Server>);
+pub(crate) struct Members(pub(crate) Vec<Server>);
 
 impl Members {
     /// Starts a new cluster of `count` members and waits until all of them serve.
-    pub(super) fn found(setup: &Setup, count: usize) -> Self {
+    pub(crate) fn found(setup: &Setup, count: usize) -> Self {
         let mut members = Self((0..count).map(|_| Server::new(setup.clone())).collect());
         members.begin();
         members
@@ -67,7 +67,7 @@ impl Members {
     }
 
     /// Starts a member that was down, and waits until it serves.
-    pub(super) fn restart(&mut self, at: usize) {
+    pub(crate) fn restart(&mut self, at: usize) {
         self.0[at].launch();
         self.wait_ready(at);
     }
@@ -83,7 +83,7 @@ impl Members {
     }
 
     /// Who leads, as soon as one that runs says so of itself.
-    pub(super) async fn leader(&self) -> usize {
+    pub(crate) async fn leader(&self) -> usize {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             for at in (0..self.0.len()).filter(|at| self.0[*at].is_running()) {

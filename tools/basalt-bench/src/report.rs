@@ -12,7 +12,7 @@ mod series;
 mod text;
 
 pub use comparison::{Comparison, How, Side};
-pub use finished::{Finished, Report, Verified};
+pub use finished::{Finished, Report, Verified, Written};
 pub use json::write as write_json;
 pub use page::write as write_page;
 pub use perfdash::write as write_perfdash;

@@ -27,7 +27,7 @@ use tokio_rustls::rustls::{
 
 use crate::cli::Globals;
 use crate::paths;
-use crate::report::Verified;
+use crate::report::{Verified, Written};
 use crate::wire::Dialer;
 
 /// Anything that ends a run before it is one.
@@ -105,22 +105,22 @@ pub fn revision(dialer: &Dialer) -> Result<i64, Fatal> {
     Ok(response.header.map_or(0, |header| header.revision))
 }
 
-/// Runs `load`, which says how many revisions it should have made, and compares.
+/// Runs `load`, which says how many revisions it has made, and compares.
 ///
 /// # Errors
 /// Those of the load, and when the revision cannot be read.
 pub fn verified<T>(
     dialer: &Dialer,
     verify: bool,
-    load: impl FnOnce() -> Result<(T, u64), Fatal>,
+    load: impl FnOnce() -> Result<(T, Written), Fatal>,
 ) -> Result<(T, Option<Verified>), Fatal> {
     if !verify {
         return Ok((load()?.0, None));
     }
     let revision_before = revision(dialer)?;
-    let (result, expected) = load()?;
+    let (result, written) = load()?;
     let revision_after = revision(dialer)?;
-    Ok((result, Some(Verified::new(revision_before, revision_after, expected))))
+    Ok((result, Some(Verified::new(revision_before, revision_after, written))))
 }
 
 fn authenticate(dialer: &Dialer, user: &str) -> Result<String, Fatal> {

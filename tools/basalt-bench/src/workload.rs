@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::cli::{Command, Globals};
 use crate::generator::{self, Outcome, Pace, Plan, Workload};
 use crate::progress::Progress;
-use crate::report::{Finished, Report};
+use crate::report::{Finished, Report, Written};
 use crate::session::{self, Fatal};
 use crate::wire::Dialer;
 
@@ -97,10 +97,11 @@ impl Load<'_> {
         let (outcome, verified) = session::verified(dialer, verify, || {
             let outcome = self.generate(dialer, pace, total, stop, make)?;
             let written = |(kind, recorder): (&Kind, &crate::report::Recorder)| {
-                kind.writes * recorder.count()
+                (kind.writes * recorder.count(), kind.writes * recorder.error_count())
             };
-            let expected = self.kinds.iter().zip(&outcome.recorders).map(written).sum();
-            Ok((outcome, expected))
+            let all = self.kinds.iter().zip(&outcome.recorders).map(written);
+            let (answered, failed) = all.fold((0, 0), |(good, bad), it| (good + it.0, bad + it.1));
+            Ok((outcome, Written { answered, failed }))
         })?;
         let report = |(kind, recorder): (&Kind, _)| Report {
             name: kind.name.clone(),

@@ -40,6 +40,15 @@ pub struct Report {
     pub recorder: Recorder,
 }
 
+/// Writes of a load, by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Those that were answered well.
+    pub answered: u64,
+    /// Those that were not.
+    pub failed: u64,
+}
+
 /// What the revision says about the writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Verified {
@@ -47,11 +56,13 @@ pub struct Verified {
     pub revision_before: i64,
     /// After the last.
     pub revision_after: i64,
-    /// By how much it should have grown.
+    /// By how much it should have grown: writes that were answered well.
     pub expected: u64,
+    /// Writes that failed, which a server may have made all the same (`request timed out`).
+    pub unsure: u64,
     /// By how much it did.
     pub grown: i64,
-    /// Whether both are the same.
+    /// Whether it is all of the expected ones, and nothing beyond the unsure ones.
     pub holds: bool,
 }
 
@@ -93,16 +104,28 @@ impl Report {
 
 impl Verified {
     /// Compares two revisions with how many writes were answered in between.
-    pub fn new(revision_before: i64, revision_after: i64, expected: u64) -> Self {
+    pub fn new(revision_before: i64, revision_after: i64, written: Written) -> Self {
+        let Written { answered: expected, failed: unsure } = written;
         let grown = revision_after - revision_before;
-        let holds = u64::try_from(grown).is_ok_and(|grown| grown == expected);
-        Self { revision_before, revision_after, expected, grown, holds }
+        let possible = expected..=expected.saturating_add(unsure);
+        let holds = u64::try_from(grown).is_ok_and(|grown| possible.contains(&grown));
+        Self { revision_before, revision_after, expected, unsure, grown, holds }
+    }
+
+    /// By how much the revision grew, and of how much.
+    pub fn words(&self) -> String {
+        let unsure = match self.unsure {
+            0 => String::new(),
+            unsure => format!(", and {unsure} that failed and may have been made"),
+        };
+        format!("the revision grew by {} of {}{unsure}", self.grown, self.expected)
     }
 
     fn and(self, later: Self) -> Self {
         Self {
             revision_after: later.revision_after,
             expected: self.expected + later.expected,
+            unsure: self.unsure + later.unsure,
             grown: self.grown + later.grown,
             holds: self.holds && later.holds,
             ..self
@@ -122,20 +145,30 @@ mod tests {
         Finished { reports: vec![report], verified: Some(verified), ..Finished::default() }
     }
 
+    fn answered(answered: u64) -> Written {
+        Written { answered, failed: 0 }
+    }
+
     #[test]
     fn turns_add_up_and_one_lie_spoils_all() {
-        let mut all = turn(10, Verified::new(1, 2, 1));
-        all.merge(turn(30, Verified::new(5, 6, 1)));
+        let mut all = turn(10, Verified::new(1, 2, answered(1)));
+        all.merge(turn(30, Verified::new(5, 6, answered(1))));
         assert!(all.is_good());
         assert_eq!((all.operations(), all.reports[0].rate()), (2, 2.0));
         assert_eq!(all.verified.unwrap().expected, 2);
-        all.merge(turn(30, Verified::new(6, 6, 1)));
+        all.merge(turn(30, Verified::new(6, 6, answered(1))));
         assert!(!all.is_good());
         assert_eq!(all.verified.unwrap().grown, 2);
     }
 
     #[test]
     fn a_revision_that_went_back_is_not_true() {
-        assert!(!Verified::new(9, 2, 0).holds);
+        assert!(!Verified::new(9, 2, answered(0)).holds);
+    }
+
+    #[test]
+    fn writes_that_failed_may_have_been_made() {
+        let after = |revision| Verified::new(1, revision, Written { answered: 5, failed: 2 }).holds;
+        assert_eq!([5, 6, 7, 8, 9].map(after), [false, true, true, true, false]);
     }
 }

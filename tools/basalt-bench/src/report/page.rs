@@ -295,44 +295,62 @@ fn start<'a>(reports: impl Iterator<Item = &'a Report>) -> u64 {
     series.filter_map(|series| series.intervals().next()).map(|it| it.0).min().unwrap_or(0)
 }
 
-/// How it was measured, and whether the numbers can be believed.
+/// How it was measured, and whether the numbers can be believed: what all targets share once, the rest side by
+/// side.
 fn conditions(html: &mut String, sides: &[(&str, &Finished)]) {
-    html.push_str("<h2>How it was measured</h2>\n");
-    for (name, finished) in sides {
-        if sides.len() > 1 {
-            push(html, format_args!("<p class=\"note\">{}</p>", escaped(name)));
+    let all: Vec<Vec<Condition>> =
+        sides.iter().map(|(_, finished)| conditions_of(finished)).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in all.iter().flatten() {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
         }
-        html.push_str("<dl>\n");
-        let mut item = |what: &str, value: &str| {
-            push(html, format_args!("<dt>{}</dt><dd>{}</dd>", escaped(what), escaped(value)));
-        };
-        item("latency counts", latency_rule(finished));
-        if let Some(verified) = finished.verified {
-            let word = if verified.holds { "true" } else { "NOT TRUE" };
-            item(
-                "writes",
-                &format!(
-                    "{word}: the revision grew by {} of {}",
-                    verified.grown, verified.expected
-                ),
-            );
-        }
-        if !finished.health.lag.is_empty() {
-            item("generator", &Style::default().generator(finished));
-        }
-        for (what, value) in &finished.details {
-            item(&what.replace('_', " "), &plain(value));
-        }
-        for report in &finished.reports {
-            for (what, count) in report.recorder.errors() {
-                item(
-                    &format!("errors of {}", report.name),
-                    &format!("{} × {what}", short(*count as f64)),
-                );
-            }
-        }
-        html.push_str("</dl>\n");
     }
+    html.push_str("<h2>How it was measured</h2>\n<table class=\"how\">");
+    if sides.len() > 1 {
+        let heads = sides.iter().map(|(name, _)| format!("<th>{}</th>", escaped(name)));
+        push(html, format_args!("<thead><tr><th></th>{}</tr></thead>", heads.collect::<String>()));
+    }
+    html.push_str("<tbody>\n");
+    for name in names {
+        let value = |side: &Vec<Condition>| {
+            let found = side.iter().find(|(what, _)| what == name);
+            escaped(found.map_or("", |(_, value)| value))
+        };
+        let values: Vec<String> = all.iter().map(value).collect();
+        let cells = match values.windows(2).all(|pair| pair[0] == pair[1]) {
+            true => format!("<td colspan=\"{}\">{}</td>", sides.len(), values[0]),
+            false => values.iter().map(|value| format!("<td>{value}</td>")).collect(),
+        };
+        push(html, format_args!("<tr><th>{}</th>{cells}</tr>", escaped(name)));
+    }
+    html.push_str("</tbody></table>\n");
+}
+
+/// What it is, and what it was.
+type Condition = (String, String);
+
+fn conditions_of(finished: &Finished) -> Vec<Condition> {
+    let mut all = vec![("latency counts".to_owned(), latency_rule(finished).to_owned())];
+    if let Some(verified) = &finished.verified {
+        let word = if verified.holds { "true" } else { "NOT TRUE" };
+        all.push(("writes".to_owned(), format!("{word}: {}", verified.words())));
+    }
+    if !finished.health.lag.is_empty() {
+        all.push(("generator".to_owned(), Style::default().generator(finished)));
+    }
+    // A closed loop has no rate, which the rule above says already.
+    let details = finished.details.iter().filter(|(what, value)| *what != "rate" || **value != 0);
+    all.extend(details.map(|(what, value)| (what.replace('_', " "), plain(value))));
+    for report in &finished.reports {
+        let errors = report.recorder.errors().iter();
+        let told: Vec<_> =
+            errors.map(|(what, count)| format!("{} × {what}", short(*count as f64))).collect();
+        if !told.is_empty() {
+            all.push((format!("errors of {}", report.name), told.join("; ")));
+        }
+    }
+    all
 }
 
 /// A value without JSON's quotes and brackets.
@@ -412,5 +430,6 @@ mod tests {
         let html = page(&[("etcd", &one), ("basalt", &two)], None, Duration::ZERO);
         assert_eq!(html.matches("<svg class=\"chart\"").count(), 3);
         assert!(html.contains("etcd p99") && html.contains("basalt p99"), "{html}");
+        assert_eq!(html.matches("<th>val size</th><td colspan=\"2\">256</td>").count(), 1);
     }
 }

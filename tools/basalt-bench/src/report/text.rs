@@ -47,8 +47,7 @@ impl Style {
         let mut text = String::new();
         if let Some(verified) = finished.verified {
             let word = if verified.holds { "Verified" } else { "NOT TRUE" };
-            let (grown, expected) = (verified.grown, verified.expected);
-            line(&mut text, format_args!("\n{word}: the revision grew by {grown} of {expected}"));
+            line(&mut text, format_args!("\n{word}: {}", verified.words()));
         }
         if finished.health.lag.is_empty() {
             return text;

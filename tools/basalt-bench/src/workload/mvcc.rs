@@ -15,7 +15,7 @@ use rand::{RngCore, SeedableRng};
 use crate::cli::Globals;
 use crate::clock;
 use crate::generator::{Health, Pace};
-use crate::report::{Finished, Recorder, Report, Verified};
+use crate::report::{Finished, Recorder, Report, Verified, Written};
 use crate::session::Fatal;
 
 /// Bytes of newest records that the server keeps, too.
@@ -163,7 +163,10 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     }
     store.commit()?;
     let total = clock::now().saturating_duration_since(start);
-    let verified = Verified::new(before, store.mvcc.revision(), put.total * ops.min(1));
+    let verified = {
+        let written = Written { answered: put.total * ops.min(1), failed: 0 };
+        Verified::new(before, store.mvcc.revision(), written)
+    };
     let report = Report { name: "mvcc-put".to_owned(), heading: String::new(), total, recorder };
     let rate = report.rate() * ops as f64;
     let mut finished = Finished {

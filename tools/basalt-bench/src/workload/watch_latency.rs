@@ -24,7 +24,7 @@ use crate::http2::Event;
 use crate::keys::Values;
 use crate::paths;
 use crate::progress::Progress;
-use crate::report::{Finished, Recorder, Report};
+use crate::report::{Finished, Recorder, Report, Written};
 use crate::session::{self, Fatal};
 use crate::walk::field;
 use crate::wire::{Channel, Dialer};
@@ -227,7 +227,9 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
             let taken = load(globals, flags, &dialer, &board).await?;
             Ok::<_, Fatal>((taken, pulse.stop().await?))
         })?;
-        Ok((taken, board.borrow().puts.count()))
+        let puts = &board.borrow().puts;
+        let written = Written { answered: puts.count(), failed: puts.error_count() };
+        Ok((taken, written))
     })?;
     drop(progress);
     let mut board = board.borrow_mut();
