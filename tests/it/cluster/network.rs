@@ -164,7 +164,7 @@ fn storm(links: &Links, random: &mut StdRng, leader: usize) -> String {
 #[test]
 fn nothing_acknowledged_is_lost_when_wires_are_bad() {
     let seed = from_environment("CLUSTER_SEED", 1);
-    let storms = from_environment("CLUSTER_STORMS", 8);
+    let storms = from_environment("CLUSTER_STORMS", 6);
     let least = Duration::from_secs(from_environment("CLUSTER_SECONDS", 0));
     let mut random = StdRng::seed_from_u64(seed);
     runtime().block_on(async {
