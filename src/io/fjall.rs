@@ -79,9 +79,10 @@ impl Keyspaces {
 /// The store on disk. Clones share it; only one may commit.
 #[derive(Clone)]
 pub struct FjallEngine {
+    /// Gone before what it takes care of.
+    caretaker: Arc<Caretaker>,
     database: Database,
     keyspaces: Arc<Keyspaces>,
-    caretaker: Arc<Caretaker>,
 }
 
 /// [`FjallEngine`] at one moment.
