@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{self, Message, MessageType};
-use raft::{RawNode, SnapshotStatus, StateRole};
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::log::Log;
 use super::reads::Reads;
@@ -17,8 +17,8 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const APPENDS_IN_FLIGHT_MAX: usize = 256;
 /// Bytes proposed and not yet committed before raft drops proposals.
 const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
-/// Bytes of applied entries kept for members that lag a little; with large values fewer entries are kept than
-/// [`Config::catch_up_entries`].
+/// Bytes of applied entries kept for members that lag a little, or to whom a snapshot is on its way; with large
+/// values fewer entries are kept than [`Config::catch_up_entries`].
 const CATCH_UP_BYTES_MAX: usize = 256 << 20;
 /// Bytes of committed entries handed out at once.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
@@ -251,7 +251,23 @@ impl Driver {
         let alone = conf_state.voters.len() == 1 && conf_state.learners.is_empty();
         let window = if alone { 0 } else { self.config.catch_up_entries };
         let oldest = index.saturating_sub(window);
+        let oldest = self.awaited().map_or(oldest, |awaited| oldest.min(awaited));
         self.node.mut_store().forget(oldest, index, CATCH_UP_BYTES_MAX);
+    }
+
+    /// The newest entry that no member needs any more to whom a snapshot is on its way, or has just come: without
+    /// those after it the next thing it needs would be another snapshot, and so on.
+    fn awaited(&self) -> Option<LogIndex> {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return None;
+        }
+        let awaited = |(_, member): (&MemberId, &raft::Progress)| match member.state {
+            ProgressState::Snapshot => Some(member.pending_snapshot),
+            ProgressState::Probe => member.recent_active.then_some(member.next_idx - 1),
+            ProgressState::Replicate => None,
+        };
+        raft.prs().iter().filter_map(awaited).min()
     }
 
     fn step(&mut self, message: Message) {

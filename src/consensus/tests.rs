@@ -219,6 +219,55 @@ fn what_others_ask_of_a_follower_is_passed_on_in_its_own_name_or_not_at_all() {
 }
 
 #[test]
+fn who_gets_a_snapshot_gets_what_was_written_meanwhile_from_the_log() {
+    let mut nodes = [1, 2, 3].map(|id| Node::new(id, &[1, 2, 3]));
+    elect(&mut nodes);
+    let [leader, follower, _] = &mut nodes;
+    let mut write = |leader: &mut Node, times: usize| -> Vec<Message> {
+        let mut to_lost = Vec::new();
+        for _ in 0..times {
+            leader.on(Input::Tick);
+            leader.on(Input::Propose(vec![Bytes::from_static(b"x")]));
+            for _ in 0..4 {
+                leader.settle();
+                follower.settle();
+                for message in std::mem::take(&mut leader.sent) {
+                    match message.to {
+                        2 => follower.on(Input::Step(Box::new(message))),
+                        _ => to_lost.push(message),
+                    }
+                }
+                follower.settle();
+                for message in std::mem::take(&mut follower.sent) {
+                    leader.on(Input::Step(Box::new(message)));
+                }
+            }
+        }
+        to_lost
+    };
+    // More than is kept for members that lag a little.
+    leader.on(Input::Unreachable(3));
+    write(leader, 150);
+    let says = |kind: MessageType, index: LogIndex, term: Term| {
+        let mut message = Message { from: 3, to: 1, term, index, ..Message::default() };
+        message.set_msg_type(kind);
+        Input::Step(Box::new(message))
+    };
+    let term = leader.role.term;
+    leader.on(says(MessageType::MsgHeartbeatResponse, 0, term));
+    let sent = write(leader, 1);
+    let snapshot = sent.iter().find(|it| it.get_msg_type() == MessageType::MsgSnapshot);
+    let index = snapshot.expect("the log is not enough").get_snapshot().get_metadata().index;
+    write(leader, 150);
+    leader.on(Input::SnapshotSent(3, true));
+    leader.on(says(MessageType::MsgAppendResponse, index, term));
+    let sent = write(leader, 1);
+    let next = sent.first().expect("it gets something");
+    assert_eq!(next.get_msg_type(), MessageType::MsgAppend);
+    assert_eq!((next.index, next.entries[0].index), (index, index + 1));
+}
+
+#[test]
 fn a_vote_is_not_sent_before_it_is_on_disk() {
     let mut nodes: Vec<_> = (1..=3).map(|id| Node::new(id, &[1, 2, 3])).collect();
     nodes[0].on(Input::Campaign);
