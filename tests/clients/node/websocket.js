@@ -117,15 +117,6 @@ async function main() {
   const { 'Sec-WebSocket-Key': _, ...keyless } = good;
   await upgrade('no key', 'GET', keyless);
   await upgrade('to something else', 'GET', { ...good, Upgrade: 'h2c' });
-
-  await post('/v3/auth/user/add', { name: 'root', password: 'pw' });
-  await post('/v3/auth/user/grant', { user: 'root', role: 'root' });
-  await post('/v3/auth/enable', {});
-  const { token } = await post('/v3/auth/authenticate', { name: 'root', password: 'pw' });
-  await talk('no token', '/v3/watch', [watch('a'), 1]);
-  await talk('a token', '/v3/watch', [watch('a'), 1], { protocols: ['Bearer', token] });
-  await talk('a token in a cookie', '/v3/watch', [watch('a'), 1], { headers: { Cookie: `token=${token}` } });
-  await talk('a wrong token', '/v3/watch', [watch('a'), 1], { protocols: ['Bearer', 'nonsense'] });
 }
 
 main().then(
