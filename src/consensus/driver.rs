@@ -251,13 +251,13 @@ impl Driver {
         let alone = conf_state.voters.len() == 1 && conf_state.learners.is_empty();
         let window = if alone { 0 } else { self.config.catch_up_entries };
         let oldest = index.saturating_sub(window);
-        let oldest = self.awaited().map_or(oldest, |awaited| oldest.min(awaited));
+        let oldest = self.still_needed().map_or(oldest, |needed| oldest.min(needed));
         self.node.mut_store().forget(oldest, index, CATCH_UP_BYTES_MAX);
     }
 
     /// The newest entry that no member needs any more to whom a snapshot is on its way, or has just come: without
     /// those after it the next thing it needs would be another snapshot, and so on.
-    fn awaited(&self) -> Option<LogIndex> {
+    fn still_needed(&self) -> Option<LogIndex> {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
             return None;

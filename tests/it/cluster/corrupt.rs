@@ -78,7 +78,12 @@ fn a_member_whose_store_was_changed_raises_the_alarm_and_nothing_is_written_any_
         let alarm = format!("memberID:{id} alarm:CORRUPT");
         let until = Instant::now() + PATIENCE;
         while members.told(corrupt, &["alarm", "list"]).trim() != alarm {
-            assert!(Instant::now() < until, "no alarm:\n{}", members.0[corrupt].logs.tail());
+            let said = |server: &Server| server.logs.tail();
+            assert!(
+                Instant::now() < until,
+                "no {alarm}:\n{:?}",
+                members.0.iter().map(said).collect::<Vec<_>>()
+            );
         }
         for at in 0..3 {
             let refused = members.ctl(at, &["put", "kept", "on"]);
