@@ -41,8 +41,13 @@ async function talk(title, path, steps, { protocols, headers } = {}) {
   socket.on('pong', (data) => say('pong', data));
   socket.on('error', (error) => say('error', error.message));
   const closed = new Promise((done) => socket.on('close', done)).then((code) => say('closed', code));
-  const open = new Promise((done) => socket.on('open', () => done(true)));
-  open.then(() => say('open', JSON.stringify(socket.protocol)));
+  const open = new Promise((done) => {
+    socket.on('open', () => {
+      // At once: a message may have come with the answer.
+      say('open', JSON.stringify(socket.protocol));
+      done(true);
+    });
+  });
   const opened = await Promise.race([open, closed]);
   for (const step of opened ? steps : []) {
     if (typeof step === 'function') await step(socket);
