@@ -65,6 +65,13 @@ async fn with_one_tampered(setup: &Setup) -> (Members, usize) {
     (members, other)
 }
 
+/// What `alarm list` prints. Some builds of etcdctl have two blanks between fields where others have one: Go's
+/// library makes sure that nobody relies on it.
+fn alarms(members: &Members, at: usize) -> String {
+    let told = members.told(at, &["alarm", "list"]);
+    told.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn a_member_whose_store_was_changed_raises_the_alarm_and_nothing_is_written_any_more() {
     runtime().block_on(async {
@@ -77,7 +84,7 @@ fn a_member_whose_store_was_changed_raises_the_alarm_and_nothing_is_written_any_
         let id = u64::from_str_radix(&id, 16).expect("an id");
         let alarm = format!("memberID:{id} alarm:CORRUPT");
         let until = Instant::now() + PATIENCE;
-        while members.told(corrupt, &["alarm", "list"]).trim() != alarm {
+        while alarms(&members, corrupt) != alarm {
             let said = |server: &Server| server.logs.tail();
             assert!(
                 Instant::now() < until,
@@ -98,7 +105,7 @@ fn a_member_whose_store_was_changed_raises_the_alarm_and_nothing_is_written_any_
         // Whoever takes the alarm away without the cause gets it again.
         members.told(corrupt, &["alarm", "disarm"]);
         let until = Instant::now() + PATIENCE;
-        while members.told(corrupt, &["alarm", "list"]).trim() != alarm {
+        while alarms(&members, corrupt) != alarm {
             assert!(Instant::now() < until, "it is forgotten");
         }
     });
