@@ -231,6 +231,8 @@ fn a_member_starts_from_a_log_whose_first_segment_is_gone() {
             wire.put(&format!("key-{}", writes % 3), &value).await.unwrap();
             writes += 1;
             assert!(writes < WRITES_MAX, "{} stays", first.display());
+            // The log is cut every few seconds at most.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         server.kill();
         server.start();
