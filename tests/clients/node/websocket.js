@@ -107,9 +107,7 @@ async function main() {
   await talk('an old path', '/v3beta/watch', [watch('a'), 1]);
   await talk('another method', '/v3/watch?method=GET', [watch('a'), 1]);
   await talk('no path', '/v3/nothing', []);
-  await talk('one request, which ends with the messages', '/v3/kv/put', ['{"key":"bmV2ZXI=","value":"eA=="}']);
-  say('## it was not made');
-  say(evened(JSON.stringify(await post('/v3/kv/range', { key: base64('never') }))));
+  // A call that takes one request is left out: etcd makes it, or not, when the connection ends.
   await talk('a protocol', '/v3/watch', [watch('a'), 1], { protocols: ['chat'] });
   await talk('a token without need', '/v3/watch', [watch('a'), 1], { protocols: ['Bearer', 'token'] });
 
