@@ -21,5 +21,5 @@ pub use self::net::{
 };
 pub use self::place::{Incoming, find_store, has_log};
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
-pub use self::system::{fatal, leave, process_stats, random_u64};
+pub use self::system::{fatal, leave, own_cores, process_stats, random_u64};
 pub use self::wal_file::{WalFile, WalOptions, begin_log};

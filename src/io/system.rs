@@ -3,6 +3,7 @@
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::clock;
 use crate::metrics::Process;
@@ -27,6 +28,14 @@ pub fn random_u64() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     // Each `RandomState` is seeded from the kernel's generator.
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// The cores that this process may use, lowest first: those of its affinity mask (`taskset`, a container's set
+/// of cores), and no more of them than its share of processor time is worth.
+pub fn own_cores() -> Vec<usize> {
+    let share = std::thread::available_parallelism().map_or(1, usize::from);
+    let Ok(mask) = sched_getaffinity(None) else { return (0..share).collect() };
+    (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).take(share).collect()
 }
 
 /// What the kernel says of this process.

@@ -60,7 +60,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
     io::prepare_data_dir(&member_dir)?;
     let _lock = io::lock_data_dir(&member_dir)?;
     let cores = match config.cores.is_empty() {
-        true => (0..std::thread::available_parallelism().map_or(1, usize::from)).collect(),
+        true => io::own_cores(),
         false => config.cores.clone(),
     };
     tracing::info!(

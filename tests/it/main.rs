@@ -16,6 +16,7 @@ mod clients;
 mod cluster;
 mod compare;
 mod completion;
+mod cores;
 mod crash;
 mod gateway;
 mod handover;
