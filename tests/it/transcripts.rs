@@ -249,7 +249,7 @@ pub(crate) fn evened(text: &str, server: &Server, leases: &mut Vec<String>) -> S
 }
 
 /// The text with `…` for what stands between each `mark` and the first of `ends` after it.
-fn hidden(text: &str, mark: &str, ends: &[char]) -> String {
+pub(crate) fn hidden(text: &str, mark: &str, ends: &[char]) -> String {
     let mut parts = text.split(mark);
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -2,6 +2,7 @@
 //! safe, logs what failed, keeps the token fresh.
 
 pub(crate) mod dial;
+pub(crate) mod dns;
 pub(crate) mod error;
 pub(crate) mod log;
 pub(crate) mod password;

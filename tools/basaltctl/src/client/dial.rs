@@ -12,6 +12,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::client::dns;
 use crate::client::preface::{Prefaced, Socket};
 use crate::client::settings::Settings;
 
@@ -149,16 +150,26 @@ async fn tcp(address: &str) -> Result<TcpStream, String> {
             "Error while dialing: dial tcp: address {address}: missing port in address"
         ));
     }
-    let socket = TcpStream::connect(address).await.map_err(|it| dial_error("tcp", address, &it))?;
-    let _ = socket.set_nodelay(true);
-    Ok(socket)
+    let host = address.rsplit_once(':').map_or(address, |it| it.0);
+    let Ok(found) = tokio::net::lookup_host(address).await else {
+        return Err(format!("Error while dialing: dial tcp: {}", dns::why_unknown(host).await));
+    };
+    let mut first = None;
+    for address in found {
+        match TcpStream::connect(address).await {
+            Ok(socket) => {
+                let _ = socket.set_nodelay(true);
+                return Ok(socket);
+            }
+            // The first address speaks for all, as in Go.
+            Err(it) => _ = first.get_or_insert(dial_error("tcp", &address.to_string(), &it)),
+        }
+    }
+    Err(first
+        .unwrap_or_else(|| format!("Error while dialing: dial tcp: lookup {host}: no such host")))
 }
 
 fn dial_error(network: &str, address: &str, error: &io::Error) -> String {
-    if error.raw_os_error().is_none() {
-        let host = address.rsplit_once(':').map_or(address, |it| it.0);
-        return format!("Error while dialing: dial {network}: lookup {host}: no such host");
-    }
     let why = crate::command::files::why(error);
     format!("Error while dialing: dial {network} {address}: connect: {why}")
 }

@@ -1,0 +1,204 @@
+//! Servers that are found by DNS: what etcdctl makes of a domain is what `basaltctl` makes of it, word
+//! for word.
+//!
+//! ```text
+//! test ── unshare --net --mount ──► the same test, in a network and with a resolv.conf of its own
+//!                                     ├─ name servers on 127.0.0.1 and 127.0.0.2, a thread each
+//!                                     ├─ a server
+//!                                     └─ etcdctl, basaltctl
+//! ```
+//!
+//! The network and what is mounted end with the process.
+
+mod names;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use self::names::Zone;
+use crate::process::{self, Scratch, Server, Setup, reference, run};
+use crate::transcripts::hidden;
+
+const INSIDE: &str = "DISCOVERY_RESOLV_CONF";
+const WAIT: Duration = Duration::from_secs(30);
+const ORDINARY: &str =
+    "nameserver 127.0.0.1\nnameserver 127.0.0.2\nsearch test\noptions timeout:1 attempts:1\n";
+
+/// What is typed behind `etcdctl`, with a server on `PORT`.
+const LINES: &[&str] = &[
+    // Found, over http only if that is allowed.
+    "get k --discovery-srv one.test",
+    "get k --discovery-srv one.test. -w json",
+    "get k --discovery-srv one",
+    "get k --discovery-srv one.test --insecure-discovery=false",
+    "get k --discovery-srv ONE.test",
+    "put k again --discovery-srv one.test",
+    "member list --discovery-srv one.test",
+    "get k --discovery-srv one.test --discovery-srv-name blue",
+    "get k --discovery-srv one.test --discovery-srv-name red",
+    "get k --discovery-srv alias.test",
+    // In order: the lines about those that are ignored show it.
+    "get k --discovery-srv many.test --insecure-discovery=false",
+    "get k --discovery-srv large.test --insecure-discovery=false",
+    // Name servers that do not do what they should.
+    "get k --discovery-srv nobody.test",
+    "get k --discovery-srv nobody.test.",
+    "get k --discovery-srv bare.test",
+    "get k --discovery-srv failing.test",
+    "get k --discovery-srv refused.test",
+    "get k --discovery-srv lame.test",
+    "get k --discovery-srv silent.test",
+    "get k --discovery-srv garbled.test",
+    "get k --discovery-srv second.test",
+    "get k --discovery-srv late.test",
+    "get k --discovery-srv forged.test",
+    "get k --discovery-srv target.test",
+    "get k --discovery-srv 'no domain'",
+    // Names that only DNS knows.
+    "get k --endpoints s.one.test:PORT",
+    "get k --endpoints http://s.one:PORT",
+    "get k --endpoints two.addresses.test:PORT",
+    "endpoint health --endpoints s.one.test.:PORT",
+    "get k --endpoints nobody.test:PORT --command-timeout 700ms",
+    "get k --endpoints nobody:PORT --command-timeout 700ms",
+    "get k --endpoints no_domain..test:PORT --command-timeout 700ms",
+];
+
+#[test]
+fn servers_are_found_by_dns_as_etcdctl_finds_them() {
+    let Some(place) = Place::inside("servers_are_found_by_dns_as_etcdctl_finds_them") else {
+        return;
+    };
+    let ours = process::basaltctl();
+    place.resolve(ORDINARY);
+    place.compare(&ours, LINES);
+    let found = place.said(&ours, LINES[0]);
+    assert!(found.starts_with("k\nagain\n\n"), "{found}");
+    let ignored = place.said(&ours, "get k --discovery-srv large.test --insecure-discovery=false");
+    assert_eq!(ignored.matches("ignoring discovered insecure endpoint").count(), 80, "{ignored}");
+    assert!(ignored.contains("endpoint \"http://s79.large.test.:2379\"\n"), "{ignored}");
+    // Whoever is first does not answer, the others do.
+    let line = "get k --discovery-srv dead.test";
+    assert!(place.said(&ours, line).starts_with("k\nagain\n"), "{}", place.said(&ours, line));
+    let (theirs, told) = (place.drawn(&reference("etcdctl")), place.drawn(&ours));
+    assert_eq!(theirs, told, "each of those with a weight comes first now and then");
+    // Nobody is there, and nobody else is named; only TCP; names that are tried elsewhere first.
+    for resolv_conf in [
+        "nameserver 127.0.0.3\noptions timeout:1 attempts:2\n",
+        "options use-vc\nnameserver 127.0.0.1\nsearch . other.test test\n",
+        "domain test\nnameserver 127.0.0.2\nnameserver 127.0.0.1\noptions ndots:9 timeout:1\n",
+        "# nothing\n",
+    ] {
+        place.resolve(resolv_conf);
+        place.compare(&ours, &LINES[2..4]);
+        place.compare(&ours, &["get k --discovery-srv nobody.test", LINES[LINES.len() - 2]]);
+    }
+}
+
+/// Where the name servers and a server are.
+struct Place {
+    resolv_conf: PathBuf,
+    server: Server,
+}
+
+impl Place {
+    /// Nothing outside, once the test of that name has passed inside.
+    fn inside(test: &str) -> Option<Self> {
+        let Some(resolv_conf) = std::env::var_os(INSIDE) else {
+            run_inside(test);
+            return None;
+        };
+        let server = Setup::new(process::basalt()).start();
+        names::serve("127.0.0.1:53", Zone { port: server.port, is_first: true });
+        names::serve("127.0.0.2:53", Zone { port: server.port, is_first: false });
+        let place = Self { resolv_conf: resolv_conf.into(), server };
+        place.resolve(ORDINARY);
+        place.said(&reference("etcdctl"), "put k found");
+        Some(place)
+    }
+
+    fn resolve(&self, text: &str) {
+        fs::write(&self.resolv_conf, text).expect("the file is ours");
+    }
+
+    /// Standard output and error and the exit code. Ports of our own side are nobody else's.
+    fn said(&self, program: &Path, line: &str) -> String {
+        let line = line.replace("PORT", &self.server.port.to_string());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$PROGRAM\" {line}")]).env("PROGRAM", program);
+        shell.env("ETCDCTL_ENDPOINTS", self.server.endpoint());
+        if line.contains("--endpoints") {
+            shell.env_remove("ETCDCTL_ENDPOINTS");
+        }
+        let told = run(shell, WAIT);
+        let said = format!("{}\n\nstderr:\n{}\ncode: {:?}", told.stdout, told.stderr, told.code);
+        evened(&said)
+    }
+
+    fn compare(&self, ours: &Path, lines: &[&str]) {
+        let theirs = reference("etcdctl");
+        let differences = lines.iter().filter_map(|line| {
+            let (left, right) = (self.said(&theirs, line), self.said(ours, line));
+            (left != right).then(|| format!("{line}\n--- theirs\n{left}\n--- ours\n{right}"))
+        });
+        let differences: Vec<_> = differences.collect();
+        let conf = fs::read_to_string(&self.resolv_conf).expect("the file is ours");
+        assert!(differences.is_empty(), "{}\nwith\n{conf}", differences.join("\n\n"));
+    }
+
+    /// Who came first in some draws among equals, each once.
+    fn drawn(&self, program: &Path) -> Vec<String> {
+        let first = |_| {
+            let said =
+                self.said(program, "get k --discovery-srv equal.test --insecure-discovery=false");
+            let line = said.lines().find(|it| it.contains("ignoring")).unwrap_or_default();
+            line.to_owned()
+        };
+        let mut drawn: Vec<String> = (0..40).map(first).collect();
+        drawn.sort();
+        drawn.dedup();
+        drawn
+    }
+}
+
+/// Runs one test of this program again, where nothing but itself is.
+fn run_inside(test: &str) {
+    // Built here: there is no network inside.
+    process::basaltctl();
+    let scratch = Scratch::new();
+    let resolv_conf = scratch.path().join("resolv.conf");
+    fs::write(&resolv_conf, ORDINARY).expect("a new file");
+    let mut inside = Command::new("unshare");
+    if !rustix::process::getuid().is_root() {
+        inside.arg("--map-root-user");
+    }
+    inside.args(["--net", "--mount", "sh", "-ec"]);
+    inside.arg(format!(
+        "ip link set lo up; mount --bind \"${INSIDE}\" /etc/resolv.conf; exec \"$0\" \"$@\""
+    ));
+    inside.arg(std::env::current_exe().expect("we are a program"));
+    inside.args(["--exact", &format!("discovery::{test}"), "--nocapture"]);
+    inside.env(INSIDE, &resolv_conf);
+    let told = run(inside, Duration::from_secs(300));
+    assert!(
+        told.code == Some(0) && told.stdout.contains("1 passed"),
+        "{}\n{}",
+        told.stdout,
+        told.stderr
+    );
+}
+
+/// The text without ports that the kernel chose, times, and places in memory.
+fn evened(text: &str) -> String {
+    let marks = [("\"ts\":\"", '"'), ("etcd-endpoints://0x", '/'), ("took = ", '\n')];
+    let text = marks.iter().fold(text.to_owned(), |text, (mark, end)| hidden(&text, mark, &[*end]));
+    // `read udp 127.0.0.1:40001->127.0.0.1:53`
+    let mut parts: Vec<&str> = text.split("->").collect();
+    let last = parts.len() - 1;
+    for part in &mut parts[..last] {
+        *part = part.trim_end_matches(|it: char| it.is_ascii_digit());
+    }
+    parts.join("->")
+}

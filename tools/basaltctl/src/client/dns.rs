@@ -1,0 +1,136 @@
+//! Questions to the system's name servers, in the order and the words of Go's own resolver, which
+//! etcdctl uses.
+//!
+//! ```text
+//! name ─► itself, then below each search domain (the other way round if it has few dots)
+//!            └─► each server in turn, `attempts` times ─► UDP ─ answer cut short ─► TCP
+//! ```
+//!
+//! Nobody is asked again for a name that a server says there is not, or has no such records.
+
+mod exchange;
+mod message;
+mod system;
+
+use std::net::SocketAddr;
+
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use self::message::Message;
+use self::system::System;
+
+const NO_SUCH_HOST: &str = "no such host";
+
+/// One server of a service: who, where, and how much of the load among those of its priority.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Service {
+    /// With a dot at its end.
+    pub(crate) target: String,
+    pub(crate) port: u16,
+    pub(crate) priority: u16,
+    pub(crate) weight: u16,
+}
+
+/// The servers of a service in a domain, in the order of the answer.
+///
+/// # Errors
+/// Go's text: nobody answered, or there are none.
+pub(crate) async fn services(service: &str, domain: &str) -> Result<Vec<Service>, String> {
+    let name = format!("_{service}._tcp.{domain}");
+    let (server, answer) = look_up(&name, message::SRV).await?;
+    let message = Message::new(&answer);
+    let found = message.as_ref().and_then(Message::services);
+    let found = found
+        .ok_or_else(|| format!("lookup {domain} on {server}: {}", message::CANNOT_UNMARSHAL))?;
+    match found.iter().all(|it| is_domain_name(&it.target)) {
+        true => Ok(found),
+        false => Err(format!(
+            "lookup {domain}: DNS response contained records which contain invalid names"
+        )),
+    }
+}
+
+/// Why the address of a host is not known.
+pub(crate) async fn why_unknown(host: &str) -> String {
+    match look_up(host, message::A).await {
+        // The system has its reasons; this is what its programs say then.
+        Ok(_) => format!("lookup {host}: {NO_SUCH_HOST}"),
+        Err(why) => why,
+    }
+}
+
+/// An answer with at least one record of that kind, and who gave it.
+async fn look_up(name: &str, kind: u16) -> Result<(SocketAddr, Vec<u8>), String> {
+    let failed = |why: String| format!("lookup {name}{why}");
+    if !is_domain_name(name) {
+        return Err(failed(format!(": {NO_SUCH_HOST}")));
+    }
+    let system = System::read();
+    let mut last = String::new();
+    for full in system.names(name) {
+        match one_name(&system, &full, kind).await {
+            Ok(found) => return Ok(found),
+            Err(why) => last = why,
+        }
+    }
+    Err(failed(last))
+}
+
+/// Asks the servers for one name that needs nothing behind it.
+///
+/// # Errors
+/// What stands behind the name in Go's text.
+async fn one_name(system: &System, name: &str, kind: u16) -> Result<(SocketAddr, Vec<u8>), String> {
+    let mut last = String::new();
+    for server in system.servers.iter().cycle().take(system.servers.len() * system.attempts) {
+        let query = message::query(SmallRng::from_os_rng().random(), name, kind);
+        let verdict = match exchange::exchange(system, *server, &query).await {
+            Ok(answer) => match message::verdict(&answer, kind) {
+                Ok(()) => return Ok((*server, answer)),
+                Err(why) => why.to_owned(),
+            },
+            Err(why) => why,
+        };
+        let is_final = verdict == NO_SUCH_HOST;
+        last = format!(" on {server}: {verdict}");
+        if is_final {
+            break;
+        }
+    }
+    Err(last)
+}
+
+/// Whether a host or a service could be called that: letters, digits, hyphens, underscores.
+fn is_domain_name(name: &str) -> bool {
+    const LABEL_BYTES_MAX: usize = 63;
+    if name == "." {
+        return true;
+    }
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        (1..=LABEL_BYTES_MAX).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it))
+    };
+    bare.len() < system::NAME_BYTES_MAX
+        && bare.split('.').all(is_label)
+        && bare.bytes().any(|it| it.is_ascii_alphabetic() || b"-_".contains(&it))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_judged_as_go_judges_them() {
+        for good in [".", "a", "a.b.", "_etcd-client._tcp.a.b", "4a", &"a.".repeat(126)] {
+            assert!(is_domain_name(good), "{good}");
+        }
+        let (long, label) = ("a.".repeat(128), "a".repeat(64));
+        for bad in ["", "..", "a..b", ".a", "-a", "a-.b", "a b", "1.2", "ä", &long, &label] {
+            assert!(!is_domain_name(bad), "{bad}");
+        }
+    }
+}
