@@ -56,6 +56,8 @@ const LINES: &[&str] = &[
     "get k --discovery-srv forged.test",
     "get k --discovery-srv target.test",
     "get k --discovery-srv 'no domain'",
+    // A certificate has the name of the host without its last dot.
+    "get k --discovery-srv apex.test --cacert CERT",
     // Names that only DNS knows.
     "get k --endpoints s.one.test:PORT",
     "get k --endpoints http://s.one:PORT",
@@ -79,6 +81,15 @@ fn servers_are_found_by_dns_as_etcdctl_finds_them() {
     let ignored = place.said(&ours, "get k --discovery-srv large.test --insecure-discovery=false");
     assert_eq!(ignored.matches("ignoring discovered insecure endpoint").count(), 80, "{ignored}");
     assert!(ignored.contains("endpoint \"http://s79.large.test.:2379\"\n"), "{ignored}");
+    // It need not be for the domain, but must be for the host.
+    for allowed in ["true", "false"] {
+        let strange = format!("get k --discovery-srv tls.test --insecure-discovery={allowed}");
+        let strange = format!("{strange} --cacert CERT --command-timeout 700ms");
+        for program in [&ours, &reference("etcdctl")] {
+            let said = place.said(program, &strange);
+            assert!(said.ends_with("Error: context deadline exceeded\ncode: Some(1)"), "{said}");
+        }
+    }
     // Whoever is first does not answer, the others do.
     let line = "get k --discovery-srv dead.test";
     assert!(place.said(&ours, line).starts_with("k\nagain\n"), "{}", place.said(&ours, line));
@@ -101,6 +112,7 @@ fn servers_are_found_by_dns_as_etcdctl_finds_them() {
 struct Place {
     resolv_conf: PathBuf,
     server: Server,
+    _secure: Server,
 }
 
 impl Place {
@@ -111,9 +123,13 @@ impl Place {
             return None;
         };
         let server = Setup::new(process::basalt()).start();
-        names::serve("127.0.0.1:53", Zone { port: server.port, is_first: true });
-        names::serve("127.0.0.2:53", Zone { port: server.port, is_first: false });
-        let place = Self { resolv_conf: resolv_conf.into(), server };
+        let secure = secured(resolv_conf.as_ref());
+        let (port, secure_port) = (server.port, secure.port);
+        for (address, is_first) in [("127.0.0.1:53", true), ("127.0.0.2:53", false)] {
+            let zone = Zone { port, secure_port, is_first };
+            names::serve(address, Box::leak(Box::new(zone)));
+        }
+        let place = Self { resolv_conf: resolv_conf.into(), server, _secure: secure };
         place.resolve(ORDINARY);
         place.said(&reference("etcdctl"), "put k found");
         Some(place)
@@ -125,7 +141,9 @@ impl Place {
 
     /// Standard output and error and the exit code. Ports of our own side are nobody else's.
     fn said(&self, program: &Path, line: &str) -> String {
-        let line = line.replace("PORT", &self.server.port.to_string());
+        let certificate = self.resolv_conf.with_file_name("cert.pem").display().to_string();
+        let line =
+            line.replace("PORT", &self.server.port.to_string()).replace("CERT", &certificate);
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("exec \"$PROGRAM\" {line}")]).env("PROGRAM", program);
         shell.env("ETCDCTL_ENDPOINTS", self.server.endpoint());
@@ -161,6 +179,26 @@ impl Place {
         drawn.dedup();
         drawn
     }
+}
+
+/// A real etcd with a certificate for `tls.test` alone, in `cert.pem` beside that file.
+fn secured(beside: &Path) -> Server {
+    let (key, certificate) = (beside.with_file_name("key.pem"), beside.with_file_name("cert.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    openssl.args(["-nodes", "-days", "2", "-subj", "/CN=etcd"]).arg("-keyout").arg(&key);
+    openssl.args(["-addext", "subjectAltName=DNS:tls.test", "-out"]).arg(&certificate);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    let told = run(openssl, WAIT);
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    let files = [("key-file", &key), ("cert-file", &certificate)];
+    let setup = Setup::new(process::etcd());
+    let setup =
+        files.iter().fold(setup, |it, (flag, path)| it.flag(flag, &path.display().to_string()));
+    let mut server = Server::new(setup);
+    server.set("listen-client-urls", &server.endpoint().replace("http:", "https:"));
+    server.start();
+    server
 }
 
 /// Runs one test of this program again, where nothing but itself is.

@@ -17,6 +17,8 @@ const REFUSED: u8 = 5;
 pub(super) struct Zone {
     /// Where a server serves.
     pub(super) port: u16,
+    /// Where one serves with a certificate for `tls.test`.
+    pub(super) secure_port: u16,
     /// Whether this is the name server that is asked first.
     pub(super) is_first: bool,
 }
@@ -37,11 +39,9 @@ enum Answer {
 }
 
 /// Answers from threads that live as long as the process.
-pub(super) fn serve(address: &'static str, zone: Zone) {
+pub(super) fn serve(address: &'static str, zone: &'static Zone) {
     let socket = UdpSocket::bind(address).expect("nobody else is here");
     let listener = TcpListener::bind(address).expect("nobody else is here");
-    let port = zone.port;
-    let is_first = zone.is_first;
     std::thread::spawn(move || {
         let mut query = [0; 512];
         while let Ok((size, from)) = socket.recv_from(&mut query) {
@@ -56,9 +56,8 @@ pub(super) fn serve(address: &'static str, zone: Zone) {
         }
     });
     std::thread::spawn(move || {
-        let zone = Zone { port, is_first };
         for stream in listener.incoming() {
-            let _ = stream.and_then(|it| converse(&zone, it));
+            let _ = stream.and_then(|it| converse(zone, it));
         }
     });
 }
@@ -84,13 +83,19 @@ impl Zone {
             |records: Vec<Vec<u8>>| Records(records.into_iter().map(|it| (SRV, it)).collect());
         let server = || service(0, 0, self.port, "s.one.test");
         match (name, kind) {
-            ("s.one.test", A) => Records(vec![(A, vec![127, 0, 0, 1])]),
+            ("s.one.test" | "tls.test", A) => Records(vec![(A, vec![127, 0, 0, 1])]),
             ("two.addresses.test", A) => {
                 Records(vec![(A, vec![127, 0, 0, 9]), (A, vec![127, 0, 0, 1])])
             }
-            ("s.one.test" | "two.addresses.test", _) => Records(Vec::new()),
+            ("s.one.test" | "tls.test" | "two.addresses.test", _) => Records(Vec::new()),
             ("_etcd-client._tcp.one.test" | "_etcd-client-blue._tcp.one.test", SRV) => {
                 all(vec![server()])
+            }
+            ("_etcd-client-ssl._tcp.tls.test", SRV) => {
+                all(vec![service(0, 0, self.secure_port, "s.one.test")])
+            }
+            ("_etcd-client-ssl._tcp.apex.test", SRV) => {
+                all(vec![service(0, 0, self.secure_port, "tls.test")])
             }
             ("_etcd-client._tcp.alias.test", SRV) => {
                 let other = labels("_etcd-client._tcp.one.test");

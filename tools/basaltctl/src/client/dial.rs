@@ -137,6 +137,8 @@ impl Dialer {
         };
         let Some(tls) = &self.tls else { return Ok((socket, ends)) };
         let failed = |it: &dyn std::fmt::Display| format!("authentication handshake failed: {it}");
+        // Certificates have no dot at the end of a name.
+        let name = name.strip_suffix('.').unwrap_or(&name).to_owned();
         let name = ServerName::try_from(name).map_err(|it| failed(&it))?;
         let secured = TlsConnector::from(tls.clone()).connect(name, socket).await;
         let secured = secured.map_err(|it| failed(&it))?;
