@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::metrics;
 use crate::process::{self, Finished, Server, Setup, basalt, basalt_bench};
 
 const WAIT: Duration = Duration::from_secs(120);
@@ -128,4 +129,42 @@ fn two_targets_are_compared_and_shown_on_one_page() {
     assert_eq!(reports[2]["turn_ratios"].as_array().unwrap().len(), 2);
     let html = std::fs::read_to_string(&page).unwrap();
     assert_eq!(html.matches("<svg class=\"chart\"").count(), 3);
+}
+
+/// Transactions that the server ended well, as `/metrics` counts them.
+fn transactions(server: &Server) -> u64 {
+    let mark = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Txn\",";
+    let page = metrics::get(&server.endpoint(), "/metrics");
+    let line = page.lines().find(|line| line.starts_with(mark));
+    line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().unwrap())
+}
+
+/// Everything with a prefix, as etcdctl tells it.
+fn told(server: &Server, line: &[&str]) -> Value {
+    let mut command = Command::new(process::reference("etcdctl"));
+    command.args(line).args(["-w", "json", "--endpoints", &server.endpoint()]);
+    serde_json::from_str(&process::run(command, WAIT).stdout).unwrap()
+}
+
+#[test]
+fn who_holds_the_lock_is_alone() {
+    const TOTAL: u64 = 120;
+    for binary in [basalt(), process::etcd()] {
+        let server = Setup::new(binary).start();
+        // Requests of a transaction behind the lock: read, commit; the client's mutex needs one more.
+        for (at, (locker, each)) in [("lock-rpc", 2), ("lock-client", 3)].into_iter().enumerate() {
+            let (before, locker) = (transactions(&server), format!("--stm-locker={locker}"));
+            let flags = ["stm", "--total=120", "--txn-wr-percent=100", &locker];
+            let (_, reports) = bench(&server, &flags);
+            assert_eq!((&reports[0]["ok"], &reports[0]["errors"]), (&TOTAL.into(), &0.into()));
+            assert_eq!(reports[0]["verified"]["holds"], true, "{}", reports[0]);
+            // All write the same key: had two been in at a time, one would have had to commit again.
+            assert_eq!(transactions(&server) - before, TOTAL * each, "{locker}");
+            let keys = told(&server, &["get", "", "--from-key"]);
+            assert_eq!(keys["count"], 1, "the lock's own keys are gone: {keys}");
+            assert_eq!(keys["kvs"][0]["version"], (at as u64 + 1) * TOTAL, "every write is there");
+            let leases = told(&server, &["lease", "list"]);
+            assert!(leases["leases"].as_array().is_none_or(Vec::is_empty), "{leases}");
+        }
+    }
 }

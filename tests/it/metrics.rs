@@ -188,7 +188,8 @@ async fn work(wire: &Wire) -> Result<wire::Talk, tonic::Status> {
     Ok(watch)
 }
 
-fn get(endpoint: &str, path: &str) -> String {
+/// A page as curl gets it.
+pub(crate) fn get(endpoint: &str, path: &str) -> String {
     let mut curl = std::process::Command::new("curl");
     curl.arg("-s").arg(format!("{endpoint}{path}"));
     process::run(curl, Duration::from_secs(10)).stdout
