@@ -98,6 +98,59 @@ fn fish_completes_like_etcdctl() {
     assert!(ours[1].starts_with("etcdctl member a\nadd\t"), "{}", ours[1]);
 }
 
+/// What is typed at etcdutl up to the cursor.
+const UTL_LINES: &[&str] = &[
+    "etcdutl ",
+    "etcdutl s",
+    "etcdutl snapshot ",
+    "etcdutl snapshot restore --",
+    "etcdutl snapshot restore backup --data-dir ",
+    "etcdutl snapshot status backup -w ",
+    "etcdutl snapshot status backup -w=j",
+    "etcdutl hashkv -",
+    "etcdutl hashkv --write-out=",
+    "etcdutl migrate ",
+    "etcdutl migrate --data-dir x --t",
+    "etcdutl defrag --data-dir ",
+    "etcdutl completion p",
+    "etcdutl help s",
+    "etcdutl nonsense ",
+];
+
+/// Powershell itself is not at hand where this runs; this asks what its script asks, whose offers are made of
+/// the answers alone.
+#[test]
+fn what_powershell_asks_is_answered_as_by_etcds_programs() {
+    let ctl = [reference("etcdctl"), process::basaltctl()];
+    let utl = [reference("etcdutl"), process::basaltutl()];
+    for (programs, lines) in [(ctl, LINES), (utl, UTL_LINES)] {
+        for line in lines.iter().map(|it| it.trim_end_matches('\t')) {
+            // The word at the cursor is asked for even if it is empty.
+            let words: Vec<&str> = line.split(['\t', ' ']).skip(1).collect();
+            let [theirs, ours] = programs.each_ref().map(|program| {
+                let mut command = Command::new(program);
+                command.arg("__complete").args(&words);
+                let told = run(command, Duration::from_secs(20));
+                (told.stdout, told.code)
+            });
+            assert_eq!(theirs, ours, "{line:?}: etcd's is on the left");
+            let last = ours.0.lines().last().unwrap_or_default();
+            assert!(last.starts_with(':') && last[1..].parse::<u32>().is_ok(), "{line:?}: {last}");
+        }
+    }
+}
+
+#[test]
+fn powershells_script_is_for_the_program_it_is_of() {
+    for (program, name) in [(process::basaltctl(), "etcdctl"), (process::basaltutl(), "etcdutl")] {
+        let mut command = Command::new(&program);
+        command.args(["completion", "powershell"]);
+        let told = run(command, Duration::from_secs(20));
+        let begin = format!("Register-ArgumentCompleter -Native -CommandName '{name}'");
+        assert!(told.code == Some(0) && told.stdout.contains(&begin), "{}", told.stdout);
+    }
+}
+
 fn both<T: Send>(told: impl Fn(&Path) -> T + Sync) -> (T, T) {
     std::thread::scope(|scope| {
         let theirs = scope.spawn(|| told(&reference("etcdctl")));

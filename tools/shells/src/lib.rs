@@ -121,15 +121,73 @@ complete -c PROGRAM -e
 complete -c PROGRAM -f -a '(__PROGRAM_complete)'
 ";
 
+/// Texts and offsets are those of the whole line, so that a command behind another one, and a cursor
+/// inside of it, are understood. It keeps to what a constrained session allows, but for one class, which it
+/// then does without.
 const POWERSHELL: &str = r#"# powershell completion for PROGRAM
 Register-ArgumentCompleter -Native -CommandName 'PROGRAM' -ScriptBlock {
-    param($word, $ast, $position)
-    $words = @($ast.CommandElements | ForEach-Object { "$_" })
-    $before = @($words | Select-Object -Skip 1 | Where-Object { $_ -ne $word })
-    & $words[0] __complete @before "$word" 2>$null | Where-Object { $_ -notmatch '^:\d+$' } | ForEach-Object {
-        $name, $about = $_ -split "`t", 2
-        if (-not $about) { $about = $name }
-        [System.Management.Automation.CompletionResult]::new($name, $name, 'ParameterValue', $about)
+    param($wordToComplete, $ast, $position)
+
+    # What stands before the cursor; a blank there begins a new word.
+    $words = @()
+    $word = ''
+    foreach ($element in $ast.CommandElements) {
+        $length = $position - $element.Extent.StartOffset
+        if ($length -le 0) { break }
+        $text = $element.Extent.Text
+        if ($length -lt $text.Length) { $text = $text.Substring(0, $length) }
+        $text = $text.Trim('"', "'")
+        if ($element.Extent.EndOffset -ge $position) { $word = $text } else { $words += $text }
+    }
+    if ($words.Count -eq 0) { return }
+    $program = $words[0]
+    $before = @($words | Select-Object -Skip 1)
+
+    # Sessions that hand on arguments in the old way lose an empty one.
+    $last = $word
+    $isOld = -not (Test-Path Variable:PSNativeCommandArgumentPassing) -or
+        $PSNativeCommandArgumentPassing -eq 'Legacy'
+    if ($isOld -and $word -eq '') { $last = '""' }
+    $answer = @(& $program __complete @before $last 2>$null)
+    if ($answer.Count -eq 0 -or $answer[-1] -notmatch '^:(\d+)$') { return }
+    $directive = [int]$Matches[1]
+
+    # After an error (1) nothing is offered; files by extension (8) and directories (16) are left to the shell.
+    if ($directive -band 25) { return }
+    $flag = ''
+    if ($word -like '--*=*') {
+        $flag, $word = $word -split '=', 2
+        $flag += '='
+    }
+    $width = 0
+    $found = @(foreach ($line in $answer | Select-Object -SkipLast 1) {
+        $name, $about = $line -split "`t", 2
+        if (-not $name.StartsWith($word, 'OrdinalIgnoreCase')) { continue }
+        if (-not $about) { $about = ' ' }
+        if ($width -lt "$flag$name".Length) { $width = "$flag$name".Length }
+        @{ Name = "$flag$name"; About = $about }
+    })
+    if (-not ($directive -band 32)) { $found = @($found | Sort-Object { $_.Name }) }
+    # An empty text keeps the shell from offering files.
+    if ($found.Count -eq 0 -and ($directive -band 4)) { return '' }
+
+    $space = if ($directive -band 2) { '' } else { ' ' }
+    $mode = (Get-PSReadLineKeyHandler | Where-Object { $_.Key -eq 'Tab' }).Function
+    foreach ($it in $found) {
+        $shown = $it.Name
+        $text = $it.Name -replace '[\s#@$;,''{}()"`|<>&]', '`$&'
+        if ($mode -eq 'Complete' -and $found.Count -gt 1) {
+            # Here descriptions are seen only if they are part of the list.
+            if ($it.About -ne ' ') { $shown = $it.Name.PadRight($width) + "  ($($it.About))" }
+            $text = $shown
+        } elseif ($mode -eq 'Complete' -or $mode -eq 'MenuComplete') {
+            $text += $space
+        }
+        if ($ExecutionContext.SessionState.LanguageMode -eq 'FullLanguage') {
+            [System.Management.Automation.CompletionResult]::new($text, $shown, 'ParameterValue', $it.About)
+        } else {
+            $text
+        }
     }
 }
 "#;
