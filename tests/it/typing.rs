@@ -3,6 +3,9 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::process::{self, Server, reference};
 use crate::terminal::Terminal;
@@ -132,30 +135,58 @@ fn session(program: &Path, server: &Server, line: &[&str], steps: &[Step]) -> St
     format!("$ {}\n{screen}\ncode: {code:?}\n", line.join(" "))
 }
 
+/// Long work: its command line, what it shows meanwhile, and the seconds after which it is told to stop if it
+/// does not end by itself.
+const LONG: &[(&str, &str, u64)] = &[
+    ("snapshot save s.db", " of ", 20),
+    ("make-mirror --dest-prefix copy/ --prefix k SERVER", " copied", 2),
+    ("check perf", " / 60 s", 2),
+    ("check datascale", " / 10000", 10),
+    ("defrag", "Defragmenting ", 20),
+];
+
 #[test]
 fn long_work_shows_how_far_it_is_only_to_who_looks() {
     let server = server();
     let place = process::Scratch::new();
-    let file = place.path().join("s.db").display().to_string();
-    let mirror = format!("127.0.0.1:{}", server.port);
-    let lines: [(&[&str], &str); 2] = [
-        (&["snapshot", "save", &file], " of "),
-        (&["make-mirror", "--dest-prefix", "copy/", "--prefix", "k", &mirror], "0 copied"),
-    ];
-    for (line, progress) in lines {
+    for (line, progress, seconds) in LONG {
         let mut command = Command::new(process::basaltctl());
-        command.args(line).env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{}", server.port));
+        command.args(line.replace("SERVER", &server.endpoint()).split(' '));
+        command.env("ETCDCTL_ENDPOINTS", server.endpoint()).current_dir(place.path());
+        let is_short = *line == "defrag";
+        if is_short {
+            server.signal(Signal::STOP);
+        }
         let mut terminal = Terminal::open(&command);
         terminal.wait_for(progress);
-        if line[0] == "make-mirror" {
+        if is_short {
+            server.signal(Signal::CONT);
+        } else if *seconds < 10 {
             terminal.type_in(INTERRUPT);
         }
-        terminal.end();
+        let screen = terminal.end().0;
+        if !line.starts_with("make-mirror") {
+            let left: Vec<_> = screen.lines().filter(|it| seen(it).contains(progress)).collect();
+            assert_eq!(left, [""; 0], "{line}: it is gone in the end");
+        }
         let mut quiet = Command::new("timeout");
-        quiet.args(["-s", "INT", "2"]).arg(command.get_program()).args(line);
-        quiet.env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{}", server.port));
-        let told = process::run(quiet, std::time::Duration::from_secs(20));
-        let said = told.stdout + &told.stderr;
-        assert!(!said.contains(progress) && !said.contains('\r'), "{said}");
+        quiet.args(["-s", "INT", &seconds.to_string()]).arg(command.get_program());
+        quiet.args(command.get_args()).current_dir(place.path());
+        quiet.env("ETCDCTL_ENDPOINTS", server.endpoint());
+        let told = process::run(quiet, Duration::from_secs(90));
+        let said = format!("{}{}", told.stdout, told.stderr);
+        let is_seen = said.contains(progress) || said.contains(['\r', '\x1b']);
+        assert!(!is_seen, "{line}: {said}");
+        assert!(*line != "check perf" || told.stdout.contains("Stddev"), "{said}");
     }
+    // Whoever is interrupted takes away what was put.
+    let mut left = Command::new(process::basaltctl());
+    left.args(["get", "/etcdctl-check-perf/", "--prefix", "--keys-only"]);
+    left.env("ETCDCTL_ENDPOINTS", server.endpoint());
+    assert_eq!(process::run(left, Duration::from_secs(20)).stdout, "");
+}
+
+/// What stays of a line that was taken back now and then.
+fn seen(line: &str) -> &str {
+    line.rsplit("\x1b[K").next().unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ struct Tally {
     seconds: RefCell<Vec<f64>>,
     errors: RefCell<BTreeMap<String, u64>>,
     sent: Cell<u64>,
+    /// Nothing more is to be sent.
+    is_stopped: Cell<bool>,
 }
 
 #[allow(clippy::disallowed_methods, reason = "it is time that is measured")]
@@ -127,16 +130,20 @@ pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
             return None;
         }
         sleep_until(due).await;
-        Some(request(&name, number, 256, 1024))
+        (!tally.is_stopped.get()).then(|| request(&name, number, 256, 1024))
     };
     let progress = Progress::new();
     let so_far = || format!("{} / {} s", began.elapsed().as_secs(), PERF.as_secs());
+    let mut work = pin!(progress.during(put_all(&clients, &tally, paced), so_far));
     tokio::select! {
-        () = progress.during(put_all(&clients, &tally, paced), so_far) => {}
-        _ = tokio::signal::ctrl_c() => {}
+        () = &mut work => {}
+        _ = tokio::signal::ctrl_c() => {
+            // What is put after the keys were taken away would stay.
+            tally.is_stopped.set(true);
+            work.await;
+        }
     }
     let took = began.elapsed().as_secs_f64();
-    drop(progress);
     clean_up(&context, &clients[0], &prefix).await?;
     judge(&tally, took, f64::from(rate))
 }
