@@ -6,6 +6,7 @@ mod budget;
 mod call;
 mod cluster;
 mod concurrency;
+mod deadline;
 mod election;
 mod health;
 mod kv;
@@ -43,6 +44,7 @@ use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use self::call::{Call, Received};
+use self::deadline::{Deadline, in_time};
 use crate::actors::Desk;
 use crate::io::fatal;
 use crate::metrics::{self, Kind, Method};
@@ -115,6 +117,14 @@ impl Services {
             let refused = unknown(request.uri().path()).into_http::<Body>().map(Outgoing::plain);
             return Box::pin(async move { refused });
         };
+        let deadline = match Deadline::of(request.headers()) {
+            Ok(deadline) => deadline,
+            Err((code, status)) => {
+                let mut refused = status.into_http().map(Outgoing::plain);
+                *refused.status_mut() = code;
+                return Box::pin(async move { refused });
+            }
+        };
         let (call, receive_max) =
             (Call::begin(method, Arc::clone(peer), self.slow), self.receive_max);
         if let Err(refusal) = self.admit(method, request.headers()) {
@@ -135,9 +145,12 @@ impl Services {
             _ => self.reflection.clone().call(request),
         };
         Box::pin(async move {
-            match answer.await {
-                Ok(response) => call.answered(response, receive_max),
-                Err(never) => match never {},
+            match in_time(answer, deadline).await {
+                Ok((Ok(response), deadline)) => {
+                    call.answered(response, receive_max).map(|it| it.until(deadline))
+                }
+                Ok((Err(never), _)) => match never {},
+                Err(late) => call.answered(late.into_http(), receive_max),
             }
         })
     }

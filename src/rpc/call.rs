@@ -18,6 +18,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::budget::Permit;
+use super::deadline::{Deadline, late};
 use crate::io::clock::Moment;
 use crate::metrics::{self, Kind, Method, Timed};
 
@@ -154,6 +155,7 @@ impl Call {
             messages: Messages::default(),
             max,
             call: Some(self),
+            deadline: None,
             _permit: permit,
         };
         if let Some(code) = code {
@@ -216,6 +218,8 @@ pub struct Outgoing {
     messages: Messages,
     max: usize,
     call: Option<Call>,
+    /// When the client no longer waits for the rest.
+    deadline: Option<Deadline>,
     /// Given back when the body is gone.
     _permit: Option<Permit>,
 }
@@ -224,7 +228,28 @@ impl Outgoing {
     /// A body that is none of gRPC's.
     pub fn plain(body: Body) -> Self {
         let (rest, messages) = (Bytes::new(), Messages::default());
-        Self { body, rest, messages, max: 0, call: None, _permit: None }
+        Self { body, rest, messages, max: 0, call: None, deadline: None, _permit: None }
+    }
+
+    /// The same body, cut off when that time is over.
+    pub(super) fn until(self, deadline: Option<Deadline>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// What the body says next, or that there was not time enough.
+    fn poll_body(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let is_over = |deadline: &mut Deadline| deadline.is_over(context);
+        if polled.is_ready() || !self.deadline.as_mut().is_some_and(is_over) {
+            return polled;
+        }
+        (self.body, self.deadline) = (Body::empty(), None);
+        let mut trailers = HeaderMap::new();
+        let added = late().add_header(&mut trailers);
+        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
     }
 
     fn end(&mut self, code: i32) {
@@ -255,7 +280,7 @@ impl hyper::body::Body for Outgoing {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(self.slice()))));
         }
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
+        let Some(frame) = ready!(self.poll_body(context)) else {
             return Poll::Ready(None);
         };
         let frame = match frame?.into_data() {

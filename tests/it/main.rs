@@ -18,6 +18,7 @@ mod compare;
 mod completion;
 mod cores;
 mod crash;
+mod deadlines;
 mod discovery;
 mod gateway;
 mod handover;

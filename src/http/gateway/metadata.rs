@@ -53,9 +53,10 @@ pub(super) fn of(head: &Parts, peer: &Arc<str>) -> HeaderMap {
             None => continue,
         };
         let Ok(handed_on) = HeaderName::try_from(name) else { continue };
-        // The framing is ours.
-        let is_ours =
-            [header::CONTENT_TYPE, header::TE, header::CONTENT_LENGTH].contains(&handed_on);
+        // The framing and the time are ours.
+        let is_ours = [header::CONTENT_TYPE, header::TE, header::CONTENT_LENGTH]
+            .contains(&handed_on)
+            || handed_on == "grpc-timeout";
         let is_plain = value.as_bytes().iter().all(|byte| (0x20..0x7f).contains(byte));
         if is_plain && !is_ours {
             metadata.append(handed_on, value.clone());
@@ -113,6 +114,7 @@ mod tests {
             ("authorization", "token"),
             ("grpc-metadata-hasleader", "true"),
             ("grpc-metadata-content-type", "x"),
+            ("grpc-metadata-grpc-timeout", "1n"),
             ("x-other", "no"),
             ("x-forwarded-for", "10.0.0.1"),
         ] {
@@ -127,7 +129,7 @@ mod tests {
         assert_eq!(found("content-type"), Some("application/grpc"));
         assert_eq!(found("x-forwarded-for"), Some("10.0.0.1, 10.0.0.2"));
         assert_eq!(found("x-forwarded-host"), Some("a:1"));
-        assert_eq!(found("x-other"), None);
+        assert_eq!((found("x-other"), found("grpc-timeout")), (None, None));
     }
 
     #[test]
