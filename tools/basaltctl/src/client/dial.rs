@@ -147,14 +147,12 @@ impl Dialer {
 }
 
 async fn tcp(address: &str) -> Result<TcpStream, String> {
-    if !address.contains(':') {
-        return Err(format!(
-            "Error while dialing: dial tcp: address {address}: missing port in address"
-        ));
-    }
-    let host = address.rsplit_once(':').map_or(address, |it| it.0);
-    let Ok(found) = tokio::net::lookup_host(address).await else {
-        return Err(format!("Error while dialing: dial tcp: {}", dns::why_unknown(host).await));
+    let failed = |why: String| format!("Error while dialing: dial tcp: {why}");
+    let (host, port) = split(address).map_err(failed)?;
+    // Nobody in particular is this machine.
+    let named = if host.is_empty() { "localhost" } else { host };
+    let Ok(found) = tokio::net::lookup_host((named, port)).await else {
+        return Err(failed(dns::why_unknown(host).await));
     };
     let mut first = None;
     for address in found {
@@ -164,11 +162,38 @@ async fn tcp(address: &str) -> Result<TcpStream, String> {
                 return Ok(socket);
             }
             // The first address speaks for all, as in Go.
-            Err(it) => _ = first.get_or_insert(dial_error("tcp", &address.to_string(), &it)),
+            Err(it) => {
+                let shown = if host.is_empty() { format!(":{port}") } else { address.to_string() };
+                first.get_or_insert(dial_error("tcp", &shown, &it));
+            }
         }
     }
-    Err(first
-        .unwrap_or_else(|| format!("Error while dialing: dial tcp: lookup {host}: no such host")))
+    Err(first.unwrap_or_else(|| failed(format!("lookup {host}: no such host"))))
+}
+
+/// Host and port, which stand behind the last colon.
+///
+/// # Errors
+/// Go's text.
+fn split(address: &str) -> Result<(&str, u16), String> {
+    let wrong = |why: &str| Err(format!("address {address}: {why} in address"));
+    let Some((host, port)) = address.rsplit_once(':') else { return wrong("missing port") };
+    let host = match host.strip_prefix('[').map(|it| it.strip_suffix(']')) {
+        Some(Some(host)) => host,
+        Some(None) if address.contains("]:") => return wrong("too many colons"),
+        Some(None) if address.contains(']') => return wrong("missing port"),
+        Some(None) => return wrong("missing ']'"),
+        None if host.contains(':') => return wrong("too many colons"),
+        None => host,
+    };
+    match port.parse() {
+        Ok(number) => Ok((host, number)),
+        Err(_) if port.is_empty() => Ok((host, 0)),
+        Err(_) if port.bytes().all(|it| it.is_ascii_digit()) => {
+            Err(format!("address {port}: invalid port"))
+        }
+        Err(_) => Err(format!("lookup tcp/{port}: unknown port")),
+    }
 }
 
 fn dial_error(network: &str, address: &str, error: &io::Error) -> String {
@@ -190,5 +215,30 @@ impl tower_service::Service<Uri> for Opened {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         std::future::ready(self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart_as_go_does() {
+        for (address, host, port) in
+            [("a:1", "a", 1), ("[::1]:65535", "::1", 65535), (":2", "", 2), ("a:", "a", 0)]
+        {
+            assert_eq!(split(address), Ok((host, port)));
+        }
+        for (address, why) in [
+            ("a", "address a: missing port in address"),
+            ("[::1]", "address [::1]: missing port in address"),
+            ("[::1", "address [::1: missing ']' in address"),
+            ("[::1]:2:3", "address [::1]:2:3: too many colons in address"),
+            ("::1:2", "address ::1:2: too many colons in address"),
+            ("a:99999", "address 99999: invalid port"),
+            ("a:b", "lookup tcp/b: unknown port"),
+        ] {
+            assert_eq!(split(address), Err(why.to_owned()));
+        }
     }
 }
