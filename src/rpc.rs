@@ -16,7 +16,8 @@ mod range;
 mod reflection;
 mod watch;
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +75,8 @@ pub struct Services {
     reflection: ServerReflectionServer<reflection::Reflection>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = hyper::Response<Outgoing>>>>;
+/// What comes of a request; the shape is hyper's.
+type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<Outgoing>, Infallible>>>>;
 
 impl Services {
     /// All services, asking this desk.
@@ -113,13 +115,13 @@ impl Services {
     pub fn call(&self, request: hyper::Request<Source>, peer: &Arc<str>) -> Answer {
         let Some(method) = Method::find(request.uri().path()) else {
             let refused = unknown(request.uri().path()).into_http::<Body>().map(Outgoing::plain);
-            return Box::pin(async move { refused });
+            return Box::pin(ready(Ok(refused)));
         };
         let (call, receive_max) =
             (Call::begin(method, Arc::clone(peer), self.slow), self.receive_max);
         if let Err(refusal) = self.admit(method, request.headers()) {
             let refused = call.answered(status(refusal).into_http(), receive_max);
-            return Box::pin(async move { refused });
+            return Box::pin(ready(Ok(refused)));
         }
         let request = request.map(|body| Received::new(body, method));
         let answer = match method.service {
@@ -134,12 +136,7 @@ impl Services {
             "grpc.health.v1.Health" => self.health.clone().call(request),
             _ => self.reflection.clone().call(request),
         };
-        Box::pin(async move {
-            match answer.await {
-                Ok(response) => call.answered(response, receive_max),
-                Err(never) => match never {},
-            }
-        })
+        Box::pin(async move { answer.await.map(|response| call.answered(response, receive_max)) })
     }
 
     /// What is looked at before any service, in etcd's order: learners, the client's version, its wish for a
@@ -289,7 +286,7 @@ async fn check_quota(desk: &Desk, cost: u64) -> Result<(), Status> {
     if !raised {
         let request = InternalRaftRequest { alarm: Some(alarm), ..InternalRaftRequest::default() };
         // Whether it can be raised or not, there is no room.
-        drop(desk.propose(request).await);
+        drop(desk.propose(&request).await);
     }
     Err(status(Refusal::NoSpace))
 }
