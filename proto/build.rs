@@ -62,6 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .build_client(false)
             .build_server(true)
             .build_transport(false)
+            .codec_path("crate::codec::Codec")
             .out_dir(&stubs)
             .compile_fds_with_config(descriptors, encoded)?;
     }

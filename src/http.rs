@@ -132,8 +132,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         if is_grpc(&request) && self.options.serves.grpc() {
-            let answer = self.services.call(request.map(Source::Wire), &self.peer);
-            return Box::pin(async move { Ok(answer.await) });
+            return self.services.call(request.map(Source::Wire), &self.peer);
         }
         let front = self.clone();
         Box::pin(async move { Ok(front.answer(request).await.map(Outgoing::plain)) })

@@ -4,6 +4,7 @@
 mod bolt_file;
 pub mod clock;
 mod executor;
+mod export;
 mod fjall;
 mod net;
 mod place;
@@ -14,6 +15,7 @@ mod wal_file;
 
 pub use self::bolt_file::BoltFile;
 pub use self::executor::{Executors, blocking, spawn};
+pub use self::export::{Piece, export};
 pub use self::fjall::{FjallEngine, FjallView};
 pub use self::net::{
     Address, Connection, Http2, Listener, Switched, Wire, close_connections, get, handover, listen,
@@ -22,4 +24,5 @@ pub use self::net::{
 pub use self::place::{Incoming, find_store, has_log};
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
 pub use self::system::{fatal, leave, own_cores, process_stats, random_u64};
+pub use self::thread::aside;
 pub use self::wal_file::{WalFile, WalOptions, begin_log};

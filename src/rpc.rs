@@ -17,7 +17,8 @@ mod range;
 mod reflection;
 mod watch;
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use self::call::{Call, Received};
-use self::deadline::{Deadline, in_time};
+use self::deadline::{Deadline, in_time, late};
 use crate::actors::Desk;
 use crate::io::fatal;
 use crate::metrics::{self, Kind, Method};
@@ -76,7 +77,8 @@ pub struct Services {
     reflection: ServerReflectionServer<reflection::Reflection>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = hyper::Response<Outgoing>>>>;
+/// What comes of a request; the shape is hyper's.
+type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<Outgoing>, Infallible>>>>;
 
 impl Services {
     /// All services, asking this desk.
@@ -115,21 +117,21 @@ impl Services {
     pub fn call(&self, request: hyper::Request<Source>, peer: &Arc<str>) -> Answer {
         let Some(method) = Method::find(request.uri().path()) else {
             let refused = unknown(request.uri().path()).into_http::<Body>().map(Outgoing::plain);
-            return Box::pin(async move { refused });
+            return Box::pin(ready(Ok(refused)));
         };
         let deadline = match Deadline::of(request.headers()) {
             Ok(deadline) => deadline,
             Err((code, status)) => {
                 let mut refused = status.into_http().map(Outgoing::plain);
                 *refused.status_mut() = code;
-                return Box::pin(async move { refused });
+                return Box::pin(ready(Ok(refused)));
             }
         };
         let (call, receive_max) =
             (Call::begin(method, Arc::clone(peer), self.slow), self.receive_max);
         if let Err(refusal) = self.admit(method, request.headers()) {
             let refused = call.answered(status(refusal).into_http(), receive_max);
-            return Box::pin(async move { refused });
+            return Box::pin(ready(Ok(refused)));
         }
         let request = request.map(|body| Received::new(body, method));
         let answer = match method.service {
@@ -144,14 +146,16 @@ impl Services {
             "grpc.health.v1.Health" => self.health.clone().call(request),
             _ => self.reflection.clone().call(request),
         };
+        let Some(deadline) = deadline else {
+            return Box::pin(async move {
+                answer.await.map(|response| call.answered(response, receive_max))
+            });
+        };
         Box::pin(async move {
-            match in_time(answer, deadline).await {
-                Ok((Ok(response), deadline)) => {
-                    call.answered(response, receive_max).map(|it| it.until(deadline))
-                }
-                Ok((Err(never), _)) => match never {},
-                Err(late) => call.answered(late.into_http(), receive_max),
-            }
+            let Some((answered, left)) = in_time(answer, deadline).await else {
+                return Ok(call.answered(late().into_http(), receive_max));
+            };
+            answered.map(|it| call.answered(it, receive_max).map(|body| body.until(left)))
         })
     }
 
@@ -302,7 +306,7 @@ async fn check_quota(desk: &Desk, cost: u64) -> Result<(), Status> {
     if !raised {
         let request = InternalRaftRequest { alarm: Some(alarm), ..InternalRaftRequest::default() };
         // Whether it can be raised or not, there is no room.
-        drop(desk.propose(request).await);
+        drop(desk.propose(&request).await);
     }
     Err(status(Refusal::NoSpace))
 }

@@ -12,6 +12,8 @@
     reason = "generated code"
 )]
 
+#[cfg(feature = "server")]
+pub mod codec;
 pub mod encoded;
 
 /// Keys, values and events.

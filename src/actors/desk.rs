@@ -7,13 +7,13 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_lite::future::yield_now;
 use prost::Message as _;
 
@@ -154,9 +154,37 @@ impl Desk {
 
     /// Appends a request to the log and waits until it is applied.
     ///
+    /// The request is encoded before anything is waited for: thousands of callers may wait at once, and each
+    /// of them keeps only what it needs from here on.
+    ///
     /// # Errors
     /// The request's own refusal, or why it could not be applied in time (it may still be later).
-    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Reply, Refusal> {
+    pub fn propose(
+        &self,
+        request: &InternalRaftRequest,
+    ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
+        let max = self.shared.node.max_request_bytes;
+        let encoded = self.has_room().map(|()| {
+            let mut encoded = BytesMut::with_capacity(request.encoded_len() + HEADER_BYTES_MAX);
+            request.encode_raw(&mut encoded);
+            encoded
+        });
+        async move {
+            let mut data = encoded?;
+            let ticket = Ticket(poll_fn(Room::enter).await);
+            // Two encoded messages in a row are one that holds the fields of both.
+            headed(ticket.0).encode_raw(&mut data);
+            if data.len() > max {
+                return Err(Refusal::RequestTooLarge);
+            }
+            room(|room| room.send(data.freeze()));
+            let _pending = Pending::new();
+            poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE)).await
+        }
+    }
+
+    /// Whether another proposal may come in.
+    fn has_room(&self) -> Result<(), Refusal> {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
         }
@@ -164,15 +192,7 @@ impl Desk {
         if status.committed > status.applied + COMMITTED_UNAPPLIED_MAX {
             return Err(Refusal::TooManyRequests);
         }
-        let ticket = Ticket(poll_fn(Room::enter).await);
-        request.header = Some(RequestHeader { id: ticket.0, ..RequestHeader::default() });
-        let data = Bytes::from(request.encode_to_vec());
-        if data.len() > self.shared.node.max_request_bytes {
-            return Err(Refusal::RequestTooLarge);
-        }
-        room(|room| room.send(data));
-        let _pending = Pending::new();
-        poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE)).await
+        Ok(())
     }
 
     /// Waits until [`Desk::state`] shows everything that was acknowledged before this call.
@@ -499,6 +519,15 @@ impl Desk {
 /// Delivers to this executor's own room, without a channel.
 pub fn deliver_here(delivery: Delivery) {
     room(|room| room.deliver(delivery));
+}
+
+/// What a request's header takes at most: two bytes of tag, one of length, one of tag and the id.
+const HEADER_BYTES_MAX: usize = 14;
+
+/// A request that is nothing but its id.
+fn headed(id: u64) -> InternalRaftRequest {
+    let header = Some(RequestHeader { id, ..RequestHeader::default() });
+    InternalRaftRequest { header, ..InternalRaftRequest::default() }
 }
 
 const GONE: Poll<Result<Reply, Refusal>> = Poll::Ready(Err(Refusal::Stopped));

@@ -94,7 +94,10 @@ async fn call(
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = route.uri();
     *request.headers_mut() = metadata::of(head, peer);
-    let answer = async { first(services.call(request, peer).await, is_unary).await };
+    let answer = async {
+        let Ok(response) = services.call(request, peer).await;
+        first(response, is_unary).await
+    };
     let answered = match timeout {
         None => answer.await,
         Some(time) => clock::deadline(time, answer).await.unwrap_or_else(|| Err(late())),

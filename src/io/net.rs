@@ -214,9 +214,9 @@ pub async fn serve<S, B, F>(
     switched: impl FnOnce(Switched) -> F,
 ) where
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + Unpin + 'static,
-    S::Future: 'static,
+    S::Future: Unpin + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + 'static,
+    B: Body + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Future<Output = ()>,
@@ -228,7 +228,7 @@ pub async fn serve<S, B, F>(
     let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, PREFACE));
     let Some(Some(begin)) = seat.or_closing(begin).await.flatten() else { return };
     let speaks_http2 = begin.starts_with(b"PRI");
-    let socket = Socket { stream, begin };
+    let socket = Socket::new(stream, begin);
     if speaks_http2 {
         let builder = http2_builder(options);
         until_closed(
@@ -283,7 +283,7 @@ pub async fn serve_peer<S, B, F>(
     let mut builder = http1::Builder::new();
     builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
     builder.title_case_headers(true);
-    let serving = builder.serve_connection(Socket { stream, begin }, service);
+    let serving = builder.serve_connection(Socket::new(stream, begin), service);
     until_closed(&seat, serving, http1::Connection::graceful_shutdown).await;
 }
 

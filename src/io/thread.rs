@@ -2,8 +2,8 @@
 
 use std::thread::JoinHandle;
 
-use rustix::process::getpid;
-use rustix::thread::{sched_getaffinity, sched_setaffinity};
+use rustix::process::{getpid, setpriority_process};
+use rustix::thread::{gettid, sched_getaffinity, sched_setaffinity};
 
 use crate::types::Fault;
 
@@ -26,4 +26,46 @@ pub(super) fn start<T: Send + 'static>(
         .name(name.to_owned())
         .spawn(unpinned)
         .map_err(|error| Fault::new(format!("the thread {name:?} cannot start: {error}")))
+}
+
+/// How far a thread steps back that works for nobody who waits at this moment: it gets a tenth of what another one
+/// gets, if both want the same core, and all of it if nobody else does.
+const NICE: i32 = 10;
+
+/// Runs long work on a thread of its own that gives way to all others.
+///
+/// # Errors
+/// The kernel has no thread left.
+pub async fn aside<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    let results = ahead(name, 1, {
+        let mut work = Some(work);
+        move || work.take().map(|work| work())
+    })?;
+    results.recv_async().await.map_err(|_| Fault::new("a thread ended without a result"))
+}
+
+/// Makes things on a thread that gives way to all others, `count` of them ahead of who takes them. It ends when
+/// there are no more, or nobody takes them.
+///
+/// # Errors
+/// The kernel has no thread left.
+pub(super) fn ahead<T: Send + 'static>(
+    name: &str,
+    count: usize,
+    mut make: impl FnMut() -> Option<T> + Send + 'static,
+) -> Result<flume::Receiver<T>, Fault> {
+    let (made, taken) = flume::bounded(count);
+    start(name, move || {
+        // Where this is not allowed, it has as much haste as others.
+        let _ = setpriority_process(Some(gettid()), NICE);
+        while let Some(thing) = make() {
+            if made.send(thing).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(taken)
 }

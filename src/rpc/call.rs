@@ -232,8 +232,8 @@ impl Outgoing {
     }
 
     /// The same body, cut off when that time is over.
-    pub(super) fn until(self, deadline: Option<Deadline>) -> Self {
-        Self { deadline, ..self }
+    pub(super) fn until(self, deadline: Deadline) -> Self {
+        Self { deadline: Some(deadline), ..self }
     }
 
     /// What the body says next, or that there was not time enough.

@@ -127,15 +127,11 @@ async fn watch() {
     }
 }
 
-/// Waits for an answer as long as the time lasts, and gives back what is left of that.
-///
-/// # Errors
-/// The time is over.
+/// Waits for an answer as long as the time lasts, and gives back what is left of that; nothing if it is over.
 pub(super) async fn in_time<T>(
     mut answer: impl Future<Output = T> + Unpin,
-    deadline: Option<Deadline>,
-) -> Result<(T, Option<Deadline>), Status> {
-    let Some(mut deadline) = deadline else { return Ok((answer.await, None)) };
+    mut deadline: Deadline,
+) -> Option<(T, Deadline)> {
     let answered = poll_fn(|context| {
         let polled = Pin::new(&mut answer).poll(context);
         if polled.is_pending() && deadline.is_over(context) {
@@ -143,10 +139,8 @@ pub(super) async fn in_time<T>(
         }
         polled.map(Some)
     });
-    match answered.await {
-        Some(answer) => Ok((answer, Some(deadline))),
-        None => Err(late()),
-    }
+    let answer = answered.await?;
+    Some((answer, deadline))
 }
 
 /// What a call ends with whose time is over.

@@ -34,10 +34,6 @@ impl Kv {
         }
         Ok(self.0.state())
     }
-
-    async fn propose(&self, request: InternalRaftRequest) -> Result<Reply, Status> {
-        self.0.propose(request).await.map_err(status)
-    }
 }
 
 /// An answer, with what it takes of the budget.
@@ -107,7 +103,9 @@ impl kv_server::Kv for Kv {
         check_quota(&self.0, mvcc::put_cost(&request)).await?;
         mvcc::check_put(&request).map_err(status)?;
         let request = InternalRaftRequest { put: Some(request), ..InternalRaftRequest::default() };
-        let Reply::Put(mut response) = self.propose(request).await? else { return Err(mismatch()) };
+        let Reply::Put(mut response) = self.0.propose(&request).await.map_err(status)? else {
+            return Err(mismatch());
+        };
         complete(&self.0, &mut response.header);
         Ok(Response::new(response))
     }
@@ -120,7 +118,8 @@ impl kv_server::Kv for Kv {
         mvcc::check_delete(&request).map_err(status)?;
         let delete_range = Some(request);
         let request = InternalRaftRequest { delete_range, ..InternalRaftRequest::default() };
-        let Reply::DeleteRange(mut response) = self.propose(request).await? else {
+        let Reply::DeleteRange(mut response) = self.0.propose(&request).await.map_err(status)?
+        else {
             return Err(mismatch());
         };
         complete(&self.0, &mut response.header);
@@ -141,7 +140,9 @@ impl kv_server::Kv for Kv {
             return Ok(response);
         }
         let request = InternalRaftRequest { txn: Some(request), ..InternalRaftRequest::default() };
-        let Reply::Txn(mut response) = self.propose(request).await? else { return Err(mismatch()) };
+        let Reply::Txn(mut response) = self.0.propose(&request).await.map_err(status)? else {
+            return Err(mismatch());
+        };
         complete(&self.0, &mut response.header);
         Ok(Response::new(response))
     }
@@ -154,7 +155,7 @@ impl kv_server::Kv for Kv {
         let physical = request.physical;
         let compaction = Some(request);
         let request = InternalRaftRequest { compaction, ..InternalRaftRequest::default() };
-        let Reply::Compact { revision } = self.propose(request).await? else {
+        let Reply::Compact { revision } = self.0.propose(&request).await.map_err(status)? else {
             return Err(mismatch());
         };
         if physical {

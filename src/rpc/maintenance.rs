@@ -1,7 +1,6 @@
 //! `etcdserverpb.Maintenance`.
 
 use std::ops::Bound;
-use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{
@@ -20,13 +19,14 @@ use tonic::{Request, Response, Status, async_trait};
 use super::budget::Growing;
 use super::{Answers, ETCD_VERSION, header, is_learner, not_yet, refused, status, while_led};
 use crate::actors::{Desk, State};
-use crate::io::FjallView;
 use crate::io::clock::Moment;
+use crate::io::{self, Piece};
 use crate::machine::Reply;
 use crate::metrics;
-use crate::snapshot::{Export, STORAGE_VERSION, Turn};
+use crate::snapshot::STORAGE_VERSION;
 use crate::store::{Space, View as _};
-use crate::types::{Error, Refusal};
+use crate::types::limits::SNAPSHOT_CHUNKS_AHEAD;
+use crate::types::{Error, Fault, Refusal};
 
 /// Entries hashed before others get their turn.
 const TURN_ENTRIES: usize = 1000;
@@ -55,7 +55,7 @@ impl maintenance_server::Maintenance for Maintenance {
     ) -> Result<Response<AlarmResponse>, Status> {
         let alarm = Some(request.into_inner());
         let request = InternalRaftRequest { alarm, ..InternalRaftRequest::default() };
-        let Reply::Alarm(alarms) = self.0.propose(request).await.map_err(status)? else {
+        let Reply::Alarm(alarms) = self.0.propose(&request).await.map_err(status)? else {
             return Err(Status::internal("unexpected reply"));
         };
         Ok(Response::new(AlarmResponse { header: header(&self.0), alarms }))
@@ -143,7 +143,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let sending = Sending::new(self.0.state());
+        let sending = Sending::new(&self.0.state())?;
         let stream = unfold(Some(sending), |sending| async {
             let mut sending = sending?;
             match sending.next().await {
@@ -206,36 +206,38 @@ impl maintenance_server::Maintenance for Maintenance {
 
 /// A snapshot on its way: the bytes of the file, then their checksum.
 struct Sending {
-    export: Export<FjallView>,
+    pieces: flume::Receiver<Result<Piece, Fault>>,
     sum: Sha256,
     sent: u64,
-    /// One chunk at a time is on its way: the next is made when HTTP/2 has room for it.
+    /// Few chunks at a time are on their way: the next are made when HTTP/2 has room for them.
     taken: Growing,
 }
 
 impl Sending {
-    fn new(state: Arc<State>) -> Self {
-        let export = Export::new(state.read.view.clone());
-        Self { export, sum: Sha256::new(), sent: 0, taken: Growing::new() }
+    fn new(state: &State) -> Result<Self, Status> {
+        let mut taken = Growing::new();
+        taken.set(SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES).map_err(status)?;
+        let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES)
+            .map_err(|fault| refused(Error::Faulty(fault)))?;
+        Ok(Self { pieces, sum: Sha256::new(), sent: 0, taken })
     }
 
     /// The next message, and whether it is the last.
     async fn next(&mut self) -> Result<(SnapshotResponse, bool), Status> {
-        loop {
-            yield_now().await;
-            // A large value is in memory as a whole.
-            self.taken.set(SNAPSHOT_CHUNK_BYTES.max(self.export.held())).map_err(status)?;
-            let turn = self.export.turn(SNAPSHOT_CHUNK_BYTES);
-            match turn.map_err(|fault| refused(Error::Faulty(fault)))? {
-                Turn::Working => (),
-                Turn::Chunk(blob) => return Ok((self.chunk(blob), false)),
-                Turn::Done => return Ok((self.checksum(), true)),
+        match self.pieces.recv_async().await {
+            Ok(piece) => {
+                let piece = piece.map_err(|fault| refused(Error::Faulty(fault)))?;
+                // A large value is in memory as a whole.
+                let ahead = SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES;
+                self.taken.set(ahead + piece.held).map_err(status)?;
+                Ok((self.chunk(piece), false))
             }
+            Err(flume::RecvError::Disconnected) => Ok((self.checksum(), true)),
         }
     }
 
-    fn chunk(&mut self, blob: Bytes) -> SnapshotResponse {
-        let total_bytes = self.export.length().unwrap_or_default();
+    fn chunk(&mut self, piece: Piece) -> SnapshotResponse {
+        let (blob, total_bytes) = (piece.bytes, piece.file_bytes);
         if self.sent == 0 {
             let storage_version = STORAGE_VERSION;
             tracing::info!(total_bytes, storage_version, "sending database snapshot to client");

@@ -456,7 +456,7 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
 /// snapshot before this member did is never heard of.
 async fn publish(desk: &Desk, request: &InternalRaftRequest) -> Result<(), Fault> {
     loop {
-        match desk.propose(request.clone()).await {
+        match desk.propose(request).await {
             Ok(_) => return Ok(()),
             Err(refusal @ Refusal::Stopped) => {
                 return Err(Fault::new(format!("the member cannot publish itself: {refusal}")));

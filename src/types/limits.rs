@@ -43,6 +43,9 @@ pub const PEER_QUESTIONS_MAX: usize = 4096;
 /// Bytes of one frame of a snapshot on its way to another member.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
+/// Chunks of a snapshot that are made ahead of who sends them, so that neither waits for the other.
+pub const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
+
 /// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: what
 /// waits is joined into one write.
 pub const READIES_IN_FLIGHT_MAX: usize = 256;

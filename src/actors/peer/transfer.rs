@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_lite::future::yield_now;
-
 use super::outbound::{Connected, connect};
 use super::{Link, Peers};
 use crate::actors::Shared;
@@ -18,7 +16,7 @@ use crate::io::{self, BoltFile, FjallEngine, Incoming, clock};
 use crate::machine::{Machine, standing};
 use crate::peer::{Kind, Lane, encode};
 use crate::snapshot::bolt::Reader;
-use crate::snapshot::{Export, Turn, install};
+use crate::snapshot::install;
 use crate::types::Fault;
 use crate::types::limits::SNAPSHOT_CHUNK_BYTES;
 
@@ -56,18 +54,16 @@ async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) ->
     let (head, entries) = Encoder::default().encode(&raft);
     let first = encode(Kind::Raft, &head, &entries);
     connected.send(&[&first[..], &entries[..]].concat()).await?;
-    let mut export = Export::new(view);
-    loop {
-        match export.turn(SNAPSHOT_CHUNK_BYTES).unwrap_or_else(|fault| io::fatal(&fault)) {
-            Turn::Working => (),
-            Turn::Chunk(chunk) => connected.send(&encode(Kind::Chunk, &chunk, &[])).await?,
-            Turn::Done => break,
-        }
-        yield_now().await;
+    let pieces = io::export(view, SNAPSHOT_CHUNK_BYTES).unwrap_or_else(|fault| io::fatal(&fault));
+    let mut bytes = 0;
+    while let Ok(piece) = pieces.recv_async().await {
+        let piece = piece.unwrap_or_else(|fault| io::fatal(&fault));
+        connected.send(&encode(Kind::Chunk, &piece.bytes, &[])).await?;
+        bytes += piece.bytes.len() as u64;
     }
     connected.send(&encode(Kind::End, &[], &[])).await?;
     let answer = clock::deadline(INSTALL_TIME, connected.next()).await.flatten()?;
-    (answer.kind == Kind::Arrived).then(|| export.length().unwrap_or_default())
+    (answer.kind == Kind::Arrived).then_some(bytes)
 }
 
 /// Receives one, and hands it to consensus when it is a store.
@@ -104,7 +100,7 @@ async fn take(
         }
     }
     let config = identity.machine.clone();
-    let prepared = io::blocking(move || -> Result<Prepared, Fault> {
+    let prepared = io::aside("import", move || -> Result<Prepared, Fault> {
         let unreadable = |error| Fault::new(format!("a snapshot cannot be read: {error}"));
         let file = Reader::open(BoltFile::open(&incoming.file()).map_err(unreadable)?)?;
         let mut engine = FjallEngine::open(&incoming.store())?;
@@ -116,5 +112,5 @@ async fn take(
         }
         Ok(Prepared { machine, incoming })
     });
-    Ok(Some((Box::new(raft), Box::new(prepared.await?))))
+    Ok(Some((Box::new(raft), Box::new(prepared.await??))))
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io::Result;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
@@ -16,6 +16,10 @@ use crate::io::executor;
 
 /// Bytes read at once; shared by all connections of an executor.
 const READ_BYTES: usize = 64 << 10;
+
+/// Bytes that a connection reads until others get their turn. The requests in them are answered while what
+/// they take is still in the processor's cache, however many more wait in the socket.
+const TURN_BYTES: usize = 16 << 10;
 
 /// A connected socket.
 pub(super) enum Stream {
@@ -69,6 +73,14 @@ impl Stream {
 pub(super) struct Socket {
     pub(super) stream: Stream,
     pub(super) begin: Vec<u8>,
+    /// Bytes read in this turn.
+    turn: usize,
+}
+
+impl Socket {
+    pub(super) fn new(stream: Stream, begin: Vec<u8>) -> Self {
+        Self { stream, begin, turn: 0 }
+    }
 }
 
 thread_local! {
@@ -87,11 +99,20 @@ impl hyper::rt::Read for Socket {
             self.begin.drain(..count);
             return Poll::Ready(Ok(()));
         }
+        if self.turn >= TURN_BYTES {
+            self.turn = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // Read into a buffer that all connections share and copy what came: hyper's own is not initialised,
         // and a copy of what is mostly a few hundred bytes is cheaper than filling it with zeros.
         READ.with_borrow_mut(|buffer| {
             let room = into.remaining().min(READ_BYTES);
-            let read = ready!(self.stream.poll_read(context, &mut buffer[..room]))?;
+            let Poll::Ready(read) = self.stream.poll_read(context, &mut buffer[..room])? else {
+                self.turn = 0;
+                return Poll::Pending;
+            };
+            self.turn += read;
             into.put_slice(&buffer[..read]);
             Poll::Ready(Ok(()))
         })
@@ -120,13 +141,27 @@ impl hyper::rt::Write for Socket {
 #[derive(Clone, Copy)]
 pub(super) struct Local;
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+impl<F: Future + Unpin + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, task: F) {
-        super::super::spawn(async move {
-            // Let the connection read on first, so that answers gather and leave in one write.
-            futures_lite::future::yield_now().await;
-            task.await;
-        });
+        executor::spawn(Later { begun: false, task });
+    }
+}
+
+/// A task that lets the connection read on first, so that answers gather and leave in one write.
+struct Later<F> {
+    begun: bool,
+    task: F,
+}
+
+impl<F: Future + Unpin> Future for Later<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.begun, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.task).poll(context).map(drop)
     }
 }
 
