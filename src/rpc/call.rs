@@ -145,8 +145,7 @@ impl Call {
         max: usize,
     ) -> hyper::Response<Outgoing> {
         let (mut head, body) = response.into_parts();
-        in_go_words(&mut head.headers, self.method.kind, max);
-        let code = code_of(&head.headers);
+        let code = in_go_words(&mut head.headers, self.method.kind, max);
         self.time(code.is_none_or(|code| code == 0), head.extensions.get::<ReadOnly>().is_some());
         let permit = head.extensions.remove::<Permit>();
         let mut outgoing = Outgoing {
@@ -295,9 +294,9 @@ impl hyper::body::Body for Outgoing {
             Err(frame) => match frame.into_trailers() {
                 Ok(mut trailers) => {
                     if let Some(kind) = self.call.as_ref().map(|call| call.method.kind) {
-                        in_go_words(&mut trailers, kind, self.max);
+                        let code = in_go_words(&mut trailers, kind, self.max);
+                        self.end(code.unwrap_or(Code::Unknown as i32));
                     }
-                    self.end(code_of(&trailers).unwrap_or(Code::Unknown as i32));
                     Frame::trailers(trailers)
                 }
                 Err(other) => other,
@@ -315,18 +314,19 @@ impl hyper::body::Body for Outgoing {
     }
 }
 
+/// How a call ended, if these headers tell.
 fn code_of(headers: &HeaderMap) -> Option<i32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(Status::GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// Refuses a message that is too large or makes no sense in the words and with the code of grpc-go, which
-/// clients look for, instead of tonic's.
-fn in_go_words(headers: &mut HeaderMap, kind: Kind, max: usize) {
-    let code = code_of(headers);
-    if code != Some(Code::OutOfRange as i32) && code != Some(Code::Internal as i32) {
-        return;
+/// clients look for, instead of tonic's. Gives the code, if the headers hold one.
+fn in_go_words(headers: &mut HeaderMap, kind: Kind, max: usize) -> Option<i32> {
+    let code = code_of(headers)?;
+    if code != Code::OutOfRange as i32 && code != Code::Internal as i32 {
+        return Some(code);
     }
-    let Some(status) = Status::from_header_map(headers) else { return };
+    let status = Status::from_header_map(headers)?;
     let message = status.message();
     let status = if let Some((_, found)) = message.split_once("message length too large: found ") {
         let found: String = found.chars().take_while(char::is_ascii_digit).collect();
@@ -344,10 +344,11 @@ fn in_go_words(headers: &mut HeaderMap, kind: Kind, max: usize) {
         };
         Status::internal(format!("grpc: {what}: {why}"))
     } else {
-        return;
+        return Some(code);
     };
     // All of it is plain text and fits into headers.
     drop(status.add_header(headers));
+    Some(status.code() as i32)
 }
 
 #[cfg(test)]
