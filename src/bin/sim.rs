@@ -1,8 +1,9 @@
 //! Runs simulated clusters, as many as one likes, or one of them again; see `basalt::sim`.
 //!
 //! A failure is a panic and ends a process. So the seeds run in processes of their own: this one starts as
-//! many as `--jobs` says, each takes every so-manieth seed, and when one ends with a failure, its plan is run
-//! again and again with parts left out, as long as it still fails in the same place.
+//! many as `--jobs` says, each takes every so-manieth eight of seeds, of which one is long, and when one ends
+//! with a failure, its plan is run again and again with parts left out, as long as it still fails in the same
+//! place.
 
 #![allow(
     clippy::print_stdout,
@@ -57,8 +58,8 @@ static SEED: AtomicU64 = AtomicU64::new(0);
 struct Options {
     seeds: Option<u64>,
     first: u64,
-    /// Every so-manieth seed only.
-    step: u64,
+    /// Which of how many jobs this process is.
+    job: (u64, u64),
     hours: f64,
     jobs: u64,
     bug: Option<Bug>,
@@ -75,13 +76,14 @@ struct Options {
 impl Options {
     /// The error is empty for who asks what there is.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { jobs: 2, step: 1, ..Self::default() };
+        let mut options = Self { jobs: 2, job: (0, 1), ..Self::default() };
         while let Some(flag) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{flag} needs a value"));
             match flag.as_str() {
                 "--seeds" => options.seeds = Some(number(&value()?)?),
                 "--first" => options.first = number(&value()?)?,
-                "--step" => options.step = number(&value()?)?,
+                "--job" => options.job.0 = number(&value()?)?,
+                "--job-of" => options.job.1 = number::<u64>(&value()?)?.max(1),
                 "--hours" => options.hours = number(&value()?)?,
                 "--jobs" => options.jobs = number::<u64>(&value()?)?.max(1),
                 "--seed" => options.seed = Some(number(&value()?)?),
@@ -158,8 +160,12 @@ fn run_many(options: &Options) {
     let mut all = Outcome::default();
     let mut runs = 0_u64;
     let count = options.seeds.unwrap_or(u64::MAX);
-    for seed in (options.first..options.first.saturating_add(count)).step_by(options.step as usize)
-    {
+    let (job, jobs) = options.job;
+    for seed in options.first..options.first.saturating_add(count) {
+        // Long ones are rare and regular; every job gets its part of them.
+        if seed / Plan::LONG_EVERY % jobs != job {
+            continue;
+        }
         if options.storms && options.scenario.is_none() && Plan::is_long(seed) {
             continue;
         }
@@ -200,12 +206,14 @@ fn run_jobs(options: &Options) -> Vec<String> {
     let seeds = options.seeds.unwrap_or(if options.hours > 0.0 { u64::MAX } else { SEEDS });
     let (ended, ends) = mpsc::channel();
     let mut children = Vec::new();
-    for job in 0..options.jobs.min(seeds) {
-        let first = (options.first + job).to_string();
-        let (seeds, step) = ((seeds - job).to_string(), options.jobs.to_string());
+    for job in 0..options.jobs {
+        let (job, jobs) = (job.to_string(), options.jobs.to_string());
+        let (first, seeds) = (options.first.to_string(), seeds.to_string());
         let hours = (options.hours / options.jobs as f64).to_string();
-        let flags =
-            ["--here", "--first", &first, "--seeds", &seeds, "--step", &step, "--hours", &hours];
+        let flags = [
+            "--here", "--job", &job, "--job-of", &jobs, "--first", &first, "--seeds", &seeds,
+            "--hours", &hours,
+        ];
         let mut flags = flags.to_vec();
         flags.extend(options.storms.then_some("--storms"));
         let mut child = start(&flags, options);

@@ -115,7 +115,7 @@ impl Driver {
         match input {
             // A campaign looks for changes of members among what is committed and not applied, and raft counts a
             // snapshot as applied only when it is durable: until then this member does not stand.
-            Input::Tick if self.installing.is_some() => (),
+            Input::Tick | Input::Campaign if self.installing.is_some() => (),
             Input::Tick => self.tick(),
             Input::Propose(payloads) => {
                 if !self.propose(&payloads) {

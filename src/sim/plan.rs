@@ -204,10 +204,13 @@ impl Plan {
         Self { seed, knobs, lasts, faults, operations, watches }
     }
 
-    /// Every so-manieth seed is hours of usual load with a fault now and then; the others are storms of some
-    /// seconds.
+    /// One of so many seeds in a row is hours of usual load with a fault now and then; the others are storms of
+    /// some seconds.
+    pub const LONG_EVERY: u64 = 8;
+
+    /// Whether a seed is such hours.
     pub fn is_long(seed: u64) -> bool {
-        seed % 8 == 7
+        seed % Self::LONG_EVERY == Self::LONG_EVERY - 1
     }
 
     /// The plan that comes of a seed, made to do what a scenario is about.

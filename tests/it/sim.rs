@@ -27,9 +27,11 @@ const PLANTED: [(&str, u64, Option<&str>); 14] = [
 ];
 
 /// Seeds that showed mistakes of ours, without the parts that it did not take: a campaign while a snapshot is not
-/// durable; the end of a lease proposed twice, whose owner granted it anew in between.
-const ONCE_FAILED: [(&str, &str); 2] = [
+/// durable, because it was time or because somebody asked for it; the end of a lease proposed twice, whose owner
+/// granted it anew in between.
+const ONCE_FAILED: [(&str, &str); 3] = [
     ("29370", "20-23,176-179,592-599,672-703,800-831,872-879,912-1015,1024-1047"),
+    ("35414", "2-3,11-21,198-208,370-374,437-459,520-524,564-610,665-759,815-819,828-850,855-1521"),
     ("10224", "0-0,2-2,4-13,22-24,30-30,40-44,52-52,54-55,60-69,73-93,95-339"),
 ];
 
