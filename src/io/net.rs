@@ -6,12 +6,15 @@
 //!                                                             └─► Switched: what both ends agreed on over HTTP/1
 //! ```
 //!
-//! Connections go to the executors in turn: the kernel's own spreading by hash is uneven for the few and
-//! busy connections that gRPC clients open.
+//! A connection goes to the executor that has the fewest: the kernel's own spreading by hash is uneven for the
+//! few and busy connections that gRPC clients open, and taking turns is so as soon as some of them have closed.
+//! Of equals the first takes it, where consensus is: who is alone there waits for no other core.
 
 mod open;
 mod socket;
 mod switched;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::future::{Future, poll_fn};
@@ -24,7 +27,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
-use self::open::{Counted, Seat};
+use self::open::{Counted, Seat, Share};
 use self::socket::{Clock, Local, Socket, Stream};
 use super::clock;
 use crate::types::Fault;
@@ -153,21 +156,31 @@ fn listen_unix(path: &str) -> Result<Listener, Fault> {
     Ok(Listener(Listening::Unix(listener)))
 }
 
+/// The way to one executor. Cheap to clone.
+#[derive(Clone)]
+pub struct Door {
+    to: flume::Sender<Connection>,
+    share: Share,
+}
+
 /// The two ends of the way to one executor.
-pub fn handover() -> (flume::Sender<Connection>, flume::Receiver<Connection>) {
-    flume::bounded(HANDOVERS_MAX)
+pub fn handover() -> (Door, flume::Receiver<Connection>) {
+    let (to, connections) = flume::bounded(HANDOVERS_MAX);
+    (Door { to, share: Share::default() }, connections)
 }
 
 impl Listener {
-    /// Accepts, giving each connection to the next executor, marked with `port`. Ends when this executor
-    /// closes its connections, or another one is gone: who connects to a member that stops is refused at
-    /// once and goes elsewhere, instead of being taken and then dropped.
-    pub async fn accept(self, port: usize, executors: Vec<flume::Sender<Connection>>) {
+    /// Accepts, giving each connection to the executor with the fewest, marked with `port`. Ends when this
+    /// executor closes its connections, or another one is gone: who connects to a member that stops is refused
+    /// at once and goes elsewhere, instead of being taken and then dropped.
+    pub async fn accept(self, port: usize, executors: Vec<Door>) {
         let seat = Seat::take();
-        for to in executors.iter().cycle() {
+        loop {
             let next = async { (Counted::enter(ACCEPT_PAUSE).await, self.next().await) };
             let Some((counted, stream)) = seat.or_closing(next).await else { return };
-            if to.send_async(Connection { stream, port, counted }).await.is_err() {
+            let Some(door) = executors.iter().min_by_key(|door| door.share.count()) else { return };
+            let counted = counted.with(&door.share);
+            if door.to.send_async(Connection { stream, port, counted }).await.is_err() {
                 return;
             }
         }

@@ -351,7 +351,7 @@ struct Seat {
     hub_inbox: watch::Mailbox,
     handles: Handles,
     deliveries: flume::Receiver<Delivery>,
-    connections: (flume::Sender<io::Connection>, flume::Receiver<io::Connection>),
+    connections: (io::Door, flume::Receiver<io::Connection>),
     http2: io::Http2,
     http: [http::Options; PORTS],
 }
@@ -470,7 +470,7 @@ async fn publish(desk: &Desk, request: &InternalRaftRequest) -> Result<(), Fault
     }
 }
 
-fn listen(config: &Config, executors: &[flume::Sender<io::Connection>]) -> Result<(), Fault> {
+fn listen(config: &Config, executors: &[io::Door]) -> Result<(), Fault> {
     for (port, (_, addresses)) in ports(config).into_iter().enumerate() {
         for address in addresses {
             io::spawn(io::listen(address)?.accept(port, executors.to_vec()));

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -20,8 +21,19 @@ const CLOSE_LOOK: Duration = Duration::from_millis(10);
 /// Open connections of all executors. Relaxed: nothing else is ordered by it.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// One open connection, counted.
-pub(super) struct Counted(());
+/// Open connections of one executor. Relaxed, like [`COUNT`].
+#[derive(Clone, Default)]
+pub(super) struct Share(Arc<AtomicUsize>);
+
+impl Share {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One open connection, counted, also with its executor once that is known.
+pub(super) struct Counted(Option<Share>);
 
 impl Counted {
     /// Waits until there are descriptors for one more.
@@ -30,13 +42,23 @@ impl Counted {
             clock::sleep(pause).await;
         }
         COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(())
+        Self(None)
+    }
+
+    /// Counted with an executor from here on.
+    pub(super) fn with(mut self, share: &Share) -> Self {
+        share.0.fetch_add(1, Ordering::Relaxed);
+        self.0 = Some(share.clone());
+        self
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         COUNT.fetch_sub(1, Ordering::Relaxed);
+        if let Some(share) = &self.0 {
+            share.0.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -1,0 +1,35 @@
+use super::*;
+use crate::io::spawn;
+
+#[test]
+fn a_connection_goes_to_the_executor_with_the_fewest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket").to_string_lossy().into_owned();
+    glommio::LocalExecutorBuilder::default()
+        .spawn(|| async move {
+            let ((first, at_first), (second, at_second)) = (handover(), handover());
+            let listener = listen(&Address::Unix(path.clone())).unwrap();
+            spawn(listener.accept(7, vec![first, second]));
+            let mut clients = Vec::new();
+            let mut connect = || {
+                clients.push(std::os::unix::net::UnixStream::connect(&path).unwrap());
+            };
+
+            connect();
+            let alone = at_first.recv_async().await.unwrap();
+            assert_eq!(alone.port(), 7);
+            connect();
+            let _other = at_second.recv_async().await.unwrap();
+            // One each: the first one's turn.
+            connect();
+            let third = at_first.recv_async().await.unwrap();
+            // Two of the first have closed, so that it has fewer.
+            drop((alone, third));
+            connect();
+            let _fourth = at_first.recv_async().await.unwrap();
+            assert!(at_second.is_empty());
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+}
