@@ -31,8 +31,8 @@ use crate::types::{Entry, EntryKind, Fault, LeaseId, LogIndex, MemberId, Refusal
 pub const MAILBOX: usize = 1024;
 
 /// Entries in one batch: enough to share the cost of a commit, few enough that heartbeats, which share this
-/// executor on small machines, never wait long.
-const BATCH_ENTRIES_MAX: usize = 512;
+/// executor on small machines, never wait long: ten milliseconds at worst.
+const BATCH_ENTRIES_MAX: usize = 1024;
 
 /// How often the size of the store on disk is looked at, in ms.
 const DISK_LOOK_MS: u64 = 500;
