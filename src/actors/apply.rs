@@ -40,6 +40,9 @@ const DISK_LOOK_MS: u64 = 500;
 /// Between two cuts of the log: each syncs the store, which under full load costs a third of the throughput if it
 /// happens every 10,000 entries, and for some milliseconds everyone waits.
 const CUT_PAUSE: Duration = Duration::from_secs(4);
+/// Bytes of entries after which the log is cut in any case: of large values the pause alone would let it grow to
+/// gigabytes.
+const CUT_BYTES: usize = 256 << 20;
 
 /// Log records looked at in one slice of compaction.
 const COMPACT_SLICE: usize = 1000;
@@ -149,6 +152,10 @@ struct Actor {
     compaction_waiters: Vec<flume::Sender<()>>,
     /// Where the log was last cut.
     mark: LogIndex,
+    /// Bytes of the entries since then.
+    uncut_bytes: usize,
+    /// When that was; none before the first time.
+    cut_at: Option<Moment>,
     /// Whether a cut is under way.
     cutting: Rc<Cell<bool>>,
     disk_bytes: u64,
@@ -178,6 +185,8 @@ pub async fn run(
         compacting_since: None,
         compaction_waiters: Vec::new(),
         mark,
+        uncut_bytes: 0,
+        cut_at: None,
         cutting: Rc::default(),
         disk_bytes,
         disk_looked_ms: clock::now_ms(),
@@ -284,6 +293,7 @@ impl Actor {
         let has_changes = entries.iter().any(|entry| entry.kind != EntryKind::Normal);
         let mut began = Moment::now();
         for entry in entries {
+            self.uncut_bytes += entry.data.len();
             let applied = self.machine.apply(entry)?;
             let ended = Moment::now();
             let took = ended.since(began).as_secs_f64();
@@ -368,7 +378,7 @@ impl Actor {
         old.engine().abandon();
         // Closing a store waits for its threads.
         spawn(blocking(move || drop(old)));
-        (self.mark, self.compacting, self.disk_looked_ms) = (index, true, 0);
+        (self.mark, self.uncut_bytes, self.compacting, self.disk_looked_ms) = (index, 0, true, 0);
         let read = self.machine.commit()?.read;
         let state = self.state(read);
         self.shared.publish(state);
@@ -439,10 +449,12 @@ impl Actor {
     /// work: what is applied is read before the store is synced, never after.
     fn cut_log(&mut self) {
         let index = self.machine.applied();
-        if index - self.mark < self.outlets.snapshot_count || self.cutting.get() {
+        let rested = self.cut_at.is_none_or(|cut_at| cut_at.elapsed() >= CUT_PAUSE);
+        let is_due = rested && index - self.mark >= self.outlets.snapshot_count;
+        if self.cutting.get() || !(is_due || self.uncut_bytes >= CUT_BYTES) {
             return;
         }
-        self.mark = index;
+        (self.mark, self.uncut_bytes, self.cut_at) = (index, 0, Some(Moment::now()));
         self.cutting.set(true);
         let (term, conf_state) = (self.machine.applied_term(), self.machine.conf_state().clone());
         let (engine, wal) = (self.machine.engine().clone(), self.outlets.wal.clone());
@@ -452,7 +464,6 @@ impl Actor {
                 fatal(&fault)
             }
             wal.mark(index, term, conf_state).await;
-            clock::sleep(CUT_PAUSE).await;
             cutting.set(false);
         });
     }

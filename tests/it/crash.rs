@@ -212,34 +212,37 @@ fn a_member_that_stops_listens_no_more() {
     });
 }
 
-/// The log below what the store holds on disk goes away, a segment at a time. What is left opens with
-/// an older mark than the one that let the first segment go.
+/// The log below what the store holds on disk goes away, a segment at a time: every few seconds, or after some
+/// hundred MiB. What is left opens with an older mark than the one that let the first segment go.
 #[test]
 fn a_member_starts_from_a_log_whose_first_segment_is_gone() {
     const WRITES_MAX: i64 = 400;
-    runtime().block_on(async {
-        let mut server = Setup::new(process::basalt()).flag("snapshot-count", "10").start();
-        // etcd looks twice a minute for segments that may go.
-        if server.is_etcd() {
-            return;
-        }
-        let wire = Wire::new(&server.endpoint());
-        let first = server.wal_files().remove(0);
-        let value = "x".repeat(1 << 20);
-        let mut writes = 0;
-        while first.exists() {
-            wire.put(&format!("key-{}", writes % 3), &value).await.unwrap();
-            writes += 1;
-            assert!(writes < WRITES_MAX, "{} stays", first.display());
-            // The log is cut every few seconds at most.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        server.kill();
-        server.start();
-        let all = Wire::new(&server.endpoint()).everything(0).await.unwrap();
-        let revision = all.header.map_or(0, |it| it.revision);
-        assert_eq!((revision, all.count), (1 + writes, 3), "after {writes} writes");
-    });
+    let often = Setup::new(process::basalt()).flag("snapshot-count", "10");
+    let by_size = Setup::new(process::basalt());
+    for (setup, pause_ms) in [(often, 50), (by_size, 0)] {
+        runtime().block_on(async {
+            let mut server = setup.start();
+            // etcd looks twice a minute for segments that may go.
+            if server.is_etcd() {
+                return;
+            }
+            let wire = Wire::new(&server.endpoint());
+            let first = server.wal_files().remove(0);
+            let value = "x".repeat(1 << 20);
+            let mut writes = 0;
+            while first.exists() {
+                wire.put(&format!("key-{}", writes % 3), &value).await.unwrap();
+                writes += 1;
+                assert!(writes < WRITES_MAX, "{} stays", first.display());
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            }
+            server.kill();
+            server.start();
+            let all = Wire::new(&server.endpoint()).everything(0).await.unwrap();
+            let revision = all.header.map_or(0, |it| it.revision);
+            assert_eq!((revision, all.count), (1 + writes, 3), "after {writes} writes");
+        });
+    }
 }
 
 /// What a member says of itself: all of its keys at some revisions, hashes, leases.
