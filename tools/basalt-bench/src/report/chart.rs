@@ -9,7 +9,8 @@ const WIDTH: f64 = 560.0;
 const WIDTH_WIDE: f64 = 1_140.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 14.0;
+/// Half of the longest label of the horizontal axis stands here.
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 40.0;
 const TICKS: f64 = 5.0;
@@ -286,7 +287,7 @@ mod tests {
         let points = vec![Some((0.0, 0.0)), Some((10.0, 100.0))];
         let svg = chart(Across::Linear, Up::Linear, points).svg();
         // A hundred of the two hundred that the axis has.
-        assert!(svg.contains("points=\"62.0,240.0 546.0,137.0\""), "{svg}");
+        assert!(svg.contains("points=\"62.0,240.0 536.0,137.0\""), "{svg}");
         assert!(svg.contains("a &lt; b"), "{svg}");
     }
 
