@@ -28,8 +28,24 @@ pub(super) fn start<T: Send + 'static>(
         .map_err(|error| Fault::new(format!("the thread {name:?} cannot start: {error}")))
 }
 
-/// How far a thread steps back that works for nobody who waits at this moment: it gets a tenth of what another one
-/// gets, if both want the same core, and all of it if nobody else does.
+/// Starts a thread that steps back behind others, and with it the threads that it starts: of a core that others
+/// want, too, it gets a third of their share with `nice` 5 and a tenth with 10, and all of it if nobody else does.
+///
+/// # Errors
+/// The kernel has no thread left.
+pub(super) fn start_behind<T: Send + 'static>(
+    name: &str,
+    nice: i32,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Fault> {
+    start(name, move || {
+        // Where this is not allowed, it has as much haste as others.
+        let _ = setpriority_process(Some(gettid()), nice);
+        work()
+    })
+}
+
+/// How far a thread steps back that works for nobody who waits at this moment.
 const NICE: i32 = 10;
 
 /// Runs long work on a thread of its own that gives way to all others.
@@ -58,9 +74,7 @@ pub(super) fn ahead<T: Send + 'static>(
     mut make: impl FnMut() -> Option<T> + Send + 'static,
 ) -> Result<flume::Receiver<T>, Fault> {
     let (made, taken) = flume::bounded(count);
-    start(name, move || {
-        // Where this is not allowed, it has as much haste as others.
-        let _ = setpriority_process(Some(gettid()), NICE);
+    start_behind(name, NICE, move || {
         while let Some(thing) = make() {
             if made.send(thing).is_err() {
                 return;

@@ -149,3 +149,24 @@ fn the_store_on_disk_reads_like_the_one_in_memory() {
         assert!(mirror.disk().disk_bytes() > 0);
     }
 }
+
+/// What flushes and merges steps back behind those who serve.
+#[test]
+fn the_threads_of_the_store_are_nice() {
+    let path = tempfile::tempdir().unwrap();
+    let _store = FjallEngine::open(path.path()).unwrap();
+    let mut found = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+        // Another test's thread may be gone by now.
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        let (head, tail) = stat.rsplit_once(')').unwrap();
+        let name = head.split_once('(').unwrap().1;
+        if name.starts_with("fjall") || name == "caretaker" {
+            // The nineteenth field; the third one follows the name (proc(5)).
+            let nice: i32 = tail.split_whitespace().nth(19 - 3).unwrap().parse().unwrap();
+            found.push((name.to_owned(), nice));
+        }
+    }
+    assert!(found.len() >= 2, "{found:?}");
+    assert!(found.iter().all(|(_, nice)| *nice >= NICE), "{found:?}");
+}
