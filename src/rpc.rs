@@ -103,7 +103,7 @@ impl Services {
             lock: sized!(LockServer, lock::Lock(desk.clone())),
             election: sized!(ElectionServer, election::Election(desk.clone())),
             health: HealthServer::new(health::Health),
-            reflection: ServerReflectionServer::new(reflection::Reflection::default()),
+            reflection: ServerReflectionServer::new(reflection::Reflection),
             desk: desk.clone(),
         }
     }

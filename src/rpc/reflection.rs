@@ -1,6 +1,6 @@
 //! `grpc.reflection.v1`: lets tools such as grpcurl ask what is served.
 
-use std::sync::Arc;
+use std::sync::LazyLock;
 
 use basalt_proto::DESCRIPTORS;
 use basalt_proto::reflection::server_reflection_request::MessageRequest;
@@ -15,15 +15,16 @@ use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
-#[derive(Clone)]
-pub(super) struct Reflection(Arc<FileDescriptorSet>);
+/// What is served, made by the build from the same files as everything else. Few ask, so not before the first
+/// does; comments in the files are not for clients, and take most of the room.
+static FILES: LazyLock<Vec<FileDescriptorProto>> = LazyLock::new(|| {
+    let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
+    let bare = |file| FileDescriptorProto { source_code_info: None, ..file };
+    files.into_iter().map(bare).collect()
+});
 
-impl Default for Reflection {
-    fn default() -> Self {
-        // Made by the build from the same files as everything else.
-        Self(Arc::new(FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default()))
-    }
-}
+#[derive(Clone)]
+pub(super) struct Reflection;
 
 fn messages(package: &str, messages: &[DescriptorProto], symbol: &str) -> bool {
     messages.iter().any(|message| {
@@ -50,19 +51,19 @@ fn declares(file: &FileDescriptorProto, symbol: &str) -> bool {
 }
 
 impl Reflection {
-    fn answer(&self, asked: &MessageRequest) -> MessageResponse {
+    fn answer(asked: &MessageRequest) -> MessageResponse {
         let file = match asked {
-            MessageRequest::ListServices(_) => return self.services(),
-            MessageRequest::FileByFilename(name) => self.0.file.iter().find(|it| it.name() == name),
+            MessageRequest::ListServices(_) => return Self::services(),
+            MessageRequest::FileByFilename(name) => FILES.iter().find(|it| it.name() == name),
             MessageRequest::FileContainingSymbol(symbol) => {
-                self.0.file.iter().find(|file| declares(file, symbol))
+                FILES.iter().find(|file| declares(file, symbol))
             }
             MessageRequest::FileContainingExtension(_)
             | MessageRequest::AllExtensionNumbersOfType(_) => None,
         };
         match file {
             Some(file) => MessageResponse::FileDescriptorResponse(FileDescriptorResponse {
-                file_descriptor_proto: self.with_imports(file),
+                file_descriptor_proto: Self::with_imports(file),
             }),
             None => MessageResponse::ErrorResponse(ErrorResponse {
                 error_code: Code::NotFound as i32,
@@ -71,23 +72,23 @@ impl Reflection {
         }
     }
 
-    fn services(&self) -> MessageResponse {
+    fn services() -> MessageResponse {
         let named = |file: &FileDescriptorProto| {
             let package = file.package().to_owned();
             let services = file.service.clone().into_iter();
             services.map(move |it| ServiceResponse { name: format!("{package}.{}", it.name()) })
         };
-        let service = self.0.file.iter().flat_map(named).collect();
+        let service = FILES.iter().flat_map(named).collect();
         MessageResponse::ListServicesResponse(ListServiceResponse { service })
     }
 
     /// A file and all it imports, itself first.
-    fn with_imports(&self, file: &FileDescriptorProto) -> Vec<bytes::Bytes> {
+    fn with_imports(file: &FileDescriptorProto) -> Vec<bytes::Bytes> {
         let mut files = vec![file];
         let mut at = 0;
         while let Some(file) = files.get(at) {
             let imports = file.dependency.iter();
-            let found = imports.filter_map(|name| self.0.file.iter().find(|it| it.name() == name));
+            let found = imports.filter_map(|name| FILES.iter().find(|it| it.name() == name));
             let new: Vec<_> =
                 found.filter(|it| files.iter().all(|old| old.name() != it.name())).collect();
             files.extend(new);
@@ -106,10 +107,9 @@ impl server_reflection_server::ServerReflection for Reflection {
         &self,
         request: Request<Streaming<ServerReflectionRequest>>,
     ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
-        let own = self.clone();
-        let answers = request.into_inner().map(move |asked| {
+        let answers = request.into_inner().map(|asked| {
             let asked = asked?;
-            let message_response = asked.message_request.as_ref().map(|asked| own.answer(asked));
+            let message_response = asked.message_request.as_ref().map(Self::answer);
             Ok(ServerReflectionResponse {
                 valid_host: asked.host.clone(),
                 original_request: Some(asked),
