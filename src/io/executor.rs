@@ -25,7 +25,7 @@ const POKE: Duration = Duration::from_millis(5);
 const POKE_IDLE: Duration = Duration::from_millis(50);
 
 /// Memory that is pinned for direct file I/O, which no executor does: as little as glommio allows.
-const IO_MEMORY_BYTES: usize = 64 << 10;
+pub(super) const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Threads of each executor for what blocks, on whichever core is free. One: what is done to files is done in the
 /// order in which it was asked for.
 const BLOCKING_THREADS: usize = 1;

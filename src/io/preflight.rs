@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit};
 
+use super::executor::IO_MEMORY_BYTES;
 use crate::types::Fault;
 
 /// glommio registers its rings' memory; with less it refuses.
@@ -32,7 +33,8 @@ pub fn preflight() -> Result<(), Fault> {
             "the kernel does not allow io_uring: set kernel.io_uring_disabled to 0 with sysctl",
         ));
     }
-    let probe = glommio::LocalExecutorBuilder::default().make();
+    // What it pins the allocator would keep.
+    let probe = glommio::LocalExecutorBuilder::default().io_memory(IO_MEMORY_BYTES).make();
     probe.map(drop).map_err(|error| {
         Fault::new(format!(
             "io_uring cannot be used ({error}): allow it in the container's seccomp profile, or run on a \
