@@ -19,7 +19,7 @@ const READ_BYTES: usize = 64 << 10;
 
 /// Bytes that a connection reads until others get their turn. The requests in them are answered while what
 /// they take is still in the processor's cache, however many more wait in the socket.
-const TURN_BYTES: usize = 16 << 10;
+const TURN_BYTES: usize = 4 << 10;
 
 /// A connected socket.
 pub(super) enum Stream {
