@@ -109,7 +109,7 @@ impl FjallEngine {
     pub fn open(path: &Path) -> Result<Self, Fault> {
         let path = path.to_owned();
         // Its threads are as nice as who starts them.
-        let opening = thread::start_behind("store", NICE, move || Self::start(&path))?;
+        let opening = thread::start_nice("store", NICE, move || Self::start(&path))?;
         opening.join().map_err(|_| Fault::new("the thread that opens the store panicked"))?
     }
 

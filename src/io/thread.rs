@@ -30,10 +30,11 @@ pub(super) fn start<T: Send + 'static>(
 
 /// Starts a thread that steps back behind others, and with it the threads that it starts: of a core that others
 /// want, too, it gets a third of their share with `nice` 5 and a tenth with 10, and all of it if nobody else does.
+/// Below zero it goes before others, if the process has the right to that (root has, and `CAP_SYS_NICE`).
 ///
 /// # Errors
 /// The kernel has no thread left.
-pub(super) fn start_behind<T: Send + 'static>(
+pub(super) fn start_nice<T: Send + 'static>(
     name: &str,
     nice: i32,
     work: impl FnOnce() -> T + Send + 'static,
@@ -74,7 +75,7 @@ pub(super) fn ahead<T: Send + 'static>(
     mut make: impl FnMut() -> Option<T> + Send + 'static,
 ) -> Result<flume::Receiver<T>, Fault> {
     let (made, taken) = flume::bounded(count);
-    start_behind(name, NICE, move || {
+    start_nice(name, NICE, move || {
         while let Some(thing) = make() {
             if made.send(thing).is_err() {
                 return;
