@@ -1,3 +1,5 @@
+//! Connections find their executors.
+
 use super::*;
 use crate::io::spawn;
 
