@@ -31,7 +31,7 @@ use crate::types::{Entry, EntryKind, Fault, LeaseId, LogIndex, MemberId, Refusal
 pub const MAILBOX: usize = 1024;
 
 /// Entries in one batch: enough to share the cost of a commit, few enough that heartbeats, which share this
-/// executor on small machines, never wait long: ten milliseconds at worst.
+/// executor on small machines, never wait long.
 const BATCH_ENTRIES_MAX: usize = 1024;
 
 /// How often the size of the store on disk is looked at, in ms.

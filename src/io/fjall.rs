@@ -23,7 +23,7 @@ use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
 
 /// Bytes of a memtable: while it is flushed the next one fills, so that four of them can be in memory. Larger
-/// ones make rarer flushes; this keeps a member that is busy in little more memory than etcd.
+/// ones make rarer flushes; this keeps a busy member in less memory than etcd, and puts are no slower.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Bytes of fjall's journals on disk before it forces a flush. Rotating one stalls writers, so rarely.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;

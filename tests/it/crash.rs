@@ -219,6 +219,7 @@ fn a_member_starts_from_a_log_whose_first_segment_is_gone() {
     const WRITES_MAX: i64 = 400;
     let often = Setup::new(process::basalt()).flag("snapshot-count", "10");
     let by_size = Setup::new(process::basalt());
+    // By number it is cut every few seconds at most, by size at once.
     for (setup, pause_ms) in [(often, 50), (by_size, 0)] {
         runtime().block_on(async {
             let mut server = setup.start();
