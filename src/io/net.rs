@@ -15,6 +15,7 @@ mod socket;
 mod switched;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod wire;
 
 use std::future::{Future, poll_fn};
@@ -28,7 +29,8 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
 use self::open::{Counted, Seat, Share};
-use self::socket::{Clock, Local, Socket, Stream};
+use self::socket::{Clock, Socket, Stream};
+use self::turn::Turn;
 use super::clock;
 use crate::types::Fault;
 
@@ -241,11 +243,13 @@ pub async fn serve<S, B, F>(
     let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, PREFACE));
     let Some(Some(begin)) = seat.or_closing(begin).await.flatten() else { return };
     let speaks_http2 = begin.starts_with(b"PRI");
-    let socket = Socket::new(stream, begin);
+    let turn = Turn::new();
+    let socket = Socket::new(stream, begin, turn.clone());
     if speaks_http2 {
-        let builder = http2_builder(options);
+        let builder = http2_builder(options, turn.clone());
         until_closed(
             &seat,
+            &turn,
             builder.serve_connection(socket, service),
             http2::Connection::graceful_shutdown,
         )
@@ -259,7 +263,7 @@ pub async fn serve<S, B, F>(
             // As Go writes them, for what greps.
             .title_case_headers(true);
         let mut serving = builder.serve_connection(socket, service);
-        until_closed(&seat, &mut serving, |serving| {
+        until_closed(&seat, &turn, &mut serving, |serving| {
             Pin::new(&mut **serving.get_mut()).graceful_shutdown();
         })
         .await;
@@ -296,12 +300,13 @@ pub async fn serve_peer<S, B, F>(
     let mut builder = http1::Builder::new();
     builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
     builder.title_case_headers(true);
-    let serving = builder.serve_connection(Socket::new(stream, begin), service);
-    until_closed(&seat, serving, http1::Connection::graceful_shutdown).await;
+    let turn = Turn::new();
+    let serving = builder.serve_connection(Socket::new(stream, begin, turn.clone()), service);
+    until_closed(&seat, &turn, serving, http1::Connection::graceful_shutdown).await;
 }
 
-fn http2_builder(options: Http2) -> http2::Builder<Local> {
-    let mut builder = http2::Builder::new(Local);
+fn http2_builder(options: Http2, turn: Turn) -> http2::Builder<Turn> {
+    let mut builder = http2::Builder::new(turn);
     builder
         .timer(Clock)
         .max_concurrent_streams(options.streams_max)
@@ -320,7 +325,12 @@ fn http2_builder(options: Http2) -> http2::Builder<Local> {
 }
 
 /// Drives a connection to its end; when the executor is told to close, what is under way is finished.
-async fn until_closed<C: Future>(seat: &Seat, connection: C, wind_down: impl Fn(Pin<&mut C>)) {
+async fn until_closed<C: Future>(
+    seat: &Seat,
+    turn: &Turn,
+    connection: C,
+    wind_down: impl Fn(Pin<&mut C>),
+) {
     let mut connection = std::pin::pin!(connection);
     let mut told = false;
     poll_fn(|context| {
@@ -329,7 +339,7 @@ async fn until_closed<C: Future>(seat: &Seat, connection: C, wind_down: impl Fn(
             wind_down(connection.as_mut());
         }
         // What goes wrong with a connection is its client's business: it hung up, or spoke nonsense.
-        connection.as_mut().poll(context).map(drop)
+        turn.take(context, |context| connection.as_mut().poll(context)).map(drop)
     })
     .await;
 }

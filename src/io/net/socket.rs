@@ -12,14 +12,8 @@ use glommio::net::{TcpStream, UnixStream};
 use hyper::rt::ReadBufCursor;
 
 use super::clock;
+use super::turn::{TURN_BYTES_MAX, Turn};
 use crate::io::executor;
-
-/// Bytes read at once; shared by all connections of an executor.
-const READ_BYTES: usize = 64 << 10;
-
-/// Bytes that a connection reads until others get their turn. The requests in them are answered while what
-/// they take is still in the processor's cache, however many more wait in the socket.
-const TURN_BYTES: usize = 4 << 10;
 
 /// A connected socket.
 pub(super) enum Stream {
@@ -73,18 +67,18 @@ impl Stream {
 pub(super) struct Socket {
     pub(super) stream: Stream,
     pub(super) begin: Vec<u8>,
-    /// Bytes read in this turn.
-    turn: usize,
+    turn: Turn,
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, begin: Vec<u8>) -> Self {
-        Self { stream, begin, turn: 0 }
+    pub(super) fn new(stream: Stream, begin: Vec<u8>, turn: Turn) -> Self {
+        Self { stream, begin, turn }
     }
 }
 
 thread_local! {
-    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    /// Shared by all connections of an executor.
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; TURN_BYTES_MAX]);
 }
 
 impl hyper::rt::Read for Socket {
@@ -99,20 +93,16 @@ impl hyper::rt::Read for Socket {
             self.begin.drain(..count);
             return Poll::Ready(Ok(()));
         }
-        if self.turn >= TURN_BYTES {
-            self.turn = 0;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+        let Some(left) = self.turn.left(context) else { return Poll::Pending };
         // Read into a buffer that all connections share and copy what came: hyper's own is not initialised,
         // and a copy of what is mostly a few hundred bytes is cheaper than filling it with zeros.
         READ.with_borrow_mut(|buffer| {
-            let room = into.remaining().min(READ_BYTES);
+            let room = into.remaining().min(left);
             let Poll::Ready(read) = self.stream.poll_read(context, &mut buffer[..room])? else {
-                self.turn = 0;
+                self.turn.wait();
                 return Poll::Pending;
             };
-            self.turn += read;
+            self.turn.spend(read);
             into.put_slice(&buffer[..read]);
             Poll::Ready(Ok(()))
         })
@@ -134,34 +124,6 @@ impl hyper::rt::Write for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.stream.poll_close(context)
-    }
-}
-
-/// Runs hyper's tasks on this executor.
-#[derive(Clone, Copy)]
-pub(super) struct Local;
-
-impl<F: Future + Unpin + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, task: F) {
-        executor::spawn(Later { begun: false, task });
-    }
-}
-
-/// A task that lets the connection read on first, so that answers gather and leave in one write.
-struct Later<F> {
-    begun: bool,
-    task: F,
-}
-
-impl<F: Future + Unpin> Future for Later<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if !std::mem::replace(&mut self.begun, true) {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.task).poll(context).map(drop)
     }
 }
 
