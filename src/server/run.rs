@@ -42,8 +42,11 @@ fn ports(config: &Config) -> [(Serves, &Vec<Address>); PORTS] {
 /// How long a member that is told to stop waits for what is under way.
 const STOP_TIME: Duration = Duration::from_millis(500);
 
-/// Before this member tries again to publish itself, and looks again for the cluster's version.
+/// Before this member tries again to publish itself.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(100);
+
+/// Before it looks again whether the cluster has a version; a new cluster has one at once.
+const VERSION_PAUSE: Duration = Duration::from_millis(10);
 
 /// Runs a member until it is told to stop by SIGTERM or SIGINT.
 ///
@@ -446,7 +449,7 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
     let request = InternalRaftRequest { cluster_member_attr_set, ..InternalRaftRequest::default() };
     publish(desk, &request).await?;
     while desk.state().cluster_version.is_none() {
-        clock::sleep(PUBLISH_PAUSE).await;
+        clock::sleep(VERSION_PAUSE).await;
     }
     Ok(())
 }
