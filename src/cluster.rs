@@ -1,6 +1,8 @@
 //! Who is a member, what version all members speak, and the ids of both, computed as etcd does.
 
+mod agreement;
 mod hashes;
+mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -12,7 +14,9 @@ use sha1::{Digest, Sha1};
 use crate::store::{Overlay, Space, View};
 use crate::types::{ConfChange, ConfChangeKind, ConfState, Fault, MemberId, Refusal};
 
+pub use self::agreement::{Fit, Versions, decide, may_join};
 pub use self::hashes::{Hashed, corrupt_member, minority};
+pub use self::version::Version;
 
 /// Key of the cluster version in etcd's `cluster` bucket.
 const VERSION: &[u8] = b"clusterVersion";
@@ -136,14 +140,14 @@ fn first_8(digest: &[u8]) -> u64 {
 pub struct Cluster {
     members: BTreeMap<MemberId, Member>,
     removed: BTreeSet<MemberId>,
-    version: Option<String>,
+    version: Option<Version>,
 }
 
 impl Cluster {
     /// Reads the membership.
     ///
     /// # Errors
-    /// The store cannot be read, or holds what is no member.
+    /// The store cannot be read, or holds what is no member or a version that this server cannot serve.
     pub fn open(view: &impl View) -> Result<Self, Fault> {
         let mut cluster = Self::default();
         for pair in view.scan(Space::Members, Bound::Unbounded, Bound::Unbounded) {
@@ -158,8 +162,8 @@ impl Cluster {
                 std::str::from_utf8(&key).ok().and_then(|hex| u64::from_str_radix(hex, 16).ok());
             cluster.removed.extend(id);
         }
-        let version = view.get(Space::Cluster, VERSION)?;
-        cluster.version = version.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        cluster.version = spoken(view)?;
+        cluster.version.map_or(Ok(()), Version::check_served)?;
         Ok(cluster)
     }
 
@@ -262,15 +266,25 @@ impl Cluster {
         }
     }
 
-    /// The version that all members speak from now on, as `major.minor.patch`.
-    pub fn set_version<V: View>(&mut self, tx: &mut Overlay<V>, version: String) {
-        tx.put(Space::Cluster, Bytes::from_static(VERSION), version.clone().into());
+    /// The version that all members speak from now on.
+    ///
+    /// # Errors
+    /// This server is too old for it, or it is none.
+    pub fn set_version<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        version: &str,
+    ) -> Result<(), Fault> {
+        let version: Version = version.parse()?;
+        version.check_served()?;
+        tx.put(Space::Cluster, Bytes::from_static(VERSION), version.to_string().into());
         self.version = Some(version);
+        Ok(())
     }
 
     /// The version that all members speak; `None` until it is decided.
-    pub fn version(&self) -> Option<&str> {
-        self.version.as_deref()
+    pub fn version(&self) -> Option<Version> {
+        self.version
     }
 
     /// All members by id.
@@ -287,6 +301,15 @@ impl Cluster {
     pub fn is_removed(&self, id: MemberId) -> bool {
         self.removed.contains(&id)
     }
+}
+
+/// The version that all members speak, as a view of the store has it; `None` until it is decided.
+///
+/// # Errors
+/// The store cannot be read, or what it holds is no version.
+pub fn spoken(view: &impl View) -> Result<Option<Version>, Fault> {
+    let version = view.get(Space::Cluster, VERSION)?;
+    version.map(|bytes| String::from_utf8_lossy(&bytes).parse()).transpose()
 }
 
 /// The same change as raft sees it.

@@ -42,7 +42,7 @@ fn print_version() {
         "aarch64" => "arm64",
         other => other,
     };
-    println!("etcd Version: {}", basalt::rpc::ETCD_VERSION);
+    println!("etcd Version: {}", basalt::cluster::Version::SERVER);
     println!("Git SHA: Not provided");
     println!("Go Version: none (Rust)");
     println!("Go OS/Arch: linux/{arch}");

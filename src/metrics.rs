@@ -75,8 +75,8 @@ pub struct Gauges {
     /// The process.
     pub process: Process,
     /// The version clients are told.
-    pub version: &'static str,
-    /// The version all members speak.
+    pub version: String,
+    /// The version all members speak, as `major.minor`.
     pub cluster_version: Option<String>,
 }
 
@@ -172,11 +172,10 @@ fn labels(out: &mut Writer, gauges: &Gauges) {
     let one = |labels| std::iter::once((labels, 1.0));
     let id = format!("server_id=\"{:x}\"", gauges.member_id);
     out.family("etcd_server_id", "gauge", HELP, one(id.clone()));
-    let version = format!("server_version={}", quoted(gauges.version));
+    let version = format!("server_version={}", quoted(&gauges.version));
     out.family("etcd_server_version", "gauge", HELP, one(version));
     if let Some(version) = &gauges.cluster_version {
-        let minor = version.rsplit_once('.').map_or(version.as_str(), |(minor, _)| minor);
-        let label = format!("cluster_version={}", quoted(minor));
+        let label = format!("cluster_version={}", quoted(version));
         out.family("etcd_cluster_version", "gauge", HELP, one(label));
     }
     let local = gauges.member_id;
@@ -249,8 +248,8 @@ mod tests {
         client_request("unary", "3.7");
         Method::find("/etcdserverpb.KV/Put").expect("it is served").handled(8);
         let gauges = Gauges {
-            version: "3.7.1",
-            cluster_version: Some("3.7.0".to_owned()),
+            version: "3.7.1".to_owned(),
+            cluster_version: Some("3.7".to_owned()),
             members: vec![10],
             ..Gauges::default()
         };

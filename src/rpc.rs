@@ -54,11 +54,6 @@ use crate::types::{Error, Refusal};
 
 pub use self::call::{Outgoing, Source};
 
-/// The version of etcd whose contract is kept.
-pub const ETCD_VERSION: &str = "3.7.1";
-/// The cluster and storage version that goes with it.
-pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
-
 /// All services of one executor. Cheap to clone.
 #[derive(Clone)]
 pub struct Services {

@@ -10,6 +10,7 @@ mod open;
 mod run;
 mod table;
 mod values;
+mod versions;
 
 pub use self::config::Config;
 pub use self::flags::{Command, Flags, Level, Note, help, parse, usage};

@@ -19,6 +19,7 @@ use super::desk::{self, Delivery};
 use super::peer::Peers;
 use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
+use crate::cluster::Version;
 use crate::io::clock::Moment;
 use crate::io::{FjallEngine, FjallView, Incoming, blocking, clock, fatal, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
@@ -220,11 +221,24 @@ pub fn state_of(
         read,
         alarms: machine.alarms(),
         members: machine.cluster().members().cloned().collect(),
-        cluster_version: machine.cluster().version().map(str::to_owned),
+        cluster_version: machine.cluster().version(),
         applied: machine.applied(),
         applied_term: machine.applied_term(),
         disk_bytes,
         sole_voter: alone,
+    }
+}
+
+/// Says that the cluster speaks another version from now on.
+fn tell_version(before: Option<Version>, now: Option<Version>) {
+    if before == now {
+        return;
+    }
+    let short = |version: Option<Version>| version.map(Version::short).unwrap_or_default();
+    let (from, to) = (short(before), short(now));
+    match before {
+        None => tracing::info!(cluster_version = to, "set initial cluster version"),
+        Some(_) => tracing::info!(from, to, "updated cluster version"),
     }
 }
 
@@ -341,6 +355,7 @@ impl Actor {
     fn publish(&mut self, published: Published<FjallView>) {
         let revision = published.read.revision;
         let state = self.state(published.read);
+        tell_version(self.shared.state().cluster_version, state.cluster_version);
         self.shared.publish(state);
         for hub in &self.outlets.hubs {
             hub.events(&published.events, revision);

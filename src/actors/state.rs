@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use basalt_proto::etcdserverpb::{AlarmMember, ResponseHeader};
 
-use crate::cluster::Member;
+use crate::cluster::{Member, Version};
 use crate::consensus::{Progress, Role};
 use crate::io::{FjallView, clock};
 use crate::mvcc::{self, ReadView};
@@ -47,8 +47,8 @@ pub struct State {
     pub alarms: Vec<AlarmMember>,
     /// Members, sorted by id.
     pub members: Vec<Member>,
-    /// `major.minor.patch` that all members agree to speak; `None` until it is decided.
-    pub cluster_version: Option<String>,
+    /// What all members agree to speak; `None` until it is decided.
+    pub cluster_version: Option<Version>,
     /// Up to here.
     pub applied: LogIndex,
     /// The term of that entry.

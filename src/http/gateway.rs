@@ -31,11 +31,12 @@ use tonic::{Code, Status};
 use self::answers::{Lines, Messages};
 use self::routes::Route;
 use super::page;
+use crate::cluster;
 use crate::io::blocking;
 use crate::io::clock::{self, Moment};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
 use crate::metrics::Kind;
-use crate::rpc::{ETCD_VERSION, Outgoing, Services, Source};
+use crate::rpc::{Outgoing, Services, Source};
 use crate::types::limits::JSON_OVERHEAD_MAX;
 
 const JSON: &str = "application/json";
@@ -51,8 +52,10 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
 
 /// The description of all that is served here, for programs.
 pub(super) fn description() -> Response<Body> {
-    static DOCUMENT: LazyLock<String> =
-        LazyLock::new(|| format!("{:#}\n", openapi(&SCHEMA, ETCD_VERSION, &routes::operations())));
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let version = cluster::Version::SERVER.to_string();
+        format!("{:#}\n", openapi(&SCHEMA, &version, &routes::operations()))
+    });
     page(StatusCode::OK, JSON, DOCUMENT.as_str())
 }
 

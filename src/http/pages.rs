@@ -5,20 +5,25 @@ use tonic::body::Body;
 
 use super::{Options, page};
 use crate::actors::Desk;
+use crate::cluster::Version;
 use crate::io::process_stats;
 use crate::metrics::Gauges;
-use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION, is_learner};
+use crate::rpc::is_learner;
 
 const JSON: &str = "application/json";
 
 /// `/version`.
 pub(super) fn version(desk: &Desk) -> Response<Body> {
     let state = desk.state();
-    let cluster = state.cluster_version.as_deref().unwrap_or("not_decided");
+    let told = |version: Option<Version>, none: &str| {
+        version.map_or_else(|| none.to_owned(), |version| version.to_string())
+    };
+    let server = Version::SERVER;
+    let cluster = told(state.cluster_version, "not_decided");
+    let storage = told(state.cluster_version.map(Version::storage), "unknown");
     // Other than a map, text keeps etcd's order.
-    let body = format!(
-        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{cluster}","storage":"{ETCD_CLUSTER_VERSION}"}}"#
-    );
+    let body =
+        format!(r#"{{"etcdserver":"{server}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);
     page(StatusCode::OK, JSON, body)
 }
 
@@ -47,8 +52,8 @@ fn gauges(desk: &Desk, options: &Options) -> Gauges {
         alarms: state.alarms.iter().map(|it| (it.member_id, it.alarm().as_str_name())).collect(),
         features: options.features.clone(),
         process: process_stats(),
-        version: ETCD_VERSION,
-        cluster_version: state.cluster_version.clone(),
+        version: Version::SERVER.to_string(),
+        cluster_version: state.cluster_version.map(Version::short),
     }
 }
 

@@ -187,7 +187,7 @@ impl<E: Engine> Machine<E> {
             return Ok(Reply::Done);
         }
         if let Some(set) = request.cluster_version_set {
-            self.cluster.set_version(&mut self.tx, set.ver);
+            self.cluster.set_version(&mut self.tx, &set.ver)?;
             return Ok(Reply::Done);
         }
         let fault =

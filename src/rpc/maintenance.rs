@@ -17,13 +17,13 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Growing;
-use super::{Answers, ETCD_VERSION, header, is_learner, not_yet, refused, status, while_led};
+use super::{Answers, header, is_learner, not_yet, refused, status, while_led};
 use crate::actors::{Desk, State};
+use crate::cluster::Version;
 use crate::io::clock::Moment;
 use crate::io::{self, Piece};
 use crate::machine::Reply;
 use crate::metrics;
-use crate::snapshot::STORAGE_VERSION;
 use crate::store::{Space, View as _};
 use crate::types::limits::SNAPSHOT_CHUNKS_AHEAD;
 use crate::types::{Error, Fault, Refusal};
@@ -45,6 +45,12 @@ fn alarm_text(alarm: &AlarmMember) -> String {
         AlarmType::Nospace => format!("memberID:{id} alarm:NOSPACE"),
         AlarmType::Corrupt => format!("memberID:{id} alarm:CORRUPT"),
     }
+}
+
+/// The version of the store, which follows the cluster's; empty until that is decided.
+fn storage_version(state: &State) -> String {
+    let version = state.cluster_version.map(Version::storage);
+    version.map(|version| version.to_string()).unwrap_or_default()
 }
 
 #[async_trait]
@@ -73,7 +79,7 @@ impl maintenance_server::Maintenance for Maintenance {
         errors.extend(state.alarms.iter().map(alarm_text));
         Ok(Response::new(StatusResponse {
             header: header(&self.0),
-            version: ETCD_VERSION.to_owned(),
+            version: Version::SERVER.to_string(),
             db_size: state.disk_bytes as i64,
             leader: now.leader,
             raft_index: now.committed,
@@ -82,7 +88,7 @@ impl maintenance_server::Maintenance for Maintenance {
             errors,
             db_size_in_use: state.disk_bytes as i64,
             is_learner: is_learner(&self.0),
-            storage_version: STORAGE_VERSION.to_owned(),
+            storage_version: storage_version(&state),
             db_size_quota: node.quota_bytes as i64,
             downgrade_info: Some(DowngradeInfo::default()),
         }))
@@ -181,15 +187,16 @@ impl maintenance_server::Maintenance for Maintenance {
     ) -> Result<Response<DowngradeResponse>, Status> {
         let request = request.into_inner();
         let state = self.0.state();
-        let current = state.cluster_version.as_deref().and_then(minor_version);
+        let current = state.cluster_version;
         let action = DowngradeAction::try_from(request.action)
             .map_err(|_| status(Refusal::UnknownMethod))?;
         match action {
             DowngradeAction::Validate | DowngradeAction::Enable => {
-                let wanted = minor_version(&request.version)
+                let wanted = Version::read_minor(&request.version)
                     .ok_or_else(|| status(Refusal::WrongDowngradeVersionFormat))?;
                 let current = current.ok_or_else(|| status(Refusal::ClusterVersionUnavailable))?;
-                if (wanted.0, wanted.1 + 1) != current {
+                let next = Version { minor: wanted.minor + 1, ..wanted };
+                if next != current {
                     return Err(status(Refusal::InvalidDowngradeTargetVersion));
                 }
                 if action == DowngradeAction::Enable {
@@ -199,7 +206,7 @@ impl maintenance_server::Maintenance for Maintenance {
             // etcd only logs that there is nothing to cancel.
             DowngradeAction::Cancel => (),
         }
-        let version = current.map(|(major, minor)| format!("{major}.{minor}")).unwrap_or_default();
+        let version = current.map(Version::short).unwrap_or_default();
         Ok(Response::new(DowngradeResponse { header: header(&self.0), version }))
     }
 }
@@ -207,6 +214,7 @@ impl maintenance_server::Maintenance for Maintenance {
 /// A snapshot on its way: the bytes of the file, then their checksum.
 struct Sending {
     pieces: flume::Receiver<Result<Piece, Fault>>,
+    storage_version: String,
     sum: Sha256,
     sent: u64,
     /// Few chunks at a time are on their way: the next are made when HTTP/2 has room for them.
@@ -219,7 +227,8 @@ impl Sending {
         taken.set(SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES).map_err(status)?;
         let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES)
             .map_err(|fault| refused(Error::Faulty(fault)))?;
-        Ok(Self { pieces, sum: Sha256::new(), sent: 0, taken })
+        let storage_version = storage_version(state);
+        Ok(Self { pieces, storage_version, sum: Sha256::new(), sent: 0, taken })
     }
 
     /// The next message, and whether it is the last.
@@ -239,48 +248,24 @@ impl Sending {
     fn chunk(&mut self, piece: Piece) -> SnapshotResponse {
         let (blob, total_bytes) = (piece.bytes, piece.file_bytes);
         if self.sent == 0 {
-            let storage_version = STORAGE_VERSION;
+            let storage_version = &self.storage_version;
             tracing::info!(total_bytes, storage_version, "sending database snapshot to client");
         }
         self.sum.update(&blob);
         self.sent += blob.len() as u64;
-        let version = STORAGE_VERSION.to_owned();
+        let version = self.storage_version.clone();
         SnapshotResponse { header: None, remaining_bytes: total_bytes - self.sent, blob, version }
     }
 
     fn checksum(&mut self) -> SnapshotResponse {
         let blob = Bytes::copy_from_slice(&self.sum.finalize_reset());
-        let (total_bytes, storage_version) = (self.sent, STORAGE_VERSION);
+        let (total_bytes, storage_version) = (self.sent, &self.storage_version);
         tracing::info!(
             total_bytes,
             storage_version,
             "successfully sent database snapshot to client"
         );
-        let version = STORAGE_VERSION.to_owned();
+        let version = self.storage_version.clone();
         SnapshotResponse { header: None, remaining_bytes: 0, blob, version }
-    }
-}
-
-/// Major and minor of `3.7` or `3.7.1`.
-fn minor_version(text: &str) -> Option<(u64, u64)> {
-    let mut numbers = text.split('.').map(str::parse);
-    let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-    match (numbers.next(), numbers.next()) {
-        (None | Some(Ok(_)), None) => Some((major, minor)),
-        (_, _) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_have_two_or_three_numbers() {
-        assert_eq!(minor_version("3.6"), Some((3, 6)));
-        assert_eq!(minor_version("3.6.12"), Some((3, 6)));
-        for wrong in ["3", "", "3.x", "3.6.x", "3.6.1.1", "v3.6"] {
-            assert_eq!(minor_version(wrong), None, "{wrong}");
-        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Config;
+use super::{Config, versions};
 use crate::actors::peer::address_of;
 use crate::cluster::{Member, cluster_id, member_id};
 use crate::io;
@@ -207,6 +207,7 @@ fn join(config: &Config, given: Beginning) -> Result<Beginning, Fault> {
         }
     }
     let id = id.ok_or_else(|| wrong(format!("{} is not among them", config.name)))?;
+    versions::check_joining(&members, id)?;
     Ok(Beginning { cluster_id, id, members, joins: true })
 }
 

@@ -8,22 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::InternalRaftRequest;
-use basalt_proto::membershippb::{
-    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
-};
+use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 
 use super::Config;
-use super::corruption;
 use super::open::{Opened, open};
+use super::{corruption, versions};
 use crate::actors::desk::{Delivery, LEADERLESS_ELECTIONS_MAX, Reach};
 use crate::actors::peer::{Identity, Peers};
 use crate::actors::{Desk, Node, Shared, apply, compactor, consensus, lease, peer, wal, watch};
-use crate::cluster::Member;
+use crate::cluster::{Member, Version};
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
 use crate::io::{self, Address, Executors, clock};
 use crate::lease::Expiry;
-use crate::rpc::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::types::{Fault, Refusal};
 
 /// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
@@ -48,6 +45,9 @@ const STOP_TIME: Duration = Duration::from_millis(500);
 /// Before this member tries again to publish itself.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(100);
 
+/// Before it looks again whether the cluster has a version; a new cluster has one at once.
+const VERSION_PAUSE: Duration = Duration::from_millis(10);
+
 /// Runs a member until it is told to stop by SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -66,7 +66,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
     tracing::info!(
         name = config.name,
         data_dir = %config.data_dir.display(),
-        etcd_version = ETCD_VERSION,
+        etcd_version = %Version::SERVER,
         basalt_version = env!("CARGO_PKG_VERSION"),
         cores = ?cores,
         layout = "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
@@ -111,7 +111,7 @@ async fn first_core(
     let boot_nonce = io::random_u64();
     let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
     let (seats, outlets) = seats(1 + others.len(), boot_nonce as u32, &config, &handles, &shared);
-    start_actors(&config, boot_nonce, opened, &handles, inboxes, outlets, &shared)?;
+    let led = start_actors(&config, boot_nonce, opened, &handles, inboxes, outlets, &shared)?;
     let connections: Vec<_> = seats.iter().map(|seat| seat.connections.0.clone()).collect();
     let mut seats = seats.into_iter();
     let Some(own) = seats.next() else { return Err(Fault::new("there is no core to run on")) };
@@ -135,6 +135,7 @@ async fn first_core(
     if config.gates["InitialCorruptCheck"] {
         corruption::check_first(&desk).await?;
     }
+    io::spawn(versions::watch(desk.clone(), led));
     publish_self(&config, &desk).await?;
     watch_corruption(&config, &desk);
     listen(&config, &connections)?;
@@ -295,7 +296,7 @@ fn seats(
     (seats, outlets)
 }
 
-/// Starts the actors of which there is one, on this executor.
+/// Starts the actors of which there is one, on this executor. Gives what tells when this member begins to lead.
 fn start_actors(
     config: &Config,
     boot_nonce: u64,
@@ -304,18 +305,25 @@ fn start_actors(
     inboxes: Inboxes,
     outlets: apply::Outlets,
     shared: &Arc<Shared>,
-) -> Result<(), Fault> {
+) -> Result<flume::Receiver<()>, Fault> {
     let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
     let mut expiry = Expiry::new(config.election.as_millis() as u64);
     let now_ms = clock::now_ms();
     opened.machine.leases().for_each(|grant| expiry.granted(grant, now_ms));
 
     let lease = handles.lease.clone();
+    let (leads, led) = flume::bounded(1);
     let (sender, sender_state) = (handles.peers.clone(), Arc::clone(shared));
     let consensus_outlets = consensus::Outlets {
         wal: handles.wal.clone(),
         apply: handles.apply.clone(),
-        on_role: Box::new(move |role| lease.leads(role.leads.then_some(role.term))),
+        on_role: Box::new(move |role| {
+            lease.leads(role.leads.then_some(role.term));
+            if role.leads {
+                // Who has not looked since it was last told need not be told twice.
+                let _ = leads.try_send(());
+            }
+        }),
         on_send: Box::new(move |messages| sender.send(messages, &sender_state)),
     };
     let consensus = handles.consensus.clone();
@@ -334,7 +342,7 @@ fn start_actors(
     } else if config.election_advance {
         io::spawn(advance(config.clone(), handles.peers.clone(), consensus));
     }
-    Ok(())
+    Ok(led)
 }
 
 fn stop_on_fault(outcome: Result<(), Fault>) {
@@ -429,8 +437,8 @@ async fn ticks(every: Duration, consensus: consensus::Handle) {
     }
 }
 
-/// Tells the cluster this member's name and addresses, and decides its version, as etcd does before it
-/// serves clients. Waits for its turn in the log, so that everything before it is applied too.
+/// Tells the cluster this member's name and addresses, as etcd does before it serves clients. Waits for its turn
+/// in the log, so that everything before it is applied too, and for the leader to decide which version is spoken.
 async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
     let attributes =
         Attributes { name: config.name.clone(), client_urls: config.advertise_clients.clone() };
@@ -440,14 +448,8 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
     });
     let request = InternalRaftRequest { cluster_member_attr_set, ..InternalRaftRequest::default() };
     publish(desk, &request).await?;
-    if desk.state().cluster_version.is_none() {
-        let ver = ETCD_CLUSTER_VERSION.to_owned();
-        let cluster_version_set = Some(ClusterVersionSetRequest { ver });
-        publish(
-            desk,
-            &InternalRaftRequest { cluster_version_set, ..InternalRaftRequest::default() },
-        )
-        .await?;
+    while desk.state().cluster_version.is_none() {
+        clock::sleep(VERSION_PAUSE).await;
     }
     Ok(())
 }

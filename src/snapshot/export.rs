@@ -5,12 +5,10 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::bolt::{Plan, Writer};
+use crate::cluster::{Version, spoken};
 use crate::mvcc;
 use crate::store::{Pair, Space, View};
 use crate::types::Fault;
-
-/// The version of the layout of etcd's buckets that is written.
-pub const STORAGE_VERSION: &str = "3.7.0";
 
 /// Entries read in one turn, at most.
 const TURN_ENTRIES: usize = 256;
@@ -174,8 +172,11 @@ fn meta(view: &impl View) -> Result<Vec<Pair>, Fault> {
         let found = view.get(Space::Meta, key.as_bytes())?;
         pairs.extend(found.map(|value| (Bytes::from_static(key.as_bytes()), value)));
     }
-    let version = Bytes::from_static(STORAGE_VERSION.as_bytes());
-    pairs.push((Bytes::from_static(STORAGE_VERSION_KEY.as_bytes()), version));
+    // As in etcd's file, it is not there before the store has followed the cluster up to a version that has it.
+    let version = spoken(view)?.map(Version::storage);
+    let version = version.filter(|version| *version > Version::STORAGE_UNSAID);
+    let key = Bytes::from_static(STORAGE_VERSION_KEY.as_bytes());
+    pairs.extend(version.map(|version| (key, version.to_string().into())));
     pairs.sort();
     Ok(pairs)
 }

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use super::bolt::{Entry, Reader, Source};
-use super::export::STORAGE_VERSION;
-use crate::cluster::{Cluster, Member};
+use crate::cluster::{Cluster, Member, Version};
 use crate::mvcc;
 use crate::store::{Engine, Overlay, Space, View};
 use crate::types::{ConfState, Fault, LogIndex, Revision, Term};
@@ -104,15 +103,12 @@ pub fn install<E: Engine>(file: &Reader<impl Source>, engine: &mut E) -> Result<
 
 /// Older layouts are read; what a newer one means is not known.
 fn check_version(file: &Reader<impl Source>) -> Result<(), Fault> {
-    let minor = |version: &str| -> Option<(u64, u64)> {
-        let mut numbers = version.split('.').map(str::parse);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-    };
+    let newest = Version::SERVER.minor();
     each_pair(file, "meta", |key, value| {
         let version = String::from_utf8_lossy(&value);
-        if key == "storageVersion" && minor(&version) > minor(STORAGE_VERSION) {
+        if key == "storageVersion" && Version::read_minor(&version) > Some(newest) {
             return Err(Fault::new(format!(
-                "the snapshot has storage version {version}, and no newer one than {STORAGE_VERSION} \
+                "the snapshot has storage version {version}, and no newer one than {newest} \
                  can be read"
             )));
         }

@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::bolt::{Bucket, Entry, Reader, Writer};
 use super::{Export, Restore, Turn, hash_kv, restore, status};
-use crate::cluster::Member;
+use crate::cluster::{Cluster, Member};
 use crate::mvcc::{self, Mvcc, ReadView};
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
 use crate::types::{Error, Fault, Refusal};
@@ -261,7 +261,7 @@ fn a_state_is_the_same_after_a_journey_through_a_file() {
         let read = store.commit();
         let told = status(&file).unwrap();
         assert_eq!(told.keys as i64, read.keys(), "seed {seed}");
-        assert_eq!((told.version.as_str(), told.bytes), ("3.7.0", file.bytes()));
+        assert_eq!((told.version.as_str(), told.bytes), ("", file.bytes()));
 
         let mut engine = Memory::default();
         let member = Member { id: 7, ..Member::default() };
@@ -327,6 +327,16 @@ fn layouts_of_the_future_are_refused() {
         let file = Reader::open(file_of(&[(bytes("meta"), meta)].into())).unwrap();
         let told = restore(&file, &mut Memory::default(), &Restore::default());
         assert_eq!(told.is_ok(), is_read, "{version}");
+    }
+}
+
+#[test]
+fn a_file_says_its_version_once_the_cluster_speaks_one_that_does() {
+    for (spoken, told) in [("3.0.0", ""), ("3.5.0", ""), ("3.6.0", "3.6.0"), ("3.7.0", "3.7.0")] {
+        let mut store = Store::open(Memory::default());
+        Cluster::default().set_version(&mut store.tx, spoken).unwrap();
+        let file = Reader::open(store.file()).unwrap();
+        assert_eq!(status(&file).unwrap().version, told, "{spoken}");
     }
 }
 

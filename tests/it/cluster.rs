@@ -8,6 +8,7 @@ mod links;
 mod load;
 pub(crate) mod members;
 mod network;
+mod versions;
 mod words;
 
 use std::time::{Duration, Instant};

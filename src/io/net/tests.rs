@@ -1,4 +1,7 @@
-//! Connections find their executors.
+//! Connections find their executors, and questions over HTTP an end.
+
+use std::io::Write as _;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use super::*;
 use crate::io::spawn;
@@ -34,4 +37,21 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
         .unwrap()
         .join()
         .unwrap();
+}
+
+#[test]
+fn who_answers_drop_by_drop_is_not_waited_for() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (asking, over) = channel::<()>();
+    let dripping = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        while over.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
+            // The asker may have gone.
+            let _ = stream.write_all(b"x");
+        }
+    });
+    assert!(get(&address, "/version", Duration::from_millis(200)).is_err());
+    drop(asking);
+    dripping.join().unwrap();
 }

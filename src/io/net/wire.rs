@@ -11,6 +11,7 @@ use glommio::net::TcpStream;
 use super::open::Counted;
 use super::socket::Stream;
 use super::{clock, keep_alive};
+use crate::io::clock::Moment;
 use crate::io::{blocking, executor};
 
 /// Bytes read at once.
@@ -81,10 +82,11 @@ pub fn resolve(address: &str) -> Option<std::net::SocketAddr> {
     std::net::ToSocketAddrs::to_socket_addrs(address).ok()?.next()
 }
 
-/// Asks another member over HTTP: head and body of what `path` gives. Blocks: not for executors.
+/// Asks another member over HTTP: head and body of what `path` gives, within `wait` for each of its addresses to
+/// connect, and another `wait` for the answer. Blocks: not for executors.
 ///
 /// # Errors
-/// Nobody is there, or answers with anything but 200.
+/// Nobody is there, or answers too late or with anything but 200.
 pub fn get(
     address: &str,
     path: &str,
@@ -103,11 +105,21 @@ pub fn get(
                 continue;
             }
         };
-        stream.set_read_timeout(Some(wait)).map_err(text)?;
+        let (began, late) = (Moment::now(), || std::io::ErrorKind::TimedOut.into());
+        stream.set_write_timeout(Some(wait)).map_err(text)?;
         let ask = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
         stream.write_all(ask.as_bytes()).map_err(text)?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(text)?;
+        let (mut answer, mut piece) = (Vec::new(), [0; ANSWER_PIECE_BYTES]);
+        while answer.len() < ANSWER_BYTES_MAX {
+            // Who sends a byte now and then must not keep the asker for ever.
+            let left = wait.checked_sub(began.elapsed()).filter(|left| !left.is_zero());
+            let left = left.ok_or_else(late).map_err(text)?;
+            stream.set_read_timeout(Some(left)).map_err(text)?;
+            match stream.read(&mut piece).map_err(text)? {
+                0 => break,
+                count => answer.extend_from_slice(&piece[..count]),
+            }
+        }
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         return match head.split(' ').nth(1) {
@@ -119,4 +131,6 @@ pub fn get(
 }
 
 /// Bytes of an answer of another member's HTTP side.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of it that are read at once.
+const ANSWER_PIECE_BYTES: usize = 8 << 10;

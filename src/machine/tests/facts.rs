@@ -1,6 +1,8 @@
 //! Facts of the machine, one each.
 
 use super::*;
+use crate::cluster::Version;
+use crate::store::{Batch, Engine as _, Space};
 
 /// A machine that takes one request at a time.
 struct Member1 {
@@ -306,6 +308,27 @@ fn alarms_are_raised_listed_and_put_out_by_member_and_kind() {
     assert_eq!(restarted(&member.machine).alarms(), [there]);
 }
 
+/// Its log and its store may be those of a newer member, and what they mean is not known.
+#[test]
+fn a_member_stops_where_its_cluster_speaks_a_version_that_it_is_too_old_for() {
+    for ver in ["3.8.0", "4.0.0", "", "3.7"] {
+        let mut machine = bootstrapped();
+        let told = machine.apply(&entry(FIRST, version(ver)));
+        assert!(told.is_err(), "{ver}");
+        assert_eq!(machine.cluster().version(), None, "{ver}");
+    }
+    let mut member = Member1::new();
+    member.ask(version("3.6.0")).unwrap();
+    let mut engine = member.machine.engine().clone();
+    let mut batch = Batch::default();
+    batch.writes.push((Space::Cluster, bytes("clusterVersion"), Some(bytes("3.8.0"))));
+    assert!(Machine::open(engine.clone(), &CONFIG).is_ok());
+    engine.commit(batch).unwrap();
+    let refused = Machine::open(engine, &CONFIG).map(drop).unwrap_err().to_string();
+    let text = "invalid downgrade; server version is lower than determined cluster version";
+    assert!(refused.starts_with(text), "{refused}");
+}
+
 #[test]
 fn a_member_tells_its_name_and_where_clients_reach_it() {
     let mut member = Member1::new();
@@ -318,6 +341,6 @@ fn a_member_tells_its_name_and_where_clients_reach_it() {
     assert_eq!((&known.name[..], &known.client_urls[..]), ("one", &["http://one:2379".into()][..]));
     assert_eq!(known.peer_urls, ["http://localhost:2380"], "what it was added with stays");
     assert_eq!(member.cluster().members().count(), 1, "who is no member does not become one");
-    assert_eq!(member.cluster().version(), Some("3.7.0"));
+    assert_eq!(member.cluster().version(), Some(Version::SERVER.minor()));
     assert_eq!(member.conf_state().voters, [HERE]);
 }

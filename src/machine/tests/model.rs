@@ -48,7 +48,7 @@ impl Seen {
             leases: leases.collect(),
             alarms: machine.alarms(),
             members: machine.cluster().members().cloned().collect(),
-            version: machine.cluster().version().map(str::to_owned),
+            version: machine.cluster().version().map(|version| version.to_string()),
             conf_state: machine.conf_state().clone(),
         }
     }

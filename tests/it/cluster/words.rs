@@ -121,7 +121,7 @@ const MISTAKES: &[&[&str]] = &[
 ];
 
 /// Why a member does not start.
-fn reason(binary: PathBuf, flags: &[&str]) -> String {
+pub(super) fn reason(binary: PathBuf, flags: &[&str]) -> String {
     let scratch = Scratch::new();
     let mut command = Command::new(binary);
     command

@@ -13,6 +13,7 @@ mod usage;
 
 use std::path::Path;
 
+use basalt::cluster::Version;
 use basalt::io::BoltFile;
 use basalt::snapshot;
 use basalt::snapshot::bolt::Reader;
@@ -98,7 +99,7 @@ fn dispatch(arguments: Vec<String>) -> Result<(), Failure> {
         Command::Migrate => member::migrate(&args)?,
         Command::Root | Command::Snapshot => output::text(&usage::of(args.command)),
         Command::Version => {
-            let (version, api) = (basalt::rpc::ETCD_VERSION, api_version());
+            let (version, api) = (Version::SERVER, api_version());
             output::text(&format!("etcdutl version: {version}\nAPI version: {api}\n"));
         }
         Command::Status => status(&args)?,
@@ -109,9 +110,8 @@ fn dispatch(arguments: Vec<String>) -> Result<(), Failure> {
 }
 
 /// The version of etcd's API that Basalt serves: `X.Y`.
-pub(crate) fn api_version() -> &'static str {
-    let version = basalt::rpc::ETCD_CLUSTER_VERSION;
-    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
+pub(crate) fn api_version() -> String {
+    Version::SERVER.short()
 }
 
 fn status(args: &Args) -> Result<(), Failure> {

@@ -50,7 +50,7 @@ pub(crate) fn migrate(args: &Args) -> Result<(), Failure> {
     let target =
         version(args.get("target-version")).map_err(|text| Failure::new(exit::BAD_ARGS, text))?;
     match owner(args.get("data-dir"))? {
-        Owner::Basalt if version(api_version()) == Ok(target) => {
+        Owner::Basalt if version(&api_version()) == Ok(target) => {
             output::error("Nothing to migrate: a member of Basalt serves this version as it is.");
             Ok(())
         }

@@ -1,0 +1,144 @@
+//! Which version all members speak; etcd's rules.
+
+use serde::Deserialize;
+
+use super::Version;
+
+/// What a member tells of itself under `/version`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Versions {
+    /// Its own version.
+    #[serde(rename = "etcdserver")]
+    pub server: String,
+    /// The version that its cluster speaks, as far as it knows; no version until one is decided.
+    #[serde(rename = "etcdcluster", default)]
+    pub cluster: String,
+}
+
+/// The version that the cluster should speak from now on, if it is another one. `servers` has every member's own
+/// version, `None` for one that does not tell: with such a one nothing rises, and a cluster that speaks nothing
+/// yet begins with the lowest.
+///
+/// The lowest server decides. What is spoken never falls, since Basalt has no downgrades, and does not go over
+/// into another major version by itself.
+pub fn decide(
+    spoken: Option<Version>,
+    servers: impl IntoIterator<Item = Option<Version>>,
+) -> Option<Version> {
+    let servers: Option<Vec<_>> = servers.into_iter().collect();
+    let lowest = servers.and_then(|servers| servers.into_iter().min()).map(Version::minor);
+    match (spoken, lowest) {
+        (None, lowest) => Some(lowest.unwrap_or(Version::LOWEST)),
+        (Some(spoken), Some(lowest)) => {
+            (spoken.major == lowest.major && spoken < lowest).then_some(lowest)
+        }
+        (Some(_), None) => None,
+    }
+}
+
+/// How a cluster's version suits a server that wants to join.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fit {
+    /// The server can speak it.
+    Fits,
+    /// Nobody speaks that any more.
+    TooLow,
+    /// The server is too old.
+    TooHigh,
+}
+
+impl Fit {
+    /// Of this server.
+    pub fn of(cluster: Version) -> Self {
+        match cluster {
+            low if low < Version::LOWEST => Self::TooLow,
+            high if high > Version::SERVER.minor() => Self::TooHigh,
+            _ => Self::Fits,
+        }
+    }
+}
+
+/// Whether a server may join members that say these versions of their cluster, `None` for those that say nothing:
+/// at least one says a version that fits, and none says another. The others may be down at the moment.
+pub fn may_join(clusters: impl IntoIterator<Item = Option<Version>>) -> bool {
+    let mut heard = clusters.into_iter().flatten().map(Fit::of).peekable();
+    heard.peek().is_some() && heard.all(|fit| fit == Fit::Fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<Version> {
+        text.parse().ok()
+    }
+
+    /// What becomes of a cluster that speaks `spoken` (`""` for nothing) and has these servers.
+    fn decided(spoken: &str, servers: &[&str]) -> Option<String> {
+        let servers = servers.iter().map(|text| read(text));
+        decide(read(spoken), servers).map(|version| version.to_string())
+    }
+
+    #[test]
+    fn a_cluster_begins_with_its_lowest_server() {
+        assert_eq!(decided("", &["3.7.1"]).as_deref(), Some("3.7.0"));
+        assert_eq!(decided("", &["3.7.1", "3.6.9", "3.8.0"]).as_deref(), Some("3.6.0"));
+        assert_eq!(decided("", &["3.8.2", "3.8.0"]).as_deref(), Some("3.8.0"));
+    }
+
+    #[test]
+    fn a_cluster_begins_with_the_lowest_version_while_somebody_is_not_heard_of() {
+        assert_eq!(decided("", &["3.7.1", "down", "3.6.9"]).as_deref(), Some("3.0.0"));
+        assert_eq!(decided("", &[]).as_deref(), Some("3.0.0"));
+    }
+
+    #[test]
+    fn it_rises_with_its_lowest_server_however_far() {
+        assert_eq!(decided("3.0.0", &["3.7.1", "3.7.1"]).as_deref(), Some("3.7.0"));
+        assert_eq!(decided("3.6.0", &["3.7.1", "3.8.0"]).as_deref(), Some("3.7.0"));
+        assert_eq!(decided("3.6.0", &["3.7.1", "3.8.0-alpha.0"]).as_deref(), Some("3.7.0"));
+    }
+
+    #[test]
+    fn it_stays_when_nothing_rises_or_somebody_is_not_heard_of() {
+        for (spoken, servers) in [
+            ("3.7.0", &["3.7.1", "3.7.1"][..]),
+            ("3.7.0", &["3.7.9", "3.8.0"]),
+            ("3.6.0", &["3.7.1", "3.6.0"]),
+            ("3.6.0", &["3.7.1", "down"]),
+            ("3.6.0", &["3.7.1", "3.7"]),
+            ("3.6.0", &[]),
+        ] {
+            assert_eq!(decided(spoken, servers), None, "{spoken} {servers:?}");
+        }
+    }
+
+    #[test]
+    fn it_neither_falls_nor_goes_over_into_another_major_version() {
+        assert_eq!(decided("3.7.0", &["3.6.1", "3.7.1"]), None);
+        assert_eq!(decided("3.7.0", &["4.0.0", "4.1.0"]), None);
+        assert_eq!(decided("4.0.0", &["3.7.1"]), None);
+    }
+
+    #[test]
+    fn who_joins_must_fit_to_everybody_who_says_something() {
+        let may_join = |clusters: &[&str]| may_join(clusters.iter().map(|text| read(text)));
+        assert!(may_join(&["3.7.0", "3.7.0"]));
+        assert!(may_join(&["3.0.0", "down"]), "another one may be down");
+        assert!(may_join(&["3.6.0", "3.7.0"]));
+        assert!(!may_join(&[]), "nobody says anything");
+        assert!(!may_join(&["down", "not_decided"]));
+        assert!(!may_join(&["3.7.0", "3.8.0"]), "one speaks what it does not");
+        assert!(!may_join(&["4.0.0"]));
+        assert!(!may_join(&["2.3.0", "3.7.0"]));
+        assert_eq!(read("2.3.0").map(Fit::of), Some(Fit::TooLow));
+        assert_eq!(read("3.8.0").map(Fit::of), Some(Fit::TooHigh));
+    }
+
+    #[test]
+    fn members_tell_their_versions_in_json() {
+        let told = r#"{"etcdserver":"3.7.1","etcdcluster":"not_decided","storage":"unknown"}"#;
+        let told: Versions = serde_json::from_str(told).unwrap();
+        assert_eq!((read(&told.server), read(&told.cluster)), (Some(Version::SERVER), None));
+    }
+}

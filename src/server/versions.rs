@@ -1,0 +1,159 @@
+//! Sees to it that the cluster speaks the highest version that all members know: asks them while this member
+//! leads, and before it joins them.
+
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::InternalRaftRequest;
+use basalt_proto::membershippb::ClusterVersionSetRequest;
+
+use crate::actors::Desk;
+use crate::actors::peer::address_of;
+use crate::cluster::{Fit, Member, Version, Versions, decide, may_join};
+use crate::io::{self, clock};
+use crate::types::{Fault, MemberId, Refusal};
+
+/// How often a leader asks; etcd's too.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// How long one address of a member may take to answer.
+const ASK_TIME: Duration = Duration::from_secs(2);
+
+/// What a member says of its versions; nothing if it does not answer at any of its addresses. Blocks.
+fn ask(member: &Member) -> Option<Versions> {
+    let remote_member_id = format!("{:x}", member.id);
+    let told = member.peer_urls.iter().find_map(|url| {
+        let answer = io::get(address_of(url), "/version", ASK_TIME);
+        let told = answer.and_then(|(_, body)| {
+            serde_json::from_str(&body)
+                .map_err(|error| format!("the answer does not read: {error}"))
+        });
+        let address = format!("{url}/version");
+        let warn = |error| {
+            tracing::warn!(address, remote_member_id, error, "failed to reach the peer URL");
+        };
+        told.map_err(warn).ok()
+    });
+    if told.is_none() {
+        tracing::warn!(remote_member_id, "failed to get version");
+    }
+    told
+}
+
+/// What the others say. Blocks: not for executors.
+fn ask_all(members: &[Member], own: MemberId) -> Vec<(MemberId, Option<Versions>)> {
+    let others = members.iter().filter(|member| member.id != own);
+    others.map(|member| (member.id, ask(member))).collect()
+}
+
+/// That this member, which is not there yet, can speak what the members speak. etcd looks for downgrades under
+/// way too; here there are none. Blocks: not for executors.
+///
+/// # Errors
+/// It cannot, or nobody says what they speak.
+pub(super) fn check_joining(members: &[Member], own: MemberId) -> Result<(), Fault> {
+    let clusters = ask_all(members, own).into_iter().map(|(id, told)| cluster_version(id, &told?));
+    if may_join(clusters) {
+        return Ok(());
+    }
+    Err(Fault::new("incompatible with current running cluster"))
+}
+
+/// What this member says that its cluster speaks.
+fn cluster_version(id: MemberId, told: &Versions) -> Option<Version> {
+    let (remote_member_id, version) = (format!("{id:x}"), &told.cluster);
+    let read = version.parse();
+    match read.as_ref().map(|version| Fit::of(*version)) {
+        Ok(Fit::Fits) => (),
+        Ok(Fit::TooLow) => tracing::warn!(
+            remote_member_id,
+            remote_member_cluster_version = version,
+            minimum_cluster_version_supported = %Version::LOWEST,
+            "cluster version of remote member is not compatible; too low"
+        ),
+        Ok(Fit::TooHigh) => tracing::warn!(
+            remote_member_id,
+            remote_member_cluster_version = version,
+            maximum_cluster_version_supported = %Version::SERVER.minor(),
+            "cluster version of remote member is not compatible; too high"
+        ),
+        Err(error) => tracing::warn!(
+            remote_member_id,
+            remote_member_cluster_version = version,
+            %error,
+            "failed to parse cluster version of remote member"
+        ),
+    }
+    read.ok()
+}
+
+/// Decides every so often, and whenever this member begins to lead, as `led` tells. Ends when nobody can tell any
+/// more.
+pub(super) async fn watch(desk: Desk, led: flume::Receiver<()>) {
+    while !matches!(clock::deadline(EVERY, led.recv_async()).await, Some(Err(_))) {
+        // A leader that cannot decide now does so the next time.
+        if desk.leads()
+            && let Err(error) = check(&desk).await
+        {
+            tracing::error!(%error, "failed to monitor cluster version");
+        }
+    }
+}
+
+async fn check(desk: &Desk) -> Result<(), Fault> {
+    // What earlier leaders decided is applied then, and a majority still wants this one.
+    if desk.read_index().await.is_err() || !desk.leads() {
+        return Ok(());
+    }
+    let (own, members) = (desk.node().member_id, desk.state().members.clone());
+    let told = io::aside("versions", move || ask_all(&members, own)).await?;
+    let others = told.into_iter().map(|(id, told)| server_version(id, &told?));
+    let servers: Vec<_> = others.chain([Some(Version::SERVER)]).collect();
+    let spoken = desk.state().cluster_version;
+    if let Some(version) = decide(spoken, servers) {
+        set(desk, spoken, version).await;
+    }
+    Ok(())
+}
+
+/// Which version this member says that it is.
+fn server_version(id: MemberId, told: &Versions) -> Option<Version> {
+    let (remote_member_id, remote_member_version) = (format!("{id:x}"), &told.server);
+    let read = remote_member_version.parse();
+    match &read {
+        Ok(server) if *server > Version::SERVER => tracing::warn!(
+            local_member_version = %Version::SERVER,
+            remote_member_id,
+            remote_member_version,
+            "leader found higher-versioned member"
+        ),
+        Ok(_) => (),
+        Err(error) => tracing::warn!(
+            remote_member_id,
+            remote_member_version,
+            %error,
+            "failed to parse server version of remote member"
+        ),
+    }
+    read.ok()
+}
+
+async fn set(desk: &Desk, from: Option<Version>, to: Version) {
+    let cluster_version = to.short();
+    match from.map(Version::short) {
+        None => {
+            tracing::info!(cluster_version, "setting up initial cluster version using v3 API");
+        }
+        Some(from) => {
+            tracing::info!(from, to = cluster_version, "updating cluster version using v3 API");
+        }
+    }
+    let cluster_version_set = Some(ClusterVersionSetRequest { ver: to.to_string() });
+    let request = InternalRaftRequest { cluster_version_set, ..InternalRaftRequest::default() };
+    match desk.propose(&request).await {
+        Ok(_) => tracing::info!(cluster_version, "cluster version is updated"),
+        Err(error @ Refusal::Stopped) => {
+            tracing::warn!(%error, "aborting cluster version update; server is stopped");
+        }
+        Err(error) => tracing::error!(%error, "failed to update cluster version"),
+    }
+}
