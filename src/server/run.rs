@@ -331,7 +331,7 @@ fn start_actors(
     if opened.state.sole_voter {
         // A member that votes alone need not wait for a timeout.
         consensus.campaign();
-    } else if config.election_advance {
+    } else if config.election_advance && !config.lease_based_reads {
         io::spawn(advance(config.clone(), handles.peers.clone(), consensus));
     }
     Ok(())
@@ -398,12 +398,13 @@ fn node(config: &Config, opened: &Opened) -> Node {
 fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::consensus::Config {
     crate::consensus::Config {
         id: member.id,
-        election_ticks: config.election.div_duration_f64(config.heartbeat) as usize,
+        election_ticks: config.election_ticks(),
         heartbeat_ticks: 1,
         pre_vote: config.pre_vote,
         seed: boot_nonce,
         boot_nonce,
         catch_up_entries: config.catch_up_entries,
+        promise: config.promise(),
     }
 }
 
