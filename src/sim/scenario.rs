@@ -105,7 +105,14 @@ impl Scenario {
         plan.knobs.members = if self == Self::SingleMemberCrash { 1 } else { 3 };
         plan.knobs.tick = 100 * MS;
         plan.knobs.drift = (0..plan.knobs.members).map(|_| random.below(101)).collect();
-        plan.operations = operations(random, plan, self.asks());
+        if self == Self::ReadsAlone {
+            // What is read is often what has just been written, and what others do they do soon.
+            (plan.knobs.reads_alone, plan.knobs.keys) = (true, 1);
+            plan.knobs.wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 5 * MS };
+            (plan.knobs.disk_max, plan.knobs.apply_max) = (5 * MS, 2 * MS);
+        }
+        let pause_max = if self == Self::ReadsAlone { 10 * MS } else { 40 * MS };
+        plan.operations = operations(random, plan, pause_max, self.asks());
         plan.watches = match self.watch_from() {
             Some(from) => (0..4).map(|_| self.watch(random, plan, from)).collect(),
             None => Vec::new(),
@@ -119,7 +126,6 @@ impl Scenario {
             plan.faults = (0..5).flat_map(|turn| replacement(random, turn)).collect();
         }
         if self == Self::ReadsAlone {
-            plan.knobs.reads_alone = true;
             plan.faults = (0..7).flat_map(|turn| usurpation(random, turn)).collect();
         }
         plan.faults.sort_by_key(|(at, _)| *at);
@@ -252,32 +258,33 @@ fn usurpation(random: &mut Random, turn: u64) -> Vec<(Micros, Fault)> {
     let other = (one + random.below(2)) % 3 + 1;
     let cut = |one_way, lasts| Fault::Partition { side: vec![LEADER], one_way, lasts };
     match random.below(4) {
-        // One has not heard of it for long; the other one has, and forgets.
+        // One has not heard of it for long; the other one has, and forgets, and stands.
         0 => {
-            let alone = random.between(700 * MS, 2200 * MS);
+            let then = at + random.between(1100 * MS, 2200 * MS);
             let side = vec![one];
-            let crash = Fault::Crash { member: other, lasts: random.between(10 * MS, 200 * MS) };
+            let crash = Fault::Crash { member: other, lasts: random.between(10 * MS, 100 * MS) };
+            let stands = then + random.between(100 * MS, 250 * MS);
             vec![
-                (at, Fault::Partition { side, one_way: false, lasts: alone }),
-                (at + alone - random.below(50 * MS), crash),
-                (at + alone, cut(false, 2 * SECOND)),
+                (at, Fault::Partition { side, one_way: false, lasts: then - at }),
+                (then - random.below(50 * MS), crash),
+                (then, cut(false, 2 * SECOND)),
+                (stands, Fault::Campaign { member: other }),
             ]
         }
         // Answers arrive long after the last that they answer to was heard.
         1 => {
             let wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 2 * SECOND };
-            let (first, then) =
-                (random.between(50 * MS, 300 * MS), random.between(SECOND, 2 * SECOND));
+            let deaf = at + random.between(200 * MS, 900 * MS);
             vec![
                 (at, Fault::Noise { wire, lasts: SECOND }),
-                (at + first, cut(true, 4 * SECOND)),
-                (at + first + then, cut(false, 2 * SECOND)),
+                (deaf, cut(true, 4 * SECOND)),
+                (deaf + random.between(300 * MS, 1300 * MS), cut(false, 2 * SECOND)),
             ]
         }
         // Somebody takes over by its own leave.
         2 => {
             let transfer = Fault::Transfer { member: LEADER, to: one };
-            vec![(at, transfer), (at + random.below(60 * MS), cut(false, 2 * SECOND))]
+            vec![(at, transfer), (at + random.skewed(1, 60 * MS), cut(false, 2 * SECOND))]
         }
         // It stands still, and does not hear of the next one when it goes on.
         _ => {
@@ -303,11 +310,16 @@ enum Kind {
     Renew,
 }
 
-fn operations(random: &mut Random, plan: &Plan, kinds: &[(u64, Kind)]) -> Vec<Operation> {
+fn operations(
+    random: &mut Random,
+    plan: &Plan,
+    pause_max: Micros,
+    kinds: &[(u64, Kind)],
+) -> Vec<Operation> {
     let mut at: Micros = SECOND;
     let mut operations = Vec::new();
     while at < plan.lasts {
-        at += random.between(1, 40 * MS);
+        at += random.between(1, pause_max);
         let kind = pick(random, kinds);
         let key = random.below(plan.knobs.keys);
         let lease = random.between(1, plan.knobs.members) as LeaseId;

@@ -123,14 +123,18 @@ fn a_read_under_way_is_answered_though_others_need_not_wait() {
 }
 
 #[test]
-fn nothing_is_read_alone_before_the_terms_first_commit() {
+fn who_takes_over_has_to_be_promised_something_itself() {
     let mut nodes = promised(1000);
-    // The second one takes over and is promised something, but nothing of its own is committed.
-    nodes[1].now = ms(2000);
     nodes[0].on(Input::Transfer(2));
     exchange(&mut nodes);
     assert!(nodes[1].role.leads);
-    assert!(!reads_alone(&mut nodes[1], 2000), "another term, other promises");
+    assert!(!reads_alone(&mut nodes[1], 1100));
+    exchange(&mut nodes);
+    assert!(reads_alone(&mut nodes[1], 1200));
+    nodes[1].on(Input::Transfer(1));
+    exchange(&mut nodes);
+    assert!(nodes[0].role.leads);
+    assert!(!reads_alone(&mut nodes[0], 1300), "what it was promised was for another term");
 }
 
 #[test]
