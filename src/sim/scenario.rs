@@ -106,8 +106,8 @@ impl Scenario {
         plan.knobs.tick = 100 * MS;
         plan.knobs.drift = (0..plan.knobs.members).map(|_| random.below(101)).collect();
         if self == Self::ReadsAlone {
-            // What is read is often what has just been written, and what others do they do soon.
-            (plan.knobs.reads_alone, plan.knobs.keys) = (true, 1);
+            // Whoever is to be too early is so in time, and short histories of many keys are checked soon.
+            (plan.knobs.reads_alone, plan.knobs.keys) = (true, 4);
             plan.knobs.wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 5 * MS };
             (plan.knobs.disk_max, plan.knobs.apply_max) = (5 * MS, 2 * MS);
         }
