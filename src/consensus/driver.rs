@@ -359,8 +359,8 @@ impl Driver {
         } else if kind == MessageType::MsgHeartbeatResponse {
             self.note_promise(&message);
         }
-        let context = message.entries.first().map(|entry| entry.data.clone());
-        match context.filter(|_| kind == MessageType::MsgReadIndex) {
+        let asked = message.entries.first().filter(|_| kind == MessageType::MsgReadIndex);
+        match asked.map(|entry| entry.data.clone()) {
             Some(context) => self.read(now, context, |node| drop(node.step(message))),
             // A message that raft refuses (unknown sender, local type) is as good as lost.
             None => drop(self.node.step(message)),

@@ -305,6 +305,8 @@ fn start_actors(
     outlets: apply::Outlets,
     shared: &Arc<Shared>,
 ) -> Result<(), Fault> {
+    // Promises not to vote, of this life and of an earlier one, are counted in ticks: each must take its time.
+    let counts_ticks = config.lease_based_reads || opened.restored.promised_ticks > 0;
     let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
     let mut expiry = Expiry::new(config.election.as_millis() as u64);
     let now_ms = clock::now_ms();
@@ -331,7 +333,7 @@ fn start_actors(
     if opened.state.sole_voter {
         // A member that votes alone need not wait for a timeout.
         consensus.campaign();
-    } else if config.election_advance && !config.lease_based_reads {
+    } else if config.election_advance && !counts_ticks {
         io::spawn(advance(config.clone(), handles.peers.clone(), consensus));
     }
     Ok(())

@@ -93,7 +93,7 @@ impl Scenario {
             Self::CompactedReadInTransaction => runs.answered > 0,
             Self::TornWrites => runs.torn > 0,
             Self::ReadAfterPause => runs.faults > 0 && runs.answered > 0,
-            Self::ReadsAlone => runs.reads_alone > 0 && runs.crashes > 0,
+            Self::ReadsAlone => runs.reads_alone > 0 && runs.faults > 0,
         }
     }
 
