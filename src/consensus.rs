@@ -1,5 +1,5 @@
 //! Drives raft-rs: every input becomes outputs to perform. Never waits, never looks at a clock, never
-//! touches a disk or a socket; randomness comes from the seed in [`Config`].
+//! touches a disk or a socket; the time comes with each input, randomness from the seed in [`Config`].
 //!
 //! ```text
 //!  Tick, Propose, ReadIndex, Step ──► Driver::on ──► raft ──► Driver::drain ──► Persist, Commit,
@@ -11,6 +11,7 @@
 //! [`Output::Commit`]. What must wait for the disk is held back here and comes out after
 //! [`Input::Persisted`].
 
+mod alone;
 mod convert;
 mod driver;
 mod log;
@@ -19,9 +20,12 @@ mod reads;
 mod tests;
 pub mod wire;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 pub use raft::eraftpb::{Message, MessageType};
 
+pub use self::alone::{DRIFT_PERCENT, promise};
 pub use self::driver::Driver;
 use crate::types::{ConfChange, ConfState, Entry, HardState, LogIndex, MemberId, Term};
 
@@ -45,6 +49,9 @@ pub struct Config {
     pub boot_nonce: u64,
     /// Entries kept in memory below the applied index for members that lag a little.
     pub catch_up_entries: u64,
+    /// How long this member promises not to vote after it heard a leader, in whole ms: [`promise`] of its election
+    /// timeout. While it leads itself, it answers reads alone for as long as a quorum promises. Zero turns both off.
+    pub promise: Duration,
 }
 
 /// What was found on disk.
@@ -62,6 +69,9 @@ pub struct Restored {
     pub entries: Vec<Entry>,
     /// What the state machine holds already.
     pub applied: LogIndex,
+    /// Ticks until what this member promised in an earlier life is over for sure (see [`Config::promise`]): until then
+    /// it does not vote, as if it had heard a leader just now.
+    pub promised_ticks: usize,
 }
 
 /// Whatever can happen to the driver.

@@ -9,6 +9,7 @@ mod fjall;
 mod net;
 mod place;
 mod preflight;
+mod promise;
 mod system;
 mod thread;
 mod wal_file;
@@ -23,6 +24,7 @@ pub use self::net::{
 };
 pub use self::place::{Incoming, find_store, has_log};
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
+pub use self::promise::{note_promise, promised_ms};
 pub use self::system::{fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::aside;
 pub use self::wal_file::{WalFile, WalOptions, begin_log};

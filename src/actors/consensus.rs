@@ -11,7 +11,7 @@ use super::state::Shared;
 use super::{apply, wal};
 use crate::consensus::wire::{Proposals, Travels, proposals_of, travels};
 use crate::consensus::{Driver, Input, Message, Output, ReadyNumber, Role};
-use crate::io::spawn;
+use crate::io::{clock, spawn};
 use crate::metrics;
 use crate::types::limits::{
     APPENDS_MAILBOX, APPENDS_UNAPPLIED_MAX, CONF_CHANGES_WAITING_MAX, CONSENSUS_MAILBOX,
@@ -275,50 +275,55 @@ impl Actor {
             || self.homeless.len() > UNAPPLIED_ENTRIES_MAX
     }
 
+    /// The clock is read only now, when what happened was taken from the mailbox: see [`Driver::on`].
+    fn on(&mut self, input: Input) {
+        self.driver.on(clock::since_boot(), input);
+    }
+
     fn take(&mut self, msg: Msg) {
         match msg {
             Msg::Work { executor, proposals, read } => {
                 if !proposals.is_empty() {
-                    self.driver.on(Input::Propose(proposals));
+                    self.on(Input::Propose(proposals));
                 }
                 if let Some(round) = read {
                     self.read(executor, round);
                 }
             }
             Msg::OwnWork(term, proposals) => {
-                self.driver.on(Input::ProposeAsLeader(term, proposals));
+                self.on(Input::ProposeAsLeader(term, proposals));
             }
-            Msg::ConfChange(payload) => self.driver.on(Input::ProposeConfChange(payload)),
-            Msg::Peer(message) => self.driver.on(Input::Step(message)),
-            Msg::Unreachable(member) => self.driver.on(Input::Unreachable(member)),
+            Msg::ConfChange(payload) => self.on(Input::ProposeConfChange(payload)),
+            Msg::Peer(message) => self.on(Input::Step(message)),
+            Msg::Unreachable(member) => self.on(Input::Unreachable(member)),
             Msg::SnapshotSent(member, arrived) => {
-                self.driver.on(Input::SnapshotSent(member, arrived));
+                self.on(Input::SnapshotSent(member, arrived));
             }
             Msg::Snapshot(message, prepared) => {
                 // Only one at a time: a second one in the same round is as good as lost.
                 if self.prepared.is_none() {
                     self.prepared = Some(prepared);
-                    self.driver.on(Input::Step(message));
+                    self.on(Input::Step(message));
                 }
             }
-            Msg::Transfer(to) => self.driver.on(Input::Transfer(to)),
+            Msg::Transfer(to) => self.on(Input::Transfer(to)),
             Msg::Matched(member, answer) => {
                 let last = self.driver.progress().last;
                 let matched = self.driver.matched(member).map(|matched| (matched, last));
                 let _ = answer.try_send(matched);
             }
             Msg::Tick => {
-                self.driver.on(Input::Tick);
+                self.on(Input::Tick);
                 self.propose_homeless();
             }
-            Msg::Persisted(number) => self.driver.on(Input::Persisted(number)),
+            Msg::Persisted(number) => self.on(Input::Persisted(number)),
             Msg::Applied { index, conf_changes } => {
                 for change in conf_changes {
-                    self.driver.on(Input::ConfChange(change));
+                    self.on(Input::ConfChange(change));
                 }
-                self.driver.on(Input::Applied(index));
+                self.on(Input::Applied(index));
             }
-            Msg::Campaign => self.driver.on(Input::Campaign),
+            Msg::Campaign => self.on(Input::Campaign),
         }
     }
 
@@ -332,7 +337,7 @@ impl Actor {
         }
         self.reads_made += 1;
         self.reads.insert(self.reads_made, (executor, round));
-        self.driver.on(Input::ReadIndex(self.reads_made));
+        self.on(Input::ReadIndex(self.reads_made));
         if self.reads_waiting.is_empty() && self.driver.is_delayed(self.reads_made) {
             self.read_waited_for = self.reads_made;
         }
@@ -401,10 +406,10 @@ impl Actor {
             return;
         }
         for proposal in std::mem::take(&mut self.homeless) {
-            self.driver.on(Input::Propose(vec![proposal]));
+            self.on(Input::Propose(vec![proposal]));
         }
         for payload in std::mem::take(&mut self.conf_changes_homeless) {
-            self.driver.on(Input::ProposeConfChange(payload));
+            self.on(Input::ProposeConfChange(payload));
         }
     }
 

@@ -1,15 +1,19 @@
 //! The driver: inputs in, outputs out, raft-rs in between.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::{self, Message, MessageType};
-use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
+use super::alone::Alone;
 use super::log::Log;
 use super::reads::Reads;
 use super::{Config, Input, Output, Progress, ReadyNumber, Restored, Role, convert};
-use crate::types::{ConfChange, ConfChangeKind, ConfState, Fault, HardState, LogIndex, MemberId};
+use crate::types::{
+    ConfChange, ConfChangeKind, ConfState, EntryKind, Fault, HardState, LogIndex, MemberId,
+};
 
 /// raft's largest append message, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
@@ -34,6 +38,12 @@ pub struct Driver {
     config: Config,
     node: RawNode<Log>,
     reads: Reads,
+    /// How long this member may answer reads alone, if it leads.
+    alone: Alone,
+    /// Reads that it answered so, its own and others'.
+    reads_alone: u64,
+    /// Ticks for which this member gives no vote but to whom a leader names.
+    promised_ticks: usize,
     /// Reads that raft would drop now, for want of a leader that has committed in its term.
     reads_delayed: Vec<u64>,
     held: VecDeque<Held>,
@@ -92,6 +102,13 @@ impl Driver {
         let mut driver = Self {
             node,
             reads,
+            alone: Alone::new(!config.promise.is_zero()),
+            reads_alone: 0,
+            promised_ticks: if is_sole_voter(config.id, restored) {
+                0
+            } else {
+                restored.promised_ticks
+            },
             reads_delayed: Vec::new(),
             held: VecDeque::new(),
             handed: 0,
@@ -110,20 +127,26 @@ impl Driver {
 
     /// Takes in what happened. Nothing comes out before [`Driver::drain`], so that everything that
     /// waited becomes one batch.
-    pub fn on(&mut self, input: Input) {
+    ///
+    /// `now` is what a clock says that goes on while the machine sleeps. It must be read after the input was taken from
+    /// where it waited: a process that stood still between the two would otherwise answer a read as of before, while
+    /// others have long elected somebody else. That it stands still after it has read the clock does no harm: what was
+    /// committed then was not yet replaced, and the read was asked before.
+    pub fn on(&mut self, now: Duration, input: Input) {
         let before = (self.node.raft.term, self.node.raft.state);
         match input {
             // A campaign looks for changes of members among what is committed and not applied, and raft counts a
             // snapshot as applied only when it is durable: until then this member does not stand.
             Input::Tick | Input::Campaign if self.installing.is_some() => (),
-            Input::Tick => self.tick(),
+            Input::Campaign if self.promised_ticks > 0 => (),
+            Input::Tick => self.tick(now),
             Input::Propose(payloads) => {
                 if !self.propose(&payloads) {
                     self.dropped.extend(payloads);
                 }
             }
-            Input::ReadIndex(read) => self.read_index(read),
-            Input::Step(message) => self.step(*message),
+            Input::ReadIndex(read) => self.read_index(now, read),
+            Input::Step(message) => self.step(now, *message),
             Input::Persisted(number) => {
                 self.persisted = self.persisted.max(number);
                 self.node.on_persist_ready(number);
@@ -150,6 +173,13 @@ impl Driver {
         }
         if (self.node.raft.term, self.node.raft.state) != before {
             self.draw_election_timeout();
+            self.alone.end();
+            if self.node.raft.state == StateRole::Leader {
+                self.alone.begin(self.config.id, &self.conf_state().voters);
+            }
+        }
+        if self.node.raft.lead_transferee.is_some() {
+            self.alone.forfeit();
         }
     }
 
@@ -172,6 +202,11 @@ impl Driver {
         while self.held.front().is_some_and(|held| held.number <= self.persisted) {
             out.extend(self.held.pop_front().map(|held| Output::Send(held.messages)));
         }
+    }
+
+    /// How many reads this member answered as leader without asking the others, its own and theirs.
+    pub fn reads_alone(&self) -> u64 {
+        self.reads_alone
     }
 
     /// Where the log stands.
@@ -213,10 +248,11 @@ impl Driver {
         self.role
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, now: Duration) {
+        self.promised_ticks = self.promised_ticks.saturating_sub(1);
         self.node.tick();
         for read in self.reads.tick() {
-            self.read_index(read);
+            self.read_index(now, read);
         }
     }
 
@@ -230,7 +266,14 @@ impl Driver {
         self.node.raft.step(message).is_ok()
     }
 
-    fn read_index(&mut self, read: u64) {
+    fn read_index(&mut self, now: Duration, read: u64) {
+        if let Some(context) = self.attempt(read) {
+            self.read(now, context.clone().into(), |node| node.read_index(context));
+        }
+    }
+
+    /// The context of an attempt, unless raft would drop it: then it is delayed.
+    fn attempt(&mut self, read: u64) -> Option<Vec<u8>> {
         let raft = &self.node.raft;
         let hopeless = match raft.state {
             StateRole::Leader => !raft.commit_to_current_term(),
@@ -239,10 +282,32 @@ impl Driver {
         };
         if hopeless {
             self.reads_delayed.push(read);
-            return;
+            return None;
         }
-        let context = self.reads.attempt(read);
-        self.node.read_index(context);
+        Some(self.reads.attempt(read))
+    }
+
+    /// Lets raft have a read: it answers at once if this member may read alone, and asks the others if not.
+    ///
+    /// For raft-rs `LeaseBased` means to answer at once whatever the time is, and to overlook the answers to rounds that
+    /// are under way. So it is set for this one step and not longer.
+    fn read(&mut self, now: Duration, context: Bytes, step: impl FnOnce(&mut RawNode<Log>)) {
+        if self.node.raft.state != StateRole::Leader {
+            return step(&mut self.node);
+        }
+        if !self.alone.holds(now) {
+            self.alone.started(now, context);
+            return step(&mut self.node);
+        }
+        self.node.raft.read_only.option = ReadOnlyOption::LeaseBased;
+        step(&mut self.node);
+        self.node.raft.read_only.option = ReadOnlyOption::Safe;
+        self.reads_alone += 1;
+        if self.alone.wants_round(now) {
+            let context = self.reads.context();
+            self.alone.started(now, context.clone().into());
+            self.node.read_index(context);
+        }
     }
 
     fn applied(&mut self, index: u64) {
@@ -270,7 +335,7 @@ impl Driver {
         raft.prs().iter().filter_map(awaited).min()
     }
 
-    fn step(&mut self, message: Message) {
+    fn step(&mut self, now: Duration, message: Message) {
         let is_change =
             |entry: &eraftpb::Entry| entry.get_entry_type() != eraftpb::EntryType::EntryNormal;
         // Raft would make an empty entry of it, and whoever waits would never hear.
@@ -285,8 +350,38 @@ impl Driver {
         if self.installing.is_some() && message.get_msg_type() == MessageType::MsgTimeoutNow {
             return;
         }
-        // A message that raft refuses (unknown sender, local type) is as good as lost.
-        drop(self.node.step(message));
+        if self.promised_ticks > 0 && asks_for_vote(&message) {
+            return;
+        }
+        let kind = message.get_msg_type();
+        if kind == MessageType::MsgHeartbeat {
+            self.note_heartbeat(&message);
+        } else if kind == MessageType::MsgHeartbeatResponse {
+            self.note_promise(&message);
+        }
+        let asked = message.entries.first().filter(|_| kind == MessageType::MsgReadIndex);
+        match asked.map(|entry| entry.data.clone()) {
+            Some(context) => self.read(now, context, |node| drop(node.step(message))),
+            // A message that raft refuses (unknown sender, local type) is as good as lost.
+            None => drop(self.node.step(message)),
+        }
+    }
+
+    /// What this member answers promises not to vote. Raft itself refuses votes for as long while it knows a leader; but
+    /// it forgets the leader when it hears of a later term, as in a late answer to a vote that it asked for before.
+    fn note_heartbeat(&mut self, message: &Message) {
+        if !self.config.promise.is_zero() && message.term >= self.node.raft.term {
+            self.promised_ticks = self.promised_ticks.max(self.config.election_ticks);
+        }
+    }
+
+    /// What another member promises, if it is said to this leader.
+    fn note_promise(&mut self, message: &Message) {
+        let raft = &self.node.raft;
+        if raft.state == StateRole::Leader && raft.term == message.term {
+            let promise = Duration::from_millis(message.reject_hint);
+            self.alone.answered(message.from, &message.context, promise);
+        }
     }
 
     fn propose_conf_change(&mut self, payload: Bytes) {
@@ -318,6 +413,9 @@ impl Driver {
         if let Ok(state) = self.node.apply_conf_change(&raft) {
             let state = convert::conf_state_from_raft(&state);
             self.node.mut_store().set_conf_state(&state);
+            if self.node.raft.state == StateRole::Leader {
+                self.alone.change(self.config.id, &state.voters);
+            }
         }
     }
 
@@ -383,6 +481,7 @@ impl Driver {
         }
         for messages in [&mut now, &mut later] {
             messages.retain_mut(|message| is_in_own_name(message, self.config.id));
+            messages.iter_mut().for_each(|message| add_promise(message, self.config.promise));
         }
         if !now.is_empty() {
             out.push(Output::Send(now));
@@ -404,7 +503,10 @@ impl Driver {
         }
         if leader.is_some() {
             for read in std::mem::take(&mut self.reads_delayed) {
-                self.read_index(read);
+                // What time it is now is not known here, and who has just become leader was not promised anything yet.
+                if let Some(context) = self.attempt(read) {
+                    self.node.read_index(context);
+                }
             }
         }
     }
@@ -429,6 +531,27 @@ fn is_in_own_name(message: &mut Message, own: MemberId) -> bool {
         message.from = own;
     }
     message.from == own
+}
+
+/// Whether somebody asks for a vote who was not named by a leader.
+fn asks_for_vote(message: &Message) -> bool {
+    let kind = message.get_msg_type();
+    matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote)
+        && message.context != raft::CAMPAIGN_TRANSFER
+}
+
+/// Answers to heartbeats say what they promise, in a field of which raft makes no use there: so that each answer counts
+/// for as much as was promised with it, by members with other settings and of versions that promise nothing too.
+fn add_promise(message: &mut Message, promise: Duration) {
+    if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
+        message.reject_hint = promise.as_millis() as u64;
+    }
+}
+
+/// Whether a member votes alone and no change of that is in its log: it owes no promise to anybody, and need not wait.
+fn is_sole_voter(id: MemberId, restored: &Restored) -> bool {
+    let left = restored.entries.iter().filter(|entry| entry.index > restored.applied);
+    restored.conf_state.voters == [id] && left.clone().all(|it| it.kind == EntryKind::Normal)
 }
 
 fn promises_nothing(message: &mut Message) -> bool {

@@ -32,8 +32,14 @@ impl Reads {
 
     /// The context of a new attempt.
     pub(super) fn attempt(&mut self, read: u64) -> Vec<u8> {
-        self.attempts += 1;
+        let context = self.context();
         self.waiting.insert(self.attempts, Waiting { read, ticks: 0 });
+        context
+    }
+
+    /// A context of which nobody waits for the answer.
+    pub(super) fn context(&mut self) -> Vec<u8> {
+        self.attempts += 1;
         let parts = [self.id, self.boot_nonce, self.attempts];
         parts.iter().flat_map(|part| part.to_be_bytes()).collect()
     }

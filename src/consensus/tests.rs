@@ -1,5 +1,6 @@
 //! Members driven by hand: what may leave before the disk, and what may not.
 
+mod alone;
 mod network;
 mod wire;
 
@@ -10,6 +11,7 @@ use crate::wal::{Record, Replay};
 /// A member with its disk, driven by hand.
 struct Node {
     driver: Driver,
+    now: Duration,
     restored: Restored,
     pending: Vec<(ReadyNumber, Option<HardState>, Vec<Entry>)>,
     committed: Vec<Entry>,
@@ -27,6 +29,7 @@ fn config(id: MemberId, boot_nonce: u64) -> Config {
         seed: id * 7919 + boot_nonce,
         boot_nonce,
         catch_up_entries: 100,
+        promise: Duration::ZERO,
     }
 }
 
@@ -40,6 +43,7 @@ impl Node {
         let driver = Driver::new(config(id, nonce), &restored).expect("the log makes sense");
         Self {
             driver,
+            now: Duration::ZERO,
             restored,
             pending: Vec::new(),
             committed: Vec::new(),
@@ -50,7 +54,7 @@ impl Node {
     }
 
     fn on(&mut self, input: Input) {
-        self.driver.on(input);
+        self.driver.on(self.now, input);
         self.perform();
     }
 
@@ -144,7 +148,7 @@ fn a_sole_voter_commits_what_is_on_disk_and_nothing_else() {
 #[test]
 fn proposals_without_a_leader_come_back() {
     let mut node = Node::new(1, &[1, 2, 3]);
-    node.driver.on(Input::Propose(vec![Bytes::from_static(b"a")]));
+    node.driver.on(Duration::ZERO, Input::Propose(vec![Bytes::from_static(b"a")]));
     let mut out = Vec::new();
     node.driver.drain(&mut out);
     assert_eq!(out, [Output::ProposalsDropped(vec![Bytes::from_static(b"a")])]);
@@ -300,7 +304,7 @@ fn sole_leader() -> Node {
 
 fn propose(node: &mut Node, payloads: &[&'static str]) {
     let payloads = payloads.iter().map(|payload| Bytes::from_static(payload.as_bytes()));
-    node.driver.on(Input::Propose(payloads.collect()));
+    node.driver.on(Duration::ZERO, Input::Propose(payloads.collect()));
 }
 
 #[test]
@@ -317,7 +321,7 @@ fn a_sole_voter_leads_after_a_timeout_by_itself() {
 fn all_that_waits_is_one_append() {
     let mut node = sole_leader();
     propose(&mut node, &["a", "b"]);
-    node.driver.on(Input::Tick);
+    node.driver.on(Duration::ZERO, Input::Tick);
     propose(&mut node, &["c"]);
     node.perform();
     let batches: Vec<_> = node.pending.iter().map(|(_, _, entries)| entries.len()).collect();
@@ -378,6 +382,7 @@ fn the_log_may_be_cut_while_entries_are_in_flight() {
         mark_term: replay.mark_term,
         entries: replay.entries,
         applied: 3,
+        promised_ticks: 0,
     };
     let mut node = Node::open(1, 2, restored);
     node.on(Input::Campaign);
@@ -414,8 +419,8 @@ fn every_kind_of_change_of_members_enters_the_log_one_after_the_other() {
     for (request, kind) in (1..).zip([AddLearner, Update, AddVoter, Remove]) {
         let change = ConfChange { request, kind: kind as i32, member: 2, context: Bytes::new() };
         let payload = Bytes::from(prost::Message::encode_to_vec(&change));
-        node.driver.on(Input::ProposeConfChange(payload.clone()));
-        node.driver.on(Input::ProposeConfChange(payload.clone()));
+        node.driver.on(Duration::ZERO, Input::ProposeConfChange(payload.clone()));
+        node.driver.on(Duration::ZERO, Input::ProposeConfChange(payload.clone()));
         let mut out = Vec::new();
         node.driver.drain(&mut out);
         let dropped = out.iter().filter(|it| **it == Output::ConfChangeDropped(payload.clone()));
@@ -423,11 +428,11 @@ fn every_kind_of_change_of_members_enters_the_log_one_after_the_other() {
         let last = node.driver.progress().last;
         for output in out {
             if let Output::Persist { number, .. } = output {
-                node.driver.on(Input::Persisted(number));
+                node.driver.on(Duration::ZERO, Input::Persisted(number));
             }
         }
-        node.driver.on(Input::ConfChange(change));
-        node.driver.on(Input::Applied(last));
+        node.driver.on(Duration::ZERO, Input::ConfChange(change));
+        node.driver.on(Duration::ZERO, Input::Applied(last));
         node.perform();
         let conf_state = node.driver.conf_state();
         let (voters, learners) = (conf_state.voters, conf_state.learners);

@@ -22,6 +22,12 @@ pub fn now_ms() -> u64 {
     now().duration_since(*START.get_or_init(now)).as_millis() as u64
 }
 
+/// Time since the machine was started. Unlike all others here it goes on while the machine sleeps or is suspended.
+pub fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
 /// Time since 1970.
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
 pub fn unix_time() -> Duration {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::flags::{Flags, Level, Note};
 use super::values::{self, Url};
 use super::{log, table};
+use crate::consensus::promise;
 use crate::http;
 use crate::io::Address;
 use crate::mvcc::Retention;
@@ -149,6 +150,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// `--feature-gates`: all of them, and whether each is on.
     pub gates: BTreeMap<&'static str, bool>,
+    /// `--lease-based-reads`: promise not to vote for a while after hearing a leader, and lead by such promises.
+    pub lease_based_reads: bool,
     /// `--cores`: which to use; all when empty.
     pub cores: Vec<usize>,
     /// How the process was started.
@@ -270,11 +273,25 @@ impl Config {
             origins: values::list(flags.get("cors")),
             hosts: values::list(flags.get("host-whitelist")),
             gates: values::gates(flags.get("feature-gates"))?,
+            lease_based_reads: switch(flags, "lease-based-reads"),
             cores: values::cores(flags.get("cores"))?,
             command_line,
             notes: Vec::new(),
             name,
         })
+    }
+
+    /// Ticks without a leader until this member may stand for election.
+    pub fn election_ticks(&self) -> usize {
+        self.election.div_duration_f64(self.heartbeat) as usize
+    }
+
+    /// How long this member promises not to vote after it heard a leader; zero if it does not.
+    pub fn promise(&self) -> Duration {
+        match self.lease_based_reads {
+            true => promise(self.election_ticks(), self.heartbeat),
+            false => Duration::ZERO,
+        }
     }
 
     /// How ports behave that serve `what`.

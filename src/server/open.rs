@@ -6,6 +6,9 @@
 //!  none, --initial-cluster-state existing ► asks the others who is a member; the state comes as a snapshot
 //! ```
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::Config;
 use super::beginning::{Beginning, begin};
 use crate::actors::State;
@@ -13,7 +16,7 @@ use crate::actors::apply::state_of;
 use crate::actors::peer::Identity;
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
-use crate::io::{self, FjallEngine, WalFile, WalOptions};
+use crate::io::{self, FjallEngine, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::store::Engine as _;
@@ -74,6 +77,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
     if config.force_new_cluster && !founds {
         force(&mut wal, &mut replay, &machine, id).await?;
     }
+    let promised_ticks = keep_promise(config, &member_dir).await?;
     let read = machine.commit()?.read;
     let state = state_of(&machine, read, id, machine.engine().disk_bytes());
     let restored = Restored {
@@ -83,6 +87,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         mark_term: replay.mark_term,
         entries: replay.entries,
         applied: machine.applied(),
+        promised_ticks,
     };
     let given = beginning.map(|beginning| beginning.members).unwrap_or_default();
     let known = machine.member(id).or_else(|| given.iter().find(|it| it.id == id));
@@ -96,9 +101,38 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
     Ok(Opened { member, machine, state, wal, restored, cluster_id, identity, others })
 }
 
+/// Notes what this life promises, and gives the ticks for which an earlier one may have promised something. Less than
+/// before counts only when that is over: until then another start must find what it was.
+async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault> {
+    let (dir, own) = (member_dir.to_owned(), config.promise());
+    let own_ms = own.as_millis() as u64;
+    let noting = move || {
+        let before_ms = io::promised_ms(&dir)?;
+        if own_ms > before_ms {
+            io::note_promise(&dir, own_ms)?;
+        }
+        Ok::<_, Fault>(before_ms)
+    };
+    let before_ms = io::blocking(noting).await?;
+    if before_ms == 0 {
+        return Ok(0);
+    }
+    let before = Duration::from_millis(before_ms);
+    if own < before {
+        let dir = member_dir.to_owned();
+        io::spawn(async move {
+            clock::sleep(before).await;
+            let noted = io::blocking(move || io::note_promise(&dir, own_ms)).await;
+            noted.unwrap_or_else(|fault| io::fatal(&fault));
+        });
+    }
+    // The first tick may come at once.
+    Ok(before.div_duration_f64(config.heartbeat).ceil() as usize + 1)
+}
+
 /// The state machine, and which snapshot its store began with.
 async fn open_store(
-    member_dir: &std::path::Path,
+    member_dir: &Path,
     settings: &machine::Config,
 ) -> Result<(Machine<FjallEngine>, Option<(u64, u64)>), Fault> {
     let (store, snapshot) = io::find_store(member_dir)?;

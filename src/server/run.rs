@@ -306,6 +306,8 @@ fn start_actors(
     outlets: apply::Outlets,
     shared: &Arc<Shared>,
 ) -> Result<flume::Receiver<()>, Fault> {
+    // Promises not to vote, of this life and of an earlier one, are counted in ticks: each must take its time.
+    let counts_ticks = config.lease_based_reads || opened.restored.promised_ticks > 0;
     let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
     let mut expiry = Expiry::new(config.election.as_millis() as u64);
     let now_ms = clock::now_ms();
@@ -339,7 +341,7 @@ fn start_actors(
     if opened.state.sole_voter {
         // A member that votes alone need not wait for a timeout.
         consensus.campaign();
-    } else if config.election_advance {
+    } else if config.election_advance && !counts_ticks {
         io::spawn(advance(config.clone(), handles.peers.clone(), consensus));
     }
     Ok(led)
@@ -406,12 +408,13 @@ fn node(config: &Config, opened: &Opened) -> Node {
 fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::consensus::Config {
     crate::consensus::Config {
         id: member.id,
-        election_ticks: config.election.div_duration_f64(config.heartbeat) as usize,
+        election_ticks: config.election_ticks(),
         heartbeat_ticks: 1,
         pre_vote: config.pre_vote,
         seed: boot_nonce,
         boot_nonce,
         catch_up_entries: config.catch_up_entries,
+        promise: config.promise(),
     }
 }
 

@@ -350,12 +350,20 @@ const UNSAFE: &[Flag] = &[
     ),
 ];
 
-const BASALT: &[Flag] = &[flag(
-    "cores",
-    Text,
-    "",
-    "Cores to run on, as in 0,2-3; by default all that the process may use.",
-)];
+const BASALT: &[Flag] = &[
+    flag(
+        "cores",
+        Text,
+        "",
+        "Cores to run on, as in 0,2-3; by default all that the process may use.",
+    ),
+    flag(
+        "lease-based-reads",
+        Switch,
+        "false",
+        "Let the leader read alone while a quorum promises not to vote.",
+    ),
+];
 
 /// Known, and in no section of `--help`.
 pub(super) const UNLISTED: &[Flag] =

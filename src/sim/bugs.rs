@@ -32,11 +32,19 @@ pub enum Bug {
     RepliesToStrangers,
     /// The wire delivers a forwarded proposal twice.
     ProposalRepeated,
+    /// A member that starts again does not know that it promised not to vote.
+    PromiseForgotten,
+    /// What a member promises counts from the moment its answer arrives.
+    PromiseFromAnswer,
+    /// A member is told to take over, and the one that leads does not know.
+    TransferUnseen,
+    /// The clock is read before waiting for what the time is needed for.
+    ClockBeforeMailbox,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::AckBeforePersist,
         Self::VoteNotPersisted,
         Self::StaleReadIndex,
@@ -51,5 +59,9 @@ impl Bug {
         Self::WatchRepeats,
         Self::RepliesToStrangers,
         Self::ProposalRepeated,
+        Self::PromiseForgotten,
+        Self::PromiseFromAnswer,
+        Self::TransferUnseen,
+        Self::ClockBeforeMailbox,
     ];
 }

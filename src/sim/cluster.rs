@@ -1,7 +1,7 @@
 //! The world: one queue of events in the order of simulated time, and what each of them does.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::bugs::Bug;
 use bytes::Bytes;
@@ -92,6 +92,8 @@ pub(super) struct Cluster {
     noise: (Micros, Wire),
     healed: bool,
     last_asks: Vec<usize>,
+    /// When heartbeats with a context were first sent, for who counts wrongly from their answers.
+    rounds: BTreeMap<Bytes, Micros>,
     pub(super) outcome: Outcome,
     /// Where the story is told, if anywhere.
     pub(super) trace: Option<fn(String)>,
@@ -118,6 +120,7 @@ impl Cluster {
             noise: (0, plan.knobs.wire),
             healed: false,
             last_asks: Vec::new(),
+            rounds: BTreeMap::new(),
             outcome: Outcome::default(),
             trace,
             plan,
@@ -152,6 +155,8 @@ impl Cluster {
             }
         }
         self.clients.check_linearizable(&self.checks);
+        let live = self.members.iter().filter_map(|member| member.live.as_ref());
+        self.outcome.reads_alone += live.map(|live| live.driver.reads_alone()).sum::<u64>();
         self.outcome.lasted_us = self.now;
         self.outcome.entries = self.checks.committed();
         (self.outcome.asked, self.outcome.answered) = self.clients.counts();
@@ -263,10 +268,13 @@ impl Cluster {
         self.after(delay, Event::Deliver(Box::new(message)));
     }
 
-    fn deliver(&mut self, message: Box<Message>) {
+    fn deliver(&mut self, mut message: Box<Message>) {
         let (from, to, now) = (message.from, message.to, self.now);
         if self.is_cut(from, to) {
             return;
+        }
+        if self.bug == Some(Bug::PromiseFromAnswer) {
+            self.stretch(&mut message);
         }
         let member = self.member(to);
         let is_paused = member.paused_until > now;
@@ -277,6 +285,19 @@ impl Cluster {
             } else {
                 self.round_soon(to);
             }
+        }
+    }
+
+    /// Adds the time since a round of heartbeats began to what is promised with an answer.
+    fn stretch(&mut self, message: &mut Message) {
+        let now = self.now;
+        let kind = message.get_msg_type();
+        if message.context.is_empty() {
+            return;
+        }
+        let began = *self.rounds.entry(message.context.clone()).or_insert(now);
+        if kind == MessageType::MsgHeartbeatResponse && message.reject_hint > 0 {
+            message.reject_hint += (now - began) / MS;
         }
     }
 
@@ -308,14 +329,13 @@ impl Cluster {
         let bug = self.bug;
         let member = self.member(id);
         member.armed = None;
-        if member.live.take().is_none() {
-            return;
-        }
+        let Some(live) = member.live.take() else { return };
         let torn = member.disk.crash(&mut member.random, bug);
         let mut random = member.random.clone();
         member.store.crash(&mut random, bug);
         member.random = random;
         self.outcome.crashes += 1;
+        self.outcome.reads_alone += live.driver.reads_alone();
         self.outcome.torn += u64::from(torn);
         self.say(|| format!("{id} loses power{}", if torn { ", a write is torn" } else { "" }));
         for number in 0..self.watchers.len() {
@@ -372,7 +392,7 @@ impl Cluster {
             }
             Fault::Noise { wire, lasts } => self.noise = (now + lasts, wire),
             Fault::Campaign { member } => self.control(self.who(member), Input::Campaign),
-            Fault::Transfer { member, to } => self.control(self.who(member), Input::Transfer(to)),
+            Fault::Transfer { member, to } => self.transfer(self.who(member), to),
         }
     }
 
@@ -382,6 +402,18 @@ impl Cluster {
         let newest = |it: &&Member| it.live.as_ref().map(|live| live.role.term);
         let leader = self.members.iter().filter(leads).max_by_key(newest);
         if member == LEADER { leader.map_or(1, |leader| leader.id) } else { member }
+    }
+
+    fn transfer(&mut self, id: MemberId, to: MemberId) {
+        let role = self.member(id).live.as_ref().map(|live| live.role);
+        match role.filter(|role| role.leads && id != to && self.bug == Some(Bug::TransferUnseen)) {
+            None => self.control(id, Input::Transfer(to)),
+            Some(role) => {
+                let mut message = Message { from: id, to, term: role.term, ..Message::default() };
+                message.set_msg_type(MessageType::MsgTimeoutNow);
+                self.control(to, Input::Step(Box::new(message)));
+            }
+        }
     }
 
     fn control(&mut self, id: MemberId, input: Input) {

@@ -1,5 +1,7 @@
 //! What the actors do around the pure rooms, without waiting: each turn takes what there is, calls, performs.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -72,9 +74,13 @@ impl Cluster {
     }
 
     /// What a member's clock says.
-    fn now_ms(&mut self, id: MemberId) -> u64 {
+    fn clock(&mut self, id: MemberId) -> Duration {
         let (now, drift) = (self.now, self.drift(id));
-        self.live(id).clock_ms(now, drift)
+        self.live(id).clock(now, drift)
+    }
+
+    fn now_ms(&mut self, id: MemberId) -> u64 {
+        self.clock(id).as_millis() as u64
     }
 
     /// Consensus has something to do.
@@ -115,16 +121,18 @@ impl Cluster {
 
     /// All that waits becomes one batch, and what comes out is performed.
     fn round(&mut self, id: MemberId) {
+        let (now, bug) = (self.clock(id), self.bug);
         let live = self.live(id);
+        let now = if bug == Some(Bug::ClockBeforeMailbox) { live.round_ended } else { now };
         live.round_due = false;
         for lane in [ACKS, CONTROL, WORK] {
             while let Some(input) = live.lanes[lane].pop_front() {
-                live.driver.on(input);
+                live.driver.on(now, input);
             }
         }
         if let Some((message, file)) = live.arrived.take() {
             live.prepared = Some(file);
-            live.driver.on(Input::Step(message));
+            live.driver.on(now, Input::Step(message));
         }
         let mut out = Vec::new();
         live.driver.drain(&mut out);
@@ -135,9 +143,11 @@ impl Cluster {
             }
             self.perform(id, output, &mut beginning);
         }
-        if let Some(live) = self.member(id).live.as_mut() {
+        if self.member(id).live.is_some() {
+            let now = self.clock(id);
+            let live = self.live(id);
             // Not installed: raft did not want it.
-            live.prepared = None;
+            (live.prepared, live.round_ended) = (None, now);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use basalt_proto::encoded::WatchResponse;
 use bytes::Bytes;
@@ -44,6 +45,8 @@ pub(super) struct Member {
     pub(super) armed: Option<(Point, Micros)>,
     /// What is on disk for sure: the term of the mark and of each entry behind it.
     pub(super) durable: BTreeMap<LogIndex, Term>,
+    /// Whether it is on disk that it promises not to vote.
+    promised: bool,
 }
 
 /// A write that waits for the disk.
@@ -79,6 +82,8 @@ pub(super) struct Live {
     /// Mailbox of consensus, in three lanes as the actor's.
     pub(super) lanes: [VecDeque<Input>; 3],
     pub(super) round_due: bool,
+    /// What the clock said at the end of the last round.
+    pub(super) round_ended: Duration,
     pub(super) homeless: Vec<Bytes>,
     /// Members that it sends its state to.
     pub(super) transferring: BTreeSet<MemberId>,
@@ -133,6 +138,7 @@ impl Member {
             slow: (0, 1),
             armed: None,
             durable: BTreeMap::new(),
+            promised: false,
         }
     }
 
@@ -170,7 +176,11 @@ impl Member {
     /// The power comes back. Gives the entries that it found.
     pub(super) fn start(&mut self, now: Micros, knobs: &Knobs, bug: Option<Bug>) -> Vec<Entry> {
         self.boots += 1;
-        let (log, mut machine, restored) = self.recover(knobs, bug);
+        let (log, mut machine, mut restored) = self.recover(knobs, bug);
+        let promised = std::mem::replace(&mut self.promised, knobs.reads_alone);
+        if promised && bug != Some(Bug::PromiseForgotten) {
+            restored.promised_ticks = ELECTION_TICKS;
+        }
         let read = machine.commit().expect("memory takes it").read;
         let config = consensus::Config {
             id: self.id,
@@ -180,6 +190,7 @@ impl Member {
             seed: self.random.next(),
             boot_nonce: self.boots,
             catch_up_entries: knobs.catch_up_entries,
+            promise: knobs.promise(),
         };
         let driver = Driver::new(config, &restored)
             .unwrap_or_else(|fault| panic!("member {} does not start: {fault}", self.id));
@@ -198,6 +209,7 @@ impl Member {
             read,
             lanes: Default::default(),
             round_due: false,
+            round_ended: Duration::ZERO,
             homeless: Vec::new(),
             transferring: BTreeSet::new(),
             arrived: None,
@@ -246,6 +258,7 @@ impl Member {
             mark_term: replay.mark_term,
             entries: replay.entries,
             applied: machine.applied(),
+            promised_ticks: 0,
         };
         self.durable = restored.entries.iter().map(|it| (it.index, it.term)).collect();
         self.durable.insert(restored.mark_index, restored.mark_term);
@@ -308,9 +321,9 @@ pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
 }
 
 impl Live {
-    /// What this member's clock says since it started, in milliseconds. `drift` is in thousandths above 950.
-    pub(super) fn clock_ms(&self, now: Micros, drift: u64) -> u64 {
-        (now - self.started) * (950 + drift) / 1000 / MS
+    /// What this member's clock says since it started. `drift` is in thousandths above 950.
+    pub(super) fn clock(&self, now: Micros, drift: u64) -> Duration {
+        Duration::from_micros((now - self.started) * (950 + drift) / 1000)
     }
 
     pub(super) fn published(&self) -> watch::Published {

@@ -25,6 +25,8 @@ pub struct Outcome {
     pub snapshots: u64,
     /// Events that watching clients saw.
     pub watched: u64,
+    /// Reads that a leader answered without asking the others.
+    pub reads_alone: u64,
     /// A number made of all that happened, in order: two runs with the same one are the same.
     pub story: u64,
 }
@@ -52,11 +54,21 @@ impl Outcome {
         Some(Self::from_numbers(numbers?.into_iter()))
     }
 
-    fn numbers(&self) -> [u64; 11] {
+    fn numbers(&self) -> [u64; 12] {
         let Self { lasted_us, steps, asked, answered, entries, .. } = *self;
-        let Self { faults, crashes, torn, snapshots, watched, story, .. } = *self;
+        let Self { faults, crashes, torn, snapshots, watched, reads_alone, story, .. } = *self;
         [
-            lasted_us, steps, asked, answered, entries, faults, crashes, torn, snapshots, watched,
+            lasted_us,
+            steps,
+            asked,
+            answered,
+            entries,
+            faults,
+            crashes,
+            torn,
+            snapshots,
+            watched,
+            reads_alone,
             story,
         ]
     }
@@ -74,6 +86,7 @@ impl Outcome {
             torn: next(),
             snapshots: next(),
             watched: next(),
+            reads_alone: next(),
             story: next(),
         }
     }
@@ -85,7 +98,8 @@ impl fmt::Display for Outcome {
         write!(
             out,
             "{:.1} cluster-hours, {} steps, {} requests ({:.2} a second), {} answered, {} entries, \
-             {} faults ({:.2} a minute), {} crashes, {} torn writes, {} snapshots sent, {} events watched",
+             {} faults ({:.2} a minute), {} crashes, {} torn writes, {} snapshots sent, {} events watched, \
+             {} reads answered alone",
             self.hours(),
             self.steps,
             self.asked,
@@ -97,7 +111,8 @@ impl fmt::Display for Outcome {
             self.crashes,
             self.torn,
             self.snapshots,
-            self.watched
+            self.watched,
+            self.reads_alone
         )
     }
 }

@@ -2,11 +2,14 @@
 //! rest stays as it was.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Here: of simulated time.
 pub(super) use super::linear::Micros;
+use super::member::ELECTION_TICKS;
 use super::random::Random;
 use super::scenario::Scenario;
+use crate::consensus::promise;
 use crate::types::{LeaseId, MemberId};
 
 pub(super) const MS: Micros = 1000;
@@ -174,6 +177,16 @@ pub(super) struct Knobs {
     pub(super) hub_mailbox: usize,
     pub(super) stream_bytes: usize,
     pub(super) read_revisions: usize,
+    /// Leaders answer reads alone as long as a quorum promises not to vote.
+    pub(super) reads_alone: bool,
+}
+
+impl Knobs {
+    /// How long members promise not to vote.
+    pub(super) fn promise(&self) -> Duration {
+        let promise = promise(ELECTION_TICKS, Duration::from_micros(self.tick));
+        if self.reads_alone { promise } else { Duration::ZERO }
+    }
 }
 
 /// A run.
@@ -191,7 +204,9 @@ impl Plan {
     /// The plan that comes of a seed.
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed, "plan", 0);
-        let knobs = knobs(random);
+        let mut knobs = knobs(random);
+        // By itself: the rest of what a seed stands for is older than this.
+        knobs.reads_alone = Random::new(seed, "reads alone", 0).chance(333);
         let (lasts, pause, faults_max) = if Self::is_long(seed) {
             let lasts = random.between(3600, 4 * 3600) * SECOND;
             (lasts, random.between(200, 800) * MS, lasts / (20 * SECOND))
@@ -269,6 +284,7 @@ fn knobs(random: &mut Random) -> Knobs {
         hub_mailbox: random.skewed(1, 64) as usize,
         stream_bytes: random.skewed(300, 100_000) as usize,
         read_revisions: random.skewed(1, 100) as usize,
+        reads_alone: false,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The conditions under which etcd once went wrong, each as a shape that plans are pressed into. The numbers are
-//! those of etcd's issues. One more stands for what storms seldom come to.
+//! those of etcd's issues. Two more stand for what storms seldom come to.
 
 use super::outcome::Outcome;
-use super::plan::{Ask, Fault, From, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Watch};
+use super::plan::{
+    Ask, Fault, From, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Watch, Wire,
+};
 use super::random::Random;
 use crate::types::LeaseId;
 
@@ -44,11 +46,13 @@ pub enum Scenario {
     ReadAfterPause,
     /// What a leader wrote that was cut off is replaced, and then the power fails.
     ReplacedEntries,
+    /// A leader that may answer reads alone is cut off, at the moments at which others could be too early.
+    ReadsAlone,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::CrashUnderLoad,
         Self::SingleMemberCrash,
         Self::RefusalAfterRestart,
@@ -66,6 +70,7 @@ impl Scenario {
         Self::TornWrites,
         Self::ReadAfterPause,
         Self::ReplacedEntries,
+        Self::ReadsAlone,
     ];
 
     /// Whether what it is about happened in some runs at all.
@@ -88,17 +93,26 @@ impl Scenario {
             Self::CompactedReadInTransaction => runs.answered > 0,
             Self::TornWrites => runs.torn > 0,
             Self::ReadAfterPause => runs.faults > 0 && runs.answered > 0,
+            Self::ReadsAlone => runs.reads_alone > 0 && runs.faults > 0,
         }
     }
 
     pub(super) fn shape(self, plan: &mut Plan) {
         let random = &mut Random::new(plan.seed, "scenario", self as u64);
         // Leases take their time.
-        plan.lasts = if self == Self::ReadAfterPause { 40 } else { 15 } * SECOND;
+        let is_long = matches!(self, Self::ReadAfterPause | Self::ReadsAlone);
+        plan.lasts = if is_long { 40 } else { 15 } * SECOND;
         plan.knobs.members = if self == Self::SingleMemberCrash { 1 } else { 3 };
         plan.knobs.tick = 100 * MS;
         plan.knobs.drift = (0..plan.knobs.members).map(|_| random.below(101)).collect();
-        plan.operations = operations(random, plan, self.asks());
+        if self == Self::ReadsAlone {
+            // Whoever is to be too early is so in time, and short histories of many keys are checked soon.
+            (plan.knobs.reads_alone, plan.knobs.keys) = (true, 4);
+            plan.knobs.wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 5 * MS };
+            (plan.knobs.disk_max, plan.knobs.apply_max) = (5 * MS, 2 * MS);
+        }
+        let pause_max = if self == Self::ReadsAlone { 10 * MS } else { 40 * MS };
+        plan.operations = operations(random, plan, pause_max, self.asks());
         plan.watches = match self.watch_from() {
             Some(from) => (0..4).map(|_| self.watch(random, plan, from)).collect(),
             None => Vec::new(),
@@ -110,6 +124,9 @@ impl Scenario {
             .collect();
         if self == Self::ReplacedEntries {
             plan.faults = (0..5).flat_map(|turn| replacement(random, turn)).collect();
+        }
+        if self == Self::ReadsAlone {
+            plan.faults = (0..7).flat_map(|turn| usurpation(random, turn)).collect();
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         if matches!(self, Self::TwoSnapshots | Self::CrashInSync | Self::TornWrites) {
@@ -134,6 +151,7 @@ impl Scenario {
             Self::ReadAfterPause => {
                 &[(15, Kind::Put), (50, Kind::Get), (3, Kind::Grant), (1, Kind::Renew)]
             }
+            Self::ReadsAlone => &[(1, Kind::Put), (2, Kind::Get)],
             Self::CrashUnderLoad
             | Self::SingleMemberCrash
             | Self::ProgressTooEarly
@@ -162,7 +180,8 @@ impl Scenario {
             | Self::CompactedReadInTransaction
             | Self::TornWrites
             | Self::ReadAfterPause
-            | Self::ReplacedEntries => None,
+            | Self::ReplacedEntries
+            | Self::ReadsAlone => None,
         }
     }
 
@@ -201,7 +220,7 @@ impl Scenario {
             Self::CrashInCompaction => crash_at(random, &[Point::Compacting, Point::Syncing]),
             Self::TornWrites => crash_at(random, &[Point::Writing]),
             Self::RefusalAfterRestart => Some(Fault::Crash { member, lasts }),
-            Self::ReplacedEntries => None,
+            Self::ReplacedEntries | Self::ReadsAlone => None,
             Self::WatchAfterPartition => {
                 Some(Fault::Partition { side: vec![member], one_way: random.chance(300), lasts })
             }
@@ -232,6 +251,50 @@ fn replacement(random: &mut Random, turn: u64) -> [(Micros, Fault); 2] {
     [(at, partition), (at + lasts + random.skewed(MS, 300 * MS), blackout)]
 }
 
+/// The leader is cut off while it was promised that nobody else leads, and somebody tries to.
+fn usurpation(random: &mut Random, turn: u64) -> Vec<(Micros, Fault)> {
+    let at = (2 + turn * 5) * SECOND;
+    let one = random.between(1, 3);
+    let other = (one + random.below(2)) % 3 + 1;
+    let cut = |one_way, lasts| Fault::Partition { side: vec![LEADER], one_way, lasts };
+    match random.below(4) {
+        // One has not heard of it for long; the other one has, and forgets, and stands.
+        0 => {
+            let then = at + random.between(1100 * MS, 2200 * MS);
+            let side = vec![one];
+            let crash = Fault::Crash { member: other, lasts: random.between(10 * MS, 100 * MS) };
+            let stands = then + random.between(100 * MS, 250 * MS);
+            vec![
+                (at, Fault::Partition { side, one_way: false, lasts: then - at }),
+                (then - random.below(50 * MS), crash),
+                (then, cut(false, 2 * SECOND)),
+                (stands, Fault::Campaign { member: other }),
+            ]
+        }
+        // Answers arrive long after the last that they answer to was heard.
+        1 => {
+            let wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 2 * SECOND };
+            let deaf = at + random.between(200 * MS, 900 * MS);
+            vec![
+                (at, Fault::Noise { wire, lasts: SECOND }),
+                (deaf, cut(true, 4 * SECOND)),
+                (deaf + random.between(300 * MS, 1300 * MS), cut(false, 2 * SECOND)),
+            ]
+        }
+        // Somebody takes over by its own leave.
+        2 => {
+            let transfer = Fault::Transfer { member: LEADER, to: one };
+            vec![(at, transfer), (at + random.skewed(1, 60 * MS), cut(false, 2 * SECOND))]
+        }
+        // It stands still, and does not hear of the next one when it goes on.
+        _ => {
+            let lasts = random.between(1200 * MS, 3 * SECOND);
+            let pause = Fault::Pause { member: LEADER, lasts };
+            vec![(at, pause), (at + 10 * MS, cut(false, lasts + SECOND))]
+        }
+    }
+}
+
 /// What a client asks for.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -247,11 +310,16 @@ enum Kind {
     Renew,
 }
 
-fn operations(random: &mut Random, plan: &Plan, kinds: &[(u64, Kind)]) -> Vec<Operation> {
+fn operations(
+    random: &mut Random,
+    plan: &Plan,
+    pause_max: Micros,
+    kinds: &[(u64, Kind)],
+) -> Vec<Operation> {
     let mut at: Micros = SECOND;
     let mut operations = Vec::new();
     while at < plan.lasts {
-        at += random.between(1, 40 * MS);
+        at += random.between(1, pause_max);
         let kind = pick(random, kinds);
         let key = random.below(plan.knobs.keys);
         let lease = random.between(1, plan.knobs.members) as LeaseId;

@@ -135,6 +135,10 @@ pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 /// After how long an expired lease that is still there is revoked again, in ms; etcd's too.
 pub const LEASE_REVOKE_RETRY_MS: u64 = 3000;
 
+/// Rounds of heartbeats whose start is noted for the time in which a leader may read alone; when there are more, the
+/// oldest ones count for nothing.
+pub const READ_ROUNDS_MAX: usize = 64;
+
 /// Revisions noted for a retention by time, whatever the time: a year's, and more history than is worth its disk.
 pub const RETENTION_NOTES_MAX: usize = 100_000;
 

@@ -2,6 +2,7 @@
 //! and never lose what they acknowledged.
 
 mod absence;
+mod alone;
 mod contended;
 mod corrupt;
 mod links;

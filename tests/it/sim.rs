@@ -9,7 +9,7 @@ const SCENARIO_SEEDS: &str = "2";
 
 /// Seeds within which each planted mistake must be found, measured, with some room; and the scenario that storms
 /// seldom come to by themselves.
-const PLANTED: [(&str, u64, Option<&str>); 14] = [
+const PLANTED: [(&str, u64, Option<&str>); 18] = [
     ("AckBeforePersist", 20, None),
     ("VoteNotPersisted", 100, None),
     ("StaleReadIndex", 40, None),
@@ -24,6 +24,10 @@ const PLANTED: [(&str, u64, Option<&str>); 14] = [
     ("WatchRepeats", 20, None),
     ("RepliesToStrangers", 120, None),
     ("ProposalRepeated", 20, None),
+    ("PromiseForgotten", 40, Some("ReadsAlone")),
+    ("PromiseFromAnswer", 40, Some("ReadsAlone")),
+    ("TransferUnseen", 40, Some("ReadsAlone")),
+    ("ClockBeforeMailbox", 20, Some("ReadsAlone")),
 ];
 
 /// Seeds that showed mistakes of ours, without the parts that it did not take: a campaign while a snapshot is not
@@ -60,7 +64,7 @@ fn clusters_keep_their_promises_in_storms() {
 #[test]
 fn what_once_went_wrong_elsewhere_goes_well() {
     let names = list("--scenario");
-    assert_eq!(names.len(), 17, "{names:?}");
+    assert_eq!(names.len(), 18, "{names:?}");
     for name in names {
         let (text, well) = sim(&["--scenario", &name, "--seeds", SCENARIO_SEEDS]);
         assert!(well, "{name}: {text}");

@@ -96,7 +96,7 @@ impl Network {
     }
 
     fn on(&mut self, at: usize, input: Input) {
-        self.members[at].driver.on(input);
+        self.members[at].driver.on(Duration::ZERO, input);
         // What waits is joined, as by the actor.
         if self.random.random_bool(0.8) {
             self.drain(at);

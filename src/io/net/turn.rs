@@ -187,7 +187,8 @@ mod tests {
                 if polls < 3 {
                     return NEVER;
                 }
-                Poll::Ready(end.send(polls).unwrap())
+                end.send(polls).unwrap();
+                Poll::Ready(())
             });
             turn.execute(waits);
             turn.execute(pending());

@@ -30,6 +30,13 @@ fn defaults_are_etcds() {
 }
 
 #[test]
+fn what_is_promised_is_the_election_timeout_but_for_a_tick() {
+    assert_eq!(config(&[]).expect("the defaults are fine").promise(), Duration::ZERO);
+    let flags = ["--lease-based-reads", "--heartbeat-interval=60", "--election-timeout=500"];
+    assert_eq!(config(&flags).expect("they are fine").promise(), Duration::from_millis(420));
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_in_etcds_words() {
     let listen = ["--listen-client-urls", "http://127.0.0.1:1"];
     let advertise = ["--advertise-client-urls", "http://127.0.0.1:1"];

@@ -26,15 +26,16 @@ const TOO_LATE: [&str; 4] = [
 ];
 const NO_LEADER: &str = "etcdserver: no leader";
 
-const CUT: Wire = Wire { is_cut: true, delay: Duration::ZERO, loss: 0.0, bytes_per_second: 0 };
+pub(super) const CUT: Wire =
+    Wire { is_cut: true, delay: Duration::ZERO, loss: 0.0, bytes_per_second: 0 };
 
 /// All directions from one member to the others.
-fn from(at: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn from(at: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..3).filter(move |other| *other != at).map(move |other| (at, other))
 }
 
 /// All directions to one member.
-fn to(at: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn to(at: usize) -> impl Iterator<Item = (usize, usize)> {
     from(at).map(|(at, other)| (other, at))
 }
 
@@ -48,7 +49,7 @@ async fn steps_down(members: &Members, at: usize) {
 }
 
 /// Who leads, if it is another one.
-async fn another_leads(members: &Members, than: usize) -> usize {
+pub(super) async fn another_leads(members: &Members, than: usize) -> usize {
     let until = Instant::now() + PATIENCE;
     loop {
         let mut others = (0..3).filter(|at| *at != than);

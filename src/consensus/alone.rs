@@ -1,0 +1,311 @@
+//! How long a leader may answer reads alone, without asking a quorum first (Raft thesis, 6.4.1).
+//!
+//! ```text
+//!  leader    round starts ───────────── may read alone ─────────────► margin ►
+//!                 └─► heartbeat ─┐   ┌─► answer, with the promise
+//!  follower                      hears ──── votes for nobody but whom a leader names ────►
+//! ```
+//!
+//! A member that answers a heartbeat promises not to vote for some time after it **heard** it. Who would lead in a
+//! later term needs the votes of a quorum, and each quorum has a member in common with the one whose promises the
+//! leader holds. So until the earliest of these promises ends, nobody else can have committed anything, and the
+//! leader's commit index covers all that was ever acknowledged.
+//!
+//! The leader does not know when its heartbeat was heard, only that it was after it **started** the round: so it
+//! counts from there, never from the answer. Clocks are never compared, but a second here must not be much longer than
+//! one there: [`DRIFT_PERCENT`]. What ends the time at once is in [`Alone::begin`], [`Alone::end`] and
+//! [`Alone::forfeit`].
+//!
+//! This has nothing to do with the leases that clients take ([`crate::types::LeaseId`]), hence the name.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::types::MemberId;
+use crate::types::limits::READ_ROUNDS_MAX;
+
+/// How much of a promise is not counted upon, because clocks run at different rates. A clock that is off by 5 % in
+/// one direction and one that is off by 5 % in the other are still within it; quartz is off by 0.01 %.
+pub const DRIFT_PERCENT: u32 = 10;
+
+/// What a member can promise that counts `ticks` of this length until it may vote. The first of them may come at
+/// once.
+pub fn promise(ticks: usize, tick: Duration) -> Duration {
+    tick * u32::try_from(ticks.saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
+/// A round of heartbeats that were sent with a context of their own.
+struct Round {
+    context: Bytes,
+    started: Duration,
+}
+
+/// Until when another voter, or a quorum, promised.
+#[derive(Clone, Copy, Default)]
+struct Promised {
+    /// From here on it should be asked for more.
+    renew: Duration,
+    /// The time is over.
+    end: Duration,
+}
+
+/// What a leader was promised. All times are of one clock, which goes on while the machine sleeps.
+pub(super) struct Alone {
+    /// Whether it is asked for at all.
+    on: bool,
+    /// How many of the others make a quorum together with the leader; `None` while there is no time to be had.
+    others_needed: Option<usize>,
+    /// A new leader may be about to stand with the leave of this one.
+    forfeited: bool,
+    /// The other voters, and what they promised.
+    voters: BTreeMap<MemberId, Promised>,
+    /// Rounds under way, oldest first.
+    rounds: VecDeque<Round>,
+    /// When the newest round started.
+    newest: Option<Duration>,
+    /// What enough of the voters promised.
+    quorum: Promised,
+}
+
+impl Alone {
+    /// Nothing is promised yet, and if it is not `on`, nothing ever will be.
+    pub(super) fn new(on: bool) -> Self {
+        Self {
+            on,
+            others_needed: None,
+            forfeited: false,
+            voters: BTreeMap::new(),
+            rounds: VecDeque::new(),
+            newest: None,
+            quorum: Promised::default(),
+        }
+    }
+
+    /// This member leads from now on, with these voters.
+    pub(super) fn begin(&mut self, own: MemberId, voters: &[MemberId]) {
+        self.end();
+        self.change(own, voters);
+    }
+
+    /// The voters change. Only rounds that start from now on count: quorums of the voters before those of before need
+    /// not have anybody in common with quorums of these. One change makes no difference, and raft makes one at a
+    /// time.
+    pub(super) fn change(&mut self, own: MemberId, voters: &[MemberId]) {
+        let others = voters.iter().filter(|voter| **voter != own);
+        self.voters = others.map(|voter| (*voter, Promised::default())).collect();
+        self.rounds.clear();
+        (self.newest, self.quorum) = (None, Promised::default());
+        let counts = self.on && !self.forfeited && voters.contains(&own);
+        // A sole voter asks nobody anyway.
+        self.others_needed = (counts && voters.len() > 1).then_some(voters.len() / 2);
+    }
+
+    /// This member leads no more, or in another term.
+    pub(super) fn end(&mut self) {
+        *self = Self::new(self.on);
+    }
+
+    /// This member begins to hand its leadership over. Who is named may stand at once, and others vote for it whatever
+    /// they promised. The message that names it may be late, even when this member goes on to lead: so there is no
+    /// time for the rest of the term.
+    pub(super) fn forfeit(&mut self) {
+        self.end();
+        self.forfeited = true;
+    }
+
+    /// A round starts. The oldest one is forgotten if there are too many.
+    pub(super) fn started(&mut self, now: Duration, context: Bytes) {
+        if self.others_needed.is_none() {
+            return;
+        }
+        if self.rounds.len() >= READ_ROUNDS_MAX {
+            self.rounds.pop_front();
+        }
+        self.rounds.push_back(Round { context, started: now });
+        self.newest = Some(now);
+    }
+
+    /// A member answered a heartbeat of this term with what it promises.
+    pub(super) fn answered(&mut self, from: MemberId, context: &[u8], promise: Duration) {
+        let Some(needed) = self.others_needed else { return };
+        let Some(voter) = self.voters.get_mut(&from) else { return };
+        let of_it = |round: &&Round| round.context == context;
+        let Some(round) = self.rounds.iter().rev().find(of_it) else { return };
+        let counted = promise.saturating_mul(100 - DRIFT_PERCENT) / 100;
+        let end = round.started.saturating_add(counted);
+        if end <= voter.end {
+            return;
+        }
+        *voter = Promised { renew: round.started.saturating_add(counted / 2), end };
+        let mut promised: Vec<_> = self.voters.values().copied().collect();
+        // As many as are needed promised at least that.
+        promised.sort_unstable_by_key(|promised| std::cmp::Reverse(promised.end));
+        self.quorum = promised[needed - 1];
+    }
+
+    /// Whether a read may be answered now, at what is committed now.
+    pub(super) fn holds(&self, now: Duration) -> bool {
+        self.others_needed.is_some() && now < self.quorum.end
+    }
+
+    /// Whether so much of the time is over that a round should be made for more, and none is under way that has not
+    /// had its chance yet.
+    pub(super) fn wants_round(&self, now: Duration) -> bool {
+        let Promised { renew, end } = self.quorum;
+        let pause = end.saturating_sub(renew) / 4;
+        now >= renew && self.newest.is_none_or(|newest| now >= newest + pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Of a promise of 1000 ms, 900 count.
+    fn alone(voters: &[MemberId]) -> Alone {
+        let mut alone = Alone::new(true);
+        alone.begin(1, voters);
+        alone
+    }
+
+    fn round(alone: &mut Alone, at: u64, name: &'static str) {
+        alone.started(ms(at), Bytes::from_static(name.as_bytes()));
+    }
+
+    #[test]
+    fn it_counts_from_the_start_of_a_round_and_not_from_its_answer() {
+        let mut alone = alone(&[1, 2, 3]);
+        round(&mut alone, 100, "a");
+        assert!(!alone.holds(ms(100)), "nobody has answered");
+        alone.answered(2, b"a", ms(1000));
+        assert!(alone.holds(ms(999)) && !alone.holds(ms(1000)));
+        round(&mut alone, 500, "b");
+        alone.answered(3, b"a", ms(1000));
+        assert!(!alone.holds(ms(1000)), "an old round adds nothing");
+        alone.answered(3, b"b", ms(1000));
+        assert!(alone.holds(ms(1399)) && !alone.holds(ms(1400)));
+        alone.answered(2, b"a", ms(1000));
+        assert!(alone.holds(ms(1399)), "a late answer takes nothing away");
+    }
+
+    #[test]
+    fn a_quorum_counts_and_not_the_one_who_promised_most() {
+        let mut alone = alone(&[1, 2, 3, 4, 5]);
+        round(&mut alone, 0, "a");
+        alone.answered(2, b"a", ms(1000));
+        assert!(!alone.holds(ms(1)), "two of five");
+        alone.answered(2, b"a", ms(1000));
+        assert!(!alone.holds(ms(1)), "the same one again");
+        alone.answered(9, b"a", ms(1000));
+        assert!(!alone.holds(ms(1)), "that is no voter");
+        alone.answered(3, b"a", ms(500));
+        assert!(alone.holds(ms(449)) && !alone.holds(ms(450)), "as long as the shorter promise");
+        alone.answered(4, b"a", ms(1000));
+        assert!(alone.holds(ms(899)) && !alone.holds(ms(900)));
+        alone.answered(5, b"a", Duration::MAX);
+        assert!(!alone.holds(ms(900)), "as long as the shorter promise");
+        alone.answered(4, b"a", Duration::MAX);
+        assert!(alone.holds(ms(900)), "who can wait longer may say so");
+    }
+
+    #[test]
+    fn who_promises_nothing_gives_nothing() {
+        let mut alone = alone(&[1, 2, 3]);
+        round(&mut alone, 0, "a");
+        alone.answered(2, b"a", ms(0));
+        assert!(!alone.holds(ms(0)));
+        alone.answered(3, b"unknown", ms(1000));
+        assert!(!alone.holds(ms(0)));
+        let mut none = Alone::new(false);
+        none.begin(1, &[1, 2, 3]);
+        round(&mut none, 0, "a");
+        none.answered(2, b"a", ms(1000));
+        assert!(!none.holds(ms(0)), "it is off");
+    }
+
+    #[test]
+    fn a_change_of_voters_needs_new_rounds() {
+        let mut alone = alone(&[1, 2, 3]);
+        round(&mut alone, 0, "a");
+        alone.answered(2, b"a", ms(1000));
+        round(&mut alone, 10, "b");
+        alone.change(1, &[1, 2, 3, 4]);
+        assert!(!alone.holds(ms(20)));
+        alone.answered(2, b"b", ms(1000));
+        alone.answered(3, b"b", ms(1000));
+        assert!(!alone.holds(ms(20)), "that round was started before");
+        round(&mut alone, 30, "c");
+        alone.answered(2, b"c", ms(1000));
+        assert!(!alone.holds(ms(40)), "two of four");
+        alone.answered(4, b"c", ms(1000));
+        assert!(alone.holds(ms(40)));
+        alone.change(1, &[2, 3, 4]);
+        round(&mut alone, 50, "d");
+        for voter in [2, 3, 4] {
+            alone.answered(voter, b"d", ms(1000));
+        }
+        assert!(!alone.holds(ms(60)), "it has no vote itself");
+        alone.change(1, &[1]);
+        assert!(!alone.holds(ms(60)), "it need not ask anybody");
+    }
+
+    #[test]
+    fn a_handover_ends_it_for_the_term() {
+        let mut alone = alone(&[1, 2, 3]);
+        round(&mut alone, 0, "a");
+        alone.answered(2, b"a", ms(1000));
+        alone.forfeit();
+        assert!(!alone.holds(ms(1)));
+        round(&mut alone, 2, "b");
+        alone.answered(2, b"b", ms(1000));
+        alone.change(1, &[1, 2, 3, 4]);
+        round(&mut alone, 3, "c");
+        alone.answered(2, b"c", ms(1000));
+        alone.answered(3, b"c", ms(1000));
+        assert!(!alone.holds(ms(4)));
+        alone.end();
+        alone.begin(1, &[1, 2, 3]);
+        round(&mut alone, 5, "d");
+        alone.answered(2, b"d", ms(1000));
+        assert!(alone.holds(ms(6)), "another term");
+    }
+
+    #[test]
+    fn it_is_renewed_in_time_and_by_one_round_after_the_other() {
+        let mut alone = alone(&[1, 2, 3]);
+        round(&mut alone, 0, "a");
+        alone.answered(2, b"a", ms(1000));
+        assert!(!alone.wants_round(ms(449)));
+        assert!(alone.wants_round(ms(450)));
+        round(&mut alone, 450, "b");
+        assert!(!alone.wants_round(ms(500)), "one is under way");
+        assert!(alone.wants_round(ms(563)), "it seems to be lost");
+        alone.answered(3, b"b", ms(1000));
+        assert!(!alone.wants_round(ms(899)));
+        assert!(alone.holds(ms(1349)));
+    }
+
+    #[test]
+    fn rounds_that_nobody_answers_are_forgotten() {
+        let mut alone = alone(&[1, 2, 3]);
+        round(&mut alone, 0, "first");
+        for at in 0..READ_ROUNDS_MAX as u64 {
+            round(&mut alone, at, "next");
+        }
+        assert_eq!(alone.rounds.len(), READ_ROUNDS_MAX);
+        alone.answered(2, b"first", ms(1000));
+        assert!(!alone.holds(ms(0)));
+    }
+
+    #[test]
+    fn the_first_tick_of_a_promise_may_come_at_once() {
+        assert_eq!(promise(10, ms(100)), ms(900));
+        assert_eq!(promise(0, ms(100)), ms(0));
+    }
+}

@@ -1,0 +1,59 @@
+//! What a member promises others, on disk, so that its next life keeps it: `<member>/promise`, a number of ms.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::types::Fault;
+
+const NAME: &str = "promise";
+
+fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
+    Fault::new(format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// For how long after its last words an earlier life may have promised not to vote, in ms; 0 if it never did.
+///
+/// # Errors
+/// The disk does not give it, or it is no number.
+pub fn promised_ms(member: &Path) -> Result<u64, Fault> {
+    let path = member.join(NAME);
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|error| fault("use", &path, error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(fault("read", &path, error)),
+    }
+}
+
+/// Notes it for the next life, before anything is promised in this one. Blocks.
+///
+/// # Errors
+/// The disk does not take it.
+pub fn note_promise(member: &Path, ms: u64) -> Result<(), Fault> {
+    let (path, new) = (member.join(NAME), member.join("promise.tmp"));
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&new)?;
+        writeln!(file, "{ms}")?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        fs::File::open(member)?.sync_all()
+    };
+    write().map_err(|error| fault("write", &path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_life_knows_what_was_promised() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(promised_ms(dir.path()), Ok(0));
+        for ms in [900, 450, 0] {
+            note_promise(dir.path(), ms).expect("the disk takes it");
+            assert_eq!(promised_ms(dir.path()), Ok(ms));
+        }
+        fs::write(dir.path().join(NAME), "soon").expect("the disk takes it");
+        assert!(promised_ms(dir.path()).is_err(), "what it means is not known");
+    }
+}
