@@ -4,11 +4,13 @@
 //! Measured on two cores this is the fastest layout: what one request needs is on as few executors as
 //! possible.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::InternalRaftRequest;
 use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
+use futures_lite::future::or;
 
 use super::Config;
 use super::open::{Opened, open};
@@ -132,16 +134,21 @@ async fn first_core(
     executors.poke();
     let desk = own.take(&shared);
     listen_peers(&config, &desk, &handles.peers)?;
-    if config.gates["InitialCorruptCheck"] {
-        corruption::check_first(&desk).await?;
-    }
     io::spawn(versions::watch(desk.clone(), led));
-    publish_self(&config, &desk).await?;
-    watch_corruption(&config, &desk);
-    listen(&config, &connections)?;
-    io::spawn(compactor::run(config.retention, desk.clone(), Arc::clone(&shared)));
-    say_ready(&config, &desk);
-    let _ = stopped.recv_async().await;
+    let serving = async {
+        // May wait for the others for as long as they take.
+        join_in(&config, &desk).await?;
+        watch_corruption(&config, &desk);
+        listen(&config, &connections)?;
+        io::spawn(compactor::run(config.retention, desk.clone(), Arc::clone(&shared)));
+        say_ready(&config, &desk);
+        pending().await
+    };
+    let stop = async {
+        let _ = stopped.recv_async().await;
+        Ok(())
+    };
+    or(stop, serving).await?;
     hand_over(&config, &desk).await;
     shared.stop();
     drop(stops);
@@ -149,6 +156,14 @@ async fn first_core(
     // Sessions that are still open end with the process. What they wait for was not acknowledged; what was
     // is in the log.
     io::leave()
+}
+
+/// Waits until this member is one of those that the cluster counts on.
+async fn join_in(config: &Config, desk: &Desk) -> Result<(), Fault> {
+    if config.gates["InitialCorruptCheck"] {
+        corruption::check_first(desk).await?;
+    }
+    publish_self(config, desk).await
 }
 
 fn watch_corruption(config: &Config, desk: &Desk) {

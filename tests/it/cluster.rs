@@ -12,6 +12,7 @@ mod network;
 mod versions;
 mod words;
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -20,7 +21,7 @@ use self::absence::Absence;
 use self::load::{Load, PATIENCE};
 use self::members::Members;
 use crate::compare::from_environment;
-use crate::process::{self, Setup};
+use crate::process::{self, Server, Setup};
 
 /// etcd believes in a connection that has held for so long.
 const HEALTHY: Duration = Duration::from_millis(5500);
@@ -186,6 +187,23 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
         // Nobody had to find out that it was gone: the term is that of the transfer.
         let status = members.status(other).await.expect("it answers");
         assert_ne!(status.leader, 0);
+    });
+}
+
+#[test]
+fn a_member_that_waits_for_the_others_can_be_stopped() {
+    runtime().block_on(async {
+        let mut members = Members::found(&setup(), 2);
+        members.0.iter_mut().for_each(Server::kill);
+        let alone = &mut members.0[0];
+        alone.launch();
+        while TcpStream::connect(("127.0.0.1", alone.peer_port)).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        alone.signal(Signal::TERM);
+        let ended = alone.wait_exit(PATIENCE).is_some();
+        assert!(ended, "still waits\n{}", alone.logs.tail());
+        assert!(alone.logs.wait_for("received signal", PATIENCE), "it was killed");
     });
 }
 
