@@ -12,7 +12,6 @@ mod network;
 mod versions;
 mod words;
 
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -197,7 +196,7 @@ fn a_member_that_waits_for_the_others_can_be_stopped() {
         members.0.iter_mut().for_each(Server::kill);
         let alone = &mut members.0[0];
         alone.launch();
-        while TcpStream::connect(("127.0.0.1", alone.peer_port)).is_err() {
+        while !page(&alone.peer_url(), "/version").contains("etcdserver") {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         alone.signal(Signal::TERM);
