@@ -61,7 +61,7 @@ impl Turn {
         let mut begun = false;
         loop {
             let polled = connection(context);
-            let mut tasks = state.tasks.take();
+            let tasks = state.tasks.take();
             if tasks.is_empty() {
                 let all_read = state.left.get() > 0;
                 state.bytes.set(match (begun, all_read) {
@@ -74,13 +74,11 @@ impl Turn {
             begun = true;
             // Nothing more is read in this turn.
             state.left.set(0);
-            for mut task in tasks.drain(..) {
+            for mut task in tasks {
                 if task.as_mut().poll(context).is_pending() {
                     executor::spawn(task);
                 }
             }
-            // Its memory serves the next turn.
-            state.tasks.replace(tasks);
             if polled.is_ready() {
                 return polled;
             }
