@@ -301,7 +301,7 @@ async fn check_quota(desk: &Desk, cost: u64) -> Result<(), Status> {
     if !raised {
         let request = InternalRaftRequest { alarm: Some(alarm), ..InternalRaftRequest::default() };
         // Whether it can be raised or not, there is no room.
-        drop(desk.propose(&request).await);
+        drop(desk.propose(request).await);
     }
     Err(status(Refusal::NoSpace))
 }

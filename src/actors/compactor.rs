@@ -49,5 +49,5 @@ pub async fn run(retention: Retention, desk: Desk, shared: Arc<Shared>) {
 async fn compact(desk: &Desk, revision: i64) -> Result<(), Refusal> {
     let compaction = Some(CompactionRequest { revision, physical: false });
     let request = InternalRaftRequest { compaction, ..InternalRaftRequest::default() };
-    desk.propose(&request).await.map(drop)
+    desk.propose(request).await.map(drop)
 }

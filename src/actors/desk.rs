@@ -154,14 +154,14 @@ impl Desk {
 
     /// Appends a request to the log and waits until it is applied.
     ///
-    /// The request is encoded before anything is waited for: thousands of callers may wait at once, and each
-    /// of them keeps only what it needs from here on.
+    /// The request is taken, and encoded before anything is waited for: thousands of callers may wait at once, and
+    /// each of them keeps only what it needs from here on.
     ///
     /// # Errors
     /// The request's own refusal, or why it could not be applied in time (it may still be later).
     pub fn propose(
         &self,
-        request: &InternalRaftRequest,
+        request: InternalRaftRequest,
     ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
         let max = self.shared.node.max_request_bytes;
         let encoded = self.has_room().map(|()| {

@@ -103,7 +103,7 @@ impl kv_server::Kv for Kv {
         check_quota(&self.0, mvcc::put_cost(&request)).await?;
         mvcc::check_put(&request).map_err(status)?;
         let request = InternalRaftRequest { put: Some(request), ..InternalRaftRequest::default() };
-        let Reply::Put(mut response) = self.0.propose(&request).await.map_err(status)? else {
+        let Reply::Put(mut response) = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };
         complete(&self.0, &mut response.header);
@@ -118,7 +118,7 @@ impl kv_server::Kv for Kv {
         mvcc::check_delete(&request).map_err(status)?;
         let delete_range = Some(request);
         let request = InternalRaftRequest { delete_range, ..InternalRaftRequest::default() };
-        let Reply::DeleteRange(mut response) = self.0.propose(&request).await.map_err(status)?
+        let Reply::DeleteRange(mut response) = self.0.propose(request).await.map_err(status)?
         else {
             return Err(mismatch());
         };
@@ -140,7 +140,7 @@ impl kv_server::Kv for Kv {
             return Ok(response);
         }
         let request = InternalRaftRequest { txn: Some(request), ..InternalRaftRequest::default() };
-        let Reply::Txn(mut response) = self.0.propose(&request).await.map_err(status)? else {
+        let Reply::Txn(mut response) = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };
         complete(&self.0, &mut response.header);
@@ -155,7 +155,7 @@ impl kv_server::Kv for Kv {
         let physical = request.physical;
         let compaction = Some(request);
         let request = InternalRaftRequest { compaction, ..InternalRaftRequest::default() };
-        let Reply::Compact { revision } = self.0.propose(&request).await.map_err(status)? else {
+        let Reply::Compact { revision } = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };
         if physical {

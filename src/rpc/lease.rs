@@ -39,7 +39,7 @@ impl lease_server::Lease for Lease {
         }
         let lease_grant = Some(grant);
         let request = InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() };
-        let Reply::LeaseGrant(mut response) = self.0.propose(&request).await.map_err(status)?
+        let Reply::LeaseGrant(mut response) = self.0.propose(request).await.map_err(status)?
         else {
             return Err(mismatch());
         };
@@ -53,7 +53,7 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let lease_revoke = Some(request.into_inner());
         let request = InternalRaftRequest { lease_revoke, ..InternalRaftRequest::default() };
-        let Reply::LeaseRevoke { revision } = self.0.propose(&request).await.map_err(status)?
+        let Reply::LeaseRevoke { revision } = self.0.propose(request).await.map_err(status)?
         else {
             return Err(mismatch());
         };

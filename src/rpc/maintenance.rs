@@ -61,7 +61,7 @@ impl maintenance_server::Maintenance for Maintenance {
     ) -> Result<Response<AlarmResponse>, Status> {
         let alarm = Some(request.into_inner());
         let request = InternalRaftRequest { alarm, ..InternalRaftRequest::default() };
-        let Reply::Alarm(alarms) = self.0.propose(&request).await.map_err(status)? else {
+        let Reply::Alarm(alarms) = self.0.propose(request).await.map_err(status)? else {
             return Err(Status::internal("unexpected reply"));
         };
         Ok(Response::new(AlarmResponse { header: header(&self.0), alarms }))

@@ -121,5 +121,5 @@ async fn raise(desk: &Desk, corrupt: MemberId) -> Result<(), Refusal> {
         member_id: corrupt,
         alarm: AlarmType::Corrupt as i32,
     });
-    desk.propose(&InternalRaftRequest { alarm, ..InternalRaftRequest::default() }).await.map(drop)
+    desk.propose(InternalRaftRequest { alarm, ..InternalRaftRequest::default() }).await.map(drop)
 }

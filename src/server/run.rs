@@ -476,7 +476,7 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
 /// snapshot before this member did is never heard of.
 async fn publish(desk: &Desk, request: &InternalRaftRequest) -> Result<(), Fault> {
     loop {
-        match desk.propose(request).await {
+        match desk.propose(request.clone()).await {
             Ok(_) => return Ok(()),
             Err(refusal @ Refusal::Stopped) => {
                 return Err(Fault::new(format!("the member cannot publish itself: {refusal}")));

@@ -149,7 +149,7 @@ async fn set(desk: &Desk, from: Option<Version>, to: Version) {
     }
     let cluster_version_set = Some(ClusterVersionSetRequest { ver: to.to_string() });
     let request = InternalRaftRequest { cluster_version_set, ..InternalRaftRequest::default() };
-    match desk.propose(&request).await {
+    match desk.propose(request).await {
         Ok(_) => tracing::info!(cluster_version, "cluster version is updated"),
         Err(error @ Refusal::Stopped) => {
             tracing::warn!(%error, "aborting cluster version update; server is stopped");
