@@ -1,5 +1,6 @@
 //! One file per etcd service: message in, handle call, message out. What can be refused by looking at the
-//! request alone is refused here; everything else is asked of the [`Desk`].
+//! request alone is refused here; everything else is asked of the [`Desk`]. Streams are tonic's, calls with one
+//! message each way are served by `unary`.
 
 mod auth;
 mod budget;
@@ -15,18 +16,18 @@ mod lock;
 mod maintenance;
 mod range;
 mod reflection;
+mod unary;
 mod watch;
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, ResponseHeader};
-use basalt_proto::server::etcdserverpb::auth_server::AuthServer;
-use basalt_proto::server::etcdserverpb::cluster_server::ClusterServer;
 use basalt_proto::server::etcdserverpb::kv_server::KvServer;
 use basalt_proto::server::etcdserverpb::lease_server::LeaseServer;
 use basalt_proto::server::etcdserverpb::maintenance_server::MaintenanceServer;
@@ -34,18 +35,18 @@ use basalt_proto::server::etcdserverpb::watch_server::WatchServer;
 use basalt_proto::server::health::health_server::HealthServer;
 use basalt_proto::server::reflection::server_reflection_server::ServerReflectionServer;
 use basalt_proto::server::v3electionpb::election_server::ElectionServer;
-use basalt_proto::server::v3lockpb::lock_server::LockServer;
 use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
 use hyper::header::HeaderMap;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tower_service::Service as _;
 
-use self::call::{Call, Received};
-use self::deadline::{Deadline, in_time, late};
+use self::call::{Call, Received, Said};
+use self::deadline::{Deadline, in_time};
 use crate::actors::Desk;
 use crate::io::fatal;
 use crate::metrics::{self, Kind, Method};
@@ -56,20 +57,22 @@ pub use self::call::{Outgoing, Source};
 
 /// All services of one executor. Cheap to clone.
 #[derive(Clone)]
-pub struct Services {
+pub struct Services(Rc<Inner>);
+
+struct Inner {
     desk: Desk,
     receive_max: usize,
     slow: Duration,
-    kv: KvServer<kv::Kv>,
-    watch: WatchServer<watch::Watch>,
-    lease: LeaseServer<lease::Lease>,
-    cluster: ClusterServer<cluster::Cluster>,
-    maintenance: MaintenanceServer<maintenance::Maintenance>,
-    auth: AuthServer<auth::Auth>,
-    lock: LockServer<lock::Lock>,
-    election: ElectionServer<election::Election>,
-    health: HealthServer<health::Health>,
-    reflection: ServerReflectionServer<reflection::Reflection>,
+    kv: Arc<kv::Kv>,
+    watch: Arc<watch::Watch>,
+    lease: Arc<lease::Lease>,
+    cluster: cluster::Cluster,
+    maintenance: Arc<maintenance::Maintenance>,
+    auth: auth::Auth,
+    lock: lock::Lock,
+    election: Arc<election::Election>,
+    health: Arc<health::Health>,
+    reflection: Arc<reflection::Reflection>,
 }
 
 /// What comes of a request; the shape is hyper's.
@@ -78,34 +81,26 @@ type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<Outgoing>, Infa
 impl Services {
     /// All services, asking this desk.
     pub fn new(desk: &Desk, slow: Duration) -> Self {
-        let receive_max = desk.node().max_request_bytes + GRPC_OVERHEAD_BYTES;
-        macro_rules! sized {
-            ($server:ident, $service:expr) => {
-                $server::new($service)
-                    .max_decoding_message_size(receive_max)
-                    .max_encoding_message_size(i32::MAX as usize)
-            };
-        }
-        Self {
-            receive_max,
+        Self(Rc::new(Inner {
+            receive_max: desk.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
             slow,
-            kv: sized!(KvServer, kv::Kv(desk.clone())),
-            watch: sized!(WatchServer, watch::Watch(desk.hub().clone())),
-            lease: sized!(LeaseServer, lease::Lease(desk.clone())),
-            cluster: sized!(ClusterServer, cluster::Cluster(desk.clone())),
-            maintenance: sized!(MaintenanceServer, maintenance::Maintenance(desk.clone())),
-            auth: sized!(AuthServer, auth::Auth(desk.clone())),
-            lock: sized!(LockServer, lock::Lock(desk.clone())),
-            election: sized!(ElectionServer, election::Election(desk.clone())),
-            health: HealthServer::new(health::Health),
-            reflection: ServerReflectionServer::new(reflection::Reflection),
+            kv: Arc::new(kv::Kv(desk.clone())),
+            watch: Arc::new(watch::Watch(desk.hub().clone())),
+            lease: Arc::new(lease::Lease(desk.clone())),
+            cluster: cluster::Cluster(desk.clone()),
+            maintenance: Arc::new(maintenance::Maintenance(desk.clone())),
+            auth: auth::Auth(desk.clone()),
+            lock: lock::Lock(desk.clone()),
+            election: Arc::new(election::Election(desk.clone())),
+            health: Arc::new(health::Health),
+            reflection: Arc::new(reflection::Reflection),
             desk: desk.clone(),
-        }
+        }))
     }
 
     /// The most bytes that a message of a client may have.
     pub fn receive_max(&self) -> usize {
-        self.receive_max
+        self.0.receive_max
     }
 
     /// Answers one gRPC request of a client at `peer`.
@@ -114,7 +109,7 @@ impl Services {
             let refused = unknown(request.uri().path()).into_http::<Body>().map(Outgoing::plain);
             return Box::pin(ready(Ok(refused)));
         };
-        let deadline = match Deadline::of(request.headers()) {
+        let mut deadline = match Deadline::of(request.headers()) {
             Ok(deadline) => deadline,
             Err((code, status)) => {
                 let mut refused = status.into_http().map(Outgoing::plain);
@@ -122,36 +117,71 @@ impl Services {
                 return Box::pin(ready(Ok(refused)));
             }
         };
-        let (call, receive_max) =
-            (Call::begin(method, Arc::clone(peer), self.slow), self.receive_max);
-        if let Err(refusal) = self.admit(method, request.headers()) {
-            let refused = call.answered(status(refusal).into_http(), receive_max);
-            return Box::pin(ready(Ok(refused)));
+        let (inner, receive_max) = (Rc::clone(&self.0), self.0.receive_max);
+        let call = Call::begin(method, Arc::clone(peer), inner.slow);
+        if let Err(refusal) = inner.admit(method, request.headers()) {
+            let refused = status(refusal).into_http().map(Said::Many);
+            return Box::pin(ready(Ok(call.answered(refused, receive_max))));
         }
         let request = request.map(|body| Received::new(body, method));
-        let answer = match method.service {
-            "etcdserverpb.KV" => self.kv.clone().call(request),
-            "etcdserverpb.Watch" => self.watch.clone().call(request),
-            "etcdserverpb.Lease" => self.lease.clone().call(request),
-            "etcdserverpb.Cluster" => self.cluster.clone().call(request),
-            "etcdserverpb.Maintenance" => self.maintenance.clone().call(request),
-            "etcdserverpb.Auth" => self.auth.clone().call(request),
-            "v3lockpb.Lock" => self.lock.clone().call(request),
-            "v3electionpb.Election" => self.election.clone().call(request),
-            "grpc.health.v1.Health" => self.health.clone().call(request),
-            _ => self.reflection.clone().call(request),
-        };
-        let Some(deadline) = deadline else {
+        if method.kind != Kind::Unary {
             return Box::pin(async move {
-                answer.await.map(|response| call.answered(response, receive_max))
+                let answer = pin!(async { inner.stream(method, request).await.map(Said::Many) });
+                let answer = in_time(answer, &mut deadline).await;
+                Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
             });
-        };
+        }
+        let (head, mut body) = request.into_parts();
+        let headers = looked_at(&head.headers);
+        // What is moved into a future within this one would be kept twice.
         Box::pin(async move {
-            let Some((answered, left)) = in_time(answer, deadline).await else {
-                return Ok(call.answered(late().into_http(), receive_max));
-            };
-            answered.map(|it| call.answered(it, receive_max).map(|body| body.until(left)))
+            let answer = pin!(unary::answer(&inner, method, headers, &mut body));
+            let answer = in_time(answer, &mut deadline).await;
+            Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
         })
+    }
+}
+
+/// Of a request's headers those that services look at, seldom any. Clients with many requests under way send the
+/// headers of all before the first body, and thousands of requests that wait with all of them do not fit into a
+/// processor's cache.
+fn looked_at(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
+    let names = ["authorization", "grpc-encoding", "token"];
+    let kept = headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
+    let kept: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+    (!kept.is_empty()).then(|| Box::new(kept))
+}
+
+impl Inner {
+    /// Serves a call with many messages.
+    async fn stream(
+        &self,
+        method: &Method,
+        request: hyper::Request<Received>,
+    ) -> hyper::Response<Body> {
+        let receive_max = self.receive_max;
+        macro_rules! serve {
+            ($server:ident, $service:ident) => {
+                $server::from_arc(Arc::clone(&self.$service))
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .max_decoding_message_size(receive_max)
+                    .max_encoding_message_size(i32::MAX as usize)
+                    .call(request)
+            };
+        }
+        let served = match method.service {
+            "etcdserverpb.KV" => serve!(KvServer, kv),
+            "etcdserverpb.Watch" => serve!(WatchServer, watch),
+            "etcdserverpb.Lease" => serve!(LeaseServer, lease),
+            "etcdserverpb.Maintenance" => serve!(MaintenanceServer, maintenance),
+            "v3electionpb.Election" => serve!(ElectionServer, election),
+            "grpc.health.v1.Health" => serve!(HealthServer, health),
+            _ => serve!(ServerReflectionServer, reflection),
+        };
+        match served.await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
     }
 
     /// What is looked at before any service, in etcd's order: learners, the client's version, its wish for a

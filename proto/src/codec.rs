@@ -1,8 +1,8 @@
-//! How the server's messages become bytes, with buffers as large as messages are.
+//! How the messages of the server's streams become bytes, with buffers as large as messages are.
 //!
-//! tonic's own codec takes two buffers of 8 KiB for every call, one for each way, whatever is in them: at thousands of
-//! calls in flight most of what the server touches is empty. Here a request's buffer grows to the request, and an
-//! answer's is of the right size before it is written, instead of being doubled and copied until it fits.
+//! tonic's own codec takes two buffers of 8 KiB for every stream, one for each way, whatever is in them: with thousands
+//! of watches most of what the server holds is empty. Here a request's buffer grows to the request, and an answer's
+//! is of the right size before it is written, instead of being doubled and copied until it fits.
 
 use std::marker::PhantomData;
 
@@ -11,7 +11,9 @@ use tonic::Status;
 use tonic::codec::{self, BufferSettings, EncodeBuf};
 use tonic_prost::ProstDecoder;
 
-/// Bytes for answers at first: most unary ones, or some small ones of a stream.
+/// Bytes for requests at first. Not none: tonic divides by it when a request is compressed.
+const REQUEST_BYTES: usize = 1;
+/// Bytes for answers at first: some small ones.
 const ANSWER_BYTES: usize = 1 << 10;
 /// Bytes of a stream's answers that leave together at the latest; tonic's number.
 const YIELD_BYTES: usize = 32 << 10;
@@ -40,7 +42,7 @@ where
     }
 
     fn decoder(&mut self) -> ProstDecoder<U> {
-        ProstDecoder::new(BufferSettings::new(0, YIELD_BYTES))
+        ProstDecoder::new(BufferSettings::new(REQUEST_BYTES, YIELD_BYTES))
     }
 }
 

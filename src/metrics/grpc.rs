@@ -130,6 +130,11 @@ impl Method {
         found.ok().map(|at| &METHODS[at])
     }
 
+    /// All of them.
+    pub fn all() -> &'static [Self] {
+        &METHODS
+    }
+
     /// Whether some method of this service is served.
     pub fn is_service(service: &str) -> bool {
         METHODS.iter().any(|method| method.service == service)

@@ -2,10 +2,12 @@
 //! told of, and what an answer takes of the budget is held until it has left.
 //!
 //! ```text
-//!  request body ─► Received ─► tonic ─► a service ─► tonic ─► Outgoing ─► HTTP/2, in slices, as the
-//!                                                                         client takes them
+//!                            ┌─► unary ─┐               ┌─► unary ─┐
+//!  request body ─► Received ─┤          ├─► a service ─►┤          ├─► Outgoing ─► HTTP/2, in slices, as the
+//!                            └─► tonic ─┘               └─► tonic ─┘               client takes them
 //! ```
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderValue};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -25,6 +27,9 @@ use crate::metrics::{self, Kind, Method, Timed};
 /// Bytes of an answer that are handed to HTTP/2 at once: the rest waits here, where it is counted, until the
 /// client has taken what came before.
 const SLICE_BYTES: usize = 256 << 10;
+
+/// The status of a call that went well.
+const WELL: HeaderValue = HeaderValue::from_static("0");
 
 /// A transaction told that it only reads; put into the extensions of its answer.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +85,20 @@ pub(super) struct Received {
 impl Received {
     pub(super) fn new(body: Source, method: &'static Method) -> Self {
         Self { body, method, messages: Messages::default() }
+    }
+
+    /// Bytes that come next; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        while !self.is_end_stream() {
+            match poll_fn(|context| Pin::new(&mut *self).poll_frame(context)).await {
+                None => break,
+                Some(Err(error)) => return Err(Status::from_error(error)),
+                // Trailers, which nobody looks at.
+                Some(Ok(frame)) if !frame.is_data() => (),
+                Some(Ok(frame)) => return Ok(frame.into_data().ok()),
+            }
+        }
+        Ok(None)
     }
 
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
@@ -141,11 +160,11 @@ impl Call {
     /// The service has answered; the body is yet to be sent.
     pub(super) fn answered(
         self,
-        response: hyper::Response<Body>,
+        response: hyper::Response<Said>,
         max: usize,
     ) -> hyper::Response<Outgoing> {
         let (mut head, body) = response.into_parts();
-        let code = in_go_words(&mut head.headers, self.method.kind, max);
+        let code = in_go_words(&mut head.headers, max);
         self.time(code.is_none_or(|code| code == 0), head.extensions.get::<ReadOnly>().is_some());
         let permit = head.extensions.remove::<Permit>();
         let mut outgoing = Outgoing {
@@ -209,9 +228,38 @@ fn timed(method: &str, read_only: bool) -> Option<Timed> {
     })
 }
 
+/// What a service has to say.
+pub(super) enum Said {
+    /// One message, with its head, and then that all is well.
+    One(Bytes),
+    /// That all is well.
+    Well,
+    /// Many messages and how it ended; or only that, if the headers tell.
+    Many(Body),
+}
+
+impl Said {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let (frame, then) = match self {
+            Self::Many(body) => return Pin::new(body).poll_frame(context),
+            Self::One(message) => (Frame::data(std::mem::take(message)), Self::Well),
+            Self::Well => {
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert(Status::GRPC_STATUS, WELL);
+                (Frame::trailers(trailers), Self::Many(Body::empty()))
+            }
+        };
+        *self = then;
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
 /// A response's body.
 pub struct Outgoing {
-    body: Body,
+    body: Said,
     /// What is left of the last frame.
     rest: Bytes,
     messages: Messages,
@@ -226,13 +274,13 @@ pub struct Outgoing {
 impl Outgoing {
     /// A body that is none of gRPC's.
     pub fn plain(body: Body) -> Self {
-        let (rest, messages) = (Bytes::new(), Messages::default());
+        let (body, rest, messages) = (Said::Many(body), Bytes::new(), Messages::default());
         Self { body, rest, messages, max: 0, call: None, deadline: None, _permit: None }
     }
 
     /// The same body, cut off when that time is over.
-    pub(super) fn until(self, deadline: Deadline) -> Self {
-        Self { deadline: Some(deadline), ..self }
+    pub(super) fn until(self, deadline: Option<Deadline>) -> Self {
+        Self { deadline, ..self }
     }
 
     /// What the body says next, or that there was not time enough.
@@ -240,12 +288,12 @@ impl Outgoing {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let polled = self.body.poll_frame(context);
         let is_over = |deadline: &mut Deadline| deadline.is_over(context);
         if polled.is_ready() || !self.deadline.as_mut().is_some_and(is_over) {
             return polled;
         }
-        (self.body, self.deadline) = (Body::empty(), None);
+        (self.body, self.deadline) = (Said::Many(Body::empty()), None);
         let mut trailers = HeaderMap::new();
         let added = late().add_header(&mut trailers);
         Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
@@ -293,8 +341,8 @@ impl hyper::body::Body for Outgoing {
             }
             Err(frame) => match frame.into_trailers() {
                 Ok(mut trailers) => {
-                    if let Some(kind) = self.call.as_ref().map(|call| call.method.kind) {
-                        let code = in_go_words(&mut trailers, kind, self.max);
+                    if self.call.is_some() {
+                        let code = in_go_words(&mut trailers, self.max);
                         self.end(code.unwrap_or(Code::Unknown as i32));
                     }
                     Frame::trailers(trailers)
@@ -306,11 +354,14 @@ impl hyper::body::Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && matches!(&self.body, Said::Many(body) if body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
+        if let (Said::Many(body), true) = (&self.body, self.rest.is_empty()) {
+            return body.size_hint();
+        }
+        SizeHint::default()
     }
 }
 
@@ -319,36 +370,103 @@ fn code_of(headers: &HeaderMap) -> Option<i32> {
     headers.get(Status::GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// Refuses a message that is too large or makes no sense in the words and with the code of grpc-go, which
-/// clients look for, instead of tonic's. Gives the code, if the headers hold one.
-fn in_go_words(headers: &mut HeaderMap, kind: Kind, max: usize) -> Option<i32> {
+/// Gives the code, if the headers hold one. What went wrong is said as grpc-go says it, which clients and scripts
+/// look for, instead of as tonic does.
+fn in_go_words(headers: &mut HeaderMap, max: usize) -> Option<i32> {
     let code = code_of(headers)?;
-    if code != Code::OutOfRange as i32 && code != Code::Internal as i32 {
+    if code == Code::Ok as i32 {
         return Some(code);
     }
     let status = Status::from_header_map(headers)?;
+    let (code, message) = translated(&status, max);
+    headers.insert(Status::GRPC_STATUS, HeaderValue::from(code as i32));
+    let message = HeaderValue::from_bytes(&escaped(&message)).expect("printable ASCII");
+    headers.insert(Status::GRPC_MESSAGE, message);
+    Some(code as i32)
+}
+
+/// tonic's refusals of messages that make no sense.
+fn translated(status: &Status, max: usize) -> (Code, String) {
     let message = status.message();
-    let status = if let Some((_, found)) = message.split_once("message length too large: found ") {
-        let found: String = found.chars().take_while(char::is_ascii_digit).collect();
-        Status::resource_exhausted(format!(
-            "grpc: received message larger than max ({found} vs. {max})"
-        ))
+    let after = |words| message.split_once(words).map(|(_, rest)| rest);
+    let number = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    if let Some(rest) = after("message length too large: found ") {
+        let found = number(rest);
+        let text = format!("grpc: received message larger than max ({found} vs. {max})");
+        (Code::ResourceExhausted, text)
+    } else if let Some(rest) = after("Error decompressing: size limit, of ") {
+        let max = number(rest);
+        let text = format!("grpc: received message after decompression larger than max {max}");
+        (Code::ResourceExhausted, text)
+    } else if let Some(rest) = after("Error decompressing: ") {
+        let why = rest.strip_suffix(", while sending request").unwrap_or(rest);
+        (Code::Internal, not_decompressed(why, false))
+    } else if let Some(rest) = after("Content is compressed with `") {
+        let encoding = rest.split('`').next().unwrap_or_default();
+        (Code::Unimplemented, unknown_encoding(encoding))
+    } else if message.contains("received message with compressed-flag but no grpc-encoding") {
+        (Code::Internal, NO_ENCODING.to_owned())
+    } else if let Some(rest) = after("received message with invalid compression flag: ") {
+        (Code::Internal, unknown_format(number(rest)))
+    } else if message == "Unexpected EOF decoding stream." {
+        (Code::Internal, "unexpected EOF".to_owned())
+    } else if message == "Missing request message." {
+        let text =
+            "cardinality violation: received no request message from non-client-streaming RPC";
+        (Code::Internal, text.to_owned())
     } else if message.starts_with("failed to decode Protobuf message") {
-        let what = match kind {
-            Kind::Unary => "error unmarshalling request",
-            Kind::ServerStream | Kind::Bidi => "failed to unmarshal the received message",
-        };
-        let why = match message.contains("UTF-8") {
-            true => "string field contains invalid UTF-8",
-            false => "proto: cannot parse invalid wire-format data",
-        };
-        Status::internal(format!("grpc: {what}: {why}"))
+        let why = nonsense(message);
+        let text = format!("grpc: failed to unmarshal the received message: {why}");
+        (Code::Internal, text)
     } else {
-        return Some(code);
+        (status.code(), message.to_owned())
+    }
+}
+
+/// Go's words for a compressed message in a call that names no compression.
+pub(super) const NO_ENCODING: &str = "grpc: compressed flag set with identity or empty encoding";
+
+/// Go's words for a compression that is not known.
+pub(super) fn unknown_encoding(name: &str) -> String {
+    format!("grpc: Decompressor is not installed for grpc-encoding {name:?}")
+}
+
+/// Go's words for what is not compressed as its call says, or only begins so, given flate2's.
+pub(super) fn not_decompressed(why: &str, begins: bool) -> String {
+    let what = if begins { "read decompressed data" } else { "decompress the message" };
+    let why = match why {
+        "unexpected end of file" | "incomplete deflate stream" => "unexpected EOF",
+        "invalid gzip header" => "gzip: invalid header",
+        "corrupt gzip stream does not have a matching checksum" => "gzip: invalid checksum",
+        other => other,
     };
-    // All of it is plain text and fits into headers.
-    drop(status.add_header(headers));
-    Some(status.code() as i32)
+    format!("grpc: failed to {what}: {why}")
+}
+
+/// Go's words for what is neither a plain message nor a compressed one.
+pub(super) fn unknown_format(flag: impl std::fmt::Display) -> String {
+    format!("grpc: received unexpected payload format {flag}")
+}
+
+/// A message as headers carry it: only what is no printable ASCII is escaped, and the sign of that (gRPC over
+/// HTTP/2, "Status-Message"). tonic escapes blanks and quotes, too.
+fn escaped(message: &str) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => escaped.push(byte),
+            _ => escaped.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    escaped
+}
+
+/// Go's words for why bytes are no message, given prost's.
+pub(super) fn nonsense(why: &str) -> &'static str {
+    match why.contains("UTF-8") {
+        true => "string field contains invalid UTF-8",
+        false => "proto: cannot parse invalid wire-format data",
+    }
 }
 
 #[cfg(test)]
@@ -367,11 +485,19 @@ mod tests {
     }
 
     #[test]
+    fn only_what_cannot_be_printed_is_escaped() {
+        let mut headers = HeaderMap::new();
+        Status::not_found("\"a b\" <100 %>\n\u{e4}").add_header(&mut headers).expect("escaped");
+        assert_eq!(in_go_words(&mut headers, 0), Some(Code::NotFound as i32));
+        assert_eq!(headers[Status::GRPC_MESSAGE], "\"a b\" <100 %25>%0A%C3%A4");
+    }
+
+    #[test]
     fn too_large_a_message_is_refused_in_gos_words() {
         let text = "Error, decoded message length too large: found 3000000 bytes, the limit is: 2097152 bytes";
         let mut headers = HeaderMap::new();
         Status::out_of_range(text).add_header(&mut headers).expect("plain text");
-        in_go_words(&mut headers, Kind::Unary, 2_097_152);
+        in_go_words(&mut headers, 2_097_152);
         let status = Status::from_header_map(&headers).expect("a status");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(

@@ -15,6 +15,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use tonic::{Code, Status};
 
+use super::call::Said;
 use crate::io::clock::{self, Moment};
 use crate::io::spawn;
 
@@ -127,20 +128,19 @@ async fn watch() {
     }
 }
 
-/// Waits for an answer as long as the time lasts, and gives back what is left of that; nothing if it is over.
-pub(super) async fn in_time<T>(
-    mut answer: impl Future<Output = T> + Unpin,
-    mut deadline: Deadline,
-) -> Option<(T, Deadline)> {
-    let answered = poll_fn(|context| {
-        let polled = Pin::new(&mut answer).poll(context);
-        if polled.is_pending() && deadline.is_over(context) {
-            return Poll::Ready(None);
+/// Waits for an answer as long as the time lasts, if it is limited.
+pub(super) async fn in_time(
+    mut answer: Pin<&mut impl Future<Output = hyper::Response<Said>>>,
+    deadline: &mut Option<Deadline>,
+) -> hyper::Response<Said> {
+    poll_fn(|context| {
+        let polled = answer.as_mut().poll(context);
+        if polled.is_pending() && deadline.as_mut().is_some_and(|it| it.is_over(context)) {
+            return Poll::Ready(late().into_http().map(Said::Many));
         }
-        polled.map(Some)
-    });
-    let answer = answered.await?;
-    Some((answer, deadline))
+        polled
+    })
+    .await
 }
 
 /// What a call ends with whose time is over.

@@ -39,8 +39,7 @@ impl lease_server::Lease for Lease {
         }
         let lease_grant = Some(grant);
         let request = InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() };
-        let Reply::LeaseGrant(mut response) = self.0.propose(request).await.map_err(status)?
-        else {
+        let Reply::LeaseGrant(mut response) = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };
         complete(&self.0, &mut response.header);
@@ -53,8 +52,7 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let lease_revoke = Some(request.into_inner());
         let request = InternalRaftRequest { lease_revoke, ..InternalRaftRequest::default() };
-        let Reply::LeaseRevoke { revision } = self.0.propose(request).await.map_err(status)?
-        else {
+        let Reply::LeaseRevoke { revision } = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };
         let mut response = LeaseRevokeResponse::default();

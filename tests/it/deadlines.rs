@@ -1,7 +1,6 @@
 //! `grpc-timeout`: the server ends calls whose time is over by itself, whatever the client does about it.
 //! Client libraries are no witnesses for that, since they end such calls themselves; curl counts nothing.
 
-use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,8 @@ use basalt_proto::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, W
 use basalt_proto::v3lockpb::LockRequest;
 use prost::Message;
 
-use crate::process::{self, Scratch, Server, Setup, basalt, reference, run};
+use crate::curl::{self, framed};
+use crate::process::{self, Server, Setup, basalt, reference, run};
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -19,38 +19,15 @@ const LOCK: &str = "/v3lockpb.Lock/Lock";
 /// What a call that is answered at once may take on a busy machine.
 const SLOW: Duration = Duration::from_secs(20);
 
-/// What a call with that timeout was answered: HTTP's status line, gRPC's status and message, wherever they are.
+/// What a call with that timeout was answered.
 fn answer(server: &Server, path: &str, message: &impl Message, timeout: &str) -> Vec<String> {
-    let place = Scratch::new();
-    let bytes = message.encode_to_vec();
-    let length = u32::try_from(bytes.len()).expect("short").to_be_bytes();
-    let body = place.path().join("body");
-    fs::write(&body, [&[0][..], &length, &bytes].concat()).expect("a new file");
-    let mut curl = Command::new("curl");
-    curl.args(["-s", "--http2-prior-knowledge", "--max-time", "30", "-o", "/dev/null", "-D", "-"]);
-    curl.args(["-H", "content-type: application/grpc", "-H", "te: trailers", "--data-binary"]);
-    curl.arg(format!("@{}", body.display()));
     // With a `;`, curl sends a header without a value.
     let colon = if timeout.is_empty() { ';' } else { ':' };
-    curl.args(["-H", &format!("grpc-timeout{colon}{timeout}")]);
-    curl.arg(format!("{}{path}", server.endpoint()));
-    let told = run(curl, Duration::from_secs(40)).stdout;
-    let is_wanted = |line: &&str| line.starts_with("HTTP/") || line.starts_with("grpc-");
-    let lines = told.lines().filter(is_wanted).map(|line| line.trim().to_owned());
-    lines.filter(|line| !line.starts_with("grpc-accept") && line != "grpc-message:").collect()
+    let timeout = format!("grpc-timeout{colon}{timeout}");
+    curl::call(server, path, &framed(0, &message.encode_to_vec()), &[timeout]).lines
 }
 
-const LATE: [&str; 3] = ["HTTP/2 200", "grpc-status: 4", "grpc-message: context deadline exceeded"];
-
-fn even(mut lines: Vec<String>) -> Vec<String> {
-    lines.sort();
-    // Blanks in messages are escaped by some.
-    lines.iter().map(|line| line.replace("%20", " ").replace("%22", "\"")).collect()
-}
-
-fn late() -> Vec<String> {
-    even(LATE.map(str::to_owned).to_vec())
-}
+const LATE: [&str; 3] = ["HTTP/2 200", "grpc-message: context deadline exceeded", "grpc-status: 4"];
 
 #[test]
 fn times_that_make_no_sense_are_refused_as_by_etcd() {
@@ -63,13 +40,13 @@ fn times_that_make_no_sense_are_refused_as_by_etcd() {
         assert_eq!(theirs, ours, "{timeout:?}: etcd is on the left");
         assert!(ours.len() >= 2, "{timeout:?}: {ours:?}");
     }
-    assert_eq!(early(&ours, &get, "0S"), late());
+    assert_eq!(early(&ours, &get, "0S"), LATE);
 }
 
 /// What is answered before the request was read to its end. The stream is reset behind such an answer, and curl
 /// may see that first and throw the answer away.
 fn early(server: &Server, get: &RangeRequest, timeout: &str) -> Vec<String> {
-    let mut attempts = (0..20).map(|_| even(answer(server, RANGE, get, timeout)));
+    let mut attempts = (0..20).map(|_| answer(server, RANGE, get, timeout));
     attempts.find(|it| !it.is_empty()).unwrap_or_default()
 }
 
@@ -82,7 +59,7 @@ fn a_call_ends_when_its_time_is_over() {
     assert_eq!(answer(&server, LOCK, &lock, "20S"), ["HTTP/2 200", "grpc-status: 0"]);
     // Held by the one before: this one waits in vain, and leaves the queue.
     let began = Instant::now();
-    assert_eq!(even(answer(&server, LOCK, &lock, "300m")), late());
+    assert_eq!(answer(&server, LOCK, &lock, "300m"), LATE);
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(300) && took < SLOW, "{took:?}");
     let until = Instant::now() + SLOW;
@@ -93,7 +70,7 @@ fn a_call_ends_when_its_time_is_over() {
     let create = WatchCreateRequest { key: "k".into(), ..WatchCreateRequest::default() };
     let watch = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
     let began = Instant::now();
-    assert_eq!(even(answer(&server, WATCH, &watch, "300000u")), late());
+    assert_eq!(answer(&server, WATCH, &watch, "300000u"), LATE);
     assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < SLOW);
 }
 

@@ -16,6 +16,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.etcd.io/etcd/client/v3/namespace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding/gzip"
 )
 
 type story struct {
@@ -76,6 +78,26 @@ func stories() []story {
 		{"software transactional memory", stm},
 		{"namespace", inNamespace},
 		{"members and status", members},
+		{"put, get, delete, compressed", compressed(keyValue)},
+		{"watch the past, compressed", compressed(watchThePast)},
+		{"watch from now, compressed", compressed(watchFromNow)},
+		{"lease kept alive, compressed", compressed(leaseKeptAlive)},
+	}
+}
+
+// compressed tells a story through a client that compresses what it sends.
+func compressed(tell func(context.Context, *clientv3.Client) error) func(context.Context, *clientv3.Client) error {
+	return func(ctx context.Context, plain *clientv3.Client) error {
+		client, err := clientv3.New(clientv3.Config{
+			Endpoints:   plain.Endpoints(),
+			DialTimeout: 5 * time.Second,
+			DialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name))},
+		})
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		return tell(ctx, client)
 	}
 }
 

@@ -1,0 +1,325 @@
+//! Calls with one message each way: the request is read whole, answered, and the answer is written whole.
+//!
+//! ```text
+//!  body ─► read ─► unpack ─► decode ─► a service's method ─► encode ─► pack ─► one frame, and the trailers
+//! ```
+//!
+//! tonic serves them as streams of one: a decoder and an encoder on the heap, a buffer for each, and four kilobytes
+//! of state for as long as the call waits. Nearly all calls are unary and thousands of them wait at once, so here
+//! a call keeps its headers until its message has come, and then what its service keeps. What makes no sense is
+//! refused as grpc-go refuses it.
+
+use std::io::{Read as _, Write as _};
+
+use basalt_proto::server::etcdserverpb::auth_server::Auth as _;
+use basalt_proto::server::etcdserverpb::cluster_server::Cluster as _;
+use basalt_proto::server::etcdserverpb::kv_server::Kv as _;
+use basalt_proto::server::etcdserverpb::lease_server::Lease as _;
+use basalt_proto::server::etcdserverpb::maintenance_server::Maintenance as _;
+use basalt_proto::server::health::health_server::Health as _;
+use basalt_proto::server::v3electionpb::election_server::Election as _;
+use basalt_proto::server::v3lockpb::lock_server::Lock as _;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use prost::Message;
+use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
+use tonic::{Extensions, Request, Response, Status};
+
+use super::Inner;
+use super::call::{
+    NO_ENCODING, Received, Said, nonsense, not_decompressed, unknown_encoding, unknown_format,
+};
+use crate::metrics::Method;
+
+/// Before each message: a flag that tells whether it is compressed, and its length.
+const HEAD_BYTES: usize = 5;
+const PLAIN: u8 = 0;
+const COMPRESSED: u8 = 1;
+/// The most bytes of an answer, as etcd sets it.
+const SEND_MAX: usize = i32::MAX as usize;
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
+/// Answers a call with these headers, if services look at any.
+pub(super) async fn answer(
+    services: &Inner,
+    method: &Method,
+    headers: Option<Box<HeaderMap>>,
+    body: &mut Received,
+) -> hyper::Response<Said> {
+    let attempt = async {
+        let gzip = is_gzip(headers.as_deref())?;
+        let message = read(body, gzip, services.receive_max).await?;
+        write(services.ask(method, headers, message).await?, gzip)
+    };
+    attempt.await.unwrap_or_else(|status| status.into_http().map(Said::Many))
+}
+
+/// Whether messages may be compressed, and the answer is to be.
+fn is_gzip(headers: Option<&HeaderMap>) -> Result<bool, Status> {
+    let encoding = headers.and_then(|headers| headers.get(ENCODING));
+    match encoding.map(HeaderValue::as_bytes) {
+        None | Some(b"" | b"identity") => Ok(false),
+        Some(b"gzip") => Ok(true),
+        Some(other) => {
+            Err(Status::unimplemented(unknown_encoding(&String::from_utf8_lossy(other))))
+        }
+    }
+}
+
+/// The one message of a call, of at most `max` bytes. Waits for the end of the body, too, and lets go of what else
+/// is in it.
+async fn read(body: &mut Received, gzip: bool, max: usize) -> Result<Bytes, Status> {
+    let mut came = BytesMut::new();
+    let length = loop {
+        let length = whole(&came, max)?;
+        if let Some(length) = length.filter(|length| came.len() >= *length) {
+            break length;
+        }
+        let Some(piece) = body.next().await? else {
+            return Err(Status::unknown(if length.is_none() { "EOF" } else { "unexpected EOF" }));
+        };
+        came.extend_from_slice(&piece);
+    };
+    came.truncate(length);
+    while body.next().await?.is_some() {}
+    unpack(came.freeze(), gzip, max)
+}
+
+/// Bytes of a message that begins so, head included, if that is known already.
+fn whole(begin: &[u8], max: usize) -> Result<Option<usize>, Status> {
+    let Some(([flag, length @ ..], _)) = begin.split_first_chunk::<HEAD_BYTES>() else {
+        return Ok(None);
+    };
+    if *flag > COMPRESSED {
+        return Err(Status::internal(unknown_format(flag)));
+    }
+    let length = u32::from_be_bytes(*length) as usize;
+    if length > max {
+        return Err(Status::resource_exhausted(format!(
+            "grpc: received message larger than max ({length} vs. {max})"
+        )));
+    }
+    Ok(Some(HEAD_BYTES + length))
+}
+
+/// A message without its head, and as it was before it was compressed.
+fn unpack(mut message: Bytes, gzip: bool, max: usize) -> Result<Bytes, Status> {
+    let is_compressed = message.get_u8() == COMPRESSED;
+    message.advance(HEAD_BYTES - 1);
+    match (is_compressed, gzip) {
+        (false, _) => Ok(message),
+        (true, false) => Err(Status::internal(NO_ENCODING)),
+        (true, true) => inflate(&message, max),
+    }
+}
+
+/// Never more than `max` bytes, whatever a few compressed ones promise.
+fn inflate(compressed: &[u8], max: usize) -> Result<Bytes, Status> {
+    let (mut message, mut reader) = (Vec::new(), MultiGzDecoder::new(compressed));
+    let read = reader.by_ref().take(max as u64 + 1).read_to_end(&mut message);
+    if let Err(error) = read {
+        let begins = reader.header().is_some();
+        return Err(Status::internal(not_decompressed(&error.to_string(), begins)));
+    }
+    if message.len() > max {
+        return Err(Status::resource_exhausted(format!(
+            "grpc: received message after decompression larger than max {max}"
+        )));
+    }
+    Ok(message.into())
+}
+
+/// An answer with its headers.
+fn write(answer: Response<BytesMut>, gzip: bool) -> Result<hyper::Response<Said>, Status> {
+    let (metadata, message, extensions) = answer.into_parts();
+    let mut response = hyper::Response::new(Said::One(pack(message, gzip)?));
+    *response.extensions_mut() = extensions;
+    let headers = response.headers_mut();
+    *headers = metadata.into_headers();
+    headers.insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    if gzip {
+        headers.insert(ENCODING, GZIP);
+    }
+    Ok(response)
+}
+
+/// An answer as it is sent, if it is to be compressed then that. An empty one never is, as by grpc-go.
+fn pack(message: BytesMut, gzip: bool) -> Result<Bytes, Status> {
+    let (mut message, flag) = match gzip && message.len() > HEAD_BYTES {
+        false => (message, PLAIN),
+        true => (deflate(&message[HEAD_BYTES..]), COMPRESSED),
+    };
+    let length = message.len() - HEAD_BYTES;
+    let fits = u32::try_from(length).ok().filter(|_| length <= SEND_MAX).ok_or_else(|| {
+        Status::resource_exhausted(format!(
+            "grpc: trying to send message larger than max ({length} vs. {SEND_MAX})"
+        ))
+    })?;
+    let mut head = &mut message[..HEAD_BYTES];
+    head.put_u8(flag);
+    head.put_u32(fits);
+    Ok(message.freeze())
+}
+
+/// The compressed message, with room for its head.
+fn deflate(message: &[u8]) -> BytesMut {
+    let mut packed = GzEncoder::new(vec![0; HEAD_BYTES], Compression::default());
+    let written = packed.write_all(message).and_then(|()| packed.finish());
+    let written = written.expect("memory takes what is written");
+    BytesMut::from(Bytes::from(written))
+}
+
+/// A message as its service takes it.
+fn decode<Q: Message + Default>(
+    headers: Option<Box<HeaderMap>>,
+    message: Bytes,
+) -> Result<Request<Q>, Status> {
+    let message = Q::decode(message).map_err(|error| {
+        let why = nonsense(&error.to_string());
+        Status::internal(format!("grpc: error unmarshalling request: {why}"))
+    })?;
+    let metadata = MetadataMap::from_headers(headers.map(|it| *it).unwrap_or_default());
+    Ok(Request::from_parts(metadata, Extensions::default(), message))
+}
+
+/// An answer's bytes, with room for its head.
+fn encode(answer: &impl Message) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + answer.encoded_len());
+    bytes.put_bytes(0, HEAD_BYTES);
+    answer.encode_raw(&mut bytes);
+    bytes
+}
+
+macro_rules! methods {
+    ($($service:literal $field:ident { $($name:literal $method:ident)* })*) => {
+        impl Inner {
+            /// Asks the method of a service.
+            async fn ask(
+                &self,
+                method: &Method,
+                headers: Option<Box<HeaderMap>>,
+                message: Bytes,
+            ) -> Result<Response<BytesMut>, Status> {
+                match (method.service, method.name) {
+                    $($(($service, $name) => {
+                        let request = decode(headers, message)?;
+                        let answer = self.$field.$method(request).await?;
+                        Ok(answer.map(|answer| encode(&answer)))
+                    })*)*
+                    (service, name) => Err(Status::unimplemented(format!(
+                        "unknown method {name} for service {service}"
+                    ))),
+                }
+            }
+        }
+
+        #[cfg(test)]
+        const METHODS: &[(&str, &str)] = &[$($(($service, $name),)*)*];
+    };
+}
+
+// The first of them are asked for most.
+methods! {
+    "etcdserverpb.KV" kv {
+        "Range" range "Put" put "Txn" txn "DeleteRange" delete_range "Compact" compact
+    }
+    "etcdserverpb.Lease" lease {
+        "LeaseGrant" lease_grant "LeaseLeases" lease_leases "LeaseRevoke" lease_revoke
+        "LeaseTimeToLive" lease_time_to_live
+    }
+    "etcdserverpb.Cluster" cluster {
+        "MemberAdd" member_add "MemberList" member_list "MemberPromote" member_promote
+        "MemberRemove" member_remove "MemberUpdate" member_update
+    }
+    "etcdserverpb.Maintenance" maintenance {
+        "Alarm" alarm "Defragment" defragment "Downgrade" downgrade "Hash" hash "HashKV" hash_kv
+        "MoveLeader" move_leader "Status" status
+    }
+    "etcdserverpb.Auth" auth {
+        "AuthDisable" auth_disable "AuthEnable" auth_enable "AuthStatus" auth_status
+        "Authenticate" authenticate "RoleAdd" role_add "RoleDelete" role_delete "RoleGet" role_get
+        "RoleGrantPermission" role_grant_permission "RoleList" role_list
+        "RoleRevokePermission" role_revoke_permission "UserAdd" user_add
+        "UserChangePassword" user_change_password "UserDelete" user_delete "UserGet" user_get
+        "UserGrantRole" user_grant_role "UserList" user_list "UserRevokeRole" user_revoke_role
+    }
+    "v3lockpb.Lock" lock { "Lock" lock "Unlock" unlock }
+    "v3electionpb.Election" election {
+        "Campaign" campaign "Leader" leader "Proclaim" proclaim "Resign" resign
+    }
+    "grpc.health.v1.Health" health { "Check" check "List" list }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Kind;
+
+    const MAX: usize = 1000;
+
+    fn refused<T>(outcome: Result<T, Status>) -> (tonic::Code, String) {
+        let status = outcome.err().expect("a refusal");
+        (status.code(), status.message().to_owned())
+    }
+
+    #[test]
+    fn every_unary_method_is_asked() {
+        let unary: Vec<_> = Method::all().iter().filter(|it| it.kind == Kind::Unary).collect();
+        for method in &unary {
+            assert!(METHODS.contains(&(method.service, method.name)), "{method:?}");
+        }
+        assert_eq!(METHODS.len(), unary.len());
+    }
+
+    #[test]
+    fn a_message_is_as_long_as_its_head_says() {
+        assert_eq!(whole(&[], MAX).ok(), Some(None));
+        assert_eq!(whole(&[0, 0, 0, 0], MAX).ok(), Some(None));
+        assert_eq!(whole(&[0, 0, 0, 3, 232], MAX).ok(), Some(Some(MAX + 5)));
+        let text = "grpc: received message larger than max (1001 vs. 1000)";
+        let too_large = refused(whole(&[0, 0, 0, 3, 233], MAX));
+        assert_eq!(too_large, (tonic::Code::ResourceExhausted, text.to_owned()));
+        let text = "grpc: received unexpected payload format 2";
+        let unknown = refused(whole(&[2, 0, 0, 0, 0], MAX));
+        assert_eq!(unknown, (tonic::Code::Internal, text.to_owned()));
+    }
+
+    #[test]
+    fn what_is_packed_is_unpacked() {
+        for gzip in [false, true] {
+            for length in [0, 1, MAX] {
+                let mut message = BytesMut::zeroed(HEAD_BYTES);
+                message.put_bytes(7, length);
+                let packed = pack(message, gzip).expect("packed");
+                assert_eq!(whole(&packed, MAX).ok(), Some(Some(packed.len())));
+                assert_eq!(
+                    packed[0] == COMPRESSED,
+                    gzip && length > 0,
+                    "an empty one is sent as it is"
+                );
+                let unpacked = unpack(packed, gzip, MAX).expect("unpacked");
+                assert_eq!(unpacked, vec![7; length]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_unpacked_is_refused() {
+        let mut message = BytesMut::zeroed(HEAD_BYTES);
+        message.put_bytes(7, MAX + 1);
+        let packed = pack(message, true).expect("packed");
+        let bomb = refused(unpack(packed.clone(), true, MAX));
+        let text = "grpc: received message after decompression larger than max 1000";
+        assert_eq!(bomb, (tonic::Code::ResourceExhausted, text.to_owned()));
+        let text = "grpc: failed to read decompressed data: unexpected EOF";
+        let cut = refused(unpack(packed.slice(..packed.len() - 9), true, MAX));
+        assert_eq!(cut, (tonic::Code::Internal, text.to_owned()));
+        let text = "grpc: compressed flag set with identity or empty encoding";
+        let unnamed = refused(unpack(packed, false, MAX));
+        assert_eq!(unnamed, (tonic::Code::Internal, text.to_owned()));
+    }
+}
