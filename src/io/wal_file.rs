@@ -7,6 +7,7 @@
 //!  <dir>/new-<number>.tmp             a file that is being zeroed
 //! ```
 
+mod spare;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use self::spare::{Spare, new_file};
 use self::writer::{Aligned, Writer};
 use super::executor::blocking;
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
@@ -52,15 +54,17 @@ pub struct WalFile {
     options: WalOptions,
     writer: Writer,
     file: Arc<fs::File>,
-    /// Whether the filesystem knows direct I/O; where not, the page cache lies between.
-    direct: bool,
+    /// How its files are opened: for direct I/O, where the filesystem knows that.
+    flags: i32,
     path: PathBuf,
     head: FrameHead,
     full: Vec<Full>,
     /// The newest entry in the current segment.
     last: LogIndex,
-    /// A file for the next segment, as soon as it is zeroed.
-    spare: flume::Receiver<Result<PathBuf, Fault>>,
+    /// A file for the next segment.
+    spare: Spare,
+    /// What came of putting segments aside that are of no use any more.
+    recycled: Option<flume::Receiver<Result<(), Fault>>>,
     owner: Record,
     hard_state: HardState,
     mark: Record,
@@ -88,6 +92,7 @@ impl WalFile {
         })
         .await?;
         let direct = probe(&options.dir)?;
+        let flags = flags(direct, options.unsafe_no_fsync);
         if !direct {
             tracing::warn!(
                 dir = %options.dir.display(),
@@ -106,7 +111,7 @@ impl WalFile {
             Some(begun) => begun,
             None => {
                 let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
-                let spare = blocking(move || new_file(&dir, 0, bytes)).await?;
+                let spare = blocking(move || new_file(&dir, 0, bytes, flags, || false)).await?;
                 let head = FrameHead { segment: 1, offset: 0, previous: 0 };
                 (name_segment(&options.dir, &spare, 1, 1)?, head)
             }
@@ -116,9 +121,10 @@ impl WalFile {
         let last = full.pop().map_or(0, |full| full.last);
         let mut wal = Self {
             writer: Writer::start()?,
-            file: open_segment(&path, direct, options.unsafe_no_fsync)?,
-            direct,
-            spare: prepare_spare(&options, head.segment + 1),
+            file: open_segment(&path, flags)?,
+            flags,
+            spare: Spare::prepare(&options, head.segment + 1, flags)?,
+            recycled: None,
             hard_state: replay.hard_state,
             buffer: Vec::with_capacity(1 << 20),
             options,
@@ -203,28 +209,43 @@ impl WalFile {
     }
 
     async fn next_segment(&mut self, first: LogIndex) -> Result<(), Fault> {
-        let stopped = |_| Fault::new("no file for the next log segment was made");
-        let spare = self.spare.recv_async().await.map_err(stopped)??;
+        let spare = self.spare.take().await?;
         let number = self.head.segment + 1;
         let path = name_segment(&self.options.dir, &spare, number, first)?;
-        self.file = open_segment(&path, self.direct, self.options.unsafe_no_fsync)?;
+        self.file = open_segment(&path, self.flags)?;
         let path = std::mem::replace(&mut self.path, path);
         self.full.push(Full { path, last: self.last });
         self.head = FrameHead { segment: number, offset: 0, previous: self.head.previous };
-        self.spare = prepare_spare(&self.options, number + 1);
+        self.spare = Spare::prepare(&self.options, number + 1, self.flags)?;
         let opening = self.opening();
         self.write(&opening).await
     }
 
-    /// Puts segments aside whose entries all lie at or below a mark that is durable.
+    /// Puts segments aside whose entries all lie at or below a mark that is durable. Nobody waits for that but who
+    /// does it again: the disk may take as long for it as for ten writes.
     async fn recycle_below(&mut self, mark: LogIndex) -> Result<(), Fault> {
         let count = self.full.iter().take_while(|full| full.last <= mark).count();
         if count == 0 {
             return Ok(());
         }
+        self.all_recycled().await?;
         let gone: Vec<_> = self.full.drain(..count).map(|full| full.path).collect();
         let options = self.options.clone();
-        blocking(move || recycle(&options, &gone)).await
+        let (done, recycled) = flume::bounded(1);
+        super::spawn(async move {
+            drop(done.send_async(blocking(move || recycle(&options, &gone)).await).await);
+        });
+        self.recycled = Some(recycled);
+        Ok(())
+    }
+
+    /// Waits until what is of no use any more is put aside.
+    async fn all_recycled(&mut self) -> Result<(), Fault> {
+        match self.recycled.take() {
+            // Without an outcome the executor is ending.
+            Some(recycled) => recycled.recv_async().await.unwrap_or(Ok(())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -234,7 +255,7 @@ impl WalFile {
 /// # Errors
 /// The disk failed.
 pub fn begin_log(dir: &Path, records: &[Record]) -> Result<(), Fault> {
-    let spare = new_file(dir, 1, WAL_SEGMENT_BYTES)?;
+    let spare = new_file(dir, 1, WAL_SEGMENT_BYTES, flags(false, false), || false)?;
     let mut bytes = Vec::new();
     encode_frame(FrameHead { segment: 1, offset: 0, previous: 0 }, records, &mut bytes);
     let opened = fs::OpenOptions::new().write(true).open(&spare);
@@ -305,41 +326,16 @@ const DIRECT: i32 = OFlags::DIRECT.bits() as i32;
 /// A write is durable when it returns.
 const DURABLE: i32 = OFlags::DSYNC.bits() as i32;
 
-fn open_segment(path: &Path, direct: bool, no_sync: bool) -> Result<Arc<fs::File>, Fault> {
-    let flags = if direct { DIRECT } else { 0 } | if no_sync { 0 } else { DURABLE };
+/// How files of the log are opened.
+fn flags(direct: bool, no_sync: bool) -> i32 {
+    (if direct { DIRECT } else { 0 }) | if no_sync { 0 } else { DURABLE }
+}
+
+fn open_segment(path: &Path, flags: i32) -> Result<Arc<fs::File>, Fault> {
     let opened = fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
     let file = opened.map_err(|error| fault("open", path, error))?;
     lock_segment(&file, path)?;
     Ok(Arc::new(file))
-}
-
-/// Looks for a file for segment `number` in the background: one that was put aside, or a new one.
-fn prepare_spare(options: &WalOptions, number: u64) -> flume::Receiver<Result<PathBuf, Fault>> {
-    let (sender, receiver) = flume::bounded(1);
-    let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
-    super::spawn(async move {
-        let found = blocking(move || match free_files(&dir, bytes)?.pop() {
-            Some(free) => Ok(free),
-            None => new_file(&dir, number, bytes),
-        });
-        drop(sender.send_async(found.await).await);
-    });
-    receiver
-}
-
-/// Writes a whole segment of zeros: a later write into it changes no metadata. It has another name until it is
-/// whole, so that nobody takes it for one that was left behind half done.
-fn new_file(dir: &Path, number: u64, bytes: u64) -> Result<PathBuf, Fault> {
-    let path = dir.join(format!("new-{number}.tmp"));
-    let write = || -> std::io::Result<PathBuf> {
-        let mut file = fs::File::create(&path)?;
-        std::io::copy(&mut std::io::repeat(0).take(bytes), &mut file)?;
-        file.sync_all()?;
-        let free = dir.join(format!("free-{number}.tmp"));
-        fs::rename(&path, &free)?;
-        Ok(free)
-    };
-    write().map_err(|error| fault("make", &path, error))
 }
 
 fn sync_dir(dir: &Path) -> Result<(), Fault> {
@@ -356,9 +352,10 @@ fn name_segment(dir: &Path, spare: &Path, number: u64, first: LogIndex) -> Resul
 
 fn recycle(options: &WalOptions, gone: &[PathBuf]) -> Result<(), Fault> {
     let dir = &options.dir;
-    let mut free = free_files(dir, options.segment_bytes)?.len();
+    // One of them is or will be the one that is ready to be next.
+    let mut free = free_files(dir, options.segment_bytes)?.len() + half_made(dir)?.len();
     for path in gone {
-        let done = if free < options.free_max {
+        let done = if free <= options.free_max {
             free += 1;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             fs::rename(path, dir.join(format!("free-{name}.tmp")))
@@ -387,15 +384,20 @@ fn free_files(dir: &Path, segment_bytes: u64) -> Result<Vec<PathBuf>, Fault> {
     Ok(free)
 }
 
-/// Removes files that were being zeroed when the member stopped.
-fn remove_half_made(dir: &Path) -> Result<(), Fault> {
-    let is_half_made = |path: &PathBuf| {
+/// Files that are being zeroed, or were when the member stopped.
+fn half_made(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let mut paths = list(dir)?;
+    paths.retain(|path| {
         let name = path.file_name().and_then(|name| name.to_str());
         name.is_some_and(|name| name.starts_with("new-") && name.ends_with(".tmp"))
-    };
-    let mut half_made = list(dir)?.into_iter().filter(is_half_made);
-    half_made
-        .try_for_each(|path| fs::remove_file(&path).map_err(|error| fault("remove", &path, error)))
+    });
+    Ok(paths)
+}
+
+fn remove_half_made(dir: &Path) -> Result<(), Fault> {
+    half_made(dir)?
+        .iter()
+        .try_for_each(|path| fs::remove_file(path).map_err(|error| fault("remove", path, error)))
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Fault> {

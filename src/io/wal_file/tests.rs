@@ -141,6 +141,7 @@ impl Pair {
         let before = files(&self.dir, ".wal").len();
         let wal = self.wal.as_mut().expect("it is open");
         wal.append(&records).await?;
+        wal.all_recycled().await?;
         self.recycled += before.saturating_sub(files(&self.dir, ".wal").len());
         Ok(())
     }
@@ -285,6 +286,7 @@ fn a_file_that_is_being_made_is_left_alone_by_a_mark_and_goes_at_the_next_start(
             wal.append(&[entry(index, 1, 5000)]).await?;
         }
         wal.append(&[mark(index)]).await?;
+        wal.all_recycled().await?;
         assert_eq!(files(&dir, ".wal").len(), 1, "the full ones are recycled");
         assert!(half_made.exists());
         drop(wal);
