@@ -106,13 +106,13 @@ impl Services {
     /// Answers one gRPC request of a client at `peer`.
     pub fn call(&self, request: hyper::Request<Source>, peer: &Arc<str>) -> Answer {
         let Some(method) = Method::find(request.uri().path()) else {
-            let refused = unknown(request.uri().path()).into_http::<Body>().map(Outgoing::plain);
+            let refused = Outgoing::refusal(unknown(request.uri().path()));
             return Box::pin(ready(Ok(refused)));
         };
         let mut deadline = match Deadline::of(request.headers()) {
             Ok(deadline) => deadline,
             Err((code, status)) => {
-                let mut refused = status.into_http().map(Outgoing::plain);
+                let mut refused = Outgoing::refusal(status);
                 *refused.status_mut() = code;
                 return Box::pin(ready(Ok(refused)));
             }

@@ -278,6 +278,13 @@ impl Outgoing {
         Self { body, rest, messages, max: 0, call: None, deadline: None, _permit: None }
     }
 
+    /// A refusal of what is no call of any service.
+    pub(super) fn refusal(status: Status) -> hyper::Response<Self> {
+        let mut refused = status.into_http().map(Self::plain);
+        in_go_words(refused.headers_mut(), 0);
+        refused
+    }
+
     /// The same body, cut off when that time is over.
     pub(super) fn until(self, deadline: Option<Deadline>) -> Self {
         Self { deadline, ..self }

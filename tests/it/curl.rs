@@ -8,9 +8,8 @@ use crate::process::{Scratch, Server, run};
 
 /// What a call was answered.
 pub(crate) struct Told {
-    /// HTTP's status line and the headers and trailers whose name begins with `grpc-`, sorted, with messages
-    /// unescaped where they are only blanks or quotes. Empty messages and what the server could decompress are no
-    /// part of it.
+    /// HTTP's status line and the headers and trailers whose name begins with `grpc-`, sorted. Empty messages and
+    /// what the server could decompress are no part of it.
     pub(crate) lines: Vec<String>,
     /// The messages, heads included.
     pub(crate) body: Vec<u8>,
@@ -39,8 +38,7 @@ pub(crate) fn call(server: &Server, path: &str, body: &[u8], headers: &[String])
     let is_wanted = |line: &&str| line.starts_with("HTTP/") || line.starts_with("grpc-");
     let lines = told.lines().filter(is_wanted).map(str::trim);
     let lines = lines.filter(|line| !line.starts_with("grpc-accept") && *line != "grpc-message:");
-    let mut lines: Vec<_> =
-        lines.map(|line| line.replace("%20", " ").replace("%22", "\"")).collect();
+    let mut lines: Vec<_> = lines.map(str::to_owned).collect();
     lines.sort();
     Told { lines, body: fs::read(came).unwrap_or_default() }
 }

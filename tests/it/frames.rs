@@ -81,6 +81,10 @@ fn messages_are_taken_and_refused_as_by_etcd() {
         assert!(theirs.len() > 1, "etcd does not answer: {what}");
         assert_eq!(theirs, ours, "{what}: etcd is on the left");
     }
+    for path in ["/etcdserverpb.KV/Nothing", "/no.Service/Range", "/nothing"] {
+        let [theirs, ours] = both(&servers, path, &plain, "");
+        assert_eq!(theirs, ours, "{path}: etcd is on the left");
+    }
     // Streams, as far as they end by themselves.
     for (what, body, encoding) in cases {
         if ["no protobuf", "another flag", "compressed, but as what?", "a compression nobody knows"]
