@@ -18,6 +18,7 @@ const ZEROS_BYTES: usize = 512 << 10;
 pub(super) struct Spare {
     found: flume::Receiver<Result<PathBuf, Fault>>,
     unwanted: Arc<AtomicBool>,
+    taken: bool,
 }
 
 impl Spare {
@@ -35,24 +36,29 @@ impl Spare {
         };
         let mut find = Some(find);
         let found = thread::ahead("wal:spare", 1, move || find.take().map(|find| find()))?;
-        Ok(Self { found, unwanted })
+        Ok(Self { found, unwanted, taken: false })
     }
 
     /// Waits for it.
     ///
     /// # Errors
     /// It could not be made.
-    pub(super) async fn take(&self) -> Result<PathBuf, Fault> {
+    pub(super) async fn take(&mut self) -> Result<PathBuf, Fault> {
         let gone = |_| Fault::new("no file for the next log segment was made");
-        self.found.recv_async().await.map_err(gone)?
+        let found = self.found.recv_async().await.map_err(gone)?;
+        self.taken = true;
+        found
     }
 }
 
 impl Drop for Spare {
-    /// Waits until nobody writes to the directory any more: a few milliseconds.
+    /// Waits until nobody writes to the directory any more: a few milliseconds, when the log is closed. Not for a
+    /// file that was taken: its thread may end whenever it is its turn.
     fn drop(&mut self) {
         self.unwanted.store(true, Ordering::Relaxed);
-        while self.found.recv().is_ok() {}
+        if !self.taken {
+            drop(self.found.recv());
+        }
     }
 }
 
