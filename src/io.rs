@@ -7,6 +7,7 @@ mod executor;
 mod export;
 mod fjall;
 mod net;
+mod pace;
 mod place;
 mod preflight;
 mod promise;

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 
+use super::pace::Pace;
 use super::thread;
 use crate::snapshot::{Export, Turn};
 use crate::store::View;
 use crate::types::Fault;
-use crate::types::limits::SNAPSHOT_CHUNKS_AHEAD;
+use crate::types::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD};
 
 /// A part of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +22,7 @@ pub struct Piece {
 }
 
 /// Begins to make the file of a view, in pieces of `chunk` bytes, [`SNAPSHOT_CHUNKS_AHEAD`] of them ahead of who
-/// takes them. After the last one, or a fault of the store, the channel is at its end.
+/// takes them, and [`SNAPSHOT_BYTES_PER_SECOND`] at most. After the last one, or a fault of the store, the channel is at its end.
 ///
 /// # Errors
 /// The kernel has no thread left.
@@ -30,8 +31,12 @@ pub fn export<V: View + Send + 'static>(
     chunk: usize,
 ) -> Result<flume::Receiver<Result<Piece, Fault>>, Fault> {
     let mut export = Some(Export::new(view));
+    let mut pace = Pace::new(SNAPSHOT_BYTES_PER_SECOND);
     thread::ahead("export", SNAPSHOT_CHUNKS_AHEAD, move || {
         let piece = next(export.as_mut()?, chunk).transpose();
+        if let Some(Ok(piece)) = &piece {
+            pace.keep(piece.bytes.len());
+        }
         if !matches!(piece, Some(Ok(_))) {
             export = None;
         }

@@ -4,6 +4,7 @@
 mod caretaker;
 #[cfg(test)]
 mod tests;
+mod write_back;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::config::CompressionPolicy;
 use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice,
@@ -25,6 +27,9 @@ use crate::types::Fault;
 /// Bytes of a memtable: while it is flushed the next one fills, so that four of them can be in memory. Larger
 /// ones make rarer flushes; this keeps a busy member in less memory than etcd, and puts are no slower.
 const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Bytes of a table: what fjall does when a merge is done it does under the lock of all reads and writes, and that
+/// is less for a smaller one. 64 MiB, its default, let everyone wait for up to a quarter of a second.
+const TABLE_BYTES: u64 = 8 << 20;
 /// Bytes of fjall's journals on disk before it forces a flush. Rotating one stalls writers, so rarely.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of blocks that are kept in memory, beside what the kernel keeps.
@@ -124,6 +129,9 @@ impl FjallEngine {
             let options = || {
                 KeyspaceCreateOptions::default()
                     .max_memtable_size(MEMTABLE_BYTES)
+                    .compaction_strategy(Arc::new(
+                        Leveled::default().with_table_target_size(TABLE_BYTES),
+                    ))
                     .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
                     .manual_journal_persist(true)
             };

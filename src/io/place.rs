@@ -12,10 +12,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use steady::Steady;
+
 use crate::types::{Fault, LogIndex, Term};
 
-/// A snapshot's file is synced after so many bytes.
-const SYNC_BYTES: usize = 8 << 20;
 const CURRENT: &str = "current";
 
 fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
@@ -79,9 +79,7 @@ fn sweep(member: &Path, keep: &str) -> Result<(), Fault> {
 pub struct Incoming {
     member: PathBuf,
     number: u64,
-    file: fs::File,
-    /// Bytes of it that were not synced yet.
-    unsynced: usize,
+    file: Steady,
     installed: bool,
 }
 
@@ -96,7 +94,7 @@ impl Incoming {
         let number = index << 16 | NUMBER.fetch_add(1, Ordering::Relaxed) & 0xffff;
         let path = member.join(format!("incoming-{number:x}"));
         let file = fs::File::create(&path).map_err(|error| fault("make", &path, error))?;
-        Ok(Self { member: member.to_owned(), number, file, unsynced: 0, installed: false })
+        Ok(Self { member: member.to_owned(), number, file: Steady::new(file), installed: false })
     }
 
     /// Appends. Blocks. What comes faster than the disk takes it waits here, in the sender's time: a gigabyte that the
@@ -105,13 +103,7 @@ impl Incoming {
     /// # Errors
     /// The disk does not take it.
     pub fn append(mut self, bytes: &[u8]) -> Result<Self, Fault> {
-        let mut written = self.file.write_all(bytes);
-        self.unsynced += bytes.len();
-        if self.unsynced >= SYNC_BYTES {
-            self.unsynced = 0;
-            written = written.and_then(|()| self.file.sync_data());
-        }
-        written.map_err(|error| fault("write", &self.file(), error))?;
+        self.file.write_all(bytes).map_err(|error| fault("write", &self.file(), error))?;
         Ok(self)
     }
 

@@ -2,13 +2,18 @@
 
 use std::thread::JoinHandle;
 
-use rustix::process::{getpid, setpriority_process};
+use rustix::process::{getpid, getpriority_process};
 use rustix::thread::{gettid, sched_getaffinity, sched_setaffinity};
 
 use crate::types::Fault;
 
-/// Starts a thread on any core that the process may use. Without this, one that a pinned executor starts would
-/// share that executor's core.
+/// Nanoseconds that a thread may run until it is somebody else's turn: the most that the kernel allows.
+const LONGEST_SLICE: u64 = 100_000_000;
+/// What all threads have that asked for nothing.
+const USUAL_SLICE: u64 = 0;
+
+/// Starts a thread on any core that the process may use, with the usual time slices. Without this, one that a pinned
+/// executor starts would share that executor's core.
 ///
 /// # Errors
 /// The kernel has no thread left.
@@ -20,6 +25,9 @@ pub(super) fn start<T: Send + 'static>(
         // The process's first thread is never pinned. Where this is not allowed, it is as it was.
         let cores = sched_getaffinity(Some(getpid()));
         let _ = cores.and_then(|cores| sched_setaffinity(None, &cores));
+        if let Ok(nice) = getpriority_process(Some(gettid())) {
+            schedule(nice, USUAL_SLICE);
+        }
         work()
     };
     std::thread::Builder::new()
@@ -30,6 +38,7 @@ pub(super) fn start<T: Send + 'static>(
 
 /// Starts a thread that steps back behind others, and with it the threads that it starts: of a core that others
 /// want, too, it gets a third of their share with `nice` 5 and a tenth with 10, and all of it if nobody else does.
+/// Whoever wakes up goes before it at once, instead of waiting for the end of its time slice (Linux 6.12 and later).
 /// Below zero it goes before others, if the process has the right to that (root has, and `CAP_SYS_NICE`).
 ///
 /// # Errors
@@ -40,10 +49,28 @@ pub(super) fn start_nice<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, Fault> {
     start(name, move || {
-        // Where this is not allowed, it has as much haste as others.
-        let _ = setpriority_process(Some(gettid()), nice);
+        schedule(nice, if nice > 0 { LONGEST_SLICE } else { USUAL_SLICE });
         work()
     })
+}
+
+/// How this thread gets its turns. Of two threads that wake up the one with the shorter slices interrupts the other
+/// (EEVDF's `PREEMPT_SHORT`; `sched_setattr(2)`); older kernels have slices of one length. Where this is not allowed,
+/// it is as it was.
+#[allow(unsafe_code, reason = "neither std nor rustix has this call")]
+fn schedule(nice: i32, slice: u64) {
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_OTHER as u32,
+        sched_flags: 0,
+        sched_nice: nice,
+        sched_priority: 0,
+        sched_runtime: slice,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the kernel reads as many bytes as the first field says, and writes none.
+    let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
 }
 
 /// How far a thread steps back that works for nobody who waits at this moment.

@@ -8,10 +8,10 @@ use crate::mvcc;
 use crate::store::{Engine, Overlay, Space, View};
 use crate::types::{ConfState, Fault, LogIndex, Revision, Term};
 
-/// Entries that are committed together.
-const BATCH_ENTRIES: usize = 1000;
+/// Entries that are committed together: few, so that who has the disk or a core in common is not held up.
+const BATCH_ENTRIES: usize = 100;
 /// Bytes of entries after which a batch ends.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 256 << 10;
 
 /// Buckets whose entries are taken over as they are. Who was a member of the old cluster is not.
 const COPIED: [(&str, Space); 6] = [

@@ -46,6 +46,14 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Chunks of a snapshot that are made ahead of who sends them, so that neither waits for the other.
 pub const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
 
+/// Bytes of a snapshot that leave a member in a second: what a network of a gigabit carries. Faster, it would take
+/// a quarter of a core from those who serve, at both ends.
+pub const SNAPSHOT_BYTES_PER_SECOND: usize = 100 << 20;
+
+/// Bytes of a snapshot's file that become a store in a second. The store writes each of them several times, and may
+/// have its disk in common with the log.
+pub const SNAPSHOT_INSTALL_BYTES_PER_SECOND: usize = 50 << 20;
+
 /// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: what
 /// waits is joined into one write.
 pub const READIES_IN_FLIGHT_MAX: usize = 256;

@@ -18,10 +18,10 @@ use crate::peer::{Kind, Lane, encode};
 use crate::snapshot::bolt::Reader;
 use crate::snapshot::install;
 use crate::types::Fault;
-use crate::types::limits::SNAPSHOT_CHUNK_BYTES;
+use crate::types::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_INSTALL_BYTES_PER_SECOND};
 
 /// How long the receiver may take to make a store of the file.
-const INSTALL_TIME: Duration = Duration::from_secs(600);
+const INSTALL_TIME: Duration = Duration::from_secs(3600);
 /// How long the next frame may take.
 const FRAME_TIME: Duration = Duration::from_secs(30);
 
@@ -102,7 +102,8 @@ async fn take(
     let config = identity.machine.clone();
     let prepared = io::aside("import", move || -> Result<Prepared, Fault> {
         let unreadable = |error| Fault::new(format!("a snapshot cannot be read: {error}"));
-        let file = Reader::open(BoltFile::open(&incoming.file()).map_err(unreadable)?)?;
+        let file = BoltFile::open(&incoming.file()).map_err(unreadable)?;
+        let file = Reader::open(file.paced(SNAPSHOT_INSTALL_BYTES_PER_SECOND))?;
         let mut engine = FjallEngine::open(&incoming.store())?;
         install(&file, &mut engine)?;
         engine.persist()?;

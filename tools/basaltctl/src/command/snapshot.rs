@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use basalt_proto::etcdserverpb::{SnapshotRequest, SnapshotResponse};
+use steady::Steady;
 use tokio::time::Instant;
 
 use crate::client::error::Refusal;
@@ -22,9 +23,6 @@ const METHOD: &str = "/etcdserverpb.Maintenance/Snapshot";
 /// A snapshot ends with its checksum, so it is this much longer than whole sectors.
 const SECTOR: u64 = 512;
 const CHECKSUM: u64 = 32;
-/// Written before the disk must have it all: a gigabyte that the kernel keeps and writes at the end in one go would
-/// stop everyone else who writes to that disk, the member that is being saved among them.
-const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
 /// # Errors
 /// The stream broke, or the file cannot be written.
@@ -62,8 +60,10 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     let client = settings.client_named("client").await;
     let client = client.map_err(|it| it.text.unwrap_or_default())?;
     let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part);
-    let mut file =
+    let file =
         options.map_err(|it| format!("could not open {part} (open {part}: {})", why(&it)))?;
+    // The member that is being saved may write to the same disk.
+    let mut file = Steady::new(file);
     info("", 83).message("created temporary db file").text("path", part).write();
     let began = Instant::now();
     let deadline = settings.command_timeout_given.then(|| client.deadline()).flatten();
@@ -71,7 +71,7 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     let mut stream = stream.await.map_err(|it| refused(&it))?;
     info("client", 236).message("opened snapshot stream; downloading").write();
     let mut version = String::new();
-    let (mut size, mut synced) = (0, 0);
+    let mut size = 0;
     let progress = Progress::new();
     while let Some(chunk) = next(&mut stream, deadline).await? {
         if size == 0 {
@@ -81,10 +81,6 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
         file.write_all(&chunk.blob)
             .map_err(|it| format!("could not write snapshot: write {part}: {}", why(&it)))?;
         size += chunk.blob.len() as u64;
-        if size - synced >= UNSYNCED_BYTES_MAX {
-            file.sync_data().map_err(|it| unsynced(&it))?;
-            synced = size;
-        }
         let all = size + chunk.remaining_bytes;
         progress.show(|| format!("{} of {}", human::bytes(size), human::bytes(all)));
     }
@@ -93,7 +89,7 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     if size % SECTOR != CHECKSUM {
         return Err(format!("sha256 checksum not found [bytes: {size}]"));
     }
-    finish(&file, part, path, || {
+    finish(file.file(), part, path, || {
         info("", 111)
             .message("fetched snapshot")
             .text("endpoint", endpoint)
@@ -141,13 +137,9 @@ async fn next(
     message.map_err(|it| lost(&Refusal::of(it)))
 }
 
-fn unsynced(error: &std::io::Error) -> String {
-    format!("could not fsync snapshot: {}", why(error))
-}
-
 /// Makes the file durable and gives it its name.
 fn finish(file: &File, part: &str, path: &str, fetched: impl FnOnce()) -> Result<(), String> {
-    file.sync_all().map_err(|it| unsynced(&it))?;
+    file.sync_all().map_err(|it| format!("could not fsync snapshot: {}", why(&it)))?;
     fetched();
     std::fs::rename(Path::new(part), Path::new(path)).map_err(|it| {
         let why = why(&it);
