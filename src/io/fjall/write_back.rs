@@ -37,8 +37,14 @@ impl WriteBack {
     /// alone that there is now.
     pub(super) fn new<'a>(store: &Path, keyspaces: impl Iterator<Item = &'a Path>) -> Self {
         let tables = keyspaces.map(|keyspace| keyspace.join("tables"));
-        let news = News::of(tables.chain([store.to_owned()])).ok();
-        let mut write_back = Self { journal: None, tables: HashMap::new(), news };
+        let news = News::of(tables.chain([store.to_owned()]));
+        if let Err(error) = &news {
+            tracing::warn!(
+                %error,
+                "cannot watch the store's files grow (fs.inotify.max_user_instances): writes may wait for their syncs"
+            );
+        }
+        let mut write_back = Self { journal: None, tables: HashMap::new(), news: news.ok() };
         let files = std::fs::read_dir(store).into_iter().flatten().flatten();
         files.for_each(|file| write_back.begun(file.path()));
         write_back
