@@ -2,18 +2,25 @@
 //! is written, and whether typing is shown can be asked.
 //!
 //! ```text
-//! test ── type_in ──► master ══ kernel's line discipline ══ slave ──► setsid --ctty <program>
-//!      ◄─ wait_for ─┘ (a thread reads all that is shown)
+//! test ── type_in ──► master ══ kernel's line discipline ══ slave ──► setsid --ctty sh ──► <program>
+//!      ◄─ wait_for ─┘ (a thread reads all that is shown)               │
+//!      ◄────────────────── its exit code; then: it may end ────────────┘
 //! ```
+//!
+//! The program is not the first of its session: when that one ends, the kernel throws away what was shown and
+//! has not reached the master yet.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -25,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SIZE: Winsize = Winsize { ws_row: 60, ws_col: 250, ws_xpixel: 0, ws_ypixel: 0 };
 /// `O_NOCTTY`: the terminal is to control the program, not us.
 const NO_CONTROL: i32 = 0o400;
+/// Runs a program, tells its exit code, and stays until nobody listens any more.
+const LEADER: &str = r#"trap : INT QUIT; "$@" >&2; echo $?; read -r _ <&1"#;
 
 /// What was shown so far, and whether that was all.
 #[derive(Clone, Default)]
@@ -55,6 +64,8 @@ pub(crate) struct Terminal {
     child: Child,
     master: File,
     screen: Screen,
+    /// To the first of the session, which tells the program's exit code.
+    leader: UnixStream,
     /// How much of the screen has been waited for.
     seen: usize,
 }
@@ -71,11 +82,14 @@ impl Terminal {
             .open(std::ffi::OsStr::from_bytes(name.as_bytes()))
             .expect("the terminal opens");
         tcsetwinsize(&slave, SIZE).expect("a terminal has a size");
-        let standard = [&slave, &slave, &slave].map(|it| it.try_clone().expect("one more").into());
+        let (leader, told) = UnixStream::pair().expect("a pair of sockets");
+        leader.set_read_timeout(Some(PATIENCE)).expect("a socket can be limited");
+        let shown = slave.try_clone().expect("one more");
+        let standard = [slave.into(), OwnedFd::from(told).into(), shown.into()];
         let child = spawn_with(controlled(command), standard);
         let (master, screen) = (File::from(master), Screen::default());
         screen.read(master.try_clone().expect("one more"));
-        Self { child, master, screen, seen: 0 }
+        Self { child, master, screen, leader, seen: 0 }
     }
 
     /// Presses keys.
@@ -117,19 +131,28 @@ impl Terminal {
         modes.contains(LocalModes::ECHO)
     }
 
-    /// Everything it showed until it ended by itself, and its exit code.
-    pub(crate) fn end(mut self) -> (String, Option<i32>) {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("our own child can be awaited") {
-                let state = self.screen.0.0.lock().unwrap();
-                let wait = Duration::from_secs(2);
-                drop(self.screen.0.1.wait_timeout_while(state, wait, |it| !it.1));
-                return (self.screen.text(), status.code());
-            }
-            assert!(Instant::now() < until, "it does not end:\n{}", self.screen.text());
-            std::thread::sleep(Duration::from_millis(5));
+    /// Everything it showed until it ended by itself, and its exit code, as a shell counts it.
+    pub(crate) fn end(self) -> (String, i32) {
+        let mut told = String::new();
+        let read = BufReader::new(&self.leader).read_line(&mut told);
+        let Some(code) = read.ok().and_then(|_| told.trim_end().parse().ok()) else {
+            panic!("it does not end:\n{}", self.screen.text());
+        };
+        while self.has_more() {
+            std::thread::sleep(Duration::from_millis(1));
         }
+        self.leader.shutdown(std::net::Shutdown::Both).expect("the session may end");
+        let state = self.screen.0.0.lock().unwrap();
+        let (state, _) = self.screen.0.1.wait_timeout_while(state, PATIENCE, |it| !it.1).unwrap();
+        assert!(state.1, "the session does not end");
+        drop(state);
+        (self.screen.text(), code)
+    }
+
+    /// Whether something is shown that the reading thread has not taken.
+    fn has_more(&self) -> bool {
+        let mut master = [PollFd::new(&self.master, PollFlags::IN)];
+        poll(&mut master, Some(&Timespec::default())).expect("a terminal can be asked") > 0
     }
 }
 
@@ -140,10 +163,13 @@ impl Drop for Terminal {
     }
 }
 
-/// The same command as the first of its session, ruled by the terminal it is given.
+/// The same command in a session of its own, ruled by the terminal it is given.
 fn controlled(command: &Command) -> Command {
     let mut leader = Command::new("setsid");
-    leader.arg("--ctty").arg(command.get_program()).args(command.get_args());
+    leader
+        .args(["--ctty", "sh", "-c", LEADER, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => leader.env(name, value),

@@ -132,7 +132,7 @@ fn session(program: &Path, server: &Server, line: &[&str], steps: &[Step]) -> St
     terminal.wait_echo(true);
     let (screen, code) = terminal.end();
     let screen = evened(&screen, server, &mut Vec::new());
-    format!("$ {}\n{screen}\ncode: {code:?}\n", line.join(" "))
+    format!("$ {}\n{screen}\ncode: {code}\n", line.join(" "))
 }
 
 /// Long work: its command line, what it shows meanwhile, and the seconds after which it is told to stop if it

@@ -76,11 +76,16 @@ fn ask(members: &Members, at: usize, line: &str, names: &mut Vec<(String, String
     for (name, value) in names.iter() {
         text = text.replace(value, name);
     }
-    // etcdctl fills short ids up.
-    text = text.replace("  {", " {").replace("Member  ", "Member ");
     let cluster = text.split_whitespace().skip_while(|word| *word != "cluster").nth(1);
-    if let Some(cluster) = cluster.map(str::to_owned).filter(|word| word.len() >= 15) {
+    let is_id = |word: &String| word.len() > 9 && word.bytes().all(|it| it.is_ascii_hexdigit());
+    if let Some(cluster) = cluster.map(str::to_owned).filter(is_id) {
         text = text.replace(&cluster, "{cluster}");
+    }
+    // etcdctl fills short ids up.
+    for name in names.iter().map(|(name, _)| name.as_str()).chain(["{cluster}"]) {
+        while text.contains(&format!("  {name}")) {
+            text = text.replace(&format!("  {name}"), &format!(" {name}"));
+        }
     }
     let mut lines: Vec<_> = text.lines().filter(|line| !line.contains("\"logger\"")).collect();
     lines[1..].sort_unstable();
