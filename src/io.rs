@@ -11,6 +11,7 @@ mod pace;
 mod place;
 mod preflight;
 mod promise;
+mod removal;
 mod system;
 mod thread;
 mod wal_file;
@@ -18,7 +19,7 @@ mod wal_file;
 pub use self::bolt_file::BoltFile;
 pub use self::executor::{Executors, blocking, spawn};
 pub use self::export::{Piece, export};
-pub use self::fjall::{FjallEngine, FjallView};
+pub use self::fjall::{FjallEngine, FjallView, Loader, LoaderView};
 pub use self::net::{
     Address, Connection, Door, Http2, Listener, Switched, Wire, close_connections, get, handover,
     listen, resolve, serve, serve_peer,

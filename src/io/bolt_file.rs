@@ -1,11 +1,9 @@
 //! Files that [`crate::snapshot`] reads.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::pace::Pace;
 use crate::snapshot::bolt::Source;
 use crate::types::Fault;
 
@@ -14,7 +12,6 @@ use crate::types::Fault;
 pub struct BoltFile {
     file: File,
     length: u64,
-    pace: Option<RefCell<Pace>>,
 }
 
 impl BoltFile {
@@ -25,13 +22,7 @@ impl BoltFile {
     pub fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        Ok(Self { file, length, pace: None })
-    }
-
-    /// The same, read no faster than so many bytes in a second: by a thread that hosts nothing.
-    #[must_use]
-    pub fn paced(self, bytes_per_second: usize) -> Self {
-        Self { pace: Some(RefCell::new(Pace::new(bytes_per_second))), ..self }
+        Ok(Self { file, length })
     }
 }
 
@@ -41,9 +32,6 @@ impl Source for BoltFile {
     }
 
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Fault> {
-        if let Some(pace) = &self.pace {
-            pace.borrow_mut().keep(into.len());
-        }
         self.file
             .read_exact_at(into, at)
             .map_err(|error| Fault::new(format!("the file cannot be read at {at}: {error}")))

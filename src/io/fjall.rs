@@ -2,6 +2,7 @@
 //! after a loss of power the store may be back at any earlier batch, whole.
 
 mod caretaker;
+mod loader;
 #[cfg(test)]
 mod tests;
 mod write_back;
@@ -20,6 +21,8 @@ use fjall::{
 };
 
 use self::caretaker::Caretaker;
+pub use self::loader::{Loader, LoaderView};
+use crate::io::removal::remove_gently;
 use crate::io::thread;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
@@ -30,6 +33,8 @@ const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Bytes of a table: what fjall does when a merge is done it does under the lock of all reads and writes, and that
 /// is less for a smaller one. 64 MiB, its default, let everyone wait for up to a quarter of a second.
 const TABLE_BYTES: u64 = 8 << 20;
+/// Runs of tables that overlap, past which they are merged.
+const RUNS_MAX: u8 = 4;
 /// Bytes of fjall's journals on disk before it forces a flush. Rotating one stalls writers, so rarely.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of blocks that are kept in memory, beside what the kernel keeps.
@@ -61,9 +66,8 @@ struct Home {
 impl Drop for Home {
     fn drop(&mut self) {
         if self.abandoned.load(Ordering::Relaxed) {
-            let path = std::mem::take(&mut self.path);
-            // Slow, and of no consequence: what is left is taken away by the next start.
-            std::thread::spawn(move || std::fs::remove_dir_all(path));
+            // What is left when the process ends is taken away by the next start.
+            remove_gently(std::mem::take(&mut self.path));
         }
     }
 }
@@ -112,13 +116,22 @@ impl FjallEngine {
     /// # Errors
     /// The directory cannot be used, or what is in it is damaged.
     pub fn open(path: &Path) -> Result<Self, Fault> {
+        Self::open_merging(path, RUNS_MAX)
+    }
+
+    /// The same for a store that is only passing, in which next to nothing is worth being merged.
+    fn open_unmerged(path: &Path) -> Result<Self, Fault> {
+        Self::open_merging(path, u8::MAX)
+    }
+
+    fn open_merging(path: &Path, runs_max: u8) -> Result<Self, Fault> {
         let path = path.to_owned();
         // Its threads are as nice as who starts them.
-        let opening = thread::start_nice("store", NICE, move || Self::start(&path))?;
+        let opening = thread::start_nice("store", NICE, move || Self::start(&path, runs_max))?;
         opening.join().map_err(|_| Fault::new("the thread that opens the store panicked"))?
     }
 
-    fn start(path: &Path) -> Result<Self, Fault> {
+    fn start(path: &Path, runs_max: u8) -> Result<Self, Fault> {
         let builder = Database::builder(path)
             .cache_size(BLOCK_CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
@@ -130,7 +143,9 @@ impl FjallEngine {
                 KeyspaceCreateOptions::default()
                     .max_memtable_size(MEMTABLE_BYTES)
                     .compaction_strategy(Arc::new(
-                        Leveled::default().with_table_target_size(TABLE_BYTES),
+                        Leveled::default()
+                            .with_table_target_size(TABLE_BYTES)
+                            .with_l0_threshold(runs_max),
                     ))
                     .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
                     .manual_journal_persist(true)

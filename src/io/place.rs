@@ -3,7 +3,7 @@
 //! ```text
 //!  <member>/store               the first store
 //!  <member>/current             name, index and term of the snapshot's store that replaced it
-//!  <member>/store-<number>      that store; others of the kind are left-overs
+//!  <member>/store-<number>      that store; others of the kind, or with more behind the number, are left-overs
 //!  <member>/incoming-<number>   a snapshot's file on its way in
 //! ```
 
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use steady::Steady;
 
+use super::removal::remove_gently;
 use crate::types::{Fault, LogIndex, Term};
 
 const CURRENT: &str = "current";
@@ -74,7 +75,7 @@ fn sweep(member: &Path, keep: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A snapshot on its way in. Removed when dropped, unless it was installed.
+/// A snapshot on its way in. Removed some time after it is dropped; its store, too, unless it was installed.
 #[derive(Debug)]
 pub struct Incoming {
     member: PathBuf,
@@ -143,9 +144,9 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.file());
+        remove_gently(self.file());
         if !self.installed {
-            let _ = fs::remove_dir_all(self.store());
+            remove_gently(self.store());
         }
     }
 }

@@ -8,10 +8,11 @@ use crate::mvcc;
 use crate::store::{Engine, Overlay, Space, View};
 use crate::types::{ConfState, Fault, LogIndex, Revision, Term};
 
-/// Entries that are committed together: few, so that who has the disk or a core in common is not held up.
-const BATCH_ENTRIES: usize = 100;
-/// Bytes of entries after which a batch ends.
-const BATCH_BYTES: usize = 256 << 10;
+/// Bytes of memory for entries that are committed together: many, as each batch becomes a sorted run that is merged
+/// with the others.
+const BATCH_BYTES: usize = 32 << 20;
+/// Bytes that an entry takes in memory, beside its own.
+const ENTRY_BYTES: usize = 256;
 
 /// Buckets whose entries are taken over as they are. Who was a member of the old cluster is not.
 const COPIED: [(&str, Space); 6] = [
@@ -61,7 +62,7 @@ pub fn restore<E: Engine>(
     wanted: &Restore,
 ) -> Result<Beginning, Fault> {
     check_version(file)?;
-    let mut batch = Batch { tx: Overlay::new(engine.view()), engine, entries: 0, bytes: 0 };
+    let mut batch = Batch { tx: Overlay::new(engine.view()), engine, bytes: 0 };
     for (name, space) in COPIED {
         each_pair(file, name, |key, value| {
             // The new members decide anew what they speak: the old ones' version may be an older one.
@@ -88,7 +89,7 @@ pub fn restore<E: Engine>(
 /// The file is damaged, or the store cannot be written.
 pub fn install<E: Engine>(file: &Reader<impl Source>, engine: &mut E) -> Result<(), Fault> {
     check_version(file)?;
-    let mut batch = Batch { tx: Overlay::new(engine.view()), engine, entries: 0, bytes: 0 };
+    let mut batch = Batch { tx: Overlay::new(engine.view()), engine, bytes: 0 };
     let members = [("members", Space::Members), ("members_removed", Space::MembersRemoved)];
     for (name, space) in COPIED.into_iter().chain(members) {
         each_pair(file, name, |key, value| batch.put(space, key, value))?;
@@ -191,7 +192,6 @@ pub(super) fn each_pair(
 struct Batch<'a, E: Engine> {
     tx: Overlay<E::View>,
     engine: &'a mut E,
-    entries: usize,
     bytes: usize,
 }
 
@@ -204,16 +204,12 @@ impl<E: Engine> Batch<'_, E> {
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.entries += 1;
-        self.bytes += bytes;
-        if self.entries < BATCH_ENTRIES && self.bytes < BATCH_BYTES {
-            return Ok(());
-        }
-        self.commit()
+        self.bytes += bytes + ENTRY_BYTES;
+        if self.bytes < BATCH_BYTES { Ok(()) } else { self.commit() }
     }
 
     fn commit(&mut self) -> Result<(), Fault> {
-        (self.entries, self.bytes) = (0, 0);
+        self.bytes = 0;
         self.engine.commit(self.tx.take())?;
         self.tx.rebase(self.engine.view());
         Ok(())

@@ -50,9 +50,9 @@ pub const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
 /// a quarter of a core from those who serve, at both ends.
 pub const SNAPSHOT_BYTES_PER_SECOND: usize = 100 << 20;
 
-/// Bytes of a snapshot's file that become a store in a second. The store writes each of them several times, and may
-/// have its disk in common with the log.
-pub const SNAPSHOT_INSTALL_BYTES_PER_SECOND: usize = 50 << 20;
+/// Bytes that are written in a second while a snapshot becomes a store, each of its own three times. The store may have
+/// its disk in common with the log.
+pub const SNAPSHOT_INSTALL_BYTES_PER_SECOND: usize = 200 << 20;
 
 /// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: what
 /// waits is joined into one write.

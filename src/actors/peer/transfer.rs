@@ -12,7 +12,7 @@ use crate::actors::Shared;
 use crate::actors::apply::Prepared;
 use crate::consensus::Message;
 use crate::consensus::wire::{Encoder, decode, set_snapshot, snapshot_position};
-use crate::io::{self, BoltFile, FjallEngine, Incoming, clock};
+use crate::io::{self, BoltFile, Incoming, Loader, clock};
 use crate::machine::{Machine, standing};
 use crate::peer::{Kind, Lane, encode};
 use crate::snapshot::bolt::Reader;
@@ -103,9 +103,10 @@ async fn take(
     let prepared = io::aside("import", move || -> Result<Prepared, Fault> {
         let unreadable = |error| Fault::new(format!("a snapshot cannot be read: {error}"));
         let file = BoltFile::open(&incoming.file()).map_err(unreadable)?;
-        let file = Reader::open(file.paced(SNAPSHOT_INSTALL_BYTES_PER_SECOND))?;
-        let mut engine = FjallEngine::open(&incoming.store())?;
-        install(&file, &mut engine)?;
+        let path = incoming.store();
+        let mut store = Loader::begin_paced(&path, SNAPSHOT_INSTALL_BYTES_PER_SECOND)?;
+        install(&Reader::open(file)?, &mut store)?;
+        let engine = store.finish()?;
         engine.persist()?;
         let machine = Machine::open(engine, &config)?;
         if machine.position() != (index, term) {

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::store::{Memory, MemoryView};
+use crate::store::{Memory, MemoryView, Overlay};
 
 struct Mirror {
     random: StdRng,
@@ -147,6 +147,60 @@ fn the_store_on_disk_reads_like_the_one_in_memory() {
         mirror.reopen();
         mirror.everything();
         assert!(mirror.disk().disk_bytes() > 0);
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test's thread")]
+fn a_store_that_was_loaded_reads_like_one_that_was_committed_to() {
+    for seed in 0..3 {
+        println!("seed {seed}");
+        let mut mirror = Mirror::new(seed);
+        let path = mirror.path.path().join("loaded");
+        let mut loader = match seed {
+            0 => Loader::begin_paced(&path, 1 << 30).unwrap(),
+            _ => Loader::begin(&path).unwrap(),
+        };
+        let mut entries = 0_u64;
+        for _ in 0..40 {
+            let mut overlay = Overlay::new(mirror.memory.view());
+            for _ in 0..mirror.random.random_range(0..60) {
+                entries += 1;
+                let value = Bytes::from(vec![mirror.random.random(); 50]);
+                overlay.put(Space::Log, Bytes::from(entries.to_be_bytes().to_vec()), value.clone());
+                let (key, kept) = (mirror.key(), mirror.random.random_bool(0.9));
+                if kept {
+                    overlay.put(Space::Kv, key, value);
+                } else {
+                    overlay.delete(Space::Kv, key);
+                    let superseded = mirror.random.random_range(1..=entries).to_be_bytes();
+                    overlay.delete(Space::Log, Bytes::from(superseded.to_vec()));
+                }
+                overlay.put(Space::Meta, mirror.key(), Bytes::from_static(b"small"));
+            }
+            let batch = overlay.take();
+            loader.commit(batch.clone()).unwrap();
+            mirror.memory.commit(batch).unwrap();
+            let (loaded, memory, key) = (loader.view(), mirror.memory.view(), mirror.key());
+            for space in [Space::Kv, Space::Meta] {
+                assert_eq!(loaded.get(space, &key).unwrap(), memory.get(space, &key).unwrap());
+            }
+        }
+        mirror.disk = Some(loader.finish().unwrap());
+        let patience = std::time::Instant::now();
+        while path.with_file_name("loaded-runs").exists() {
+            assert!(patience.elapsed().as_secs() < 30 && seed == 0, "what it was made of is left");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        mirror.everything();
+        mirror.disk = None;
+        mirror.disk = Some(FjallEngine::open(&path).unwrap());
+        mirror.everything();
+        // It is a store like others.
+        for _ in 0..100 {
+            mirror.commit();
+        }
+        mirror.everything();
     }
 }
 

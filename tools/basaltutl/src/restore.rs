@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use basalt::io::{FjallEngine, begin_log, clock, prepare_data_dir};
+use basalt::io::{Loader, begin_log, clock, prepare_data_dir};
 use basalt::snapshot::{self, Beginning, Restore};
 use basalt::types::HardState;
 use basalt::wal::Record;
@@ -175,9 +175,10 @@ fn make(places: &Places, founding: &Founding, wanted: &Restore) -> Result<(), Fa
     let (unfinished, member) = (places.data_dir.join("member.tmp"), places.data_dir.join("member"));
     prepare_data_dir(&unfinished).map_err(Failure::error)?;
     let beginning = {
-        let mut engine = FjallEngine::open(&unfinished.join("store")).map_err(Failure::error)?;
-        let beginning = snapshot::restore(&file, &mut engine, wanted).map_err(Failure::error)?;
-        engine.persist().map_err(Failure::error)?;
+        let mut store = Loader::begin(&unfinished.join("store")).map_err(Failure::error)?;
+        let beginning = snapshot::restore(&file, &mut store, wanted).map_err(Failure::error)?;
+        let store = store.finish().map_err(Failure::error)?;
+        store.persist().map_err(Failure::error)?;
         beginning
     };
     let wal_dir = places.wal_dir.clone().unwrap_or_else(|| unfinished.join("wal"));

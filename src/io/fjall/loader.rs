@@ -1,0 +1,154 @@
+//! Fills an empty store with more than fits into memory, in order or not, and writes each byte three times at most.
+//!
+//! ```text
+//!  commit ─┬─ log: ascending anyway ──────► tables of the store
+//!          ├─ kv: each batch is sorted ───► runs in a store of their own, where what was committed is found
+//!          └─ the small spaces ───────────► the store                            │
+//!  finish ─────────────────────────────────────────────────────────────── merged once ──► tables of the store
+//! ```
+//!
+//! Through journal and memtables it would be ten times, most of them for merging `kv`, whose keys come in the order in
+//! which they were written: that is what others on the same disk would have to wait for. (Bulk loading by external
+//! merge sort.)
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::{FjallEngine, FjallView, Slice, fault};
+use crate::io::pace::Pace;
+use crate::store::{Batch, Engine, Pair, Space, View};
+use crate::types::Fault;
+
+/// Behind the name of the store's directory, the one in which the runs are.
+const RUNS: &str = "-runs";
+
+/// An empty store that is being filled. Commit large batches to it, each from an
+/// [`Overlay`](crate::store::Overlay), and the pairs of [`Space::Log`] in ascending order. Whatever it is used for:
+/// a thread that hosts nothing.
+pub struct Loader {
+    store: FjallEngine,
+    /// Its `kv` is what the store's will be.
+    runs: FjallEngine,
+    /// Where the runs are.
+    scratch: PathBuf,
+    pace: Option<Pace>,
+}
+
+impl Loader {
+    /// Makes a store in a directory that is not there yet.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn begin(path: &Path) -> Result<Self, Fault> {
+        let mut scratch = path.as_os_str().to_owned();
+        scratch.push(RUNS);
+        let scratch = PathBuf::from(scratch);
+        let (store, runs) = (FjallEngine::open(path)?, FjallEngine::open_unmerged(&scratch)?);
+        Ok(Self { store, runs, scratch, pace: None })
+    }
+
+    /// The same for a disk that others have in common: not filled faster than so many bytes in a second. The runs are
+    /// there until some time after the end, however it comes.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn begin_paced(path: &Path, bytes_per_second: usize) -> Result<Self, Fault> {
+        let paced = Self { pace: Some(Pace::new(bytes_per_second)), ..Self::begin(path)? };
+        paced.runs.abandon();
+        Ok(paced)
+    }
+
+    /// The store, as durable as its tables; [`FjallEngine::persist`] makes the rest so.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn finish(mut self) -> Result<FjallEngine, Fault> {
+        let merged = self.runs.view();
+        let all = merged.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded);
+        let pairs = all.map(|pair| pair.map(|(key, value)| (key, Some(value))));
+        ingest(&self.store, Space::Kv, pairs, &mut self.pace)?;
+        drop((merged, self.runs));
+        if self.pace.is_none() {
+            let left = std::fs::remove_dir_all(&self.scratch);
+            left.map_err(|error| Fault::new(format!("cannot remove the store's runs: {error}")))?;
+        }
+        Ok(self.store)
+    }
+}
+
+/// Writes pairs, ascending, as tables.
+fn ingest(
+    to: &FjallEngine,
+    space: Space,
+    pairs: impl Iterator<Item = Result<(Bytes, Option<Bytes>), Fault>>,
+    pace: &mut Option<Pace>,
+) -> Result<(), Fault> {
+    let (keyspace, _) = to.keyspaces.of(space);
+    let mut tables = keyspace.start_ingestion().map_err(fault("load"))?;
+    for pair in pairs {
+        let (key, value) = pair?;
+        if let Some(pace) = pace {
+            pace.keep(key.len() + value.as_ref().map_or(0, Bytes::len));
+        }
+        match value {
+            Some(value) => tables.write(Slice::from(key), Slice::from(value)),
+            None => tables.write_tombstone(Slice::from(key)),
+        }
+        .map_err(fault("load"))?;
+    }
+    tables.finish().map_err(fault("load"))
+}
+
+impl Engine for Loader {
+    type View = LoaderView;
+
+    fn view(&self) -> LoaderView {
+        LoaderView { runs: self.runs.view(), store: self.store.view() }
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), Fault> {
+        let mut rest = batch.writes;
+        let mut of = |space| {
+            let writes = rest.extract_if(.., |write| write.0 == space);
+            writes.map(|(_, key, value)| Ok((key, value))).collect::<Vec<_>>().into_iter()
+        };
+        let (kv, log) = (of(Space::Kv), of(Space::Log));
+        ingest(&self.runs, Space::Kv, kv, &mut self.pace)?;
+        ingest(&self.store, Space::Log, log, &mut self.pace)?;
+        self.store.commit(Batch { writes: rest })
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.store.disk_bytes() + self.runs.disk_bytes()
+    }
+}
+
+/// [`Loader`] at one moment.
+#[derive(Clone)]
+pub struct LoaderView {
+    runs: FjallView,
+    store: FjallView,
+}
+
+impl LoaderView {
+    fn of(&self, space: Space) -> &FjallView {
+        if space == Space::Kv { &self.runs } else { &self.store }
+    }
+}
+
+impl View for LoaderView {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.of(space).get(space, key)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        space: Space,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'a {
+        self.of(space).scan(space, from, to)
+    }
+}

@@ -1,0 +1,69 @@
+//! Removes what is large without anybody noticing.
+//!
+//! A file system that is mounted with `discard` tells the disk of all blocks of a removed file at once, and the log's
+//! next writes wait behind that: 10 ms for each of 32 MiB, on a fast disk. So files are cut piece by piece first.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::pace::Pace;
+use super::thread;
+
+/// Bytes that are cut off at once, and in a second.
+const PIECE_BYTES: u64 = 1 << 20;
+const BYTES_PER_SECOND: usize = 200 << 20;
+/// The thread gives way to everybody.
+const NICE: i32 = 10;
+
+/// Removes a file, or a directory with all that is in it, that nobody needs any more: on a thread of its own, in good
+/// time. Of no consequence if it fails or the process ends before: whoever names it knows it for a left-over.
+pub(super) fn remove_gently(path: PathBuf) {
+    // Without a thread for it, it stays until the next start.
+    let _ = thread::start_nice("removal", NICE, move || {
+        let mut pace = Pace::new(BYTES_PER_SECOND);
+        remove(&path, &mut |bytes| pace.keep(bytes))
+    });
+}
+
+fn remove(path: &Path, keep_pace: &mut impl FnMut(usize)) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if found.is_dir() {
+        for entry in fs::read_dir(path)? {
+            remove(&entry?.path(), keep_pace)?;
+        }
+        return fs::remove_dir(path);
+    }
+    if found.is_file() && found.len() > PIECE_BYTES {
+        let file = File::options().write(true).open(path)?;
+        let mut left = found.len();
+        while left > 0 {
+            left = left.saturating_sub(PIECE_BYTES);
+            keep_pace(PIECE_BYTES as usize);
+            file.set_len(left)?;
+        }
+    }
+    fs::remove_file(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_large_goes_in_pieces_and_what_is_linked_to_stays() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (gone, kept) = (place.path().join("gone"), place.path().join("kept"));
+        fs::create_dir_all(gone.join("deep/deeper")).expect("directories");
+        fs::write(&kept, vec![7; 2 << 20]).expect("a file");
+        fs::write(gone.join("deep/small"), "small").expect("a file");
+        fs::write(gone.join("deep/deeper/large"), vec![7; 5 << 19]).expect("a file");
+        std::os::unix::fs::symlink(&kept, gone.join("link")).expect("a link");
+        let mut pieces = Vec::new();
+        remove(&gone, &mut |bytes| pieces.push(bytes)).expect("removed");
+        assert_eq!(pieces, [1 << 20; 3], "two pieces and a half");
+        assert!(!gone.exists());
+        assert_eq!(fs::read(&kept).expect("it is there").len(), 2 << 20);
+        assert!(remove(&gone, &mut |_| ()).is_err(), "nothing is there");
+    }
+}
