@@ -1,6 +1,6 @@
 //! The driver: inputs in, outputs out, raft-rs in between.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,14 +15,14 @@ use crate::types::{
     ConfChange, ConfChangeKind, ConfState, EntryKind, Fault, HardState, LogIndex, MemberId,
 };
 
-/// raft's largest append message, in bytes.
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// raft's largest append message, in bytes, but for one of a single entry.
+const MESSAGE_BYTES_MAX: u64 = 256 << 10;
 /// Append messages on their way to one member.
 const APPENDS_IN_FLIGHT_MAX: usize = 256;
 /// Bytes proposed and not yet committed before raft drops proposals.
 const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
-/// Bytes of applied entries kept for members that lag a little, or to whom a snapshot is on its way; with large
-/// values fewer entries are kept than [`Config::catch_up_entries`].
+/// Bytes of applied entries kept for members that lag; with large values fewer entries are kept than
+/// [`Config::catch_up_entries`].
 const CATCH_UP_BYTES_MAX: usize = 256 << 20;
 /// Bytes of committed entries handed out at once.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
@@ -44,6 +44,9 @@ pub struct Driver {
     reads_alone: u64,
     /// Ticks for which this member gives no vote but to whom a leader names.
     promised_ticks: usize,
+    /// Members that were heard of within an election timeout, and the ticks for which that holds. raft's own count begins
+    /// anew now and then, and is wrong until the next heartbeats are answered.
+    heard: BTreeMap<MemberId, usize>,
     /// Reads that raft would drop now, for want of a leader that has committed in its term.
     reads_delayed: Vec<u64>,
     held: VecDeque<Held>,
@@ -109,6 +112,7 @@ impl Driver {
             } else {
                 restored.promised_ticks
             },
+            heard: BTreeMap::new(),
             reads_delayed: Vec::new(),
             held: VecDeque::new(),
             handed: 0,
@@ -250,6 +254,10 @@ impl Driver {
 
     fn tick(&mut self, now: Duration) {
         self.promised_ticks = self.promised_ticks.saturating_sub(1);
+        self.heard.retain(|_, ticks| {
+            *ticks -= 1;
+            *ticks > 0
+        });
         self.node.tick();
         for read in self.reads.tick() {
             self.read_index(now, read);
@@ -320,17 +328,17 @@ impl Driver {
         self.node.mut_store().forget(oldest, index, CATCH_UP_BYTES_MAX);
     }
 
-    /// The newest entry that no member needs any more to whom a snapshot is on its way, or has just come: without
-    /// those after it the next thing it needs would be another snapshot, and so on.
+    /// The newest entry that no member needs any more that is there. Without those after it the next thing that one
+    /// needs would be a snapshot of everything; and, if it comes from one, another snapshot, and so on.
     fn still_needed(&self) -> Option<LogIndex> {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
             return None;
         }
-        let awaited = |(_, member): (&MemberId, &raft::Progress)| match member.state {
+        let awaited = |(id, member): (&MemberId, &raft::Progress)| match member.state {
             ProgressState::Snapshot => Some(member.pending_snapshot),
-            ProgressState::Probe => member.recent_active.then_some(member.next_idx - 1),
-            ProgressState::Replicate => None,
+            ProgressState::Probe => self.heard.contains_key(id).then_some(member.next_idx - 1),
+            ProgressState::Replicate => self.heard.contains_key(id).then_some(member.matched),
         };
         raft.prs().iter().filter_map(awaited).min()
     }
@@ -353,6 +361,7 @@ impl Driver {
         if self.promised_ticks > 0 && asks_for_vote(&message) {
             return;
         }
+        self.heard.insert(message.from, self.config.election_ticks);
         let kind = message.get_msg_type();
         if kind == MessageType::MsgHeartbeat {
             self.note_heartbeat(&message);

@@ -16,8 +16,13 @@ pub(super) struct Log {
     before: LogIndex,
     before_term: Term,
     entries: VecDeque<eraftpb::Entry>,
-    /// Of all payloads.
+    /// That all entries take.
     bytes: usize,
+}
+
+/// Bytes that an entry takes.
+fn bytes(entry: &eraftpb::Entry) -> usize {
+    size_of::<eraftpb::Entry>() + entry.data.len()
 }
 
 impl Log {
@@ -28,13 +33,14 @@ impl Log {
         hard_state.commit = hard_state.commit.max(restored.applied).max(restored.mark_index);
         // A log that begins with a snapshot may know of a later term than what was on disk before it.
         hard_state.term = hard_state.term.max(restored.mark_term);
+        let entries: VecDeque<_> = restored.entries.iter().map(convert::entry_to_raft).collect();
         Self {
             hard_state,
             conf_state: convert::conf_state_to_raft(&restored.conf_state),
             before: restored.mark_index,
             before_term: restored.mark_term,
-            entries: restored.entries.iter().map(convert::entry_to_raft).collect(),
-            bytes: restored.entries.iter().map(|entry| entry.data.len()).sum(),
+            bytes: entries.iter().map(bytes).sum(),
+            entries,
         }
     }
 
@@ -49,8 +55,8 @@ impl Log {
         assert!(first.index > self.before, "append at {} below {}", first.index, self.before);
         assert!(first.index <= self.last() + 1, "append at {} leaves a gap", first.index);
         let kept = (first.index - self.before - 1) as usize;
-        self.bytes -= self.entries.drain(kept..).map(|entry| entry.data.len()).sum::<usize>();
-        self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+        self.bytes -= self.entries.drain(kept..).map(|entry| bytes(&entry)).sum::<usize>();
+        self.bytes += entries.iter().map(bytes).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
 
@@ -61,7 +67,7 @@ impl Log {
             && (first.index <= index || (first.index <= applied && self.bytes > bytes_max))
         {
             (self.before, self.before_term) = (first.index, first.term);
-            self.bytes -= first.data.len();
+            self.bytes -= bytes(first);
             self.entries.pop_front();
         }
     }
@@ -98,9 +104,18 @@ impl Storage for Log {
         if low <= self.before {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
-        let wanted = self.entries.range((low - self.before - 1) as usize..);
-        let mut taken: Vec<_> = wanted.take((high - low) as usize).cloned().collect();
-        raft::util::limit_size(&mut taken, max_size.into());
+        let max = max_size.into();
+        let wanted =
+            self.entries.range((low - self.before - 1) as usize..).take((high - low) as usize);
+        // Not all that there are: who has much to catch up with asks for a few, again and again.
+        let mut payloads = 0;
+        let may_fit = wanted.take_while(|entry| {
+            let fits = max.is_none_or(|max| payloads <= max);
+            payloads += entry.data.len() as u64;
+            fits
+        });
+        let mut taken = may_fit.cloned().collect();
+        raft::util::limit_size(&mut taken, max);
         Ok(taken)
     }
 
@@ -133,5 +148,34 @@ impl Storage for Log {
         (metadata.index, metadata.term) = (self.before, self.before_term);
         metadata.set_conf_state(self.conf_state.clone());
         Ok(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_entries_are_given_as_fit_and_one_at_least() {
+        let mut log = Log::new(&Restored::default());
+        let lengths = [3000, 10, 0, 500, 499, 10, 2000, 1, 1, 0];
+        let entries = (1..).zip(lengths).map(|(index, length)| eraftpb::Entry {
+            index,
+            data: vec![7; length].into(),
+            ..eraftpb::Entry::default()
+        });
+        log.append(&entries.collect::<Vec<_>>());
+        for (low, max) in
+            (1..=10).flat_map(|low| [0, 1, 300, 530, 3000, 9000].map(|max| (low, max)))
+        {
+            let context = GetEntriesContext::empty(false);
+            let mut expected: Vec<_> = log.entries.range(low as usize - 1..).cloned().collect();
+            raft::util::limit_size(&mut expected, Some(max));
+            let given = log.entries(low, 11, Some(max), context).expect("they are there");
+            assert_eq!(given, expected, "from {low}, {max} bytes");
+            assert!(!given.is_empty());
+        }
+        let all = log.entries(1, 11, None, GetEntriesContext::empty(false));
+        assert_eq!(all.expect("they are there").len(), lengths.len());
     }
 }

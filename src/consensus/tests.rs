@@ -269,6 +269,21 @@ fn who_gets_a_snapshot_gets_what_was_written_meanwhile_from_the_log() {
     let next = sent.first().expect("it gets something");
     assert_eq!(next.get_msg_type(), MessageType::MsgAppend);
     assert_eq!((next.index, next.entries[0].index), (index, index + 1));
+    // It goes on, and then much is lost on the way, but not the signs of its life.
+    leader.on(says(MessageType::MsgAppendResponse, index + 1, term));
+    for _ in 0..50 {
+        write(leader, 4);
+        leader.on(says(MessageType::MsgHeartbeatResponse, 0, term));
+    }
+    leader.sent.clear();
+    let (rejected, hint) = (index + 100, index + 1);
+    let mut refused = Message { from: 3, to: 1, term, index: rejected, ..Message::default() };
+    (refused.reject, refused.reject_hint) = (true, hint);
+    refused.set_msg_type(MessageType::MsgAppendResponse);
+    leader.on(Input::Step(Box::new(refused)));
+    let next = leader.sent.iter().find(|it| it.to == 3).expect("it gets what it lacks");
+    assert_eq!(next.get_msg_type(), MessageType::MsgAppend);
+    assert_eq!((next.index, next.entries[0].index), (index + 1, index + 2));
 }
 
 #[test]
