@@ -1,11 +1,11 @@
 //! The outside world: executors, files, sockets, the clock, the store on disk. The only room that names
-//! glommio or fjall, so that either could be exchanged.
+//! glommio or lsm-tree, so that either could be exchanged.
 
 mod bolt_file;
 pub mod clock;
 mod executor;
 mod export;
-mod fjall;
+mod lsm;
 mod net;
 mod pace;
 mod place;
@@ -19,7 +19,7 @@ mod wal_file;
 pub use self::bolt_file::BoltFile;
 pub use self::executor::{Executors, blocking, spawn};
 pub use self::export::{Piece, export};
-pub use self::fjall::{FjallEngine, FjallView, Loader, LoaderView};
+pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::net::{
     Address, Connection, Door, Http2, Listener, Switched, Wire, close_connections, get, handover,
     listen, resolve, serve, serve_peer,

@@ -60,6 +60,12 @@ impl Space {
         Self::AuthRoles,
     ];
 
+    /// Whether each key is written once and deleted at most once: an engine may forget a value and its deletion
+    /// as soon as they meet. A second deletion does no harm, since nothing is written under the key again.
+    pub const fn is_written_once(self) -> bool {
+        matches!(self, Self::Log)
+    }
+
     /// Its name on disk.
     pub const fn name(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
 use crate::cluster::Version;
 use crate::io::clock::Moment;
-use crate::io::{FjallEngine, FjallView, Incoming, blocking, clock, fatal, spawn};
+use crate::io::{Incoming, LsmEngine, LsmView, blocking, clock, fatal, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::metrics;
 use crate::mvcc::{Event, ReadView};
@@ -72,7 +72,7 @@ pub enum Msg {
 /// Another member's state, in a store of its own.
 pub struct Prepared {
     /// Opened on that store.
-    pub machine: Machine<FjallEngine>,
+    pub machine: Machine<LsmEngine>,
     /// Where it is.
     pub incoming: Incoming,
 }
@@ -140,7 +140,7 @@ pub struct Outlets {
 }
 
 struct Actor {
-    machine: Machine<FjallEngine>,
+    machine: Machine<LsmEngine>,
     outlets: Outlets,
     shared: Arc<Shared>,
     deliveries: Vec<Delivery>,
@@ -168,7 +168,7 @@ struct Actor {
 /// # Errors
 /// The store failed, or an entry makes no sense: this member must stop.
 pub async fn run(
-    machine: Machine<FjallEngine>,
+    machine: Machine<LsmEngine>,
     inbox: flume::Receiver<Msg>,
     outlets: Outlets,
     shared: Arc<Shared>,
@@ -210,8 +210,8 @@ pub async fn run(
 
 /// The state to publish: `read` and what the machine knows beside it.
 pub fn state_of(
-    machine: &Machine<FjallEngine>,
-    read: ReadView<FjallView>,
+    machine: &Machine<LsmEngine>,
+    read: ReadView<LsmView>,
     member_id: MemberId,
     disk_bytes: u64,
 ) -> State {
@@ -264,7 +264,7 @@ fn put_bytes(event: &Event) -> i64 {
 
 impl Actor {
     /// The state to publish.
-    fn state(&mut self, read: ReadView<FjallView>) -> State {
+    fn state(&mut self, read: ReadView<LsmView>) -> State {
         let now_ms = clock::now_ms();
         if now_ms >= self.disk_looked_ms + DISK_LOOK_MS {
             self.disk_looked_ms = now_ms;
@@ -352,7 +352,7 @@ impl Actor {
         }
     }
 
-    fn publish(&mut self, published: Published<FjallView>) {
+    fn publish(&mut self, published: Published<LsmView>) {
         let revision = published.read.revision;
         let state = self.state(published.read);
         tell_version(self.shared.state().cluster_version, state.cluster_version);

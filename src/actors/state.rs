@@ -8,7 +8,7 @@ use basalt_proto::etcdserverpb::{AlarmMember, ResponseHeader};
 
 use crate::cluster::{Member, Version};
 use crate::consensus::{Progress, Role};
-use crate::io::{FjallView, clock};
+use crate::io::{LsmView, clock};
 use crate::mvcc::{self, ReadView};
 use crate::types::{Error, Fault, LogIndex, MemberId, Term};
 
@@ -42,7 +42,7 @@ pub struct Node {
 #[derive(Clone)]
 pub struct State {
     /// The key space.
-    pub read: ReadView<FjallView>,
+    pub read: ReadView<LsmView>,
     /// Active alarms.
     pub alarms: Vec<AlarmMember>,
     /// Members, sorted by id.

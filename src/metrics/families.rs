@@ -45,6 +45,7 @@ numbers! { GAUGES: Gauge Gauge::new();
     WAL_BYTES "etcd_disk_wal_write_bytes_total" "Bytes written to the log.";
     SNAPSHOTS_APPLYING "etcd_server_snapshot_apply_in_progress_total" "Snapshots being installed.";
     COMPACTION_LAST "etcd_debugging_mvcc_db_compaction_last" "When the last compaction was done, in seconds since 1970.";
+    DEFRAG_IN_FLIGHT "etcd_disk_defrag_inflight" "Whether all of the store's tables are being merged.";
     PUT_BYTES "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of keys and values put.";
 }
 
@@ -70,7 +71,6 @@ histograms! {
 /// Families that monitoring asks for and whose truth is zero: nothing here has to be defragmented, there is no
 /// proxy in this process and no store of the second API.
 pub(super) const ZEROS: &[(&str, &str, &str)] = &[
-    ("etcd_disk_defrag_inflight", "gauge", "Whether the store is being defragmented."),
     ("etcd_debugging_store_expires_total", "counter", "Keys of the old API that expired."),
     ("etcd_debugging_store_watch_requests_total", "counter", "Watches of the old API."),
     ("etcd_debugging_store_watchers", "gauge", "Watchers of the old API."),

@@ -16,7 +16,7 @@ use crate::actors::apply::state_of;
 use crate::actors::peer::Identity;
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
-use crate::io::{self, FjallEngine, WalFile, WalOptions, clock};
+use crate::io::{self, LsmEngine, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::store::Engine as _;
@@ -27,7 +27,7 @@ use crate::wal::{Record, Replay};
 /// What was found on disk.
 pub(super) struct Opened {
     pub(super) member: Member,
-    pub(super) machine: Machine<FjallEngine>,
+    pub(super) machine: Machine<LsmEngine>,
     pub(super) state: State,
     pub(super) wal: WalFile,
     pub(super) restored: Restored,
@@ -134,17 +134,17 @@ async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault
 async fn open_store(
     member_dir: &Path,
     settings: &machine::Config,
-) -> Result<(Machine<FjallEngine>, Option<(u64, u64)>), Fault> {
+) -> Result<(Machine<LsmEngine>, Option<(u64, u64)>), Fault> {
     let (store, snapshot) = io::find_store(member_dir)?;
     let settings = settings.clone();
-    let machine = io::blocking(move || Machine::open(FjallEngine::open(&store)?, &settings));
+    let machine = io::blocking(move || Machine::open(LsmEngine::open(&store)?, &settings));
     Ok((machine.await?, snapshot))
 }
 
 /// The member may have stopped between making a snapshot its store and beginning its log there.
 async fn finish_snapshot(
     snapshot: Option<(u64, u64)>,
-    machine: &Machine<FjallEngine>,
+    machine: &Machine<LsmEngine>,
     wal: &mut WalFile,
     replay: &mut Replay,
 ) -> Result<(), Fault> {
@@ -158,7 +158,7 @@ async fn finish_snapshot(
     replay.take(mark)
 }
 
-fn not_a_member(machine: &Machine<FjallEngine>, id: MemberId) -> Fault {
+fn not_a_member(machine: &Machine<LsmEngine>, id: MemberId) -> Fault {
     if machine.cluster().is_removed(id) {
         return Fault::new("the member has been permanently removed from the cluster");
     }
@@ -167,7 +167,7 @@ fn not_a_member(machine: &Machine<FjallEngine>, id: MemberId) -> Fault {
 
 /// An empty store: of a new member, or of one that lost what was not synced and has all of it in the log.
 fn begin_state(
-    machine: &mut Machine<FjallEngine>,
+    machine: &mut Machine<LsmEngine>,
     replay: &Replay,
     beginning: &Beginning,
 ) -> Result<(), Fault> {
@@ -192,7 +192,7 @@ fn begin_state(
 async fn force(
     wal: &mut WalFile,
     replay: &mut Replay,
-    machine: &Machine<FjallEngine>,
+    machine: &Machine<LsmEngine>,
     id: MemberId,
 ) -> Result<(), Fault> {
     let HardState { term, vote, .. } = replay.hard_state;

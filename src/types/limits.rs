@@ -6,6 +6,9 @@ use std::time::Duration;
 /// flow control so do their clients.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 
+/// Bytes of a key: what the store takes, less the byte that names its space there.
+pub const KEY_BYTES_MAX: usize = 65_534;
+
 /// Bundles of proposals and read requests waiting for consensus. Each executor sends one bundle a
 /// round, so a few per executor is plenty.
 pub const CONSENSUS_MAILBOX: usize = 1024;

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use basalt::io::FjallEngine;
+use basalt::io::LsmEngine;
 use basalt::store::{Batch, Engine as _, Space, View as _};
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{
@@ -31,7 +31,7 @@ const MORE: u32 = 60;
 /// Changes a value in the store of a member that does not run, everywhere it is kept, as a bad disk that its
 /// checksums do not show or a mistake in applying would.
 fn tamper(server: &Server) {
-    let mut engine = FjallEngine::open(&server.store_dir()).expect("the store opens");
+    let mut engine = LsmEngine::open(&server.store_dir()).expect("the store opens");
     let mut batch = Batch::default();
     for space in [Space::Kv, Space::Log] {
         for pair in engine.view().scan(space, Bound::Unbounded, Bound::Unbounded) {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use basalt::io::FjallEngine;
+use basalt::io::LsmEngine;
 use basalt::mvcc::Mvcc;
 use basalt::store::{Engine, Overlay};
 use basalt_proto::etcdserverpb::request_op::Request;
@@ -70,9 +70,9 @@ pub struct PutFlags {
 
 /// The store and what was not committed yet.
 struct Store {
-    engine: FjallEngine,
+    engine: LsmEngine,
     mvcc: Mvcc,
-    overlay: Overlay<<FjallEngine as Engine>::View>,
+    overlay: Overlay<<LsmEngine as Engine>::View>,
     limit: u64,
     interval: Duration,
     waiting: u64,
@@ -81,7 +81,7 @@ struct Store {
 
 impl Store {
     fn open(path: &std::path::Path, flags: &Flags) -> Result<Self, Fatal> {
-        let engine = FjallEngine::open(path).map_err(|fault| fault.to_string())?;
+        let engine = LsmEngine::open(path).map_err(|fault| fault.to_string())?;
         let view = engine.view();
         let mvcc = Mvcc::open(&view, CACHE_BYTES).map_err(|fault| fault.to_string())?;
         Ok(Self {

@@ -15,8 +15,9 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use lsm_tree::Slice;
 
-use super::{FjallEngine, FjallView, Slice, fault};
+use super::{LsmEngine, LsmView, fault, prefixed};
 use crate::io::pace::Pace;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
@@ -24,13 +25,16 @@ use crate::types::Fault;
 /// Behind the name of the store's directory, the one in which the runs are.
 const RUNS: &str = "-runs";
 
+/// The spaces whose pairs do not come in order.
+const SORTED: [Space; 1] = [Space::Kv];
+
 /// An empty store that is being filled. Commit large batches to it, each from an
 /// [`Overlay`](crate::store::Overlay), and the pairs of [`Space::Log`] in ascending order. Whatever it is used for:
 /// a thread that hosts nothing.
 pub struct Loader {
-    store: FjallEngine,
+    store: LsmEngine,
     /// Its `kv` is what the store's will be.
-    runs: FjallEngine,
+    runs: LsmEngine,
     /// Where the runs are.
     scratch: PathBuf,
     pace: Option<Pace>,
@@ -45,7 +49,7 @@ impl Loader {
         let mut scratch = path.as_os_str().to_owned();
         scratch.push(RUNS);
         let scratch = PathBuf::from(scratch);
-        let (store, runs) = (FjallEngine::open(path)?, FjallEngine::open_unmerged(&scratch)?);
+        let (store, runs) = (LsmEngine::open(path)?, LsmEngine::open_unmerged(&scratch)?);
         Ok(Self { store, runs, scratch, pace: None })
     }
 
@@ -60,15 +64,17 @@ impl Loader {
         Ok(paced)
     }
 
-    /// The store, as durable as its tables; [`FjallEngine::persist`] makes the rest so.
+    /// The store, as durable as its tables; [`LsmEngine::persist`] makes the rest so.
     ///
     /// # Errors
     /// The disk failed.
-    pub fn finish(mut self) -> Result<FjallEngine, Fault> {
+    pub fn finish(mut self) -> Result<LsmEngine, Fault> {
         let merged = self.runs.view();
-        let all = merged.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded);
-        let pairs = all.map(|pair| pair.map(|(key, value)| (key, Some(value))));
-        ingest(&self.store, Space::Kv, pairs, &mut self.pace)?;
+        for space in SORTED {
+            let all = merged.scan(space, Bound::Unbounded, Bound::Unbounded);
+            let pairs = all.map(|pair| pair.map(|(key, value)| (key, Some(value))));
+            ingest(&self.store, space, pairs, &mut self.pace)?;
+        }
         drop((merged, self.runs));
         if self.pace.is_none() {
             let left = std::fs::remove_dir_all(&self.scratch);
@@ -80,21 +86,25 @@ impl Loader {
 
 /// Writes pairs, ascending, as tables.
 fn ingest(
-    to: &FjallEngine,
+    to: &LsmEngine,
     space: Space,
     pairs: impl Iterator<Item = Result<(Bytes, Option<Bytes>), Fault>>,
     pace: &mut Option<Pace>,
 ) -> Result<(), Fault> {
-    let (keyspace, _) = to.keyspaces.of(space);
-    let mut tables = keyspace.start_ingestion().map_err(fault("load"))?;
+    let mut pairs = pairs.peekable();
+    if pairs.peek().is_none() {
+        return Ok(());
+    }
+    let mut tables = to.store.tree.ingestion().map_err(fault("load"))?;
     for pair in pairs {
         let (key, value) = pair?;
         if let Some(pace) = pace {
             pace.keep(key.len() + value.as_ref().map_or(0, Bytes::len));
         }
         match value {
-            Some(value) => tables.write(Slice::from(key), Slice::from(value)),
-            None => tables.write_tombstone(Slice::from(key)),
+            Some(value) => tables.write(prefixed(space, &key), Slice::from(value)),
+            None if space.is_written_once() => tables.write_weak_tombstone(prefixed(space, &key)),
+            None => tables.write_tombstone(prefixed(space, &key)),
         }
         .map_err(fault("load"))?;
     }
@@ -114,8 +124,11 @@ impl Engine for Loader {
             let writes = rest.extract_if(.., |write| write.0 == space);
             writes.map(|(_, key, value)| Ok((key, value))).collect::<Vec<_>>().into_iter()
         };
-        let (kv, log) = (of(Space::Kv), of(Space::Log));
-        ingest(&self.runs, Space::Kv, kv, &mut self.pace)?;
+        for space in SORTED {
+            let pairs = of(space);
+            ingest(&self.runs, space, pairs, &mut self.pace)?;
+        }
+        let log = of(Space::Log);
         ingest(&self.store, Space::Log, log, &mut self.pace)?;
         self.store.commit(Batch { writes: rest })
     }
@@ -128,13 +141,13 @@ impl Engine for Loader {
 /// [`Loader`] at one moment.
 #[derive(Clone)]
 pub struct LoaderView {
-    runs: FjallView,
-    store: FjallView,
+    runs: LsmView,
+    store: LsmView,
 }
 
 impl LoaderView {
-    fn of(&self, space: Space) -> &FjallView {
-        if space == Space::Kv { &self.runs } else { &self.store }
+    fn of(&self, space: Space) -> &LsmView {
+        if SORTED.contains(&space) { &self.runs } else { &self.store }
     }
 }
 

@@ -12,21 +12,25 @@ struct Mirror {
     random: StdRng,
     path: tempfile::TempDir,
     /// Closed while it is reopened.
-    disk: Option<FjallEngine>,
+    disk: Option<LsmEngine>,
     memory: Memory,
     /// Views taken at some time, which later batches must not change.
-    held: Vec<(FjallView, MemoryView)>,
+    held: Vec<(LsmView, MemoryView)>,
+    /// Keys that were written, and some of them deleted, in spaces that take each once.
+    once: u32,
+    deletable: Vec<(Space, Bytes)>,
 }
 
 impl Mirror {
     fn new(seed: u64) -> Self {
         let path = tempfile::tempdir().unwrap();
-        let disk = Some(FjallEngine::open(path.path()).unwrap());
+        let disk = Some(LsmEngine::open(path.path()).unwrap());
         let random = StdRng::seed_from_u64(seed);
-        Self { random, path, disk, memory: Memory::default(), held: Vec::new() }
+        let (memory, held, deletable) = (Memory::default(), Vec::new(), Vec::new());
+        Self { random, path, disk, memory, held, once: 0, deletable }
     }
 
-    fn disk(&mut self) -> &mut FjallEngine {
+    fn disk(&mut self) -> &mut LsmEngine {
         self.disk.as_mut().expect("it is open")
     }
 
@@ -55,7 +59,12 @@ impl Mirror {
             let length = self.random.random_range(0..200);
             let value = Bytes::from(vec![self.random.random(); length]);
             let value = self.random.random_bool(0.7).then_some(value);
-            let write = (self.space(), self.key(), value);
+            let space = self.space();
+            let write = match space.is_written_once() {
+                true => self.write_once(space, value),
+                false => Some((space, self.key(), value)),
+            };
+            let Some(write) = write else { continue };
             // A batch comes out of an overlay, in which each key is once.
             if batch.writes.iter().all(|(space, key, _)| (*space, key) != (write.0, &write.1)) {
                 batch.writes.push(write);
@@ -65,17 +74,42 @@ impl Mirror {
         self.memory.commit(batch).unwrap();
     }
 
+    /// A write to a space in which each key is written once, and deleted once at most.
+    fn write_once(
+        &mut self,
+        space: Space,
+        value: Option<Bytes>,
+    ) -> Option<(Space, Bytes, Option<Bytes>)> {
+        if let Some(value) = value {
+            self.once += 1;
+            let key = Bytes::from(self.once.to_be_bytes().to_vec());
+            self.deletable.push((space, key.clone()));
+            return Some((space, key, Some(value)));
+        }
+        let at = self.deletable.iter().position(|(of, _)| *of == space)?;
+        // Not always the oldest.
+        let at = self.random.random_range(at..self.deletable.len());
+        (self.deletable[at].0 == space)
+            .then(|| self.deletable.swap_remove(at))
+            .map(|(_, key)| (space, key, None))
+    }
+
     /// What nobody holds open any more is closed, and found again.
     fn reopen(&mut self) {
         self.held.clear();
         self.disk().persist().unwrap();
         self.disk = None;
-        self.disk = Some(FjallEngine::open(self.path.path()).unwrap());
+        self.disk = Some(LsmEngine::open(self.path.path()).unwrap());
     }
 
     fn step(&mut self) {
         match self.random.random_range(0..60) {
             0 => self.reopen(),
+            // A merge of everything, while views are held.
+            10 if self.random.random_bool(0.5) => {
+                drop(self.disk().defragment().recv());
+            }
+            11 => self.disk().persist().unwrap(),
             1..8 => {
                 let views = (self.disk().view(), self.memory.view());
                 self.held.push(views);
@@ -93,7 +127,7 @@ impl Mirror {
         self.held = held;
     }
 
-    fn look(&mut self, (disk, memory): &(FjallView, MemoryView)) {
+    fn look(&mut self, (disk, memory): &(LsmView, MemoryView)) {
         let (space, key) = (self.space(), self.key());
         assert_eq!(disk.get(space, &key).unwrap(), memory.get(space, &key).unwrap());
         let (from, to) = (self.bound(), self.bound());
@@ -194,7 +228,7 @@ fn a_store_that_was_loaded_reads_like_one_that_was_committed_to() {
         }
         mirror.everything();
         mirror.disk = None;
-        mirror.disk = Some(FjallEngine::open(&path).unwrap());
+        mirror.disk = Some(LsmEngine::open(&path).unwrap());
         mirror.everything();
         // It is a store like others.
         for _ in 0..100 {
@@ -208,9 +242,9 @@ fn a_store_that_was_loaded_reads_like_one_that_was_committed_to() {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a test's thread")]
 fn the_threads_of_the_store_are_nice() {
-    const NAMES: [&str; 3] = ["fjall:worker", "write-back", "caretaker"];
+    const NAMES: [&str; 3] = ["store-flush", "store-merge", "write-back"];
     let path = tempfile::tempdir().unwrap();
-    let _store = FjallEngine::open(path.path()).unwrap();
+    let _store = LsmEngine::open(path.path()).unwrap();
     let has_all = |found: &[(String, i32)]| {
         NAMES.iter().all(|name| found.iter().any(|(other, _)| other == name))
     };
@@ -224,7 +258,7 @@ fn the_threads_of_the_store_are_nice() {
         found = threads();
     }
     found.retain(|(name, _)| NAMES.contains(&name.as_str()));
-    assert!(has_all(&found) && found.iter().all(|(_, nice)| *nice >= NICE), "{found:?}");
+    assert!(has_all(&found) && found.iter().all(|(_, nice)| *nice >= upkeep::NICE), "{found:?}");
 }
 
 /// The name of each thread, and how nice it is.

@@ -1,0 +1,226 @@
+//! Which tables are merged when. Pure: sizes in, a merge out.
+//!
+//! Merging by levels alone, as the tree does it, leaves garbage where it is as long as nothing is written: what was
+//! deleted or replaced goes when a merge meets it, and merges are made when a level is full. Here garbage itself is a
+//! reason: the owner says how many bytes of keys and values are kept ([`Facts::usage`]), the last merge of everything
+//! showed how many bytes of tables such a byte takes, and what is above that is garbage.
+//!
+//! - A small store is merged as a whole: that is as cheap as anything that would leave a part of it.
+//! - In a large one what is new is pushed down through the levels, step by step: only tables that overlap with it are
+//!   written anew. It is merged as a whole only when little is committed.
+
+/// Bytes of a table. What the tree does when a merge is done it does under the lock that every read takes, and that is
+/// less for a smaller one.
+pub(super) const TABLE_BYTES: u64 = 8 << 20;
+/// Tables of level 0, past which they are merged into the next.
+pub(super) const LEVEL_0_TABLES: u8 = 4;
+
+/// A store up to this many bytes is small: merging all of it takes about a second.
+const SMALL_BYTES: u64 = 256 << 20;
+/// Garbage that is no reason to do anything while much is committed. With what is under way during a merge, a small
+/// store stays within twice what is kept and 64 MiB.
+const GARBAGE_BYTES: u64 = 24 << 20;
+const GARBAGE_BYTES_LARGE: u64 = 64 << 20;
+/// Garbage that is no reason to do anything while little is committed.
+const GARBAGE_BYTES_IDLE: u64 = 2 << 20;
+/// A store in which more of its bytes are garbage is worth being merged as a whole when little is committed: each
+/// byte is written a dozen times at most for that reason.
+const GARBAGE_SHARE_IDLE: u64 = 12;
+/// The most bytes of tables that a byte of keys and values is taken for to need, until a merge has shown it.
+const NEED_UNKNOWN_MAX: f64 = 2.0;
+
+/// A store's tables and what is known of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Facts {
+    /// Tables of level 0.
+    pub(super) level_0_tables: usize,
+    /// Bytes of each level.
+    pub(super) levels: [u64; 7],
+    /// Bytes of keys and values that are kept.
+    pub(super) usage: u64,
+    /// Little was committed in the last seconds.
+    pub(super) is_idle: bool,
+    /// Old views keep merges from removing what they were made for.
+    pub(super) is_pinned: bool,
+    /// Somebody asked for a merge of everything.
+    pub(super) is_asked: bool,
+}
+
+impl Facts {
+    pub(super) fn bytes(&self) -> u64 {
+        self.levels.iter().sum()
+    }
+
+    /// Bytes above the last level.
+    fn bytes_above(&self) -> u64 {
+        self.levels[..6].iter().sum()
+    }
+}
+
+/// A merge to make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Merge {
+    /// As the sizes of the levels ask for it.
+    Level,
+    /// What is above the last level goes down, a part at a time.
+    PushDown,
+    /// All tables.
+    All,
+}
+
+/// Decides on merges; remembers what the last ones showed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MergePolicy {
+    /// Bytes of tables for a byte that is kept; none before anything is known.
+    need: Option<f64>,
+    /// The last push changed nothing, at these bytes.
+    pushed_at: Option<u64>,
+}
+
+impl MergePolicy {
+    /// The next merge.
+    pub(super) fn next(&mut self, facts: &Facts) -> Merge {
+        if facts.is_asked {
+            return Merge::All;
+        }
+        let (bytes, garbage) = (facts.bytes(), self.garbage(facts));
+        let is_small = bytes <= SMALL_BYTES;
+        let kept = bytes - garbage;
+        let is_worth_it = garbage >= GARBAGE_BYTES_IDLE && garbage >= bytes / GARBAGE_SHARE_IDLE;
+        let is_much = match is_small {
+            true => garbage > GARBAGE_BYTES + kept / 10,
+            false => garbage > GARBAGE_BYTES_LARGE + kept / 6,
+        };
+        let is_due = is_much || (facts.is_idle && is_worth_it);
+        if !is_due || facts.is_pinned {
+            return Merge::Level;
+        }
+        if is_small {
+            return Merge::All;
+        }
+        match facts.bytes_above() > 2 * TABLE_BYTES && self.pushed_at != Some(bytes) {
+            true => Merge::PushDown,
+            false if facts.is_idle => Merge::All,
+            false => Merge::Level,
+        }
+    }
+
+    /// Bytes of the tables that a merge of everything would remove, as far as is known.
+    pub(super) fn garbage(&mut self, facts: &Facts) -> u64 {
+        let bytes = facts.bytes();
+        // What is found at the start is taken for needed, within limits.
+        let need = *self.need.get_or_insert_with(|| {
+            (bytes as f64 / facts.usage.max(1) as f64).clamp(1.0, NEED_UNKNOWN_MAX)
+        });
+        bytes.saturating_sub((need * facts.usage as f64) as u64)
+    }
+
+    /// A merge changed nothing: there was nothing to do.
+    pub(super) fn nothing_changed(&mut self, merge: Merge, facts: &Facts) {
+        if merge == Merge::PushDown {
+            self.pushed_at = Some(facts.bytes());
+        }
+    }
+
+    /// A merge of everything, with nothing held back by old views, left these bytes.
+    pub(super) fn merged_all(&mut self, facts: &Facts) {
+        if facts.usage > 0 {
+            self.need = Some(facts.bytes() as f64 / facts.usage as f64);
+        }
+    }
+}
+
+/// How the sizes of levels relate, from the first that holds something, so that pushing down empties all but the last.
+pub(super) fn push_down_ratios(levels: &[u64; 7]) -> Vec<f32> {
+    let first = levels.iter().skip(1).position(|bytes| *bytes > 0).map_or(6, |at| at + 1);
+    // One level more, since the tree may make one for what comes from level 0.
+    let count = 7 - first + 1;
+    let mut ratios = vec![1e-6; count.saturating_sub(1)];
+    ratios.push(1e12);
+    ratios
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A store with so many MiB in level 0 and in the last level, of which so many are kept.
+    fn facts(level_0: u64, last: u64, usage: u64) -> Facts {
+        let mut levels = [0; 7];
+        (levels[0], levels[6]) = (level_0 * MIB, last * MIB);
+        Facts {
+            level_0_tables: (level_0 / 16) as usize,
+            levels,
+            usage: usage * MIB,
+            ..Facts::default()
+        }
+    }
+
+    fn idle(facts: Facts) -> Facts {
+        Facts { is_idle: true, ..facts }
+    }
+
+    /// A policy that saw a merge of everything leave one byte of tables for each that is kept.
+    fn policy() -> MergePolicy {
+        let mut policy = MergePolicy::default();
+        policy.merged_all(&facts(0, 40, 40));
+        policy
+    }
+
+    #[test]
+    fn without_garbage_the_levels_decide() {
+        assert_eq!(policy().next(&facts(32, 100, 132)), Merge::Level);
+        assert_eq!(policy().next(&idle(facts(32, 100, 132))), Merge::Level);
+    }
+
+    #[test]
+    fn a_small_store_is_merged_as_a_whole_when_much_of_it_is_garbage() {
+        assert_eq!(policy().next(&facts(20, 40, 40)), Merge::Level);
+        assert_eq!(policy().next(&facts(32, 40, 40)), Merge::All);
+    }
+
+    #[test]
+    fn little_garbage_is_enough_when_nothing_is_committed() {
+        assert_eq!(policy().next(&idle(facts(3, 40, 41))), Merge::Level);
+        assert_eq!(policy().next(&idle(facts(8, 40, 40))), Merge::All);
+        assert_eq!(policy().next(&idle(facts(0, 3, 0))), Merge::All);
+    }
+
+    #[test]
+    fn a_large_store_is_pushed_down_and_merged_as_a_whole_only_in_quiet_times() {
+        let mut policy = policy();
+        let busy = facts(320, 1000, 900);
+        assert_eq!(policy.next(&busy), Merge::PushDown);
+        policy.nothing_changed(Merge::PushDown, &busy);
+        assert_eq!(policy.next(&busy), Merge::Level);
+        assert_eq!(policy.next(&idle(busy)), Merge::All);
+    }
+
+    #[test]
+    fn what_old_views_read_is_left_until_they_are_gone() {
+        let held = Facts { is_pinned: true, ..idle(facts(100, 40, 40)) };
+        assert_eq!(policy().next(&held), Merge::Level);
+        assert_eq!(policy().next(&Facts { is_asked: true, ..held }), Merge::All);
+    }
+
+    #[test]
+    fn what_compresses_well_or_badly_is_measured() {
+        let mut policy = MergePolicy::default();
+        assert_eq!(policy.garbage(&facts(0, 150, 100)), 0, "found at the start");
+        policy.merged_all(&facts(0, 50, 100));
+        assert_eq!(policy.garbage(&facts(0, 150, 100)), 100 * MIB);
+        let mut policy = MergePolicy::default();
+        assert_eq!(policy.garbage(&facts(0, 300, 100)), 100 * MIB, "twice is the most");
+    }
+
+    #[test]
+    fn pushing_down_leaves_room_in_the_last_level_alone() {
+        let mut levels = [0; 7];
+        levels[6] = 5;
+        assert_eq!(push_down_ratios(&levels), [1e-6, 1e12]);
+        levels[4] = 5;
+        assert_eq!(push_down_ratios(&levels), [1e-6, 1e-6, 1e-6, 1e12]);
+    }
+}

@@ -1,0 +1,437 @@
+//! The threads that flush and merge, and free what nobody reads any more.
+//!
+//! The tree drops memtables and tables under the lock that every read and write takes, and whoever drops the last
+//! reference frees the one and removes the files of the others: 100 ms for 64 MiB of small records. So a thread here
+//! keeps a reference longer than that, and drops it when nobody waits.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lsm_tree::AbstractTree as _;
+use lsm_tree::compaction::filter::Context;
+use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Verdict};
+
+use super::policy::{Facts, LEVEL_0_TABLES, Merge, MergePolicy, TABLE_BYTES, push_down_ratios};
+use super::write_back::WriteBack;
+use super::{Store, lock, told};
+use crate::io::clock::Moment;
+use crate::io::pace::Pace;
+use crate::io::thread;
+use crate::metrics;
+use crate::types::Fault;
+
+/// How far the threads step back behind those who serve: on full cores that takes a quarter off the slowest answers.
+/// Not further, or memtables would pile up.
+pub(super) const NICE: i32 = 5;
+/// Time until a failed flush or merge is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Time between two looks at the store when nothing happens.
+const LOOK: Duration = Duration::from_millis(500);
+/// Bytes that merges read in a second at most, unless whoever commits has to wait for them.
+const MERGE_BYTES_PER_SECOND: usize = 256 << 20;
+/// Bytes committed in a second that are few, and how many such seconds make a quiet time.
+const IDLE_BYTES_PER_SECOND: u64 = 512 << 10;
+const IDLE_SECONDS: u64 = 3;
+/// Batches between a view that is read and the newest one, past which the view holds much.
+const PINNED_BATCHES: u64 = 4096;
+
+/// Ends with the store that it keeps in order.
+pub(super) struct Upkeep {
+    signal: Arc<Signal>,
+    control: Arc<Control>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What running merges look at.
+#[derive(Default)]
+pub(super) struct Control {
+    /// The store is closed: a merge under way ends, and what it wrote is removed at the next start.
+    stopping: AtomicBool,
+    /// Merges run as fast as they can.
+    unpaced: AtomicBool,
+}
+
+/// Wakes the threads.
+#[derive(Default)]
+struct Signal {
+    state: Mutex<Asked>,
+    flush: Condvar,
+    merge: Condvar,
+}
+
+#[derive(Default)]
+struct Asked {
+    stopping: bool,
+    flush: bool,
+    /// Tables were added.
+    flushed: bool,
+    /// Each is told when all was merged.
+    merge_all: Vec<flume::Sender<()>>,
+}
+
+impl Upkeep {
+    /// Starts the threads; without a policy nothing is merged.
+    ///
+    /// # Errors
+    /// No thread is left.
+    pub(super) fn start(store: &Arc<Store>, policy: Option<MergePolicy>) -> Result<Self, Fault> {
+        let signal = Arc::<Signal>::default();
+        let write_back = WriteBack::start(&store.home.path, NICE)?;
+        let flusher = Flusher { store: Arc::clone(store), signal: Arc::clone(&signal) };
+        let flusher = thread::start_nice("store-flush", NICE, move || {
+            flusher.run();
+            // It ends with the thread that makes most tables.
+            drop(write_back);
+        })?;
+        let mut threads = vec![flusher];
+        if let Some(policy) = policy {
+            let merger = Merger::new(Arc::clone(store), Arc::clone(&signal), policy);
+            threads.push(thread::start_nice("store-merge", NICE, move || merger.run())?);
+        }
+        Ok(Self { signal, control: Arc::clone(&store.control), threads })
+    }
+
+    /// A memtable was sealed.
+    pub(super) fn flush_soon(&self) {
+        lock(&self.signal.state).flush = true;
+        self.signal.flush.notify_one();
+    }
+
+    /// Merges everything; gives what says when that is over.
+    pub(super) fn merge_all(&self) -> flume::Receiver<()> {
+        let (done, over) = flume::bounded(1);
+        lock(&self.signal.state).merge_all.push(done);
+        self.signal.merge.notify_one();
+        over
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.control.stopping.store(true, Ordering::Relaxed);
+        lock(&self.signal.state).stopping = true;
+        self.signal.flush.notify_all();
+        self.signal.merge.notify_all();
+        for thread in self.threads.drain(..) {
+            // A panic has been reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Signal {
+    /// Waits until `is_due` or some time passed; `None` when the store is closed.
+    fn wait<T>(
+        &self,
+        on: &Condvar,
+        timeout: Duration,
+        mut take: impl FnMut(&mut Asked) -> Option<T>,
+    ) -> Option<Option<T>> {
+        let mut state = lock(&self.state);
+        if let Some(taken) = take(&mut state) {
+            return (!state.stopping).then_some(Some(taken));
+        }
+        if !state.stopping {
+            let waited = on.wait_timeout(state, timeout);
+            (state, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        let taken = take(&mut state);
+        (!state.stopping).then_some(taken)
+    }
+}
+
+struct Flusher {
+    store: Arc<Store>,
+    signal: Arc<Signal>,
+}
+
+impl Flusher {
+    fn run(&self) {
+        let mut pause = LOOK;
+        let mut failing = false;
+        while let Some(asked) = self
+            .signal
+            .wait(&self.signal.flush, pause, |state| std::mem::take(&mut state.flush).then_some(()))
+        {
+            pause = LOOK;
+            if asked.is_some() || failing || self.store.tree.sealed_memtable_count() > 0 {
+                match self.flush() {
+                    Ok(()) => failing = false,
+                    Err(error) => {
+                        if !failing {
+                            tracing::error!(
+                                error = told(&error),
+                                "the store cannot flush to its disk; it is tried again"
+                            );
+                        }
+                        (failing, pause) = (true, RETRY);
+                    }
+                }
+            }
+            self.store.free_retired();
+        }
+    }
+
+    fn flush(&self) -> lsm_tree::Result<()> {
+        self.store.flush()?;
+        self.store.look_at_disk();
+        lock(&self.signal.state).flushed = true;
+        self.signal.merge.notify_one();
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Frees flushed memtables that nobody reads any more.
+    fn free_retired(&self) {
+        let mut retired = lock(&self.retired);
+        let (kept, freed): (Vec<_>, Vec<_>) =
+            retired.drain(..).partition(|memtable| Arc::strong_count(memtable) > 1);
+        *retired = kept;
+        drop(retired);
+        drop(freed);
+    }
+
+    /// Counts what the tables take on disk, those included that only old views read.
+    fn look_at_disk(&self) {
+        let tables = std::fs::read_dir(self.home.path.join("tables")).into_iter().flatten();
+        let sizes = tables.flatten().filter_map(|table| table.metadata().ok()).map(|it| it.len());
+        self.counters.disk.store(sizes.sum(), Ordering::Relaxed);
+    }
+}
+
+struct Merger {
+    store: Arc<Store>,
+    signal: Arc<Signal>,
+    policy: MergePolicy,
+    /// The tables that there were, the newest last: see the module.
+    versions: VecDeque<(u64, Box<dyn Send>)>,
+    /// What was committed at the last look, and for how long little was.
+    committed: u64,
+    looked: Moment,
+    idle: Duration,
+    failing: bool,
+}
+
+impl Merger {
+    fn new(store: Arc<Store>, signal: Arc<Signal>, policy: MergePolicy) -> Self {
+        let (versions, looked) = (VecDeque::new(), Moment::now());
+        Self {
+            store,
+            signal,
+            policy,
+            versions,
+            committed: 0,
+            looked,
+            idle: Duration::ZERO,
+            failing: false,
+        }
+    }
+
+    fn run(mut self) {
+        self.keep_version();
+        loop {
+            let pause = if self.failing { RETRY } else { LOOK };
+            let asked = self.signal.wait(&self.signal.merge, pause, |state| {
+                let flushed = std::mem::take(&mut state.flushed);
+                let merge_all = std::mem::take(&mut state.merge_all);
+                (flushed || !merge_all.is_empty()).then_some(merge_all)
+            });
+            let Some(asked) = asked else { return };
+            self.look_at_load();
+            let asked = asked.unwrap_or_default();
+            match self.merge(!asked.is_empty()) {
+                Ok(()) => self.failing = false,
+                Err(error) => {
+                    if !self.failing && !self.is_stopping() {
+                        tracing::error!(
+                            error = told(&error),
+                            "the store cannot merge its tables; it is tried again"
+                        );
+                    }
+                    self.failing = true;
+                }
+            }
+            self.let_go();
+            self.store.look_at_disk();
+            for done in asked {
+                // Whoever asked may be gone.
+                let _ = done.try_send(());
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.store.control.stopping.load(Ordering::Relaxed)
+    }
+
+    /// How much is being committed.
+    fn look_at_load(&mut self) {
+        let (now, committed) =
+            (Moment::now(), self.store.counters.committed.load(Ordering::Relaxed));
+        let time = now.since(self.looked);
+        if time < LOOK / 2 {
+            return;
+        }
+        let few = (IDLE_BYTES_PER_SECOND as f64 * time.as_secs_f64()) as u64;
+        let is_few = committed - self.committed <= few;
+        self.idle = if is_few { self.idle + time } else { Duration::ZERO };
+        (self.looked, self.committed) = (now, committed);
+    }
+
+    fn facts(&self, is_asked: bool) -> Facts {
+        let version = self.store.tree.current_version();
+        let mut levels = [0; 7];
+        for (level, bytes) in version.iter_levels().zip(&mut levels) {
+            *bytes = level.size();
+        }
+        let behind = self.store.sequence.get() - self.store.watermark();
+        Facts {
+            level_0_tables: version.l0().table_count(),
+            levels,
+            usage: self.store.counters.usage.load(Ordering::Relaxed),
+            is_idle: self.idle >= Duration::from_secs(IDLE_SECONDS),
+            is_pinned: behind > PINNED_BATCHES,
+            is_asked,
+        }
+    }
+
+    /// Merges until there is nothing to do.
+    fn merge(&mut self, mut is_asked: bool) -> lsm_tree::Result<()> {
+        while !self.is_stopping() {
+            let facts = self.facts(is_asked);
+            let merge = self.policy.next(&facts);
+            let before = self.store.tree.current_version().id();
+            let hurry = facts.level_0_tables > 2 * usize::from(LEVEL_0_TABLES);
+            self.store.control.unpaced.store(hurry, Ordering::Relaxed);
+            let began = Moment::now();
+            self.perform(merge, &facts)?;
+            is_asked = false;
+            self.keep_version();
+            self.let_go();
+            let changed = self.store.tree.current_version().id() != before;
+            if changed {
+                tracing::debug!(
+                    ?merge,
+                    ?facts,
+                    took_ms = began.elapsed().as_millis() as u64,
+                    "merged tables"
+                );
+                self.store.look_at_disk();
+                self.store.counters.changes.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.policy.nothing_changed(merge, &facts);
+                if merge != Merge::PushDown {
+                    return Ok(());
+                }
+            }
+            if merge == Merge::All && !facts.is_pinned {
+                self.policy.merged_all(&self.facts(false));
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&self, merge: Merge, facts: &Facts) -> lsm_tree::Result<()> {
+        let tree = &self.store.tree;
+        let level = Leveled::default().with_table_target_size(TABLE_BYTES);
+        match merge {
+            Merge::Level => {
+                let level = level.with_l0_threshold(LEVEL_0_TABLES);
+                tree.compact(Arc::new(level), self.store.watermark())
+            }
+            Merge::PushDown => {
+                let ratios = push_down_ratios(&facts.levels);
+                let level = level.with_l0_threshold(1).with_level_ratio_policy(ratios);
+                tree.compact(Arc::new(level), self.store.watermark())
+            }
+            Merge::All => {
+                // Deletes that are still in memory take their share along.
+                self.store.seal();
+                self.store.flush()?;
+                metrics::DEFRAG_IN_FLIGHT.set(1);
+                let merged = tree.major_compact(TABLE_BYTES, self.store.watermark());
+                metrics::DEFRAG_IN_FLIGHT.set(0);
+                merged
+            }
+        }
+    }
+
+    /// Holds on to the newest tables, so that they are dropped here and not under a lock.
+    fn keep_version(&mut self) {
+        let newest = self.store.tree.current_version();
+        if self.versions.back().is_none_or(|(id, _)| *id != newest.id()) {
+            self.versions.push_back((newest.id(), Box::new(newest)));
+        }
+    }
+
+    /// Forgets versions of the tree that nobody reads, and removes the files that only they had.
+    fn let_go(&mut self) {
+        self.keep_version();
+        let tree = &self.store.tree;
+        if tree.version_free_list_len() > 0 {
+            let watermark = self.store.watermark();
+            let forgotten =
+                tree.get_version_history_lock().maintenance(&self.store.home.path, watermark);
+            if let Err(error) = forgotten {
+                tracing::warn!(
+                    error = told(&error),
+                    "the store cannot remove an old list of its tables"
+                );
+            }
+        }
+        // So many before the newest may be read yet; the tree lets go of the oldest first.
+        while self.versions.len() > tree.version_free_list_len() + 1 {
+            self.versions.pop_front();
+        }
+    }
+}
+
+/// Keeps merges at their pace, and ends them when the store is closed. The tree asks it for each pair that is merged.
+pub(super) struct PaceFactory(Arc<Control>);
+
+impl PaceFactory {
+    pub(super) fn new(control: &Arc<Control>) -> Self {
+        Self(Arc::clone(control))
+    }
+}
+
+impl Factory for PaceFactory {
+    fn name(&self) -> &str {
+        "pace"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        let pace = Pace::new(MERGE_BYTES_PER_SECOND);
+        Box::new(PaceFilter { control: Arc::clone(&self.0), pace, bytes: 0 })
+    }
+}
+
+struct PaceFilter {
+    control: Arc<Control>,
+    pace: Pace,
+    /// Bytes since the pace was last kept.
+    bytes: usize,
+}
+
+/// Bytes after which the clock is looked at.
+const PACE_BYTES: usize = 256 << 10;
+
+impl CompactionFilter for PaceFilter {
+    fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
+        self.bytes += item.key().len() + item.value()?.len();
+        if self.bytes >= PACE_BYTES {
+            if self.control.stopping.load(Ordering::Relaxed) {
+                return Err(std::io::Error::from(std::io::ErrorKind::Interrupted).into());
+            }
+            if !self.control.unpaced.load(Ordering::Relaxed) {
+                self.pace.keep(self.bytes);
+            }
+            self.bytes = 0;
+        }
+        Ok(Verdict::Keep)
+    }
+}
