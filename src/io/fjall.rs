@@ -85,7 +85,8 @@ impl Keyspaces {
             | Space::Cluster
             | Space::Auth
             | Space::AuthUsers
-            | Space::AuthRoles => (&self.small, Some(space as u8)),
+            | Space::AuthRoles
+            | Space::Superseded => (&self.small, Some(space as u8)),
         }
     }
 }
