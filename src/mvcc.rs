@@ -6,6 +6,7 @@
 //! ```text
 //!  kv   user key          -> newest record (or tombstone until compaction passes it)
 //!  log  (main, sub)       -> the record of that change, its ancestors, the event it makes
+//!                            (without a large value, which is in kv or, once replaced, in superseded)
 //!
 //!  apply ─put, delete, txn─► Mvcc ─► Overlay ─(machine commits)─► Engine
 //!                              └─publish─► ReadView { view, revision, compacted, fences, cache }
@@ -27,6 +28,7 @@ mod retention;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod usage;
 mod write;
 
 use std::ops::Bound;
@@ -53,6 +55,7 @@ pub use self::cursor::{Chunk, RangeCursor};
 pub use self::hash::{HashCursor, KvHash};
 pub use self::history::History;
 pub use self::retention::{AutoCompaction, Retention};
+pub use self::usage::Usage;
 
 /// `Meta`: the newest revision, big-endian. Written with every change, so that it commits with the
 /// applied index.
@@ -91,6 +94,7 @@ pub struct Attachment {
 pub struct Mvcc {
     revision: i64,
     compacted: i64,
+    usage: Usage,
     fences: Fences,
     cache: Arc<RecordCache>,
     /// Records for the cache, taken in when they are committed; `None` for those that left `kv`.
@@ -111,6 +115,8 @@ pub struct ReadView<V> {
     pub revision: i64,
     /// Up to where history was compacted; -1 before the first time.
     pub compacted: i64,
+    /// Bytes that keys and their kept history take.
+    pub usage: Usage,
     fences: Fences,
     cache: Arc<RecordCache>,
     compaction_hash: Option<CompactionHash>,
@@ -140,6 +146,7 @@ impl Mvcc {
         Ok(Self {
             revision,
             compacted,
+            usage: Usage::open(view)?,
             fences: Fences::open(view)?,
             cache: Arc::new(RecordCache::new(cache_bytes)),
             written: Vec::new(),
@@ -166,6 +173,11 @@ impl Mvcc {
         self.fences.total()
     }
 
+    /// Bytes that keys and their kept history take, uncommitted changes included.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
     /// What happened since this was last asked, in order.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
@@ -189,6 +201,7 @@ impl Mvcc {
             view,
             revision: self.revision,
             compacted: self.compacted,
+            usage: self.usage,
             fences: self.fences.clone(),
             cache: Arc::clone(&self.cache),
             compaction_hash: self.compaction_hash,

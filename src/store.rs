@@ -22,7 +22,10 @@ pub use self::overlay::Overlay;
 pub enum Space {
     /// User key to its newest record.
     Kv,
-    /// Revision to event.
+    /// Revision to event; without the value where that is large. A revision is written once and deleted
+    /// once at most, so that an engine may delete it by a mark for one write ("single delete"). A write
+    /// and its delete may meet in one batch, of which the delete alone is left: of a key that was never
+    /// there and never will be, which does no harm.
     Log,
     /// Applied index, revisions, versions: few and small.
     Meta,
@@ -42,11 +45,14 @@ pub enum Space {
     AuthUsers,
     /// Roles, as etcd's bucket.
     AuthRoles,
+    /// Revision to event with its large value, from when `Kv` holds a newer one on. Written and deleted as
+    /// [`Space::Log`] is.
+    Superseded,
 }
 
 impl Space {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Kv,
         Self::Log,
         Self::Meta,
@@ -58,12 +64,13 @@ impl Space {
         Self::Auth,
         Self::AuthUsers,
         Self::AuthRoles,
+        Self::Superseded,
     ];
 
     /// Whether each key is written once and deleted at most once: an engine may forget a value and its deletion
     /// as soon as they meet. A second deletion does no harm, since nothing is written under the key again.
     pub const fn is_written_once(self) -> bool {
-        matches!(self, Self::Log)
+        matches!(self, Self::Log | Self::Superseded)
     }
 
     /// Its name on disk.
@@ -80,6 +87,7 @@ impl Space {
             Self::Auth => "auth",
             Self::AuthUsers => "authUsers",
             Self::AuthRoles => "authRoles",
+            Self::Superseded => "superseded",
         }
     }
 }

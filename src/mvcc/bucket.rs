@@ -7,8 +7,10 @@ use bytes::Bytes;
 
 use super::read;
 use super::record::{Encoder, Peek, Record};
+use super::usage::{Usage, item_bytes};
 use super::{FIRST_REVISION, log_revision, write_revision};
 use crate::store::{Overlay, Pair, Space, View};
+use crate::types::limits::KEY_BYTES_MAX;
 use crate::types::{Fault, Revision};
 
 /// What etcd appends to the revision of a delete.
@@ -28,11 +30,11 @@ pub fn bucket<'a>(
         Some(revision) => Bound::Excluded(revision),
         None => Bound::Unbounded,
     };
-    view.scan(Space::Log, from, Bound::Unbounded).map(|pair| {
+    view.scan(Space::Log, from, Bound::Unbounded).map(move |pair| {
         let (key, record) = pair?;
         let record = Record::new(record)?;
         if !record.is_tombstone() {
-            return Ok((key, record.into_key_value()));
+            return Ok((key, read::whole(view, record)?.into_key_value()));
         }
         let marked = Bytes::from([&key[..], &[TOMBSTONE_MARK]].concat());
         let value = Bytes::copy_from_slice(record.bucket_value()?);
@@ -48,12 +50,13 @@ pub struct Import {
     newest: Revision,
     /// The newest entry without a key.
     keyless: Option<Revision>,
+    usage: Usage,
 }
 
 impl Default for Import {
     fn default() -> Self {
         let newest = Revision { main: FIRST_REVISION, sub: 0 };
-        Self { encoder: Encoder::default(), newest, keyless: None }
+        Self { encoder: Encoder::default(), newest, keyless: None, usage: Usage::default() }
     }
 }
 
@@ -82,15 +85,20 @@ impl Import {
         if key.is_empty() {
             return self.keyless(tx, revision);
         }
+        if key.len() > KEY_BYTES_MAX {
+            let (length, at) = (key.len(), revision.main);
+            return Err(Fault::new(format!(
+                "the key of {length} bytes at revision {at} cannot be stored: the longest has {KEY_BYTES_MAX}"
+            )));
+        }
         let previous = read::newest(tx, key)?;
         let draft = if delete {
             self.encoder.delete(revision, previous.as_ref(), 0, key)?
         } else {
             self.encoder.encoded_put(revision, previous.as_ref(), value)?
         };
-        let record = draft.record;
-        tx.put(Space::Log, draft.log_key, record.bytes().clone());
-        tx.put(Space::Kv, record.key()?, record.bytes().clone());
+        let key = draft.record.key()?;
+        draft.store(tx, key, previous.as_ref(), &mut self.usage)?;
         write_revision(tx, revision.main);
         Ok(())
     }
@@ -100,8 +108,10 @@ impl Import {
     fn keyless<V: View>(&mut self, tx: &mut Overlay<V>, revision: Revision) -> Result<(), Fault> {
         if let Some(superseded) = self.keyless.replace(revision) {
             tx.delete(Space::Log, Bytes::copy_from_slice(&superseded.to_key()));
+            self.usage.remove(item_bytes(0, false));
         }
         let draft = self.encoder.encoded_put(revision, None, &[])?;
+        self.usage.add(item_bytes(0, false));
         tx.put(Space::Log, draft.log_key, draft.record.bytes().clone());
         write_revision(tx, revision.main);
         Ok(())
@@ -116,5 +126,6 @@ impl Import {
     /// whose last changes were all deletes that compaction removed.
     pub fn finish<V: View>(self, tx: &mut Overlay<V>, compacted: i64) {
         write_revision(tx, self.newest.main.max(compacted));
+        self.usage.write(tx);
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::fences::Tally;
 use super::hash::BucketHash;
 use super::read;
-use super::record::Record;
+use super::record::{Record, Replaced};
 use super::{Mvcc, log_revision};
 use crate::store::{Overlay, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
@@ -30,12 +30,13 @@ const NEVER: i64 = -1;
 /// A pass under way.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
-    /// The last pass that ended.
-    finished: i64,
-    /// Where this one ends.
+    /// Where it ends.
     target: i64,
     /// Where it goes on.
     next: Revision,
+    /// Where events begin that have not been walked, by it or an earlier one: the predecessors of those
+    /// before are gone, and are removed and subtracted once only.
+    fresh: Revision,
     /// What it hashes on its way; nothing if it did not see all of the stretch.
     hash: Option<PassHash>,
 }
@@ -65,8 +66,8 @@ pub(super) fn open(view: &impl View) -> Result<(i64, Option<Pass>), Fault> {
     if scheduled <= finished {
         return Ok((finished, None));
     }
-    let next = read_revision(view, PROGRESS_KEY)?.unwrap_or(start(finished));
-    Ok((scheduled, Some(Pass { finished, target: scheduled, next, hash: None })))
+    let (next, fresh) = progress(view, finished)?;
+    Ok((scheduled, Some(Pass { target: scheduled, next, fresh, hash: None })))
 }
 
 /// The compaction whose pass has ended, -1 if there is none.
@@ -76,6 +77,25 @@ pub(super) fn finished(view: &impl View) -> Result<i64, Fault> {
 
 fn start(finished: i64) -> Revision {
     Revision { main: finished.max(0), sub: 0 }
+}
+
+fn fresh(finished: i64) -> Revision {
+    Revision { main: finished + 1, sub: 0 }
+}
+
+/// Both places of the pass under way. Earlier versions wrote the first alone.
+fn progress(view: &impl View, finished: i64) -> Result<(Revision, Revision), Fault> {
+    let Some(bytes) = view.get(Space::Meta, PROGRESS_KEY)? else {
+        return Ok((start(finished), fresh(finished)));
+    };
+    let (next, behind) = bytes.split_at(bytes.len().min(Revision::KEY_LENGTH));
+    let fresh = if behind.is_empty() { fresh(finished) } else { log_revision(behind)? };
+    Ok((log_revision(next)?, fresh))
+}
+
+fn write_progress<V: View>(tx: &mut Overlay<V>, pass: &Pass) {
+    let places = Bytes::from([pass.next.to_key(), pass.fresh.to_key()].concat());
+    tx.put(Space::Meta, Bytes::from_static(PROGRESS_KEY), places);
 }
 
 fn read_revision(view: &impl View, key: &[u8]) -> Result<Option<Revision>, Fault> {
@@ -105,13 +125,15 @@ impl Mvcc {
             Some(pass) => {
                 // Tombstones at the old target were left alone, and are to go now.
                 let next = pass.next.min(start(pass.target));
-                write_revision(tx, PROGRESS_KEY, next);
-                Pass { target: revision, next, hash: None, ..pass }
+                let fresh = pass.fresh.max(pass.next);
+                let pass = Pass { target: revision, next, fresh, hash: None };
+                write_progress(tx, &pass);
+                pass
             }
             None => Pass {
-                finished: previous,
                 target: revision,
                 next: start(previous),
+                fresh: fresh(previous),
                 hash: Some(PassHash { previous, stretch: BucketHash::default() }),
             },
         });
@@ -136,13 +158,14 @@ impl Mvcc {
         let done = slice.len() < budget;
         for (key, record) in slice {
             let revision = log_revision(&key)?;
-            self.compact_event(tx, &mut pass, revision, &Record::new(record)?)?;
+            self.compact_event(tx, &mut pass, revision, Record::new(record)?)?;
             pass.next = Revision { sub: revision.sub + 1, ..revision };
         }
+        self.usage.write(tx);
         if done {
             self.finish(tx, &pass)?;
         } else {
-            write_revision(tx, PROGRESS_KEY, pass.next);
+            write_progress(tx, &pass);
             self.pass = Some(pass);
         }
         Ok(done)
@@ -153,29 +176,54 @@ impl Mvcc {
         tx: &mut Overlay<V>,
         pass: &mut Pass,
         revision: Revision,
-        record: &Record,
+        record: Record,
     ) -> Result<(), Fault> {
-        if let Some(hash) = &mut pass.hash
-            && revision.main > hash.previous
+        if let Some(previous) = record.previous()?.filter(|_| revision >= pass.fresh)
+            // A tombstone before the target goes by itself.
+            && !(record.is_creation() && previous.main < pass.target)
         {
-            hash.stretch.write(revision, record)?;
-        }
-        // Events at the last compaction lost their predecessors then.
-        if revision.main > pass.finished
-            && let Some(previous) = record.previous()?
-        {
-            tx.delete(Space::Log, Bytes::copy_from_slice(&previous.to_key()));
+            self.remove_replaced(tx, previous, &record)?;
         }
         if record.is_tombstone() && revision.main < pass.target {
             tx.delete(Space::Log, Bytes::copy_from_slice(&revision.to_key()));
+            self.usage.remove(record.item_bytes()?);
             let key = record.key()?;
             let newest = read::newest(&self.pending(tx), &key)?;
-            if newest.as_ref() == Some(record) {
+            if newest.as_ref() == Some(&record) {
                 tx.delete(Space::Kv, key.clone());
                 self.fences.note(tx, &key, Tally::GONE)?;
                 self.written.push((key, None));
             }
         }
+        if let Some(hash) = &mut pass.hash
+            && revision.main > hash.previous
+        {
+            let record = read::whole(&self.pending(tx), record)?;
+            hash.stretch.write(revision, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the version that `record` replaced, wherever it is stored.
+    fn remove_replaced<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        previous: Revision,
+        record: &Record,
+    ) -> Result<(), Fault> {
+        let key = Bytes::copy_from_slice(&previous.to_key());
+        let replaced = match record.replaced()? {
+            Some(replaced) => replaced,
+            None => match read::logged(tx, previous)? {
+                Some(older) => Replaced { item_bytes: older.item_bytes()?, superseded: false },
+                None => return Ok(()),
+            },
+        };
+        self.usage.remove(replaced.item_bytes);
+        if replaced.superseded {
+            tx.delete(Space::Superseded, key.clone());
+        }
+        tx.delete(Space::Log, key);
         Ok(())
     }
 

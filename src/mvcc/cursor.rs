@@ -103,7 +103,7 @@ impl RangeCursor {
     ) -> Result<bool, Fault> {
         if let KeyRange::One(key) = &self.rest {
             if let Some(record) = reader.one(key, self.at)? {
-                kvs.push(self.shape(record)?);
+                kvs.push(self.shape(reader, record)?);
             }
             return Ok(true);
         }
@@ -123,7 +123,7 @@ impl RangeCursor {
             last = Some(key);
             let record = read::version_at(reader.view, Record::new(record)?, self.at)?;
             if let Some(record) = record.filter(|record| !record.is_tombstone()) {
-                let kv = self.shape(record)?;
+                let kv = self.shape(reader, record)?;
                 bytes += kv.len();
                 kvs.push(kv);
             }
@@ -144,8 +144,10 @@ impl RangeCursor {
         }
     }
 
-    fn shape(&self, record: Record) -> Result<Bytes, Fault> {
-        let kv = record.into_key_value();
-        if self.keys_only { read::without_value(&kv, false) } else { Ok(kv) }
+    fn shape<V: View>(&self, reader: &Reader<'_, V>, record: Record) -> Result<Bytes, Fault> {
+        if self.keys_only {
+            return read::without_value(&record.into_key_value(), false);
+        }
+        Ok(read::whole(reader.view, record)?.into_key_value())
     }
 }

@@ -15,6 +15,7 @@
 use std::ops::Bound;
 
 use super::compaction::{self, CompactionHash};
+use super::read;
 use super::record::Record;
 use super::{ReadView, log_revision};
 use crate::store::{Pair, Space, View};
@@ -36,7 +37,7 @@ impl BucketHash {
         self.length += bytes.len();
     }
 
-    /// Takes an event in.
+    /// Takes an event in; its record must be whole.
     pub(super) fn write(&mut self, revision: Revision, record: &Record) -> Result<(), Fault> {
         self.bytes(&revision.to_key());
         if record.is_tombstone() {
@@ -149,7 +150,7 @@ impl HashCursor {
         for pair in
             view.scan(Space::Log, Bound::Included(&start), Bound::Excluded(&end)).take(budget)
         {
-            let revision = self.event(pair)?;
+            let revision = self.event(view, pair)?;
             next = Revision { sub: revision.sub + 1, ..revision };
             looked_at += 1;
         }
@@ -166,13 +167,13 @@ impl HashCursor {
         Ok(None)
     }
 
-    fn event(&mut self, pair: Result<Pair, Fault>) -> Result<Revision, Fault> {
+    fn event(&mut self, view: &impl View, pair: Result<Pair, Fault>) -> Result<Revision, Fault> {
         let (key, record) = pair?;
         let revision = log_revision(&key)?;
         let record = Record::new(record)?;
         match self.stage {
             Stage::Find(_) => self.find(revision, &record)?,
-            Stage::Hash(_) => self.hash(revision, &record)?,
+            Stage::Hash(_) => self.hash(view, revision, record)?,
         }
         Ok(revision)
     }
@@ -190,8 +191,9 @@ impl HashCursor {
         Ok(())
     }
 
-    fn hash(&mut self, revision: Revision, record: &Record) -> Result<(), Fault> {
+    fn hash(&mut self, view: &impl View, revision: Revision, record: Record) -> Result<(), Fault> {
         if revision.main > self.compacted {
+            let record = &read::whole(view, record)?;
             self.keys += i64::from(record.is_creation()) - i64::from(record.is_tombstone());
             self.alive.write(revision, record)?;
             return self.none_alive.write(revision, record);
@@ -200,6 +202,7 @@ impl HashCursor {
             return Ok(());
         }
         self.keys += 1;
+        let record = &read::whole(view, record)?;
         self.none_alive.write(revision, record)?;
         if self.since_compaction.binary_search(&revision).is_err() {
             self.alive.write(revision, record)?;

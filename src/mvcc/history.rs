@@ -52,7 +52,7 @@ impl<V: View> ReadView<V> {
                 revisions += 1;
                 main = revision.main;
             }
-            let record = Record::new(record)?;
+            let record = read::whole(&self.view, Record::new(record)?)?;
             let event = self.event(revision, &record, &records)?;
             bytes += event.encoded.len() + event.prev.as_ref().map_or(0, Bytes::len);
             history.events.push(event);
@@ -91,9 +91,7 @@ impl<V: View> ReadView<V> {
             Ok(at) => Some(earlier[at].1.clone()),
             Err(_) => read::logged(&self.view, previous)?,
         };
-        let Some(found) = found else {
-            return Err(Fault::new(format!("history lacks revision {}", previous.main)));
-        };
+        let found = found.ok_or_else(|| read::lacks(previous))?;
         before(&self.view, found, revision.main)
     }
 }
@@ -106,5 +104,6 @@ pub(super) fn before(
     main: i64,
 ) -> Result<Option<Bytes>, Fault> {
     let found = read::version_at(view, replaced, main - 1)?;
-    Ok(found.filter(|record| !record.is_tombstone()).map(Record::into_key_value))
+    let alive = found.filter(|record| !record.is_tombstone());
+    alive.map(|record| read::whole(view, record).map(Record::into_key_value)).transpose()
 }

@@ -86,12 +86,33 @@ pub(super) fn newest(view: &impl View, key: &[u8]) -> Result<Option<Record>, Fau
     view.get(Space::Kv, key)?.map(Record::new).transpose()
 }
 
-/// The event at `revision`, if compaction has not removed it.
+/// What `log` holds of the event at `revision`, if compaction has not removed it; maybe a stub.
 pub(super) fn logged(view: &impl View, revision: Revision) -> Result<Option<Record>, Fault> {
     view.get(Space::Log, &revision.to_key())?.map(Record::new).transpose()
 }
 
-/// The version of a key at the main revision `at`, found from a newer one; tombstones included.
+/// The record that a stub stands for. A newest one is in `kv`, any other in `superseded`.
+pub(super) fn whole(view: &impl View, record: Record) -> Result<Record, Fault> {
+    if !record.is_stub() {
+        return Ok(record);
+    }
+    let revision = record.revision()?;
+    if let Some(superseded) = view.get(Space::Superseded, &revision.to_key())? {
+        return Record::new(superseded);
+    }
+    match newest(view, &record.key()?)? {
+        Some(newest) if newest.revision()? == revision => Ok(newest),
+        Some(_) | None => Err(lacks(revision)),
+    }
+}
+
+/// The fault of a history with a gap.
+pub(super) fn lacks(revision: Revision) -> Fault {
+    Fault::new(format!("history lacks revision {}", revision.main))
+}
+
+/// The version of a key at the main revision `at`, found from a newer one; tombstones included, and maybe
+/// a stub.
 pub(super) fn version_at(
     view: &impl View,
     newest: Record,
@@ -115,7 +136,7 @@ pub(super) fn version_at(
             Some(older) => older,
             // A tombstone that compaction has passed.
             None if target.main <= at => return Ok(None),
-            None => return Err(Fault::new(format!("history lacks revision {}", target.main))),
+            None => return Err(lacks(target)),
         };
     }
     Ok(Some(record))
@@ -132,7 +153,7 @@ impl<V: View> Reader<'_, V> {
         }
     }
 
-    /// What a record of `kv` says at `at`: a living version or nothing.
+    /// What a record of `kv` says at `at`: a living version, maybe a stub, or nothing.
     fn live_at(&self, newest: Record, at: i64) -> Result<Option<Record>, Fault> {
         let found =
             if at >= self.revision { Some(newest) } else { version_at(self.view, newest, at)? };
@@ -141,6 +162,11 @@ impl<V: View> Reader<'_, V> {
 
     /// One key at `at`.
     pub(super) fn one(&self, key: &[u8], at: i64) -> Result<Option<Record>, Fault> {
+        self.find(key, at)?.map(|record| whole(self.view, record)).transpose()
+    }
+
+    /// The same, maybe a stub.
+    fn find(&self, key: &[u8], at: i64) -> Result<Option<Record>, Fault> {
         match newest(self.view, key)? {
             Some(newest) => self.live_at(newest, at),
             None => Ok(None),
@@ -156,8 +182,19 @@ impl<V: View> Reader<'_, V> {
         backward: bool,
         mut visit: impl FnMut(Record) -> Result<bool, Fault>,
     ) -> Result<bool, Fault> {
+        self.find_each(range, at, backward, |record| visit(whole(self.view, record)?))
+    }
+
+    /// The same with versions that may be stubs, for who needs no values.
+    fn find_each(
+        &self,
+        range: &KeyRange,
+        at: i64,
+        backward: bool,
+        mut visit: impl FnMut(Record) -> Result<bool, Fault>,
+    ) -> Result<bool, Fault> {
         if let KeyRange::One(key) = range {
-            return match self.one(key, at)? {
+            return match self.find(key, at)? {
                 Some(record) => visit(record),
                 None => Ok(true),
             };
@@ -177,7 +214,7 @@ impl<V: View> Reader<'_, V> {
     /// The living keys of a range at `at`.
     pub(super) fn count(&self, range: &KeyRange, at: i64) -> Result<i64, Fault> {
         if let KeyRange::One(key) = range {
-            return Ok(i64::from(self.one(key, at)?.is_some()));
+            return Ok(i64::from(self.find(key, at)?.is_some()));
         }
         if at >= self.revision {
             return self.fences.count(self.view, range);
@@ -187,7 +224,7 @@ impl<V: View> Reader<'_, V> {
             return Ok(self.fences.count(self.view, range)? - change);
         }
         let mut count = 0;
-        self.each(range, at, false, |_| {
+        self.find_each(range, at, false, |_| {
             count += 1;
             Ok(true)
         })?;
@@ -232,8 +269,10 @@ impl<V: View> Reader<'_, V> {
         let plan = Plan::new(request);
         let mut kvs = Vec::new();
         let mut seen = 0;
-        let ended = self.each(&range, at, plan.backward, |record| {
+        let heads = request.keys_only && plan.target != SortTarget::Value;
+        let ended = self.find_each(&range, at, plan.backward, |record| {
             seen += 1;
+            let record = if heads { record } else { whole(self.view, record)? };
             let kv = record.into_key_value();
             if plan.filter.admits(&kv)? {
                 kvs.push(kv);

@@ -1,9 +1,17 @@
 //! One version of a key as it is stored, the same bytes in `kv` and in `log`.
 //!
 //! ```text
-//!  flags(1)  kv offset(2)  main sub depth ancestors…   event header   encoded KeyValue
-//!                          └────── varints ───────┘   └─ mvccpb.Event of this change ─┘
+//!  flags(1)  kv offset(2)  [replaced] main sub depth ancestors…   event header   encoded KeyValue
+//!                          └──────────── varints ────────────┘   └─ mvccpb.Event of this change ─┘
 //! ```
+//!
+//! **A large value is stored once.** `log` holds a stub of such a record: the same header, and of the
+//! `KeyValue` what stands before value and lease. `kv` holds the record whole while it is its key's newest,
+//! then `superseded` does.
+//!
+//! **Replaced** is the size of the predecessor as [`Usage`](super::Usage) counts it and whether it is in
+//! `superseded`, so that compaction takes it away without reading it. Records of earlier versions, which do
+//! not say it, superseded nothing that is there.
 //!
 //! Answers, events and hashes are slices of this buffer: nothing is encoded twice, nothing is copied.
 //!
@@ -17,10 +25,15 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
+use super::usage::item_bytes;
+use crate::types::limits::INLINE_BYTES_MAX;
 use crate::types::{Fault, LeaseId, Revision};
 
 const TOMBSTONE: u8 = 1;
 const CREATION: u8 = 2;
+const STUB: u8 = 4;
+/// The varints begin with what the record replaced.
+const REPLACED: u8 = 8;
 /// Bytes before the varints.
 const FIXED: usize = 3;
 
@@ -48,6 +61,15 @@ pub(super) struct Content<'a> {
     pub(super) create: i64,
     pub(super) version: i64,
     pub(super) lease: LeaseId,
+}
+
+/// What a version replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Replaced {
+    /// Its [`Record::item_bytes`].
+    pub(super) item_bytes: u64,
+    /// Whether `superseded` holds it.
+    pub(super) superseded: bool,
 }
 
 /// A new version, ready to be stored: two slices of one buffer.
@@ -81,6 +103,61 @@ impl Record {
         self.0[0] & CREATION != 0
     }
 
+    /// Whether value and lease are missing: content is to be asked of [`read::whole`](super::read::whole).
+    pub(super) fn is_stub(&self) -> bool {
+        self.0[0] & STUB != 0
+    }
+
+    /// Whether `log` holds a stub of it.
+    pub(super) fn is_large(&self) -> Result<bool, Fault> {
+        if self.0.len() <= INLINE_BYTES_MAX || self.is_tombstone() {
+            return Ok(false);
+        }
+        Ok(self.peek()?.value.len() > INLINE_BYTES_MAX)
+    }
+
+    /// What `log` holds of it.
+    pub(super) fn logged(&self) -> Result<Bytes, Fault> {
+        if !self.is_large()? {
+            return Ok(self.0.clone());
+        }
+        let head = &self.0[self.kv_at()..][..self.peek()?.head];
+        let varints = &self.0[FIXED..self.event_at()];
+        let kv_at = FIXED + varints.len() + 1 + encoded_len_varint(head.len() as u64);
+        let mut stub = Vec::with_capacity(kv_at + head.len());
+        stub.push(self.0[0] | STUB);
+        stub.extend(u16::try_from(kv_at).map_err(|_| damaged())?.to_le_bytes());
+        stub.extend(varints);
+        stub.push(EVENT_KV);
+        encode_varint(head.len() as u64, &mut stub);
+        stub.extend(head);
+        Ok(stub.into())
+    }
+
+    /// Bytes of its item in etcd's file. The record must be whole.
+    pub(super) fn item_bytes(&self) -> Result<u64, Fault> {
+        Ok(item_bytes(self.bucket_value()?.len(), self.is_tombstone()))
+    }
+
+    /// What it replaced, if it says that.
+    pub(super) fn replaced(&self) -> Result<Option<Replaced>, Fault> {
+        let mut varints = &self.0[FIXED..];
+        if self.0[0] & REPLACED == 0 {
+            return Ok(None);
+        }
+        let number = decode_varint(&mut varints).map_err(|_| damaged())?;
+        Ok(Some(Replaced { item_bytes: number >> 1, superseded: number & 1 == 1 }))
+    }
+
+    /// The varints from the main revision on, and what is behind them.
+    fn numbers(&self) -> Result<&[u8], Fault> {
+        let mut varints = &self.0[FIXED..];
+        if self.0[0] & REPLACED != 0 {
+            decode_varint(&mut varints).map_err(|_| damaged())?;
+        }
+        Ok(varints)
+    }
+
     fn kv_at(&self) -> usize {
         usize::from(u16::from_le_bytes([self.0[1], self.0[2]]))
     }
@@ -97,7 +174,13 @@ impl Record {
 
     /// Its main revision.
     pub(super) fn main(&self) -> Result<i64, Fault> {
-        integer(&mut &self.0[FIXED..])
+        integer(&mut self.numbers()?)
+    }
+
+    /// Its revision.
+    pub(super) fn revision(&self) -> Result<Revision, Fault> {
+        let mut numbers = self.numbers()?;
+        Ok(Revision { main: integer(&mut numbers)?, sub: integer(&mut numbers)? })
     }
 
     /// The encoded `mvccpb.Event` without `prev_kv`.
@@ -142,7 +225,9 @@ impl Record {
     }
 
     fn chain(&self) -> Result<(Revision, u64, Ancestors<'_>), Fault> {
-        let mut header = &self.0[FIXED..self.event_at()];
+        let behind = self.0.len() - self.event_at();
+        let numbers = self.numbers()?;
+        let mut header = &numbers[..numbers.len().checked_sub(behind).ok_or_else(damaged)?];
         let revision = Revision { main: integer(&mut header)?, sub: integer(&mut header)? };
         let depth = decode_varint(&mut header).map_err(|_| damaged())?;
         Ok((revision, depth, Ancestors { rest: header, main: revision.main }))
@@ -251,6 +336,11 @@ impl Encoder {
     ) -> Result<(), Fault> {
         self.header.clear();
         self.header.extend([flags, 0, 0]);
+        if let Some(previous) = previous {
+            self.header[0] |= REPLACED;
+            let number = previous.item_bytes()? << 1 | u64::from(previous.is_large()?);
+            encode_varint(number, &mut self.header);
+        }
         encode_varint(revision.main.cast_unsigned(), &mut self.header);
         encode_varint(revision.sub.cast_unsigned(), &mut self.header);
         let Some(previous) = previous else {

@@ -3,6 +3,9 @@
 mod facts;
 mod model;
 mod scripts;
+mod spaces;
+
+use std::collections::BTreeMap;
 
 use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse};
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest};
@@ -11,7 +14,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{Attachment, Event, KvHash, Mvcc, ReadView};
-use crate::store::{Engine, Memory, MemoryView, Overlay};
+use crate::store::{Batch, Engine, Memory, MemoryView, Overlay, Space};
 use crate::types::{Error, Refusal};
 
 /// A store in memory with everything that the machine does around this room.
@@ -22,6 +25,8 @@ struct Store {
     read: ReadView<MemoryView>,
     events: Vec<Event>,
     attachments: Vec<Attachment>,
+    /// Every revision that was written to a space of revisions, and whether it was deleted.
+    revisions: BTreeMap<(Space, Bytes), bool>,
 }
 
 /// Leases 1 to 9 exist.
@@ -38,21 +43,34 @@ impl Store {
         let mut mvcc = Mvcc::open(&engine.view(), cache_bytes).unwrap();
         let read = mvcc.publish(engine.view());
         let tx = Overlay::new(engine.view());
-        Self { engine, tx, mvcc, read, events: Vec::new(), attachments: Vec::new() }
+        let (events, attachments, revisions) = Default::default();
+        Self { engine, tx, mvcc, read, events, attachments, revisions }
     }
 
     /// Loses what was not committed and everything that is only in memory.
     fn restart(self, cache_bytes: u64) -> Self {
-        Self::open(self.engine, cache_bytes)
+        Self { revisions: self.revisions, ..Self::open(self.engine, cache_bytes) }
     }
 
     fn commit(&mut self) {
         let batch = self.tx.take();
+        self.check_revisions(&batch);
         self.engine.commit(batch).unwrap();
         self.tx.rebase(self.engine.view());
         self.read = self.mvcc.publish(self.engine.view());
         self.events.extend(self.mvcc.take_events());
         self.attachments.extend(self.mvcc.take_attachments());
+    }
+
+    /// What an engine relies on that deletes revisions by a mark for one write.
+    fn check_revisions(&mut self, batch: &Batch) {
+        for (space, key, value) in &batch.writes {
+            if matches!(space, Space::Log | Space::Superseded) {
+                let before = self.revisions.insert((*space, key.clone()), value.is_none());
+                let allowed = before.is_none() || (before == Some(false) && value.is_none());
+                assert!(allowed, "{space:?} {key:?} is written or deleted twice");
+            }
+        }
     }
 
     fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Refusal> {

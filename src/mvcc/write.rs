@@ -8,8 +8,10 @@ use super::fences::Tally;
 use super::history;
 use super::read::{self, Pending, Reader};
 use super::record::{Content, Draft, Record};
+use super::usage::Usage;
 use super::{Attachment, Event, Mvcc, write_revision};
 use crate::store::{Overlay, Space, View};
+use crate::types::limits::KEY_BYTES_MAX;
 use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal, Revision};
 
 /// Says whether a lease exists.
@@ -30,7 +32,7 @@ impl Mvcc {
     /// revision alone.
     ///
     /// # Errors
-    /// `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
+    /// `RequestTooLarge` for its key; `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
     /// of the store. A refused put changes nothing.
     pub fn put<V: View>(
         &mut self,
@@ -38,6 +40,7 @@ impl Mvcc {
         request: &PutRequest,
         lease_exists: &dyn Fn(LeaseId) -> bool,
     ) -> Result<PutResponse, Error> {
+        check_key(request)?;
         check_lease(request, lease_exists)?;
         let mut writer = Writer::new(self, tx);
         let previous = writer.previous(&request.key)?;
@@ -96,6 +99,11 @@ impl Mvcc {
     }
 }
 
+/// A put's key must fit into the store. The door refuses it too, but a log may hold it.
+pub(super) fn check_key(request: &PutRequest) -> Result<(), Refusal> {
+    if request.key.len() > KEY_BYTES_MAX { Err(Refusal::RequestTooLarge) } else { Ok(()) }
+}
+
 /// A put's lease must exist.
 pub(super) fn check_lease(
     request: &PutRequest,
@@ -118,6 +126,29 @@ pub(super) fn check_previous(
     if keeps && !alive { Err(Refusal::KeyNotFound) } else { Ok(()) }
 }
 
+impl Draft {
+    /// Writes a new version of `key` onto `previous`, and counts it.
+    pub(super) fn store<V: View>(
+        self,
+        tx: &mut Overlay<V>,
+        key: Bytes,
+        previous: Option<&Record>,
+        usage: &mut Usage,
+    ) -> Result<Record, Fault> {
+        let Self { log_key, record } = self;
+        if let Some(previous) = previous
+            && previous.is_large()?
+        {
+            let revision = Bytes::copy_from_slice(&previous.revision()?.to_key());
+            tx.put(Space::Superseded, revision, previous.bytes().clone());
+        }
+        tx.put(Space::Log, log_key, record.logged()?);
+        tx.put(Space::Kv, key, record.bytes().clone());
+        usage.add(record.item_bytes()?);
+        Ok(record)
+    }
+}
+
 impl<'a, V: View> Writer<'a, V> {
     pub(super) fn new(mvcc: &'a mut Mvcc, tx: &'a mut Overlay<V>) -> Self {
         let before = mvcc.revision;
@@ -133,6 +164,7 @@ impl<'a, V: View> Writer<'a, V> {
     pub(super) fn finish(self) -> i64 {
         if self.changes > 0 {
             write_revision(self.tx, self.mvcc.revision);
+            self.mvcc.usage.write(self.tx);
         }
         self.changes
     }
@@ -243,10 +275,8 @@ impl<'a, V: View> Writer<'a, V> {
         previous: Option<&Record>,
         draft: Draft,
     ) -> Result<Bytes, Fault> {
-        let Draft { log_key, record } = draft;
-        let key = record.key()?;
-        self.tx.put(Space::Log, log_key, record.bytes().clone());
-        self.tx.put(Space::Kv, key.clone(), record.bytes().clone());
+        let key = draft.record.key()?;
+        let record = draft.store(self.tx, key.clone(), previous, &mut self.mvcc.usage)?;
         let delete = record.is_tombstone();
         let change = match previous {
             None => Some(Tally::BORN),

@@ -274,6 +274,7 @@ fn a_state_is_the_same_after_a_journey_through_a_file() {
         assert_eq!(again.revision, read.revision);
         assert_eq!(again.compacted, read.compacted);
         assert_eq!(again.keys(), read.keys());
+        assert_eq!(again.usage, read.usage);
         for revision in read.compacted + 1..=read.revision {
             let hash = server_hash(&read, revision).unwrap();
             assert_eq!(server_hash(&again, revision).unwrap(), hash);
@@ -304,6 +305,9 @@ fn a_raised_revision_compacts_everything_before() {
     }
     while !store.mvcc.compact_step(&mut store.tx, 1000).unwrap() {}
     let read = store.commit();
+    let items = mvcc::bucket(&read.view, &[]).map(Result::unwrap);
+    let bytes: usize = items.map(|(key, value)| 16 + key.len() + value.len()).sum();
+    assert_eq!(read.usage.logical, bytes as u64);
     assert!(
         !read
             .view

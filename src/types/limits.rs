@@ -109,6 +109,13 @@ pub const WATCH_STREAM_BYTES_SHARE: usize = 64 << 10;
 /// Revisions are joined into one watch response up to this size, below what clients usually accept.
 pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of a key. The store counts them, and what it puts before some, in 16 bits.
+pub const KEY_BYTES_MAX: usize = 65_534;
+
+/// Bytes of a value up to which history holds it beside the newest record of its key; a larger one is
+/// stored once, and history says where. Small ones are read back from history in one piece.
+pub const INLINE_BYTES_MAX: usize = 512;
+
 /// Bytes of records that the cache in front of the store may hold.
 pub const RECORD_CACHE_BYTES: u64 = 64 << 20;
 

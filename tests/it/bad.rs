@@ -7,12 +7,13 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use basalt_proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest, TxnResponse, request_op};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::compare::runtime;
 use crate::process::{self, Finished, Scratch, Server, Setup, run};
-use crate::wire::Wire;
+use crate::wire::{self, Wire};
 
 /// Command lines that are refused, each with a part of the reason.
 const REFUSED: &[(&[&str], &str)] = &[
@@ -212,6 +213,33 @@ fn clients_that_hang_up_leave_no_trace() {
             let moment = Duration::from_micros(number * 7);
             let _ = tokio::time::timeout(moment, async { tokio::join!(put, range) }).await;
         }
+        serves(&server);
+    });
+}
+
+/// etcd takes longer keys; a store that counts their bytes in 16 bits must say so instead of ending.
+#[test]
+fn a_key_that_no_store_takes_is_refused_at_any_depth() {
+    runtime().block_on(async {
+        let server = Setup::new(process::basalt()).start();
+        let wire = Wire::new(&server.endpoint());
+        let longest = "k".repeat(65_534);
+        wire.put(&longest, "kept").await.unwrap();
+        let refused = "etcdserver: request is too large";
+        for length in [65_535, 65_536, 1_000_000] {
+            let key = "k".repeat(length);
+            assert_eq!(wire.put(&key, "").await.unwrap_err().message(), refused, "{length}");
+            let put = PutRequest { key: key.into(), ..Default::default() };
+            let mut request = request_op::Request::RequestPut(put);
+            for depth in 1..4 {
+                let success = vec![RequestOp { request: Some(request) }];
+                let txn = TxnRequest { success, ..Default::default() };
+                let told = wire.ask::<_, TxnResponse>(wire::TXN, &txn).await;
+                assert_eq!(told.unwrap_err().message(), refused, "{length} at depth {depth}");
+                request = request_op::Request::RequestTxn(txn);
+            }
+        }
+        assert_eq!(wire.get(&longest).await.unwrap().kvs[0].value, "kept");
         serves(&server);
     });
 }

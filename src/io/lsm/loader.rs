@@ -26,7 +26,7 @@ use crate::types::Fault;
 const RUNS: &str = "-runs";
 
 /// The spaces whose pairs do not come in order.
-const SORTED: [Space; 1] = [Space::Kv];
+const SORTED: [Space; 2] = [Space::Kv, Space::Superseded];
 
 /// An empty store that is being filled. Commit large batches to it, each from an
 /// [`Overlay`](crate::store::Overlay), and the pairs of [`Space::Log`] in ascending order. Whatever it is used for:
@@ -70,6 +70,7 @@ impl Loader {
     /// The disk failed.
     pub fn finish(mut self) -> Result<LsmEngine, Fault> {
         let merged = self.runs.view();
+        // In the order of their keys, as the tree has them.
         for space in SORTED {
             let all = merged.scan(space, Bound::Unbounded, Bound::Unbounded);
             let pairs = all.map(|pair| pair.map(|(key, value)| (key, Some(value))));

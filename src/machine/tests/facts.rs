@@ -1,8 +1,11 @@
 //! Facts of the machine, one each.
 
+use std::ops::Bound::Unbounded;
+
 use super::*;
 use crate::cluster::Version;
-use crate::store::{Batch, Engine as _, Space};
+use crate::store::{Batch, Engine as _, Space, View as _};
+use crate::types::limits::KEY_BYTES_MAX;
 
 /// A machine that takes one request at a time.
 struct Member1 {
@@ -343,4 +346,34 @@ fn a_member_tells_its_name_and_where_clients_reach_it() {
     assert_eq!(member.cluster().members().count(), 1, "who is no member does not become one");
     assert_eq!(member.cluster().version(), Some(Version::SERVER.minor()));
     assert_eq!(member.conf_state().voters, [HERE]);
+}
+
+/// The door refuses such a key, but logs of earlier versions may hold it; no engine would take it.
+#[test]
+fn an_entry_with_a_key_beyond_the_limit_is_refused_and_writes_nothing() {
+    let mut member = Member1::new();
+    member.put("kept", 0);
+    let long = put_in_txn(&"k".repeat(KEY_BYTES_MAX + 1));
+    let request_op::Request::RequestPut(alone) = &long else { panic!("no put: {long:?}") };
+    let operation = |request| RequestOp { request: Some(request) };
+    let mut nested = TxnRequest { success: vec![operation(long.clone())], ..Default::default() };
+    let before = member.machine.engine().clone();
+    for request in [put(alone.clone()), txn(nested.clone())] {
+        assert_eq!(member.ask(request), Err(Refusal::RequestTooLarge));
+    }
+    for depth in 0..30 {
+        let first = operation(put_in_txn(&format!("first{depth}")));
+        let inner = operation(request_op::Request::RequestTxn(nested));
+        nested = TxnRequest { success: vec![first, inner], ..Default::default() };
+        assert_eq!(member.ask(txn(nested.clone())), Err(Refusal::RequestTooLarge));
+    }
+    assert_eq!(member.machine.applied(), FIRST + 32);
+    let (before, after) = (before.view(), member.machine.engine().view());
+    for space in Space::ALL.into_iter().filter(|space| *space != Space::Meta) {
+        let all = |view: &MemoryView| -> Vec<_> {
+            view.scan(space, Unbounded, Unbounded).map(Result::unwrap).collect()
+        };
+        assert_eq!(all(&before), all(&after), "{space:?}");
+    }
+    member.put(&"k".repeat(KEY_BYTES_MAX), 0);
 }

@@ -211,12 +211,21 @@ impl Pairing {
         let lease = self.lease();
         PutRequest {
             key: self.key(),
-            value: if ignore_value { Bytes::new() } else { self.key() },
+            value: if ignore_value { Bytes::new() } else { self.value() },
             lease: if ignore_lease || self.random.random() { 0 } else { lease },
             prev_kv: self.random.random(),
             ignore_value,
             ignore_lease,
         }
+    }
+
+    /// On both sides of the length up to which history holds a value.
+    fn value(&mut self) -> Bytes {
+        if self.random.random_bool(0.6) {
+            return self.key();
+        }
+        let byte = self.random.random_range(b'a'..=b'z');
+        vec![byte; self.random.random_range(400..1400)].into()
     }
 
     fn delete(&mut self) -> DeleteRangeRequest {

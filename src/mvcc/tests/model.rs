@@ -1,7 +1,7 @@
 //! Seeded random operations against the plainest twin: every version of every key in a map, and etcd's
 //! bucket as it would be, compacted and hashed by etcd's own rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{Compare, RequestOp, compare};
@@ -112,6 +112,9 @@ struct Pair {
     /// Whether all compaction that was asked for is done.
     settled: bool,
     values: u64,
+    /// Whether the store becomes one of an earlier version now and then, and whether it was one.
+    ages: bool,
+    aged: bool,
 }
 
 impl Pair {
@@ -124,6 +127,8 @@ impl Pair {
             cache_bytes,
             settled: true,
             values: 0,
+            ages: false,
+            aged: false,
         }
     }
 
@@ -155,6 +160,15 @@ impl Pair {
 
     fn value(&mut self) -> Bytes {
         self.values += 1;
+        match self.random.random_range(0..12) {
+            0..3 => {
+                let length = self.random.random_range(600..3000);
+                return bytes(&format!("{:0length$}", self.values));
+            }
+            // Around the limit.
+            3 => return bytes(&"y".repeat(505 + self.values as usize % 16)),
+            _ => (),
+        }
         let length = self.random.random_range(0..4);
         bytes(&"x".repeat(if length == 0 { 0 } else { length * 30 + self.values as usize % 7 }))
     }
@@ -521,6 +535,10 @@ impl Pair {
 
     fn restart(&mut self) {
         self.commit();
+        if self.ages && self.random.random() {
+            spaces::age(&mut self.store.engine);
+            self.aged = true;
+        }
         let store = std::mem::replace(&mut self.store, Store::new(0));
         self.store = store.restart(self.cache_bytes);
         assert_eq!(self.store.mvcc.revision(), self.model.revision);
@@ -542,6 +560,7 @@ impl Pair {
             let hash = self.store.hash(revision).unwrap();
             assert_eq!((hash.hash, hash.compact_revision), (expected, self.model.compacted));
         }
+        spaces::check(&self.store, self.aged);
         if self.settled {
             self.check_settled();
         }
@@ -615,6 +634,13 @@ impl Pair {
             .map(|revision| (revision.main, revision.sub))
             .collect();
         assert_eq!(log, self.model.bucket.keys().copied().collect::<Vec<_>>());
+        let mut usage = mvcc::Usage::default();
+        for (key, kv) in self.model.bucket.values() {
+            let tombstone = KeyValue { key: key.clone(), ..Default::default() };
+            let value = kv.as_ref().unwrap_or(&tombstone);
+            usage.add((16 + if kv.is_none() { 18 } else { 17 } + value.encoded_len()) as u64);
+        }
+        assert_eq!(self.store.read.usage, usage);
         let kv = view.scan(Space::Kv, Unbounded, Unbounded).map(|pair| pair.unwrap().0);
         let named: BTreeSet<Key> = self.model.bucket.values().map(|(key, _)| key.clone()).collect();
         assert_eq!(kv.collect::<BTreeSet<_>>(), named);
@@ -704,8 +730,12 @@ fn model_range(
 }
 
 fn run(seeds: std::ops::Range<u64>, cache_bytes: u64) {
+    run_aging(seeds, cache_bytes, false);
+}
+
+fn run_aging(seeds: std::ops::Range<u64>, cache_bytes: u64, ages: bool) {
     for seed in seeds {
-        let mut pair = Pair::new(seed, cache_bytes);
+        let mut pair = Pair { ages, ..Pair::new(seed, cache_bytes) };
         eprintln!("seed {seed}, cache of {cache_bytes} bytes");
         for _ in 0..400 {
             pair.step();
@@ -731,4 +761,9 @@ fn agrees_with_the_model_with_a_small_cache() {
 #[test]
 fn agrees_with_the_model_with_a_large_cache() {
     run(50..70, 1 << 20);
+}
+
+#[test]
+fn agrees_with_the_model_when_stores_of_earlier_versions_are_opened() {
+    run_aging(70..90, 3000, true);
 }
