@@ -18,7 +18,7 @@ use self::alarms::Alarms;
 pub use self::apply::standing;
 use crate::cluster::{Cluster, Member};
 use crate::lease::{Grant, Leases};
-use crate::mvcc::{Event, Mvcc, ReadView};
+use crate::mvcc::{Event, Mvcc, ReadView, Usage};
 use crate::store::{Engine, Overlay};
 use crate::types::{ConfChange, ConfState, Fault, LeaseId, LogIndex, MemberId, Refusal, Term};
 
@@ -123,6 +123,11 @@ impl<E: Engine> Machine<E> {
     /// Who counts for raft as of what is applied.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf_state
+    }
+
+    /// Bytes that keys and their kept history take.
+    pub fn usage(&self) -> Usage {
+        self.mvcc.usage()
     }
 
     /// Under the machine.

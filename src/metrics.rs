@@ -54,6 +54,8 @@ pub struct Gauges {
     pub applied: u64,
     /// Bytes of the store on disk.
     pub disk_bytes: u64,
+    /// Bytes of keys and their history, as etcd's file would hold them.
+    pub bytes_in_use: u64,
     /// `--quota-backend-bytes`; 0 for none.
     pub quota_bytes: u64,
     /// The newest revision.
@@ -197,8 +199,11 @@ fn store(out: &mut Writer, gauges: &Gauges) {
     let disk = gauges.disk_bytes as f64;
     let rows = [
         ("etcd_mvcc_db_total_size_in_bytes", "Bytes of the store on disk.", disk),
-        // Nothing has to be defragmented: what is taken is used.
-        ("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the store in use.", disk),
+        (
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "Bytes of keys and their kept history.",
+            gauges.bytes_in_use as f64,
+        ),
         ("etcd_debugging_mvcc_current_revision", "The newest revision.", gauges.revision as f64),
         (
             "etcd_debugging_mvcc_compact_revision",

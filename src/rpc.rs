@@ -316,7 +316,7 @@ fn mismatch() -> Status {
 /// Refuses what would take the store over its quota, and raises the alarm.
 async fn check_quota(desk: &Desk, cost: u64) -> Result<(), Status> {
     let (node, state) = (desk.node(), desk.state());
-    if cost == 0 || node.quota_bytes == 0 || state.disk_bytes + cost < node.quota_bytes {
+    if cost == 0 || node.quota_bytes == 0 || state.read.usage.logical + cost < node.quota_bytes {
         return Ok(());
     }
     let alarm = AlarmRequest {

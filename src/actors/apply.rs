@@ -21,7 +21,7 @@ use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
 use crate::cluster::Version;
 use crate::io::clock::Moment;
-use crate::io::{Incoming, LsmEngine, LsmView, blocking, clock, fatal, spawn};
+use crate::io::{Incoming, LsmEngine, LsmView, blocking, clock, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::metrics;
 use crate::mvcc::{Event, ReadView};
@@ -35,8 +35,12 @@ pub const MAILBOX: usize = 1024;
 /// executor on small machines, never wait long.
 const BATCH_ENTRIES_MAX: usize = 1024;
 
-/// How often the size of the store on disk is looked at, in ms.
-const DISK_LOOK_MS: u64 = 500;
+/// How often the store's files are looked at when nothing is applied.
+const REFRESH: Duration = Duration::from_millis(500);
+/// How long to wait for a store whose flushes and merges are behind, before it is asked again.
+const BEHIND: Duration = Duration::from_millis(2);
+/// How long to wait until a store that cannot be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Between two cuts of the log: each syncs the store, which under full load costs a third of the throughput if it
 /// happens every 10,000 entries, and for some milliseconds everyone waits.
@@ -67,6 +71,13 @@ pub enum Msg {
     LeaseKeys(LeaseId, flume::Sender<Vec<Bytes>>),
     /// Answers when no compaction is under way. The session waits if the mailbox is full.
     CompactionDone(flume::Sender<()>),
+    /// Publishes again if the store's files changed, so that those go that only an older view reads; answered then.
+    /// Skipped by the clock if the mailbox is full.
+    Refresh(Option<flume::Sender<()>>),
+    /// Answers with the engine that the store is in. The session waits if the mailbox is full.
+    Engine(flume::Sender<LsmEngine>),
+    /// The member stops: makes durable what is applied, and answers then.
+    Close(flume::Sender<()>),
 }
 
 /// Another member's state, in a store of its own.
@@ -103,6 +114,29 @@ impl Handle {
         answer.recv_async().await.map_err(|_| Refusal::Stopped)
     }
 
+    /// The engine that the store is in now; none if the member stops.
+    pub(super) async fn engine(&self) -> Option<LsmEngine> {
+        let (sender, answer) = flume::bounded(1);
+        self.0.send_async(Msg::Engine(sender)).await.ok()?;
+        answer.recv_async().await.ok()
+    }
+
+    /// Publishes the store as it is on disk now.
+    pub(super) async fn refresh(&self) {
+        let (sender, answer) = flume::bounded(1);
+        if self.0.send_async(Msg::Refresh(Some(sender))).await.is_ok() {
+            let _ = answer.recv_async().await;
+        }
+    }
+
+    /// Makes durable what is applied, so that the next start need not apply it again.
+    pub async fn close(&self) {
+        let (sender, answer) = flume::bounded(1);
+        if self.0.send_async(Msg::Close(sender)).await.is_ok() {
+            let _ = answer.recv_async().await;
+        }
+    }
+
     pub(super) async fn compaction_done(&self) {
         let (sender, answer) = flume::bounded(1);
         if self.0.send_async(Msg::CompactionDone(sender)).await.is_ok() {
@@ -115,6 +149,16 @@ impl Handle {
 pub fn mailbox() -> (Handle, flume::Receiver<Msg>) {
     let (sender, receiver) = flume::bounded(MAILBOX);
     (Handle(sender), receiver)
+}
+
+/// Has the state published again now and then, for when nothing is applied.
+pub async fn refreshes(apply: Handle) {
+    loop {
+        clock::sleep(REFRESH).await;
+        if let Err(flume::TrySendError::Disconnected(_)) = apply.0.try_send(Msg::Refresh(None)) {
+            return;
+        }
+    }
 }
 
 /// Who hears of what.
@@ -159,8 +203,9 @@ struct Actor {
     cut_at: Option<Moment>,
     /// Whether a cut is under way.
     cutting: Rc<Cell<bool>>,
+    /// The store's bytes on disk and its files, as published last.
     disk_bytes: u64,
-    disk_looked_ms: u64,
+    changes: u64,
 }
 
 /// Serves until all handles are gone.
@@ -175,7 +220,8 @@ pub async fn run(
 ) -> Result<(), Fault> {
     let deliveries = outlets.desks.iter().map(|_| Delivery::default()).collect();
     let mark = machine.applied();
-    let disk_bytes = machine.engine().disk_bytes();
+    let (disk_bytes, changes) = (machine.engine().disk_bytes(), machine.engine().changes());
+    machine.engine().note_usage(machine.usage().logical);
     let mut actor = Actor {
         machine,
         outlets,
@@ -190,7 +236,7 @@ pub async fn run(
         cut_at: None,
         cutting: Rc::default(),
         disk_bytes,
-        disk_looked_ms: clock::now_ms(),
+        changes,
     };
     loop {
         let msg = match inbox.try_recv() {
@@ -265,11 +311,9 @@ fn put_bytes(event: &Event) -> i64 {
 impl Actor {
     /// The state to publish.
     fn state(&mut self, read: ReadView<LsmView>) -> State {
-        let now_ms = clock::now_ms();
-        if now_ms >= self.disk_looked_ms + DISK_LOOK_MS {
-            self.disk_looked_ms = now_ms;
-            self.disk_bytes = self.machine.engine().disk_bytes();
-        }
+        let engine = self.machine.engine();
+        (self.disk_bytes, self.changes) = (engine.disk_bytes(), engine.changes());
+        engine.note_usage(read.usage.logical);
         state_of(&self.machine, read, self.shared.node.member_id, self.disk_bytes)
     }
 
@@ -278,6 +322,9 @@ impl Actor {
             Msg::Commit(entries) => {
                 let mut rest = &entries[..];
                 while !rest.is_empty() {
+                    while self.machine.engine().is_behind() {
+                        clock::sleep(BEHIND).await;
+                    }
                     let (batch, later) = rest.split_at(rest.len().min(BATCH_ENTRIES_MAX));
                     self.apply(batch).await?;
                     rest = later;
@@ -298,7 +345,32 @@ impl Actor {
             Msg::LeaseKeys(id, answer) => drop(answer.try_send(self.machine.lease_keys(id))),
             Msg::CompactionDone(answer) if self.compacting => self.compaction_waiters.push(answer),
             Msg::CompactionDone(answer) => drop(answer.try_send(())),
+            Msg::Refresh(answer) => {
+                self.refresh()?;
+                answer.map(|answer| answer.try_send(()));
+            }
+            Msg::Engine(answer) => drop(answer.try_send(self.machine.engine().clone())),
+            Msg::Close(answer) => {
+                let engine = self.machine.engine().clone();
+                if let Err(fault) = blocking(move || engine.persist()).await {
+                    // Nothing is lost: the next start applies it from the log.
+                    tracing::warn!(error = %fault, "the store could not be written before the end");
+                }
+                let _ = answer.try_send(());
+            }
         }
+        Ok(())
+    }
+
+    /// Publishes again if the store's files changed: the view that is published now keeps old ones.
+    fn refresh(&mut self) -> Result<(), Fault> {
+        let engine = self.machine.engine();
+        if (engine.disk_bytes(), engine.changes()) == (self.disk_bytes, self.changes) {
+            return Ok(());
+        }
+        let read = self.machine.commit()?.read;
+        let state = self.state(read);
+        self.shared.publish(state);
         Ok(())
     }
 
@@ -321,8 +393,7 @@ impl Actor {
         if has_changes {
             // After a restart raft must know these members, or it could lead where it is not enough: the log
             // alone would tell it too late.
-            let engine = self.machine.engine().clone();
-            blocking(move || engine.persist()).await?;
+            self.persist().await;
         }
         self.publish(published);
         let mut conf_changes = Vec::new();
@@ -342,6 +413,16 @@ impl Actor {
         self.deliver();
         self.cut_log();
         Ok(())
+    }
+
+    /// Makes durable what is applied, however long the disk has no room for it.
+    async fn persist(&self) {
+        loop {
+            let engine = self.machine.engine().clone();
+            let Err(fault) = blocking(move || engine.persist()).await else { return };
+            tracing::error!(error = %fault, "the members' change waits for the store");
+            clock::sleep(RETRY).await;
+        }
     }
 
     fn answer(&mut self, applied: Applied, effects: &mut Vec<Effect>) {
@@ -393,7 +474,7 @@ impl Actor {
         old.engine().abandon();
         // Closing a store waits for its threads.
         spawn(blocking(move || drop(old)));
-        (self.mark, self.uncut_bytes, self.compacting, self.disk_looked_ms) = (index, 0, true, 0);
+        (self.mark, self.uncut_bytes, self.compacting) = (index, 0, true);
         let read = self.machine.commit()?.read;
         let state = self.state(read);
         self.shared.publish(state);
@@ -475,10 +556,11 @@ impl Actor {
         let (engine, wal) = (self.machine.engine().clone(), self.outlets.wal.clone());
         let cutting = Rc::clone(&self.cutting);
         spawn(async move {
-            if let Err(fault) = blocking(move || engine.persist()).await {
-                fatal(&fault)
+            match blocking(move || engine.persist()).await {
+                Ok(()) => wal.mark(index, term, conf_state).await,
+                // The log keeps what the store does not hold; the next time may do better.
+                Err(fault) => tracing::error!(error = %fault, "the log cannot be cut"),
             }
-            wal.mark(index, term, conf_state).await;
             cutting.set(false);
         });
     }

@@ -451,6 +451,20 @@ impl Desk {
         self.reach.lease.list().await
     }
 
+    /// Merges all of the store's tables, for `patience` at most; after that it goes on by itself.
+    pub async fn defragment(&self, patience: Duration) {
+        let apply = &self.reach.apply;
+        let merged = async {
+            let Some(engine) = apply.engine().await else { return };
+            let _ = engine.defragment().recv_async().await;
+            // The view that was published before reads the tables that were merged.
+            apply.refresh().await;
+            let _ = engine.let_go().recv_async().await;
+            apply.refresh().await;
+        };
+        clock::deadline(patience, merged).await;
+    }
+
     /// Waits until everything before the newest compaction is gone from the store.
     pub async fn compaction_done(&self) {
         self.reach.apply.compaction_done().await;

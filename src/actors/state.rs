@@ -59,6 +59,9 @@ pub struct State {
     pub sole_voter: bool,
 }
 
+/// Bytes that etcd's file has in use when it is empty.
+const EMPTY_BYTES_IN_USE: u64 = 16 << 10;
+
 /// A few numbers for status and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Status {
@@ -85,6 +88,13 @@ pub struct Shared {
     leader_lost_ms: AtomicU64,
     committed: AtomicU64,
     stopping: AtomicBool,
+}
+
+impl State {
+    /// Bytes that etcd's file would have in use for the same keys and their history.
+    pub fn bytes_in_use(&self) -> u64 {
+        EMPTY_BYTES_IN_USE + self.read.usage.paged
+    }
 }
 
 impl Shared {

@@ -42,6 +42,7 @@ fn gauges(desk: &Desk, options: &Options) -> Gauges {
         committed: now.committed,
         applied: now.applied,
         disk_bytes: state.disk_bytes,
+        bytes_in_use: state.bytes_in_use(),
         quota_bytes: node.quota_bytes,
         revision: state.read.revision,
         compacted: state.read.compacted,

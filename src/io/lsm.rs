@@ -216,7 +216,12 @@ impl LsmEngine {
 
     /// Asks for a merge of everything, now instead of when it is due; gives what says when that is over.
     pub fn defragment(&self) -> flume::Receiver<()> {
-        self.upkeep.merge_all()
+        self.upkeep.ask(true)
+    }
+
+    /// Asks for the files that no view reads any more to be removed now; gives what says when that is over.
+    pub fn let_go(&self) -> flume::Receiver<()> {
+        self.upkeep.ask(false)
     }
 }
 

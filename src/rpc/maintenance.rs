@@ -1,6 +1,7 @@
 //! `etcdserverpb.Maintenance`.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{
@@ -30,6 +31,9 @@ use crate::types::{Error, Fault, Refusal};
 
 /// Entries hashed before others get their turn.
 const TURN_ENTRIES: usize = 1000;
+
+/// How long an answer to `Defragment` may take, of the 5 s that etcdctl waits for it.
+const DEFRAGMENT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes of one message of a snapshot, as etcd's.
 const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
@@ -86,7 +90,7 @@ impl maintenance_server::Maintenance for Maintenance {
             raft_term: now.term,
             raft_applied_index: now.applied,
             errors,
-            db_size_in_use: state.disk_bytes as i64,
+            db_size_in_use: state.bytes_in_use() as i64,
             is_learner: is_learner(&self.0),
             storage_version: storage_version(&state),
             db_size_quota: node.quota_bytes as i64,
@@ -98,7 +102,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         _request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        // The store gives space back in the background; there is nothing to do.
+        self.0.defragment(DEFRAGMENT_PATIENCE).await;
         Ok(Response::new(DefragmentResponse::default()))
     }
 

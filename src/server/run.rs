@@ -153,6 +153,7 @@ async fn first_core(
     shared.stop();
     drop(stops);
     io::close_connections(STOP_TIME).await;
+    handles.apply.close().await;
     // Sessions that are still open end with the process. What they wait for was not acknowledged; what was
     // is in the log.
     io::leave()
@@ -350,6 +351,7 @@ fn start_actors(
     io::spawn(async move { stop_on_fault(wal.await) });
     let apply = apply::run(opened.machine, inboxes.apply, outlets, Arc::clone(shared));
     io::spawn(async move { stop_on_fault(apply.await) });
+    io::spawn(apply::refreshes(handles.apply.clone()));
     io::spawn(lease::run(expiry, inboxes.lease, consensus.clone()));
     io::spawn(lease::ticks(handles.lease.clone()));
     io::spawn(ticks(config.heartbeat, consensus.clone()));

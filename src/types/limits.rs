@@ -6,9 +6,6 @@ use std::time::Duration;
 /// flow control so do their clients.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 
-/// Bytes of a key: what the store takes, less the byte that names its space there.
-pub const KEY_BYTES_MAX: usize = 65_534;
-
 /// Bundles of proposals and read requests waiting for consensus. Each executor sends one bundle a
 /// round, so a few per executor is plenty.
 pub const CONSENSUS_MAILBOX: usize = 1024;
@@ -109,7 +106,7 @@ pub const WATCH_STREAM_BYTES_SHARE: usize = 64 << 10;
 /// Revisions are joined into one watch response up to this size, below what clients usually accept.
 pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of a key. The store counts them, and what it puts before some, in 16 bits.
+/// Bytes of a key. The store counts them, and the one that names the space, in 16 bits.
 pub const KEY_BYTES_MAX: usize = 65_534;
 
 /// Bytes of a value up to which history holds it beside the newest record of its key; a larger one is

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  commit ─┬─ log: ascending anyway ──────► tables of the store
-//!          ├─ kv: each batch is sorted ───► runs in a store of their own, where what was committed is found
+//!          ├─ kv and superseded: each
+//!          │  batch is sorted ────────────► runs in a store of their own, where what was committed is found
 //!          └─ the small spaces ───────────► the store                            │
 //!  finish ─────────────────────────────────────────────────────────────── merged once ──► tables of the store
 //! ```
 //!
-//! Through journal and memtables it would be ten times, most of them for merging `kv`, whose keys come in the order in
+//! Through memtables it would be ten times, most of them for merging `kv`, whose keys come in the order in
 //! which they were written: that is what others on the same disk would have to wait for. (Bulk loading by external
 //! merge sort.)
 

@@ -68,8 +68,10 @@ struct Asked {
     flush: bool,
     /// Tables were added.
     flushed: bool,
-    /// Each is told when all was merged.
-    merge_all: Vec<flume::Sender<()>>,
+    /// All tables are to be merged.
+    merge_all: bool,
+    /// Each is told when that, or else another look at the store, is over.
+    waiting: Vec<flume::Sender<()>>,
 }
 
 impl Upkeep {
@@ -100,10 +102,13 @@ impl Upkeep {
         self.signal.flush.notify_one();
     }
 
-    /// Merges everything; gives what says when that is over.
-    pub(super) fn merge_all(&self) -> flume::Receiver<()> {
+    /// Merges everything, or else lets go of what nobody reads any more; gives what says when that is over.
+    pub(super) fn ask(&self, merge_all: bool) -> flume::Receiver<()> {
         let (done, over) = flume::bounded(1);
-        lock(&self.signal.state).merge_all.push(done);
+        let mut state = lock(&self.signal.state);
+        state.merge_all |= merge_all;
+        state.waiting.push(done);
+        drop(state);
         self.signal.merge.notify_one();
         over
     }
@@ -237,13 +242,14 @@ impl Merger {
             let pause = if self.failing { RETRY } else { LOOK };
             let asked = self.signal.wait(&self.signal.merge, pause, |state| {
                 let flushed = std::mem::take(&mut state.flushed);
+                let waiting = std::mem::take(&mut state.waiting);
                 let merge_all = std::mem::take(&mut state.merge_all);
-                (flushed || !merge_all.is_empty()).then_some(merge_all)
+                (flushed || !waiting.is_empty()).then_some((merge_all, waiting))
             });
             let Some(asked) = asked else { return };
             self.look_at_load();
-            let asked = asked.unwrap_or_default();
-            match self.merge(!asked.is_empty()) {
+            let (merge_all, waiting) = asked.unwrap_or_default();
+            match self.merge(merge_all) {
                 Ok(()) => self.failing = false,
                 Err(error) => {
                     if !self.failing && !self.is_stopping() {
@@ -257,7 +263,7 @@ impl Merger {
             }
             self.let_go();
             self.store.look_at_disk();
-            for done in asked {
+            for done in waiting {
                 // Whoever asked may be gone.
                 let _ = done.try_send(());
             }
