@@ -26,6 +26,29 @@ pub fn bucket<'a>(
     view: &'a impl View,
     after: &[u8],
 ) -> impl Iterator<Item = Result<Pair, Fault>> + 'a {
+    entries(view, after, move |record| Ok(read::whole(view, record)?.into_key_value()))
+}
+
+/// The same with values of which nothing but the length counts: large ones are not read.
+///
+/// # Errors
+/// Each item may be a fault of the store.
+pub fn bucket_outline<'a>(
+    view: &'a impl View,
+    after: &[u8],
+) -> impl Iterator<Item = Result<Pair, Fault>> + 'a {
+    entries(view, after, |record| {
+        let outline = record.outline()?;
+        Ok(outline.map_or_else(|| record.key_value(), |it| vec![0; it.length].into()))
+    })
+}
+
+/// Entries whose values, but for those of deletes, `value` makes.
+fn entries<'a>(
+    view: &'a impl View,
+    after: &[u8],
+    value: impl Fn(Record) -> Result<Bytes, Fault> + 'a,
+) -> impl Iterator<Item = Result<Pair, Fault>> + 'a {
     let from = match after.get(..Revision::KEY_LENGTH) {
         Some(revision) => Bound::Excluded(revision),
         None => Bound::Unbounded,
@@ -34,11 +57,10 @@ pub fn bucket<'a>(
         let (key, record) = pair?;
         let record = Record::new(record)?;
         if !record.is_tombstone() {
-            return Ok((key, read::whole(view, record)?.into_key_value()));
+            return Ok((key, value(record)?));
         }
         let marked = Bytes::from([&key[..], &[TOMBSTONE_MARK]].concat());
-        let value = Bytes::copy_from_slice(record.bucket_value()?);
-        Ok((marked, value))
+        Ok((marked, Bytes::copy_from_slice(record.bucket_value()?)))
     })
 }
 

@@ -158,7 +158,7 @@ impl Mvcc {
         let done = slice.len() < budget;
         for (key, record) in slice {
             let revision = log_revision(&key)?;
-            self.compact_event(tx, &mut pass, revision, Record::new(record)?)?;
+            self.compact_event(tx, &mut pass, revision, &Record::new(record)?)?;
             pass.next = Revision { sub: revision.sub + 1, ..revision };
         }
         self.usage.write(tx);
@@ -176,30 +176,29 @@ impl Mvcc {
         tx: &mut Overlay<V>,
         pass: &mut Pass,
         revision: Revision,
-        record: Record,
+        record: &Record,
     ) -> Result<(), Fault> {
+        if let Some(hash) = &mut pass.hash
+            && revision.main > hash.previous
+        {
+            hash.stretch.write(revision, record)?;
+        }
         if let Some(previous) = record.previous()?.filter(|_| revision >= pass.fresh)
             // A tombstone before the target goes by itself.
             && !(record.is_creation() && previous.main < pass.target)
         {
-            self.remove_replaced(tx, previous, &record)?;
+            self.remove_replaced(tx, previous, record)?;
         }
         if record.is_tombstone() && revision.main < pass.target {
             tx.delete(Space::Log, Bytes::copy_from_slice(&revision.to_key()));
             self.usage.remove(record.item_bytes()?);
             let key = record.key()?;
             let newest = read::newest(&self.pending(tx), &key)?;
-            if newest.as_ref() == Some(&record) {
+            if newest.as_ref() == Some(record) {
                 tx.delete(Space::Kv, key.clone());
                 self.fences.note(tx, &key, Tally::GONE)?;
                 self.written.push((key, None));
             }
-        }
-        if let Some(hash) = &mut pass.hash
-            && revision.main > hash.previous
-        {
-            let record = read::whole(&self.pending(tx), record)?;
-            hash.stretch.write(revision, &record)?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use std::ops::Bound;
 
 use super::compaction::{self, CompactionHash};
 use super::read;
-use super::record::Record;
+use super::record::{Outline, Record};
 use super::{ReadView, log_revision};
 use crate::store::{Pair, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
@@ -37,13 +37,16 @@ impl BucketHash {
         self.length += bytes.len();
     }
 
-    /// Takes an event in; its record must be whole.
+    /// Takes an event in. Of a stub it takes the checksum that the value had when it was written.
     pub(super) fn write(&mut self, revision: Revision, record: &Record) -> Result<(), Fault> {
         self.bytes(&revision.to_key());
         if record.is_tombstone() {
             self.bytes(b"t");
         }
-        self.bytes(record.bucket_value()?);
+        match record.outline()? {
+            Some(Outline { length, crc }) => self.join(&Self { sum: crc, length }),
+            None => self.bytes(record.bucket_value()?),
+        }
         Ok(())
     }
 

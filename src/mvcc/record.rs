@@ -1,13 +1,14 @@
 //! One version of a key as it is stored, the same bytes in `kv` and in `log`.
 //!
 //! ```text
-//!  flags(1)  kv offset(2)  [replaced] main sub depth ancestors…   event header   encoded KeyValue
-//!                          └──────────── varints ────────────┘   └─ mvccpb.Event of this change ─┘
+//!  flags(1)  kv offset(2)  [replaced] [outline] main sub depth ancestors…   event header   encoded KeyValue
+//!                                               └─────── varints ───────┘   └─ mvccpb.Event of this change ─┘
 //! ```
 //!
-//! **A large value is stored once.** `log` holds a stub of such a record: the same header, and of the
-//! `KeyValue` what stands before value and lease. `kv` holds the record whole while it is its key's newest,
-//! then `superseded` does.
+//! **A large value is stored once.** `log` holds a stub of such a record: the same header with an outline of
+//! the `KeyValue`, and of this what stands before value and lease. `kv` holds the record whole while it is
+//! its key's newest, then `superseded` does. The outline, length and checksum, spares compaction and the
+//! sizes of snapshots the value; what must show that a value changed on disk reads it.
 //!
 //! **Replaced** is the size of the predecessor as [`Usage`](super::Usage) counts it and whether it is in
 //! `superseded`, so that compaction takes it away without reading it. Records of earlier versions, which do
@@ -20,11 +21,14 @@
 //! predecessor's list alone, so a put reads nothing extra, and any older version is found in a logarithmic
 //! number of steps. Ancestors that were compacted are left out, except the first.
 
+mod encoder;
+
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
+pub(super) use self::encoder::{Content, Draft, Encoder};
 use super::usage::item_bytes;
 use crate::types::limits::INLINE_BYTES_MAX;
 use crate::types::{Fault, LeaseId, Revision};
@@ -32,10 +36,12 @@ use crate::types::{Fault, LeaseId, Revision};
 const TOMBSTONE: u8 = 1;
 const CREATION: u8 = 2;
 const STUB: u8 = 4;
-/// The varints begin with what the record replaced.
+/// The header begins with what the record replaced.
 const REPLACED: u8 = 8;
 /// Bytes before the varints.
 const FIXED: usize = 3;
+/// What a stub has more than the record's header, at most: the outline, and some for longer varints.
+const OUTLINE_BYTES_MAX: usize = 16;
 
 /// Tags of `mvccpb.KeyValue`.
 const KEY: u8 = 0x0a;
@@ -53,16 +59,6 @@ const EVENT_DELETE: [u8; 2] = [0x08, 1];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record(Bytes);
 
-/// What a new version says.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Content<'a> {
-    pub(super) key: &'a [u8],
-    pub(super) value: &'a [u8],
-    pub(super) create: i64,
-    pub(super) version: i64,
-    pub(super) lease: LeaseId,
-}
-
 /// What a version replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Replaced {
@@ -72,10 +68,19 @@ pub(super) struct Replaced {
     pub(super) superseded: bool,
 }
 
-/// A new version, ready to be stored: two slices of one buffer.
-pub(super) struct Draft {
-    pub(super) log_key: Bytes,
-    pub(super) record: Record,
+/// A `KeyValue` as a stub knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outline {
+    pub(super) length: usize,
+    pub(super) crc: u32,
+}
+
+/// The parts of a record before its `KeyValue`.
+struct Header<'a> {
+    replaced: Option<Replaced>,
+    outline: Option<Outline>,
+    /// From the main revision on, the `KeyValue` too.
+    numbers: &'a [u8],
 }
 
 impl Record {
@@ -121,41 +126,58 @@ impl Record {
         if !self.is_large()? {
             return Ok(self.0.clone());
         }
-        let head = &self.0[self.kv_at()..][..self.peek()?.head];
-        let varints = &self.0[FIXED..self.event_at()];
-        let kv_at = FIXED + varints.len() + 1 + encoded_len_varint(head.len() as u64);
-        let mut stub = Vec::with_capacity(kv_at + head.len());
-        stub.push(self.0[0] | STUB);
-        stub.extend(u16::try_from(kv_at).map_err(|_| damaged())?.to_le_bytes());
-        stub.extend(varints);
+        let kv = &self.0[self.kv_at()..];
+        let head = &kv[..self.peek()?.head];
+        let numbers = self.0.len() - self.header()?.numbers.len();
+        let mut stub = Vec::with_capacity(self.kv_at() + head.len() + OUTLINE_BYTES_MAX);
+        stub.extend(&self.0[..numbers]);
+        stub[0] |= STUB;
+        encode_varint(kv.len() as u64, &mut stub);
+        stub.extend(crc32c::crc32c(kv).to_le_bytes());
+        stub.extend(&self.0[numbers..self.event_at()]);
         stub.push(EVENT_KV);
         encode_varint(head.len() as u64, &mut stub);
+        let kv_at = u16::try_from(stub.len()).map_err(|_| damaged())?;
+        stub[1..FIXED].copy_from_slice(&kv_at.to_le_bytes());
         stub.extend(head);
         Ok(stub.into())
     }
 
-    /// Bytes of its item in etcd's file. The record must be whole.
+    /// Bytes of its item in etcd's file.
     pub(super) fn item_bytes(&self) -> Result<u64, Fault> {
-        Ok(item_bytes(self.bucket_value()?.len(), self.is_tombstone()))
+        let length = match self.outline()? {
+            Some(outline) => outline.length,
+            None => self.bucket_value()?.len(),
+        };
+        Ok(item_bytes(length, self.is_tombstone()))
     }
 
     /// What it replaced, if it says that.
     pub(super) fn replaced(&self) -> Result<Option<Replaced>, Fault> {
-        let mut varints = &self.0[FIXED..];
-        if self.0[0] & REPLACED == 0 {
-            return Ok(None);
-        }
-        let number = decode_varint(&mut varints).map_err(|_| damaged())?;
-        Ok(Some(Replaced { item_bytes: number >> 1, superseded: number & 1 == 1 }))
+        Ok(self.header()?.replaced)
     }
 
-    /// The varints from the main revision on, and what is behind them.
-    fn numbers(&self) -> Result<&[u8], Fault> {
-        let mut varints = &self.0[FIXED..];
+    /// What a stub says of its content; nothing if the record is whole.
+    pub(super) fn outline(&self) -> Result<Option<Outline>, Fault> {
+        Ok(self.header()?.outline)
+    }
+
+    fn header(&self) -> Result<Header<'_>, Fault> {
+        let mut header = Header { replaced: None, outline: None, numbers: &self.0[FIXED..] };
+        let rest = &mut header.numbers;
         if self.0[0] & REPLACED != 0 {
-            decode_varint(&mut varints).map_err(|_| damaged())?;
+            let number = decode_varint(rest).map_err(|_| damaged())?;
+            header.replaced =
+                Some(Replaced { item_bytes: number >> 1, superseded: number & 1 == 1 });
         }
-        Ok(varints)
+        if self.is_stub() {
+            let length = decode_varint(rest).map_err(|_| damaged())?;
+            let length = usize::try_from(length).map_err(|_| damaged())?;
+            let (crc, behind) = rest.split_first_chunk().ok_or_else(damaged)?;
+            header.outline = Some(Outline { length, crc: u32::from_le_bytes(*crc) });
+            *rest = behind;
+        }
+        Ok(header)
     }
 
     fn kv_at(&self) -> usize {
@@ -174,12 +196,12 @@ impl Record {
 
     /// Its main revision.
     pub(super) fn main(&self) -> Result<i64, Fault> {
-        integer(&mut self.numbers()?)
+        integer(&mut self.header()?.numbers)
     }
 
     /// Its revision.
     pub(super) fn revision(&self) -> Result<Revision, Fault> {
-        let mut numbers = self.numbers()?;
+        let mut numbers = self.header()?.numbers;
         Ok(Revision { main: integer(&mut numbers)?, sub: integer(&mut numbers)? })
     }
 
@@ -226,7 +248,7 @@ impl Record {
 
     fn chain(&self) -> Result<(Revision, u64, Ancestors<'_>), Fault> {
         let behind = self.0.len() - self.event_at();
-        let numbers = self.numbers()?;
+        let numbers = self.header()?.numbers;
         let mut header = &numbers[..numbers.len().checked_sub(behind).ok_or_else(damaged)?];
         let revision = Revision { main: integer(&mut header)?, sub: integer(&mut header)? };
         let depth = decode_varint(&mut header).map_err(|_| damaged())?;
@@ -264,146 +286,6 @@ impl Iterator for Ancestors<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() { None } else { Some(self.read()) }
-    }
-}
-
-/// Encodes new versions; keeps its scratch space.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Encoder {
-    header: Vec<u8>,
-}
-
-impl Encoder {
-    /// A put at `revision` on top of `previous`.
-    pub(super) fn put(
-        &mut self,
-        revision: Revision,
-        previous: Option<&Record>,
-        compacted: i64,
-        content: &Content<'_>,
-    ) -> Result<Draft, Fault> {
-        let flags = if content.version == 1 { CREATION } else { 0 };
-        self.header(flags, revision, previous, compacted)?;
-        self.header.push(EVENT_KV);
-        let length = content.length(revision.main);
-        encode_varint(length as u64, &mut self.header);
-        let mut buffer = self.start(revision, length)?;
-        content.encode(revision.main, &mut buffer);
-        Ok(finish(buffer))
-    }
-
-    /// A put whose `KeyValue` is encoded already, in the order of its fields.
-    pub(super) fn encoded_put(
-        &mut self,
-        revision: Revision,
-        previous: Option<&Record>,
-        kv: &[u8],
-    ) -> Result<Draft, Fault> {
-        let flags = if Peek::new(kv)?.version == 1 { CREATION } else { 0 };
-        self.header(flags, revision, previous, 0)?;
-        self.header.push(EVENT_KV);
-        encode_varint(kv.len() as u64, &mut self.header);
-        let mut buffer = self.start(revision, kv.len())?;
-        buffer.extend(kv);
-        Ok(finish(buffer))
-    }
-
-    /// A delete at `revision` of what `previous` says.
-    pub(super) fn delete(
-        &mut self,
-        revision: Revision,
-        previous: Option<&Record>,
-        compacted: i64,
-        key: &[u8],
-    ) -> Result<Draft, Fault> {
-        self.header(TOMBSTONE, revision, previous, compacted)?;
-        self.header.extend(EVENT_DELETE);
-        self.header.push(EVENT_KV);
-        let length = bytes_length(key) + integer_length(revision.main);
-        encode_varint(length as u64, &mut self.header);
-        let mut buffer = self.start(revision, length)?;
-        write_bytes(KEY, key, &mut buffer);
-        write_integer(MODIFIED, revision.main, &mut buffer);
-        Ok(finish(buffer))
-    }
-
-    fn header(
-        &mut self,
-        flags: u8,
-        revision: Revision,
-        previous: Option<&Record>,
-        compacted: i64,
-    ) -> Result<(), Fault> {
-        self.header.clear();
-        self.header.extend([flags, 0, 0]);
-        if let Some(previous) = previous {
-            self.header[0] |= REPLACED;
-            let number = previous.item_bytes()? << 1 | u64::from(previous.is_large()?);
-            encode_varint(number, &mut self.header);
-        }
-        encode_varint(revision.main.cast_unsigned(), &mut self.header);
-        encode_varint(revision.sub.cast_unsigned(), &mut self.header);
-        let Some(previous) = previous else {
-            encode_varint(1, &mut self.header);
-            return Ok(());
-        };
-        let (parent, depth, ancestors) = previous.chain()?;
-        encode_varint(depth + 1, &mut self.header);
-        let mut main = revision.main;
-        self.ancestor(parent, &mut main);
-        for ancestor in ancestors.skip(depth.trailing_zeros() as usize) {
-            let ancestor = ancestor?;
-            if ancestor.main < compacted {
-                break;
-            }
-            self.ancestor(ancestor, &mut main);
-        }
-        Ok(())
-    }
-
-    fn ancestor(&mut self, ancestor: Revision, main: &mut i64) {
-        let step = (*main - ancestor.main).cast_unsigned() << 1;
-        encode_varint(step | u64::from(ancestor.sub != 0), &mut self.header);
-        if ancestor.sub != 0 {
-            encode_varint(ancestor.sub.cast_unsigned(), &mut self.header);
-        }
-        *main = ancestor.main;
-    }
-
-    /// A buffer of exactly the right size that holds all but the `KeyValue`.
-    fn start(&mut self, revision: Revision, length: usize) -> Result<Vec<u8>, Fault> {
-        let Ok(kv_at) = u16::try_from(self.header.len()) else { return Err(damaged()) };
-        self.header[1..FIXED].copy_from_slice(&kv_at.to_le_bytes());
-        let mut buffer = Vec::with_capacity(Revision::KEY_LENGTH + self.header.len() + length);
-        buffer.extend(revision.to_key());
-        buffer.extend(&self.header);
-        Ok(buffer)
-    }
-}
-
-fn finish(buffer: Vec<u8>) -> Draft {
-    let mut record = Bytes::from(buffer);
-    let log_key = record.split_to(Revision::KEY_LENGTH);
-    Draft { log_key, record: Record(record) }
-}
-
-impl Content<'_> {
-    fn length(&self, main: i64) -> usize {
-        bytes_length(self.key)
-            + integer_length(self.create)
-            + integer_length(main)
-            + integer_length(self.version)
-            + bytes_length(self.value)
-            + integer_length(self.lease)
-    }
-
-    fn encode(&self, main: i64, out: &mut Vec<u8>) {
-        write_bytes(KEY, self.key, out);
-        write_integer(CREATE, self.create, out);
-        write_integer(MODIFIED, main, out);
-        write_integer(VERSION, self.version, out);
-        write_bytes(VALUE, self.value, out);
-        write_integer(LEASE, self.lease, out);
     }
 }
 
@@ -463,30 +345,4 @@ fn integer(from: &mut &[u8]) -> Result<i64, Fault> {
 
 fn damaged() -> Fault {
     Fault::new("a stored version of a key cannot be read: the store is damaged")
-}
-
-fn integer_length(value: i64) -> usize {
-    if value == 0 { 0 } else { 1 + encoded_len_varint(value.cast_unsigned()) }
-}
-
-fn bytes_length(value: &[u8]) -> usize {
-    match value.len() {
-        0 => 0,
-        length => 1 + encoded_len_varint(length as u64) + length,
-    }
-}
-
-fn write_integer(tag: u8, value: i64, out: &mut Vec<u8>) {
-    if value != 0 {
-        out.push(tag);
-        encode_varint(value.cast_unsigned(), out);
-    }
-}
-
-fn write_bytes(tag: u8, value: &[u8], out: &mut Vec<u8>) {
-    if !value.is_empty() {
-        out.push(tag);
-        encode_varint(value.len() as u64, out);
-        out.extend(value);
-    }
 }

@@ -8,7 +8,6 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::read;
 use super::record::Record;
 use crate::store::{Overlay, Space, View};
 use crate::types::{Fault, Revision};
@@ -63,8 +62,7 @@ impl Usage {
     pub(super) fn sum(view: &impl View) -> Result<Self, Fault> {
         let mut usage = Self::default();
         for pair in view.scan(Space::Log, Bound::Unbounded, Bound::Unbounded) {
-            let record = read::whole(view, Record::new(pair?.1)?)?;
-            usage.add(record.item_bytes()?);
+            usage.add(Record::new(pair?.1)?.item_bytes()?);
         }
         Ok(usage)
     }

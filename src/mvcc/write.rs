@@ -32,8 +32,8 @@ impl Mvcc {
     /// revision alone.
     ///
     /// # Errors
-    /// `RequestTooLarge` for its key; `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
-    /// of the store. A refused put changes nothing.
+    /// `RequestTooLarge` for its key; `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and
+    /// there is no key; a fault of the store. A refused put changes nothing.
     pub fn put<V: View>(
         &mut self,
         tx: &mut Overlay<V>,

@@ -130,6 +130,10 @@ impl<V: View> Export<V> {
                 }
                 false
             }
+            // The first pass needs lengths alone.
+            Origin::Key if self.plan.is_none() => {
+                write_turn(writer, &mut self.after, mvcc::bucket_outline(&self.view, &after))?
+            }
             Origin::Key => write_turn(writer, &mut self.after, mvcc::bucket(&self.view, &after))?,
             Origin::Space(space) => {
                 let from =
