@@ -122,10 +122,11 @@ impl MergePolicy {
         }
     }
 
-    /// A merge of everything, with nothing held back by old views, left these bytes.
-    pub(super) fn merged_all(&mut self, facts: &Facts) {
-        if facts.usage > 0 {
-            self.need = Some(facts.bytes() as f64 / facts.usage as f64);
+    /// A merge of everything, with nothing held back by old views, left so many bytes in the last level. `usage` is
+    /// from when it began: what was deleted since is still in these tables.
+    pub(super) fn merged_all(&mut self, usage: u64, bytes: u64) {
+        if usage > 0 && bytes > 0 {
+            self.need = Some(bytes as f64 / usage as f64);
         }
     }
 }
@@ -165,7 +166,7 @@ mod tests {
     /// A policy that saw a merge of everything leave one byte of tables for each that is kept.
     fn policy() -> MergePolicy {
         let mut policy = MergePolicy::default();
-        policy.merged_all(&facts(0, 40, 40));
+        policy.merged_all(40 * MIB, 40 * MIB);
         policy
     }
 
@@ -209,7 +210,7 @@ mod tests {
     fn what_compresses_well_or_badly_is_measured() {
         let mut policy = MergePolicy::default();
         assert_eq!(policy.garbage(&facts(0, 150, 100)), 0, "found at the start");
-        policy.merged_all(&facts(0, 50, 100));
+        policy.merged_all(100 * MIB, 50 * MIB);
         assert_eq!(policy.garbage(&facts(0, 150, 100)), 100 * MIB);
         let mut policy = MergePolicy::default();
         assert_eq!(policy.garbage(&facts(0, 300, 100)), 100 * MIB, "twice is the most");

@@ -335,7 +335,7 @@ impl Merger {
                 }
             }
             if merge == Merge::All && !facts.is_pinned {
-                self.policy.merged_all(&self.facts(false));
+                self.policy.merged_all(facts.usage, self.facts(false).levels[6]);
             }
         }
         Ok(())
@@ -389,7 +389,8 @@ impl Merger {
                 );
             }
         }
-        // So many before the newest may be read yet; the tree lets go of the oldest first.
+        // So many before the newest may be read yet; the tree lets go of the oldest first. Versions that a flush made
+        // are not among those here, so that the oldest here may wait until the tree has none but the newest.
         while self.versions.len() > tree.version_free_list_len() + 1 {
             self.versions.pop_front();
         }
