@@ -21,4 +21,4 @@ pub mod wal;
 pub mod watch;
 
 pub use self::desk::Desk;
-pub use self::state::{Node, Shared, State, Status};
+pub use self::state::{Node, Shared, State, Status, bytes_in_use};

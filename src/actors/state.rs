@@ -9,7 +9,7 @@ use basalt_proto::etcdserverpb::{AlarmMember, ResponseHeader};
 use crate::cluster::{Member, Version};
 use crate::consensus::{Progress, Role};
 use crate::io::{LsmView, clock};
-use crate::mvcc::{self, ReadView};
+use crate::mvcc::{self, ReadView, Usage};
 use crate::types::{Error, Fault, LogIndex, MemberId, Term};
 
 use super::watch;
@@ -93,8 +93,13 @@ pub struct Shared {
 impl State {
     /// Bytes that etcd's file would have in use for the same keys and their history.
     pub fn bytes_in_use(&self) -> u64 {
-        EMPTY_BYTES_IN_USE + self.read.usage.paged
+        bytes_in_use(self.read.usage)
     }
+}
+
+/// Bytes that etcd's file would have in use.
+pub fn bytes_in_use(usage: Usage) -> u64 {
+    EMPTY_BYTES_IN_USE + usage.paged
 }
 
 impl Shared {

@@ -164,6 +164,13 @@ impl LsmEngine {
     }
 
     fn open_with(path: &Path, policy: Option<MergePolicy>) -> Result<Self, Fault> {
+        if path.join("keyspaces").exists() {
+            return Err(Fault::new(format!(
+                "the store in {} was made by a version of Basalt before this one: save a snapshot with that version, and \
+                 restore it",
+                path.display()
+            )));
+        }
         let (sequence, control) = (SequenceNumberCounter::new(1), Arc::default());
         let tree = config(path, &sequence, &control).open().map_err(fault("open"))?;
         // Views are made at the number that comes next, and the first is never 0.

@@ -61,6 +61,7 @@ histograms! {
     WAL_WRITE "etcd_disk_wal_write_duration_seconds" "Time to write to the log." 0.001 14;
     STORE_COMMIT "etcd_disk_backend_commit_duration_seconds" "Time to commit a batch to the store." 0.001 14;
     STORE_SNAPSHOT "etcd_disk_backend_snapshot_duration_seconds" "Time to send a snapshot." 0.01 17;
+    DEFRAG "etcd_disk_backend_defrag_duration_seconds" "Time to merge all of the store's tables." 0.1 13;
     HASH "etcd_mvcc_hash_duration_seconds" "Time to hash the store." 0.01 15;
     HASH_KV "etcd_mvcc_hash_rev_duration_seconds" "Time to hash the keys at a revision." 0.01 15;
     COMPACTION "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" "Time to clean up after a compaction, in ms." 100.0 14;

@@ -112,6 +112,8 @@ pub struct Config {
     pub learners_max: usize,
     /// `--snapshot-count`.
     pub snapshot_count: u64,
+    /// `--bootstrap-defrag-threshold-megabytes`, in bytes; 0 for never.
+    pub bootstrap_defrag_bytes: u64,
     /// `--snapshot-catchup-entries`.
     pub catch_up_entries: u64,
     /// `--max-wals`.
@@ -248,6 +250,8 @@ impl Config {
             strict_reconfig: switch(flags, "strict-reconfig-check"),
             learners_max: number(flags, "max-learners")?,
             snapshot_count: number::<u64>(flags, "snapshot-count")?.max(1),
+            bootstrap_defrag_bytes: number::<u64>(flags, "bootstrap-defrag-threshold-megabytes")?
+                .saturating_mul(1 << 20),
             catch_up_entries: number(flags, "snapshot-catchup-entries")?,
             max_wals: number(flags, "max-wals")?,
             max_txn_ops: number(flags, "max-txn-ops")?,

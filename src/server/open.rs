@@ -13,6 +13,7 @@ use super::Config;
 use super::beginning::{Beginning, begin};
 use crate::actors::State;
 use crate::actors::apply::state_of;
+use crate::actors::bytes_in_use;
 use crate::actors::peer::Identity;
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
@@ -78,6 +79,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         force(&mut wal, &mut replay, &machine, id).await?;
     }
     let promised_ticks = keep_promise(config, &member_dir).await?;
+    defragment(&machine, config.bootstrap_defrag_bytes).await?;
     let read = machine.commit()?.read;
     let state = state_of(&machine, read, id, machine.engine().disk_bytes());
     let restored = Restored {
@@ -128,6 +130,36 @@ async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault
     }
     // The first tick may come at once.
     Ok(before.div_duration_f64(config.heartbeat).ceil() as usize + 1)
+}
+
+/// Merges all of the store's tables if they take more than is in use by as much as the flag says.
+async fn defragment(machine: &Machine<LsmEngine>, threshold: u64) -> Result<(), Fault> {
+    let engine = machine.engine().clone();
+    let (size, in_use) = (engine.disk_bytes(), bytes_in_use(machine.usage()));
+    if threshold == 0 {
+        return Ok(());
+    }
+    if size < in_use.saturating_add(threshold) {
+        tracing::info!(
+            current_db_size_bytes = size,
+            current_db_size_in_use_bytes = in_use,
+            bootstrap_defrag_threshold_bytes = threshold,
+            "Skipping defragmentation"
+        );
+        return Ok(());
+    }
+    io::blocking(move || {
+        engine.note_usage(in_use);
+        // Answered, or not: if the store cannot be merged now, it is later.
+        let _ = engine.defragment().recv();
+        tracing::info!(
+            size_before_bytes = size,
+            size_bytes = engine.disk_bytes(),
+            "defragmented the store"
+        );
+        Ok(())
+    })
+    .await
 }
 
 /// The state machine, and which snapshot its store began with.

@@ -332,7 +332,7 @@ const FEATURES: &[Flag] = &[
         "bootstrap-defrag-threshold-megabytes",
         Uint,
         "0",
-        "Has no meaning: nothing has to be defragmented.",
+        "Mebibytes on disk beyond those in use, past which the store is defragmented at the start; 0 for never.",
     ),
     flag("max-learners", Uint, "1", "Members without a vote at a time."),
     flag("compaction-sleep-interval", Time, "10ms", "Time between two slices of compaction."),

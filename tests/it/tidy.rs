@@ -110,7 +110,7 @@ const IMPURE: &[&str] = &[
     ".await",
     "glommio",
     "flume",
-    "fjall",
+    "lsm_tree",
     "tonic::",
     "tokio",
     "hyper::",
@@ -126,7 +126,8 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Libraries that one room alone may name, so that they could be exchanged there.
-const ONLY_IN: &[(&str, &str)] = &[("glommio", "io"), ("fjall::", "io"), ("raft::", "consensus")];
+const ONLY_IN: &[(&str, &str)] =
+    &[("glommio", "io"), ("lsm_tree::", "io"), ("raft::", "consensus")];
 
 #[test]
 fn the_floor_plan_has_no_cycles() {

@@ -238,6 +238,103 @@ fn a_store_that_was_loaded_reads_like_one_that_was_committed_to() {
     }
 }
 
+/// A batch that says its number in three spaces, and overwrites a large value.
+fn numbered(number: u64) -> Batch {
+    let mut random = StdRng::seed_from_u64(number);
+    let value: Vec<u8> = (0..20_000).map(|_| random.random()).collect();
+    let bytes = || Bytes::from(number.to_be_bytes().to_vec());
+    let large = Bytes::from(format!("large {}", number % 10));
+    let mut writes = vec![
+        (Space::Kv, Bytes::from_static(b"number"), Some(bytes())),
+        (Space::Kv, large, Some(Bytes::from(value.clone()))),
+        (Space::Log, bytes(), Some(Bytes::from(value))),
+        (Space::Meta, Bytes::from_static(b"number"), Some(bytes())),
+    ];
+    if let Some(old) = number.checked_sub(20) {
+        writes.push((Space::Log, Bytes::from(old.to_be_bytes().to_vec()), None));
+    }
+    Batch { writes }
+}
+
+fn number(view: &LsmView, space: Space) -> u64 {
+    let found = view.get(space, b"number").unwrap();
+    found.map_or(0, |bytes| u64::from_be_bytes(bytes.as_ref().try_into().unwrap()))
+}
+
+#[test]
+fn a_store_that_was_not_persisted_is_back_at_a_whole_batch() {
+    let path = tempfile::tempdir().unwrap();
+    let (mut last, mut committed) = (0, 0);
+    for (round, more) in [700, 3, 900].into_iter().enumerate() {
+        let mut engine = LsmEngine::open(path.path()).unwrap();
+        let view = engine.view();
+        let found = number(&view, Space::Kv);
+        assert!((last..=committed).contains(&found), "{last} <= {found} <= {committed}");
+        assert_eq!(number(&view, Space::Meta), found);
+        let mut log = view.scan(Space::Log, Bound::Unbounded, Bound::Unbounded);
+        let newest = log.next_back().map(|pair| pair.unwrap().0);
+        assert_eq!(
+            newest.map_or(0, |key| u64::from_be_bytes(key.as_ref().try_into().unwrap())),
+            found
+        );
+        assert!(log.count() < 20);
+        for number in found + 1..=found + more {
+            engine.commit(numbered(number)).unwrap();
+        }
+        committed = found + more;
+        if round == 1 {
+            engine.persist().unwrap();
+            last = committed;
+        }
+    }
+}
+
+#[test]
+fn a_merge_of_everything_leaves_what_is_kept_and_what_a_view_reads() {
+    let path = tempfile::tempdir().unwrap();
+    let mut engine = LsmEngine::open(path.path()).unwrap();
+    (1..=100).for_each(|number| engine.commit(numbered(number)).unwrap());
+    let old = engine.view();
+    let all = |view: &LsmView| -> Vec<Pair> {
+        view.scan(Space::Log, Bound::Unbounded, Bound::Unbounded).map(Result::unwrap).collect()
+    };
+    let read = all(&old);
+    assert_eq!(read.len(), 20);
+    (101..=1000).for_each(|number| engine.commit(numbered(number)).unwrap());
+    // Ten values in `kv` and twenty in `log`.
+    let kept = 30 * 20_000;
+    engine.note_usage(kept);
+    engine.defragment().recv().unwrap();
+    assert_eq!(all(&old), read, "a view is not affected");
+    assert!(engine.disk_bytes() > 2 * kept, "what it reads is there: {}", engine.disk_bytes());
+    drop(old);
+    engine.defragment().recv().unwrap();
+    engine.let_go().recv().unwrap();
+    let (disk, kept) = (engine.disk_bytes(), kept + kept / 4);
+    assert!((1..kept).contains(&disk), "{disk} bytes on disk for {kept}");
+    assert_eq!(number(&engine.view(), Space::Kv), 1000);
+    assert_eq!(all(&engine.view()).len(), 20);
+}
+
+#[test]
+fn longer_keys_than_the_store_takes_are_read_as_missing_and_bound_ranges() {
+    let path = tempfile::tempdir().unwrap();
+    let mut engine = LsmEngine::open(path.path()).unwrap();
+    let longest = Bytes::from(vec![b'k'; KEY_BYTES_MAX]);
+    let write = |key: &Bytes| (Space::Kv, key.clone(), Some(Bytes::from_static(b"value")));
+    let after = Bytes::from_static(b"l");
+    engine.commit(Batch { writes: vec![write(&longest), write(&after)] }).unwrap();
+    let view = engine.view();
+    let longer = vec![b'k'; KEY_BYTES_MAX + 5];
+    assert_eq!(view.get(Space::Kv, &longer).unwrap(), None);
+    let keys = |from, to| -> Vec<Bytes> {
+        view.scan(Space::Kv, from, to).map(|pair| pair.unwrap().0).collect()
+    };
+    let open = Bound::Unbounded;
+    assert_eq!(keys(Bound::Included(&longer[..]), open), [after]);
+    assert_eq!(keys(open, Bound::Excluded(&longer[..])), [longest]);
+}
+
 /// What flushes, merges and writes back steps back behind those who serve.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a test's thread")]

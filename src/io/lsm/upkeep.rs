@@ -30,6 +30,8 @@ pub(super) const NICE: i32 = 5;
 const RETRY: Duration = Duration::from_secs(1);
 /// Time between two looks at the store when nothing happens.
 const LOOK: Duration = Duration::from_millis(500);
+/// Time in which batches that are committed meanwhile are published.
+const SETTLE: Duration = Duration::from_millis(5);
 /// Bytes that merges read in a second at most, unless whoever commits has to wait for them.
 const MERGE_BYTES_PER_SECOND: usize = 256 << 20;
 /// Bytes committed in a second that are few, and how many such seconds make a quiet time.
@@ -317,6 +319,7 @@ impl Merger {
             self.perform(merge, &facts)?;
             is_asked = false;
             self.keep_version();
+            self.settle();
             self.let_go();
             let changed = self.store.tree.current_version().id() != before;
             if changed {
@@ -359,7 +362,9 @@ impl Merger {
                 self.store.seal();
                 self.store.flush()?;
                 metrics::DEFRAG_IN_FLIGHT.set(1);
+                let began = Moment::now();
                 let merged = tree.major_compact(TABLE_BYTES, self.store.watermark());
+                metrics::DEFRAG.observe(began.elapsed().as_secs_f64());
                 metrics::DEFRAG_IN_FLIGHT.set(0);
                 merged
             }
@@ -372,6 +377,12 @@ impl Merger {
         if self.versions.back().is_none_or(|(id, _)| *id != newest.id()) {
             self.versions.push_back((newest.id(), Box::new(newest)));
         }
+    }
+
+    /// Lets the newest batch be published, so that the tables of before can be let go of.
+    #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
+    fn settle(&self) {
+        std::thread::sleep(SETTLE);
     }
 
     /// Forgets versions of the tree that nobody reads, and removes the files that only they had.
