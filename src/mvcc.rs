@@ -95,6 +95,8 @@ pub struct Mvcc {
     revision: i64,
     compacted: i64,
     usage: Usage,
+    /// Revision and sums as they were written last.
+    written_meta: Option<(i64, Usage)>,
     fences: Fences,
     cache: Arc<RecordCache>,
     /// Records for the cache, taken in when they are committed; `None` for those that left `kv`.
@@ -147,6 +149,7 @@ impl Mvcc {
             revision,
             compacted,
             usage: Usage::open(view)?,
+            written_meta: None,
             fences: Fences::open(view)?,
             cache: Arc::new(RecordCache::new(cache_bytes)),
             written: Vec::new(),
@@ -186,6 +189,16 @@ impl Mvcc {
     /// The leases that keys were given or lost since this was last asked, in order.
     pub fn take_attachments(&mut self) -> Vec<Attachment> {
         std::mem::take(&mut self.attachments)
+    }
+
+    /// Writes what is kept beside the keys: the revision and the sums. Called once for a batch, before its commit.
+    pub fn write_meta<V: View>(&mut self, tx: &mut Overlay<V>) {
+        let meta = (self.revision, self.usage);
+        if self.written_meta != Some(meta) {
+            self.written_meta = Some(meta);
+            write_revision(tx, self.revision);
+            self.usage.write(tx);
+        }
     }
 
     /// What readers see from now on. `view` is the store after the commit of everything that was
@@ -284,7 +297,7 @@ fn leased_key(pair: Result<(Bytes, Bytes), Fault>) -> Result<Option<(Bytes, Leas
     Ok((lease != 0).then_some((key, lease)))
 }
 
-/// Notes the newest revision, to be committed with the changes that made it.
+/// Writes the newest revision, to be committed with the changes that made it.
 fn write_revision<V: View>(tx: &mut Overlay<V>, revision: i64) {
     let value = Bytes::copy_from_slice(&revision.to_be_bytes());
     tx.put(Space::Meta, Bytes::from_static(REVISION_KEY), value);

@@ -13,6 +13,8 @@
 //! ([`policy`] decides when). If a flush or merge fails, for want of room for example, it is tried again; nothing is
 //! lost by that, since memtables stay in memory and merges replace their input only when they are whole.
 
+#[cfg(test)]
+mod crashes;
 mod loader;
 mod pins;
 mod policy;
@@ -76,6 +78,7 @@ pub struct LsmView {
 /// What threads and views share.
 struct Store {
     tree: AnyTree,
+    memtable_bytes: u64,
     /// One for each batch, and one for each change of the tree's files.
     sequence: SequenceNumberCounter,
     pins: Pins,
@@ -155,15 +158,19 @@ impl LsmEngine {
     /// # Errors
     /// The directory cannot be used, or what is in it is damaged.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        Self::open_with(path, Some(MergePolicy::default()))
+        Self::open_with(path, MEMTABLE_BYTES, Some(MergePolicy::default()))
     }
 
     /// The same for a store that is only passing, in which nothing is worth being merged.
     fn open_unmerged(path: &Path) -> Result<Self, Fault> {
-        Self::open_with(path, None)
+        Self::open_with(path, MEMTABLE_BYTES, None)
     }
 
-    fn open_with(path: &Path, policy: Option<MergePolicy>) -> Result<Self, Fault> {
+    fn open_with(
+        path: &Path,
+        memtable_bytes: u64,
+        policy: Option<MergePolicy>,
+    ) -> Result<Self, Fault> {
         if path.join("keyspaces").exists() {
             return Err(Fault::new(format!(
                 "the store in {} was made by a version of Basalt before this one: save a snapshot with that version, and \
@@ -179,6 +186,7 @@ impl LsmEngine {
         let home = Home { path: path.to_owned(), abandoned: AtomicBool::new(false) };
         let store = Arc::new(Store {
             tree,
+            memtable_bytes,
             sequence,
             pins: Pins::default(),
             writing: Mutex::default(),
@@ -284,7 +292,7 @@ impl Engine for LsmEngine {
                     None => InternalValue::new_tombstone(key, number),
                 });
             }
-            memtable.size() >= MEMTABLE_BYTES
+            memtable.size() >= store.memtable_bytes
         };
         store.counters.committed.fetch_add(bytes as u64, Ordering::Relaxed);
         if full {

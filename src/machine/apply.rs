@@ -93,6 +93,7 @@ impl<E: Engine> Machine<E> {
     /// The store cannot be written.
     pub fn commit(&mut self) -> Result<Published<E::View>, Fault> {
         if self.dirty {
+            self.mvcc.write_meta(&mut self.tx);
             let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
             self.tx.put(Space::Meta, Bytes::from_static(APPLIED), number(self.applied));
             self.tx.put(Space::Meta, Bytes::from_static(APPLIED_TERM), number(self.applied_term));

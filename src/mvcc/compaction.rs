@@ -161,7 +161,6 @@ impl Mvcc {
             self.compact_event(tx, &mut pass, revision, &Record::new(record)?)?;
             pass.next = Revision { sub: revision.sub + 1, ..revision };
         }
-        self.usage.write(tx);
         if done {
             self.finish(tx, &pass)?;
         } else {

@@ -53,6 +53,7 @@ impl Store {
     }
 
     fn commit(&mut self) {
+        self.mvcc.write_meta(&mut self.tx);
         let batch = self.tx.take();
         self.check_revisions(&batch);
         self.engine.commit(batch).unwrap();

@@ -9,7 +9,7 @@ use super::history;
 use super::read::{self, Pending, Reader};
 use super::record::{Content, Draft, Record};
 use super::usage::Usage;
-use super::{Attachment, Event, Mvcc, write_revision};
+use super::{Attachment, Event, Mvcc};
 use crate::store::{Overlay, Space, View};
 use crate::types::limits::KEY_BYTES_MAX;
 use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal, Revision};
@@ -162,10 +162,6 @@ impl<'a, V: View> Writer<'a, V> {
 
     /// Ends the transaction and says how many changes it made.
     pub(super) fn finish(self) -> i64 {
-        if self.changes > 0 {
-            write_revision(self.tx, self.mvcc.revision);
-            self.mvcc.usage.write(self.tx);
-        }
         self.changes
     }
 

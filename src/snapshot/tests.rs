@@ -193,6 +193,7 @@ impl Store {
     }
 
     fn commit(&mut self) -> ReadView<MemoryView> {
+        self.mvcc.write_meta(&mut self.tx);
         self.engine.commit(self.tx.take()).unwrap();
         self.tx.rebase(self.engine.view());
         self.mvcc.publish(self.engine.view())

@@ -107,7 +107,7 @@ impl Mirror {
             0 => self.reopen(),
             // A merge of everything, while views are held.
             10 if self.random.random_bool(0.5) => {
-                drop(self.disk().defragment().recv());
+                self.disk().defragment().recv().unwrap();
             }
             11 => self.disk().persist().unwrap(),
             1..8 => {
@@ -294,6 +294,7 @@ fn a_merge_of_everything_leaves_what_is_kept_and_what_a_view_reads() {
     let path = tempfile::tempdir().unwrap();
     let mut engine = LsmEngine::open(path.path()).unwrap();
     (1..=100).for_each(|number| engine.commit(numbered(number)).unwrap());
+    engine.persist().unwrap();
     let old = engine.view();
     let all = |view: &LsmView| -> Vec<Pair> {
         view.scan(Space::Log, Bound::Unbounded, Bound::Unbounded).map(Result::unwrap).collect()

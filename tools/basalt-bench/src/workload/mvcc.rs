@@ -117,6 +117,8 @@ impl Store {
     }
 
     fn commit(&mut self) -> Result<(), Fatal> {
+        self.mvcc.write_meta(&mut self.overlay);
+        self.mvcc.write_meta(&mut self.overlay);
         self.engine.commit(self.overlay.take()).map_err(|fault| fault.to_string())?;
         let view = self.engine.view();
         self.mvcc.publish(view.clone());

@@ -1,0 +1,194 @@
+//! The state machine on the store on disk, which crashes at any step and is given the log again, beside one in memory
+//! that never does: both read the same at every moment, whatever is flushed and merged meanwhile.
+
+use basalt_proto::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
+};
+use bytes::Bytes;
+use prost::Message as _;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::cluster::Member;
+use crate::machine::{self, Machine};
+use crate::mvcc::{self, KvHash, ReadView};
+use crate::store::Memory;
+use crate::types::{Entry, EntryKind, Error};
+
+const CONFIG: machine::Config =
+    machine::Config { cache_bytes: 1 << 16, lease_ttl_min: 2, learners_max: 1 };
+/// Small, so that most crashes are after some flushes and merges.
+const SMALL_MEMTABLE_BYTES: u64 = 24 << 10;
+const KEYS: u32 = 24;
+
+struct Twins {
+    random: StdRng,
+    path: tempfile::TempDir,
+    log: Vec<Entry>,
+    disk: Option<Machine<LsmEngine>>,
+    memory: Machine<Memory>,
+    crashes: usize,
+}
+
+fn open(path: &Path) -> Machine<LsmEngine> {
+    let policy = Some(MergePolicy::default());
+    let engine = LsmEngine::open_with(path, SMALL_MEMTABLE_BYTES, policy).unwrap();
+    Machine::open(engine, &CONFIG).unwrap()
+}
+
+fn bootstrap<E: Engine>(machine: &mut Machine<E>) {
+    let peer_urls = vec!["http://localhost:2380".to_owned()];
+    machine.bootstrap(vec![Member { id: 10, peer_urls, ..Member::default() }]).unwrap();
+}
+
+fn hash<V: View>(read: &ReadView<V>) -> KvHash {
+    let mut cursor = Error::refusal(read.hash_kv(read.revision)).unwrap().unwrap();
+    loop {
+        if let Some(hash) = cursor.step(&read.view, 100).unwrap() {
+            return hash;
+        }
+    }
+}
+
+impl Twins {
+    fn new(seed: u64) -> Self {
+        let path = tempfile::tempdir().unwrap();
+        let mut disk = open(path.path());
+        let mut memory = Machine::open(Memory::default(), &CONFIG).unwrap();
+        bootstrap(&mut disk);
+        bootstrap(&mut memory);
+        disk.commit().unwrap();
+        // A member that has begun is durable.
+        disk.engine().persist().unwrap();
+        memory.commit().unwrap();
+        let random = StdRng::seed_from_u64(seed);
+        Self { random, path, log: Vec::new(), disk: Some(disk), memory, crashes: 0 }
+    }
+
+    fn disk(&mut self) -> &mut Machine<LsmEngine> {
+        self.disk.as_mut().expect("it is open")
+    }
+
+    fn key(&mut self) -> Bytes {
+        Bytes::from(format!("key {}", self.random.random_range(0..KEYS)))
+    }
+
+    fn request(&mut self) -> InternalRaftRequest {
+        let key = self.key();
+        let mut request = InternalRaftRequest::default();
+        match self.random.random_range(0..20) {
+            0 => {
+                let range_end = self.key();
+                let (key, range_end) = (key.clone().min(range_end.clone()), key.max(range_end));
+                request.delete_range =
+                    Some(DeleteRangeRequest { key, range_end, ..Default::default() });
+            }
+            1..3 => {
+                request.delete_range = Some(DeleteRangeRequest { key, ..Default::default() });
+            }
+            3 => {
+                let newest = self.memory.commit().unwrap().read.revision;
+                let revision = newest - self.random.random_range(0..40);
+                request.compaction = Some(CompactionRequest { revision, physical: false });
+            }
+            _ => {
+                let length = [10, 100, 700, 3000][self.random.random_range(0..4)];
+                let value = (0..length).map(|_| self.random.random::<u8>()).collect();
+                request.put = Some(PutRequest { key, value, ..Default::default() });
+            }
+        }
+        request
+    }
+
+    fn step(&mut self) {
+        match self.random.random_range(0..40) {
+            0 => self.crash(),
+            1 => self.disk().engine().persist().unwrap(),
+            2 => self.disk().engine().defragment().recv().unwrap(),
+            3 => {
+                let budget = self.random.random_range(1..40);
+                self.disk().compact_step(budget).unwrap();
+                self.memory.compact_step(self.random.random_range(1..40)).unwrap();
+            }
+            _ => {
+                for _ in 0..self.random.random_range(1..8) {
+                    let data = self.request().encode_to_vec().into();
+                    let index = 2 + self.log.len() as u64;
+                    self.log.push(Entry { index, term: 3, kind: EntryKind::Normal, data });
+                    let entry = self.log.last().unwrap().clone();
+                    self.disk().apply(&entry).unwrap();
+                    self.memory.apply(&entry).unwrap();
+                }
+            }
+        }
+        self.compare();
+    }
+
+    /// The process ends, whatever its threads do at that moment; the next one applies what the store lacks.
+    fn crash(&mut self) {
+        self.crashes += 1;
+        self.disk = None;
+        let mut disk = open(self.path.path());
+        let lacks = usize::try_from(disk.applied() - 1).unwrap();
+        for batch in self.log[lacks..].chunks(7) {
+            batch.iter().for_each(|entry| drop(disk.apply(entry).unwrap()));
+            disk.commit().unwrap();
+        }
+        self.disk = Some(disk);
+    }
+
+    fn compare(&mut self) {
+        let (disk, memory) =
+            (self.disk().commit().unwrap().read, self.memory.commit().unwrap().read);
+        assert_eq!((disk.revision, disk.compacted), (memory.revision, memory.compacted));
+        let revision =
+            memory.revision.min(memory.compacted.max(1) + self.random.random_range(0..60));
+        let everything = Bytes::from_static(b"\0");
+        let range = RangeRequest {
+            key: everything.clone(),
+            range_end: everything,
+            revision,
+            ..Default::default()
+        };
+        assert_eq!(disk.range(&range).unwrap(), memory.range(&range).unwrap(), "at {revision}");
+        let events = |found: mvcc::History| (found.events, found.next);
+        let from = revision.max(1);
+        assert_eq!(
+            events(disk.history(from, 50, 1 << 20).unwrap()),
+            events(memory.history(from, 50, 1 << 20).unwrap()),
+            "from {from}"
+        );
+        if self.random.random_bool(0.1) {
+            assert_eq!(hash(&disk), hash(&memory));
+        }
+    }
+
+    /// With all passes of compaction at their end nothing differs, to the last byte.
+    fn finish(&mut self) {
+        while !self.disk().compact_step(100).unwrap() {}
+        while !self.memory.compact_step(100).unwrap() {}
+        let (disk, memory) =
+            (self.disk().commit().unwrap().read, self.memory.commit().unwrap().read);
+        let all = |pairs: &mut dyn Iterator<Item = Result<Pair, Fault>>| -> Vec<Pair> {
+            pairs.map(Result::unwrap).collect()
+        };
+        let buckets =
+            (all(&mut mvcc::bucket(&disk.view, b"")), all(&mut mvcc::bucket(&memory.view, b"")));
+        assert_eq!(buckets.0, buckets.1);
+        assert_eq!(disk.usage, memory.usage);
+        self.compare();
+    }
+}
+
+#[test]
+fn a_machine_whose_store_crashes_reads_like_one_that_never_does() {
+    let seeds = std::env::var("STORE_CRASH_SEEDS").ok().and_then(|count| count.parse().ok());
+    for seed in 0..seeds.unwrap_or(4) {
+        println!("seed {seed}");
+        let mut twins = Twins::new(seed);
+        (0..400).for_each(|_| twins.step());
+        twins.finish();
+        assert!(twins.crashes > 0);
+    }
+}
