@@ -26,6 +26,7 @@ use crate::io::removal::remove_gently;
 use crate::io::thread;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
+use crate::types::limits::KEY_BYTES_MAX;
 
 /// Bytes of a memtable: while it is flushed the next one fills, so that four of them can be in memory. Larger
 /// ones make rarer flushes; this keeps a busy member in less memory than etcd, and puts are no slower.
@@ -209,6 +210,17 @@ impl Engine for FjallEngine {
     }
 }
 
+/// A bound of at most [`KEY_BYTES_MAX`] bytes, of which fjall makes a key. In front of a longer one are its own first bytes,
+/// as a key, and everything before them; no key lies between the two.
+fn shortened<'k>(bound: Bound<&'k [u8]>, cut: fn(&'k [u8]) -> Bound<&'k [u8]>) -> Bound<&'k [u8]> {
+    match bound {
+        Bound::Included(key) | Bound::Excluded(key) if key.len() > KEY_BYTES_MAX => {
+            cut(&key[..KEY_BYTES_MAX])
+        }
+        Bound::Included(_) | Bound::Excluded(_) | Bound::Unbounded => bound,
+    }
+}
+
 fn prefixed(prefix: Option<u8>, key: Bytes) -> Slice {
     match prefix {
         None => Slice::from(key),
@@ -219,6 +231,9 @@ fn prefixed(prefix: Option<u8>, key: Bytes) -> Slice {
 impl View for FjallView {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault> {
         let (keyspace, prefix) = self.keyspaces.of(space);
+        if key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
         let found = match prefix {
             None => self.snapshot.get(keyspace, key),
             Some(prefix) => self.snapshot.get(keyspace, [&[prefix], key].concat()),
@@ -233,6 +248,7 @@ impl View for FjallView {
         to: Bound<&[u8]>,
     ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'a {
         let (keyspace, prefix) = self.keyspaces.of(space);
+        let (from, to) = (shortened(from, Bound::Excluded), shortened(to, Bound::Included));
         let bounds = match prefix {
             None => (from.map(<[u8]>::to_vec), to.map(<[u8]>::to_vec)),
             Some(prefix) => {

@@ -9,6 +9,7 @@ use super::read;
 use super::record::{Encoder, Peek, Record};
 use super::{FIRST_REVISION, log_revision, write_revision};
 use crate::store::{Overlay, Pair, Space, View};
+use crate::types::limits::KEY_BYTES_MAX;
 use crate::types::{Fault, Revision};
 
 /// What etcd appends to the revision of a delete.
@@ -81,6 +82,12 @@ impl Import {
         let key = &value[Peek::new(value)?.key];
         if key.is_empty() {
             return self.keyless(tx, revision);
+        }
+        if key.len() > KEY_BYTES_MAX {
+            let (main, length) = (revision.main, key.len());
+            return Err(Fault::new(format!(
+                "the key of revision {main} has {length} bytes, and a store holds keys of {KEY_BYTES_MAX} at most"
+            )));
         }
         let previous = read::newest(tx, key)?;
         let draft = if delete {

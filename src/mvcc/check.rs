@@ -10,6 +10,7 @@ use basalt_proto::etcdserverpb::{
 use bytes::Bytes;
 
 use crate::types::Refusal;
+use crate::types::limits::KEY_BYTES_MAX;
 
 /// What etcd counts for a key beside its bytes and its value's.
 const KEY_COST: u64 = 256;
@@ -48,7 +49,7 @@ pub fn check_range_stream(request: &RangeRequest) -> Result<(), Refusal> {
 }
 
 /// # Errors
-/// `EmptyKey`, `ValueProvided`, `LeaseProvided`.
+/// `EmptyKey`, `ValueProvided`, `LeaseProvided`; `RequestTooLarge` for a key that no store holds, which etcd does not refuse.
 pub fn check_put(request: &PutRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
         Err(Refusal::EmptyKey)
@@ -56,6 +57,8 @@ pub fn check_put(request: &PutRequest) -> Result<(), Refusal> {
         Err(Refusal::ValueProvided)
     } else if request.ignore_lease && request.lease != 0 {
         Err(Refusal::LeaseProvided)
+    } else if request.key.len() > KEY_BYTES_MAX {
+        Err(Refusal::RequestTooLarge)
     } else {
         Ok(())
     }

@@ -20,7 +20,7 @@ impl Mvcc {
     /// alone; those of nested transactions are empty.
     ///
     /// # Errors
-    /// `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the branch that
+    /// `EmptyKey`, `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the branch that
     /// would run has that fault, or a fault of the store. A refused transaction changes nothing.
     pub fn txn<V: View>(
         &mut self,
@@ -139,6 +139,7 @@ fn check_put<V: View>(
     put: &PutRequest,
     lease_exists: Option<LeaseExists<'_>>,
 ) -> Result<(), Error> {
+    write::check_key(put)?;
     if let Some(lease_exists) = lease_exists {
         write::check_lease(put, lease_exists)?;
     }

@@ -10,6 +10,7 @@ use super::read::{self, Pending, Reader};
 use super::record::{Content, Draft, Record};
 use super::{Attachment, Event, Mvcc, write_revision};
 use crate::store::{Overlay, Space, View};
+use crate::types::limits::KEY_BYTES_MAX;
 use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal, Revision};
 
 /// Says whether a lease exists.
@@ -30,7 +31,7 @@ impl Mvcc {
     /// revision alone.
     ///
     /// # Errors
-    /// `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
+    /// `EmptyKey`, `RequestTooLarge`; `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
     /// of the store. A refused put changes nothing.
     pub fn put<V: View>(
         &mut self,
@@ -38,6 +39,7 @@ impl Mvcc {
         request: &PutRequest,
         lease_exists: &dyn Fn(LeaseId) -> bool,
     ) -> Result<PutResponse, Error> {
+        check_key(request)?;
         check_lease(request, lease_exists)?;
         let mut writer = Writer::new(self, tx);
         let previous = writer.previous(&request.key)?;
@@ -93,6 +95,16 @@ impl Mvcc {
         view: &'a Pending<'a, V>,
     ) -> Reader<'a, Pending<'a, V>> {
         Reader { view, revision: self.revision, compacted: self.compacted, fences: &self.fences }
+    }
+}
+
+/// A put's key must be one that the store holds. Puts are asked this before they are proposed; an entry of a version that
+/// did not ask is refused by every member.
+pub(super) fn check_key(request: &PutRequest) -> Result<(), Refusal> {
+    match request.key.len() {
+        0 => Err(Refusal::EmptyKey),
+        1..=KEY_BYTES_MAX => Ok(()),
+        _ => Err(Refusal::RequestTooLarge),
     }
 }
 

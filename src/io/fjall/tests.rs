@@ -241,3 +241,36 @@ fn threads() -> Vec<(String, i32)> {
         })
         .collect()
 }
+
+fn bound(is_included: bool, key: &[u8]) -> Bound<&[u8]> {
+    if is_included { Bound::Included(key) } else { Bound::Excluded(key) }
+}
+
+#[test]
+fn bounds_longer_than_any_key_read_as_in_memory() {
+    let mut mirror = Mirror::new(1);
+    let long = |byte: u8, length: usize| Bytes::from(vec![byte; length]);
+    let keys = [b"j".to_vec().into(), long(b'k', KEY_BYTES_MAX), b"l".to_vec().into()];
+    let writes = keys.iter().map(|key| (Space::Kv, Bytes::clone(key), Some(Bytes::clone(key))));
+    let batch = Batch { writes: writes.collect() };
+    mirror.disk().commit(batch.clone()).unwrap();
+    mirror.memory.commit(batch).unwrap();
+    let (disk, memory) = (mirror.disk().view(), mirror.memory.view());
+    let mut ends = vec![Bytes::from("j"), long(b'k', 1)];
+    ends.extend((0..3).map(|more| long(b'k', KEY_BYTES_MAX + more)));
+    ends.push([&long(b'k', KEY_BYTES_MAX)[..], b"\0"].concat().into());
+    ends.extend([long(b'k', KEY_BYTES_MAX - 1), "l".into(), long(b'm', KEY_BYTES_MAX + 1)]);
+    ends.sort();
+    for (at, from) in ends.iter().enumerate() {
+        assert_eq!(disk.get(Space::Kv, from), memory.get(Space::Kv, from));
+        for to in &ends[at + 1..] {
+            for kind in 0..4 {
+                let lengths = |pair: Result<Pair, Fault>| pair.map(|(key, _)| (key[0], key.len()));
+                let (from, to) = (bound(kind & 1 > 0, from), bound(kind & 2 > 0, to));
+                let found: Vec<_> = disk.scan(Space::Kv, from, to).map(lengths).collect();
+                let wanted: Vec<_> = memory.scan(Space::Kv, from, to).map(lengths).collect();
+                assert_eq!(found, wanted);
+            }
+        }
+    }
+}
