@@ -32,6 +32,9 @@ const ENCODED: &[&str] = &[
     "WatchResponse",
 ];
 
+/// Messages that hold transactions in transactions, and are read in a way of their own (`src/nested.rs`).
+const NESTED: &[&str] = &["RequestOp", "ResponseOp"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -40,6 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut typed = Config::new();
     typed.bytes(["."]);
+    for name in NESTED {
+        typed.extern_path(format!(".etcdserverpb.{name}"), format!("crate::nested::{name}"));
+    }
     tonic_prost_build::configure()
         .build_server(false)
         .build_client(env::var("CARGO_FEATURE_CLIENT").is_ok())

@@ -24,9 +24,9 @@ pub use self::net::{
     Address, Connection, Door, Http2, Listener, Switched, Wire, close_connections, get, handover,
     listen, resolve, serve, serve_peer,
 };
-pub use self::place::{Incoming, find_store, has_log};
+pub use self::place::{Incoming, current_store, find_store, has_log};
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
 pub use self::promise::{note_promise, promised_ms};
 pub use self::system::{fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::aside;
-pub use self::wal_file::{WalFile, WalOptions, begin_log};
+pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};

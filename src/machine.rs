@@ -6,6 +6,7 @@
 
 mod alarms;
 mod apply;
+mod payload;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 
 use self::alarms::Alarms;
 pub use self::apply::standing;
+pub use self::payload::check_payload;
 use crate::cluster::{Cluster, Member};
 use crate::lease::{Grant, Leases};
 use crate::mvcc::{Event, Mvcc, ReadView, Usage};

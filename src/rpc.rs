@@ -8,6 +8,7 @@ mod call;
 mod cluster;
 mod concurrency;
 mod deadline;
+pub mod door;
 mod election;
 mod health;
 mod kv;

@@ -15,6 +15,7 @@
 #[cfg(feature = "server")]
 pub mod codec;
 pub mod encoded;
+pub mod nested;
 
 /// Keys, values and events.
 pub mod mvccpb {
@@ -26,6 +27,8 @@ pub mod authpb {
 }
 /// The v3 API and the payload of raft entries.
 pub mod etcdserverpb {
+    pub use crate::nested::{RequestOp, ResponseOp, request_op, response_op};
+
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 /// Membership records.

@@ -25,7 +25,9 @@ use crate::io::clock;
 use crate::machine::Reply;
 use crate::metrics;
 use crate::peer::{Answer, Ask};
-use crate::types::limits::{BUNDLE_PROPOSALS_MAX, COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::types::limits::{
+    BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX, COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX,
+};
 use crate::types::{ConfChange, Error, LeaseId, MemberId, Refusal};
 
 /// How often waiting requests are looked over for ones that waited too long, in ms.
@@ -695,10 +697,16 @@ impl Room {
         let read = self.round_open.then_some(self.round);
         self.round_open = false;
         self.now_ms = clock::now_ms();
-        if self.outbox.len() <= BUNDLE_PROPOSALS_MAX {
+        let mut bytes = 0;
+        let fits = self.outbox.iter().take(BUNDLE_PROPOSALS_MAX).take_while(|proposal| {
+            bytes += proposal.len();
+            bytes <= BUNDLE_BYTES_MAX
+        });
+        let count = fits.count().max(1).min(self.outbox.len());
+        if count == self.outbox.len() {
             return (std::mem::take(&mut self.outbox), read);
         }
-        let later = self.outbox.split_off(BUNDLE_PROPOSALS_MAX);
+        let later = self.outbox.split_off(count);
         (std::mem::replace(&mut self.outbox, later), read)
     }
 
@@ -742,5 +750,25 @@ impl Room {
             metrics::READ_INDEXES_FAILED.add(round.readers as u64);
             round.wakers.into_iter().for_each(Waker::wake);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bundles_are_bounded_in_count_and_bytes() {
+        let mut room = Room::new(0, 1);
+        let large = Bytes::from(vec![0; BUNDLE_BYTES_MAX / 3]);
+        let larger = Bytes::from(vec![0; 2 * BUNDLE_BYTES_MAX]);
+        let small = vec![Bytes::from_static(b"x"); BUNDLE_PROPOSALS_MAX + 1];
+        room.outbox = [vec![large; 4], vec![larger; 2], small].concat();
+        let mut counts = Vec::new();
+        while !room.outbox.is_empty() {
+            counts.push(room.take_work().0.len());
+        }
+        assert_eq!(counts, [3, 1, 1, 1, BUNDLE_PROPOSALS_MAX, 1]);
+        assert_eq!(room.take_work(), (Vec::new(), None));
     }
 }

@@ -176,6 +176,20 @@ pub fn is_proposal(message: &Message) -> bool {
     message.get_msg_type() == MessageType::MsgPropose
 }
 
+/// Takes the entries out of a message that may not get into the log; gives how many. A message that has none left must
+/// not be stepped: raft ends the process at one that proposes nothing.
+pub fn retain_proposals(
+    message: &mut Message,
+    may_enter: impl Fn(types::EntryKind, &Bytes) -> bool,
+) -> usize {
+    let before = message.entries.len();
+    message.entries.retain(|raft| {
+        let entry = super::convert::entry_from_raft(raft);
+        may_enter(entry.kind, &entry.data)
+    });
+    before - message.entries.len()
+}
+
 /// What a message proposes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Proposals {

@@ -29,12 +29,24 @@ pub fn has_log(dir: &Path) -> bool {
     entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|it| it == "wal"))
 }
 
-/// Where the store is, and which snapshot it began with, if any. Takes away what installations that were
-/// not finished left.
+/// A store, and the snapshot it began with, if any.
+type Place = (PathBuf, Option<(LogIndex, Term)>);
+
+/// Where the store is. Takes away what installations that were not finished left.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn find_store(member: &Path) -> Result<(PathBuf, Option<(LogIndex, Term)>), Fault> {
+pub fn find_store(member: &Path) -> Result<Place, Fault> {
+    let (store, snapshot) = current_store(member)?;
+    sweep(member, &store)?;
+    Ok((store, snapshot))
+}
+
+/// Where the store is.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn current_store(member: &Path) -> Result<Place, Fault> {
     let path = member.join(CURRENT);
     let text = match fs::read_to_string(&path) {
         Ok(text) => Some(text),
@@ -45,7 +57,6 @@ pub fn find_store(member: &Path) -> Result<(PathBuf, Option<(LogIndex, Term)>), 
         None => ("store", None),
         Some(text) => parse(text).ok_or_else(|| fault("use", &path, "it makes no sense"))?,
     };
-    sweep(member, found.0)?;
     Ok((member.join(found.0), found.1))
 }
 
@@ -55,7 +66,8 @@ fn parse(text: &str) -> Option<(&str, Option<(LogIndex, Term)>)> {
     Some((name, Some((index.parse().ok()?, term.parse().ok()?))))
 }
 
-fn sweep(member: &Path, keep: &str) -> Result<(), Fault> {
+fn sweep(member: &Path, keep: &Path) -> Result<(), Fault> {
+    let keep = keep.file_name().unwrap_or_default().to_string_lossy();
     let entries = fs::read_dir(member).map_err(|error| fault("read", member, error))?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -249,6 +249,14 @@ impl WalFile {
     }
 }
 
+/// Reads the log of a member that does not run, and changes nothing. Blocks.
+///
+/// # Errors
+/// It cannot be read, or is damaged: the text names file and offset.
+pub fn read_log(dir: &Path) -> Result<Replay, Fault> {
+    read_all(dir).map(|(_, replay)| replay)
+}
+
 /// Begins a log in an empty directory with these records, which must hold metadata, a mark and a hard state: for
 /// a member that starts from a snapshot. Blocks.
 ///

@@ -8,8 +8,8 @@ use super::schema::{Field, Kind as Type, Message, MessageId, Schema};
 use super::token::{Kind, Token, Tokens};
 use super::{Value, base64, number};
 
-/// Messages inside messages; as deep as encoded ones are read.
-const DEPTH_MAX: usize = 100;
+/// Messages inside messages: as deep as encoded ones are read, two for each transaction and what the last one holds.
+const DEPTH_MAX: usize = 2 * basalt_proto::nested::DEPTH_MAX + 3;
 
 impl Schema {
     /// Encodes a message that is written as JSON. Members that the message does not have are passed over, and so

@@ -124,9 +124,14 @@ fn what_does_not_fit_is_told_in_gos_words() {
     assert_eq!(txn(text), Err(error.to_owned()));
     let error = "proto: syntax error (line 1:12): unexpected token {";
     assert_eq!(txn(r#"{"compare":{}}"#), Err(error.to_owned()));
-    let deep = r#"{"success":[{"request_txn":"#.repeat(60);
-    let deep = format!("{deep}null{}", "}]}".repeat(60));
-    assert_eq!(txn(&deep), Err("proto: exceeded max recursion depth".to_owned()));
+    let deep = |depth: usize| {
+        let begin = r#"{"success":[{"request_txn":"#.repeat(depth);
+        format!(r#"{begin}{{"compare":[{{"key":"YQ=="}}]}}{}"#, "}]}".repeat(depth))
+    };
+    let max = basalt_proto::nested::DEPTH_MAX;
+    let nested = |depth| read::<TxnRequest>("etcdserverpb.TxnRequest", &deep(depth));
+    assert!(nested(max).is_ok());
+    assert_eq!(nested(max + 1), Err("proto: exceeded max recursion depth".to_owned()));
 }
 
 #[test]

@@ -6,17 +6,14 @@ use basalt_proto::etcdserverpb::{
     LeaseGrantResponse, ResponseHeader,
 };
 use bytes::Bytes;
-use prost::Message as _;
 
 use super::alarms::Alarms;
-use super::{Applied, Config, Effect, Machine, Published, Reply};
+use super::{Applied, Config, Effect, Machine, Published, Reply, payload};
 use crate::cluster::Cluster;
 use crate::lease::Leases;
 use crate::mvcc::{Mvcc, leased_keys, put_cost, txn_cost};
 use crate::store::{Engine, Overlay, Space, View};
-use crate::types::{
-    ConfChange, ConfState, Entry, EntryKind, Error, Fault, LogIndex, Refusal, Term,
-};
+use crate::types::{ConfState, Entry, EntryKind, Error, Fault, LogIndex, Refusal, Term};
 
 /// etcd's meta keys.
 const APPLIED: &[u8] = b"consistent_index";
@@ -67,11 +64,10 @@ impl<E: Engine> Machine<E> {
         match entry.kind {
             EntryKind::Normal if entry.data.is_empty() => (),
             EntryKind::Normal => {
-                let request = InternalRaftRequest::decode(entry.data.clone()).map_err(|error| {
-                    Fault::new(format!("entry {} of the log does not read: {error}", entry.index))
-                })?;
+                let request = payload::request(&entry.data)
+                    .map_err(|fault| payload::stop(entry.index, &fault))?;
                 applied.request = request.header.as_ref().map_or(request.id, |header| header.id);
-                applied.operation = operation(&request);
+                applied.operation = payload::operation(&request);
                 let outcome = self.request(request, &mut applied.effects);
                 applied.reply = Error::refusal(outcome)?;
                 for change in self.mvcc.take_attachments() {
@@ -80,8 +76,7 @@ impl<E: Engine> Machine<E> {
             }
             EntryKind::ConfChange => self.conf_change(entry, &mut applied)?,
             EntryKind::ConfChangeV2 => {
-                let what = "changes the members in a way that this version does not know";
-                return Err(Fault::new(format!("entry {} of the log {what}", entry.index)));
+                return Err(payload::stop(entry.index, &payload::unknown_change()));
             }
         }
         Ok(applied)
@@ -121,9 +116,8 @@ impl<E: Engine> Machine<E> {
     }
 
     fn conf_change(&mut self, entry: &Entry, applied: &mut Applied) -> Result<(), Fault> {
-        let change = ConfChange::decode(entry.data.clone()).map_err(|error| {
-            Fault::new(format!("entry {} of the log does not read: {error}", entry.index))
-        })?;
+        let change = payload::conf_change(&entry.data)
+            .map_err(|fault| payload::stop(entry.index, &fault))?;
         applied.request = change.request;
         let (tx, conf_state) = (&mut self.tx, &mut self.conf_state);
         match self.cluster.change(tx, &change, self.learners_max, conf_state) {
@@ -191,9 +185,7 @@ impl<E: Engine> Machine<E> {
             self.cluster.set_version(&mut self.tx, &set.ver)?;
             return Ok(Reply::Done);
         }
-        let fault =
-            Fault::new(format!("entry {} of the log asks for something unknown", self.applied));
-        Err(fault.into())
+        Err(Fault::new("an entry of the log asks for nothing").into())
     }
 
     /// What may not be done while something is wrong: with a corrupt member nothing that reads or writes
@@ -276,22 +268,6 @@ pub fn standing(view: &impl View) -> Result<(LogIndex, Term, ConfState), Fault> 
         None => ConfState::default(),
     };
     Ok((number(APPLIED)?, number(APPLIED_TERM)?, conf_state))
-}
-
-/// etcd's name of what is asked for.
-fn operation(request: &InternalRaftRequest) -> &'static str {
-    let asked = [
-        (request.put.is_some(), "Put"),
-        (request.txn.is_some(), "Txn"),
-        (request.delete_range.is_some(), "DeleteRange"),
-        (request.compaction.is_some(), "Compaction"),
-        (request.lease_grant.is_some(), "LeaseGrant"),
-        (request.lease_revoke.is_some() || request.lease_expire.is_some(), "LeaseRevoke"),
-        (request.alarm.is_some(), "Alarm"),
-        (request.cluster_member_attr_set.is_some(), "ClusterMemberAttrSet"),
-        (request.cluster_version_set.is_some(), "ClusterVersionSet"),
-    ];
-    asked.iter().find(|(asked, _)| *asked).map_or("", |(_, name)| name)
 }
 
 fn conf_state_to_json(state: &ConfState) -> Bytes {

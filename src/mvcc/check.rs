@@ -49,7 +49,7 @@ pub fn check_range_stream(request: &RangeRequest) -> Result<(), Refusal> {
 }
 
 /// # Errors
-/// `EmptyKey`, `ValueProvided`, `LeaseProvided`; `RequestTooLarge` for a key that no store takes.
+/// `EmptyKey`, `ValueProvided`, `LeaseProvided`; `RequestTooLarge` for a key that no store holds, which etcd does not refuse.
 pub fn check_put(request: &PutRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
         Err(Refusal::EmptyKey)

@@ -20,8 +20,8 @@ impl Mvcc {
     /// alone; those of nested transactions are empty.
     ///
     /// # Errors
-    /// `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the
-    /// branch that would run has that fault, or a fault of the store. A refused transaction changes nothing.
+    /// `EmptyKey`, `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the branch that
+    /// would run has that fault, or a fault of the store. A refused transaction changes nothing.
     pub fn txn<V: View>(
         &mut self,
         tx: &mut Overlay<V>,

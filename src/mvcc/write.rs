@@ -32,8 +32,8 @@ impl Mvcc {
     /// revision alone.
     ///
     /// # Errors
-    /// `RequestTooLarge` for its key; `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and
-    /// there is no key; a fault of the store. A refused put changes nothing.
+    /// `EmptyKey`, `RequestTooLarge`; `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
+    /// of the store. A refused put changes nothing.
     pub fn put<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -99,9 +99,14 @@ impl Mvcc {
     }
 }
 
-/// A put's key must fit into the store. The door refuses it too, but a log may hold it.
+/// A put's key must be one that the store holds. Puts are asked this before they are proposed; an entry of a version that
+/// did not ask is refused by every member.
 pub(super) fn check_key(request: &PutRequest) -> Result<(), Refusal> {
-    if request.key.len() > KEY_BYTES_MAX { Err(Refusal::RequestTooLarge) } else { Ok(()) }
+    match request.key.len() {
+        0 => Err(Refusal::EmptyKey),
+        1..=KEY_BYTES_MAX => Ok(()),
+        _ => Err(Refusal::RequestTooLarge),
+    }
 }
 
 /// A put's lease must exist.

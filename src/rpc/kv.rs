@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Growing;
 use super::call::ReadOnly;
+use super::door::{self, Txn};
 use super::range::{Chunks, range, read_txn};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::{Desk, State};
@@ -101,8 +102,7 @@ impl kv_server::Kv for Kv {
         let request = request.into_inner();
         // Room is looked for before form, as etcd does.
         check_quota(&self.0, mvcc::put_cost(&request)).await?;
-        mvcc::check_put(&request).map_err(status)?;
-        let request = InternalRaftRequest { put: Some(request), ..InternalRaftRequest::default() };
+        let request = door::put(request).map_err(status)?;
         let Reply::Put(mut response) = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };
@@ -114,10 +114,7 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let request = request.into_inner();
-        mvcc::check_delete(&request).map_err(status)?;
-        let delete_range = Some(request);
-        let request = InternalRaftRequest { delete_range, ..InternalRaftRequest::default() };
+        let request = door::delete_range(request.into_inner()).map_err(status)?;
         let Reply::DeleteRange(mut response) = self.0.propose(request).await.map_err(status)?
         else {
             return Err(mismatch());
@@ -129,17 +126,20 @@ impl kv_server::Kv for Kv {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let request = request.into_inner();
         check_quota(&self.0, mvcc::txn_cost(&request)).await?;
-        mvcc::check_txn(&request, self.0.node().max_txn_ops).map_err(status)?;
-        if mvcc::is_read_only(&request) {
-            let state = self.state(mvcc::is_serializable(&request)).await?;
-            let mut taken = Growing::new();
-            let mut answer = read_txn(state, request, &mut taken).await?;
-            complete(&self.0, &mut answer.header);
-            let mut response = with_permit(answer, taken);
-            response.extensions_mut().insert(ReadOnly);
-            return Ok(response);
-        }
-        let request = InternalRaftRequest { txn: Some(request), ..InternalRaftRequest::default() };
+        let request = match door::txn(request, self.0.node().max_txn_ops).map_err(status)? {
+            Txn::Write(txn) => {
+                InternalRaftRequest { txn: Some(txn), ..InternalRaftRequest::default() }
+            }
+            Txn::Read(request) => {
+                let state = self.state(mvcc::is_serializable(&request)).await?;
+                let mut taken = Growing::new();
+                let mut answer = read_txn(state, request, &mut taken).await?;
+                complete(&self.0, &mut answer.header);
+                let mut response = with_permit(answer, taken);
+                response.extensions_mut().insert(ReadOnly);
+                return Ok(response);
+            }
+        };
         let Reply::Txn(mut response) = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };
@@ -153,8 +153,7 @@ impl kv_server::Kv for Kv {
     ) -> Result<Response<CompactionResponse>, Status> {
         let request = request.into_inner();
         let physical = request.physical;
-        let compaction = Some(request);
-        let request = InternalRaftRequest { compaction, ..InternalRaftRequest::default() };
+        let request = door::compaction(request);
         let Reply::Compact { revision } = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };

@@ -9,12 +9,10 @@ use basalt_proto::server::etcdserverpb::lease_server;
 use futures_lite::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{Answers, check_quota, complete, header, mismatch, status, while_led};
+use super::{Answers, check_quota, complete, door, header, mismatch, status, while_led};
 use crate::actors::Desk;
 use crate::io::random_u64;
 use crate::machine::Reply;
-use crate::types::Refusal;
-use crate::types::limits::LEASE_TTL_MAX;
 
 /// What a lease costs of the quota; etcd's estimate.
 const LEASE_COST: u64 = 64;
@@ -30,15 +28,11 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let mut grant = request.into_inner();
         check_quota(&self.0, LEASE_COST).await?;
-        if grant.ttl > LEASE_TTL_MAX {
-            return Err(status(Refusal::LeaseTTLTooLarge));
-        }
         while grant.id == 0 {
             // Only the positive half, as etcd draws them.
             grant.id = (random_u64() >> 1) as i64;
         }
-        let lease_grant = Some(grant);
-        let request = InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() };
+        let request = door::lease_grant(grant).map_err(status)?;
         let Reply::LeaseGrant(mut response) = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };

@@ -28,10 +28,10 @@ use prost::Message;
 use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
 use tonic::{Extensions, Request, Response, Status};
 
-use super::Inner;
 use super::call::{
-    NO_ENCODING, Received, Said, nonsense, not_decompressed, unknown_encoding, unknown_format,
+    NO_ENCODING, Received, Said, not_decompressed, unknown_encoding, unknown_format,
 };
+use super::{Inner, door};
 use crate::metrics::Method;
 
 /// Before each message: a flag that tells whether it is compressed, and its length.
@@ -182,10 +182,7 @@ fn decode<Q: Message + Default>(
     headers: Option<Box<HeaderMap>>,
     message: Bytes,
 ) -> Result<Request<Q>, Status> {
-    let message = Q::decode(message).map_err(|error| {
-        let why = nonsense(&error.to_string());
-        Status::internal(format!("grpc: error unmarshalling request: {why}"))
-    })?;
+    let message = door::read(message)?;
     let metadata = MetadataMap::from_headers(headers.map(|it| *it).unwrap_or_default());
     Ok(Request::from_parts(metadata, Extensions::default(), message))
 }

@@ -81,6 +81,10 @@ pub const UNAPPLIED_ENTRIES_MAX: usize = 4_096;
 /// Proposals that an executor hands in at once; a longer queue goes in several bundles.
 pub const BUNDLE_PROPOSALS_MAX: usize = 512;
 
+/// Bytes of proposals that an executor hands in at once, but for a single larger one: what is proposed together
+/// leaves for the leader as one frame.
+pub const BUNDLE_BYTES_MAX: usize = 16 << 20;
+
 /// etcd's rule for `etcdserver: too many requests`: committed − applied above this.
 pub const COMMITTED_UNAPPLIED_MAX: u64 = 5_000;
 
@@ -171,6 +175,10 @@ pub const RANGE_STREAM_MS_MAX: u64 = 600_000;
 /// around it still less than a segment.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 
+/// Transactions in each other that are read, wherever they come from: a client, another member, the log. Counted without
+/// what holds them, so that what was read once can be read again.
+pub const NESTED_TXNS_MAX: usize = basalt_proto::nested::DEPTH_MAX;
+
 /// How many times longer than its message a request in JSON may be: base64 takes a third more, names and
 /// blanks the rest.
 pub const JSON_OVERHEAD_MAX: usize = 4;
@@ -186,6 +194,8 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
 const _: () =
     assert!(UNAPPLIED_ENTRIES_MAX + BUNDLE_PROPOSALS_MAX < COMMITTED_UNAPPLIED_MAX as usize);
+const _: () = assert!(BUNDLE_BYTES_MAX + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);
+const _: () = assert!(KEY_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(PEER_WRITE_BYTES < PEER_BULK_BYTES_MAX);
 const _: () = assert!(PEER_BULK_BYTES_MAX < PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RESPONSE_BYTES_UNCOUNTED < RESPONSE_BYTES_IN_FLIGHT_MAX);

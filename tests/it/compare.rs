@@ -3,6 +3,7 @@
 //! what is allowed to differ, with the reason, and the variables that make it longer.
 
 mod answer;
+mod extremes;
 mod generate;
 mod generate_txn;
 mod request;

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::outbound::Connected;
 use super::{Asking, Peers, transfer};
 use crate::actors::Desk;
 use crate::cluster::Member;
-use crate::consensus::wire::decode;
+use crate::consensus::Message;
+use crate::consensus::wire::{decode, is_proposal, retain_proposals};
 use crate::io::{self, Wire, clock};
+use crate::machine::check_payload;
 use crate::peer::{Answer, Ask, Frame, Hello, Kind, Lane, Question, Refused, Why, check, message};
 use crate::types::limits::PEER_QUESTIONS_MAX;
 use crate::types::{Error, MemberId, Refusal};
@@ -66,10 +70,13 @@ async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Des
         match frame.kind {
             Kind::Raft => {
                 // Who speaks for others is not heard.
-                let Some(raft) = decode(frame.payload).filter(|raft| raft.from == hello.from)
+                let Some(mut raft) = decode(frame.payload).filter(|raft| raft.from == hello.from)
                 else {
                     return;
                 };
+                if is_proposal(&raft) && !admit(&mut raft) {
+                    continue;
+                }
                 peers.0.consensus.peer(Box::new(raft)).await;
             }
             Kind::Question => answer(peers, hello.from, &frame, desk, &answering),
@@ -85,6 +92,18 @@ async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Des
             | Kind::Arrived => return,
         }
     }
+}
+
+/// Takes out what this version could not apply once it is in the log: every member would stop there. Who asked for it
+/// gets no answer. Whether anything is left.
+fn admit(raft: &mut Message) -> bool {
+    let readable = |kind, data: &Bytes| check_payload(kind, data).is_ok();
+    let dropped = retain_proposals(raft, readable);
+    if dropped > 0 {
+        let remote_peer_id = format!("{:x}", raft.from);
+        tracing::warn!(remote_peer_id, dropped, "dropped proposals that cannot be applied");
+    }
+    !raft.entries.is_empty()
 }
 
 /// Answers in the background, as far as there is room.

@@ -3,7 +3,9 @@
 use raft::eraftpb::{self, MessageType};
 
 use super::*;
-use crate::consensus::wire::{Encoder, decode, set_snapshot, snapshot_position};
+use crate::consensus::wire::{
+    Encoder, decode, proposals_of, retain_proposals, set_snapshot, snapshot_position,
+};
 
 /// What arrives of messages that leave together.
 pub(super) fn carried(messages: Vec<Message>) -> Vec<Message> {
@@ -60,4 +62,13 @@ fn half_a_message_is_none() {
     }
     assert!(decode(bytes.clone()).is_some());
     assert_eq!(decode([&bytes[..], b"more"].concat().into()), None);
+}
+
+#[test]
+fn what_may_not_enter_the_log_is_taken_out_of_proposals() {
+    let entries = [(0, 0, "good"), (0, 0, "bad"), (0, 0, "good too")];
+    let mut proposal = message(MessageType::MsgPropose, 2, &entries);
+    let may_enter = |kind: EntryKind, data: &Bytes| kind == EntryKind::Normal && data != "bad";
+    assert_eq!(retain_proposals(&mut proposal, may_enter), 1);
+    assert_eq!(proposals_of(proposal).normal, ["good", "good too"]);
 }

@@ -317,25 +317,6 @@ fn a_merge_of_everything_leaves_what_is_kept_and_what_a_view_reads() {
     assert_eq!(all(&engine.view()).len(), 20);
 }
 
-#[test]
-fn longer_keys_than_the_store_takes_are_read_as_missing_and_bound_ranges() {
-    let path = tempfile::tempdir().unwrap();
-    let mut engine = LsmEngine::open(path.path()).unwrap();
-    let longest = Bytes::from(vec![b'k'; KEY_BYTES_MAX]);
-    let write = |key: &Bytes| (Space::Kv, key.clone(), Some(Bytes::from_static(b"value")));
-    let after = Bytes::from_static(b"l");
-    engine.commit(Batch { writes: vec![write(&longest), write(&after)] }).unwrap();
-    let view = engine.view();
-    let longer = vec![b'k'; KEY_BYTES_MAX + 5];
-    assert_eq!(view.get(Space::Kv, &longer).unwrap(), None);
-    let keys = |from, to| -> Vec<Bytes> {
-        view.scan(Space::Kv, from, to).map(|pair| pair.unwrap().0).collect()
-    };
-    let open = Bound::Unbounded;
-    assert_eq!(keys(Bound::Included(&longer[..]), open), [after]);
-    assert_eq!(keys(open, Bound::Excluded(&longer[..])), [longest]);
-}
-
 /// What flushes, merges and writes back steps back behind those who serve.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a test's thread")]
@@ -369,4 +350,37 @@ fn threads() -> Vec<(String, i32)> {
             (name, tail.split_whitespace().nth(19 - 3).unwrap().parse().unwrap())
         })
         .collect()
+}
+
+fn bound(is_included: bool, key: &[u8]) -> Bound<&[u8]> {
+    if is_included { Bound::Included(key) } else { Bound::Excluded(key) }
+}
+
+#[test]
+fn bounds_longer_than_any_key_read_as_in_memory() {
+    let mut mirror = Mirror::new(1);
+    let long = |byte: u8, length: usize| Bytes::from(vec![byte; length]);
+    let keys = [b"j".to_vec().into(), long(b'k', KEY_BYTES_MAX), b"l".to_vec().into()];
+    let writes = keys.iter().map(|key| (Space::Kv, Bytes::clone(key), Some(Bytes::clone(key))));
+    let batch = Batch { writes: writes.collect() };
+    mirror.disk().commit(batch.clone()).unwrap();
+    mirror.memory.commit(batch).unwrap();
+    let (disk, memory) = (mirror.disk().view(), mirror.memory.view());
+    let mut ends = vec![Bytes::from("j"), long(b'k', 1)];
+    ends.extend((0..3).map(|more| long(b'k', KEY_BYTES_MAX + more)));
+    ends.push([&long(b'k', KEY_BYTES_MAX)[..], b"\0"].concat().into());
+    ends.extend([long(b'k', KEY_BYTES_MAX - 1), "l".into(), long(b'm', KEY_BYTES_MAX + 1)]);
+    ends.sort();
+    for (at, from) in ends.iter().enumerate() {
+        assert_eq!(disk.get(Space::Kv, from), memory.get(Space::Kv, from));
+        for to in &ends[at + 1..] {
+            for kind in 0..4 {
+                let lengths = |pair: Result<Pair, Fault>| pair.map(|(key, _)| (key[0], key.len()));
+                let (from, to) = (bound(kind & 1 > 0, from), bound(kind & 2 > 0, to));
+                let found: Vec<_> = disk.scan(Space::Kv, from, to).map(lengths).collect();
+                let wanted: Vec<_> = memory.scan(Space::Kv, from, to).map(lengths).collect();
+                assert_eq!(found, wanted);
+            }
+        }
+    }
 }

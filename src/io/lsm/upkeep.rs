@@ -331,7 +331,7 @@ impl Merger {
                 );
                 self.store.look_at_disk();
                 // A view that is made from now on is after the newest tables, so that those of before can go.
-                self.store.sequence.next();
+                let _ = self.store.sequence.next();
                 self.store.counters.changes.fetch_add(1, Ordering::Relaxed);
             } else {
                 self.policy.nothing_changed(merge, &facts);

@@ -377,3 +377,44 @@ fn an_entry_with_a_key_beyond_the_limit_is_refused_and_writes_nothing() {
     }
     member.put(&"k".repeat(KEY_BYTES_MAX), 0);
 }
+
+#[test]
+fn a_put_that_no_store_holds_is_refused_wherever_it_stands() {
+    let mut member = Member1::new();
+    let of = |length: usize| PutRequest { key: vec![b'k'; length].into(), ..Default::default() };
+    let inside = |request| {
+        let operation = RequestOp { request: Some(request_op::Request::RequestPut(request)) };
+        txn(TxnRequest { success: vec![operation], ..Default::default() })
+    };
+    for (length, refusal) in [(0, Refusal::EmptyKey), (KEY_BYTES_MAX + 1, Refusal::RequestTooLarge)]
+    {
+        assert_eq!(member.ask(put(of(length))), Err(refusal));
+        assert_eq!(member.ask(inside(of(length))), Err(refusal));
+    }
+    assert_eq!(member.read.revision, 1);
+    assert!(member.ask(put(of(KEY_BYTES_MAX))).is_ok());
+    assert!(member.ask(inside(of(KEY_BYTES_MAX))).is_ok());
+}
+
+#[test]
+fn what_a_leader_takes_it_can_apply() {
+    let normal = |data: &Bytes| check_payload(EntryKind::Normal, data);
+    let known = put_of("a", 0).encode_to_vec();
+    assert_eq!(normal(&Bytes::new()), Ok(()));
+    assert_eq!(normal(&known.clone().into()), Ok(()));
+    assert_eq!(normal(&version("3.7.0").encode_to_vec().into()), Ok(()));
+    for unknown in [&known[..known.len() - 1], b"\xff", b"\xf8\x7f\x01"] {
+        let data = Bytes::copy_from_slice(unknown);
+        assert!(normal(&data).is_err(), "{unknown:?}");
+        let mut machine = bootstrapped();
+        let entry = Entry { index: FIRST, term: TERM, kind: EntryKind::Normal, data };
+        let told = machine.apply(&entry).unwrap_err().to_string();
+        assert!(told.starts_with("entry 2 of the log cannot be applied: it "), "{told}");
+        assert!(told.contains("basaltutl verify"), "{told}");
+    }
+    assert!(normal(&version("4.0.0").encode_to_vec().into()).is_err());
+    let change = crate::cluster::remove(0, 7).encode_to_vec();
+    assert_eq!(check_payload(EntryKind::ConfChange, &change.into()), Ok(()));
+    assert!(check_payload(EntryKind::ConfChange, &Bytes::from_static(b"\xff")).is_err());
+    assert!(check_payload(EntryKind::ConfChangeV2, &Bytes::new()).is_err());
+}

@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Snapshot,
     Status,
     Restore,
+    Save,
+    Verify,
 }
 
 /// What a flag takes.
@@ -120,6 +122,17 @@ const MIGRATE: &[Flag<'static>] = &[
     ),
 ];
 
+/// Flags of what reads the files of a member.
+const MEMBER: &[Flag<'static>] = &[
+    (
+        "data-dir",
+        Kind::Directory,
+        "",
+        "Required. Path to the data directory of a member that does not run",
+    ),
+    ("wal-dir", Kind::Directory, "", "Path to the WAL directory (use --data-dir if none given)"),
+];
+
 impl Command {
     /// The flags of its own.
     pub(crate) fn flags(self) -> &'static [Flag<'static>] {
@@ -130,6 +143,7 @@ impl Command {
             }
             Self::Defrag => DEFRAG,
             Self::Migrate => MIGRATE,
+            Self::Save | Self::Verify => MEMBER,
             Self::Root
             | Self::Completion
             | Self::Help
@@ -142,7 +156,7 @@ impl Command {
     /// Flags without which it does nothing.
     pub(crate) fn required(self) -> &'static [&'static str] {
         match self {
-            Self::Defrag => &["data-dir"],
+            Self::Defrag | Self::Save | Self::Verify => &["data-dir"],
             Self::Migrate => &["data-dir", "target-version"],
             Self::Root
             | Self::Completion
@@ -175,7 +189,19 @@ impl Command {
             | Self::Version
             | Self::HashKv
             | Self::Status
-            | Self::Restore => &[],
+            | Self::Restore
+            | Self::Save
+            | Self::Verify => &[],
+        }
+    }
+
+    /// Commands below it that etcdutl does not have: whole words alone name them, and lists and completion leave them
+    /// out, so that scripts and people find etcdutl's.
+    fn ours(self, word: &str) -> Option<Self> {
+        match (self, word) {
+            (Self::Root, "verify") => Some(Self::Verify),
+            (Self::Snapshot, "save") => Some(Self::Save),
+            _ => None,
         }
     }
 
@@ -184,7 +210,7 @@ impl Command {
         let exact = self.below().iter().find(|(name, _)| *name == word);
         let mut begun = self.below().iter().filter(|(name, _)| name.starts_with(word));
         let unambiguous = begun.next().filter(|_| begun.next().is_none());
-        exact.or(unambiguous).map(|(_, command)| *command)
+        exact.or(unambiguous).map(|(_, command)| *command).or_else(|| self.ours(word))
     }
 }
 

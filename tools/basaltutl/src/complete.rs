@@ -112,7 +112,9 @@ fn candidates(typed: &Typed, begun: &str) -> (Candidates, Directive) {
         | Command::Version
         | Command::HashKv
         | Command::Status
-        | Command::Restore => {
+        | Command::Restore
+        | Command::Save
+        | Command::Verify => {
             let missing = if begun.is_empty() { flags(typed, "--") } else { Vec::new() };
             let needed = |it: &(String, String)| {
                 typed.command.required().contains(&it.0.trim_start_matches('-'))

@@ -1,11 +1,12 @@
 //! `basaltutl`: etcdutl's commands, flags, output and exit codes, for snapshots of etcd and of Basalt.
 //!
 //! [`args`] reads the command line as cobra does, [`cluster`] what it says of members, [`restore`] makes a data
-//! directory, [`member`] looks at one, [`complete`] helps shells, [`output`] prints.
+//! directory, [`member`] looks at one, [`log`] at one that does not start, [`complete`] helps shells, [`output`] prints.
 
 mod args;
 mod cluster;
 mod complete;
+mod log;
 mod member;
 mod output;
 mod restore;
@@ -105,6 +106,8 @@ fn dispatch(arguments: Vec<String>) -> Result<(), Failure> {
         Command::Status => status(&args)?,
         Command::HashKv => hash_kv(&args)?,
         Command::Restore => restore::restore(&args)?,
+        Command::Save => log::save(&args)?,
+        Command::Verify => log::verify(&args)?,
     }
     Ok(())
 }

@@ -80,6 +80,14 @@ pub(crate) fn about(command: Command) -> (&'static str, &'static str) {
             ("etcdutl hashkv <filename> [flags]", "Prints the KV history hash of a given file")
         }
         Command::Snapshot => ("etcdutl snapshot", "Manages etcd node snapshots"),
+        Command::Save => (
+            "basaltutl snapshot save <filename> --data-dir {data dir} [flags]",
+            "Saves the state of a member that does not run to a file",
+        ),
+        Command::Verify => (
+            "basaltutl verify --data-dir {data dir} [flags]",
+            "Tells whether a member's log can be applied, and what to do if it cannot",
+        ),
         Command::Status => (
             "etcdutl snapshot status <filename> [flags]",
             "Gets backend snapshot status of a given file",

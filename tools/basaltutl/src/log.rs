@@ -1,0 +1,169 @@
+//! `verify` and `snapshot save`: what a member's files hold when the member does not start. For an entry of the log
+//! that this version cannot apply, they tell which it is and what can be done, and save everything before it.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use basalt::io::{FjallEngine, current_store, lock_data_dir, read_log};
+use basalt::lease::ttl_min;
+use basalt::machine::{self, Machine, check_payload, standing};
+use basalt::snapshot::{Export, Turn};
+use basalt::store::Engine as _;
+use basalt::types::limits::RECORD_CACHE_BYTES;
+use basalt::types::{Entry, EntryKind, Fault, LogIndex};
+use basalt::wal::Replay;
+use sha2::{Digest as _, Sha256};
+
+use crate::args::Args;
+use crate::{Failure, exit, output};
+
+/// etcd's defaults, which decide what a replayed grant of a lease and a replayed change of the members give.
+const ELECTION_MS: u64 = 1000;
+const LEARNERS_MAX: usize = 1;
+/// Bytes written at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// The files of a member, taken for this process alone.
+struct Files {
+    _lock: File,
+    store: FjallEngine,
+    log: Replay,
+}
+
+impl Files {
+    fn open(args: &Args) -> Result<Self, Failure> {
+        let data_dir = Path::new(args.get("data-dir"));
+        let member = data_dir.join("member");
+        let wal_dir = match args.get("wal-dir") {
+            "" => member.join("wal"),
+            given => PathBuf::from(given),
+        };
+        let (store, _) = current_store(&member).map_err(Failure::error)?;
+        for dir in [&store, &wal_dir] {
+            dir.metadata().map_err(|error| Failure::file("stat", dir, &error))?;
+        }
+        let lock = lock_data_dir(&member).map_err(Failure::error)?;
+        let log = read_log(&wal_dir).map_err(Failure::error)?;
+        let store = FjallEngine::open(&store).map_err(Failure::error)?;
+        Ok(Self { _lock: lock, store, log })
+    }
+
+    /// Up to where the store holds the log.
+    fn applied(&self) -> Result<LogIndex, Failure> {
+        standing(&self.store.view()).map(|(applied, ..)| applied).map_err(Failure::error)
+    }
+
+    /// The first entry that the store does not hold and this version cannot apply, and why.
+    fn unreadable(&self) -> Result<Option<(&Entry, Fault)>, Failure> {
+        let applied = self.applied()?;
+        let mut left = self.log.entries.iter().filter(|entry| entry.index > applied);
+        Ok(left.find_map(|entry| {
+            check_payload(entry.kind, &entry.data).err().map(|fault| (entry, fault))
+        }))
+    }
+}
+
+/// Says whether this version can apply the log, and what to do if it cannot.
+///
+/// # Errors
+/// It cannot, or the files cannot be read.
+pub(crate) fn verify(args: &Args) -> Result<(), Failure> {
+    let files = Files::open(args)?;
+    let (applied, log) = (files.applied()?, &files.log);
+    let last = log.entries.last().map_or(log.mark_index, |last| last.index);
+    let commit = log.hard_state.commit;
+    output::text(&format!(
+        "the store holds everything up to entry {applied}\n\
+         the log ends at entry {last} and is known to be committed up to entry {commit}\n"
+    ));
+    let Some((entry, why)) = files.unreadable()? else {
+        output::text("every entry that is left can be applied\n");
+        return Ok(());
+    };
+    let Entry { index, term, kind, data } = entry;
+    let kind = match kind {
+        EntryKind::Normal => "a request",
+        EntryKind::ConfChange | EntryKind::ConfChangeV2 => "a change of the members",
+    };
+    let (length, data_dir) = (data.len(), args.get("data-dir"));
+    output::text(&format!(
+        "entry {index} of term {term}, {kind} of {length} bytes, cannot be applied: {why}\n\
+         \n\
+         Every member of this version stops there. To go on, the first of these that is possible:\n\
+         1. Start the member with a version that can apply the entry.\n\
+         2. If other members serve the cluster: remove this member, clear its data directory, and add it anew.\n\
+         3. Save everything before the entry, and begin a new cluster with it. The entry and those after it are lost.\n\
+         \x20  basaltutl snapshot save backup.db --data-dir {data_dir}\n\
+         \x20  basaltutl snapshot restore backup.db --data-dir NEW\n"
+    ));
+    Err(Failure::error(format!("entry {index} of the log cannot be applied")))
+}
+
+/// Saves the state of a member that does not run: up to the first entry that cannot be applied, or as far as the log is
+/// known to be committed. What comes before an entry at which a member stopped was committed, known or not.
+///
+/// # Errors
+/// The files cannot be read, or the snapshot not written.
+pub(crate) fn save(args: &Args) -> Result<(), Failure> {
+    let [path] = &args.positional[..] else {
+        let text = "snapshot save requires exactly one argument";
+        return Err(Failure::new(exit::BAD_ARGS, text));
+    };
+    let path = Path::new(path);
+    let files = Files::open(args)?;
+    let last = match files.unreadable()? {
+        Some((entry, _)) => entry.index - 1,
+        None => files.log.hard_state.commit,
+    };
+    let Files { _lock, store, log } = files;
+    let view = applied_to(store, &log, last).map_err(Failure::error)?;
+    let part = PathBuf::from(format!("{}.part", path.display()));
+    write(Export::new(view), &part)?;
+    fs::rename(&part, path).map_err(|error| Failure::file("rename", &part, &error))?;
+    output::text(&format!(
+        "Snapshot saved at {}, with everything up to entry {last}\n",
+        path.display()
+    ));
+    Ok(())
+}
+
+/// The store when it holds the log up to an entry, as the member would have made it.
+fn applied_to(
+    store: FjallEngine,
+    log: &Replay,
+    last: LogIndex,
+) -> Result<<FjallEngine as basalt::store::Engine>::View, Fault> {
+    let config = machine::Config {
+        cache_bytes: RECORD_CACHE_BYTES,
+        lease_ttl_min: ttl_min(ELECTION_MS),
+        learners_max: LEARNERS_MAX,
+    };
+    let mut machine = Machine::open(store, &config)?;
+    for entry in log.entries.iter().filter(|entry| entry.index <= last) {
+        machine.apply(entry)?;
+        machine.commit()?;
+    }
+    let view = machine.commit()?.read.view;
+    machine.engine().persist()?;
+    Ok(view)
+}
+
+/// Writes a snapshot as clients save it, with its checksum behind it.
+fn write<V: basalt::store::View>(mut export: Export<V>, path: &Path) -> Result<(), Failure> {
+    let failed = |error: &std::io::Error| Failure::file("write", path, error);
+    let mut file = File::create(path).map_err(|error| Failure::file("open", path, &error))?;
+    let mut sum = Sha256::new();
+    loop {
+        match export.turn(CHUNK_BYTES).map_err(Failure::error)? {
+            Turn::Working => (),
+            Turn::Chunk(bytes) => {
+                sum.update(&bytes);
+                file.write_all(&bytes).map_err(|error| failed(&error))?;
+            }
+            Turn::Done => break,
+        }
+    }
+    let written = file.write_all(&sum.finalize()).and_then(|()| file.sync_all());
+    written.map_err(|error| failed(&error))
+}
