@@ -21,8 +21,8 @@ pub use self::executor::{Executors, blocking, spawn};
 pub use self::export::{Piece, export};
 pub use self::fjall::{FjallEngine, FjallView, Loader, LoaderView};
 pub use self::net::{
-    Address, Connection, Door, Http2, Listener, Switched, Wire, close_connections, get, handover,
-    listen, resolve, serve, serve_peer,
+    Address, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire, close_connections,
+    get, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, find_store, has_log};
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};

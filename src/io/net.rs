@@ -85,6 +85,23 @@ enum Accepted {
 }
 
 impl Connection {
+    /// Takes it to this executor; `None` if its client has gone already. glommio's own way to ask an accepted socket for
+    /// its peer comes too early: it closes the socket if there is none any more, and so does its owner
+    /// again, when the descriptor may be that of another connection or file.
+    pub fn open(self) -> Option<OpenConnection> {
+        let stream = bind(self.stream)?;
+        Some(OpenConnection { stream, port: self.port, counted: self.counted })
+    }
+}
+
+/// A connection on its executor.
+pub struct OpenConnection {
+    stream: Stream,
+    port: usize,
+    counted: Counted,
+}
+
+impl OpenConnection {
     /// The number that was given to [`Listener::accept`].
     pub fn port(&self) -> usize {
         self.port
@@ -93,10 +110,10 @@ impl Connection {
     /// Who is at the other end; `@` for a unix socket, as Go prints it.
     pub fn peer(&self) -> String {
         match &self.stream {
-            Accepted::Tcp(stream) => {
+            Stream::Tcp(stream) => {
                 stream.peer_addr().map_or_else(|_| String::new(), |it| it.to_string())
             }
-            Accepted::Unix(_) => "@".to_owned(),
+            Stream::Unix(_) => "@".to_owned(),
         }
     }
 }
@@ -228,7 +245,7 @@ pub struct Http2 {
 /// Serves a connection on this executor until it ends. What is left of one on which HTTP/1 has ended goes to
 /// `switched`: if an answer was `101 Switching Protocols`, the client speaks something else from here on.
 pub async fn serve<S, B, F>(
-    connection: Connection,
+    connection: OpenConnection,
     options: Http2,
     service: S,
     switched: impl FnOnce(Switched) -> F,
@@ -242,8 +259,7 @@ pub async fn serve<S, B, F>(
     F: Future<Output = ()>,
 {
     // Held until the connection ends.
-    let _counted = connection.counted;
-    let Some(mut stream) = bind(connection.stream) else { return };
+    let OpenConnection { mut stream, counted: _counted, .. } = connection;
     let seat = Seat::take();
     let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, PREFACE));
     let Some(Some(begin)) = seat.or_closing(begin).await.flatten() else { return };
@@ -283,7 +299,7 @@ pub async fn serve<S, B, F>(
 
 /// Serves a connection to the peer port: one of another member, which begins with `magic`, or HTTP/1.
 pub async fn serve_peer<S, B, F>(
-    connection: Connection,
+    connection: OpenConnection,
     magic: &'static [u8],
     service: S,
     member: impl FnOnce(Wire) -> F,
@@ -296,11 +312,11 @@ pub async fn serve_peer<S, B, F>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Future<Output = ()>,
 {
-    let Some(mut stream) = bind(connection.stream) else { return };
+    let OpenConnection { mut stream, counted, .. } = connection;
     let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, magic)).await;
     let Some(Some(begin)) = begin else { return };
     if begin == magic {
-        if let Some(wire) = Wire::accepted(stream, connection.counted) {
+        if let Some(wire) = Wire::accepted(stream, counted) {
             member(wire).await;
         }
         return;

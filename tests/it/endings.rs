@@ -123,7 +123,8 @@ impl Place {
     fn begin(&self, work: &str, rng: &mut StdRng) -> Raw {
         let path = self.sockets.path().join("s");
         let to = if rng.random_bool(0.5) { To::Tcp(self.server.port) } else { To::Unix(&path) };
-        let mut raw = Raw::connect(to).expect("the server listens");
+        let connected = Raw::connect(to);
+        let mut raw = connected.unwrap_or_else(|error| panic!("{error}\n{}", self.logs()));
         match work {
             "JSON watch" => raw.post("/v3/watch", JSON_WATCH, true),
             "JSON list" => raw.post("/v3/kv/range", JSON_LIST, false),
@@ -146,6 +147,10 @@ impl Place {
             raw.read(BEGINS, |came| if is_http2 { has_answer(came) } else { !came.is_empty() });
         }
         raw
+    }
+
+    fn logs(&self) -> String {
+        self.server.logs.tail()
     }
 
     /// Asks for one thing on a stream of HTTP/2.
@@ -275,7 +280,7 @@ impl Place {
             if holds(&seen) {
                 return seen;
             }
-            assert!(Instant::now() < until, "still {seen:?}\n{}", self.server.logs.tail());
+            assert!(Instant::now() < until, "still {seen:?}\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
