@@ -35,7 +35,7 @@ const OBSERVE: &str = "/v3electionpb.Election/Observe";
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 /// Connections at a time.
-const ROUND: usize = 250;
+const ROUND: usize = 240;
 /// Size of one value of the lists.
 const VALUE_BYTES: usize = 256 << 10;
 /// What the process may take more than before.
@@ -329,12 +329,12 @@ fn campaign(lease: i64) -> CampaignRequest {
 
 #[test]
 fn nothing_of_a_connection_outlives_it() {
-    let count = from_environment("ENDINGS_CONNECTIONS", 320) as usize;
+    let count = from_environment("ENDINGS_CONNECTIONS", 240) as usize;
     let list_bytes = from_environment("ENDINGS_LIST_MIB", 4) as usize * (1 << 20);
     let mut rng = StdRng::seed_from_u64(from_environment("ENDINGS_SEED", 1));
     let place = Place::new(list_bytes);
     // What is made once and kept: helper threads, buffers, the caches of the allocator.
-    drop(place.end_connections(WORK.len() * ENDS.len(), &mut rng));
+    drop(place.end_connections(ROUND, &mut rng));
     place.wait_until(|| place.held(), |held| *held == NOTHING);
     std::thread::sleep(Duration::from_secs(2));
     let before = place.process();

@@ -44,31 +44,16 @@ func each(count int, do func(int) error) error {
 }
 
 // keepLeases keeps many leases alive by one client, which sends all renewals on one stream, for some time. No channel may
-// close, each lease must be renewed at least once, and all must be there at the end.
-func keepLeases(client *clientv3.Client, count, ttl int, lasting time.Duration) error {
+// close, each lease must be renewed at least once, and all must be there at the end. At once: all are renewed for the first
+// time in one burst.
+func keepLeases(client *clientv3.Client, count, ttl int, lasting time.Duration, atOnce bool) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	ids := make([]clientv3.LeaseID, count)
-	began := time.Now()
-	err := each(count, func(i int) error {
-		// Leases that wait for the last grant must not run out before their first renewal.
-		granted, err := client.Grant(ctx, int64(ttl))
-		if err != nil {
-			return fmt.Errorf("grant: %w", err)
-		}
-		ids[i] = granted.ID
-		_, err = client.KeepAliveOnce(ctx, granted.ID)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%d leases of %d s granted in %v\n", count, ttl, time.Since(began).Round(time.Millisecond))
-	var closed, renewals atomic.Int64
 	renewed := make([]atomic.Int64, count)
-	began = time.Now()
-	for i, id := range ids {
-		alive, err := client.KeepAlive(ctx, id)
+	var closed, renewals atomic.Int64
+	keep := func(i int) error {
+		alive, err := client.KeepAlive(ctx, ids[i])
 		if err != nil {
 			return fmt.Errorf("keep alive: %w", err)
 		}
@@ -83,7 +68,32 @@ func keepLeases(client *clientv3.Client, count, ttl int, lasting time.Duration) 
 				closed.Add(1)
 			}
 		}()
+		return nil
 	}
+	began := time.Now()
+	err := each(count, func(i int) error {
+		granted, err := client.Grant(ctx, int64(ttl))
+		if err != nil {
+			return fmt.Errorf("grant: %w", err)
+		}
+		ids[i] = granted.ID
+		if atOnce {
+			return nil
+		}
+		return keep(i)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d leases of %d s granted in %v\n", count, ttl, time.Since(began).Round(time.Millisecond))
+	for i := range ids {
+		if atOnce {
+			if err := keep(i); err != nil {
+				return err
+			}
+		}
+	}
+	began = time.Now()
 	for tick := time.NewTicker(10 * time.Second); time.Since(began) < lasting; {
 		select {
 		case <-tick.C:
