@@ -17,7 +17,7 @@ mod thread;
 mod wal_file;
 
 pub use self::bolt_file::BoltFile;
-pub use self::executor::{Executors, blocking, spawn};
+pub use self::executor::{Executors, blocking, blocking_if_wanted, spawn};
 pub use self::export::{Piece, export};
 pub use self::fjall::{FjallEngine, FjallView, Loader, LoaderView};
 pub use self::net::{
