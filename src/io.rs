@@ -17,12 +17,12 @@ mod thread;
 mod wal_file;
 
 pub use self::bolt_file::BoltFile;
-pub use self::executor::{Executors, blocking, spawn};
+pub use self::executor::{Executors, blocking, blocking_if_wanted, spawn};
 pub use self::export::{Piece, export};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::net::{
-    Address, Connection, Door, Http2, Listener, Switched, Wire, close_connections, get, handover,
-    listen, resolve, serve, serve_peer,
+    Address, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire, close_connections,
+    get, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, current_store, find_store, has_log};
 pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};

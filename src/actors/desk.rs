@@ -5,8 +5,10 @@
 //! not per request. The waiting room is a thread-local of the executor, so that nothing here is locked;
 //! the futures hold only a request's id, which makes them `Send` as tonic wants them.
 
+mod queue;
+
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -17,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use futures_lite::future::yield_now;
 use prost::Message as _;
 
+use self::queue::Queue;
 use super::peer::{Peers, outcome};
 use super::state::{Node, Shared, State, Status};
 use super::{apply, consensus, lease, watch};
@@ -96,7 +99,7 @@ struct Room {
     now_ms: u64,
     replies: HashMap<u64, Slot<Result<Reply, Refusal>>>,
     /// Sessions that found the room full.
-    outside: VecDeque<Waker>,
+    outside: Queue,
     outbox: Vec<Bytes>,
     rounds: HashMap<u64, Round>,
     round: u64,
@@ -173,7 +176,7 @@ impl Desk {
         });
         async move {
             let mut data = encoded?;
-            let ticket = Ticket(poll_fn(Room::enter).await);
+            let ticket = Ticket::take().await;
             // Two encoded messages in a row are one that holds the fields of both.
             headed(ticket.0).encode_raw(&mut data);
             if data.len() > max {
@@ -329,7 +332,7 @@ impl Desk {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
         }
-        let ticket = Ticket(poll_fn(Room::enter).await);
+        let ticket = Ticket::take().await;
         self.reach.consensus.conf_change(change(ticket.0).encode_to_vec().into()).await;
         let reply =
             poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE));
@@ -567,9 +570,27 @@ impl Drop for Pending {
 /// A place in the waiting room; left when the request is answered or its client is gone.
 struct Ticket(u64);
 
+impl Ticket {
+    async fn take() -> Self {
+        let mut outside = Outside(None);
+        Self(poll_fn(|context| Room::enter(&mut outside, context)).await)
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         room(|room| room.leave(self.0));
+    }
+}
+
+/// One that may have to wait for a place: its number among those that do.
+struct Outside(Option<u64>);
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        if let Some(place) = self.0 {
+            room(|room| room.outside.give_up(place));
+        }
     }
 }
 
@@ -589,7 +610,7 @@ impl Room {
             counter: 0,
             now_ms: clock::now_ms(),
             replies: HashMap::new(),
-            outside: VecDeque::new(),
+            outside: Queue::default(),
             outbox: Vec::new(),
             rounds: HashMap::new(),
             round: 0,
@@ -599,12 +620,13 @@ impl Room {
     }
 
     /// Takes a place, as soon as there is one.
-    fn enter(context: &mut Context<'_>) -> Poll<u64> {
+    fn enter(outside: &mut Outside, context: &Context<'_>) -> Poll<u64> {
         room(|room| {
             if room.replies.len() >= REQUESTS_IN_FLIGHT_MAX {
-                room.outside.push_back(context.waker().clone());
+                room.outside.wait(&mut outside.0, context.waker());
                 return Poll::Pending;
             }
+            outside.0.take().into_iter().for_each(|place| room.outside.enter(place));
             // A counter that wrapped round may meet a request that still waits: skip it.
             let id = loop {
                 room.counter = (room.counter + 1) & 0xff_ffff;
@@ -622,9 +644,7 @@ impl Room {
 
     fn leave(&mut self, id: u64) {
         self.replies.remove(&id);
-        if let Some(waker) = self.outside.pop_front() {
-            waker.wake();
-        }
+        self.outside.wake_next();
     }
 
     fn send(&mut self, data: Bytes) {

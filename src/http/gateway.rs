@@ -32,7 +32,7 @@ use self::answers::{Lines, Messages};
 use self::routes::Route;
 use super::page;
 use crate::cluster;
-use crate::io::blocking;
+use crate::io::blocking_if_wanted;
 use crate::io::clock::{self, Moment};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
 use crate::metrics::Kind;
@@ -141,7 +141,7 @@ async fn whole(mut body: Body, input: MessageId, max: usize) -> Result<Vec<u8>, 
     let Some(value) = value else { return Ok(Vec::new()) };
     let message = match value.len() <= TRANSLATED_HERE_MAX {
         true => SCHEMA.encode(input, &value),
-        false => blocking(move || SCHEMA.encode(input, &value)).await,
+        false => aside(move || SCHEMA.encode(input, &value)).await,
     };
     message.map_err(Status::invalid_argument)
 }
@@ -179,10 +179,17 @@ async fn unary((message, messages): Answered, output: MessageId) -> Result<Respo
     let message = message.unwrap_or_default();
     let text = match message.len() <= TRANSLATED_HERE_MAX {
         true => printed(output, &message),
-        false => blocking(move || printed(output, &message)).await,
+        false => aside(move || printed(output, &message)).await,
     };
     // What the answer takes of the budget is held until it has left.
     Ok(granted(Body::new(answers::Holding::new(text.map_err(Status::internal)?, messages))))
+}
+
+/// Translates on the helper thread, unless the client is gone before its turn comes.
+async fn aside<T: Send + 'static>(
+    translate: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    blocking_if_wanted(translate).await.unwrap_or_else(|| Err("nobody waits".to_owned()))
 }
 
 fn printed(output: MessageId, message: &[u8]) -> Result<String, String> {

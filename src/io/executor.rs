@@ -189,6 +189,18 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(task).detach();
 }
 
+/// Runs what blocks on another thread, unless who asked is gone when its turn comes: what thousands of dead callers
+/// asked for would keep others waiting, and the memory that it works on. Then nobody sees the `None`.
+pub async fn blocking_if_wanted<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let asker = Arc::new(());
+    let is_wanted = Arc::downgrade(&asker);
+    let done = blocking(move || (is_wanted.strong_count() > 0).then(work)).await;
+    drop(asker);
+    done
+}
+
 /// Runs what blocks on another thread.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     glommio::executor().spawn_blocking(work).await
@@ -197,6 +209,29 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_begun() {
+        let ran = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&ran);
+        let executor = LocalExecutorBuilder::default();
+        let executor = executor.blocking_thread_pool_placement(PoolPlacement::Unbound(1));
+        let outcome = executor.spawn(move || async move {
+            // The only thread is busy until this is sent.
+            let (go, gone) = flume::bounded(1);
+            let busy = glommio::spawn_local(blocking(move || gone.recv()));
+            let given_up = glommio::spawn_local(blocking_if_wanted(move || {
+                ran.store(true, Ordering::Relaxed);
+            }));
+            futures_lite::future::yield_now().await;
+            given_up.cancel().await;
+            go.send(()).unwrap();
+            busy.await.unwrap();
+            blocking_if_wanted(|| 7).await
+        });
+        assert_eq!(outcome.unwrap().join().unwrap(), Some(7));
+        assert!(!seen.load(Ordering::Relaxed));
+    }
 
     /// On a machine where every thread is interrupted all the time, as a loaded one does.
     #[test]

@@ -1,6 +1,8 @@
 //! The file of a snapshot, made on a thread of its own: reading and writing all there is takes long, and would
 //! keep everybody on an executor waiting between any two steps of their requests.
 
+use std::task::{Poll, ready};
+
 use bytes::Bytes;
 
 use super::pace::Pace;
@@ -23,6 +25,7 @@ pub struct Piece {
 
 /// Begins to make the file of a view, in pieces of `chunk` bytes, [`SNAPSHOT_CHUNKS_AHEAD`] of them ahead of who
 /// takes them, and [`SNAPSHOT_BYTES_PER_SECOND`] at most. After the last one, or a fault of the store, the channel is at its end.
+/// The thread ends, and lets go of the view, as soon as the receiver is gone.
 ///
 /// # Errors
 /// The kernel has no thread left.
@@ -33,27 +36,25 @@ pub fn export<V: View + Send + 'static>(
     let mut export = Some(Export::new(view));
     let mut pace = Pace::new(SNAPSHOT_BYTES_PER_SECOND);
     thread::ahead("export", SNAPSHOT_CHUNKS_AHEAD, move || {
-        let piece = next(export.as_mut()?, chunk).transpose();
-        if let Some(Ok(piece)) = &piece {
-            pace.keep(piece.bytes.len());
+        let Some(turning) = &mut export else { return Poll::Ready(None) };
+        let piece = ready!(turn(turning, chunk));
+        match &piece {
+            Some(Ok(piece)) => pace.keep(piece.bytes.len()),
+            Some(Err(_)) | None => export = None,
         }
-        if !matches!(piece, Some(Ok(_))) {
-            export = None;
-        }
-        piece
+        Poll::Ready(piece)
     })
 }
 
-/// The next piece; `None` after the last one.
-fn next<V: View>(export: &mut Export<V>, chunk: usize) -> Result<Option<Piece>, Fault> {
-    loop {
-        match export.turn(chunk)? {
-            Turn::Working => (),
-            Turn::Chunk(bytes) => {
-                let file_bytes = export.length().unwrap_or_default();
-                return Ok(Some(Piece { bytes, file_bytes, held: export.held() }));
-            }
-            Turn::Done => return Ok(None),
+/// Works on for a while: the next piece, `None` after the last one, or none yet.
+fn turn<V: View>(export: &mut Export<V>, chunk: usize) -> Poll<Option<Result<Piece, Fault>>> {
+    Poll::Ready(match export.turn(chunk) {
+        Ok(Turn::Working) => return Poll::Pending,
+        Ok(Turn::Chunk(bytes)) => {
+            let file_bytes = export.length().unwrap_or_default();
+            Some(Ok(Piece { bytes, file_bytes, held: export.held() }))
         }
-    }
+        Ok(Turn::Done) => None,
+        Err(fault) => Some(Err(fault)),
+    })
 }

@@ -10,6 +10,7 @@
 //! few and busy connections that gRPC clients open, and taking turns is so as soon as some of them have closed.
 //! Of equals the first takes it, where consensus is: who is alone there waits for no other core.
 
+mod merge;
 mod open;
 mod socket;
 mod switched;
@@ -30,7 +31,7 @@ use hyper::service::Service;
 
 use self::open::{Counted, Seat, Share};
 use self::socket::{Clock, Socket, Stream};
-use self::turn::Turn;
+use self::turn::{Handle, Turn};
 use super::clock;
 use crate::types::Fault;
 
@@ -60,10 +61,14 @@ const BACKLOG: i32 = 4096;
 /// Connections on their way to an executor; past it accepting waits.
 const HANDOVERS_MAX: usize = 1024;
 /// Time without a sign of life until the kernel asks a client whether it is there, the time between two
-/// questions, and how many may go unanswered: a half-open connection is gone after two minutes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// questions, and how many may go unanswered: a half-open connection is gone after a minute and a half. Go's and
+/// etcd's listeners ask after 15 and 30 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
+/// How long another member may leave bytes unacknowledged until the connection to it is over. The kernel itself
+/// sends them again for a quarter of an hour.
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Time until accepting is tried again after it failed, or while too many connections are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -80,6 +85,23 @@ enum Accepted {
 }
 
 impl Connection {
+    /// Takes it to this executor; `None` if its client has gone already. glommio's own way to ask an accepted socket for
+    /// its peer comes too early: it closes the socket if there is none any more, and so does its owner
+    /// again, when the descriptor may be that of another connection or file.
+    pub fn open(self) -> Option<OpenConnection> {
+        let stream = bind(self.stream)?;
+        Some(OpenConnection { stream, port: self.port, counted: self.counted })
+    }
+}
+
+/// A connection on its executor.
+pub struct OpenConnection {
+    stream: Stream,
+    port: usize,
+    counted: Counted,
+}
+
+impl OpenConnection {
     /// The number that was given to [`Listener::accept`].
     pub fn port(&self) -> usize {
         self.port
@@ -88,10 +110,10 @@ impl Connection {
     /// Who is at the other end; `@` for a unix socket, as Go prints it.
     pub fn peer(&self) -> String {
         match &self.stream {
-            Accepted::Tcp(stream) => {
+            Stream::Tcp(stream) => {
                 stream.peer_addr().map_or_else(|_| String::new(), |it| it.to_string())
             }
-            Accepted::Unix(_) => "@".to_owned(),
+            Stream::Unix(_) => "@".to_owned(),
         }
     }
 }
@@ -223,7 +245,7 @@ pub struct Http2 {
 /// Serves a connection on this executor until it ends. What is left of one on which HTTP/1 has ended goes to
 /// `switched`: if an answer was `101 Switching Protocols`, the client speaks something else from here on.
 pub async fn serve<S, B, F>(
-    connection: Connection,
+    connection: OpenConnection,
     options: Http2,
     service: S,
     switched: impl FnOnce(Switched) -> F,
@@ -237,20 +259,23 @@ pub async fn serve<S, B, F>(
     F: Future<Output = ()>,
 {
     // Held until the connection ends.
-    let _counted = connection.counted;
-    let Some(mut stream) = bind(connection.stream) else { return };
+    let OpenConnection { mut stream, counted: _counted, .. } = connection;
     let seat = Seat::take();
     let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, PREFACE));
     let Some(Some(begin)) = seat.or_closing(begin).await.flatten() else { return };
     let speaks_http2 = begin.starts_with(b"PRI");
+    if let (true, Stream::Tcp(stream)) = (speaks_http2, &stream) {
+        // Refused by no kernel that has the option, and of no harm if it is.
+        let _ = end_after(borrow(stream.as_raw_fd()), options.keep_alive_timeout);
+    }
     let turn = Turn::new();
-    let socket = Socket::new(stream, begin, turn.clone());
+    let socket = Socket::new(stream, begin, turn.handle());
     if speaks_http2 {
-        let builder = http2_builder(options, turn.clone());
+        let builder = http2_builder(options, turn.handle());
         until_closed(
             &seat,
-            &turn,
-            builder.serve_connection(socket, service),
+            turn,
+            builder.serve_connection(socket.with_frames(), service),
             http2::Connection::graceful_shutdown,
         )
         .await;
@@ -263,7 +288,7 @@ pub async fn serve<S, B, F>(
             // As Go writes them, for what greps.
             .title_case_headers(true);
         let mut serving = builder.serve_connection(socket, service);
-        until_closed(&seat, &turn, &mut serving, |serving| {
+        until_closed(&seat, turn, &mut serving, |serving| {
             Pin::new(&mut **serving.get_mut()).graceful_shutdown();
         })
         .await;
@@ -274,7 +299,7 @@ pub async fn serve<S, B, F>(
 
 /// Serves a connection to the peer port: one of another member, which begins with `magic`, or HTTP/1.
 pub async fn serve_peer<S, B, F>(
-    connection: Connection,
+    connection: OpenConnection,
     magic: &'static [u8],
     service: S,
     member: impl FnOnce(Wire) -> F,
@@ -287,11 +312,11 @@ pub async fn serve_peer<S, B, F>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Future<Output = ()>,
 {
-    let Some(mut stream) = bind(connection.stream) else { return };
+    let OpenConnection { mut stream, counted, .. } = connection;
     let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, magic)).await;
     let Some(Some(begin)) = begin else { return };
     if begin == magic {
-        if let Some(wire) = Wire::accepted(stream, connection.counted) {
+        if let Some(wire) = Wire::accepted(stream, counted) {
             member(wire).await;
         }
         return;
@@ -301,11 +326,11 @@ pub async fn serve_peer<S, B, F>(
     builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
     builder.title_case_headers(true);
     let turn = Turn::new();
-    let serving = builder.serve_connection(Socket::new(stream, begin, turn.clone()), service);
-    until_closed(&seat, &turn, serving, http1::Connection::graceful_shutdown).await;
+    let serving = builder.serve_connection(Socket::new(stream, begin, turn.handle()), service);
+    until_closed(&seat, turn, serving, http1::Connection::graceful_shutdown).await;
 }
 
-fn http2_builder(options: Http2, turn: Turn) -> http2::Builder<Turn> {
+fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
     let mut builder = http2::Builder::new(turn);
     builder
         .timer(Clock)
@@ -324,10 +349,11 @@ fn http2_builder(options: Http2, turn: Turn) -> http2::Builder<Turn> {
     builder
 }
 
-/// Drives a connection to its end; when the executor is told to close, what is under way is finished.
+/// Drives a connection to its end; when the executor is told to close, what is under way is finished. The calls of
+/// the connection are dropped with this future at the latest.
 async fn until_closed<C: Future>(
     seat: &Seat,
-    turn: &Turn,
+    mut turn: Turn,
     connection: C,
     wind_down: impl Fn(Pin<&mut C>),
 ) {
@@ -350,23 +376,34 @@ fn bind(accepted: Accepted) -> Option<Stream> {
         Accepted::Tcp(stream) => {
             let stream = stream.bind_to_executor();
             stream.set_nodelay(true).ok()?;
-            keep_alive(stream.as_raw_fd()).ok()?;
+            keep_alive(borrow(stream.as_raw_fd())).ok()?;
             Some(Stream::Tcp(stream))
         }
         Accepted::Unix(stream) => Some(Stream::Unix(stream.bind_to_executor())),
     }
 }
 
-/// Lets the kernel find out when the other end is gone without a word.
-#[allow(unsafe_code, reason = "glommio's streams lend their descriptor as a number only")]
-fn keep_alive(socket: std::os::fd::RawFd) -> Result<(), rustix::io::Errno> {
+/// Lets the kernel find out when the other end is gone without a word, while nothing is on its way to it.
+fn keep_alive(socket: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
     use rustix::net::sockopt;
-    // SAFETY: the caller owns the stream of this descriptor and keeps it open during this call.
-    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)
+}
+
+/// Lets the kernel end a connection whose other end has taken no bytes for so long. grpc-go's server sets the same
+/// option to the same time, etcd's `--grpc-keepalive-timeout`. Not for HTTP/1: who reads an answer there may pause.
+fn end_after(socket: BorrowedFd<'_>, silence: Duration) -> Result<(), rustix::io::Errno> {
+    let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(socket, millis)
+}
+
+/// The socket of a stream that is open.
+#[allow(unsafe_code, reason = "glommio's streams lend their descriptor as a number only")]
+fn borrow<'a>(socket: std::os::fd::RawFd) -> BorrowedFd<'a> {
+    // SAFETY: the callers own the stream of this descriptor and keep it open while they use what they borrow.
+    unsafe { BorrowedFd::borrow_raw(socket) }
 }
 
 /// Reads until it is clear whether the client begins with `preface`; `None` if it hangs up before.

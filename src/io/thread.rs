@@ -1,5 +1,6 @@
 //! Plain threads beside the executors, for what blocks and hosts nothing.
 
+use std::task::Poll;
 use std::thread::JoinHandle;
 
 use rustix::process::{getpid, getpriority_process};
@@ -86,28 +87,48 @@ pub async fn aside<T: Send + 'static>(
 ) -> Result<T, Fault> {
     let results = ahead(name, 1, {
         let mut work = Some(work);
-        move || work.take().map(|work| work())
+        move || Poll::Ready(work.take().map(|work| work()))
     })?;
     results.recv_async().await.map_err(|_| Fault::new("a thread ended without a result"))
 }
 
 /// Makes things on a thread that gives way to all others, `count` of them ahead of who takes them. It ends when
-/// there are no more, or nobody takes them.
+/// there are no more, or nobody takes them; `make` gives `Pending` now and then, so that this is noticed in the
+/// middle of long work, too.
 ///
 /// # Errors
 /// The kernel has no thread left.
 pub(super) fn ahead<T: Send + 'static>(
     name: &str,
     count: usize,
-    mut make: impl FnMut() -> Option<T> + Send + 'static,
+    mut make: impl FnMut() -> Poll<Option<T>> + Send + 'static,
 ) -> Result<flume::Receiver<T>, Fault> {
     let (made, taken) = flume::bounded(count);
     start_nice(name, NICE, move || {
-        while let Some(thing) = make() {
-            if made.send(thing).is_err() {
-                return;
+        while !made.is_disconnected() {
+            match make() {
+                Poll::Pending => (),
+                Poll::Ready(Some(thing)) => drop(made.send(thing)),
+                Poll::Ready(None) => return,
             }
         }
     })?;
     Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_ends_in_the_middle_of_its_work_when_nobody_takes_it() {
+        let (alive, ended) = flume::bounded::<()>(1);
+        let made = ahead("test", 1, move || {
+            let _ = &alive;
+            Poll::<Option<()>>::Pending
+        });
+        drop(made.expect("a thread"));
+        let ended = ended.recv_timeout(std::time::Duration::from_secs(30));
+        assert_eq!(ended, Err(flume::RecvTimeoutError::Disconnected));
+    }
 }

@@ -253,32 +253,42 @@ pub(super) fn is_deletion(event: &Event) -> bool {
     event.r#type() == basalt_proto::mvccpb::event::EventType::Delete
 }
 
-/// Waits in a task of its own, which lives on when the caller has gone: `undo` then takes back what the caller
-/// left behind.
-pub(super) async fn wait<T, W, U>(
-    waiting: W,
-    undo: impl FnOnce() -> U + 'static,
-) -> Result<T, Status>
-where
-    T: 'static,
-    W: Future<Output = Result<T, Status>> + 'static,
-    U: Future<Output = ()> + 'static,
-{
-    let (answer_to, answer) = flume::bounded(1);
-    // Held as long as this call is: nothing is ever sent.
-    let (_caller, caller_gone) = flume::bounded::<()>(1);
-    spawn(async move {
+/// The caller of a request, for the task that answers it.
+pub(super) struct Waiter<T> {
+    answer_to: flume::Sender<Result<T, Status>>,
+    /// One message when the caller has taken the answer; closed when the call has ended before.
+    taken: flume::Receiver<()>,
+}
+
+impl<T> Waiter<T> {
+    /// The outcome of some work, or `None` as soon as the call has ended.
+    pub(super) async fn or_gone<W>(&self, work: impl Future<Output = W>) -> Option<W> {
         let gone = async {
-            let _ = caller_gone.recv_async().await;
+            let _ = self.taken.recv_async().await;
             None
         };
-        let waited = or(async { Some(waiting.await) }, gone).await;
-        let is_heard = waited.is_some_and(|waited| answer_to.send(waited).is_ok());
-        if !is_heard {
-            undo().await;
-        }
-    });
-    answer.recv_async().await.unwrap_or_else(|_| Err(status(Refusal::Stopped)))
+        or(async { Some(work.await) }, gone).await
+    }
+
+    /// Answers; whether the caller was there to take it.
+    pub(super) async fn answer(self, answer: Result<T, Status>) -> bool {
+        self.answer_to.send(answer).is_ok() && self.taken.recv_async().await.is_ok()
+    }
+}
+
+/// Serves a call in a task of its own, which lives on when the call has ended: it takes back what it left in a queue.
+/// Without that, a call that ends while its entry is being written would leave the entry there for as long as its lease lives.
+pub(super) async fn outliving<T, W>(serve: impl FnOnce(Waiter<T>) -> W) -> Result<T, Status>
+where
+    W: Future<Output = ()> + 'static,
+{
+    let (answer_to, answer) = flume::bounded(1);
+    let (takes, taken) = flume::bounded(1);
+    spawn(serve(Waiter { answer_to, taken }));
+    let answered = answer.recv_async().await;
+    // There is room: it is the only message.
+    let _ = takes.send(());
+    answered.unwrap_or_else(|_| Err(status(Refusal::Stopped)))
 }
 
 #[cfg(test)]

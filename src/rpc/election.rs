@@ -14,7 +14,8 @@ use futures_lite::stream::unfold;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::concurrency::{
-    Caller, Events, delete, end_of, get, is_deletion, key_of, oldest, prefix, put, wait,
+    Caller, Events, Waiter, delete, end_of, get, is_deletion, key_of, oldest, outliving, prefix,
+    put,
 };
 use crate::actors::Desk;
 
@@ -52,13 +53,19 @@ async fn resign(
     Ok(done.header)
 }
 
-#[async_trait]
-impl election_server::Election for Election {
-    async fn campaign(
-        &self,
-        request: Request<CampaignRequest>,
-    ) -> Result<Response<CampaignResponse>, Status> {
-        let (caller, CampaignRequest { name, lease, value }) = Caller::of(&self.0, request);
+/// A candidate in the queue.
+struct Candidate {
+    caller: Caller,
+    prefix: Bytes,
+    header: Option<ResponseHeader>,
+    leader: LeaderKey,
+    /// Its key was created by this call, not by an earlier one with the same lease.
+    is_new: bool,
+}
+
+impl Candidate {
+    async fn enter(caller: Caller, request: CampaignRequest) -> Result<Self, Status> {
+        let CampaignRequest { name, lease, value } = request;
         let lease = caller.session(lease).await?;
         let prefix = prefix(&name);
         let key = key_of(&prefix, lease);
@@ -74,11 +81,46 @@ impl election_server::Election for Election {
                 return Err(error);
             }
         }
-        let (waiter, undone) = (caller.clone(), key.clone());
-        let waiting = async move { waiter.wait_for_older(&prefix, rev - 1).await };
-        wait(waiting, move || async move { drop(resign(&caller, &undone, rev).await) }).await?;
-        let leader = Some(LeaderKey { name, key, rev, lease });
-        Ok(Response::new(CampaignResponse { header: queued.header, leader }))
+        let leader = LeaderKey { name, key, rev, lease };
+        Ok(Self { caller, prefix, header: queued.header, leader, is_new: queued.succeeded })
+    }
+
+    async fn wait(&self) -> Result<(), Status> {
+        self.caller.wait_for_older(&self.prefix, self.leader.rev - 1).await
+    }
+
+    async fn leave(&self) {
+        drop(resign(&self.caller, &self.leader.key, self.leader.rev).await);
+    }
+}
+
+/// Serves a call of `Campaign`, whose key leaves the queue if nobody takes the answer.
+async fn campaign(caller: Caller, request: CampaignRequest, waiter: Waiter<CampaignResponse>) {
+    let candidate = match Candidate::enter(caller, request).await {
+        Ok(candidate) => candidate,
+        Err(error) => {
+            waiter.answer(Err(error)).await;
+            return;
+        }
+    };
+    let Some(elected) = waiter.or_gone(candidate.wait()).await else {
+        return candidate.leave().await;
+    };
+    let leader = Some(candidate.leader.clone());
+    let answer = elected.map(|()| CampaignResponse { header: candidate.header, leader });
+    if !waiter.answer(answer).await && candidate.is_new {
+        candidate.leave().await;
+    }
+}
+
+#[async_trait]
+impl election_server::Election for Election {
+    async fn campaign(
+        &self,
+        request: Request<CampaignRequest>,
+    ) -> Result<Response<CampaignResponse>, Status> {
+        let (caller, request) = Caller::of(&self.0, request);
+        outliving(|waiter| campaign(caller, request, waiter)).await.map(Response::new)
     }
 
     async fn proclaim(

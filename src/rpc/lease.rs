@@ -6,7 +6,7 @@ use basalt_proto::etcdserverpb::{
     LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use basalt_proto::server::etcdserverpb::lease_server;
-use futures_lite::StreamExt as _;
+use futures_util::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Answers, check_quota, complete, door, header, mismatch, status, while_led};
@@ -16,6 +16,10 @@ use crate::machine::Reply;
 
 /// What a lease costs of the quota; etcd's estimate.
 const LEASE_COST: u64 = 64;
+
+/// Renewals of one stream that wait for their answers at a time: each of them may take a round trip to the leader, or
+/// one of the leader to a quorum. With one at a time, a client of a follower could not keep thousands of leases alive.
+const KEEP_ALIVES_IN_FLIGHT_MAX: usize = 256;
 
 #[derive(Clone)]
 pub(super) struct Lease(pub(super) Desk);
@@ -63,7 +67,7 @@ impl lease_server::Lease for Lease {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let desk = self.0.clone();
         let (metadata, _, requests) = request.into_parts();
-        let answers = requests.then(move |request| {
+        let answers = requests.map(move |request| {
             let desk = desk.clone();
             async move {
                 let id = request?.id;
@@ -73,6 +77,8 @@ impl lease_server::Lease for Lease {
                 Ok(LeaseKeepAliveResponse { header, id, ttl })
             }
         });
+        // Answers keep the order of the requests.
+        let answers = answers.buffered(KEEP_ALIVES_IN_FLIGHT_MAX);
         Ok(Response::new(while_led(&self.0, &metadata, answers)))
     }
 

@@ -28,12 +28,17 @@ const STREAM_KEYS_FIRST: usize = 10;
 /// Revisions since which a count is made from the newest one, step by step back, on this core.
 const COUNT_BACK_MAX: i64 = 1000;
 
-/// Runs what may take long on the executor's helper thread. The answer's future is `Send`, as tonic wants it.
+/// Runs what may take long on the executor's helper thread, unless the caller is gone before its turn comes: what
+/// thousands of dead callers asked for would keep others waiting. The answer's future is `Send`, as tonic wants it.
 async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Status> {
     let (sender, answer) = flume::bounded(1);
-    spawn(async move { drop(sender.send(blocking(work).await)) });
+    spawn(async move {
+        let wanted = sender.clone();
+        let done = blocking(move || (!wanted.is_disconnected()).then(work)).await;
+        drop(done.map(|done| sender.send(done)));
+    });
     answer.recv_async().await.map_err(|_| status(Refusal::Stopped))?.map_err(refused)
 }
 

@@ -201,6 +201,7 @@ fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault
     let (desk, peers) = (desk.clone(), peers.clone());
     io::spawn(async move {
         while let Ok(connection) = accepted.recv_async().await {
+            let Some(connection) = connection.open() else { continue };
             let (peers, desk) = (peers.clone(), desk.clone());
             let member = |wire| peer::serve(peers, wire, desk);
             let front = front.to(&connection.peer());
@@ -399,6 +400,7 @@ impl Seat {
         let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
+                let Some(connection) = connection.open() else { continue };
                 let front = fronts[connection.port()].to(&connection.peer());
                 let switched = front.clone();
                 io::spawn(io::serve(connection, http2, front, |rest| switched.switched(rest)));

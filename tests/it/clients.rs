@@ -22,6 +22,24 @@ fn the_python_client_is_served() {
     python("client.py");
 }
 
+/// One stream carries the renewals of all leases of a client, which sends those that are due at once.
+#[test]
+fn a_go_client_keeps_twenty_thousand_leases_alive_at_once() {
+    burst(&["-leases", "20000", "-ttl", "120", "-at-once", "-for", "5s"]);
+}
+
+#[test]
+fn a_go_client_opens_ten_thousand_watches_on_one_stream() {
+    burst(&["-watches", "10000"]);
+}
+
+fn burst(arguments: &[&str]) {
+    let server = Setup::new(process::basalt()).start();
+    let mut client = Command::new(reference("go-client"));
+    client.args(arguments).arg("-endpoint").arg(server.endpoint());
+    tells_all(client, &server);
+}
+
 /// etcd3gw, which speaks JSON.
 #[test]
 fn the_python_client_of_the_gateway_is_served() {

@@ -21,6 +21,7 @@ mod crash;
 mod curl;
 mod deadlines;
 mod discovery;
+mod endings;
 mod frames;
 mod gateway;
 mod handover;

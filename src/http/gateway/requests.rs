@@ -78,8 +78,10 @@ impl hyper::body::Body for Stream {
                         return Poll::Ready(Some(Err(status)));
                     }
                 }
+                // The client is gone in the middle of its requests. Not as `Cancelled`, which tonic takes for their
+                // regular end: the call would go on, and over HTTP/1 nothing else ends it.
                 Some(Err(error)) => {
-                    return Poll::Ready(Some(Err(Status::cancelled(error.message()))));
+                    return Poll::Ready(Some(Err(Status::unknown(error.message()))));
                 }
                 None => self.ended = true,
             }

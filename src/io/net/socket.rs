@@ -12,7 +12,8 @@ use glommio::net::{TcpStream, UnixStream};
 use hyper::rt::ReadBufCursor;
 
 use super::clock;
-use super::turn::{TURN_BYTES_MAX, Turn};
+use super::merge::Merge;
+use super::turn::{Handle, TURN_BYTES_MAX};
 use crate::io::executor;
 
 /// A connected socket.
@@ -67,12 +68,19 @@ impl Stream {
 pub(super) struct Socket {
     pub(super) stream: Stream,
     pub(super) begin: Vec<u8>,
-    turn: Turn,
+    turn: Handle,
+    /// For HTTP/2.
+    merge: Option<Merge>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, begin: Vec<u8>, turn: Turn) -> Self {
-        Self { stream, begin, turn }
+    pub(super) fn new(stream: Stream, begin: Vec<u8>, turn: Handle) -> Self {
+        Self { stream, begin, turn, merge: None }
+    }
+
+    /// The same for HTTP/2, whose frames begin with the next bytes of the stream.
+    pub(super) fn with_frames(self) -> Self {
+        Self { merge: Some(Merge::default()), ..self }
     }
 }
 
@@ -103,7 +111,9 @@ impl hyper::rt::Read for Socket {
                 return Poll::Pending;
             };
             self.turn.spend(read);
-            into.put_slice(&buffer[..read]);
+            let came = &mut buffer[..read];
+            let length = self.merge.as_mut().map_or(read, |merge| merge.merge(came));
+            into.put_slice(&came[..length]);
             Poll::Ready(Ok(()))
         })
     }

@@ -21,18 +21,44 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
             };
 
             connect();
-            let alone = at_first.recv_async().await.unwrap();
-            assert_eq!(alone.port(), 7);
+            let alone = at_first.recv_async().await.unwrap().open().unwrap();
+            assert_eq!((alone.port(), alone.peer().as_str()), (7, "@"));
             connect();
-            let _other = at_second.recv_async().await.unwrap();
+            let _other = at_second.recv_async().await.unwrap().open();
             // One each: the first one's turn.
             connect();
-            let third = at_first.recv_async().await.unwrap();
+            let third = at_first.recv_async().await.unwrap().open();
             // Two of the first have closed, so that it has fewer.
             drop((alone, third));
             connect();
-            let _fourth = at_first.recv_async().await.unwrap();
+            let _fourth = at_first.recv_async().await.unwrap().open();
             assert!(at_second.is_empty());
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+/// Whose descriptor is closed twice here, another file of the process has that number by then.
+#[test]
+fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
+    glommio::LocalExecutorBuilder::default()
+        .spawn(|| async move {
+            let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = probe.local_addr().unwrap();
+            drop(probe);
+            let (door, connections) = handover();
+            spawn(listen(&Address::Tcp(address.to_string())).unwrap().accept(0, vec![door]));
+            for _ in 0..100 {
+                let client = std::net::TcpStream::connect(address).unwrap();
+                rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+                drop(client);
+                let Some(reset) = connections.recv_async().await.unwrap().open() else { continue };
+                let _ = reset.peer();
+                let file = tempfile::tempfile().unwrap();
+                drop(reset);
+                file.metadata().expect("still open");
+            }
         })
         .unwrap()
         .join()

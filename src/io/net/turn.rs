@@ -12,6 +12,16 @@
 //! message; a connection that read no further than headers goes on reading, so that these calls do not wait until all
 //! other connections have begun as many. If each connection read all that there is before the first answer, a range
 //! among 16,384 in flight would take one and a half times the CPU of one among 512.
+//!
+//! **Ownership goes one way.** The task of the connection owns its [`Turn`], and the turn owns the calls. hyper, the
+//! calls (each holds a clone of hyper's executor) and the socket hold a [`Handle`], which owns no call that has begun.
+//! All calls are dropped with the turn, or when the connection ends, whichever is first; calls that come
+//! after the end, for example from the destructors of other calls, are dropped at once.
+//!
+//! ```text
+//!  task ─owns─► Turn ─owns─► calls ─┐
+//!    └──owns─► hyper ───────────────┴─share─► Handle: bytes left, calls that are yet to begin
+//! ```
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -31,79 +41,113 @@ const WOKEN_MAX: usize = 256;
 
 type Call = Pin<Box<dyn Future<Output = ()>>>;
 
-/// The turns of one connection. Clones are the same.
+/// The turns of one connection, and its calls. Belongs to the task of the connection.
+pub(super) struct Turn {
+    handle: Handle,
+    /// How much may be read at once.
+    bytes: usize,
+    /// Calls that wait for something.
+    calls: FuturesUnordered<Call>,
+    /// How many of them do so though all was read: at most those that waited when the socket last had nothing more.
+    settled: usize,
+}
+
+/// The side of the turn for hyper, as its executor, and for the socket. Clones are the same.
 #[derive(Clone)]
-pub(super) struct Turn(Rc<State>);
+pub(super) struct Handle(Rc<State>);
 
 struct State {
-    /// How much may be read at once, and what is left of that.
-    bytes: Cell<usize>,
+    /// Bytes that may still be read in this turn.
     left: Cell<usize>,
     /// The socket has nothing more and wakes the connection when it has.
     waits: Cell<bool>,
+    /// The connection has ended: nothing begins any more.
+    ended: Cell<bool>,
     /// Calls that came since they were last looked for.
     begun: RefCell<Vec<Call>>,
-    /// Calls that wait for something. Gone with the connection.
-    calls: RefCell<FuturesUnordered<Call>>,
-    /// How many of them do so though all was read: at most those that waited when the socket last had nothing more.
-    settled: Cell<usize>,
 }
 
 impl Turn {
     pub(super) fn new() -> Self {
-        Self(Rc::new(State {
-            bytes: Cell::new(READ_BYTES),
+        let state = State {
             left: Cell::new(0),
             waits: Cell::new(false),
+            ended: Cell::new(false),
             begun: RefCell::default(),
-            calls: RefCell::default(),
-            settled: Cell::new(0),
-        }))
+        };
+        let (handle, calls) = (Handle(Rc::new(state)), FuturesUnordered::new());
+        Self { handle, bytes: READ_BYTES, calls, settled: 0 }
+    }
+
+    /// For hyper and the socket.
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// One turn: polls woken calls and the connection, begins what it took in, and polls it again to send what was
-    /// answered.
+    /// answered. When the connection has ended, so have its calls.
     pub(super) fn take<T>(
-        &self,
+        &mut self,
         context: &mut Context<'_>,
         mut connection: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let state = &*self.0;
-        let calls = &mut *state.calls.borrow_mut();
-        end_woken(calls, context);
-        let (mut allowed, mut any_begun) = (state.bytes.get(), false);
-        state.left.set(allowed);
-        state.waits.set(false);
+        end_woken(&mut self.calls, context);
+        let (mut allowed, mut any_begun) = (self.bytes, false);
+        self.handle.allow(allowed);
+        self.handle.0.waits.set(false);
         loop {
             let polled = connection(context);
             if polled.is_ready() {
+                self.end();
                 return polled;
             }
-            let begun = state.begun.take();
+            let begun = self.handle.0.begun.take();
             let mut active = !begun.is_empty();
             any_begun |= active;
             for mut call in begun {
                 if call.as_mut().poll(context).is_pending() {
-                    calls.push(call);
+                    self.calls.push(call);
                 }
             }
-            active |= end_woken(calls, context);
-            let (waiting, all_read) = (calls.len(), state.waits.get());
-            state.settled.set(if all_read { waiting } else { state.settled.get().min(waiting) });
-            let has_more = !all_read && state.left.get() == 0;
-            let goes_on = has_more && waiting > state.settled.get() && allowed < TURN_BYTES_MAX;
+            active |= end_woken(&mut self.calls, context);
+            active |= !self.handle.0.begun.borrow().is_empty();
+            let (waiting, all_read) = (self.calls.len(), self.handle.0.waits.get());
+            self.settled = if all_read { waiting } else { self.settled.min(waiting) };
+            let has_more = !all_read && self.handle.0.left.get() == 0;
+            let goes_on = has_more && waiting > self.settled && allowed < TURN_BYTES_MAX;
             if !active && !goes_on {
-                state.bytes.set(match (any_begun, has_more) {
+                self.bytes = match (any_begun, has_more) {
                     (true, _) => READ_BYTES,
-                    (false, false) => state.bytes.get(),
-                    (false, true) => (2 * state.bytes.get()).min(TURN_BYTES_MAX),
-                });
+                    (false, false) => self.bytes,
+                    (false, true) => (2 * self.bytes).min(TURN_BYTES_MAX),
+                };
                 return Poll::Pending;
             }
             // Else nothing more is read in this turn.
-            state.left.set(if goes_on { READ_BYTES } else { 0 });
+            self.handle.allow(if goes_on { READ_BYTES } else { 0 });
             allowed += READ_BYTES;
         }
+    }
+
+    /// Drops all calls, those that their destructors begin included.
+    fn end(&mut self) {
+        self.handle.0.ended.set(true);
+        // Out of the cell first: destructors may look into it.
+        let begun = self.handle.0.begun.take();
+        drop(begun);
+        drop(std::mem::take(&mut self.calls));
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Handle {
+    fn allow(&self, bytes: usize) {
+        self.0.left.set(bytes);
     }
 
     /// Bytes that may be read now. `None` when the turn is over; the connection will be woken for its next one.
@@ -139,141 +183,13 @@ fn end_woken(calls: &mut FuturesUnordered<Call>, context: &mut Context<'_>) -> b
     true
 }
 
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Turn {
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Handle {
     fn execute(&self, call: F) {
-        self.0.begun.borrow_mut().push(Box::pin(call));
+        if !self.0.ended.get() {
+            self.0.begun.borrow_mut().push(Box::pin(call));
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::{pending, poll_fn, ready};
-    use std::task::Waker;
-
-    use super::*;
-    use hyper::rt::Executor as _;
-
-    const NEVER: Poll<()> = Poll::Pending;
-
-    /// A turn in which a connection reads all that it may and takes in `requests` that are answered at once; gives
-    /// what it read, and how often it was polled.
-    fn take(turn: &Turn, requests: usize) -> (usize, usize) {
-        let (mut read, mut polls) = (0, 0);
-        let polled = turn.take(&mut Context::from_waker(Waker::noop()), |context| {
-            polls += 1;
-            while let Some(left) = turn.left(context) {
-                turn.spend(left.min(1000));
-                read += left.min(1000);
-            }
-            (0..if polls == 1 { requests } else { 0 }).for_each(|_| turn.execute(ready(())));
-            NEVER
-        });
-        assert_eq!(polled, NEVER);
-        (read, polls)
-    }
-
-    #[test]
-    fn a_turn_ends_and_what_it_took_in_is_answered_in_it() {
-        let turn = Turn::new();
-        assert_eq!(take(&turn, 3), (READ_BYTES, 2), "polled again, to send the answers");
-        assert_eq!(take(&turn, 3), (READ_BYTES, 2));
-    }
-
-    #[test]
-    fn large_requests_are_read_in_larger_turns() {
-        let turn = Turn::new();
-        let reads: Vec<_> = (0..6).map(|_| take(&turn, 0).0).collect();
-        assert_eq!(reads, [4, 8, 16, 32, 64, 64].map(|kib| kib << 10));
-        assert_eq!(take(&turn, 1).0, TURN_BYTES_MAX);
-        assert_eq!(take(&turn, 1).0, READ_BYTES, "small ones come again");
-    }
-
-    #[test]
-    fn calls_that_wait_for_their_message_are_read_on_for() {
-        let (turn, message) = (Turn::new(), Rc::new(Cell::new(false)));
-        let mut reads = 0;
-        let polled = turn.take(&mut Context::from_waker(Waker::noop()), |context| {
-            while let Some(left) = turn.left(context) {
-                turn.spend(left);
-                reads += 1;
-                let came = Rc::clone(&message);
-                match reads {
-                    1 => turn.execute(poll_fn(move |context| {
-                        context.waker().wake_by_ref();
-                        if came.get() { Poll::Ready(()) } else { NEVER }
-                    })),
-                    3 => message.set(true),
-                    _ => (),
-                }
-            }
-            NEVER
-        });
-        assert_eq!((polled, reads), (NEVER, 3));
-        // However long they wait, others get their turn.
-        turn.execute(pending());
-        let (read, _) = take(&turn, 1);
-        assert_eq!(read, TURN_BYTES_MAX);
-    }
-
-    #[test]
-    fn a_socket_that_waits_is_left_alone() {
-        let turn = Turn::new();
-        let context = &mut Context::from_waker(Waker::noop());
-        let mut asked = 0;
-        let polled = turn.take(context, |context| {
-            if turn.left(context).is_some() {
-                asked += 1;
-                turn.wait();
-                turn.execute(ready(()));
-            }
-            NEVER
-        });
-        assert_eq!((polled, asked), (NEVER, 1));
-    }
-
-    /// Calls that end as soon as someone wakes them.
-    fn woken_later(turn: &Turn, count: usize) -> Rc<RefCell<Vec<Waker>>> {
-        let wakers = Rc::new(RefCell::new(Vec::new()));
-        for _ in 0..count {
-            let (wakers, mut polls) = (Rc::clone(&wakers), 0);
-            // Polled when it comes, when it is put to those that wait, and when it is woken.
-            turn.execute(poll_fn(move |context| {
-                polls += 1;
-                wakers.borrow_mut().push(context.waker().clone());
-                if polls < 3 { NEVER } else { Poll::Ready(()) }
-            }));
-        }
-        wakers
-    }
-
-    #[test]
-    fn calls_that_were_woken_go_on_in_the_next_turn() {
-        let turn = Turn::new();
-        let wakers = woken_later(&turn, WOKEN_MAX + 1);
-        let wake = || wakers.take().iter().for_each(Waker::wake_by_ref);
-        let waiting = || turn.0.calls.borrow().len();
-        take(&turn, 0);
-        assert_eq!(waiting(), WOKEN_MAX + 1);
-        wake();
-        let nothing_to_read = |turn: &Turn| {
-            turn.take(&mut Context::from_waker(Waker::noop()), |_| {
-                turn.wait();
-                NEVER
-            })
-        };
-        assert_eq!(nothing_to_read(&turn), NEVER);
-        assert_eq!(waiting(), 0);
-    }
-
-    #[test]
-    fn calls_end_with_their_connection() {
-        let turn = Turn::new();
-        let wakers = woken_later(&turn, 1);
-        take(&turn, 0);
-        let connection = turn.take(&mut Context::from_waker(Waker::noop()), |_| Poll::Ready(()));
-        assert_eq!(connection, Poll::Ready(()));
-        assert_eq!(Rc::strong_count(&wakers), 2);
-        drop(turn);
-        assert_eq!(Rc::strong_count(&wakers), 1);
-    }
-}
+mod tests;

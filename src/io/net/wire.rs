@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::Result;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use glommio::net::TcpStream;
 
 use super::open::Counted;
 use super::socket::Stream;
-use super::{clock, keep_alive};
+use super::{PEER_SILENCE_MAX, borrow, clock, end_after, keep_alive};
 use crate::io::clock::Moment;
 use crate::io::{blocking, executor};
 
@@ -27,6 +28,8 @@ pub struct Wire {
 
 impl Wire {
     fn new(stream: TcpStream, counted: Option<Counted>) -> Self {
+        // Refused by no kernel that has the option, and of no harm if it is.
+        let _ = end_after(borrow(stream.as_raw_fd()), PEER_SILENCE_MAX);
         Self { stream, buffer: vec![0; READ_BYTES], _counted: counted }
     }
 
@@ -49,7 +52,7 @@ impl Wire {
         let connected = clock::deadline(wait, TcpStream::connect(address)).await;
         let stream = connected.ok_or_else(late)?.map_err(std::io::Error::from)?;
         stream.set_nodelay(true).map_err(std::io::Error::from)?;
-        keep_alive(std::os::fd::AsRawFd::as_raw_fd(&stream))?;
+        keep_alive(borrow(stream.as_raw_fd()))?;
         Ok(Self::new(stream, None))
     }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use super::{Aligned, WalOptions, fault, free_files};
 use crate::io::thread;
@@ -35,7 +36,8 @@ impl Spare {
             None => new_file(&dir, number, bytes, flags, || is_unwanted.load(Ordering::Relaxed)),
         };
         let mut find = Some(find);
-        let found = thread::ahead("wal:spare", 1, move || find.take().map(|find| find()))?;
+        let found =
+            thread::ahead("wal:spare", 1, move || Poll::Ready(find.take().map(|find| find())))?;
         Ok(Self { found, unwanted, taken: false })
     }
 

@@ -29,7 +29,11 @@ func main() {
 	endpoint := flag.String("endpoint", "", "address of the server, or some with commas")
 	kind := flag.String("hold", "", "lock or election: contend for it instead of telling stories")
 	name := flag.String("name", "", "what to contend for")
-	ttl := flag.Int("ttl", 5, "seconds that a session outlives its process")
+	ttl := flag.Int("ttl", 5, "seconds that a session or a lease outlives its process")
+	leases := flag.Int("leases", 0, "keep so many leases alive instead of telling stories")
+	lasting := flag.Duration("for", 10*time.Second, "how long to keep leases alive")
+	atOnce := flag.Bool("at-once", false, "grant all leases before the first of them is renewed")
+	watches := flag.Int("watches", 0, "create so many watches at once instead of telling stories")
 	flag.Parse()
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:   strings.Split(*endpoint, ","),
@@ -40,8 +44,8 @@ func main() {
 		os.Exit(1)
 	}
 	defer client.Close()
-	if *kind != "" {
-		if err := hold(client, *kind, *name, *ttl); err != nil {
+	if act := chosen(client, *kind, *name, *ttl, *leases, *lasting, *atOnce, *watches); act != nil {
+		if err := act(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -56,6 +60,20 @@ func main() {
 			os.Exit(1)
 		}
 		fmt.Println("ok", s.name)
+	}
+}
+
+// chosen is what to do instead of telling stories, if anything.
+func chosen(client *clientv3.Client, kind, name string, ttl, leases int, lasting time.Duration, atOnce bool, watches int) func() error {
+	switch {
+	case kind != "":
+		return func() error { return hold(client, kind, name, ttl) }
+	case leases > 0:
+		return func() error { return keepLeases(client, leases, ttl, lasting, atOnce) }
+	case watches > 0:
+		return func() error { return openWatches(client, watches) }
+	default:
+		return nil
 	}
 }
 
