@@ -27,6 +27,7 @@ mod handover;
 mod holders;
 mod locks;
 mod metrics;
+mod mirror;
 mod ports;
 mod process;
 mod retention;
