@@ -25,7 +25,10 @@ pub use self::net::{
     listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, find_store, has_log};
-pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
+pub use self::preflight::{
+    UNFINISHED_RESTORE, lock_data_dir, preflight, prepare_data_dir, refuse_foreign,
+    refuse_unfinished,
+};
 pub use self::promise::{note_promise, promised_ms};
 pub use self::system::{fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::aside;

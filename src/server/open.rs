@@ -135,10 +135,12 @@ async fn open_store(
     member_dir: &Path,
     settings: &machine::Config,
 ) -> Result<(Machine<FjallEngine>, Option<(u64, u64)>), Fault> {
-    let (store, snapshot) = io::find_store(member_dir)?;
-    let settings = settings.clone();
-    let machine = io::blocking(move || Machine::open(FjallEngine::open(&store)?, &settings));
-    Ok((machine.await?, snapshot))
+    let (member_dir, settings) = (member_dir.to_owned(), settings.clone());
+    let opening = move || {
+        let (store, snapshot) = io::find_store(&member_dir)?;
+        Ok((Machine::open(FjallEngine::open(&store)?, &settings)?, snapshot))
+    };
+    io::blocking(opening).await
 }
 
 /// The member may have stopped between making a snapshot its store and beginning its log there.

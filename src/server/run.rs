@@ -57,6 +57,7 @@ const VERSION_PAUSE: Duration = Duration::from_millis(10);
 pub fn run(config: Config) -> Result<(), Fault> {
     io::preflight()?;
     io::refuse_foreign(&config.data_dir)?;
+    io::refuse_unfinished(&config.data_dir)?;
     let member_dir = config.data_dir.join("member");
     io::prepare_data_dir(&config.data_dir)?;
     io::prepare_data_dir(&member_dir)?;

@@ -23,6 +23,7 @@ mod deadlines;
 mod discovery;
 mod frames;
 mod gateway;
+mod half_made;
 mod handover;
 mod holders;
 mod locks;
