@@ -33,6 +33,8 @@ numbers! { COUNTERS: Counter Counter::new();
     HEALTHY "etcd_server_health_success" "Times that /health was asked and all was well.";
     UNHEALTHY "etcd_server_health_failures" "Times that /health was asked and something was wrong.";
     BYTES_RECEIVED "etcd_network_client_grpc_received_bytes_total" "Bytes that came from gRPC clients.";
+    ANSWERS_WAITED "basalt_network_answer_waits_total" "Answers that waited until there was room for them.";
+    ANSWERS_REFUSED "basalt_network_answers_refused_total" "Answers for which there was no room in time.";
     BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Bytes that were sent to gRPC clients.";
 }
 

@@ -150,12 +150,18 @@ pub const READ_ROUNDS_MAX: usize = 64;
 /// Revisions noted for a retention by time, whatever the time: a year's, and more history than is worth its disk.
 pub const RETENTION_NOTES_MAX: usize = 100_000;
 
-/// Bytes of range answers on their way to clients, of all cores together: past it requests are refused, as
-/// a few hundred unlimited lists would otherwise end the process.
+/// Bytes of range answers on their way to clients, of all cores together: past it requests wait, as a few hundred
+/// unlimited lists would otherwise end the process.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
 
 /// Answers up to this size are not counted among those.
 pub const RESPONSE_BYTES_UNCOUNTED: usize = 16 << 10;
+
+/// Requests that may wait for room for their answers, and for how long; past either they are refused. A client's own
+/// patience is mostly less.
+pub const ANSWERS_WAITING_MAX: usize = 1024;
+/// See [`ANSWERS_WAITING_MAX`].
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// How long a streamed range may take, in ms: while it does, the store keeps what it reads.
 pub const RANGE_STREAM_MS_MAX: u64 = 600_000;
