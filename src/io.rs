@@ -3,6 +3,7 @@
 
 mod bolt_file;
 pub mod clock;
+mod descriptors;
 mod executor;
 mod export;
 mod fjall;
@@ -17,12 +18,13 @@ mod thread;
 mod wal_file;
 
 pub use self::bolt_file::BoltFile;
+pub use self::descriptors::{Lane, raise_open_files};
 pub use self::executor::{Executors, blocking, spawn};
 pub use self::export::{Piece, export};
 pub use self::fjall::{FjallEngine, FjallView, Loader, LoaderView};
 pub use self::net::{
-    Address, Connection, Door, Http2, Listener, Switched, Wire, close_connections, get, handover,
-    listen, resolve, serve, serve_peer,
+    Address, Closing, Connection, Door, Http2, Listener, Switched, Wire, close_connections, get,
+    handover, listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, find_store, has_log};
 pub use self::preflight::{

@@ -23,7 +23,7 @@ use fjall::{
 use self::caretaker::Caretaker;
 pub use self::loader::{Loader, LoaderView};
 use crate::io::removal::remove_gently;
-use crate::io::thread;
+use crate::io::{descriptors, thread};
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
 
@@ -134,6 +134,7 @@ impl FjallEngine {
     fn start(path: &Path, runs_max: u8) -> Result<Self, Fault> {
         let builder = Database::builder(path)
             .cache_size(BLOCK_CACHE_BYTES)
+            .max_cached_files(Some(descriptors::of_store()))
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .manual_journal_persist(true)
             .worker_threads(1);

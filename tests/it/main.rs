@@ -20,6 +20,7 @@ mod cores;
 mod crash;
 mod curl;
 mod deadlines;
+mod descriptors;
 mod discovery;
 mod frames;
 mod gateway;

@@ -14,7 +14,7 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
         .spawn(|| async move {
             let ((first, at_first), (second, at_second)) = (handover(), handover());
             let listener = listen(&Address::Unix(path.clone())).unwrap();
-            spawn(listener.accept(7, vec![first, second]));
+            spawn(listener.accept(Lane::Clients, 7, vec![first, second]));
             let mut clients = Vec::new();
             let mut connect = || {
                 clients.push(std::os::unix::net::UnixStream::connect(&path).unwrap());

@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use basalt::io::{
-    Loader, UNFINISHED_RESTORE, begin_log, clock, lock_data_dir, prepare_data_dir,
+    Loader, UNFINISHED_RESTORE, begin_log, clock, lock_data_dir, prepare_data_dir, raise_open_files,
 };
 use basalt::snapshot::{self, Beginning, Restore};
 use basalt::types::HardState;
@@ -77,6 +77,7 @@ pub(crate) fn restore(args: &Args) -> Result<(), Failure> {
     let places = places(args, snapshot)?;
     say("restoring snapshot", &places);
     verify(&places.snapshot, args.is_on("skip-hash-check"))?;
+    raise_open_files(1).map_err(Failure::error)?;
     let _lock = begin(&places)?;
     let wanted =
         Restore { members: founding.members.clone(), bump_revision: (bump > 0).then_some(bump) };
