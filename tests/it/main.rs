@@ -35,6 +35,7 @@ mod process;
 mod retention;
 mod sim;
 mod snapshot;
+mod stopping;
 mod stress;
 mod terminal;
 mod tidy;
