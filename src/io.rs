@@ -3,6 +3,7 @@
 
 mod bolt_file;
 pub mod clock;
+mod descriptors;
 mod executor;
 mod export;
 mod lsm;
@@ -17,15 +18,19 @@ mod thread;
 mod wal_file;
 
 pub use self::bolt_file::BoltFile;
+pub use self::descriptors::{Lane, raise_open_files};
 pub use self::executor::{Executors, blocking, blocking_if_wanted, spawn};
 pub use self::export::{Piece, export};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::net::{
-    Address, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire, close_connections,
-    get, handover, listen, resolve, serve, serve_peer,
+    Address, Closing, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire,
+    close_connections, get, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, current_store, find_store, has_log};
-pub use self::preflight::{lock_data_dir, preflight, prepare_data_dir, refuse_foreign};
+pub use self::preflight::{
+    UNFINISHED_RESTORE, lock_data_dir, preflight, prepare_data_dir, refuse_foreign,
+    refuse_unfinished,
+};
 pub use self::promise::{note_promise, promised_ms};
 pub use self::system::{fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::aside;

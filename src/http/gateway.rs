@@ -19,6 +19,7 @@ use std::time::Duration;
 use basalt_proto::DESCRIPTORS;
 use bytes::Bytes;
 use futures_lite::StreamExt as _;
+use futures_lite::future::{or, poll_fn};
 use http_body_util::BodyExt as _;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -32,8 +33,8 @@ use self::answers::{Lines, Messages};
 use self::routes::Route;
 use super::page;
 use crate::cluster;
-use crate::io::blocking_if_wanted;
 use crate::io::clock::{self, Moment};
+use crate::io::{Closing, blocking_if_wanted};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
 use crate::metrics::Kind;
 use crate::rpc::{Outgoing, Services, Source};
@@ -43,6 +44,9 @@ const JSON: &str = "application/json";
 
 /// Bytes that are translated on this core; what is longer goes to the helper thread, so that others go on.
 const TRANSLATED_HERE_MAX: usize = 256 << 10;
+
+/// How long calls may go on that were under way when the member began to stop: less than it waits for its connections.
+const LAST_CALLS_TIME: Duration = Duration::from_millis(250);
 
 /// One for all ports and executors: it never changes.
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
@@ -90,7 +94,10 @@ async fn call(
     let is_unary = route.method.kind == Kind::Unary;
     let messages = match route.method.kind {
         Kind::Bidi => requests::stream(body, &SCHEMA, input, max),
-        Kind::Unary | Kind::ServerStream => requests::one(&whole(body, input, max).await?),
+        Kind::Unary | Kind::ServerStream => {
+            let message = unless_stopped(Duration::ZERO, whole(body, input, max)).await?;
+            requests::one(&message)
+        }
     };
     let mut request = Request::new(Source::Made(messages));
     *request.method_mut() = Method::POST;
@@ -101,10 +108,14 @@ async fn call(
         let Ok(response) = services.call(request, peer).await;
         first(response, is_unary).await
     };
-    let answered = match timeout {
-        None => answer.await,
-        Some(time) => clock::deadline(time, answer).await.unwrap_or_else(|| Err(late())),
+    let answer = async {
+        match timeout {
+            None => answer.await,
+            Some(time) => clock::deadline(time, answer).await.unwrap_or_else(|| Err(late())),
+        }
     };
+    let grace = if is_unary { LAST_CALLS_TIME } else { Duration::ZERO };
+    let answered = unless_stopped(grace, answer).await;
     let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
     match answered {
         answered if is_unary => unary(answered?, output).await,
@@ -119,6 +130,25 @@ async fn call(
 /// What Go says when the time of a request is over.
 fn late() -> Status {
     Status::deadline_exceeded("context deadline exceeded")
+}
+
+/// What grpc-gateway says when the server behind it ends.
+fn stopped() -> Status {
+    Status::unavailable("error reading from server: EOF")
+}
+
+/// What `work` gives, unless the member stops and has waited so long for it.
+async fn unless_stopped<T>(
+    grace: Duration,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let closing = Closing::watch();
+    let stopping = async {
+        poll_fn(|context| closing.poll(context)).await;
+        clock::sleep(grace).await;
+        Err(stopped())
+    };
+    or(work, stopping).await
 }
 
 /// Reads what is posted, of which the first value counts; none is as good as an empty object.

@@ -42,6 +42,7 @@ pub use self::loader::{Loader, LoaderView};
 use self::pins::{Pin, Pins};
 use self::policy::MergePolicy;
 use self::upkeep::{Control, PaceFactory, Upkeep};
+use crate::io::descriptors;
 use crate::io::removal::remove_gently;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
@@ -55,8 +56,6 @@ const SEALED_MAX: usize = 4;
 const LEVEL_0_RUNS_MAX: usize = 24;
 /// Bytes of blocks that are kept in memory, beside what the kernel keeps.
 const BLOCK_CACHE_BYTES: u64 = 96 << 20;
-/// Tables that are kept open.
-const OPEN_TABLES_MAX: usize = 900;
 /// What an empty store takes, about; etcdctl divides by the size.
 const STORE_BYTES_MIN: u64 = 4096;
 
@@ -140,7 +139,7 @@ fn config(path: &Path, sequence: &SequenceNumberCounter, control: &Arc<Control>)
     let bloom = |policy| FilterPolicyEntry::Bloom(policy);
     Config::new(path, sequence.clone(), SequenceNumberCounter::default())
         .use_cache(Arc::new(Cache::with_capacity_bytes(BLOCK_CACHE_BYTES)))
-        .use_descriptor_table(Some(Arc::new(DescriptorTable::new(OPEN_TABLES_MAX))))
+        .use_descriptor_table(Some(Arc::new(DescriptorTable::new(descriptors::of_store()))))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
         .data_block_size_policy(BlockSizePolicy::all(4 << 10))
         .data_block_restart_interval_policy(RestartIntervalPolicy::new([10, 16]))

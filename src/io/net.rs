@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Listener ─accept─► Connection ─handover (bounded)─► executor ─serve─► HTTP/2 (gRPC) or HTTP/1
-//!      └ waits while too many are open                        │ the first bytes of a connection tell which
+//!      └ waits while descriptors lack                         │ the first bytes of a connection tell which
 //!                                                             └─► Switched: what both ends agreed on over HTTP/1
 //! ```
 //!
@@ -29,13 +29,14 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
-use self::open::{Counted, Seat, Share};
+use self::open::{Counted, Seat, Share, say_failed, turned_away};
 use self::socket::{Clock, Socket, Stream};
 use self::turn::{Handle, Turn};
 use super::clock;
+use super::descriptors::Lane;
 use crate::types::Fault;
 
-pub use self::open::close_connections;
+pub use self::open::{Closing, close_connections};
 pub use self::switched::Switched;
 pub use self::wire::{Wire, get, resolve};
 
@@ -43,6 +44,9 @@ pub use self::wire::{Wire, get, resolve};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection may take to say what it speaks.
 const PREFACE_TIME: Duration = Duration::from_secs(10);
+/// How long one may take that may only ask for health, and the beginnings of such questions.
+const PROBE_TIME: Duration = Duration::from_secs(1);
+const PROBES: [&[u8]; 4] = [b"GET /health", b"GET /livez", b"GET /readyz", b"GET /metrics"];
 /// How long an HTTP/1 client may take for its next request, idle time included; longer than monitoring
 /// systems wait between two looks.
 const HTTP1_TIME: Duration = Duration::from_secs(150);
@@ -194,13 +198,13 @@ pub fn handover() -> (Door, flume::Receiver<Connection>) {
 }
 
 impl Listener {
-    /// Accepts, giving each connection to the executor with the fewest, marked with `port`. Ends when this
+    /// Accepts connections of a lane, giving each to the executor with the fewest, marked with `port`. Ends when this
     /// executor closes its connections, or another one is gone: who connects to a member that stops is refused
     /// at once and goes elsewhere, instead of being taken and then dropped.
-    pub async fn accept(self, port: usize, executors: Vec<Door>) {
+    pub async fn accept(self, lane: Lane, port: usize, executors: Vec<Door>) {
         let seat = Seat::take();
         loop {
-            let next = async { (Counted::enter(ACCEPT_PAUSE).await, self.next().await) };
+            let next = async { (Counted::enter(lane, ACCEPT_PAUSE).await, self.next().await) };
             let Some((counted, stream)) = seat.or_closing(next).await else { return };
             let Some(door) = executors.iter().min_by_key(|door| door.share.count()) else { return };
             let counted = counted.with(&door.share);
@@ -215,7 +219,7 @@ impl Listener {
             match self.try_next().await {
                 Ok(stream) => return stream,
                 Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection");
+                    say_failed(&error);
                     clock::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -259,10 +263,17 @@ pub async fn serve<S, B, F>(
     F: Future<Output = ()>,
 {
     // Held until the connection ends.
-    let OpenConnection { mut stream, counted: _counted, .. } = connection;
+    let OpenConnection { mut stream, mut counted, .. } = connection;
     let seat = Seat::take();
-    let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, PREFACE));
-    let Some(Some(begin)) = seat.or_closing(begin).await.flatten() else { return };
+    let time = if counted.is_spare() { PROBE_TIME } else { PREFACE_TIME };
+    let begin = clock::deadline(time, begin(&mut stream, PREFACE));
+    let begin = seat.or_closing(begin).await.flatten().flatten();
+    let is_probe = |begin: &Vec<u8>| PROBES.iter().any(|probe| begin.starts_with(probe));
+    let is_spare = counted.is_spare();
+    if is_spare && !begin.as_ref().is_some_and(is_probe) {
+        return turned_away();
+    }
+    let Some(begin) = begin else { return };
     let speaks_http2 = begin.starts_with(b"PRI");
     if let (true, Stream::Tcp(stream)) = (speaks_http2, &stream) {
         // Refused by no kernel that has the option, and of no harm if it is.
@@ -283,7 +294,8 @@ pub async fn serve<S, B, F>(
         let mut builder = http1::Builder::new();
         builder
             .timer(Clock)
-            .header_read_timeout(HTTP1_TIME)
+            .header_read_timeout(if is_spare { PROBE_TIME } else { HTTP1_TIME })
+            .keep_alive(!is_spare)
             .max_buf_size(HEADERS_MAX as usize)
             // As Go writes them, for what greps.
             .title_case_headers(true);
@@ -293,7 +305,8 @@ pub async fn serve<S, B, F>(
         })
         .await;
         let parts = serving.into_parts();
-        seat.or_closing(switched(Switched::new(parts.io, parts.read_buf))).await;
+        // Ends by itself when it is time to close.
+        switched(Switched::new(parts.io, parts.read_buf)).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  <member>/store               the first store
+//!  <member>/founding            that store until it is whole
 //!  <member>/current             name, index and term of the snapshot's store that replaced it
 //!  <member>/store-<number>      that store; others of the kind, or with more behind the number, are left-overs
 //!  <member>/incoming-<number>   a snapshot's file on its way in
@@ -14,10 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use steady::Steady;
 
+use super::lsm::LsmEngine;
 use super::removal::remove_gently;
 use crate::types::{Fault, LogIndex, Term};
 
 const CURRENT: &str = "current";
+/// The first store.
+const FIRST: &str = "store";
+const FOUNDING: &str = "founding";
 
 fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
     Fault::new(format!("cannot {what} {}: {error}", path.display()))
@@ -32,12 +37,16 @@ pub fn has_log(dir: &Path) -> bool {
 /// A store, and the snapshot it began with, if any.
 type Place = (PathBuf, Option<(LogIndex, Term)>);
 
-/// Where the store is. Takes away what installations that were not finished left.
+/// Where the store is. Makes an empty one if there was none yet, and removes what installations that were not finished
+/// left. Blocks.
 ///
 /// # Errors
-/// The directory cannot be read.
+/// The directory cannot be read, or a store that was there is not any more.
 pub fn find_store(member: &Path) -> Result<Place, Fault> {
     let (store, snapshot) = current_store(member)?;
+    if snapshot.is_none() {
+        make_first(member, &store)?;
+    }
     sweep(member, &store)?;
     Ok((store, snapshot))
 }
@@ -45,7 +54,7 @@ pub fn find_store(member: &Path) -> Result<Place, Fault> {
 /// Where the store is.
 ///
 /// # Errors
-/// The directory cannot be read.
+/// The directory cannot be read, or a store that is named is not there.
 pub fn current_store(member: &Path) -> Result<Place, Fault> {
     let path = member.join(CURRENT);
     let text = match fs::read_to_string(&path) {
@@ -54,10 +63,51 @@ pub fn current_store(member: &Path) -> Result<Place, Fault> {
         Err(error) => return Err(fault("read", &path, error)),
     };
     let found = match &text {
-        None => ("store", None),
+        None => (FIRST, None),
         Some(text) => parse(text).ok_or_else(|| fault("use", &path, "it makes no sense"))?,
     };
-    Ok((member.join(found.0), found.1))
+    let store = member.join(found.0);
+    if text.is_some() && !store.exists() {
+        let text = format!("{}, which it names, is not there", store.display());
+        return Err(fault("use", &path, text));
+    }
+    Ok((store, found.1))
+}
+
+/// Makes an empty first store, if there is none: in a directory of another name, which is renamed when the store is
+/// whole. One that was being made when the member stopped may never open again.
+fn make_first(member: &Path, store: &Path) -> Result<(), Fault> {
+    if store.exists() {
+        return Ok(());
+    }
+    let entries = fs::read_dir(member).map_err(|error| fault("read", member, error))?;
+    let received = entries.flatten().map(|entry| entry.path()).find(|path| is_received(path));
+    if let Some(received) = received {
+        let text = format!("{CURRENT}, which names the store {}, is not there", received.display());
+        return Err(fault("use", member, text));
+    }
+    let founding = member.join(FOUNDING);
+    remove(&founding)?;
+    LsmEngine::open(&founding)?.persist()?;
+    let renamed = fs::rename(&founding, store).and_then(|()| fs::File::open(member)?.sync_all());
+    renamed.map_err(|error| fault("make", store, error))
+}
+
+/// Removes a file, or a directory with all that is in it, unless it is gone already.
+fn remove(path: &Path) -> Result<(), Fault> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(fault("remove", path, error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether a store that another member sent is here, whole or not.
+fn is_received(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("store-"))
 }
 
 fn parse(text: &str) -> Option<(&str, Option<(LogIndex, Term)>)> {
@@ -72,17 +122,14 @@ fn sweep(member: &Path, keep: &Path) -> Result<(), Fault> {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let gone = match name.as_str() {
-            "store" => keep != "store",
+            FIRST => keep != FIRST,
             name if name.starts_with("store-") => name != keep,
             name => name.starts_with("incoming-"),
         };
         if !gone {
             continue;
         }
-        let path = entry.path();
-        let removed =
-            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(|error| fault("remove", &path, error))?;
+        remove(&entry.path())?;
     }
     Ok(())
 }
@@ -160,5 +207,47 @@ impl Drop for Incoming {
         if !self.installed {
             remove_gently(self.store());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(member: &Path) -> String {
+        find_store(member).expect_err("there is none").to_string()
+    }
+
+    #[test]
+    fn a_first_store_that_was_being_made_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let member = dir.path();
+        // Some of what an engine makes first; opened as it is, it may refuse to go on from there.
+        let founding = member.join(FOUNDING);
+        fs::create_dir(&founding).expect("made");
+        fs::write(founding.join("0.jnl"), b"").expect("made");
+        let (store, snapshot) = find_store(member).expect("made anew");
+        assert_eq!((&store, snapshot), (&member.join(FIRST), None));
+        assert!(!founding.exists());
+        LsmEngine::open(&store).expect("it is whole");
+        // It stays from then on.
+        fs::write(store.join("mark"), b"").expect("made");
+        find_store(member).expect("found");
+        assert!(store.join("mark").exists());
+    }
+
+    #[test]
+    fn a_store_that_is_gone_is_not_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let member = dir.path();
+        let received = member.join("store-50000");
+        fs::create_dir(&received).expect("made");
+        assert!(refusal(member).contains("current, which names the store"));
+        assert!(received.exists(), "it may be all there is");
+        fs::write(member.join(CURRENT), "store-50000 5 2\n").expect("written");
+        assert_eq!(find_store(member), Ok((received.clone(), Some((5, 2)))));
+        fs::remove_dir(&received).expect("empty");
+        assert!(refusal(member).contains("which it names, is not there"));
+        assert!(!received.exists() && !member.join(FIRST).exists());
     }
 }

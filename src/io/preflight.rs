@@ -43,14 +43,22 @@ pub fn preflight() -> Result<(), Fault> {
     })
 }
 
-/// Makes the data directory and the one in it, for the owner alone.
+/// Makes the data directory and the one in it, for the owner alone. Directories that are made are durable when
+/// this returns: a lost entry would take everything below it along, and the next start would found a new cluster.
 ///
 /// # Errors
 /// They cannot be made or written to.
 pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
     let cannot =
         |error| Fault::new(format!("cannot access data directory: {error} ({})", path.display()));
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = fs::File::open(parent.unwrap_or(Path::new(".")));
+        parent.and_then(|parent| parent.sync_all()).map_err(cannot)?;
+    }
     let touched = path.join(".touch");
     fs::write(&touched, b"").and_then(|()| fs::remove_file(&touched)).map_err(cannot)
 }
@@ -68,6 +76,33 @@ pub fn refuse_foreign(data_dir: &Path) -> Result<(), Fault> {
          of its own",
         data_dir.display()
     )))
+}
+
+/// The directory in a data directory in which `basaltutl snapshot restore` makes a member; renamed to `member` when
+/// it is complete.
+pub const UNFINISHED_RESTORE: &str = "member.tmp";
+
+/// Refuses a data directory with a restore that did not complete, before anything is written to it: a member
+/// founded beside it would serve an empty key space in place of what was to be restored.
+///
+/// # Errors
+/// It has one.
+pub fn refuse_unfinished(data_dir: &Path) -> Result<(), Fault> {
+    if !data_dir.join(UNFINISHED_RESTORE).exists() {
+        return Ok(());
+    }
+    let dir = data_dir.display();
+    Err(Fault::new(match data_dir.join("member").exists() {
+        false => format!(
+            "the data directory {dir} holds a restore that did not complete ({UNFINISHED_RESTORE}): run \
+             `basaltutl snapshot restore` again, or remove the directory"
+        ),
+        true => format!(
+            "the data directory {dir} holds a restore that did not complete ({UNFINISHED_RESTORE}) beside a \
+             member: remove {UNFINISHED_RESTORE} if that member is the one to run, or the whole directory and \
+             run `basaltutl snapshot restore` again"
+        ),
+    }))
 }
 
 /// Takes the data directory for this process alone, until the file is dropped.

@@ -33,6 +33,11 @@ numbers! { COUNTERS: Counter Counter::new();
     HEALTHY "etcd_server_health_success" "Times that /health was asked and all was well.";
     UNHEALTHY "etcd_server_health_failures" "Times that /health was asked and something was wrong.";
     BYTES_RECEIVED "etcd_network_client_grpc_received_bytes_total" "Bytes that came from gRPC clients.";
+    ACCEPTS_WAITED "basalt_network_accept_waits_total" "Times that accepting waited for a file descriptor.";
+    ACCEPTS_FAILED "basalt_network_accept_failures_total" "Times that accepting failed.";
+    CONNECTIONS_TURNED_AWAY "basalt_network_connections_turned_away_total" "Connections of clients closed for want of a file descriptor.";
+    ANSWERS_WAITED "basalt_network_answer_waits_total" "Answers that waited until there was room for them.";
+    ANSWERS_REFUSED "basalt_network_answers_refused_total" "Answers for which there was no room in time.";
     BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Bytes that were sent to gRPC clients.";
 }
 

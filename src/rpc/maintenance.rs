@@ -153,7 +153,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let sending = Sending::new(&self.0.state())?;
+        let sending = Sending::new(&self.0.state()).await?;
         let stream = unfold(Some(sending), |sending| async {
             let mut sending = sending?;
             match sending.next().await {
@@ -226,9 +226,9 @@ struct Sending {
 }
 
 impl Sending {
-    fn new(state: &State) -> Result<Self, Status> {
+    async fn new(state: &State) -> Result<Self, Status> {
         let mut taken = Growing::new();
-        taken.set(SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES).map_err(status)?;
+        taken.hold(SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES).await.map_err(status)?;
         let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES)
             .map_err(|fault| refused(Error::Faulty(fault)))?;
         let storage_version = storage_version(state);
@@ -242,7 +242,7 @@ impl Sending {
                 let piece = piece.map_err(|fault| refused(Error::Faulty(fault)))?;
                 // A large value is in memory as a whole.
                 let ahead = SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES;
-                self.taken.set(ahead + piece.held).map_err(status)?;
+                self.taken.hold(ahead + piece.held).await.map_err(status)?;
                 Ok((self.chunk(piece), false))
             }
             Err(flume::RecvError::Disconnected) => Ok((self.checksum(), true)),

@@ -42,13 +42,27 @@ async fn aside<T: Send + 'static>(
     answer.recv_async().await.map_err(|_| status(Refusal::Stopped))?.map_err(refused)
 }
 
-/// Answers a range; the header holds the revision alone. What the answer takes of the budget is added to
-/// `taken`.
+/// Answers a range, when there is room for the answer; the header holds the revision alone. What the answer takes of
+/// the budget is added to `taken`.
 pub(super) async fn range(
     state: &Arc<State>,
     request: &RangeRequest,
     taken: &mut Growing,
 ) -> Result<RangeResponse, Status> {
+    loop {
+        match attempt(state, request, taken).await? {
+            Some(answer) => return Ok(answer),
+            None => taken.wait().await.map_err(status)?,
+        }
+    }
+}
+
+/// Answers it, if there is room.
+async fn attempt(
+    state: &Arc<State>,
+    request: &RangeRequest,
+    taken: &mut Growing,
+) -> Result<Option<RangeResponse>, Status> {
     if is_plain(request) {
         return in_turns(state, request, taken).await;
     }
@@ -61,8 +75,8 @@ pub(super) async fn range(
     };
     // Of what was read, not of what has been published since: who watches from here on must miss nothing.
     answer.header.get_or_insert_default().revision = state.read.revision;
-    taken.grow(answer.kvs.iter().map(bytes::Bytes::len).sum()).map_err(status)?;
-    Ok(answer)
+    let bytes = answer.kvs.iter().map(bytes::Bytes::len).sum();
+    Ok(taken.grow(bytes).then_some(answer))
 }
 
 /// Whether many keys are asked for and can be read one after the other, without looking at all of them first.
@@ -92,12 +106,14 @@ async fn in_turns(
     state: &Arc<State>,
     request: &RangeRequest,
     taken: &mut Growing,
-) -> Result<RangeResponse, Status> {
+) -> Result<Option<RangeResponse>, Status> {
     let mut cursor = state.read.range_cursor(request).map_err(refused)?;
     let mut response = RangeResponse::default();
     loop {
         let chunk = next(&mut cursor, state, TURN_KEYS, TURN_BYTES)?;
-        taken.grow(chunk.bytes()).map_err(status)?;
+        if !taken.grow(chunk.bytes()) {
+            return Ok(None);
+        }
         response.kvs.extend(chunk.kvs);
         if chunk.done {
             (response.more, response.count) = (chunk.more, chunk.count);
@@ -106,7 +122,7 @@ async fn in_turns(
         yield_now().await;
     }
     response.header.get_or_insert_default().revision = state.read.revision;
-    Ok(response)
+    Ok(Some(response))
 }
 
 fn next(
@@ -118,18 +134,27 @@ fn next(
     cursor.next(&state.read, keys, bytes).map_err(refused)
 }
 
-/// Answers a transaction that only reads.
+/// Answers a transaction that only reads, when there is room for the answer.
 pub(super) async fn read_txn(
     state: Arc<State>,
     request: TxnRequest,
     taken: &mut Growing,
 ) -> Result<TxnResponse, Status> {
-    let answer = match is_of_single_keys(&request) {
-        true => state.read.read_txn(&request).map_err(refused)?,
-        false => aside(move || state.read.read_txn(&request)).await?,
-    };
-    taken.grow(answer.encoded_len()).map_err(status)?;
-    Ok(answer)
+    let is_quick = is_of_single_keys(&request);
+    let request = Arc::new(request);
+    loop {
+        let answer = if is_quick {
+            state.read.read_txn(&request).map_err(refused)?
+        } else {
+            let (state, request) = (Arc::clone(&state), Arc::clone(&request));
+            aside(move || state.read.read_txn(&request)).await?
+        };
+        if taken.grow(answer.encoded_len()) {
+            return Ok(answer);
+        }
+        drop(answer);
+        taken.wait().await.map_err(status)?;
+    }
 }
 
 fn is_of_single_keys(request: &TxnRequest) -> bool {
@@ -172,9 +197,10 @@ impl Chunks {
             return Err(status(Refusal::Timeout));
         }
         let bytes = self.desk.node().max_request_bytes;
+        // One chunk at a time is on its way: the next is read when HTTP/2 has room for it, and the budget.
+        self.taken.hold(bytes).await.map_err(status)?;
         let chunk = next(&mut self.cursor, &self.state, self.keys, bytes)?;
-        // One chunk at a time is on its way: the next is read when HTTP/2 has room for it.
-        self.taken.set(chunk.bytes()).map_err(status)?;
+        self.taken.hold(chunk.bytes()).await.map_err(status)?;
         self.sent += chunk.kvs.len();
         if chunk.bytes() < bytes / 2 {
             self.keys = self.keys.saturating_mul(2);

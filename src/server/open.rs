@@ -167,10 +167,12 @@ async fn open_store(
     member_dir: &Path,
     settings: &machine::Config,
 ) -> Result<(Machine<LsmEngine>, Option<(u64, u64)>), Fault> {
-    let (store, snapshot) = io::find_store(member_dir)?;
-    let settings = settings.clone();
-    let machine = io::blocking(move || Machine::open(LsmEngine::open(&store)?, &settings));
-    Ok((machine.await?, snapshot))
+    let (member_dir, settings) = (member_dir.to_owned(), settings.clone());
+    let opening = move || {
+        let (store, snapshot) = io::find_store(&member_dir)?;
+        Ok((Machine::open(LsmEngine::open(&store)?, &settings)?, snapshot))
+    };
+    io::blocking(opening).await
 }
 
 /// The member may have stopped between making a snapshot its store and beginning its log there.

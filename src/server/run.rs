@@ -21,7 +21,7 @@ use crate::actors::{Desk, Node, Shared, apply, compactor, consensus, lease, peer
 use crate::cluster::{Member, Version};
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
-use crate::io::{self, Address, Executors, clock};
+use crate::io::{self, Address, Executors, Lane, clock};
 use crate::lease::Expiry;
 use crate::types::{Fault, Refusal};
 
@@ -55,16 +55,18 @@ const VERSION_PAUSE: Duration = Duration::from_millis(10);
 /// # Errors
 /// Why it cannot start, or what stopped it.
 pub fn run(config: Config) -> Result<(), Fault> {
-    io::preflight()?;
-    io::refuse_foreign(&config.data_dir)?;
-    let member_dir = config.data_dir.join("member");
-    io::prepare_data_dir(&config.data_dir)?;
-    io::prepare_data_dir(&member_dir)?;
-    let _lock = io::lock_data_dir(&member_dir)?;
     let cores = match config.cores.is_empty() {
         true => io::own_cores(),
         false => config.cores.clone(),
     };
+    io::raise_open_files(cores.len())?;
+    io::preflight()?;
+    io::refuse_foreign(&config.data_dir)?;
+    io::refuse_unfinished(&config.data_dir)?;
+    let member_dir = config.data_dir.join("member");
+    io::prepare_data_dir(&config.data_dir)?;
+    io::prepare_data_dir(&member_dir)?;
+    let _lock = io::lock_data_dir(&member_dir)?;
     tracing::info!(
         name = config.name,
         data_dir = %config.data_dir.display(),
@@ -195,7 +197,7 @@ async fn hand_over(config: &Config, desk: &Desk) {
 fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault> {
     let (connections, accepted) = io::handover();
     for address in &config.listen_peers {
-        io::spawn(io::listen(address)?.accept(0, vec![connections.clone()]));
+        io::spawn(io::listen(address)?.accept(Lane::Peers, 0, vec![connections.clone()]));
     }
     let front = Front::new(desk, config.http(Serves::Peers));
     let (desk, peers) = (desk.clone(), peers.clone());
@@ -495,9 +497,10 @@ async fn publish(desk: &Desk, request: &InternalRaftRequest) -> Result<(), Fault
 }
 
 fn listen(config: &Config, executors: &[io::Door]) -> Result<(), Fault> {
-    for (port, (_, addresses)) in ports(config).into_iter().enumerate() {
+    for (port, (serves, addresses)) in ports(config).into_iter().enumerate() {
+        let lane = if serves == Serves::Metrics { Lane::Metrics } else { Lane::Clients };
         for address in addresses {
-            io::spawn(io::listen(address)?.accept(port, executors.to_vec()));
+            io::spawn(io::listen(address)?.accept(lane, port, executors.to_vec()));
         }
     }
     Ok(())

@@ -44,7 +44,8 @@ pub struct Restore {
 /// Where the new cluster's log begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Beginning {
-    /// As if each member had been entered by one entry.
+    /// As if each member had been entered by one entry, and everything that was restored by one more: the log of a
+    /// member that is founded begins one entry earlier, so that this one is never taken for all there is.
     pub index: LogIndex,
     /// The term of those entries.
     pub term: Term,
@@ -163,7 +164,7 @@ fn members<V: View>(tx: &mut Overlay<V>, members: &[Member]) -> Result<Beginning
     let mut voters: Vec<_> = members.iter().map(|member| member.id).collect();
     voters.sort_unstable();
     members.iter().for_each(|member| cluster.put(tx, member.clone()));
-    let (index, term) = (members.len() as LogIndex, FIRST_TERM);
+    let (index, term) = (members.len() as LogIndex + 1, FIRST_TERM);
     let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
     let json = serde_json::json!({ "voters": voters, "auto_leave": false }).to_string();
     tx.put(Space::Meta, Bytes::from_static(b"consistent_index"), number(index));

@@ -268,7 +268,7 @@ fn a_state_is_the_same_after_a_journey_through_a_file() {
         let member = Member { id: 7, ..Member::default() };
         let wanted = Restore { members: vec![member], bump_revision: None };
         let beginning = restore(&file, &mut engine, &wanted).unwrap();
-        assert_eq!((beginning.index, beginning.term), (1, 1));
+        assert_eq!((beginning.index, beginning.term), (2, 1));
         assert_eq!(beginning.conf_state.voters, [7]);
         let mut restored = Store::open(engine);
         let again = restored.commit();

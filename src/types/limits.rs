@@ -161,15 +161,44 @@ pub const READ_ROUNDS_MAX: usize = 64;
 /// Revisions noted for a retention by time, whatever the time: a year's, and more history than is worth its disk.
 pub const RETENTION_NOTES_MAX: usize = 100_000;
 
-/// Bytes of range answers on their way to clients, of all cores together: past it requests are refused, as
-/// a few hundred unlimited lists would otherwise end the process.
+/// Bytes of range answers on their way to clients, of all cores together: past it requests wait, as a few hundred
+/// unlimited lists would otherwise end the process.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
 
 /// Answers up to this size are not counted among those.
 pub const RESPONSE_BYTES_UNCOUNTED: usize = 16 << 10;
 
+/// Requests that may wait for room for their answers, and for how long; past either they are refused. A client's own
+/// patience is mostly less.
+pub const ANSWERS_WAITING_MAX: usize = 1024;
+/// See [`ANSWERS_WAITING_MAX`].
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// How long a streamed range may take, in ms: while it does, the store keeps what it reads.
 pub const RANGE_STREAM_MS_MAX: u64 = 600_000;
+
+/// File descriptors that connections leave to files and to lanes of their own; etcd keeps as many.
+pub const DESCRIPTORS_KEPT: usize = 150;
+
+/// And as many for each executor: its rings and what wakes it.
+pub const DESCRIPTORS_PER_EXECUTOR: usize = 8;
+
+/// Connections of other members for which descriptors are kept: three each way for each of seven.
+pub const PEER_CONNECTIONS_KEPT: usize = 42;
+
+/// Connections to ports for metrics for which descriptors are kept.
+pub const METRICS_CONNECTIONS_KEPT: usize = 16;
+
+/// Connections to ports for clients that may ask for health when there is room for no other.
+pub const HEALTH_CONNECTIONS_KEPT: usize = 8;
+
+/// Tables that a store keeps open, at most and at least; the others are opened when they are read.
+pub const STORE_DESCRIPTORS_MAX: usize = 900;
+/// See [`STORE_DESCRIPTORS_MAX`].
+pub const STORE_DESCRIPTORS_MIN: usize = 16;
+
+/// Stores that are open at once: one, and while a snapshot comes in the next one and its runs.
+pub const STORES_OPEN_MAX: usize = 3;
 
 /// The most that `--max-request-bytes` may allow: far beyond what etcd recommends (10 MiB), and with everything
 /// around it still less than a segment.
@@ -199,6 +228,10 @@ const _: () = assert!(KEY_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(PEER_WRITE_BYTES < PEER_BULK_BYTES_MAX);
 const _: () = assert!(PEER_BULK_BYTES_MAX < PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RESPONSE_BYTES_UNCOUNTED < RESPONSE_BYTES_IN_FLIGHT_MAX);
+const _: () = assert!(
+    PEER_CONNECTIONS_KEPT + METRICS_CONNECTIONS_KEPT + HEALTH_CONNECTIONS_KEPT
+        < DESCRIPTORS_KEPT / 2
+);
 const _: () = assert!(WAL_MAILBOX > READIES_IN_FLIGHT_MAX);
 const _: () = assert!(WATCH_STREAM_BYTES_SHARE < WATCH_STREAM_BYTES_MAX);
 const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_HUB_BYTES_MAX);

@@ -84,6 +84,7 @@ refusals! {
     ClusterIDMismatch FailedPrecondition "etcdserver: cluster ID mismatch"
     RequestTooLarge InvalidArgument "etcdserver: request is too large"
     TooManyRequests Unknown "etcdserver: too many requests"
+    TooManyAnswers ResourceExhausted "etcdserver: too many requests"
     RootUserNotExist FailedPrecondition "etcdserver: root user does not exist"
     RootRoleNotExist FailedPrecondition "etcdserver: root user does not have root role"
     UserAlreadyExist FailedPrecondition "etcdserver: user name already exists"

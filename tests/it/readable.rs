@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use basalt::consensus::wire::{self as raft_wire, Encoder};
 use basalt::consensus::{Message, MessageType};
-use basalt::io::FjallEngine;
+use basalt::io::LsmEngine;
 use basalt::json::{Schema, Spelling, Values};
 use basalt::machine::{Applied, Config, Effect, Machine, Reply, check_payload};
 use basalt::mvcc::{Event, ReadView};
@@ -62,7 +62,7 @@ impl Source for File {
 
 /// A member that is only its state, its log and what it tells.
 struct Member {
-    machine: Machine<FjallEngine>,
+    machine: Machine<LsmEngine>,
     /// One that goes on from a snapshot of the other and its log.
     follower: Machine<Memory>,
     last: LogIndex,
@@ -102,7 +102,7 @@ fn what_is_accepted_is_read_again() {
 
 impl Member {
     fn new(scratch: &Scratch) -> Self {
-        let store = FjallEngine::open(&scratch.path().join("store")).unwrap();
+        let store = LsmEngine::open(&scratch.path().join("store")).unwrap();
         let mut machine = Machine::open(store, &CONFIG).unwrap();
         let peer_urls = vec!["http://localhost:2380".to_owned()];
         let own = basalt::cluster::Member { id: MEMBER, peer_urls, ..Default::default() };

@@ -9,7 +9,8 @@ use futures_lite::Stream;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use super::{error_line, late};
+use super::{error_line, late, stopped};
+use crate::io::Closing;
 use crate::io::clock::Sleep;
 use crate::json::{MessageId, Schema, Spelling};
 use crate::rpc::Outgoing;
@@ -83,6 +84,7 @@ pub(super) struct Lines {
     first: Option<Bytes>,
     /// When the client does not want to wait any more.
     end: Option<Pin<Box<Sleep>>>,
+    closing: Closing,
     ended: bool,
 }
 
@@ -99,7 +101,8 @@ impl Lines {
         end: Option<Sleep>,
     ) -> Result<Self, String> {
         let first = Some(line(schema, output, first)?);
-        Ok(Self { messages, schema, output, first, end: end.map(Box::pin), ended: false })
+        let (end, closing) = (end.map(Box::pin), Closing::watch());
+        Ok(Self { messages, schema, output, first, end, closing, ended: false })
     }
 
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
@@ -137,13 +140,17 @@ impl hyper::body::Body for Lines {
         if self.is_late(context) {
             return Poll::Ready(Some(Ok(Frame::data(self.last(&late())))));
         }
-        let line = match ready!(Pin::new(&mut self.messages).poll_next(context)) {
-            None => return Poll::Ready(None),
-            Some(Ok(message)) => {
+        let line = match Pin::new(&mut self.messages).poll_next(context) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Ok(message))) => {
                 let line = line(self.schema, self.output, &message);
                 line.unwrap_or_else(|what| self.last(&Status::internal(what)))
             }
-            Some(Err(status)) => self.last(&status),
+            Poll::Ready(Some(Err(status))) => self.last(&status),
+            Poll::Pending => {
+                ready!(self.closing.poll(context));
+                self.last(&stopped())
+            }
         };
         Poll::Ready(Some(Ok(Frame::data(line))))
     }

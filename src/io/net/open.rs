@@ -1,27 +1,26 @@
-//! Which connections are open: how many in the process, and how to reach those of this executor when it is
-//! time to close them.
+//! Which connections are open: whether there is a descriptor for one more, and how to reach those of this executor
+//! when it is time to close them.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 
 use super::clock;
+use crate::io::descriptors::{self, Entered, Lane};
+use crate::metrics;
 
-/// Descriptors kept back for files, and for what the process needs to end well.
-const FILES_KEPT: u64 = 150;
 /// How often a closing executor looks whether all are gone.
 const CLOSE_LOOK: Duration = Duration::from_millis(10);
 
-/// Open connections of all executors. Relaxed: nothing else is ordered by it.
-static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// How often the log says at most that connections wait.
+const SAY_AGAIN_MS: u64 = 10_000;
 
-/// Open connections of one executor. Relaxed, like [`COUNT`].
+/// Open connections of one executor. Relaxed: nothing else is ordered by it.
 #[derive(Clone, Default)]
 pub(super) struct Share(Arc<AtomicUsize>);
 
@@ -33,37 +32,94 @@ impl Share {
 }
 
 /// One open connection, counted, also with its executor once that is known.
-pub(super) struct Counted(Option<Share>);
+pub(super) struct Counted {
+    entered: Entered,
+    share: Option<Share>,
+}
 
 impl Counted {
-    /// Waits until there are descriptors for one more.
-    pub(super) async fn enter(pause: Duration) -> Self {
-        while COUNT.load(Ordering::Relaxed) as u64 >= max() {
+    /// Waits until there is a descriptor for one more connection to a port of this lane. A port for clients also
+    /// takes in a few when there is none for them, as they may ask for health.
+    pub(super) async fn enter(lane: Lane, pause: Duration) -> Self {
+        let mut waits = false;
+        loop {
+            let spare = if lane == Lane::Clients { Lane::Health } else { lane };
+            if let Some(entered) = Entered::attempt(lane).or_else(|| Entered::attempt(spare)) {
+                return Self { entered, share: None };
+            }
+            if !std::mem::replace(&mut waits, true) {
+                metrics::ACCEPTS_WAITED.add(1);
+                say_full();
+            }
             clock::sleep(pause).await;
         }
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        Self(None)
     }
 
     /// Counted with an executor from here on.
     pub(super) fn with(mut self, share: &Share) -> Self {
         share.0.fetch_add(1, Ordering::Relaxed);
-        self.0 = Some(share.clone());
+        self.share = Some(share.clone());
         self
+    }
+
+    /// Whether this connection may only ask for health, as there is still no descriptor left for a client's.
+    pub(super) fn is_spare(&mut self) -> bool {
+        if self.entered.lane() == Lane::Health
+            && let Some(entered) = Entered::attempt(Lane::Clients)
+        {
+            self.entered = entered;
+        }
+        self.entered.lane() == Lane::Health
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        COUNT.fetch_sub(1, Ordering::Relaxed);
-        if let Some(share) = &self.0 {
+        if let Some(share) = &self.share {
             share.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-fn max() -> u64 {
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(FILES_KEPT).max(1)
+/// A client's connection is closed for want of a descriptor.
+pub(super) fn turned_away() {
+    metrics::CONNECTIONS_TURNED_AWAY.add(1);
+    say_full();
+}
+
+/// Says that there are too few descriptors, now and then.
+fn say_full() {
+    if SAID.allows() {
+        tracing::warn!(
+            open = Entered::open(),
+            limit = descriptors::limit(),
+            "connections wait for file descriptors, all that are not kept for files, peers and health checks \
+             are used; please set the limit higher"
+        );
+    }
+}
+
+/// Accepting failed.
+pub(super) fn say_failed(error: &str) {
+    metrics::ACCEPTS_FAILED.add(1);
+    if FAILED.allows() {
+        tracing::warn!(%error, "failed to accept a connection");
+    }
+}
+
+/// When something was last said, so that it is not said more often than once in [`SAY_AGAIN_MS`].
+struct Said(AtomicU64);
+
+static SAID: Said = Said(AtomicU64::new(0));
+static FAILED: Said = Said(AtomicU64::new(0));
+
+impl Said {
+    fn allows(&self) -> bool {
+        let (now_ms, last_ms) = (clock::now_ms().max(1), self.0.load(Ordering::Relaxed));
+        let is_due = last_ms == 0 || now_ms.saturating_sub(last_ms) >= SAY_AGAIN_MS;
+        let swap = |to| self.0.compare_exchange(last_ms, to, Ordering::Relaxed, Ordering::Relaxed);
+        is_due && swap(now_ms).is_ok()
+    }
 }
 
 #[derive(Default)]
@@ -110,6 +166,22 @@ impl Drop for Seat {
     fn drop(&mut self) {
         // Nothing is left to tell when the thread is going down.
         let _ = OPEN.try_with(|open| open.borrow_mut().wakers.try_remove(self.0));
+    }
+}
+
+/// Tells when this executor closes its connections, for what goes on until somebody ends it. Belongs to the executor
+/// that made it.
+pub struct Closing(Seat);
+
+impl Closing {
+    /// Of this executor.
+    pub fn watch() -> Self {
+        Self(Seat::take())
+    }
+
+    /// Ready from when it is time to close.
+    pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        if self.0.is_closing(context) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -14,7 +14,7 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
         .spawn(|| async move {
             let ((first, at_first), (second, at_second)) = (handover(), handover());
             let listener = listen(&Address::Unix(path.clone())).unwrap();
-            spawn(listener.accept(7, vec![first, second]));
+            spawn(listener.accept(Lane::Clients, 7, vec![first, second]));
             let mut clients = Vec::new();
             let mut connect = || {
                 clients.push(std::os::unix::net::UnixStream::connect(&path).unwrap());
@@ -48,7 +48,11 @@ fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
             let address = probe.local_addr().unwrap();
             drop(probe);
             let (door, connections) = handover();
-            spawn(listen(&Address::Tcp(address.to_string())).unwrap().accept(0, vec![door]));
+            spawn(listen(&Address::Tcp(address.to_string())).unwrap().accept(
+                Lane::Clients,
+                0,
+                vec![door],
+            ));
             for _ in 0..100 {
                 let client = std::net::TcpStream::connect(address).unwrap();
                 rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use basalt::io::{FjallEngine, current_store, lock_data_dir, read_log};
+use basalt::io::{LsmEngine, current_store, lock_data_dir, read_log};
 use basalt::lease::ttl_min;
 use basalt::machine::{self, Machine, check_payload, standing};
 use basalt::snapshot::{Export, Turn};
@@ -27,7 +27,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The files of a member, taken for this process alone.
 struct Files {
     _lock: File,
-    store: FjallEngine,
+    store: LsmEngine,
     log: Replay,
 }
 
@@ -45,7 +45,7 @@ impl Files {
         }
         let lock = lock_data_dir(&member).map_err(Failure::error)?;
         let log = read_log(&wal_dir).map_err(Failure::error)?;
-        let store = FjallEngine::open(&store).map_err(Failure::error)?;
+        let store = LsmEngine::open(&store).map_err(Failure::error)?;
         Ok(Self { _lock: lock, store, log })
     }
 
@@ -130,10 +130,10 @@ pub(crate) fn save(args: &Args) -> Result<(), Failure> {
 
 /// The store when it holds the log up to an entry, as the member would have made it.
 fn applied_to(
-    store: FjallEngine,
+    store: LsmEngine,
     log: &Replay,
     last: LogIndex,
-) -> Result<<FjallEngine as basalt::store::Engine>::View, Fault> {
+) -> Result<<LsmEngine as basalt::store::Engine>::View, Fault> {
     let config = machine::Config {
         cache_bytes: RECORD_CACHE_BYTES,
         lease_ttl_min: ttl_min(ELECTION_MS),

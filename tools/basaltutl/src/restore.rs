@@ -1,12 +1,23 @@
 //! `snapshot restore`: from a file to the data directory of the first member of a new cluster.
 //!
-//! Everything is made in `member.tmp`, synced, and renamed last: a member never starts on a part of a store.
+//! Everything is made in `member.tmp`, synced, and renamed last: a member never starts on a part of a store, and the
+//! server refuses a directory with a `member.tmp`. A restore that was killed is begun anew by the next one.
+//!
+//! ```text
+//!  <data>/member.tmp/lock      held while a restore runs
+//!  <data>/member.tmp/wal-dir   names the log's directory, if that is elsewhere
+//!  <wal-dir>.tmp               the log until it is complete
+//! ```
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use basalt::io::{Loader, begin_log, clock, prepare_data_dir};
+use basalt::io::{
+    Loader, UNFINISHED_RESTORE, begin_log, clock, lock_data_dir, prepare_data_dir, raise_open_files,
+};
 use basalt::snapshot::{self, Beginning, Restore};
 use basalt::types::HardState;
 use basalt::wal::Record;
@@ -21,15 +32,29 @@ const SUM_BYTES: u64 = 32;
 /// Files of pages have a multiple of this; with the checksum they have not.
 const SECTOR_BYTES: u64 = 512;
 const READ_BYTES: usize = 1 << 20;
-/// Where the member is made.
-const UNFINISHED: &str = "member.tmp";
+/// The file in the unfinished member that names the log's directory.
+const WAL_NOTE: &str = "wal-dir";
 
 /// Where everything goes.
+#[derive(Clone)]
 struct Places {
     snapshot: PathBuf,
     data_dir: PathBuf,
     /// Unless it is in the data directory.
     wal_dir: Option<PathBuf>,
+}
+
+impl Places {
+    fn unfinished(&self) -> PathBuf {
+        self.data_dir.join(UNFINISHED_RESTORE)
+    }
+
+    /// Where the log is made, if it is not in the data directory.
+    fn unfinished_wal(&self) -> Option<PathBuf> {
+        let mut path = self.wal_dir.clone()?.into_os_string();
+        path.push(".tmp");
+        Some(path.into())
+    }
 }
 
 pub(crate) fn restore(args: &Args) -> Result<(), Failure> {
@@ -52,6 +77,8 @@ pub(crate) fn restore(args: &Args) -> Result<(), Failure> {
     let places = places(args, snapshot)?;
     say("restoring snapshot", &places);
     verify(&places.snapshot, args.is_on("skip-hash-check"))?;
+    raise_open_files(1).map_err(Failure::error)?;
+    let _lock = begin(&places)?;
     let wanted =
         Restore { members: founding.members.clone(), bump_revision: (bump > 0).then_some(bump) };
     let made = make(&places, &founding, &wanted);
@@ -62,14 +89,65 @@ pub(crate) fn restore(args: &Args) -> Result<(), Failure> {
     made
 }
 
+/// Takes the data directory for this restore, and takes away what one that was killed left there.
+fn begin(places: &Places) -> Result<File, Failure> {
+    let unfinished = places.unfinished();
+    let is_leftover = unfinished.exists();
+    prepare_data_dir(&unfinished).map_err(Failure::error)?;
+    let lock = lock_data_dir(&unfinished).map_err(Failure::error)?;
+    let remove = |path: &Path| match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::file("remove", path, &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    };
+    if is_leftover {
+        // The lock stays held, so that nobody else begins meanwhile.
+        ["store", "store-runs", "wal"]
+            .iter()
+            .try_for_each(|name| remove(&unfinished.join(name)))?;
+        if let Some(wal_dir) = wal_dir_of(&unfinished) {
+            let left = Places { wal_dir: Some(wal_dir), ..places.clone() };
+            left.unfinished_wal().iter().chain(&left.wal_dir).try_for_each(|path| remove(path))?;
+        }
+    }
+    for path in places.unfinished_wal().iter().chain(&places.wal_dir) {
+        if path.exists() {
+            // It is not ours: it stays, and what was just made goes.
+            let _ = fs::remove_dir_all(&unfinished);
+            let _ = fs::remove_dir(&places.data_dir);
+            return Err(Failure::error(format!("wal-dir {:?} exists", path.display().to_string())));
+        }
+    }
+    // Before anything is there: what is not named is not taken away.
+    let note = unfinished.join(WAL_NOTE);
+    let wal_dir = places.wal_dir.as_deref().unwrap_or(Path::new(""));
+    let noted = File::create(&note).and_then(|mut file| {
+        file.write_all(wal_dir.as_os_str().as_encoded_bytes())?;
+        file.sync_all()
+    });
+    noted.map_err(|error| Failure::file("write", &note, &error))?;
+    sync(&unfinished)?;
+    Ok(lock)
+}
+
+/// Where a restore that did not complete made its log, if not in the data directory.
+fn wal_dir_of(unfinished: &Path) -> Option<PathBuf> {
+    let noted = fs::read(unfinished.join(WAL_NOTE)).ok()?;
+    (!noted.is_empty()).then(|| OsString::from_vec(noted).into())
+}
+
 /// Leaves nothing of what failed: neither directory was there before, or the data directory was empty.
 fn clear_away(places: &Places) {
     // What cannot be removed is in the way of the next attempt, which says so.
-    let _ = fs::remove_dir_all(places.data_dir.join(UNFINISHED));
-    let _ = fs::remove_dir(&places.data_dir);
     if let Some(wal_dir) = &places.wal_dir {
         let _ = fs::remove_dir_all(wal_dir);
     }
+    if let Some(wal_dir) = places.unfinished_wal() {
+        let _ = fs::remove_dir_all(wal_dir);
+    }
+    let _ = fs::remove_dir_all(places.unfinished());
+    let _ = fs::remove_dir(&places.data_dir);
 }
 
 fn places(args: &Args, snapshot: &str) -> Result<Places, Failure> {
@@ -77,26 +155,35 @@ fn places(args: &Args, snapshot: &str) -> Result<Places, Failure> {
         "" => format!("{}.etcd", args.get("name")),
         given => given.to_owned(),
     };
-    let is_free = match fs::read_dir(&data_dir) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    };
-    if !is_free {
+    if !is_free(Path::new(&data_dir)) {
         return Err(Failure::error(format!(
             "data-dir {data_dir:?} not empty or could not be read"
         )));
     }
-    let wal_dir = Some(args.get("wal-dir")).filter(|dir| !dir.is_empty());
-    if let Some(wal_dir) = wal_dir
-        && Path::new(wal_dir).exists()
+    let wal_dir = Some(args.get("wal-dir")).filter(|dir| !dir.is_empty()).map(absolute);
+    let left = wal_dir_of(&Path::new(&data_dir).join(UNFINISHED_RESTORE));
+    if let Some(wal_dir) = &wal_dir
+        && wal_dir.exists()
+        && left.as_ref() != Some(wal_dir)
     {
-        return Err(Failure::error(format!("wal-dir {wal_dir:?} exists")));
+        return Err(Failure::error(format!("wal-dir {:?} exists", args.get("wal-dir"))));
     }
-    Ok(Places {
-        snapshot: snapshot.into(),
-        data_dir: data_dir.into(),
-        wal_dir: wal_dir.map(PathBuf::from),
-    })
+    Ok(Places { snapshot: snapshot.into(), data_dir: data_dir.into(), wal_dir })
+}
+
+/// The next restore may be started elsewhere.
+fn absolute(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
+}
+
+/// Whether there is nothing in a data directory but what a restore that was killed left.
+fn is_free(data_dir: &Path) -> bool {
+    match fs::read_dir(data_dir) {
+        Ok(mut entries) => {
+            entries.all(|entry| entry.is_ok_and(|it| it.file_name() == UNFINISHED_RESTORE))
+        }
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 /// One line of etcdutl's log.
@@ -172,8 +259,7 @@ fn verify(path: &Path, skip: bool) -> Result<(), Failure> {
 
 fn make(places: &Places, founding: &Founding, wanted: &Restore) -> Result<(), Failure> {
     let file = open(&places.snapshot)?;
-    let (unfinished, member) = (places.data_dir.join("member.tmp"), places.data_dir.join("member"));
-    prepare_data_dir(&unfinished).map_err(Failure::error)?;
+    let (unfinished, member) = (places.unfinished(), places.data_dir.join("member"));
     let beginning = {
         let mut store = Loader::begin(&unfinished.join("store")).map_err(Failure::error)?;
         let beginning = snapshot::restore(&file, &mut store, wanted).map_err(Failure::error)?;
@@ -181,19 +267,27 @@ fn make(places: &Places, founding: &Founding, wanted: &Restore) -> Result<(), Fa
         store.persist().map_err(Failure::error)?;
         beginning
     };
-    let wal_dir = places.wal_dir.clone().unwrap_or_else(|| unfinished.join("wal"));
+    let wal_dir = places.unfinished_wal().unwrap_or_else(|| unfinished.join("wal"));
     prepare_data_dir(&wal_dir).map_err(Failure::error)?;
     begin_log(&wal_dir, &log(founding, beginning)).map_err(Failure::error)?;
+    if let Some(finished) = &places.wal_dir {
+        rename(&wal_dir, finished)?;
+    }
     sync(&unfinished)?;
-    fs::rename(&unfinished, &member).map_err(|error| {
-        Failure::error(format!(
-            "rename {} {}: {}",
-            unfinished.display(),
-            member.display(),
-            go_text(&error)
-        ))
+    rename(&unfinished, &member)?;
+    // Of no use any more, and of no harm.
+    let _ = fs::remove_file(member.join(WAL_NOTE));
+    Ok(())
+}
+
+/// Renames a directory within its parent, durably.
+fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
+    fs::rename(from, to).map_err(|error| {
+        let (from, to) = (from.display(), to.display());
+        Failure::error(format!("rename {from} {to}: {}", go_text(&error)))
     })?;
-    sync(&places.data_dir)
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync(parent.unwrap_or(Path::new(".")))
 }
 
 /// What the member's log begins with: as if its first entries had entered the members.

@@ -61,7 +61,8 @@ pub(crate) async fn make_mirror(mut context: Context) -> Result<(), Failure> {
         total: Cell::new(0),
     };
     let start = (values.int("rev") - 1).max(0);
-    if start == 0 && !nowhere && mirror.replacement.is_empty() {
+    // etcdctl does so without --rev only, and with it writes each key without its prefix, over others of that name.
+    if !nowhere && mirror.replacement.is_empty() {
         mirror.replacement = mirror.prefix.clone();
     }
     let copied = || format!("{} copied", mirror.total.get());

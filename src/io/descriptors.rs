@@ -1,0 +1,201 @@
+//! How many file descriptors the process has, and who may take how many of them.
+//!
+//! ```text
+//!  limit ─┬─ DESCRIPTORS_KEPT, more for each executor and for the store's tables: files, and connections of a lane
+//!         │  of their own
+//!         └─ the pool: all other connections
+//! ```
+//!
+//! Whoever lacks a descriptor for a file of the log or the store must stop the member, so connections never get at
+//! those. Of the lanes each has a share that connections of the others cannot take: however many clients there are,
+//! other members, metrics and health checks are served.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::types::Fault;
+use crate::types::limits::{
+    DESCRIPTORS_KEPT, DESCRIPTORS_PER_EXECUTOR, HEALTH_CONNECTIONS_KEPT, METRICS_CONNECTIONS_KEPT,
+    PEER_CONNECTIONS_KEPT, STORE_DESCRIPTORS_MAX, STORE_DESCRIPTORS_MIN, STORES_OPEN_MAX,
+};
+
+/// The store's part of what is not kept otherwise: the inverse.
+const STORE_PART: usize = 16;
+
+/// What kind of connection one is, by the port that it came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// Of clients.
+    Clients,
+    /// Of clients that ask for health, when there is no room for others.
+    Health,
+    /// To a port for metrics and health.
+    Metrics,
+    /// Of other members.
+    Peers,
+}
+
+const LANES: [Lane; 4] = [Lane::Clients, Lane::Health, Lane::Metrics, Lane::Peers];
+
+impl Lane {
+    /// Connections for which there is always a descriptor.
+    const fn kept(self) -> usize {
+        match self {
+            Self::Clients => 0,
+            Self::Health => HEALTH_CONNECTIONS_KEPT,
+            Self::Metrics => METRICS_CONNECTIONS_KEPT,
+            Self::Peers => PEER_CONNECTIONS_KEPT,
+        }
+    }
+}
+
+/// How the descriptors are divided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Division {
+    /// All there can be.
+    limit: usize,
+    /// Connections beyond what is kept for their lanes.
+    pool: usize,
+    /// Tables that each open store keeps open.
+    store: usize,
+}
+
+impl Division {
+    /// # Errors
+    /// There are too few to serve anybody.
+    fn new(limit: usize, executors: usize) -> Result<Self, Fault> {
+        let kept = DESCRIPTORS_KEPT + executors * DESCRIPTORS_PER_EXECUTOR;
+        let rest = limit.saturating_sub(kept);
+        let store = (rest / STORE_PART).clamp(STORE_DESCRIPTORS_MIN, STORE_DESCRIPTORS_MAX);
+        let pool = rest.saturating_sub(STORES_OPEN_MAX * store);
+        if pool == 0 {
+            let least = kept + STORES_OPEN_MAX * STORE_DESCRIPTORS_MIN;
+            return Err(Fault::new(format!(
+                "file descriptor limit of the process is too low ({limit}); please set it higher than {least} \
+                 (`ulimit -n`, or LimitNOFILE in the systemd unit)"
+            )));
+        }
+        Ok(Self { limit, pool, store })
+    }
+}
+
+static DIVISION: OnceLock<Division> = OnceLock::new();
+
+/// Raises the soft limit of open files to the hard one, as Go's runtime does, and divides them for a process with so
+/// many executors.
+///
+/// # Errors
+/// There are too few to serve anybody.
+pub fn raise_open_files(executors: usize) -> Result<(), Fault> {
+    let limits = getrlimit(Resource::Nofile);
+    // Refused, what there was must do.
+    let _ =
+        setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum });
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let division = Division::new(usize::try_from(limit).unwrap_or(usize::MAX), executors)?;
+    DIVISION.get_or_init(|| division);
+    Ok(())
+}
+
+/// All descriptors that there can be.
+pub(super) fn limit() -> usize {
+    DIVISION.get().map_or(usize::MAX, |division| division.limit)
+}
+
+/// Tables that a store may keep open.
+pub(super) fn of_store() -> usize {
+    DIVISION.get().map_or(STORE_DESCRIPTORS_MAX, |division| division.store)
+}
+
+/// Open connections by lane. Relaxed: they bound, they do not order. Only the executor that accepts lets any in.
+struct Open([AtomicUsize; LANES.len()]);
+
+static OPEN: Open = Open([const { AtomicUsize::new(0) }; LANES.len()]);
+
+impl Open {
+    fn count(&self, lane: Lane) -> usize {
+        self.0[lane as usize].load(Relaxed)
+    }
+
+    /// Lets one in, if there is room.
+    fn enter(&self, lane: Lane, pool: usize) -> bool {
+        let beyond = |lane: Lane| self.count(lane).saturating_sub(lane.kept());
+        let pooled: usize = LANES.into_iter().map(beyond).sum();
+        let is_kept = self.count(lane) < lane.kept();
+        let enters = is_kept || (lane != Lane::Health && pooled < pool);
+        if enters {
+            self.0[lane as usize].fetch_add(1, Relaxed);
+        }
+        enters
+    }
+
+    fn leave(&self, lane: Lane) {
+        self.0[lane as usize].fetch_sub(1, Relaxed);
+    }
+}
+
+/// A descriptor for one connection.
+#[derive(Debug)]
+pub(super) struct Entered(Lane);
+
+impl Entered {
+    /// If there is one left for this lane.
+    pub(super) fn attempt(lane: Lane) -> Option<Self> {
+        let pool = DIVISION.get().map_or(usize::MAX, |division| division.pool);
+        OPEN.enter(lane, pool).then(|| Self(lane))
+    }
+
+    /// Which lane it was taken from.
+    pub(super) fn lane(&self) -> Lane {
+        self.0
+    }
+
+    /// How many connections are open in all.
+    pub(super) fn open() -> usize {
+        LANES.into_iter().map(|lane| OPEN.count(lane)).sum()
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        OPEN.leave(self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_leave_what_others_need() {
+        let open = Open([const { AtomicUsize::new(0) }; LANES.len()]);
+        let fill = |lane| (0..10_000).take_while(|_| open.enter(lane, 100)).count();
+        assert_eq!(fill(Lane::Clients), 100);
+        for lane in [Lane::Health, Lane::Metrics, Lane::Peers] {
+            assert_eq!(fill(lane), lane.kept(), "{lane:?}");
+        }
+        // What one gives back anyone may have, but for those who ask for health.
+        open.leave(Lane::Clients);
+        assert!(!open.enter(Lane::Health, 100));
+        assert!(open.enter(Lane::Peers, 100));
+        assert!(!open.enter(Lane::Clients, 100));
+        // A port beyond its share takes from the pool, and gives back to it first.
+        open.leave(Lane::Peers);
+        assert!(open.enter(Lane::Clients, 100));
+    }
+
+    #[test]
+    fn all_parts_are_within_the_limit() {
+        assert!(Division::new(DESCRIPTORS_KEPT, 2).is_err());
+        assert!(Division::new(usize::MAX, 2).is_ok());
+        for limit in [256, 1024, 4096, 20_000, 1 << 20] {
+            let division = Division::new(limit, 2).expect("enough");
+            let kept: usize = LANES.into_iter().map(Lane::kept).sum();
+            let files = limit - division.pool - kept;
+            assert!(files > STORES_OPEN_MAX * division.store + 64, "{limit}: {division:?}");
+            assert!(limit < 1024 || division.pool > limit * 6 / 10, "{limit}: {division:?}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Who gets what of a budget, in which order, and that all of it comes back.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+/// A budget of a hundred MiB.
+fn budget(waiting_max: usize, wait_max: Duration) -> &'static Budget {
+    Box::leak(Box::new(Budget::new(100 * MIB, waiting_max, wait_max)))
+}
+
+fn patient() -> &'static Budget {
+    budget(8, Duration::from_secs(60))
+}
+
+fn holding(budget: &'static Budget, mebibytes: usize) -> Growing {
+    let mut growing = Growing::of(budget);
+    assert!(growing.grow(mebibytes * MIB));
+    growing
+}
+
+fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn what_does_not_fit_waits_and_nobody_passes_it_by() {
+    let budget = patient();
+    let (one, other) = (holding(budget, 45), holding(budget, 40));
+    let mut late = holding(budget, 10);
+    assert!(!late.grow(10 * MIB));
+    let mut first = pin!(late.wait());
+    assert_eq!(poll(first.as_mut()), Poll::Pending);
+    assert_eq!(budget.taken.load(SeqCst), 85 * MIB, "a request that waits holds nothing");
+
+    // There is room for this one, but others came first; small ones do not count.
+    let mut second = Growing::of(budget);
+    assert!(!second.grow(MIB));
+    assert!(Growing::of(budget).grow(RESPONSE_BYTES_UNCOUNTED));
+    let mut second = pin!(second.wait());
+    assert_eq!(poll(second.as_mut()), Poll::Pending);
+
+    // Twice of what was read must be there.
+    drop(other.permit());
+    assert_eq!(poll(first.as_mut()), Poll::Ready(Ok(())));
+    assert_eq!(poll(second.as_mut()), Poll::Ready(Ok(())));
+    assert_eq!(budget.taken.load(SeqCst), (45 + 40 + 2) * MIB);
+    drop(one);
+    assert_eq!(budget.taken.load(SeqCst), 42 * MIB);
+}
+
+#[test]
+fn what_is_read_again_has_its_room_and_gives_the_rest_back() {
+    let budget = patient();
+    let other = holding(budget, 70);
+    let mut answer = holding(budget, 20);
+    assert!(!answer.grow(20 * MIB));
+    {
+        let mut waiting = pin!(answer.wait());
+        assert_eq!(poll(waiting.as_mut()), Poll::Pending);
+        drop(other);
+        assert_eq!(poll(waiting.as_mut()), Poll::Ready(Ok(())));
+    }
+    assert_eq!(budget.taken.load(SeqCst), 80 * MIB);
+    assert!((0..5).all(|_| answer.grow(10 * MIB)));
+    let permit = answer.permit().expect("it is large");
+    assert_eq!(budget.taken.load(SeqCst), 50 * MIB);
+    drop(permit.clone());
+    assert_eq!(budget.taken.load(SeqCst), 50 * MIB);
+    drop(permit);
+    assert_eq!(budget.taken.load(SeqCst), 0);
+}
+
+#[test]
+fn who_goes_leaves_the_queue_at_once() {
+    let budget = patient();
+    let other = holding(budget, 60);
+    let (mut large, mut small) = (Growing::of(budget), Growing::of(budget));
+    assert!(!large.grow(45 * MIB));
+    {
+        let mut large = Box::pin(large.wait());
+        assert_eq!(poll(large.as_mut()), Poll::Pending);
+        assert!(!small.grow(10 * MIB));
+        let mut small = pin!(small.wait());
+        assert_eq!(poll(small.as_mut()), Poll::Pending);
+        drop(large);
+        assert_eq!(poll(small.as_mut()), Poll::Ready(Ok(())));
+    }
+    // One that was let in and went before it noticed.
+    let mut gone = Growing::of(budget);
+    assert!(!gone.grow(30 * MIB));
+    let mut gone_waits = Box::pin(gone.wait());
+    assert_eq!(poll(gone_waits.as_mut()), Poll::Pending);
+    drop(other);
+    assert_eq!(budget.taken.load(SeqCst), 80 * MIB);
+    drop(gone_waits);
+    assert_eq!(budget.taken.load(SeqCst), 20 * MIB);
+    drop(small);
+    assert_eq!((budget.taken.load(SeqCst), budget.queue().len()), (0, 0));
+}
+
+#[test]
+fn too_many_too_long_and_too_large_are_refused() {
+    let refused = Poll::Ready(Err(Refusal::TooManyAnswers));
+    let budget = budget(1, Duration::from_millis(20));
+    let mut alone = holding(budget, 70);
+    assert!(!alone.grow(70 * MIB));
+    assert_eq!(poll(pin!(alone.wait())), refused, "it fits into no budget");
+    let other = holding(budget, 90);
+    let (mut first, mut second) = (Growing::of(budget), Growing::of(budget));
+    assert!(!first.grow(20 * MIB) && !second.grow(20 * MIB));
+    let mut first = pin!(first.wait());
+    assert_eq!(poll(first.as_mut()), Poll::Pending);
+    assert_eq!(poll(pin!(second.wait())), refused, "one may wait");
+    assert_eq!(futures_lite::future::block_on(first), Err(Refusal::TooManyAnswers));
+    assert_eq!(budget.queue().len(), 0);
+    assert_eq!(Refusal::TooManyAnswers.code(), crate::types::Code::ResourceExhausted);
+    assert_eq!(Refusal::TooManyAnswers.text(), "etcdserver: too many requests");
+    drop(other);
+    assert_eq!(budget.taken.load(SeqCst), 0);
+}
+
+#[test]
+fn a_stream_holds_one_chunk_at_a_time() {
+    let budget = patient();
+    let mut stream = Growing::of(budget);
+    assert_eq!(poll(pin!(stream.hold(30 * MIB))), Poll::Ready(Ok(())));
+    assert_eq!(poll(pin!(stream.hold(10 * MIB))), Poll::Ready(Ok(())));
+    let other = holding(budget, 85);
+    let mut more = pin!(stream.hold(20 * MIB));
+    assert_eq!(poll(more.as_mut()), Poll::Pending);
+    assert_eq!(budget.taken.load(SeqCst), 85 * MIB);
+    drop(other);
+    assert_eq!(poll(more.as_mut()), Poll::Ready(Ok(())));
+    assert_eq!(budget.taken.load(SeqCst), 20 * MIB);
+}
+
+/// Many threads read answers of all sizes, give up and come again: never more than the budget is taken, nobody waits
+/// for ever, and all of it comes back.
+#[test]
+fn nobody_is_forgotten_and_nothing_is_lost() {
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
+
+    let budget = budget(64, Duration::from_secs(60));
+    let reader = |seed| {
+        let mut random = StdRng::seed_from_u64(seed);
+        for _ in 0..300 {
+            let pieces = random.random_range(1..60);
+            let mut answer = Growing::of(budget);
+            let mut read = 0;
+            while read < pieces {
+                if answer.grow(MIB) {
+                    read += 1;
+                } else {
+                    read = 0;
+                    futures_lite::future::block_on(answer.wait()).expect("its turn comes");
+                }
+                assert!(budget.taken.load(SeqCst) <= budget.bytes_max);
+            }
+            if random.random() {
+                drop(answer.permit());
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for seed in 0..8 {
+            scope.spawn(move || reader(seed));
+        }
+    });
+    assert_eq!((budget.taken.load(SeqCst), budget.queue().len()), (0, 0));
+}
