@@ -15,7 +15,8 @@ pub(super) const TABLE_BYTES: u64 = 8 << 20;
 /// Tables of level 0, past which they are merged into the next.
 pub(super) const LEVEL_0_TABLES: u8 = 4;
 
-/// A store up to this many bytes is small: merging all of it takes about a second.
+/// A store of which no more bytes are kept is small: merging all of it takes about a second, and less than the many
+/// steps of pushing it down.
 const SMALL_BYTES: u64 = 256 << 20;
 /// Garbage that is no reason to do anything while much is committed. With what is under way during a merge, a small
 /// store stays within twice what is kept and 64 MiB.
@@ -84,8 +85,8 @@ impl MergePolicy {
             return Merge::All;
         }
         let (bytes, garbage) = (facts.bytes(), self.garbage(facts));
-        let is_small = bytes <= SMALL_BYTES;
         let kept = bytes - garbage;
+        let is_small = kept <= SMALL_BYTES;
         let is_worth_it = garbage >= GARBAGE_BYTES_IDLE && garbage >= bytes / GARBAGE_SHARE_IDLE;
         let is_much = match is_small {
             true => garbage > GARBAGE_BYTES + kept / 10,
