@@ -3,6 +3,7 @@
 
 mod bolt_file;
 pub mod clock;
+mod disk;
 mod executor;
 mod export;
 mod fjall;
@@ -17,6 +18,7 @@ mod thread;
 mod wal_file;
 
 pub use self::bolt_file::BoltFile;
+pub use self::disk::{DiskMonitor, disk_bytes};
 pub use self::executor::{Executors, blocking, spawn};
 pub use self::export::{Piece, export};
 pub use self::fjall::{FjallEngine, FjallView, Loader, LoaderView};

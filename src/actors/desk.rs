@@ -9,10 +9,11 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use basalt_proto::etcdserverpb::{AlarmMember, InternalRaftRequest, RequestHeader};
 use bytes::{Bytes, BytesMut};
 use futures_lite::future::yield_now;
 use prost::Message as _;
@@ -21,11 +22,13 @@ use super::peer::{Peers, outcome};
 use super::state::{Node, Shared, State, Status};
 use super::{apply, consensus, lease, watch};
 use crate::cluster::{self, Hashed};
-use crate::io::clock;
+use crate::io::{DiskMonitor, clock};
 use crate::machine::Reply;
 use crate::metrics;
 use crate::peer::{Answer, Ask};
-use crate::types::limits::{BUNDLE_PROPOSALS_MAX, COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::types::limits::{
+    BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX, COMMITTED_UNAPPLIED_MAX, REQUESTS_IN_FLIGHT_MAX,
+};
 use crate::types::{ConfChange, Error, LeaseId, MemberId, Refusal};
 
 /// How often waiting requests are looked over for ones that waited too long, in ms.
@@ -125,6 +128,8 @@ pub struct Reach {
     pub consensus: consensus::Handle,
     /// Other members.
     pub peers: Peers,
+    /// The room on the disk.
+    pub disk: DiskMonitor,
 }
 
 /// Cheap to clone. To be used on its own executor only.
@@ -177,8 +182,8 @@ impl Desk {
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }
+            let _pending = Pending::new(data.len());
             room(|room| room.send(data.freeze()));
-            let _pending = Pending::new();
             poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE)).await
         }
     }
@@ -218,6 +223,18 @@ impl Desk {
     /// The newest published state; never waits.
     pub fn state(&self) -> Arc<State> {
         self.shared.state()
+    }
+
+    /// Whether there is no room on the disks for a request of so many bytes: see [`Desk::alarms`]. A leader looks at
+    /// what is under way too, which it could not stop any more.
+    pub fn lacks_room(&self, bytes: u64) -> bool {
+        let under_way = || PENDING_BYTES.load(Ordering::Relaxed) + bytes;
+        self.shared.lacks_room() || (self.leads() && self.reach.disk.may_lack(under_way()))
+    }
+
+    /// All active alarms, those too that stand for full disks and are in no log.
+    pub fn alarms(&self) -> Vec<AlarmMember> {
+        self.shared.alarms()
     }
 
     /// A few numbers; never waits.
@@ -532,19 +549,24 @@ fn headed(id: u64) -> InternalRaftRequest {
 
 const GONE: Poll<Result<Reply, Refusal>> = Poll::Ready(Err(Refusal::Stopped));
 
-/// Counts a proposal that waits to be applied.
-struct Pending;
+/// Bytes of the proposals that wait to be applied, of all executors.
+static PENDING_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a proposal that waits to be applied, and its bytes.
+struct Pending(u64);
 
 impl Pending {
-    fn new() -> Self {
+    fn new(bytes: usize) -> Self {
         metrics::PROPOSALS_PENDING.add(1);
-        Self
+        PENDING_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        Self(bytes as u64)
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         metrics::PROPOSALS_PENDING.add(-1);
+        PENDING_BYTES.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 
@@ -681,10 +703,17 @@ impl Room {
         let read = self.round_open.then_some(self.round);
         self.round_open = false;
         self.now_ms = clock::now_ms();
-        if self.outbox.len() <= BUNDLE_PROPOSALS_MAX {
+        let mut bytes = 0;
+        let fits = self.outbox.iter().take(BUNDLE_PROPOSALS_MAX).take_while(|proposal| {
+            let fits = bytes < BUNDLE_BYTES_MAX;
+            bytes += proposal.len();
+            fits
+        });
+        let count = fits.count();
+        if count == self.outbox.len() {
             return (std::mem::take(&mut self.outbox), read);
         }
-        let later = self.outbox.split_off(BUNDLE_PROPOSALS_MAX);
+        let later = self.outbox.split_off(count);
         (std::mem::replace(&mut self.outbox, later), read)
     }
 

@@ -73,7 +73,7 @@ impl Node {
                     self.on(Input::Applied(last));
                 }
                 Output::ReadAt { read, index } => self.reads.push((read, index)),
-                Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) => (),
+                Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) | Output::Full(_) => (),
                 Output::Install { index, .. } => panic!("a snapshot of {index} out of nowhere"),
                 Output::Role(role) => self.role = role,
             }

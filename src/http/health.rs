@@ -58,8 +58,7 @@ async fn unhealthy(desk: &Desk, query: &str) -> String {
     let excluded = parameters(query, "exclude");
     let serializable = parameters(query, "serializable").contains(&"true");
     let alarm = desk
-        .state()
-        .alarms
+        .alarms()
         .iter()
         .map(|alarm| name(alarm.alarm()))
         .find(|name| !excluded.contains(name));

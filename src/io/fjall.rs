@@ -2,7 +2,9 @@
 //! after a loss of power the store may be back at any earlier batch, whole.
 
 mod caretaker;
+mod cause;
 mod loader;
+mod room;
 #[cfg(test)]
 mod tests;
 mod write_back;
@@ -10,10 +12,11 @@ mod write_back;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use fjall::compaction::Leveled;
+use fjall::compaction::filter::Factory;
 use fjall::config::CompressionPolicy;
 use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice,
@@ -21,6 +24,7 @@ use fjall::{
 };
 
 use self::caretaker::Caretaker;
+use self::room::MergeRoom;
 pub use self::loader::{Loader, LoaderView};
 use crate::io::removal::remove_gently;
 use crate::io::thread;
@@ -93,10 +97,14 @@ impl Keyspaces {
 /// The store on disk. Clones share it; only one may commit.
 #[derive(Clone)]
 pub struct FjallEngine {
+    /// Gone first: merges that wait for room on the disk end then.
+    _open: Arc<()>,
     /// Gone before what it takes care of.
     caretaker: Arc<Caretaker>,
     database: Database,
     keyspaces: Arc<Keyspaces>,
+    /// Bytes in memtables.
+    unflushed: Arc<AtomicU64>,
 }
 
 /// [`FjallEngine`] at one moment.
@@ -107,7 +115,7 @@ pub struct FjallView {
 }
 
 fn fault(what: &str) -> impl Fn(fjall::Error) -> Fault + '_ {
-    move |error| Fault::new(format!("the store cannot {what}: {error}"))
+    move |error| Fault::new(format!("the store cannot {what}: {}", cause::of(&error)))
 }
 
 impl FjallEngine {
@@ -132,7 +140,12 @@ impl FjallEngine {
     }
 
     fn start(path: &Path, runs_max: u8) -> Result<Self, Fault> {
+        cause::keep();
+        let open = Arc::new(());
+        let unflushed = Arc::new(AtomicU64::new(0));
+        let filter: Arc<dyn Factory> = Arc::new(MergeRoom::new(path, &open, &unflushed));
         let builder = Database::builder(path)
+            .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::clone(&filter))))
             .cache_size(BLOCK_CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .manual_journal_persist(true)
@@ -154,14 +167,23 @@ impl FjallEngine {
         };
         let home = Home { path: path.to_owned(), abandoned: AtomicBool::new(false) };
         let (kv, log, small) = (keyspace("kv")?, keyspace("log")?, keyspace("small")?);
-        let caretaker = Caretaker::start(path, [kv.clone(), log.clone(), small.clone()])?;
+        let cared_for = [kv.clone(), log.clone(), small.clone()];
+        let caretaker =
+            Caretaker::start(path, database.clone(), cared_for, Arc::clone(&unflushed))?;
         let keyspaces = Arc::new(Keyspaces { kv, log, small, home });
-        Ok(Self { database, keyspaces, caretaker: Arc::new(caretaker) })
+        unflushed.store(database.write_buffer_size(), Ordering::Relaxed);
+        Ok(Self { _open: open, database, keyspaces, caretaker: Arc::new(caretaker), unflushed })
     }
 
     /// Another store took this one's place: its files go when nobody reads them any more.
     pub fn abandon(&self) {
         self.keyspaces.home.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes that were committed and take room on the disk a second time when they are flushed, as counted now and at
+    /// any later time.
+    pub fn unflushed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unflushed)
     }
 
     /// Makes everything committed so far durable. Blocks: call it where nothing waits.
@@ -199,6 +221,7 @@ impl Engine for FjallEngine {
             }
         }
         writes.durability(None).commit().map_err(fault("commit"))?;
+        self.unflushed.store(self.database.write_buffer_size(), Ordering::Relaxed);
         self.caretaker.committed();
         Ok(())
     }

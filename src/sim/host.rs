@@ -185,6 +185,7 @@ impl Cluster {
             }
             Output::ProposalsDropped(proposals) => self.live(id).homeless.extend(proposals),
             Output::Role(role) => self.role(id, role),
+            Output::Full(_) => (),
         }
     }
 

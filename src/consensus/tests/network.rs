@@ -118,7 +118,7 @@ impl Network {
                     assert!(index >= least, "a read at {index} misses {least}");
                     self.answered += 1;
                 }
-                Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) => (),
+                Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) | Output::Full(_) => (),
                 Output::Install { index, .. } => panic!("a snapshot of {index} out of nowhere"),
                 Output::Role(role) => {
                     self.members[at].role = role;

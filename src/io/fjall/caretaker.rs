@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fjall::{AbstractTree as _, Keyspace};
+use fjall::{AbstractTree as _, Database, Keyspace};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::write_back::WriteBack;
@@ -34,15 +34,24 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct Caretaker([Rounds; 2]);
 
 impl Caretaker {
-    /// Takes care of the store in a directory.
+    /// Takes care of the store in a directory, and keeps count of its bytes in memtables.
     ///
     /// # Errors
     /// No thread is left.
-    pub(super) fn start(path: &Path, keyspaces: [Keyspace; 3]) -> Result<Self, Fault> {
+    pub(super) fn start(
+        path: &Path,
+        database: Database,
+        keyspaces: [Keyspace; 3],
+        unflushed: Arc<AtomicU64>,
+    ) -> Result<Self, Fault> {
         let mut write_back = WriteBack::new(path, keyspaces.iter().map(Keyspace::path));
         let news = write_back.news();
         let writing = Rounds::start("write-back", WRITE_BACK, news, move || write_back.round())?;
-        let letting_go = Rounds::start("caretaker", LOOK, None, letting_go(keyspaces))?;
+        let mut let_go = letting_go(keyspaces);
+        let letting_go = Rounds::start("caretaker", LOOK, None, move || {
+            unflushed.store(database.write_buffer_size(), Ordering::Relaxed);
+            let_go()
+        })?;
         Ok(Self([writing, letting_go]))
     }
 
