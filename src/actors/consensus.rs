@@ -272,8 +272,7 @@ impl Actor {
     /// have some.
     fn lags(&self) -> bool {
         let progress = self.driver.progress();
-        let is_full =
-            self.shared.disk() == DiskSpace::Exhausted && self.shared.quorum_has_room();
+        let is_full = self.shared.disk() == DiskSpace::Exhausted && self.shared.quorum_has_room();
         progress.committed - progress.applied > APPENDS_UNAPPLIED_MAX
             || (is_full && !self.role.leads)
             || self.fills_log()

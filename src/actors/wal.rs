@@ -151,7 +151,8 @@ pub async fn run(
                     records.push(Record::Mark { index, term, conf_state });
                 }
             }
-            next = if bytes < WAL_WRITE_BYTES_MAX as u64 { inbox.inbox.try_recv().ok() } else { None };
+            next =
+                if bytes < WAL_WRITE_BYTES_MAX as u64 { inbox.inbox.try_recv().ok() } else { None };
         }
         if records.is_empty() && durable.is_none() {
             continue;

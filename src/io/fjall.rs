@@ -24,8 +24,8 @@ use fjall::{
 };
 
 use self::caretaker::Caretaker;
-use self::room::MergeRoom;
 pub use self::loader::{Loader, LoaderView};
+use self::room::MergeRoom;
 use crate::io::removal::remove_gently;
 use crate::io::thread;
 use crate::store::{Batch, Engine, Pair, Space, View};

@@ -84,7 +84,9 @@ fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
 
 fn no_room(dir: &Path, bytes: u64) -> Fault {
     let dir = dir.display();
-    Fault::new(format!("the disk of {dir} is full: the log needs {bytes} bytes for its first segment"))
+    Fault::new(format!(
+        "the disk of {dir} is full: the log needs {bytes} bytes for its first segment"
+    ))
 }
 
 impl WalFile {

@@ -389,7 +389,8 @@ impl Seat {
     fn take(self, shared: &Arc<Shared>) -> Desk {
         let executor = self.executor as u8;
         let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
-        let reach = Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers, disk };
+        let reach =
+            Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers, disk };
         let desk = Desk::open(Arc::clone(shared), executor, self.boot_nonce, reach);
         io::spawn(Desk::flush(self.executor, consensus));
         io::spawn(Desk::deliver(self.deliveries));

@@ -39,7 +39,8 @@ impl Spare {
                 return Ok(Some(free));
             }
             // What the store needs is not taken from it: it would end with that.
-            let fits = |room: disk::Room| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
+            let fits =
+                |room: disk::Room| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
             if !disk::room(&dir).is_none_or(fits) {
                 return Ok(None);
             }
@@ -103,6 +104,9 @@ pub(super) fn new_file(
     flags: i32,
     is_unwanted: impl Fn() -> bool,
 ) -> Result<Found, Fault> {
+    if disk::room(dir).is_some_and(|room| room.free < bytes) {
+        return Ok(None);
+    }
     let path = dir.join(format!("new-{number}.tmp"));
     let write = || -> io::Result<PathBuf> {
         let mut create = fs::OpenOptions::new();
