@@ -90,10 +90,11 @@ impl Disks {
             true => self.own != DiskSpace::Enough,
             false => self.others.get(&id).copied().unwrap_or_default(),
         };
-        let has_room = |id: MemberId| !is_low(id) && is_known(id) && (id == own || reaches(id));
+        let has_room = |id: MemberId| !is_low(id) && (id == own || reaches(id));
         let lacking: Vec<_> = voters.iter().copied().filter(|id| is_low(*id)).collect();
         let enough = voters.iter().filter(|id| has_room(**id)).count() >= quorum;
-        let to = candidates.find(|id| *id != own && voters.contains(id) && has_room(*id));
+        let to = candidates
+            .find(|id| *id != own && voters.contains(id) && is_known(*id) && has_room(*id));
         let hands_over = is_low(own) && enough && self.pause == 0;
         self.set_full(if enough { Vec::new() } else { lacking });
         to.filter(|_| hands_over)

@@ -74,5 +74,5 @@ fn a_sole_voter_learns_at_once_that_it_has_no_room() {
     assert_eq!(node.full, [1]);
     node.on(Input::Disk(Enough));
     node.on(Input::Tick);
-    assert_eq!(node.full, []);
+    assert!(node.full.is_empty());
 }
