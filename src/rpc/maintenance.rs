@@ -81,7 +81,7 @@ impl maintenance_server::Maintenance for Maintenance {
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
         let asked = request.into_inner();
-        let alarm = Some(asked.clone());
+        let alarm = Some(asked);
         let request = InternalRaftRequest { alarm, ..InternalRaftRequest::default() };
         let Reply::Alarm(mut alarms) = self.0.propose(request).await.map_err(status)? else {
             return Err(Status::internal("unexpected reply"));
