@@ -370,7 +370,12 @@ impl Live {
         }
         for key in [&b"consistent_index"[..], b"term", b"confState", b"revision"] {
             let value = self.read.view.get(Space::Meta, key).expect("memory reads");
-            rest = crc32c::crc32c_append(rest, &value.unwrap_or_default());
+            // A store that was never written to holds no revision, one that came as a snapshot the first.
+            let missing = || match key {
+                b"revision" => Bytes::copy_from_slice(&1_i64.to_be_bytes()),
+                _ => Bytes::new(),
+            };
+            rest = crc32c::crc32c_append(rest, &value.unwrap_or_else(missing));
         }
         for id in self.machine.leases().map(|grant| grant.id) {
             for key in self.machine.lease_keys(id) {
