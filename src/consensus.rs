@@ -13,6 +13,7 @@
 
 mod alone;
 mod convert;
+mod disks;
 mod driver;
 mod log;
 mod reads;
@@ -27,7 +28,7 @@ pub use raft::eraftpb::{Message, MessageType};
 
 pub use self::alone::{DRIFT_PERCENT, promise};
 pub use self::driver::Driver;
-use crate::types::{ConfChange, ConfState, Entry, HardState, LogIndex, MemberId, Term};
+use crate::types::{ConfChange, ConfState, DiskSpace, Entry, HardState, LogIndex, MemberId, Term};
 
 /// Counts the batches handed to the disk; they become durable in this order.
 pub type ReadyNumber = u64;
@@ -103,6 +104,8 @@ pub enum Input {
     Transfer(MemberId),
     /// Messages to this member do not arrive.
     Unreachable(MemberId),
+    /// The state of this member's disk.
+    Disk(DiskSpace),
 }
 
 /// What the host must do.
@@ -145,6 +148,9 @@ pub enum Output {
     ConfChangeDropped(Bytes),
     /// Who leads, or that nobody is known to.
     Role(Role),
+    /// No quorum of voters has room on its disks any more, and these have none; or one has, if there are none. Holds
+    /// until the next one comes.
+    Full(Vec<MemberId>),
 }
 
 /// This member's place in the cluster.

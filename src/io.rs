@@ -4,6 +4,7 @@
 mod bolt_file;
 pub mod clock;
 mod descriptors;
+mod disk;
 mod executor;
 mod export;
 mod lsm;
@@ -19,6 +20,7 @@ mod wal_file;
 
 pub use self::bolt_file::BoltFile;
 pub use self::descriptors::{Lane, raise_open_files};
+pub use self::disk::{DiskMonitor, disk_bytes};
 pub use self::executor::{Executors, blocking, blocking_if_wanted, spawn};
 pub use self::export::{Piece, export};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};

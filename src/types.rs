@@ -2,6 +2,7 @@
 //! something can go wrong (a [`Refusal`] is an answer, a [`Fault`] is a stop).
 
 mod conf_change;
+mod disk;
 pub mod limits;
 mod range;
 mod refusal;
@@ -11,6 +12,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use self::conf_change::{ConfChange, ConfChangeKind};
+pub use self::disk::{DiskBounds, DiskSpace};
 pub use self::range::KeyRange;
 pub use self::refusal::{Code, Refusal};
 

@@ -21,7 +21,7 @@ use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
 use crate::cluster::Version;
 use crate::io::clock::Moment;
-use crate::io::{Incoming, LsmEngine, LsmView, blocking, clock, spawn};
+use crate::io::{DiskMonitor, Incoming, LsmEngine, LsmView, blocking, clock, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::metrics;
 use crate::mvcc::{Event, ReadView};
@@ -45,6 +45,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Between two cuts of the log: each syncs the store, which under full load costs a third of the throughput if it
 /// happens every 10,000 entries, and for some milliseconds everyone waits.
 const CUT_PAUSE: Duration = Duration::from_secs(4);
+/// The same while the log lacks room for another segment.
+const CUT_PAUSE_FULL: Duration = Duration::from_millis(500);
 /// Bytes of entries after which the log is cut in any case: of large values the pause alone would let it grow to
 /// gigabytes.
 const CUT_BYTES: usize = 256 << 20;
@@ -181,6 +183,8 @@ pub struct Outlets {
     pub boot_nonce: u32,
     /// `--snapshot-count`: applied entries after which the log is cut.
     pub snapshot_count: u64,
+    /// The room on the disk of the store.
+    pub disk: DiskMonitor,
 }
 
 struct Actor {
@@ -222,6 +226,7 @@ pub async fn run(
     let mark = machine.applied();
     let (disk_bytes, changes) = (machine.engine().disk_bytes(), machine.engine().changes());
     machine.engine().note_usage(machine.usage().logical);
+    outlets.disk.owe(machine.engine().unflushed());
     let mut actor = Actor {
         machine,
         outlets,
@@ -387,6 +392,8 @@ impl Actor {
             self.answer(applied, &mut effects);
             began = ended;
         }
+        let bytes: usize = entries.iter().map(|entry| entry.data.len()).sum();
+        self.outlets.disk.wait_for(bytes as u64).await;
         let published = self.machine.commit()?;
         metrics::STORE_COMMIT.observe(began.elapsed().as_secs_f64());
         count(&published.events);
@@ -471,6 +478,7 @@ impl Actor {
         }
         blocking(move || incoming.install(index, term)).await?;
         let old = std::mem::replace(&mut self.machine, machine);
+        self.outlets.disk.owe(self.machine.engine().unflushed());
         old.engine().abandon();
         // Closing a store waits for its threads.
         spawn(blocking(move || drop(old)));
@@ -547,7 +555,10 @@ impl Actor {
         let index = self.machine.applied();
         let rested = self.cut_at.is_none_or(|cut_at| cut_at.elapsed() >= CUT_PAUSE);
         let is_due = rested && index - self.mark >= self.outlets.snapshot_count;
-        if self.cutting.get() || !(is_due || self.uncut_bytes >= CUT_BYTES) {
+        // There is no room for another segment of the log: one of those that are there may be free after this.
+        let is_needed = self.outlets.wal.room_left().is_some() && index > self.mark;
+        let is_needed = is_needed && self.cut_at.is_none_or(|at| at.elapsed() >= CUT_PAUSE_FULL);
+        if self.cutting.get() || !(is_due || is_needed || self.uncut_bytes >= CUT_BYTES) {
             return;
         }
         (self.mark, self.uncut_bytes, self.cut_at) = (index, 0, Some(Moment::now()));

@@ -11,13 +11,14 @@ use super::state::Shared;
 use super::{apply, wal};
 use crate::consensus::wire::{Proposals, Travels, proposals_of, travels};
 use crate::consensus::{Driver, Input, Message, Output, ReadyNumber, Role};
-use crate::io::{clock, spawn};
+use crate::io::{DiskMonitor, clock, spawn};
 use crate::metrics;
 use crate::types::limits::{
     APPENDS_MAILBOX, APPENDS_UNAPPLIED_MAX, CONF_CHANGES_WAITING_MAX, CONSENSUS_MAILBOX,
-    READIES_IN_FLIGHT_MAX, READS_WAITING_MAX, UNAPPLIED_ENTRIES_MAX,
+    READIES_IN_FLIGHT_MAX, READS_WAITING_MAX, UNAPPLIED_ENTRIES_MAX, WAL_ROOM_BYTES_LOW,
+    WAL_ROOM_BYTES_MIN,
 };
-use crate::types::{ConfChange, LogIndex, MemberId, Term};
+use crate::types::{ConfChange, DiskSpace, LogIndex, MemberId, Term};
 use crate::wal::Record;
 
 /// What the actor can be asked.
@@ -182,6 +183,8 @@ pub struct Outlets {
     pub on_role: Box<dyn Fn(Role)>,
     /// Messages to other members; gives back proposals that cannot leave.
     pub on_send: Box<dyn Fn(Vec<Message>) -> Vec<Message>>,
+    /// The room on this member's disk.
+    pub disk: DiskMonitor,
 }
 
 struct Actor {
@@ -200,6 +203,8 @@ struct Actor {
     /// The store of the snapshot that was stepped in last.
     prepared: Option<Box<apply::Prepared>>,
     role: Role,
+    /// Bytes of proposals and appends taken in since the log was last given anything.
+    taken_bytes: u64,
 }
 
 /// Serves until all handles are gone.
@@ -216,6 +221,7 @@ pub async fn run(driver: Driver, inbox: Inbox, outlets: Outlets, shared: Arc<Sha
         conf_changes_homeless: VecDeque::new(),
         prepared: None,
         role: Role::default(),
+        taken_bytes: 0,
     };
     let mut out = Vec::new();
     loop {
@@ -241,6 +247,7 @@ pub async fn run(driver: Driver, inbox: Inbox, outlets: Outlets, shared: Arc<Sha
         }
         // Not installed: raft did not want it.
         actor.prepared = None;
+        actor.taken_bytes = 0;
         actor.shared.set_progress(actor.driver.progress());
     }
 }
@@ -261,10 +268,20 @@ impl Actor {
         or(vital, inbox.work.recv_async()).await.ok()
     }
 
-    /// Whether apply has so much to do that appends should wait.
+    /// Whether appends should wait: apply has too much to do, or there is no room for them on the disk while others
+    /// have some.
     fn lags(&self) -> bool {
         let progress = self.driver.progress();
+        let is_full = self.shared.disk() == DiskSpace::Exhausted && self.shared.quorum_has_room();
         progress.committed - progress.applied > APPENDS_UNAPPLIED_MAX
+            || (is_full && !self.role.leads)
+            || self.fills_log()
+    }
+
+    /// Whether the log, which has no room for another segment, has none left in this one.
+    fn fills_log(&self) -> bool {
+        let left = self.outlets.wal.room_left();
+        left.is_some_and(|left| left < WAL_ROOM_BYTES_MIN + self.taken_bytes)
     }
 
     /// Whether clients should wait: so much is in the log and not applied, or found no leader, that taking
@@ -273,6 +290,21 @@ impl Actor {
         let progress = self.driver.progress();
         progress.last - progress.applied > UNAPPLIED_ENTRIES_MAX as u64
             || self.homeless.len() > UNAPPLIED_ENTRIES_MAX
+            || self.fills_log()
+    }
+
+    /// Looks at the room on the disk. Where the log cannot have another segment, the disk is full whatever is free.
+    fn look_at_disk(&mut self) {
+        let log = match self.outlets.wal.room_left() {
+            None | Some(WAL_ROOM_BYTES_LOW..) => DiskSpace::Enough,
+            Some(WAL_ROOM_BYTES_MIN..) => DiskSpace::Low,
+            Some(_) => DiskSpace::Exhausted,
+        };
+        let space = self.outlets.disk.space().max(log);
+        if space != self.shared.disk() {
+            self.shared.set_disk(space);
+            self.on(Input::Disk(space));
+        }
     }
 
     /// The clock is read only now, when what happened was taken from the mailbox: see [`Driver::on`].
@@ -283,6 +315,7 @@ impl Actor {
     fn take(&mut self, msg: Msg) {
         match msg {
             Msg::Work { executor, proposals, read } => {
+                self.taken_bytes += proposals.iter().map(Bytes::len).sum::<usize>() as u64;
                 if !proposals.is_empty() {
                     self.on(Input::Propose(proposals));
                 }
@@ -294,7 +327,11 @@ impl Actor {
                 self.on(Input::ProposeAsLeader(term, proposals));
             }
             Msg::ConfChange(payload) => self.on(Input::ProposeConfChange(payload)),
-            Msg::Peer(message) => self.on(Input::Step(message)),
+            Msg::Peer(message) => {
+                let bytes = message.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+                self.taken_bytes += bytes as u64;
+                self.on(Input::Step(message));
+            }
             Msg::Unreachable(member) => self.on(Input::Unreachable(member)),
             Msg::SnapshotSent(member, arrived) => {
                 self.on(Input::SnapshotSent(member, arrived));
@@ -313,6 +350,7 @@ impl Actor {
                 let _ = answer.try_send(matched);
             }
             Msg::Tick => {
+                self.look_at_disk();
                 self.on(Input::Tick);
                 self.propose_homeless();
             }
@@ -379,7 +417,19 @@ impl Actor {
             Output::ProposalsDropped(proposals) => self.homeless.extend(proposals),
             Output::ConfChangeDropped(payload) => self.keep_conf_change(payload),
             Output::Role(role) => self.on_role(role),
+            Output::Full(members) => self.on_full(members),
         }
+    }
+
+    /// From now on no quorum has room for what costs some, or one has again.
+    fn on_full(&mut self, members: Vec<MemberId>) {
+        let ids: Vec<_> = members.iter().map(|id| format!("{id:x}")).collect();
+        if members.is_empty() {
+            tracing::info!("enough members have room on their disks again: writes are taken");
+        } else {
+            tracing::warn!(members = ?ids, "too few members have room on their disks: writes are refused");
+        }
+        self.shared.set_full(members);
     }
 
     fn on_role(&mut self, role: Role) {

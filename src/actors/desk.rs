@@ -11,10 +11,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use basalt_proto::etcdserverpb::{AlarmMember, InternalRaftRequest, RequestHeader};
 use bytes::{Bytes, BytesMut};
 use futures_lite::future::yield_now;
 use prost::Message as _;
@@ -24,7 +25,7 @@ use super::peer::{Peers, outcome};
 use super::state::{Node, Shared, State, Status};
 use super::{apply, consensus, lease, watch};
 use crate::cluster::{self, Hashed};
-use crate::io::clock;
+use crate::io::{DiskMonitor, clock};
 use crate::machine::Reply;
 use crate::metrics;
 use crate::peer::{Answer, Ask};
@@ -130,6 +131,8 @@ pub struct Reach {
     pub consensus: consensus::Handle,
     /// Other members.
     pub peers: Peers,
+    /// The room on the disk.
+    pub disk: DiskMonitor,
 }
 
 /// Cheap to clone. To be used on its own executor only.
@@ -182,8 +185,8 @@ impl Desk {
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }
+            let _pending = Pending::new(data.len());
             room(|room| room.send(data.freeze()));
-            let _pending = Pending::new();
             poll_fn(|context| room(|room| room.poll_reply(ticket.0, context)).unwrap_or(GONE)).await
         }
     }
@@ -223,6 +226,18 @@ impl Desk {
     /// The newest published state; never waits.
     pub fn state(&self) -> Arc<State> {
         self.shared.state()
+    }
+
+    /// Whether there is no room on the disks for a request of so many bytes: see [`Desk::alarms`]. A leader looks at
+    /// what is under way too, which it could not stop any more.
+    pub fn lacks_room(&self, bytes: u64) -> bool {
+        let under_way = || PENDING_BYTES.load(Ordering::Relaxed) + bytes;
+        self.shared.lacks_room() || (self.leads() && self.reach.disk.may_lack(under_way()))
+    }
+
+    /// All active alarms, those too that stand for full disks and are in no log.
+    pub fn alarms(&self) -> Vec<AlarmMember> {
+        self.shared.alarms()
     }
 
     /// A few numbers; never waits.
@@ -551,19 +566,24 @@ fn headed(id: u64) -> InternalRaftRequest {
 
 const GONE: Poll<Result<Reply, Refusal>> = Poll::Ready(Err(Refusal::Stopped));
 
-/// Counts a proposal that waits to be applied.
-struct Pending;
+/// Bytes of the proposals that wait to be applied, of all executors.
+static PENDING_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a proposal that waits to be applied, and its bytes.
+struct Pending(u64);
 
 impl Pending {
-    fn new() -> Self {
+    fn new(bytes: usize) -> Self {
         metrics::PROPOSALS_PENDING.add(1);
-        Self
+        PENDING_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        Self(bytes as u64)
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         metrics::PROPOSALS_PENDING.add(-1);
+        PENDING_BYTES.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 

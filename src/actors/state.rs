@@ -1,16 +1,16 @@
 //! What every core may look at without asking: the published state and a few numbers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use basalt_proto::etcdserverpb::{AlarmMember, ResponseHeader};
+use basalt_proto::etcdserverpb::{AlarmMember, AlarmType, ResponseHeader};
 
 use crate::cluster::{Member, Version};
 use crate::consensus::{Progress, Role};
 use crate::io::{LsmView, clock};
 use crate::mvcc::{self, ReadView, Usage};
-use crate::types::{Error, Fault, LogIndex, MemberId, Term};
+use crate::types::{DiskSpace, Error, Fault, LogIndex, MemberId, Term};
 
 use super::watch;
 
@@ -87,6 +87,10 @@ pub struct Shared {
     /// When it was last lost, in ms.
     leader_lost_ms: AtomicU64,
     committed: AtomicU64,
+    /// The state of this member's disk.
+    disk: AtomicU8,
+    /// Members without room while no quorum has some; else empty.
+    full: ArcSwap<Vec<MemberId>>,
     stopping: AtomicBool,
 }
 
@@ -113,6 +117,8 @@ impl Shared {
             leader: AtomicU64::new(0),
             leader_since_ms: AtomicU64::new(0),
             leader_lost_ms: AtomicU64::new(0),
+            disk: AtomicU8::new(DiskSpace::Enough.to_u8()),
+            full: ArcSwap::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -137,6 +143,43 @@ impl Shared {
 
     pub(super) fn set_progress(&self, progress: Progress) {
         self.committed.store(progress.committed, Ordering::Relaxed);
+    }
+
+    /// The state of this member's disk.
+    pub(super) fn disk(&self) -> DiskSpace {
+        DiskSpace::from_u8(self.disk.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_disk(&self, space: DiskSpace) {
+        self.disk.store(space.to_u8(), Ordering::Relaxed);
+    }
+
+    /// Whether there is a quorum of voters that have room on their disks, as far as this member knows.
+    pub(super) fn quorum_has_room(&self) -> bool {
+        self.full.load().is_empty()
+    }
+
+    pub(super) fn set_full(&self, members: Vec<MemberId>) {
+        self.full.store(Arc::new(members));
+    }
+
+    /// Whether what costs space would find none: no quorum has any, or this member could not apply it.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.disk() == DiskSpace::Exhausted || !self.quorum_has_room()
+    }
+
+    /// All active alarms: those that were raised, and one for each member without room while no quorum has any, which
+    /// is over when one has.
+    pub(super) fn alarms(&self) -> Vec<AlarmMember> {
+        let mut alarms = self.state.load().alarms.clone();
+        for member in self.full.load().iter() {
+            let alarm = AlarmMember { member_id: *member, alarm: AlarmType::Nospace as i32 };
+            if !alarms.contains(&alarm) {
+                alarms.push(alarm);
+            }
+        }
+        alarms.sort_by_key(|alarm| (alarm.alarm, alarm.member_id));
+        alarms
     }
 
     /// The numbers.

@@ -8,6 +8,7 @@ use raft::eraftpb::{self, Message, MessageType};
 use raft::{ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
 use super::alone::Alone;
+use super::disks::Disks;
 use super::log::Log;
 use super::reads::Reads;
 use super::{Config, Input, Output, Progress, ReadyNumber, Restored, Role, convert};
@@ -47,6 +48,8 @@ pub struct Driver {
     /// Members that were heard of within an election timeout, and the ticks for which that holds. raft's own count begins
     /// anew now and then, and is wrong until the next heartbeats are answered.
     heard: BTreeMap<MemberId, usize>,
+    /// Whose disks have room.
+    disks: Disks,
     /// Reads that raft would drop now, for want of a leader that has committed in its term.
     reads_delayed: Vec<u64>,
     held: VecDeque<Held>,
@@ -113,6 +116,7 @@ impl Driver {
                 restored.promised_ticks
             },
             heard: BTreeMap::new(),
+            disks: Disks::default(),
             reads_delayed: Vec::new(),
             held: VecDeque::new(),
             handed: 0,
@@ -174,12 +178,14 @@ impl Driver {
             Input::Campaign => drop(self.node.campaign()),
             Input::Transfer(member) => self.node.transfer_leader(member),
             Input::Unreachable(member) => self.node.report_unreachable(member),
+            Input::Disk(space) => self.disks.set_own(space),
         }
         if (self.node.raft.term, self.node.raft.state) != before {
             self.draw_election_timeout();
             self.alone.end();
             if self.node.raft.state == StateRole::Leader {
                 self.alone.begin(self.config.id, &self.conf_state().voters);
+                self.disks.begin();
             }
         }
         if self.node.raft.lead_transferee.is_some() {
@@ -203,6 +209,7 @@ impl Driver {
                 break;
             }
         }
+        out.extend(self.disks.take_change().map(Output::Full));
         while self.held.front().is_some_and(|held| held.number <= self.persisted) {
             out.extend(self.held.pop_front().map(|held| Output::Send(held.messages)));
         }
@@ -261,6 +268,26 @@ impl Driver {
         self.node.tick();
         for read in self.reads.tick() {
             self.read_index(now, read);
+        }
+        self.tick_disks();
+    }
+
+    /// A leader whose disk is low lets another member lead, if there is one with room.
+    fn tick_disks(&mut self) {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return;
+        }
+        let logs = raft.prs().iter().filter(|(_, log)| log.state == ProgressState::Replicate);
+        let mut candidates: Vec<_> = logs.map(|(id, log)| (log.matched, *id)).collect();
+        candidates.sort_unstable_by(|one, other| other.cmp(one));
+        let candidates = candidates.into_iter().map(|(_, id)| id);
+        let voters = &self.node.store().conf_state().voters;
+        let reaches = |id| self.heard.contains_key(&id);
+        let to = self.disks.tick(self.config.id, voters, reaches, candidates);
+        if let Some(to) = to.filter(|_| !self.is_transferring()) {
+            self.disks.rest(2 * self.config.election_ticks);
+            self.node.transfer_leader(to);
         }
     }
 
@@ -379,6 +406,9 @@ impl Driver {
     /// What this member answers promises not to vote. Raft itself refuses votes for as long while it knows a leader; but
     /// it forgets the leader when it hears of a later term, as in a late answer to a vote that it asked for before.
     fn note_heartbeat(&mut self, message: &Message) {
+        if message.term >= self.node.raft.term {
+            self.disks.heard(message, &self.node.store().conf_state().voters);
+        }
         if !self.config.promise.is_zero() && message.term >= self.node.raft.term {
             self.promised_ticks = self.promised_ticks.max(self.config.election_ticks);
         }
@@ -390,6 +420,7 @@ impl Driver {
         if raft.state == StateRole::Leader && raft.term == message.term {
             let promise = Duration::from_millis(message.reject_hint);
             self.alone.answered(message.from, &message.context, promise);
+            self.disks.answered(message);
         }
     }
 
@@ -490,13 +521,26 @@ impl Driver {
         }
         for messages in [&mut now, &mut later] {
             messages.retain_mut(|message| is_in_own_name(message, self.config.id));
-            messages.iter_mut().for_each(|message| add_promise(message, self.config.promise));
+            for message in messages.iter_mut() {
+                add_promise(message, self.config.promise);
+                self.add_disks(message);
+            }
         }
         if !now.is_empty() {
             out.push(Output::Send(now));
         }
         if !later.is_empty() {
             self.held.push_back(Held { number: self.handed, messages: later });
+        }
+    }
+
+    /// Says who has room on its disk: this member to its leader, or this leader to all.
+    fn add_disks(&self, message: &mut Message) {
+        let kind = message.get_msg_type();
+        if kind == MessageType::MsgHeartbeatResponse {
+            self.disks.add_answer(message);
+        } else if kind == MessageType::MsgHeartbeat {
+            self.disks.add_full(message, &self.node.store().conf_state().voters);
         }
     }
 

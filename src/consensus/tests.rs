@@ -1,6 +1,7 @@
 //! Members driven by hand: what may leave before the disk, and what may not.
 
 mod alone;
+mod disks;
 mod network;
 mod wire;
 
@@ -18,6 +19,8 @@ struct Node {
     sent: Vec<Message>,
     reads: Vec<(u64, LogIndex)>,
     role: Role,
+    /// Who has no room while no quorum has some, as last reported.
+    full: Vec<MemberId>,
 }
 
 fn config(id: MemberId, boot_nonce: u64) -> Config {
@@ -50,6 +53,7 @@ impl Node {
             sent: Vec::new(),
             reads: Vec::new(),
             role: Role::default(),
+            full: Vec::new(),
         }
     }
 
@@ -74,6 +78,7 @@ impl Node {
                 }
                 Output::ReadAt { read, index } => self.reads.push((read, index)),
                 Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) => (),
+                Output::Full(members) => self.full = members,
                 Output::Install { index, .. } => panic!("a snapshot of {index} out of nowhere"),
                 Output::Role(role) => self.role = role,
             }

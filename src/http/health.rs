@@ -57,12 +57,8 @@ pub(super) async fn health(desk: &Desk, query: &str) -> Response<Body> {
 async fn unhealthy(desk: &Desk, query: &str) -> String {
     let excluded = parameters(query, "exclude");
     let serializable = parameters(query, "serializable").contains(&"true");
-    let alarm = desk
-        .state()
-        .alarms
-        .iter()
-        .map(|alarm| name(alarm.alarm()))
-        .find(|name| !excluded.contains(name));
+    let alarm =
+        desk.alarms().iter().map(|alarm| name(alarm.alarm())).find(|name| !excluded.contains(name));
     if let Some(name) = alarm {
         return format!("ALARM {name}");
     }

@@ -50,7 +50,7 @@ fn gauges(desk: &Desk, options: &Options) -> Gauges {
         member_id: node.member_id,
         members: state.members.iter().map(|member| member.id).collect(),
         peers: desk.peers().counts(),
-        alarms: state.alarms.iter().map(|it| (it.member_id, it.alarm().as_str_name())).collect(),
+        alarms: desk.alarms().iter().map(|it| (it.member_id, it.alarm().as_str_name())).collect(),
         features: options.features.clone(),
         process: process_stats(),
         version: Version::SERVER.to_string(),

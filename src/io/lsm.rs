@@ -99,6 +99,9 @@ struct Counters {
     usage: AtomicU64,
     /// Bytes of the tables on disk, those that only old views read included.
     disk: AtomicU64,
+    /// Bytes of the memtables that are not flushed, and of those the sealed ones.
+    unflushed: Arc<AtomicU64>,
+    sealed: AtomicU64,
     /// Rises when the tree's files changed so that a new view sees fewer of them.
     changes: AtomicU64,
 }
@@ -217,6 +220,11 @@ impl LsmEngine {
         self.store.counters.usage.store(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes that were committed and take room on the disk when they are flushed, as counted now and at any later time.
+    pub fn unflushed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.store.counters.unflushed)
+    }
+
     /// Whether whoever commits has to wait, so that flushes and merges keep up.
     pub fn is_behind(&self) -> bool {
         let tree = &self.store.tree;
@@ -244,6 +252,7 @@ impl Store {
     fn seal(&self) {
         let _writing = lock(&self.writing);
         if let Some(sealed) = self.tree.rotate_memtable() {
+            self.counters.sealed.fetch_add(sealed.size(), Ordering::Relaxed);
             lock(&self.retired).push(sealed);
         }
     }
@@ -251,7 +260,16 @@ impl Store {
     /// Writes sealed memtables to tables, which are durable then.
     fn flush(&self) -> lsm_tree::Result<()> {
         let flushing = self.tree.get_flush_lock();
-        self.tree.flush(&flushing, self.watermark()).map(drop)
+        if let Some(bytes) = self.tree.flush(&flushing, self.watermark())? {
+            self.counters.sealed.fetch_sub(bytes, Ordering::Relaxed);
+            self.count_unflushed(self.tree.active_memtable().size());
+        }
+        Ok(())
+    }
+
+    fn count_unflushed(&self, active: u64) {
+        let sealed = self.counters.sealed.load(Ordering::Relaxed);
+        self.counters.unflushed.store(sealed + active, Ordering::Relaxed);
     }
 
     /// Nobody reads versions that were replaced before this number.
@@ -291,6 +309,7 @@ impl Engine for LsmEngine {
                     None => InternalValue::new_tombstone(key, number),
                 });
             }
+            store.count_unflushed(memtable.size());
             memtable.size() >= store.memtable_bytes
         };
         store.counters.committed.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use steady::Steady;
 
+use super::disk;
 use super::lsm::LsmEngine;
 use super::removal::remove_gently;
-use crate::types::{Fault, LogIndex, Term};
+use crate::types::{DiskBounds, Fault, LogIndex, Term};
 
 const CURRENT: &str = "current";
 /// The first store.
@@ -140,6 +141,8 @@ pub struct Incoming {
     member: PathBuf,
     number: u64,
     file: Steady,
+    /// Its length.
+    bytes: u64,
     installed: bool,
 }
 
@@ -154,7 +157,13 @@ impl Incoming {
         let number = index << 16 | NUMBER.fetch_add(1, Ordering::Relaxed) & 0xffff;
         let path = member.join(format!("incoming-{number:x}"));
         let file = fs::File::create(&path).map_err(|error| fault("make", &path, error))?;
-        Ok(Self { member: member.to_owned(), number, file: Steady::new(file), installed: false })
+        Ok(Self {
+            member: member.to_owned(),
+            number,
+            file: Steady::new(file),
+            bytes: 0,
+            installed: false,
+        })
     }
 
     /// Appends. Blocks. What comes faster than the disk takes it waits here, in the sender's time: a gigabyte that the
@@ -163,8 +172,31 @@ impl Incoming {
     /// # Errors
     /// The disk does not take it.
     pub fn append(mut self, bytes: &[u8]) -> Result<Self, Fault> {
+        self.check_room(bytes.len() as u64)?;
+        self.bytes += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|error| fault("write", &self.file(), error))?;
         Ok(self)
+    }
+
+    /// That there is room for the store that will be made of the whole file, which takes up to twice its size while it
+    /// is made. Blocks.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn check_store_room(&self) -> Result<(), Fault> {
+        self.check_room(2 * self.bytes)
+    }
+
+    /// The store that is in use must not lack what is written here: it would end with that.
+    fn check_room(&self, bytes: u64) -> Result<(), Fault> {
+        let Some(room) = disk::room(&self.member) else { return Ok(()) };
+        if room.free >= bytes + DiskBounds::of_disk(room.total).margin {
+            return Ok(());
+        }
+        let (dir, free) = (self.member.display(), room.free);
+        Err(Fault::new(format!(
+            "the disk of {dir} is full: {free} bytes are free and a snapshot takes {bytes} more"
+        )))
     }
 
     /// The snapshot's file.

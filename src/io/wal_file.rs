@@ -17,6 +17,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -24,9 +25,13 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use self::spare::{Spare, new_file};
 use self::writer::{Aligned, Writer};
 use super::executor::blocking;
+use super::{clock, disk};
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
 use crate::types::{Fault, HardState, LogIndex};
 use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
+
+/// Before the next segment is made, if the disk had no room for it.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(250);
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
@@ -63,6 +68,8 @@ pub struct WalFile {
     last: LogIndex,
     /// A file for the next segment.
     spare: Spare,
+    /// The disk had no room for it when it was last tried.
+    missing: bool,
     /// What came of putting segments aside that are of no use any more.
     recycled: Option<flume::Receiver<Result<(), Fault>>>,
     owner: Record,
@@ -73,6 +80,13 @@ pub struct WalFile {
 
 fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
     Fault::new(format!("cannot {what} {}: {error}", path.display()))
+}
+
+fn no_room(dir: &Path, bytes: u64) -> Fault {
+    let dir = dir.display();
+    Fault::new(format!(
+        "the disk of {dir} is full: the log needs {bytes} bytes for its first segment"
+    ))
 }
 
 impl WalFile {
@@ -112,6 +126,7 @@ impl WalFile {
             None => {
                 let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
                 let spare = blocking(move || new_file(&dir, 0, bytes, flags, || false)).await?;
+                let spare = spare.ok_or_else(|| no_room(&options.dir, options.segment_bytes))?;
                 let head = FrameHead { segment: 1, offset: 0, previous: 0 };
                 (name_segment(&options.dir, &spare, 1, 1)?, head)
             }
@@ -124,6 +139,7 @@ impl WalFile {
             file: open_segment(&path, flags)?,
             flags,
             spare: Spare::prepare(&options, head.segment + 1, flags)?,
+            missing: false,
             recycled: None,
             hard_state: replay.hard_state,
             buffer: Vec::with_capacity(1 << 20),
@@ -158,6 +174,26 @@ impl WalFile {
             let (now, later) = rest.split_at(fits.count().max(1));
             self.append_frame(now).await?;
             rest = later;
+        }
+        Ok(())
+    }
+
+    /// Bytes that can still be appended, if the disk has no room for the segment after this one; `None` while it has.
+    ///
+    /// # Errors
+    /// The next segment could not be made for another reason.
+    pub fn room_left(&mut self) -> Result<Option<u64>, Fault> {
+        self.missing = !self.spare.is_there()?.unwrap_or(!self.missing);
+        Ok(self.missing.then(|| self.options.segment_bytes - self.head.offset))
+    }
+
+    /// Tries again to make the next segment, if the disk had no room for it.
+    ///
+    /// # Errors
+    /// It cannot be tried.
+    pub fn retry(&mut self) -> Result<(), Fault> {
+        if self.spare.is_there()? == Some(false) {
+            self.spare = Spare::prepare(&self.options, self.head.segment + 1, self.flags)?;
         }
         Ok(())
     }
@@ -209,8 +245,15 @@ impl WalFile {
     }
 
     async fn next_segment(&mut self, first: LogIndex) -> Result<(), Fault> {
-        let spare = self.spare.take().await?;
         let number = self.head.segment + 1;
+        let spare = loop {
+            if let Some(spare) = self.spare.take().await? {
+                break spare;
+            }
+            // Who appends looks at the room that is left and stops before it comes to this.
+            clock::sleep(NO_ROOM_PAUSE).await;
+            self.spare = Spare::prepare(&self.options, number, self.flags)?;
+        };
         let path = name_segment(&self.options.dir, &spare, number, first)?;
         self.file = open_segment(&path, self.flags)?;
         let path = std::mem::replace(&mut self.path, path);
@@ -264,6 +307,7 @@ pub fn read_log(dir: &Path) -> Result<Replay, Fault> {
 /// The disk failed.
 pub fn begin_log(dir: &Path, records: &[Record]) -> Result<(), Fault> {
     let spare = new_file(dir, 1, WAL_SEGMENT_BYTES, flags(false, false), || false)?;
+    let spare = spare.ok_or_else(|| no_room(dir, WAL_SEGMENT_BYTES))?;
     let mut bytes = Vec::new();
     encode_frame(FrameHead { segment: 1, offset: 0, previous: 0 }, records, &mut bytes);
     let opened = fs::OpenOptions::new().write(true).open(&spare);
@@ -325,7 +369,9 @@ fn probe(dir: &Path) -> Result<bool, Fault> {
     let opened = fs::OpenOptions::new().write(true).custom_flags(DIRECT).open(&path);
     let mut block = Aligned::default();
     block.fill(&[0; WAL_BLOCK_BYTES]);
-    let direct = opened.and_then(|file| file.write_all_at(block.filled(), 0)).is_ok();
+    let written = opened.and_then(|file| file.write_all_at(block.filled(), 0));
+    // A full disk says nothing about what its filesystem knows; segments that are there take such writes.
+    let direct = written.map_or_else(|error| disk::is_full(&error), |()| true);
     fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
     Ok(direct)
 }

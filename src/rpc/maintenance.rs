@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::time::Duration;
 
+use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
@@ -51,6 +52,26 @@ fn alarm_text(alarm: &AlarmMember) -> String {
     }
 }
 
+/// The alarms that were listed, and those asked for that stand for full disks.
+fn with_full_disks(
+    mut listed: Vec<AlarmMember>,
+    active: Vec<AlarmMember>,
+    asked: &AlarmRequest,
+) -> Vec<AlarmMember> {
+    let is_wanted = |it: &AlarmMember| {
+        (asked.alarm() == AlarmType::None || it.alarm == asked.alarm)
+            && (asked.member_id == 0 || it.member_id == asked.member_id)
+    };
+    let full = active.into_iter().filter(is_wanted).filter(|it| it.alarm() == AlarmType::Nospace);
+    for alarm in full {
+        if !listed.contains(&alarm) {
+            listed.push(alarm);
+        }
+    }
+    listed.sort_by_key(|alarm| (alarm.alarm, alarm.member_id));
+    listed
+}
+
 /// The version of the store, which follows the cluster's; empty until that is decided.
 fn storage_version(state: &State) -> String {
     let version = state.cluster_version.map(Version::storage);
@@ -63,11 +84,15 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
-        let alarm = Some(request.into_inner());
+        let asked = request.into_inner();
+        let alarm = Some(asked);
         let request = InternalRaftRequest { alarm, ..InternalRaftRequest::default() };
-        let Reply::Alarm(alarms) = self.0.propose(request).await.map_err(status)? else {
+        let Reply::Alarm(mut alarms) = self.0.propose(request).await.map_err(status)? else {
             return Err(Status::internal("unexpected reply"));
         };
+        if asked.action() == AlarmAction::Get {
+            alarms = with_full_disks(alarms, self.0.alarms(), &asked);
+        }
         Ok(Response::new(AlarmResponse { header: header(&self.0), alarms }))
     }
 
@@ -80,7 +105,7 @@ impl maintenance_server::Maintenance for Maintenance {
         if now.leader == 0 {
             errors.push(Refusal::NoLeader.text().to_owned());
         }
-        errors.extend(state.alarms.iter().map(alarm_text));
+        errors.extend(self.0.alarms().iter().map(alarm_text));
         Ok(Response::new(StatusResponse {
             header: header(&self.0),
             version: Version::SERVER.to_string(),

@@ -17,11 +17,13 @@ use crate::actors::bytes_in_use;
 use crate::actors::peer::Identity;
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
-use crate::io::{self, LsmEngine, WalFile, WalOptions, clock};
+use crate::io::{self, DiskMonitor, LsmEngine, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::store::Engine as _;
-use crate::types::limits::{RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES};
+use crate::types::limits::{
+    DISK_SMALL_BYTES, RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES,
+};
 use crate::types::{ConfChange, ConfChangeKind, Entry, EntryKind, Fault, HardState, MemberId};
 use crate::wal::{Record, Replay};
 
@@ -36,6 +38,7 @@ pub(super) struct Opened {
     pub(super) identity: Identity,
     /// Members that the state does not tell of yet.
     pub(super) others: Vec<Member>,
+    pub(super) disk: DiskMonitor,
 }
 
 pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
@@ -47,6 +50,9 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         lease_ttl_min: ttl_min(config.election.as_millis() as u64),
         learners_max: config.learners_max,
     };
+    // Before the store, which may need what was reserved.
+    let watched = member_dir.clone();
+    let disk = io::blocking(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
     let beginning = match machine.is_new() {
         true => {
@@ -56,9 +62,9 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         false => None,
     };
     let options = WalOptions {
+        free_max: config.max_wals.min(free_segments_max(&wal_dir)),
         dir: wal_dir,
         segment_bytes: WAL_SEGMENT_BYTES,
-        free_max: config.max_wals.min(WAL_FREE_SEGMENTS_MAX),
         unsafe_no_fsync: config.unsafe_no_fsync,
     };
     let first = beginning.as_ref().map(Beginning::first);
@@ -100,7 +106,13 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
     let identity =
         Identity { cluster: cluster_id, member: id, urls, member_dir, machine: settings };
     let others = given.into_iter().filter(|other| other.id != id).collect();
-    Ok(Opened { member, machine, state, wal, restored, cluster_id, identity, others })
+    Ok(Opened { member, machine, state, wal, restored, cluster_id, identity, others, disk })
+}
+
+/// Segments of the log that may wait to be recycled, beside the next one.
+fn free_segments_max(wal_dir: &Path) -> usize {
+    let is_small = io::disk_bytes(wal_dir).is_some_and(|bytes| bytes < DISK_SMALL_BYTES);
+    if is_small { 0 } else { WAL_FREE_SEGMENTS_MAX }
 }
 
 /// Notes what this life promises, and gives the ticks for which an earlier one may have promised something. Less than

@@ -21,7 +21,7 @@ use crate::actors::{Desk, Node, Shared, apply, compactor, consensus, lease, peer
 use crate::cluster::{Member, Version};
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
-use crate::io::{self, Address, Executors, Lane, clock};
+use crate::io::{self, Address, DiskMonitor, Executors, Lane, clock};
 use crate::lease::Expiry;
 use crate::types::{Fault, Refusal};
 
@@ -109,7 +109,7 @@ async fn first_core(
     stopped: flume::Receiver<()>,
 ) -> Result<(), Fault> {
     let opened = open(&config).await?;
-    let (handles, inboxes) = mailboxes(opened.identity.clone());
+    let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
     handles.peers.update(opened.machine.cluster());
     opened.others.iter().for_each(|member| handles.peers.meet(member));
     let boot_nonce = io::random_u64();
@@ -237,22 +237,23 @@ struct Handles {
     apply: apply::Handle,
     lease: lease::Handle,
     peers: Peers,
+    disk: DiskMonitor,
 }
 
 struct Inboxes {
     consensus: consensus::Inbox,
-    wal: flume::Receiver<wal::Msg>,
+    wal: wal::Inbox,
     apply: flume::Receiver<apply::Msg>,
     lease: lease::Inbox,
 }
 
-fn mailboxes(identity: Identity) -> (Handles, Inboxes) {
+fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inboxes) {
     let (consensus, consensus_inbox) = consensus::mailbox();
     let (wal, wal_inbox) = wal::mailbox();
     let (apply, apply_inbox) = apply::mailbox();
     let (lease, lease_inbox) = lease::mailbox();
     let peers = Peers::new(identity, consensus.clone());
-    let handles = Handles { consensus, wal, apply, lease, peers };
+    let handles = Handles { consensus, wal, apply, lease, peers, disk };
     let inboxes = Inboxes {
         consensus: consensus_inbox,
         wal: wal_inbox,
@@ -311,6 +312,7 @@ fn seats(
         here: 0,
         boot_nonce,
         snapshot_count: config.snapshot_count,
+        disk: handles.disk.clone(),
     };
     (seats, outlets)
 }
@@ -346,6 +348,7 @@ fn start_actors(
             }
         }),
         on_send: Box::new(move |messages| sender.send(messages, &sender_state)),
+        disk: handles.disk.clone(),
     };
     let consensus = handles.consensus.clone();
     let inbox = inboxes.consensus;
@@ -390,8 +393,9 @@ impl Seat {
     /// Opens the desk of this executor and serves the connections it is given.
     fn take(self, shared: &Arc<Shared>) -> Desk {
         let executor = self.executor as u8;
-        let Handles { consensus, lease, apply, peers, .. } = self.handles;
-        let reach = Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers };
+        let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
+        let reach =
+            Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers, disk };
         let desk = Desk::open(Arc::clone(shared), executor, self.boot_nonce, reach);
         io::spawn(Desk::flush(self.executor, consensus));
         io::spawn(Desk::deliver(self.deliveries));

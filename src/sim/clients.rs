@@ -330,22 +330,26 @@ fn seen(request: &Asked, answer: Answer, checks: &mut Checks) -> Option<Seen> {
     })
 }
 
+/// Whether it needs room on a disk.
+pub(super) fn takes_space(ask: Ask) -> bool {
+    matches!(
+        ask,
+        Ask::PutAndLookBack { .. }
+            | Ask::Put { .. }
+            | Ask::PutPair
+            | Ask::Swap { .. }
+            | Ask::PutLeased { .. }
+            | Ask::Grant { .. }
+    )
+}
+
 /// Whether this may be refused so.
 fn fits(ask: Ask, refusal: Refusal) -> bool {
     let is_past = matches!(ask, Ask::PutAndLookBack { .. });
-    let takes_space = is_past
-        || matches!(
-            ask,
-            Ask::Put { .. }
-                | Ask::PutPair
-                | Ask::Swap { .. }
-                | Ask::PutLeased { .. }
-                | Ask::Grant { .. }
-        );
     (refusal == Refusal::LeaseExist && matches!(ask, Ask::Grant { .. }))
         || (refusal == Refusal::LeaseNotFound && matches!(ask, Ask::PutLeased { .. }))
         || (refusal == Refusal::Compacted && (is_past || matches!(ask, Ask::Compact { .. })))
-        || (refusal == Refusal::NoSpace && takes_space)
+        || (refusal == Refusal::NoSpace && takes_space(ask))
 }
 
 fn transaction(

@@ -390,6 +390,10 @@ impl Cluster {
                 let member = self.who(member);
                 self.member(member).slow = (now + lasts, times);
             }
+            Fault::FullDisk { member, space, lasts } => {
+                let member = self.who(member);
+                self.member(member).full_disk = (now + lasts, space);
+            }
             Fault::Noise { wire, lasts } => self.noise = (now + lasts, wire),
             Fault::Campaign { member } => self.control(self.who(member), Input::Campaign),
             Fault::Transfer { member, to } => self.transfer(self.who(member), to),
@@ -436,6 +440,7 @@ impl Cluster {
             let now = self.now;
             let member = self.member(*id);
             (member.slow, member.armed) = ((0, 1), None);
+            member.full_disk.0 = 0;
             member.paused_until = member.paused_until.min(now);
             self.start(*id);
         }

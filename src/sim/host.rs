@@ -1,12 +1,13 @@
 //! What the actors do around the pure rooms, without waiting: each turn takes what there is, calls, performs.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 
 use super::bugs::Bug;
-use super::clients::Answer;
+use super::clients::{Answer, takes_space};
 use super::cluster::{Cluster, Event, Turn, brief};
 use super::member::{ACKS, CONTROL, Live, Task, WORK, Write, open_machine};
 use super::plan::{Ask, MS, Micros, Point, SECOND};
@@ -18,7 +19,8 @@ use crate::mvcc;
 use crate::snapshot::bolt::Reader;
 use crate::snapshot::{self, Export, Turn as Step};
 use crate::store::Memory;
-use crate::types::{ConfChange, Entry, LogIndex, MemberId, Term};
+use crate::types::limits::APPENDS_MAILBOX;
+use crate::types::{ConfChange, DiskSpace, Entry, LogIndex, MemberId, Term};
 use crate::wal::Record;
 use crate::watch;
 
@@ -32,6 +34,10 @@ fn mark_of(record: &Record) -> Option<LogIndex> {
         Record::Mark { index, .. } => Some(*index),
         Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => None,
     }
+}
+
+fn is_append(input: &Input) -> bool {
+    matches!(input, Input::Step(message) if message.get_msg_type() == MessageType::MsgAppend)
 }
 
 fn change_of(effect: &Effect) -> Option<ConfChange> {
@@ -95,7 +101,14 @@ impl Cluster {
     }
 
     fn tick(&mut self, id: MemberId) {
+        let now = self.now;
+        let (until, space) = self.member(id).full_disk;
+        let space = if now < until { space } else { DiskSpace::Enough };
         let live = self.live(id);
+        if live.disk != space {
+            live.disk = space;
+            live.lanes[CONTROL].push_back(Input::Disk(space));
+        }
         live.lanes[CONTROL].push_back(Input::Tick);
         if live.role.leader.is_some() && !live.driver.is_transferring() {
             let homeless = live.homeless.drain(..).map(|payload| Input::Propose(vec![payload]));
@@ -125,9 +138,16 @@ impl Cluster {
         let live = self.live(id);
         let now = if bug == Some(Bug::ClockBeforeMailbox) { live.round_ended } else { now };
         live.round_due = false;
+        let holds = live.holds_appends();
+        let came_before = if holds { VecDeque::new() } else { std::mem::take(&mut live.held) };
+        came_before.into_iter().for_each(|input| live.driver.on(now, input));
         for lane in [ACKS, CONTROL, WORK] {
             while let Some(input) = live.lanes[lane].pop_front() {
-                live.driver.on(now, input);
+                if !(holds && is_append(&input)) {
+                    live.driver.on(now, input);
+                } else if live.held.len() < APPENDS_MAILBOX {
+                    live.held.push_back(input);
+                }
             }
         }
         if let Some((message, file)) = live.arrived.take() {
@@ -185,6 +205,7 @@ impl Cluster {
             }
             Output::ProposalsDropped(proposals) => self.live(id).homeless.extend(proposals),
             Output::Role(role) => self.role(id, role),
+            Output::Full(members) => self.live(id).full = members,
         }
     }
 
@@ -572,6 +593,9 @@ impl Cluster {
         let Some(live) = member.live.as_mut() else {
             return self.answer(id, number, Answer::Failed);
         };
+        if live.lacks_room() && takes_space(operation.ask) {
+            return self.answer(id, number, Answer::Failed);
+        }
         live.asked += 1;
         let request = match bug {
             Some(Bug::RepliesToStrangers) => id << 32 | live.asked,

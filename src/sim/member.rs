@@ -19,7 +19,7 @@ use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
 use crate::mvcc::{Event, ReadView};
 use crate::store::{MemoryView, Space, View as _};
-use crate::types::{ConfState, Entry, Fault, LogIndex, MemberId, Term};
+use crate::types::{ConfState, DiskSpace, Entry, Fault, LogIndex, MemberId, Term};
 use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub};
 
@@ -42,6 +42,8 @@ pub(super) struct Member {
     pub(super) paused_until: Micros,
     /// Until when the disk is slow, and how many times as slow.
     pub(super) slow: (Micros, u64),
+    /// Until when the disk is full, and how full.
+    pub(super) full_disk: (Micros, DiskSpace),
     pub(super) armed: Option<(Point, Micros)>,
     /// What is on disk for sure: the term of the mark and of each entry behind it.
     pub(super) durable: BTreeMap<LogIndex, Term>,
@@ -82,6 +84,12 @@ pub(super) struct Live {
     /// Mailbox of consensus, in three lanes as the actor's.
     pub(super) lanes: [VecDeque<Input>; 3],
     pub(super) round_due: bool,
+    /// What consensus was told of the disk.
+    pub(super) disk: DiskSpace,
+    /// Members without room while no quorum has some.
+    pub(super) full: Vec<MemberId>,
+    /// Appends that wait until there is room.
+    pub(super) held: VecDeque<Input>,
     /// What the clock said at the end of the last round.
     pub(super) round_ended: Duration,
     pub(super) homeless: Vec<Bytes>,
@@ -136,6 +144,7 @@ impl Member {
             snapshot: None,
             paused_until: 0,
             slow: (0, 1),
+            full_disk: (0, DiskSpace::Enough),
             armed: None,
             durable: BTreeMap::new(),
             promised: false,
@@ -209,6 +218,9 @@ impl Member {
             read,
             lanes: Default::default(),
             round_due: false,
+            disk: DiskSpace::Enough,
+            full: Vec::new(),
+            held: VecDeque::new(),
             round_ended: Duration::ZERO,
             homeless: Vec::new(),
             transferring: BTreeSet::new(),
@@ -321,6 +333,16 @@ pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
 }
 
 impl Live {
+    /// Whether appends wait for room on the disk, as in the actor.
+    pub(super) fn holds_appends(&self) -> bool {
+        self.disk == DiskSpace::Exhausted && self.full.is_empty() && !self.role.leads
+    }
+
+    /// Whether there is no room for what costs some.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.disk == DiskSpace::Exhausted || !self.full.is_empty()
+    }
+
     /// What this member's clock says since it started. `drift` is in thousandths above 950.
     pub(super) fn clock(&self, now: Micros, drift: u64) -> Duration {
         Duration::from_micros((now - self.started) * (950 + drift) / 1000)
@@ -348,7 +370,12 @@ impl Live {
         }
         for key in [&b"consistent_index"[..], b"term", b"confState", b"revision"] {
             let value = self.read.view.get(Space::Meta, key).expect("memory reads");
-            rest = crc32c::crc32c_append(rest, &value.unwrap_or_default());
+            // A store that was never written to holds no revision, one that came as a snapshot the first.
+            let missing = || match key {
+                b"revision" => Bytes::copy_from_slice(&1_i64.to_be_bytes()),
+                _ => Bytes::new(),
+            };
+            rest = crc32c::crc32c_append(rest, &value.unwrap_or_else(missing));
         }
         for id in self.machine.leases().map(|grant| grant.id) {
             for key in self.machine.lease_keys(id) {

@@ -10,7 +10,7 @@ use super::member::ELECTION_TICKS;
 use super::random::Random;
 use super::scenario::Scenario;
 use crate::consensus::promise;
-use crate::types::{LeaseId, MemberId};
+use crate::types::{DiskSpace, LeaseId, MemberId};
 
 pub(super) const MS: Micros = 1000;
 pub(super) const SECOND: Micros = 1000 * MS;
@@ -33,6 +33,8 @@ pub(super) enum Fault {
     Pause { member: MemberId, lasts: Micros },
     /// Writes and syncs take so many times as long.
     SlowDisk { member: MemberId, times: u64, lasts: Micros },
+    /// A member's disk has little room or none.
+    FullDisk { member: MemberId, space: DiskSpace, lasts: Micros },
     /// The wire loses, repeats and delays more than usual.
     Noise { wire: Wire, lasts: Micros },
     /// Another member joins, without a vote.
@@ -213,7 +215,9 @@ impl Plan {
         } else {
             (random.between(10, 40) * SECOND, random.skewed(3 * MS, 200 * MS), 40)
         };
-        let faults = faults(random, &knobs, lasts, faults_max);
+        let mut faults = faults(random, &knobs, lasts, faults_max);
+        faults.extend(full_disks(&mut Random::new(seed, "full disks", 0), &knobs, lasts));
+        faults.sort_by_key(|(at, _)| *at);
         let operations = operations(random, &knobs, lasts, pause);
         let watches = (0..random.below(5)).map(|_| watch(random, &knobs, lasts)).collect();
         Self { seed, knobs, lasts, faults, operations, watches }
@@ -232,6 +236,7 @@ impl Plan {
     pub fn of_scenario(scenario: Scenario, seed: u64) -> Self {
         let mut plan = Self::new(seed * 8);
         plan.seed = seed;
+        plan.faults.retain(|(_, fault)| !matches!(fault, Fault::FullDisk { .. }));
         scenario.shape(&mut plan);
         plan
     }
@@ -307,6 +312,21 @@ fn faults(random: &mut Random, knobs: &Knobs, lasts: Micros, most: u64) -> Vec<(
         .collect();
     faults.sort_by_key(|(at, _)| *at);
     faults
+}
+
+/// In a quarter of the runs: disks that are full for a while, of one member or of several. By themselves: the rest of
+/// what a seed stands for is older than this.
+fn full_disks(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Vec<(Micros, Fault)> {
+    let count = if random.chance(250) { random.skewed(1, 12) } else { 0 };
+    let mut full_disk = || {
+        let anyone = random.between(1, knobs.members);
+        let member = if random.chance(400) { LEADER } else { anyone };
+        let space = *random.pick(&[DiskSpace::Low, DiskSpace::Exhausted]);
+        let fault =
+            Fault::FullDisk { member, space, lasts: random.skewed(SECOND / 2, 10 * SECOND) };
+        (random.below(lasts), fault)
+    };
+    (0..count).map(|_| full_disk()).collect()
 }
 
 fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {

@@ -71,6 +71,38 @@ pub const WAL_SEGMENT_BYTES: u64 = 64 << 20;
 /// lower it: the log is cut often enough that more would only take space.
 pub const WAL_FREE_SEGMENTS_MAX: usize = 1;
 
+/// Bytes left in the log's segment, with no room for the next one, below which nothing is taken that would be logged:
+/// votes, marks and what is under way still fit.
+pub const WAL_ROOM_BYTES_MIN: u64 = 8 << 20;
+
+/// The same, below which the member counts as one without room: by then the store was synced and the log cut, which
+/// would have freed a segment.
+pub const WAL_ROOM_BYTES_LOW: u64 = 24 << 20;
+
+/// The part of a disk that is kept as a reserve, and again as a margin above it.
+pub const DISK_SHARE: u64 = 16;
+
+/// Bytes of the reserve. The least is what the store may write behind what it took: two memtables, and the batches
+/// that were under way.
+pub const DISK_RESERVE_BYTES_MIN: u64 = 24 << 20;
+/// See [`DISK_RESERVE_BYTES_MIN`].
+pub const DISK_RESERVE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes that must be free beside the reserve: what is written between two looks at the disk, and by requests that
+/// were let in before.
+pub const DISK_MARGIN_BYTES_MIN: u64 = 16 << 20;
+/// See [`DISK_MARGIN_BYTES_MIN`].
+pub const DISK_MARGIN_BYTES_MAX: u64 = 64 << 20;
+
+/// Free bytes without which a member does not start: its store writes before it can tell anybody.
+pub const DISK_START_BYTES_MIN: u64 = 8 << 20;
+
+/// Time between two looks at the disk, in ms.
+pub const DISK_LOOK_MS: u64 = 50;
+
+/// A disk of fewer bytes has no room for segments that wait to be recycled beside the one that is next.
+pub const DISK_SMALL_BYTES: u64 = 4 << 30;
+
 /// Alignment and unit of direct I/O.
 pub const WAL_BLOCK_BYTES: usize = 4096;
 
@@ -81,9 +113,9 @@ pub const UNAPPLIED_ENTRIES_MAX: usize = 4_096;
 /// Proposals that an executor hands in at once; a longer queue goes in several bundles.
 pub const BUNDLE_PROPOSALS_MAX: usize = 512;
 
-/// Bytes of proposals that an executor hands in at once, but for a single larger one: what is proposed together
-/// leaves for the leader as one frame.
-pub const BUNDLE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of such a bundle, but for a single larger proposal: what is proposed together leaves for the leader as one frame,
+/// and consensus can stop between two bundles only.
+pub const BUNDLE_BYTES_MAX: usize = 4 << 20;
 
 /// etcd's rule for `etcdserver: too many requests`: committed − applied above this.
 pub const COMMITTED_UNAPPLIED_MAX: u64 = 5_000;
@@ -239,5 +271,9 @@ const _: () = assert!(WATCH_RESPONSE_BYTES_MAX < WATCH_STREAM_BYTES_MAX);
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(WAL_BLOCK_BYTES as u64));
 const _: () = assert!(REQUEST_BYTES_MAX <= WAL_SEGMENT_BYTES as usize / 2);
 const _: () = assert!(WAL_WRITE_BYTES_MAX < WAL_SEGMENT_BYTES as usize);
+const _: () = assert!(WAL_ROOM_BYTES_MIN >= 2 * BUNDLE_BYTES_MAX as u64);
+const _: () = assert!(WAL_ROOM_BYTES_MIN < WAL_ROOM_BYTES_LOW);
+const _: () = assert!(WAL_ROOM_BYTES_LOW < WAL_SEGMENT_BYTES / 2);
+const _: () = assert!(DISK_START_BYTES_MIN <= DISK_RESERVE_BYTES_MIN / 3);
 const _: () = assert!(FENCE_RECORDS_MIN < FENCE_RECORDS_MAX / 2);
 const _: () = assert!(FENCES_IN_CHUNK_MIN < FENCES_IN_CHUNK_MAX / 2);

@@ -2,9 +2,11 @@
 //! and never lose what they acknowledged.
 
 mod absence;
+mod alarms;
 mod alone;
 mod contended;
 mod corrupt;
+mod disk;
 mod links;
 mod load;
 pub(crate) mod members;

@@ -101,6 +101,7 @@ async fn take(
     }
     let config = identity.machine.clone();
     let prepared = io::aside("import", move || -> Result<Prepared, Fault> {
+        incoming.check_store_room()?;
         let unreadable = |error| Fault::new(format!("a snapshot cannot be read: {error}"));
         let file = BoltFile::open(&incoming.file()).map_err(unreadable)?;
         let path = incoming.store();

@@ -118,7 +118,7 @@ impl Network {
                     assert!(index >= least, "a read at {index} misses {least}");
                     self.answered += 1;
                 }
-                Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) => (),
+                Output::ProposalsDropped(_) | Output::ConfChangeDropped(_) | Output::Full(_) => (),
                 Output::Install { index, .. } => panic!("a snapshot of {index} out of nowhere"),
                 Output::Role(role) => {
                     self.members[at].role = role;
@@ -163,7 +163,11 @@ impl Network {
             }
             850..960 => self.apply(at),
             960..985 => self.drain(at),
-            985..990 => self.cut(at),
+            985..989 => self.cut(at),
+            989 => {
+                let space = DiskSpace::from_u8(self.random.random_range(0..3));
+                self.on(at, Input::Disk(space));
+            }
             990..993 => self.on(at, Input::Campaign),
             993..996 => self.on(at, Input::Transfer(VOTERS[(at + 1) % 3])),
             996..997 => self.on(at, Input::Unreachable(VOTERS[(at + 1) % 3])),

@@ -18,6 +18,8 @@ pub(super) const LEVEL_0_TABLES: u8 = 4;
 /// A store of which no more bytes are kept is small: merging all of it takes about a second, and less than the many
 /// steps of pushing it down.
 const SMALL_BYTES: u64 = 256 << 20;
+/// Bytes that one step of a merge by levels takes, about.
+const STEP_BYTES: u64 = 64 << 20;
 /// Garbage that is no reason to do anything while much is committed. With what is under way during a merge, a small
 /// store stays within twice what is kept and 64 MiB.
 const GARBAGE_BYTES: u64 = 24 << 20;
@@ -45,6 +47,8 @@ pub(super) struct Facts {
     pub(super) is_pinned: bool,
     /// Somebody asked for a merge of everything.
     pub(super) is_asked: bool,
+    /// Bytes that a merge may take on the disk, until what it replaces is gone.
+    pub(super) room: u64,
 }
 
 impl Facts {
@@ -61,6 +65,8 @@ impl Facts {
 /// A merge to make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Merge {
+    /// None, for want of room.
+    None,
     /// As the sizes of the levels ask for it.
     Level,
     /// What is above the last level goes down, a part at a time.
@@ -79,8 +85,19 @@ pub(super) struct MergePolicy {
 }
 
 impl MergePolicy {
-    /// The next merge.
+    /// The next merge: the one that is wanted, or else a smaller one for which there is room.
     pub(super) fn next(&mut self, facts: &Facts) -> Merge {
+        let (bytes, garbage) = (facts.bytes(), self.garbage(facts));
+        match self.wanted(facts) {
+            // Its output is what is kept.
+            Merge::All if facts.room >= bytes - garbage + TABLE_BYTES => Merge::All,
+            _ if facts.room < STEP_BYTES.min(bytes) + TABLE_BYTES => Merge::None,
+            Merge::All => Merge::Level,
+            other => other,
+        }
+    }
+
+    fn wanted(&mut self, facts: &Facts) -> Merge {
         if facts.is_asked {
             return Merge::All;
         }
@@ -156,6 +173,7 @@ mod tests {
             level_0_tables: (level_0 / 16) as usize,
             levels,
             usage: usage * MIB,
+            room: u64::MAX,
             ..Facts::default()
         }
     }
@@ -205,6 +223,17 @@ mod tests {
         let held = Facts { is_pinned: true, ..idle(facts(100, 40, 40)) };
         assert_eq!(policy().next(&held), Merge::Level);
         assert_eq!(policy().next(&Facts { is_asked: true, ..held }), Merge::All);
+    }
+
+    #[test]
+    fn on_a_full_disk_a_merge_is_made_if_its_output_fits() {
+        let with = |room: u64, facts: Facts| Facts { room: room * MIB, ..facts };
+        let garbage = idle(facts(100, 100, 10));
+        assert_eq!(policy().next(&with(20, garbage)), Merge::All);
+        assert_eq!(policy().next(&with(15, garbage)), Merge::None);
+        assert_eq!(policy().next(&with(80, facts(100, 200, 299))), Merge::Level);
+        assert_eq!(policy().next(&with(60, facts(100, 200, 299))), Merge::None);
+        assert_eq!(policy().next(&with(9, facts(0, 1, 1))), Merge::Level);
     }
 
     #[test]

@@ -18,10 +18,11 @@ use super::policy::{Facts, LEVEL_0_TABLES, Merge, MergePolicy, TABLE_BYTES, push
 use super::write_back::WriteBack;
 use super::{Store, lock, told};
 use crate::io::clock::Moment;
+use crate::io::disk;
 use crate::io::pace::Pace;
 use crate::io::thread;
 use crate::metrics;
-use crate::types::Fault;
+use crate::types::{DiskBounds, Fault};
 
 /// How far the threads step back behind those who serve: on full cores that takes a quarter off the slowest answers.
 /// Not further, or memtables would pile up.
@@ -304,7 +305,16 @@ impl Merger {
             is_idle: self.idle >= Duration::from_secs(IDLE_SECONDS),
             is_pinned: behind > PINNED_BATCHES,
             is_asked,
+            room: self.room(),
         }
+    }
+
+    /// Bytes that a merge may take: what is free, but for what flushes need and what must be there to apply with.
+    fn room(&self) -> u64 {
+        let Some(room) = disk::room(&self.store.home.path) else { return u64::MAX };
+        let kept = DiskBounds::of_disk(room.total).apply_min();
+        let unflushed = self.store.counters.unflushed.load(Ordering::Relaxed);
+        room.free.saturating_sub(kept + unflushed)
     }
 
     /// Merges until there is nothing to do.
@@ -315,8 +325,11 @@ impl Merger {
             let before = self.store.tree.current_version().id();
             let hurry = facts.level_0_tables > 2 * usize::from(LEVEL_0_TABLES);
             self.store.control.unpaced.store(hurry, Ordering::Relaxed);
-            let began = Moment::now();
-            self.perform(merge, &facts)?;
+            let (began, next_table) = (Moment::now(), self.store.tree.next_table_id());
+            if let Err(error) = self.perform(merge, &facts) {
+                self.remove_unfinished(next_table);
+                return Err(error);
+            }
             is_asked = false;
             self.keep_version();
             self.settle();
@@ -346,10 +359,29 @@ impl Merger {
         Ok(())
     }
 
+    /// Removes what a merge wrote that failed. The tree does that only when it is opened.
+    fn remove_unfinished(&self, next_table: u64) {
+        // No flush makes tables meanwhile.
+        let _flushing = self.store.tree.get_flush_lock();
+        let version = self.store.tree.current_version();
+        let tables = std::fs::read_dir(self.store.home.path.join("tables")).into_iter().flatten();
+        for table in tables.flatten() {
+            let number = table.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+            let is_unfinished = number.is_some_and(|number| {
+                number >= next_table && version.iter_tables().all(|table| table.id() != number)
+            });
+            if is_unfinished {
+                // What stays is removed at the next start.
+                let _ = std::fs::remove_file(table.path());
+            }
+        }
+    }
+
     fn perform(&self, merge: Merge, facts: &Facts) -> lsm_tree::Result<()> {
         let tree = &self.store.tree;
         let level = Leveled::default().with_table_target_size(TABLE_BYTES);
         match merge {
+            Merge::None => Ok(()),
             Merge::Level => {
                 let level = level.with_l0_threshold(LEVEL_0_TABLES);
                 tree.compact(Arc::new(level), self.store.watermark())

@@ -295,3 +295,24 @@ fn a_file_that_is_being_made_is_left_alone_by_a_mark_and_goes_at_the_next_start(
         Ok(())
     });
 }
+
+#[test]
+fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
+    on_executor(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let options = WalOptions {
+            dir: dir.path().to_owned(),
+            segment_bytes: 1 << 50,
+            free_max: FREE_MAX,
+            unsafe_no_fsync: true,
+        };
+        let mut spare = Spare::prepare(&options, 1, 0)?;
+        assert_eq!(spare.take().await?, None);
+        assert_eq!(spare.is_there()?, Some(false));
+        assert_eq!(list(dir.path())?, Vec::<PathBuf>::new());
+        let refused = WalFile::open(options, Some(first())).await.err().unwrap();
+        assert!(refused.to_string().contains("is full"), "{refused}");
+        assert_eq!(list(dir.path())?, Vec::<PathBuf>::new());
+        Ok(())
+    });
+}

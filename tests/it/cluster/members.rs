@@ -18,7 +18,12 @@ pub(crate) struct Members(pub(crate) Vec<Server>);
 impl Members {
     /// Starts a new cluster of `count` members and waits until all of them serve.
     pub(crate) fn found(setup: &Setup, count: usize) -> Self {
-        let mut members = Self((0..count).map(|_| Server::new(setup.clone())).collect());
+        Self::found_with((0..count).map(|_| setup.clone()))
+    }
+
+    /// The same with settings of its own for each.
+    pub(super) fn found_with(setups: impl Iterator<Item = Setup>) -> Self {
+        let mut members = Self(setups.map(Server::new).collect());
         members.begin();
         members
     }

@@ -1,0 +1,138 @@
+//! How much room is left on the disk of a member, and the bounds by which it is judged.
+//!
+//! ```text
+//!                 free + reserve
+//!  0 ────────────┬──────────────────────┬──────────────────────────►
+//!    Exhausted   │ Low                  │ Enough
+//!                two thirds             the reserve
+//!                of the reserve         and the margin
+//! ```
+//!
+//! The reserve is a file that holds its bytes as long as there is [`DiskSpace::Enough`], whoever else fills the disk.
+//! It is given up with that, so that what is committed can still be applied, and deletes, compactions and alarms can
+//! be written.
+
+use super::limits::{
+    DISK_MARGIN_BYTES_MAX, DISK_MARGIN_BYTES_MIN, DISK_RESERVE_BYTES_MAX, DISK_RESERVE_BYTES_MIN,
+    DISK_SHARE,
+};
+
+/// How much room is left on the disk of a member.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum DiskSpace {
+    /// For anything.
+    #[default]
+    Enough,
+    /// For what is under way, and for what gives space back. The member should not lead, and counts as one without
+    /// room.
+    Low,
+    /// For what is committed already. The member takes no more entries while others can do without it.
+    Exhausted,
+}
+
+impl DiskSpace {
+    /// As a number, for an atomic.
+    pub fn to_u8(self) -> u8 {
+        self as u8
+    }
+
+    /// The inverse of [`DiskSpace::to_u8`].
+    pub fn from_u8(number: u8) -> Self {
+        match number {
+            0 => Self::Enough,
+            1 => Self::Low,
+            _ => Self::Exhausted,
+        }
+    }
+}
+
+/// Bounds for a disk of a certain size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskBounds {
+    /// Bytes of the reserve.
+    pub reserve: u64,
+    /// Bytes that must be free beside the reserve.
+    pub margin: u64,
+}
+
+impl DiskBounds {
+    /// The bounds for a disk of `total` bytes.
+    pub fn of_disk(total: u64) -> Self {
+        let share = total / DISK_SHARE;
+        Self {
+            reserve: share.clamp(DISK_RESERVE_BYTES_MIN, DISK_RESERVE_BYTES_MAX),
+            margin: share.clamp(DISK_MARGIN_BYTES_MIN, DISK_MARGIN_BYTES_MAX),
+        }
+    }
+
+    /// Free bytes below which nothing more is applied: what the store writes behind it must still fit.
+    pub fn apply_min(self) -> u64 {
+        self.reserve / 3
+    }
+
+    /// The state after `before`, with `room` bytes free, the reserve included. It gets better only with some room
+    /// more than it got worse with, so that it does not change with every write.
+    pub fn judge(self, before: DiskSpace, room: u64) -> DiskSpace {
+        let enough = self.reserve + self.margin;
+        let low = self.reserve / 3 * 2;
+        let again = |bound: u64, worse: bool| if worse { bound + self.margin / 2 } else { bound };
+        if room >= again(enough, before > DiskSpace::Enough) {
+            DiskSpace::Enough
+        } else if room >= again(low, before > DiskSpace::Low).min(enough) {
+            DiskSpace::Low
+        } else {
+            DiskSpace::Exhausted
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DiskSpace::{Enough, Exhausted, Low};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn small_disks_are_usable_and_large_ones_keep_no_more_than_they_need() {
+        let bounds = |total| {
+            let bounds = DiskBounds::of_disk(total);
+            (bounds.reserve / MIB, bounds.margin / MIB)
+        };
+        assert_eq!(bounds(200 * MIB), (24, 16));
+        assert_eq!(bounds(512 * MIB), (32, 32));
+        assert_eq!(bounds(1 << 40), (64, 64));
+    }
+
+    #[test]
+    fn it_gets_better_later_than_it_got_worse() {
+        let bounds = DiskBounds { reserve: 24, margin: 16 };
+        let mut space = Enough;
+        for (room, expected) in [
+            (41, Enough),
+            (40, Enough),
+            (39, Low),
+            (40, Low),
+            (47, Low),
+            (48, Enough),
+            (39, Low),
+            (16, Low),
+            (15, Exhausted),
+            (16, Exhausted),
+            (23, Exhausted),
+            (24, Low),
+            (0, Exhausted),
+            (1000, Enough),
+            (0, Exhausted),
+        ] {
+            space = bounds.judge(space, room);
+            assert_eq!(space, expected, "{room}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_others_fill_up_leaves_the_reserve() {
+        let bounds = DiskBounds::of_disk(1 << 30);
+        assert_eq!(bounds.judge(Enough, bounds.reserve), Low);
+    }
+}
