@@ -208,8 +208,13 @@ async fn first(answer: Response<Outgoing>, is_unary: bool) -> Result<Answered, S
 async fn unary((message, messages): Answered, output: MessageId) -> Result<Response<Body>, Status> {
     let message = message.unwrap_or_default();
     let text = match message.len() <= TRANSLATED_HERE_MAX {
-        true => printed(output, &message),
-        false => aside(move || printed(output, &message)).await,
+        true => printed(output, &message, String::new()),
+        false => {
+            // Room from this thread, which frees it: the allocator gives back what another thread frees only when
+            // the owner asks for memory again, and the helper thread may not for long. Pages that are not used are not taken.
+            let room = String::with_capacity(message.len().saturating_mul(JSON_OVERHEAD_MAX));
+            aside(move || printed(output, &message, room)).await
+        }
     };
     // What the answer takes of the budget is held until it has left.
     Ok(granted(Body::new(answers::Holding::new(text.map_err(Status::internal)?, messages))))
@@ -222,8 +227,7 @@ async fn aside<T: Send + 'static>(
     blocking_if_wanted(translate).await.unwrap_or_else(|| Err("nobody waits".to_owned()))
 }
 
-fn printed(output: MessageId, message: &[u8]) -> Result<String, String> {
-    let mut text = String::new();
+fn printed(output: MessageId, message: &[u8], mut text: String) -> Result<String, String> {
     SCHEMA.print(output, message, Spelling::Plain, &mut text).map(|()| text)
 }
 

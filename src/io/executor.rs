@@ -201,9 +201,12 @@ pub async fn blocking_if_wanted<T: Send + 'static>(
     done
 }
 
-/// Runs what blocks on another thread.
+/// Runs what blocks on another thread. The result comes in a channel of our own: glommio's is never dropped if
+/// this future is, before it was ready.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    glommio::executor().spawn_blocking(work).await
+    let (done, result) = flume::bounded(1);
+    glommio::executor().spawn_blocking(move || drop(done.send(work()))).await;
+    result.recv_async().await.expect("the work is done")
 }
 
 #[cfg(test)]
@@ -231,6 +234,28 @@ mod tests {
         });
         assert_eq!(outcome.unwrap().join().unwrap(), Some(7));
         assert!(!seen.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_result_that_nobody_waits_for_is_dropped() {
+        let (result, dropped) = (Arc::new(()), Arc::new(()));
+        let (held, seen) = (Arc::clone(&result), Arc::downgrade(&dropped));
+        let executor = LocalExecutorBuilder::default();
+        let executor = executor.blocking_thread_pool_placement(PoolPlacement::Unbound(1));
+        let outcome = executor.spawn(move || async move {
+            let (go, gone) = flume::bounded::<()>(1);
+            let given_up = glommio::spawn_local(blocking(move || {
+                let _ = gone.recv();
+                held
+            }));
+            futures_lite::future::yield_now().await;
+            given_up.cancel().await;
+            go.send(()).unwrap();
+            // The thread does one thing after the other.
+            blocking(move || drop(dropped)).await;
+        });
+        outcome.unwrap().join().unwrap();
+        assert_eq!((Arc::strong_count(&result), seen.strong_count()), (1, 0));
     }
 
     /// On a machine where every thread is interrupted all the time, as a loaded one does.
