@@ -13,8 +13,6 @@
 //! ([`policy`] decides when). If a flush or merge fails, for want of room for example, it is tried again; nothing is
 //! lost by that, since memtables stay in memory and merges replace their input only when they are whole.
 
-#[cfg(test)]
-mod crashes;
 mod loader;
 mod pins;
 mod policy;
@@ -56,8 +54,8 @@ const SEALED_MAX: usize = 4;
 const LEVEL_0_RUNS_MAX: usize = 24;
 /// Bytes of blocks that are kept in memory, beside what the kernel keeps.
 const BLOCK_CACHE_BYTES: u64 = 96 << 20;
-/// What an empty store takes, about; etcdctl divides by the size.
-const STORE_BYTES_MIN: u64 = 4096;
+/// What an empty store takes: as etcd's. etcdctl divides by the size.
+const EMPTY_BYTES: u64 = 20 << 10;
 
 /// The store on disk. Clones share it; only one may commit and make views.
 #[derive(Clone)]
@@ -161,6 +159,14 @@ impl LsmEngine {
     /// The directory cannot be used, or what is in it is damaged.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         Self::open_with(path, MEMTABLE_BYTES, Some(MergePolicy::default()))
+    }
+
+    /// The same with memtables of so many bytes: small ones are flushed, and their tables merged, after few batches.
+    ///
+    /// # Errors
+    /// As [`LsmEngine::open`].
+    pub fn open_with_memtables(path: &Path, bytes: u64) -> Result<Self, Fault> {
+        Self::open_with(path, bytes, Some(MergePolicy::default()))
     }
 
     /// The same for a store that is only passing, in which nothing is worth being merged.
@@ -321,7 +327,9 @@ impl Engine for LsmEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.store.counters.disk.load(Ordering::Relaxed).max(STORE_BYTES_MIN)
+        // What waits to be flushed is on the disk too, in the log.
+        let unflushed = self.store.counters.unflushed.load(Ordering::Relaxed);
+        EMPTY_BYTES + self.store.counters.disk.load(Ordering::Relaxed) + unflushed
     }
 }
 

@@ -38,6 +38,7 @@ mod retention;
 mod sim;
 mod snapshot;
 mod stopping;
+mod store_crashes;
 mod stress;
 mod terminal;
 mod tidy;

@@ -29,7 +29,6 @@ const MISSING: &[&str] = &[
     "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
     "etcd_debugging_server_watch_send_loop_",
     "etcd_debugging_snap_save_",
-    "etcd_disk_backend_defrag_duration_seconds",
     "etcd_mvcc_db_open_read_transactions",
     "etcd_snap_",
 ];

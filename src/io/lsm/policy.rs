@@ -93,7 +93,7 @@ impl MergePolicy {
             Merge::All if facts.room >= bytes - garbage + TABLE_BYTES => Merge::All,
             _ if facts.room < STEP_BYTES.min(bytes) + TABLE_BYTES => Merge::None,
             Merge::All => Merge::Level,
-            other => other,
+            smaller @ (Merge::None | Merge::Level | Merge::PushDown) => smaller,
         }
     }
 

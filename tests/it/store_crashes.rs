@@ -1,6 +1,14 @@
 //! The state machine on the store on disk, which crashes at any step and is given the log again, beside one in memory
 //! that never does: both read the same at every moment, whatever is flushed and merged meanwhile.
 
+use std::path::Path;
+
+use basalt::cluster::Member;
+use basalt::io::LsmEngine;
+use basalt::machine::{self, Machine};
+use basalt::mvcc::{self, KvHash, ReadView};
+use basalt::store::{Engine, Memory, Pair, View};
+use basalt::types::{Entry, EntryKind, Error, Fault};
 use basalt_proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
 };
@@ -8,13 +16,6 @@ use bytes::Bytes;
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-
-use super::*;
-use crate::cluster::Member;
-use crate::machine::{self, Machine};
-use crate::mvcc::{self, KvHash, ReadView};
-use crate::store::Memory;
-use crate::types::{Entry, EntryKind, Error};
 
 const CONFIG: machine::Config =
     machine::Config { cache_bytes: 1 << 16, lease_ttl_min: 2, learners_max: 1 };
@@ -32,8 +33,7 @@ struct Twins {
 }
 
 fn open(path: &Path) -> Machine<LsmEngine> {
-    let policy = Some(MergePolicy::default());
-    let engine = LsmEngine::open_with(path, SMALL_MEMTABLE_BYTES, policy).unwrap();
+    let engine = LsmEngine::open_with_memtables(path, SMALL_MEMTABLE_BYTES).unwrap();
     Machine::open(engine, &CONFIG).unwrap()
 }
 
