@@ -5,7 +5,8 @@
 //! reason: the owner says how many bytes of keys and values are kept ([`Facts::usage`]), the last merge of everything
 //! showed how many bytes of tables such a byte takes, and what is above that is garbage.
 //!
-//! - A small store is merged as a whole: that is as cheap as anything that would leave a part of it.
+//! - A small store is merged as a whole, for its garbage or for the number of its tables: that is as cheap as anything
+//!   that would leave a part of it.
 //! - In a large one what is new is pushed down through the levels, step by step: only tables that overlap with it are
 //!   written anew. It is merged as a whole only when little is committed.
 
@@ -65,7 +66,7 @@ impl Facts {
 /// A merge to make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Merge {
-    /// None, for want of room.
+    /// None: there is nothing to do, or no room for it.
     None,
     /// As the sizes of the levels ask for it.
     Level,
@@ -109,12 +110,13 @@ impl MergePolicy {
             true => garbage > GARBAGE_BYTES + kept / 10,
             false => garbage > GARBAGE_BYTES_LARGE + kept / 6,
         };
-        let is_due = is_much || (facts.is_idle && is_worth_it);
-        if !is_due || facts.is_pinned {
-            return Merge::Level;
-        }
+        let is_due = (is_much || (facts.is_idle && is_worth_it)) && !facts.is_pinned;
         if is_small {
-            return Merge::All;
+            let is_tall = facts.level_0_tables >= 2 * usize::from(LEVEL_0_TABLES);
+            return if is_due || is_tall { Merge::All } else { Merge::None };
+        }
+        if !is_due {
+            return Merge::Level;
         }
         match facts.bytes_above() > 2 * TABLE_BYTES && self.pushed_at != Some(bytes) {
             true => Merge::PushDown,
@@ -191,19 +193,21 @@ mod tests {
 
     #[test]
     fn without_garbage_the_levels_decide() {
-        assert_eq!(policy().next(&facts(32, 100, 132)), Merge::Level);
-        assert_eq!(policy().next(&idle(facts(32, 100, 132))), Merge::Level);
+        assert_eq!(policy().next(&facts(32, 1000, 1032)), Merge::Level);
+        assert_eq!(policy().next(&idle(facts(32, 1000, 1032))), Merge::Level);
+        assert_eq!(policy().next(&idle(facts(32, 100, 132))), Merge::None);
+        assert_eq!(policy().next(&facts(128, 100, 228)), Merge::All, "many tables");
     }
 
     #[test]
     fn a_small_store_is_merged_as_a_whole_when_much_of_it_is_garbage() {
-        assert_eq!(policy().next(&facts(20, 40, 40)), Merge::Level);
+        assert_eq!(policy().next(&facts(20, 40, 40)), Merge::None);
         assert_eq!(policy().next(&facts(32, 40, 40)), Merge::All);
     }
 
     #[test]
     fn little_garbage_is_enough_when_nothing_is_committed() {
-        assert_eq!(policy().next(&idle(facts(3, 40, 41))), Merge::Level);
+        assert_eq!(policy().next(&idle(facts(3, 40, 41))), Merge::None);
         assert_eq!(policy().next(&idle(facts(8, 40, 40))), Merge::All);
         assert_eq!(policy().next(&idle(facts(0, 3, 0))), Merge::All);
     }
@@ -221,7 +225,7 @@ mod tests {
     #[test]
     fn what_old_views_read_is_left_until_they_are_gone() {
         let held = Facts { is_pinned: true, ..idle(facts(100, 40, 40)) };
-        assert_eq!(policy().next(&held), Merge::Level);
+        assert_eq!(policy().next(&held), Merge::None);
         assert_eq!(policy().next(&Facts { is_asked: true, ..held }), Merge::All);
     }
 
@@ -229,11 +233,11 @@ mod tests {
     fn on_a_full_disk_a_merge_is_made_if_its_output_fits() {
         let with = |room: u64, facts: Facts| Facts { room: room * MIB, ..facts };
         let garbage = idle(facts(100, 100, 10));
+        let large = facts(100, 400, 499);
         assert_eq!(policy().next(&with(20, garbage)), Merge::All);
         assert_eq!(policy().next(&with(15, garbage)), Merge::None);
-        assert_eq!(policy().next(&with(80, facts(100, 200, 299))), Merge::Level);
-        assert_eq!(policy().next(&with(60, facts(100, 200, 299))), Merge::None);
-        assert_eq!(policy().next(&with(9, facts(0, 1, 1))), Merge::Level);
+        assert_eq!(policy().next(&with(80, large)), Merge::Level);
+        assert_eq!(policy().next(&with(60, large)), Merge::None);
     }
 
     #[test]

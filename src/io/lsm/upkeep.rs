@@ -323,8 +323,10 @@ impl Merger {
             let facts = self.facts(is_asked);
             let merge = self.policy.next(&facts);
             let before = self.store.tree.current_version().id();
-            let hurry = facts.level_0_tables > 2 * usize::from(LEVEL_0_TABLES);
-            self.store.control.unpaced.store(hurry, Ordering::Relaxed);
+            // Under load garbage and tables pile up as fast as the disk takes them.
+            let hurry =
+                merge == Merge::All || facts.level_0_tables > 2 * usize::from(LEVEL_0_TABLES);
+            self.store.control.unpaced.store(hurry && !facts.is_idle, Ordering::Relaxed);
             let (began, next_table) = (Moment::now(), self.store.tree.next_table_id());
             if let Err(error) = self.perform(merge, &facts) {
                 self.remove_unfinished(next_table);
@@ -434,9 +436,9 @@ impl Merger {
                 );
             }
         }
-        // So many before the newest may be read yet; the tree lets go of the oldest first. Versions that a flush made
-        // are not among those here, so that the oldest here may wait until the tree has none but the newest.
-        while self.versions.len() > tree.version_free_list_len() + 1 {
+        // Each version is the one after the one before, and the tree forgets the oldest first.
+        let oldest = tree.current_version().id() - tree.version_free_list_len() as u64;
+        while self.versions.front().is_some_and(|(id, _)| *id < oldest) {
             self.versions.pop_front();
         }
     }
