@@ -81,6 +81,8 @@ struct Store {
     pins: Pins,
     /// Held while a batch goes into the memtable, and while memtables are exchanged: one of them holds whole batches.
     writing: Mutex<()>,
+    /// How many merges were made; held while one is.
+    merges: Mutex<u64>,
     /// Sealed memtables, until they are flushed and nobody reads them: freed where nobody waits.
     retired: Mutex<Vec<Arc<Memtable>>>,
     control: Arc<Control>,
@@ -198,6 +200,7 @@ impl LsmEngine {
             sequence,
             pins: Pins::default(),
             writing: Mutex::default(),
+            merges: Mutex::default(),
             retired: Mutex::default(),
             control,
             counters,
@@ -266,11 +269,38 @@ impl Store {
     /// Writes sealed memtables to tables, which are durable then.
     fn flush(&self) -> lsm_tree::Result<()> {
         let flushing = self.tree.get_flush_lock();
-        if let Some(bytes) = self.tree.flush(&flushing, self.watermark())? {
+        let merges = self.merges.try_lock().ok().map(|merges| *merges);
+        let next_table = self.tree.next_table_id();
+        let flushed = self.tree.flush(&flushing, self.watermark());
+        if flushed.is_err()
+            && let Ok(now) = self.merges.try_lock()
+            && merges == Some(*now)
+        {
+            // Nobody else has made a table meanwhile.
+            self.remove_unfinished(next_table);
+        }
+        if let Some(bytes) = flushed? {
             self.counters.sealed.fetch_sub(bytes, Ordering::Relaxed);
             self.count_unflushed(self.tree.active_memtable().size());
         }
         Ok(())
+    }
+
+    /// Removes tables with this number or a later one that are not part of the tree: what a flush or merge that failed
+    /// had written. The tree does that only when it is opened. Nothing else may make tables meanwhile.
+    fn remove_unfinished(&self, next_table: u64) {
+        let version = self.tree.current_version();
+        let tables = std::fs::read_dir(self.home.path.join("tables")).into_iter().flatten();
+        for table in tables.flatten() {
+            let number = table.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+            let is_unfinished = number.is_some_and(|number| {
+                number >= next_table && version.iter_tables().all(|table| table.id() != number)
+            });
+            if is_unfinished {
+                // What stays is removed at the next start.
+                let _ = std::fs::remove_file(table.path());
+            }
+        }
     }
 
     fn count_unflushed(&self, active: u64) {

@@ -7,7 +7,7 @@ use basalt::cluster::Member;
 use basalt::io::LsmEngine;
 use basalt::machine::{self, Machine};
 use basalt::mvcc::{self, KvHash, ReadView};
-use basalt::store::{Engine, Memory, Pair, View};
+use basalt::store::{Batch, Engine, Memory, Pair, Space, View};
 use basalt::types::{Entry, EntryKind, Error, Fault};
 use basalt_proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
@@ -191,4 +191,73 @@ fn a_machine_whose_store_crashes_reads_like_one_that_never_does() {
         twins.finish();
         assert!(twins.crashes > 0);
     }
+}
+
+/// A filesystem in memory, gone when dropped; `None`, with the reason said, where nothing may be mounted.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn mount(bytes: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        Self::run(&["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"], dir.path())
+            .then_some(Self(dir))
+    }
+
+    fn grow(&self, bytes: u64) {
+        assert!(Self::run(&["-o", &format!("remount,size={bytes}")], self.0.path()));
+    }
+
+    fn run(arguments: &[&str], path: &Path) -> bool {
+        let mut command = std::process::Command::new("mount");
+        let told = command.args(arguments).arg(path).output().unwrap();
+        if !told.status.success() {
+            eprintln!("mount: {}", String::from_utf8_lossy(&told.stderr));
+        }
+        told.status.success()
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let mut command = std::process::Command::new("umount");
+        drop(command.arg("--lazy").arg(self.0.path()).output());
+    }
+}
+
+#[test]
+fn a_store_whose_disk_is_full_loses_nothing_and_goes_on_when_there_is_room() {
+    const MIB: u64 = 1 << 20;
+    let Some(disk) = Tmpfs::mount(10 * MIB) else { return };
+    let store = disk.0.path().join("store");
+    let mut engine = LsmEngine::open_with_memtables(&store, 2 * MIB).unwrap();
+    let mut random = StdRng::seed_from_u64(1);
+    let mut values = Vec::new();
+    // More than the disk takes, and less than may wait for it.
+    for number in 0..140_u8 {
+        let value: Bytes = (0..100_000).map(|_| random.random::<u8>()).collect();
+        values.push(value.clone());
+        let writes = vec![(Space::Kv, Bytes::copy_from_slice(&[number]), Some(value))];
+        engine.commit(Batch { writes }).unwrap();
+    }
+    assert!(engine.persist().is_err(), "it does not fit");
+    let reads = |engine: &LsmEngine| {
+        let view = engine.view();
+        for (number, value) in values.iter().enumerate() {
+            let key = [u8::try_from(number).unwrap()];
+            assert_eq!(view.get(Space::Kv, &key).unwrap().as_ref(), Some(value));
+        }
+    };
+    reads(&engine);
+    // However often it is tried, nothing of a flush that failed is left.
+    for _ in 0..5 {
+        let refused = engine.persist().unwrap_err().to_string();
+        assert!(refused.contains("No space left on device"), "{refused}");
+    }
+    let free = rustix::fs::statvfs(disk.0.path()).unwrap();
+    assert!(free.f_bavail * free.f_frsize > MIB, "{} blocks are free", free.f_bavail);
+    disk.grow(64 * MIB);
+    engine.persist().unwrap();
+    reads(&engine);
+    drop(engine);
+    reads(&LsmEngine::open(&store).unwrap());
 }

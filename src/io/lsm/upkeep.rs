@@ -131,7 +131,7 @@ impl Drop for Upkeep {
 }
 
 impl Signal {
-    /// Waits until `is_due` or some time passed; `None` when the store is closed.
+    /// Waits until there is something to take, or some time passed; `None` when the store is closed.
     fn wait<T>(
         &self,
         on: &Condvar,
@@ -329,7 +329,9 @@ impl Merger {
             self.store.control.unpaced.store(hurry && !facts.is_idle, Ordering::Relaxed);
             let (began, next_table) = (Moment::now(), self.store.tree.next_table_id());
             if let Err(error) = self.perform(merge, &facts) {
-                self.remove_unfinished(next_table);
+                // No flush makes tables meanwhile.
+                let _flushing = self.store.tree.get_flush_lock();
+                self.store.remove_unfinished(next_table);
                 return Err(error);
             }
             is_asked = false;
@@ -361,27 +363,16 @@ impl Merger {
         Ok(())
     }
 
-    /// Removes what a merge wrote that failed. The tree does that only when it is opened.
-    fn remove_unfinished(&self, next_table: u64) {
-        // No flush makes tables meanwhile.
-        let _flushing = self.store.tree.get_flush_lock();
-        let version = self.store.tree.current_version();
-        let tables = std::fs::read_dir(self.store.home.path.join("tables")).into_iter().flatten();
-        for table in tables.flatten() {
-            let number = table.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
-            let is_unfinished = number.is_some_and(|number| {
-                number >= next_table && version.iter_tables().all(|table| table.id() != number)
-            });
-            if is_unfinished {
-                // What stays is removed at the next start.
-                let _ = std::fs::remove_file(table.path());
-            }
-        }
-    }
-
     fn perform(&self, merge: Merge, facts: &Facts) -> lsm_tree::Result<()> {
         let tree = &self.store.tree;
         let level = Leveled::default().with_table_target_size(TABLE_BYTES);
+        if merge == Merge::All {
+            // Deletes that are still in memory take their share along.
+            self.store.seal();
+            self.store.flush()?;
+        }
+        let mut merges = lock(&self.store.merges);
+        *merges += 1;
         match merge {
             Merge::None => Ok(()),
             Merge::Level => {
@@ -394,9 +385,6 @@ impl Merger {
                 tree.compact(Arc::new(level), self.store.watermark())
             }
             Merge::All => {
-                // Deletes that are still in memory take their share along.
-                self.store.seal();
-                self.store.flush()?;
                 metrics::DEFRAG_IN_FLIGHT.set(1);
                 let began = Moment::now();
                 let merged = tree.major_compact(TABLE_BYTES, self.store.watermark());
