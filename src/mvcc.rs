@@ -18,6 +18,7 @@ mod bucket;
 mod cache;
 mod check;
 mod compaction;
+mod crc;
 mod cursor;
 mod fences;
 mod hash;

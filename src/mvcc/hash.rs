@@ -17,7 +17,7 @@ use std::ops::Bound;
 use super::compaction::{self, CompactionHash};
 use super::read;
 use super::record::{Outline, Record};
-use super::{ReadView, log_revision};
+use super::{ReadView, crc, log_revision};
 use crate::store::{Pair, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
 
@@ -51,7 +51,7 @@ impl BucketHash {
     }
 
     fn join(&mut self, behind: &Self) {
-        self.sum = crc32c::crc32c_combine(self.sum, behind.sum, behind.length);
+        self.sum = crc::combine(self.sum, behind.sum, behind.length);
         self.length += behind.length;
     }
 }
