@@ -52,7 +52,7 @@ const CUT_PAUSE_FULL: Duration = Duration::from_millis(500);
 const CUT_BYTES: usize = 256 << 20;
 
 /// Log records looked at in one slice of compaction.
-const COMPACT_SLICE: usize = 1000;
+const COMPACT_SLICE: usize = 250;
 
 /// What the actor can be asked.
 pub enum Msg {
