@@ -9,6 +9,7 @@ mod log;
 mod open;
 mod run;
 mod table;
+mod topology;
 mod values;
 mod versions;
 
