@@ -38,10 +38,10 @@ pub async fn run(peers: Peers, inbox: Inbox, shared: Arc<Shared>) {
         match control {
             Control::Dial { link, urgent, bulk } => outbound::start(&peers, &link, urgent, bulk),
             Control::Transfer(link, raft) => transfer::start(&peers, &link, *raft, &shared),
-            Control::Leave => drop(io::spawn(async {
+            Control::Leave => io::spawn(async {
                 clock::sleep(FAREWELL).await;
                 io::leave();
-            })),
+            }),
         }
     }
 }
