@@ -1,25 +1,28 @@
-//! One file per actor: what it hosts and promises, what it can be asked, its handle, its loop.
+//! One loop per actor: it waits, calls the pure room it hosts, and performs what comes out. Decisions are in
+//! [`crate::replica`]; messages, handles and bounds in [`mailbox`]; `server::topology` connects the loops.
 //!
 //! ```text
-//!  desk (one per executor) ─Work─► consensus ─Persist─► wal ─Persisted─► consensus
-//!      ▲                               └─Commit, ReadAt─► apply ─Applied─► consensus
-//!      └────────────── Delivery ─────────────────────────┘ ├─Events─► watch hubs
-//!                                                          └─Granted, Revoked─► lease ─Work─► consensus
+//!  requests (one per executor) ─Requests─► consensus ─Persist─► wal ─Persisted─► consensus
+//!      ▲                                       └─Commit, ReadAt─► apply ─Applied─► consensus
+//!      └────────────────── Delivery ────────────────────────────┘ ├─Events─► watch hubs
+//!                                                                 └─LeaseChange─► lease ─LeaderRequests─► consensus
 //! ```
 //!
-//! Who may wait for whom has no cycle: desk → consensus → wal, apply → lease. Answers going back never
+//! Who may wait for whom has no cycle: requests → consensus → wal, apply → lease. Answers going back never
 //! wait, because their queues are as long as what can be in flight.
 
 pub mod apply;
+pub mod client;
 pub mod compactor;
 pub mod consensus;
-pub mod desk;
 pub mod lease;
 pub mod mailbox;
 pub mod peer;
+pub mod requests;
 pub mod state;
 pub mod wal;
 pub mod watch;
 
-pub use self::desk::Desk;
+pub use self::client::ReplicaClient;
+pub use self::client::ReplicaClient as Desk;
 pub use self::state::{Node, Shared, State, Status, bytes_in_use};

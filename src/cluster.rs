@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use crate::store::{Overlay, Space, View};
-use crate::types::{ConfChange, ConfChangeKind, ConfState, Fault, MemberId, Refusal};
+use crate::types::{ConfChange, ConfChangeKind, ConfState, Fault, LogIndex, MemberId, Refusal};
 
 pub use self::agreement::{Fit, Versions, decide, may_join};
 pub use self::hashes::{Hashed, corrupt_member, minority};
@@ -91,6 +91,12 @@ pub fn is_ready_to_remove(members: &[Member], id: MemberId) -> bool {
     let (started, voters) = started(members.iter().filter(|member| member.id != id));
     // The last one stays.
     voters > 0 && started > voters / 2
+}
+
+/// Whether a learner's log, which matches up to `matched`, is close enough to the leader's, which ends at `last`, for a vote:
+/// etcd's rule is nine tenths (`server/etcdserver/server.go`, `readyPercentThreshold`).
+pub fn is_caught_up(matched: LogIndex, last: LogIndex) -> bool {
+    matched as f64 >= last as f64 * 0.9
 }
 
 /// Whether those that have started, and this learner, would be a quorum with it.

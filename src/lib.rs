@@ -11,6 +11,7 @@ pub mod machine;
 pub mod metrics;
 pub mod mvcc;
 pub mod peer;
+pub mod replica;
 pub mod rpc;
 pub mod server;
 pub mod sim;

@@ -1,11 +1,9 @@
-//! Hosts [`crate::machine`], the single writer of the replicated state. One per member.
+//! Hosts [`Applier`], the single writer of the replicated state. One per member.
 //!
-//! Committed entries become batches: applied, committed to the store at once, published, and only then
-//! answered, so that whoever has an answer finds it in the published state. Between batches it lets others
-//! run and does a slice of compaction.
+//! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's order.
+//! Between batches others run, and a compaction gets its slice.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +12,8 @@ use basalt_proto::mvccpb;
 use futures_lite::future::yield_now;
 use prost::Message as _;
 
-use super::desk;
+use super::client::Pending;
 use super::mailbox::apply::{Handle, Msg, Prepared};
-use super::mailbox::delivery::{Delivery, executor_of};
 use super::mailbox::peer::Peers;
 use super::mailbox::{consensus, lease, wal};
 use super::state::{Shared, State};
@@ -24,11 +21,12 @@ use super::watch;
 use crate::cluster::Version;
 use crate::io::clock::Moment;
 use crate::io::{DiskMonitor, LsmEngine, LsmView, blocking, clock, spawn};
-use crate::machine::{Applied, Effect, Machine, Published};
+use crate::machine::{Machine, Published};
 use crate::metrics;
 use crate::mvcc::{Event, ReadView};
+use crate::replica::{Applier, ApplierOutput as Output, Delivery, LeaseChange, LogStart};
 use crate::store::Engine as _;
-use crate::types::{Entry, EntryKind, Fault, LogIndex, MemberId};
+use crate::types::{Entry, Fault, MemberId};
 
 /// Entries in one batch: enough to share the cost of a commit, few enough that heartbeats, which share this
 /// executor on small machines, never wait long.
@@ -41,75 +39,47 @@ const BEHIND: Duration = Duration::from_millis(2);
 /// How long to wait until a store that cannot be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Between two cuts of the log: each syncs the store, which under full load costs a third of the throughput if it
-/// happens every 10,000 entries, and for some milliseconds everyone waits.
-const CUT_PAUSE: Duration = Duration::from_secs(4);
-/// The same while the log lacks room for another segment.
-const CUT_PAUSE_FULL: Duration = Duration::from_millis(500);
-/// Bytes of entries after which the log is cut in any case: of large values the pause alone would let it grow to
-/// gigabytes.
-const CUT_BYTES: usize = 256 << 20;
-
-/// Log records looked at in one slice of compaction.
-const COMPACT_SLICE: usize = 250;
-
 /// Has the state published again now and then, for when nothing is applied.
 pub async fn refreshes(apply: Handle) {
-    loop {
+    while apply.try_refresh() {
         clock::sleep(REFRESH).await;
-        if !apply.try_refresh() {
-            return;
-        }
     }
 }
 
-/// Who hears of what.
-pub struct Outlets {
-    /// Hears what is applied.
+/// The actors that perform outputs.
+pub struct Outputs {
+    /// Learns what is applied.
     pub consensus: consensus::Handle,
-    /// Hears who is a member.
+    /// Learns who is a member.
     pub peers: Peers,
-    /// Hears how far the log may be cut.
+    /// Truncates the log.
     pub wal: wal::Handle,
-    /// Hears of leases.
+    /// Learns of leases.
     pub lease: lease::Handle,
     /// One hub per executor.
     pub hubs: Vec<watch::Handle>,
-    /// One desk per executor.
-    pub desks: Vec<flume::Sender<Delivery>>,
-    /// The executor this actor runs on.
-    pub here: usize,
-    /// Part of the ids of requests made since this start.
-    pub boot_nonce: u32,
-    /// `--snapshot-count`: applied entries after which the log is cut.
-    pub snapshot_count: u64,
+    /// Answers for each executor.
+    pub deliveries: Vec<flume::Sender<Delivery>>,
+    /// The executor this actor runs on, and its requests.
+    pub here: (usize, Pending),
     /// The room on the disk of the store.
     pub disk: DiskMonitor,
 }
 
 struct Actor {
-    machine: Machine<LsmEngine>,
-    outlets: Outlets,
+    applier: Applier<LsmEngine>,
+    outputs: Outputs,
     shared: Arc<Shared>,
-    deliveries: Vec<Delivery>,
-    /// Reads of an index that is not applied yet.
-    reads: VecDeque<(LogIndex, usize, u64)>,
-    compacting: bool,
-    /// When compaction was asked for; none while the member looks whether there is something left of its last
-    /// life.
+    /// When compaction was asked for; none while one that an earlier run left is looked for.
     compacting_since: Option<Moment>,
     compaction_waiters: Vec<flume::Sender<()>>,
-    /// Where the log was last cut.
-    mark: LogIndex,
-    /// Bytes of the entries since then.
-    uncut_bytes: usize,
-    /// When that was; none before the first time.
-    cut_at: Option<Moment>,
-    /// Whether a cut is under way.
-    cutting: Rc<Cell<bool>>,
+    /// Whether a truncation of the log has ended.
+    truncated: Rc<Cell<bool>>,
     /// The store's bytes on disk and its files, as published last.
     disk_bytes: u64,
     changes: u64,
+    /// Scratch: empty between calls.
+    out: Vec<Output<LsmView>>,
 }
 
 /// Serves until all handles are gone.
@@ -117,39 +87,33 @@ struct Actor {
 /// # Errors
 /// The store failed, or an entry makes no sense: this member must stop.
 pub async fn run(
-    machine: Machine<LsmEngine>,
+    applier: Applier<LsmEngine>,
     inbox: flume::Receiver<Msg>,
-    outlets: Outlets,
+    outputs: Outputs,
     shared: Arc<Shared>,
 ) -> Result<(), Fault> {
-    let deliveries = outlets.desks.iter().map(|_| Delivery::default()).collect();
-    let mark = machine.applied();
+    let machine = applier.machine();
     let (disk_bytes, changes) = (machine.engine().disk_bytes(), machine.engine().changes());
     machine.engine().note_usage(machine.usage().logical);
-    outlets.disk.owe(machine.engine().unflushed());
+    outputs.disk.owe(machine.engine().unflushed());
     let mut actor = Actor {
-        machine,
-        outlets,
+        applier,
+        outputs,
         shared,
-        deliveries,
-        reads: VecDeque::new(),
-        compacting: true,
         compacting_since: None,
         compaction_waiters: Vec::new(),
-        mark,
-        uncut_bytes: 0,
-        cut_at: None,
-        cutting: Rc::default(),
+        truncated: Rc::default(),
         disk_bytes,
         changes,
+        out: Vec::new(),
     };
     loop {
+        if actor.applier.is_compaction_due(inbox.is_empty()) {
+            actor.compact().await?;
+        }
         let msg = match inbox.try_recv() {
             Ok(msg) => msg,
-            Err(_) if actor.compacting => {
-                actor.compact().await?;
-                continue;
-            }
+            Err(_) if actor.applier.is_compacting() => continue,
             Err(_) => match inbox.recv_async().await {
                 Ok(msg) => msg,
                 Err(flume::RecvError::Disconnected) => return Ok(()),
@@ -193,7 +157,7 @@ fn tell_version(before: Option<Version>, now: Option<Version>) {
     }
 }
 
-/// Counts what was done to keys.
+/// Counts changes of keys.
 fn count(events: &[Event]) {
     let deletes = events.iter().filter(|event| event.delete).count();
     metrics::DELETES.add(deletes as u64);
@@ -214,49 +178,31 @@ fn put_bytes(event: &Event) -> i64 {
 }
 
 impl Actor {
-    /// The state to publish.
-    fn state(&mut self, read: ReadView<LsmView>) -> State {
-        let engine = self.machine.engine();
-        (self.disk_bytes, self.changes) = (engine.disk_bytes(), engine.changes());
-        engine.note_usage(read.usage.logical);
-        state_of(&self.machine, read, self.shared.node.member_id, self.disk_bytes)
-    }
-
     async fn on(&mut self, msg: Msg, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
         match msg {
-            Msg::Commit(entries) => {
-                let mut rest = &entries[..];
-                while !rest.is_empty() {
-                    while self.machine.engine().is_behind() {
-                        clock::sleep(BEHIND).await;
-                    }
-                    let (batch, later) = rest.split_at(rest.len().min(BATCH_ENTRIES_MAX));
-                    self.apply(batch).await?;
-                    rest = later;
-                    if !(rest.is_empty() && inbox.is_empty()) {
-                        yield_now().await;
-                    }
-                }
-            }
-            Msg::ReadAt { executor, round, index } => {
-                self.reads.push_back((index, executor, round));
-                self.release_reads();
-                self.deliver();
+            Msg::Commit(entries) => self.apply_all(&entries, inbox).await?,
+            Msg::ReadAt { executor, batch, index } => {
+                self.applier.read_at(executor, batch, index, &mut self.out);
+                self.perform().await;
             }
             Msg::Install(prepared, done) => {
                 self.install(*prepared).await?;
                 let _ = done.try_send(());
             }
-            Msg::LeaseKeys(id, answer) => drop(answer.try_send(self.machine.lease_keys(id))),
-            Msg::CompactionDone(answer) if self.compacting => self.compaction_waiters.push(answer),
+            Msg::LeaseKeys(id, answer) => {
+                drop(answer.try_send(self.applier.machine().lease_keys(id)));
+            }
+            Msg::CompactionDone(answer) if self.applier.is_compacting() => {
+                self.compaction_waiters.push(answer);
+            }
             Msg::CompactionDone(answer) => drop(answer.try_send(())),
             Msg::Refresh(answer) => {
                 self.refresh()?;
                 answer.map(|answer| answer.try_send(()));
             }
-            Msg::Engine(answer) => drop(answer.try_send(self.machine.engine().clone())),
+            Msg::Engine(answer) => drop(answer.try_send(self.engine())),
             Msg::Close(answer) => {
-                let engine = self.machine.engine().clone();
+                let engine = self.engine();
                 if let Err(fault) = blocking(move || engine.persist()).await {
                     // Nothing is lost: the next start applies it from the log.
                     tracing::warn!(error = %fault, "the store could not be written before the end");
@@ -267,212 +213,195 @@ impl Actor {
         Ok(())
     }
 
-    /// Publishes again if the store's files changed: the view that is published now keeps old ones.
-    fn refresh(&mut self) -> Result<(), Fault> {
-        let engine = self.machine.engine();
-        if (engine.disk_bytes(), engine.changes()) == (self.disk_bytes, self.changes) {
-            return Ok(());
+    fn engine(&self) -> LsmEngine {
+        self.applier.machine().engine().clone()
+    }
+
+    async fn apply_all(
+        &mut self,
+        mut rest: &[Entry],
+        inbox: &flume::Receiver<Msg>,
+    ) -> Result<(), Fault> {
+        while !rest.is_empty() {
+            while self.applier.machine().engine().is_behind() {
+                clock::sleep(BEHIND).await;
+            }
+            let (batch, later) = rest.split_at(rest.len().min(BATCH_ENTRIES_MAX));
+            self.apply(batch).await?;
+            rest = later;
+            if !(rest.is_empty() && inbox.is_empty()) {
+                yield_now().await;
+            }
         }
-        let read = self.machine.commit()?.read;
-        let state = self.state(read);
-        self.shared.publish(state);
         Ok(())
     }
 
-    async fn apply(&mut self, entries: &[Entry]) -> Result<(), Fault> {
-        let mut effects = Vec::new();
-        let has_changes = entries.iter().any(|entry| entry.kind != EntryKind::Normal);
+    async fn apply(&mut self, batch: &[Entry]) -> Result<(), Fault> {
+        if self.truncated.take() {
+            self.applier.truncated();
+        }
         let mut began = Moment::now();
-        for entry in entries {
-            self.uncut_bytes += entry.data.len();
-            let applied = self.machine.apply(entry)?;
-            let ended = Moment::now();
-            let took = ended.since(began).as_secs_f64();
-            metrics::applied(applied.operation, applied.reply.is_ok(), took);
-            self.answer(applied, &mut effects);
-            began = ended;
+        for entry in batch {
+            self.applier.apply(entry, |applied| {
+                let ended = Moment::now();
+                let took = ended.since(began).as_secs_f64();
+                metrics::applied(applied.operation, applied.reply.is_ok(), took);
+                began = ended;
+            })?;
         }
-        let bytes: usize = entries.iter().map(|entry| entry.data.len()).sum();
-        self.outlets.disk.wait_for(bytes as u64).await;
-        let published = self.machine.commit()?;
+        self.outputs.disk.wait_for(self.applier.batch_bytes() as u64).await;
+        let log_is_full = self.outputs.wal.room_left().is_some();
+        self.applier.commit(clock::since_boot(), log_is_full, &mut self.out)?;
         metrics::STORE_COMMIT.observe(began.elapsed().as_secs_f64());
-        count(&published.events);
-        if has_changes {
-            // After a restart raft must know these members, or it could lead where it is not enough: the log
-            // alone would tell it too late.
-            self.persist().await;
-        }
-        self.publish(published);
-        let mut conf_changes = Vec::new();
-        for effect in effects {
-            if let Effect::ConfChanged(change) = effect {
-                conf_changes.push(change);
-            } else {
-                self.perform(effect).await;
+        self.perform().await;
+        Ok(())
+    }
+
+    async fn perform(&mut self) {
+        let mut out = std::mem::take(&mut self.out);
+        for output in out.drain(..) {
+            match output {
+                Output::Persist => self.persist().await,
+                Output::Publish(published) => self.publish(published),
+                Output::Lease(change) => {
+                    count_lease(&change);
+                    self.outputs.lease.changed(change).await;
+                }
+                Output::Replaced(leases) => {
+                    self.outputs.lease.replaced(leases).await;
+                    self.outputs.hubs.iter().for_each(watch::Handle::resync);
+                }
+                Output::MembersChanged => {
+                    self.outputs.peers.update(self.applier.machine().cluster());
+                }
+                Output::Applied { index, conf_changes } => {
+                    self.outputs.consensus.applied(index, conf_changes);
+                }
+                Output::Deliver(executor, delivery) => self.deliver(executor, delivery),
+                Output::TruncateLog(start) => self.truncate_log(start),
+                Output::CompactionBegun => {
+                    self.compacting_since.get_or_insert_with(Moment::now);
+                }
+                Output::Compacted => self.compacted(),
             }
         }
-        if !conf_changes.is_empty() {
-            self.outlets.peers.update(self.machine.cluster());
-        }
-        // Before the answers: whoever hears that the members changed may ask for the next change at once.
-        self.outlets.consensus.applied(self.machine.applied(), conf_changes);
-        self.release_reads();
-        self.deliver();
-        self.cut_log();
-        Ok(())
+        self.out = out;
     }
 
     /// Makes durable what is applied, however long the disk has no room for it.
     async fn persist(&self) {
         loop {
-            let engine = self.machine.engine().clone();
+            let engine = self.engine();
             let Err(fault) = blocking(move || engine.persist()).await else { return };
             tracing::error!(error = %fault, "the members' change waits for the store");
             clock::sleep(RETRY).await;
         }
     }
 
-    fn answer(&mut self, applied: Applied, effects: &mut Vec<Effect>) {
-        effects.extend(applied.effects);
-        let executor = executor_of(applied.request, self.outlets.boot_nonce);
-        if let Some(delivery) = executor.and_then(|executor| self.deliveries.get_mut(executor)) {
-            delivery.replies.push((applied.request, applied.reply));
-        }
-    }
-
     fn publish(&mut self, published: Published<LsmView>) {
+        count(&published.events);
         let revision = published.read.revision;
         let state = self.state(published.read);
         tell_version(self.shared.state().cluster_version, state.cluster_version);
         self.shared.publish(state);
-        for hub in &self.outlets.hubs {
+        for hub in &self.outputs.hubs {
             hub.events(&published.events, revision);
         }
     }
 
-    async fn perform(&mut self, effect: Effect) {
-        match effect {
-            Effect::LeaseGranted(grant) => {
-                metrics::LEASES_GRANTED.add(1);
-                metrics::LEASE_TTLS.observe(grant.ttl as f64);
-                self.outlets.lease.granted(grant).await;
-            }
-            Effect::LeaseRevoked(id) => {
-                metrics::LEASES_REVOKED.add(1);
-                self.outlets.lease.revoked(id).await;
-            }
-            Effect::Compacted => {
-                self.compacting = true;
-                self.compacting_since.get_or_insert_with(Moment::now);
-            }
-            Effect::ConfChanged(_) => (),
-        }
+    /// The state to publish.
+    fn state(&mut self, read: ReadView<LsmView>) -> State {
+        let machine = self.applier.machine();
+        let engine = machine.engine();
+        (self.disk_bytes, self.changes) = (engine.disk_bytes(), engine.changes());
+        engine.note_usage(read.usage.logical);
+        state_of(machine, read, self.shared.node.member_id, self.disk_bytes)
     }
 
-    /// Goes on from another member's state. Who reads the old store may go on doing so.
-    async fn install(&mut self, prepared: Prepared) -> Result<(), Fault> {
-        let Prepared { machine, incoming } = prepared;
-        let (index, term) = machine.position();
-        if index <= self.machine.applied() {
-            return Err(Fault::new("a snapshot would take this member back"));
+    /// To this executor directly, to the others as one message.
+    fn deliver(&self, executor: usize, delivery: Delivery) {
+        let (here, pending) = &self.outputs.here;
+        if executor == *here {
+            return pending.borrow_mut().deliver(delivery);
         }
-        blocking(move || incoming.install(index, term)).await?;
-        let old = std::mem::replace(&mut self.machine, machine);
-        self.outlets.disk.owe(self.machine.engine().unflushed());
-        old.engine().abandon();
-        // Closing a store waits for its threads.
-        spawn(blocking(move || drop(old)));
-        (self.mark, self.uncut_bytes, self.compacting) = (index, 0, true);
-        let read = self.machine.commit()?.read;
-        let state = self.state(read);
-        self.shared.publish(state);
-        self.outlets.lease.replaced(self.machine.leases().collect()).await;
-        self.outlets.hubs.iter().for_each(watch::Handle::resync);
-        self.outlets.peers.update(self.machine.cluster());
-        tracing::info!(index, term, "applied snapshot");
-        self.release_reads();
-        self.deliver();
+        let sent = self.outputs.deliveries[executor].try_send(delivery);
+        assert!(!matches!(sent, Err(flume::TrySendError::Full(_))), "more answers than requests");
+    }
+
+    /// Publishes again if the store's files changed: the view that is published now keeps old ones.
+    fn refresh(&mut self) -> Result<(), Fault> {
+        let engine = self.applier.machine().engine();
+        if (engine.disk_bytes(), engine.changes()) == (self.disk_bytes, self.changes) {
+            return Ok(());
+        }
+        let published = self.applier.refresh()?;
+        self.publish(published);
         Ok(())
     }
 
-    fn release_reads(&mut self) {
-        let applied = self.machine.applied();
-        let deliveries = &mut self.deliveries;
-        self.reads.retain(|(index, executor, round)| {
-            if *index <= applied {
-                deliveries[*executor].reads.push(*round);
-            }
-            *index > applied
-        });
-    }
-
-    /// Hands the answers out: to this executor directly, to the others as one message each.
-    fn deliver(&mut self) {
-        for (executor, delivery) in self.deliveries.iter_mut().enumerate() {
-            if delivery.is_empty() {
-                continue;
-            }
-            let delivery = std::mem::take(delivery);
-            if executor == self.outlets.here {
-                desk::deliver_here(delivery);
-            } else {
-                let sent = self.outlets.desks[executor].try_send(delivery);
-                assert!(
-                    !matches!(sent, Err(flume::TrySendError::Full(_))),
-                    "more answers than requests"
-                );
-            }
-        }
+    /// Goes on from another member's state.
+    async fn install(&mut self, prepared: Prepared) -> Result<(), Fault> {
+        let Prepared { machine, incoming } = prepared;
+        let (index, term) = machine.position();
+        let engine = machine.engine().clone();
+        let old = self.applier.install(machine, &mut self.out)?;
+        blocking(move || incoming.install(index, term)).await?;
+        self.outputs.disk.owe(engine.unflushed());
+        old.engine().abandon();
+        // Closing a store waits for its threads.
+        spawn(blocking(move || drop(old)));
+        self.perform().await;
+        tracing::info!(index, term, "applied snapshot");
+        Ok(())
     }
 
     /// One slice, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
         let began = Moment::now();
-        let done = self.machine.compact_step(COMPACT_SLICE)?;
-        let published = self.machine.commit()?;
-        self.publish(published);
-        let milliseconds = |since: Moment| since.elapsed().as_secs_f64() * 1000.0;
+        self.applier.compact(&mut self.out)?;
         if self.compacting_since.is_some() {
             metrics::COMPACTION_SLICE.observe(milliseconds(began));
         }
-        if done {
-            if let Some(since) = self.compacting_since.take() {
-                metrics::COMPACTION.observe(milliseconds(since));
-                metrics::COMPACTION_LAST.set(clock::unix_time().as_secs() as i64);
-            }
-            self.compacting = false;
-            self.compaction_waiters.drain(..).for_each(|waiter| {
-                let _ = waiter.try_send(());
-            });
-        }
+        self.perform().await;
         yield_now().await;
         Ok(())
     }
 
-    /// Lets the log go that the store holds on disk, one cut at a time, with a pause between, and beside the
-    /// work: what is applied is read before the store is synced, never after.
-    fn cut_log(&mut self) {
-        let index = self.machine.applied();
-        let rested = self.cut_at.is_none_or(|cut_at| cut_at.elapsed() >= CUT_PAUSE);
-        let is_due = rested && index - self.mark >= self.outlets.snapshot_count;
-        // There is no room for another segment of the log: one of those that are there may be free after this.
-        let is_needed = self.outlets.wal.room_left().is_some() && index > self.mark;
-        let is_needed = is_needed && self.cut_at.is_none_or(|at| at.elapsed() >= CUT_PAUSE_FULL);
-        if self.cutting.get() || !(is_due || is_needed || self.uncut_bytes >= CUT_BYTES) {
-            return;
+    fn compacted(&mut self) {
+        if let Some(since) = self.compacting_since.take() {
+            metrics::COMPACTION.observe(milliseconds(since));
+            metrics::COMPACTION_LAST.set(clock::unix_time().as_secs() as i64);
         }
-        (self.mark, self.uncut_bytes, self.cut_at) = (index, 0, Some(Moment::now()));
-        self.cutting.set(true);
-        let (term, conf_state) = (self.machine.applied_term(), self.machine.conf_state().clone());
-        let (engine, wal) = (self.machine.engine().clone(), self.outlets.wal.clone());
-        let cutting = Rc::clone(&self.cutting);
+        for waiter in self.compaction_waiters.drain(..) {
+            let _ = waiter.try_send(());
+        }
+    }
+
+    /// Lets the log go that the store holds on disk, beside the work.
+    fn truncate_log(&self, start: LogStart) {
+        let (engine, wal) = (self.engine(), self.outputs.wal.clone());
+        let truncated = Rc::clone(&self.truncated);
         spawn(async move {
             match blocking(move || engine.persist()).await {
-                Ok(()) => wal.mark(index, term, conf_state).await,
+                Ok(()) => wal.mark(start.index, start.term, start.conf_state).await,
                 // The log keeps what the store does not hold; the next time may do better.
-                Err(fault) => tracing::error!(error = %fault, "the log cannot be cut"),
+                Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
             }
-            cutting.set(false);
+            truncated.set(true);
         });
     }
+}
+
+fn count_lease(change: &LeaseChange) {
+    match change {
+        LeaseChange::Granted(grant) => {
+            metrics::LEASES_GRANTED.add(1);
+            metrics::LEASE_TTLS.observe(grant.ttl as f64);
+        }
+        LeaseChange::Revoked(_) => metrics::LEASES_REVOKED.add(1),
+    }
+}
+
+fn milliseconds(since: Moment) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
 }

@@ -3,7 +3,6 @@
 
 pub mod apply;
 pub mod consensus;
-pub mod delivery;
 pub mod lease;
 pub mod peer;
 pub mod wal;

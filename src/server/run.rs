@@ -1,6 +1,5 @@
 //! The life of the process: opens what is on disk, starts everything, serves until it is told to stop.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::open::open;
 use super::topology::{mailboxes, node, ports, seats, start_actors};
 use super::{corruption, versions};
 use crate::actors::mailbox::peer::Peers;
-use crate::actors::{Desk, Shared, compactor, peer};
+use crate::actors::{Desk, Shared, client, compactor, peer};
 use crate::cluster::Version;
 use crate::http::{Front, Serves};
 use crate::io::{self, Executors, Lane, clock};
@@ -92,8 +91,10 @@ async fn first_core(
     opened.others.iter().for_each(|member| handles.peers.meet(member));
     let boot_nonce = io::random_u64();
     let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
-    let (seats, outlets) = seats(1 + others.len(), boot_nonce as u32, &config, &handles, &shared);
-    let led = start_actors(&config, boot_nonce, opened, &handles, inboxes, outlets, &shared)?;
+    let nonce = boot_nonce as u32;
+    let pending = client::pending(0, nonce);
+    let (seats, outputs) = seats(1 + others.len(), nonce, &config, &handles, &pending, &shared);
+    let led = start_actors(&config, boot_nonce, opened, &handles, inboxes, outputs, &shared)?;
     let connections: Vec<_> = seats.iter().map(|seat| seat.connections.0.clone()).collect();
     let mut seats = seats.into_iter();
     let Some(own) = seats.next() else { return Err(Fault::new("there is no core to run on")) };
@@ -104,7 +105,7 @@ async fn first_core(
         stops.push(stop);
         let shared = Arc::clone(&shared);
         executors.start(core, move || async move {
-            seat.take(&shared);
+            seat.take(None, &shared);
             // Ends when the first core drops the other end.
             let _ = stopped.recv_async().await;
             io::close_connections(STOP_TIME).await;
@@ -112,7 +113,7 @@ async fn first_core(
         })?;
     }
     executors.poke();
-    let desk = own.take(&shared);
+    let desk = own.take(Some(pending), &shared);
     listen_peers(&config, &desk, &handles.peers)?;
     io::spawn(versions::watch(desk.clone(), led));
     let serving = async {
@@ -122,7 +123,7 @@ async fn first_core(
         listen(&config, &connections)?;
         io::spawn(compactor::run(config.retention, desk.clone(), Arc::clone(&shared)));
         say_ready(&config, &desk);
-        pending().await
+        std::future::pending().await
     };
     let stop = async {
         let _ = stopped.recv_async().await;

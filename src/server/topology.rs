@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use super::Config;
 use super::open::Opened;
-use crate::actors::desk::{LEADERLESS_ELECTIONS_MAX, Reach};
-use crate::actors::mailbox::delivery::Delivery;
+use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClient};
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
-use crate::actors::{self, Desk, Node, Shared, watch};
+use crate::actors::{self, Node, Shared, requests, watch};
 use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
 use crate::io::{self, Address, DiskMonitor, clock};
-use crate::lease::Expiry;
+use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
 use crate::types::Fault;
+use crate::types::limits::COMPACT_SLICE_RECORDS;
 
 /// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
 const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
@@ -74,20 +74,21 @@ pub(super) fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inbo
     (handles, inboxes)
 }
 
-/// A seat for each executor, and whom apply tells of what it did.
+/// A seat for each executor, and the actors that apply tells of its work. `pending` belongs to this executor, the first.
 pub(super) fn seats(
     count: usize,
     boot_nonce: u32,
     config: &Config,
     handles: &Handles,
+    pending: &Pending,
     shared: &Arc<Shared>,
-) -> (Vec<Seat>, actors::apply::Outlets) {
+) -> (Vec<Seat>, actors::apply::Outputs) {
     let http2 = io::Http2 {
         streams_max: config.max_streams,
         keep_alive: config.keep_alive,
         keep_alive_timeout: config.keep_alive_timeout,
     };
-    let (mut hubs, mut desks) = (Vec::new(), Vec::new());
+    let (mut hubs, mut deliveries) = (Vec::new(), Vec::new());
     let seat = |executor| {
         let options = watch::Options {
             max_request_bytes: config.max_request_bytes,
@@ -97,35 +98,33 @@ pub(super) fn seats(
         };
         let source: Arc<dyn watch::Source> = Arc::<Shared>::clone(shared);
         let (hub, hub_inbox) = watch::mailbox(source, options);
-        let (desk, deliveries) = flume::bounded(DELIVERIES_MAX);
+        let (delivery, delivered) = flume::bounded(DELIVERIES_MAX);
         hubs.push(hub.clone());
-        desks.push(desk);
+        deliveries.push(delivery);
         Seat {
             executor,
             boot_nonce,
             hub,
             hub_inbox,
             handles: handles.clone(),
-            deliveries,
+            delivered,
             connections: io::handover(),
             http2,
             http: ports(config).map(|(serves, _)| config.http(serves)),
         }
     };
     let seats = (0..count).map(seat).collect();
-    let outlets = actors::apply::Outlets {
+    let outputs = actors::apply::Outputs {
         consensus: handles.consensus.clone(),
         wal: handles.wal.clone(),
         lease: handles.lease.clone(),
         peers: handles.peers.clone(),
         hubs,
-        desks,
-        here: 0,
-        boot_nonce,
-        snapshot_count: config.snapshot_count,
+        deliveries,
+        here: (0, pending.clone()),
         disk: handles.disk.clone(),
     };
-    (seats, outlets)
+    (seats, outputs)
 }
 
 /// Starts the actors of which there is one, on this executor. Gives what tells when this member begins to lead.
@@ -135,50 +134,48 @@ pub(super) fn start_actors(
     opened: Opened,
     handles: &Handles,
     inboxes: Inboxes,
-    outlets: actors::apply::Outlets,
+    outputs: actors::apply::Outputs,
     shared: &Arc<Shared>,
 ) -> Result<flume::Receiver<()>, Fault> {
     // Promises not to vote, of this life and of an earlier one, are counted in ticks: each must take its time.
     let counts_ticks = config.lease_based_reads || opened.restored.promised_ticks > 0;
     let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
-    let mut expiry = Expiry::new(config.election.as_millis() as u64);
-    let now_ms = clock::now_ms();
-    opened.machine.leases().for_each(|grant| expiry.granted(grant, now_ms));
+    let election_ms = config.election.as_millis() as u64;
+    let keeper = LeaseKeeper::new(election_ms, opened.machine.leases(), clock::now_ms());
+    let settings = replica::Settings {
+        executors: outputs.deliveries.len(),
+        boot_nonce: boot_nonce as u32,
+        snapshot_count: config.snapshot_count,
+        slice_records: COMPACT_SLICE_RECORDS,
+    };
+    let applier = Applier::new(opened.machine, &settings);
 
-    let lease = handles.lease.clone();
     let (leads, led) = flume::bounded(1);
-    let peers = handles.peers.clone();
-    let consensus_outlets = actors::consensus::Outlets {
+    let consensus_outputs = actors::consensus::Outputs {
         wal: handles.wal.clone(),
         apply: handles.apply.clone(),
-        on_role: Box::new(move |role| {
-            lease.leads(role.leads.then_some(role.term));
-            if role.leads {
-                // The channel holds one notification; if it is full, the receiver has one pending.
-                let _ = leads.try_send(());
-            }
-        }),
-        on_send: Box::new(move |messages| peers.send(messages)),
-        disk: handles.disk.clone(),
+        lease: handles.lease.clone(),
+        peers: handles.peers.clone(),
+        leads,
     };
     let consensus = handles.consensus.clone();
-    let inbox = inboxes.consensus;
-    io::spawn(actors::consensus::run(driver, inbox, consensus_outlets, Arc::clone(shared)));
+    let (replica, inbox) = (Replica::new(driver), inboxes.consensus);
+    io::spawn(actors::consensus::run(replica, inbox, consensus_outputs, Arc::clone(shared)));
     io::spawn(actors::peer::run(handles.peers.clone(), inboxes.peers, Arc::clone(shared)));
     let (wal_inbox, space) = inboxes.wal;
     let wal = actors::wal::run(opened.wal, wal_inbox, space, consensus.clone());
     io::spawn(async move { stop_on_fault(wal.await) });
-    let apply = actors::apply::run(opened.machine, inboxes.apply, outlets, Arc::clone(shared));
+    let apply = actors::apply::run(applier, inboxes.apply, outputs, Arc::clone(shared));
     io::spawn(async move { stop_on_fault(apply.await) });
     io::spawn(actors::apply::refreshes(handles.apply.clone()));
-    io::spawn(actors::lease::run(expiry, inboxes.lease, consensus.clone()));
+    io::spawn(actors::lease::run(keeper, inboxes.lease, consensus.clone()));
     io::spawn(actors::lease::ticks(handles.lease.clone()));
-    io::spawn(ticks(config.heartbeat, consensus.clone()));
+    io::spawn(ticks(config.heartbeat, consensus.clone(), handles.disk.clone()));
     if opened.state.sole_voter {
         // A member that votes alone need not wait for a timeout.
         consensus.campaign();
     } else if config.election_advance && !counts_ticks {
-        io::spawn(advance(config.clone(), handles.peers.clone(), consensus));
+        io::spawn(advance(config.clone(), handles.clone()));
     }
     Ok(led)
 }
@@ -189,30 +186,30 @@ fn stop_on_fault(outcome: Result<(), Fault>) {
     }
 }
 
-/// What an executor needs to open its desk.
+/// The means of an executor to serve connections.
 pub(super) struct Seat {
     executor: usize,
     boot_nonce: u32,
     hub: watch::Handle,
     hub_inbox: watch::Mailbox,
     handles: Handles,
-    deliveries: flume::Receiver<Delivery>,
+    delivered: flume::Receiver<Delivery>,
     pub(super) connections: (io::Door, flume::Receiver<io::Connection>),
     http2: io::Http2,
     http: [http::Options; PORTS],
 }
 
 impl Seat {
-    /// Opens the desk of this executor and serves the connections it is given.
-    pub(super) fn take(self, shared: &Arc<Shared>) -> Desk {
+    /// Serves the connections that this executor is given. `pending` are its own requests, made here if there are none yet.
+    pub(super) fn take(self, pending: Option<Pending>, shared: &Arc<Shared>) -> ReplicaClient {
         let executor = self.executor as u8;
+        let pending = pending.unwrap_or_else(|| client::pending(executor, self.boot_nonce));
         let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
-        let reach =
-            Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers, disk };
-        let desk = Desk::open(Arc::clone(shared), executor, self.boot_nonce, reach);
-        io::spawn(Desk::flush(self.executor, consensus));
-        io::spawn(Desk::deliver(self.deliveries));
-        io::spawn(desk.clone().sweep());
+        io::spawn(requests::hand_in(self.executor, pending.clone(), consensus.clone()));
+        io::spawn(requests::deliver(pending.clone(), self.delivered));
+        io::spawn(requests::sweep(pending.clone(), Arc::clone(shared), peers.clone()));
+        let handles = client::Handles { hub: self.hub, lease, apply, consensus, peers, disk };
+        let desk = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let hub = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
         let fronts = self.http.map(|options| Front::new(&desk, options));
@@ -257,22 +254,22 @@ fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::cons
 }
 
 /// Most of the first election timeout is spent at once, when another member is there to vote or to lead.
-async fn advance(config: Config, peers: Peers, consensus: consensus::Handle) {
+async fn advance(config: Config, handles: Handles) {
     let ticks = config.election.div_duration_f64(config.heartbeat) as u64;
     for _ in 0..ticks {
-        if peers.any_connected() {
+        if handles.peers.any_connected() {
             // One heartbeat's time is left for a leader to show itself.
-            (2..ticks).all(|_| consensus.tick());
+            (2..ticks).all(|_| handles.consensus.tick(handles.disk.space()));
             return;
         }
         clock::sleep(config.heartbeat).await;
     }
 }
 
-async fn ticks(every: Duration, consensus: consensus::Handle) {
+async fn ticks(every: Duration, consensus: consensus::Handle, disk: DiskMonitor) {
     loop {
         clock::sleep(every).await;
-        if !consensus.tick() {
+        if !consensus.tick(disk.space()) {
             return;
         }
     }

@@ -13,7 +13,8 @@ use super::outcome::Outcome;
 use super::plan::{Ask, Fault, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Wire};
 use super::random::Random;
 use super::watchers::Watcher;
-use crate::consensus::{Input, Message, MessageType};
+use crate::consensus::{Message, MessageType};
+use crate::replica::{Input, Lane};
 use crate::types::MemberId;
 
 /// The most time that a cluster without faults needs to come to rest.
@@ -156,7 +157,7 @@ impl Cluster {
         }
         self.clients.check_linearizable(&self.checks);
         let live = self.members.iter().filter_map(|member| member.live.as_ref());
-        self.outcome.reads_alone += live.map(|live| live.driver.reads_alone()).sum::<u64>();
+        self.outcome.reads_alone += live.map(|live| live.replica.lease_reads()).sum::<u64>();
         self.outcome.lasted_us = self.now;
         self.outcome.entries = self.checks.committed();
         (self.outcome.asked, self.outcome.answered) = self.clients.counts();
@@ -256,7 +257,11 @@ impl Cluster {
             if link_tells(later)
                 && let Some(live) = self.member(from).live.as_mut()
             {
-                live.lanes[super::member::CONTROL].push_back(Input::Unreachable(to));
+                if cut && is_proposal {
+                    // The connection is gone before the message is sent.
+                    live.replica.undeliverable(vec![message]);
+                }
+                live.mailbox.push(Lane::Control, Input::Unreachable(to));
             }
             return;
         }
@@ -279,7 +284,7 @@ impl Cluster {
         let member = self.member(to);
         let is_paused = member.paused_until > now;
         if let Some(live) = member.live.as_mut() {
-            live.lanes[super::member::CONTROL].push_back(Input::Step(message));
+            live.mailbox.deliver(message);
             if is_paused {
                 self.wake(to);
             } else {
@@ -315,7 +320,7 @@ impl Cluster {
             self.checks.appended(id, entry, before.term);
         }
         self.say(|| format!("{id} starts"));
-        if self.live(id).machine.cluster().is_removed(id) {
+        if self.live(id).applier.machine().cluster().is_removed(id) {
             return self.leave(id);
         }
         self.after(ticks, Event::Member(id, boot, Turn::Tick));
@@ -335,7 +340,7 @@ impl Cluster {
         member.store.crash(&mut random, bug);
         member.random = random;
         self.outcome.crashes += 1;
-        self.outcome.reads_alone += live.driver.reads_alone();
+        self.outcome.reads_alone += live.replica.lease_reads();
         self.outcome.torn += u64::from(torn);
         self.say(|| format!("{id} loses power{}", if torn { ", a write is torn" } else { "" }));
         for number in 0..self.watchers.len() {
@@ -402,27 +407,27 @@ impl Cluster {
 
     /// Whom a fault means.
     pub(super) fn who(&self, member: MemberId) -> MemberId {
-        let leads = |it: &&Member| it.live.as_ref().is_some_and(|live| live.role.leads);
-        let newest = |it: &&Member| it.live.as_ref().map(|live| live.role.term);
+        let leads = |it: &&Member| it.live.as_ref().is_some_and(|live| live.replica.role().leads);
+        let newest = |it: &&Member| it.live.as_ref().map(|live| live.replica.role().term);
         let leader = self.members.iter().filter(leads).max_by_key(newest);
         if member == LEADER { leader.map_or(1, |leader| leader.id) } else { member }
     }
 
     fn transfer(&mut self, id: MemberId, to: MemberId) {
-        let role = self.member(id).live.as_ref().map(|live| live.role);
+        let role = self.member(id).live.as_ref().map(|live| live.replica.role());
         match role.filter(|role| role.leads && id != to && self.bug == Some(Bug::TransferUnseen)) {
             None => self.control(id, Input::Transfer(to)),
             Some(role) => {
                 let mut message = Message { from: id, to, term: role.term, ..Message::default() };
                 message.set_msg_type(MessageType::MsgTimeoutNow);
-                self.control(to, Input::Step(Box::new(message)));
+                self.control(to, Input::Peer(Box::new(message)));
             }
         }
     }
 
-    fn control(&mut self, id: MemberId, input: Input) {
+    fn control(&mut self, id: MemberId, input: Input<Bytes>) {
         if let Some(live) = self.member(id).live.as_mut() {
-            live.lanes[super::member::CONTROL].push_back(input);
+            live.mailbox.push(Lane::Control, input);
             self.wake(id);
         }
     }
@@ -487,11 +492,11 @@ impl Cluster {
     fn unrest(&self) -> Option<String> {
         for member in self.members.iter().filter(|member| !member.gone) {
             let Some(live) = member.live.as_ref() else { return Some("one is down".to_owned()) };
-            let (applied, committed) = (live.machine.applied(), self.checks.committed());
+            let (applied, committed) = (live.applier.machine().applied(), self.checks.committed());
             if applied < committed || !live.tasks.is_empty() {
                 return Some(format!("{} has applied {applied} of {committed}", member.id));
             }
-            if let Some(grant) = live.machine.leases().next() {
+            if let Some(grant) = live.applier.machine().leases().next() {
                 return Some(format!("{grant:?} lives on at {}", member.id));
             }
         }

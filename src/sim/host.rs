@@ -1,49 +1,38 @@
-//! What the actors do around the pure rooms, without waiting: each turn takes what there is, calls, performs.
+//! Hosts the replica as the actors do, without waiting: each turn takes what there is, calls, performs.
 
-use std::collections::VecDeque;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use super::bugs::Bug;
 use super::clients::{Answer, takes_space};
 use super::cluster::{Cluster, Event, Turn, brief};
-use super::member::{ACKS, CONTROL, Live, Task, WORK, Write, open_machine};
+use super::member::{EXECUTORS, Live, Task, Write, open_machine};
 use super::plan::{Ask, MS, Micros, Point, SECOND};
 use super::store::Store;
 use crate::consensus::wire::set_snapshot;
-use crate::consensus::{Input, Message, MessageType, Output, Role};
+use crate::consensus::{Message, MessageType, Role};
 use crate::machine::{Effect, Published, standing};
 use crate::mvcc;
+use crate::replica::{
+    ApplierOutput, Delivery, Input, Lane, LeaseChange, LeaseKeeper, LogStart, Output,
+};
 use crate::snapshot::bolt::Reader;
 use crate::snapshot::{self, Export, Turn as Step};
-use crate::store::Memory;
-use crate::types::limits::APPENDS_MAILBOX;
-use crate::types::{ConfChange, DiskSpace, Entry, LogIndex, MemberId, Term};
+use crate::store::{Memory, MemoryView};
+use crate::types::{DiskSpace, Entry, LogIndex, MemberId, Refusal, Term};
 use crate::wal::Record;
 use crate::watch;
 
+/// The time that a request may wait in a member.
+const REQUEST_TIMEOUT_MS: u64 = 7000;
 /// States are compared at indexes that can be divided by this.
 const DIGEST_EVERY: u64 = 32;
-/// Log records looked at in a slice of compaction.
-const COMPACT_SLICE: usize = 7;
-
 fn mark_of(record: &Record) -> Option<LogIndex> {
     match record {
         Record::Mark { index, .. } => Some(*index),
         Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => None,
-    }
-}
-
-fn is_append(input: &Input) -> bool {
-    matches!(input, Input::Step(message) if message.get_msg_type() == MessageType::MsgAppend)
-}
-
-fn change_of(effect: &Effect) -> Option<ConfChange> {
-    match effect {
-        Effect::ConfChanged(change) => Some(change.clone()),
-        Effect::LeaseGranted(_) | Effect::LeaseRevoked(_) | Effect::Compacted => None,
     }
 }
 
@@ -104,16 +93,7 @@ impl Cluster {
         let now = self.now;
         let (until, space) = self.member(id).full_disk;
         let space = if now < until { space } else { DiskSpace::Enough };
-        let live = self.live(id);
-        if live.disk != space {
-            live.disk = space;
-            live.lanes[CONTROL].push_back(Input::Disk(space));
-        }
-        live.lanes[CONTROL].push_back(Input::Tick);
-        if live.role.leader.is_some() && !live.driver.is_transferring() {
-            let homeless = live.homeless.drain(..).map(|payload| Input::Propose(vec![payload]));
-            live.lanes[WORK].extend(homeless);
-        }
+        self.live(id).mailbox.push(Lane::Control, Input::Tick(space));
         let now_ms = self.now_ms(id);
         self.tell_hub(id, watch::Input::Tick { now_ms });
         let time = self.true_time(id, self.plan.knobs.tick);
@@ -132,56 +112,57 @@ impl Cluster {
         }
     }
 
-    /// All that waits becomes one batch, and what comes out is performed.
+    /// Takes the inputs that wait, and performs the outputs.
     fn round(&mut self, id: MemberId) {
+        self.hand_in(id);
         let (now, bug) = (self.clock(id), self.bug);
         let live = self.live(id);
         let now = if bug == Some(Bug::ClockBeforeMailbox) { live.round_ended } else { now };
         live.round_due = false;
-        let holds = live.holds_appends();
-        let came_before = if holds { VecDeque::new() } else { std::mem::take(&mut live.held) };
-        came_before.into_iter().for_each(|input| live.driver.on(now, input));
-        for lane in [ACKS, CONTROL, WORK] {
-            while let Some(input) = live.lanes[lane].pop_front() {
-                if !(holds && is_append(&input)) {
-                    live.driver.on(now, input);
-                } else if live.held.len() < APPENDS_MAILBOX {
-                    live.held.push_back(input);
-                }
-            }
-        }
-        if let Some((message, file)) = live.arrived.take() {
-            live.prepared = Some(file);
-            live.driver.on(now, Input::Step(message));
-        }
+        live.replica.take(&mut live.mailbox, || now);
         let mut out = Vec::new();
-        live.driver.drain(&mut out);
-        let mut beginning = None;
+        live.replica.drain(now, &mut out);
         for output in out {
             if self.member(id).live.is_none() {
                 return;
             }
-            self.perform(id, output, &mut beginning);
+            self.perform(id, output);
         }
         if self.member(id).live.is_some() {
             let now = self.clock(id);
-            let live = self.live(id);
-            // Not installed: raft did not want it.
-            (live.prepared, live.round_ended) = (None, now);
+            self.live(id).round_ended = now;
         }
     }
 
-    /// `beginning` is what the log begins with after a snapshot, to be written with the same batch.
-    fn perform(&mut self, id: MemberId, output: Output, beginning: &mut Option<Record>) {
+    /// Each executor hands in a bundle of requests.
+    fn hand_in(&mut self, id: MemberId) {
+        let (now_ms, bug) = (self.now_ms(id), self.bug);
+        let live = self.live(id);
+        for executor in 0..EXECUTORS {
+            let (proposals, mut read) = live.pending[executor].take_bundle(now_ms);
+            if let Some(batch) = read.filter(|_| bug == Some(Bug::StaleReadIndex)) {
+                let index = live.replica.progress().committed;
+                live.tasks.push_back(Task::ReadAt { executor, batch, index });
+                read = None;
+            }
+            if !proposals.is_empty() || read.is_some() {
+                live.mailbox.push(Lane::Requests, Input::Requests { executor, proposals, read });
+            }
+        }
+        if !live.tasks.is_empty() {
+            self.apply_soon(id);
+        }
+    }
+
+    fn perform(&mut self, id: MemberId, output: Output<Bytes>) {
         match output {
             Output::Send(messages) => messages.into_iter().for_each(|it| self.sends(id, it)),
-            Output::Persist { number, hard_state, entries } => {
-                let hard_state = hard_state.filter(|_| self.bug != Some(Bug::VoteNotPersisted));
-                let records = entries.into_iter().map(Record::Entry);
-                let records = beginning.take().into_iter().chain(records);
-                let records: Vec<_> = records.chain(hard_state.map(Record::HardState)).collect();
+            Output::Persist { number, mut records } => {
+                if self.bug == Some(Bug::VoteNotPersisted) {
+                    records.retain(|record| !matches!(record, Record::HardState(_)));
+                }
                 if self.bug == Some(Bug::AckBeforePersist) {
-                    self.live(id).lanes[ACKS].push_back(Input::Persisted(number));
+                    self.live(id).mailbox.push(Lane::Acks, Input::Persisted(number));
                     self.wake(id);
                 }
                 let live = self.live(id);
@@ -189,23 +170,18 @@ impl Cluster {
                 live.to_write.push_back(Write { number: Some(number), records });
                 self.write(id);
             }
-            Output::Install { index, term, conf_state } => {
-                self.install(id, index, term);
-                *beginning = Some(Record::Mark { index, term, conf_state });
-            }
-            // Whoever asked may ask again.
-            Output::ConfChangeDropped(_) => (),
+            Output::Install { snapshot, index, term } => self.install(id, snapshot, index, term),
+            Output::Discard(_) => (),
             Output::Commit(entries) => {
                 self.live(id).tasks.push_back(Task::Commit(entries));
                 self.apply_soon(id);
             }
-            Output::ReadAt { read, index } => {
-                self.live(id).tasks.push_back(Task::ReadAt(read, index));
+            Output::ReadAt { executor, batch, index } => {
+                self.live(id).tasks.push_back(Task::ReadAt { executor, batch, index });
                 self.apply_soon(id);
             }
-            Output::ProposalsDropped(proposals) => self.live(id).homeless.extend(proposals),
-            Output::Role(role) => self.role(id, role),
-            Output::Full(members) => self.live(id).full = members,
+            Output::RoleChanged { now, .. } => self.role(id, now),
+            Output::QuorumFull(_) => (),
         }
     }
 
@@ -227,7 +203,7 @@ impl Cluster {
         let to = message.to;
         let live = self.live(id);
         if !live.transferring.insert(to) {
-            live.lanes[CONTROL].push_back(Input::SnapshotSent(to, false));
+            live.mailbox.push(Lane::Control, Input::SnapshotSent(to, false));
             return self.wake(id);
         }
         let view = live.read.view.clone();
@@ -255,7 +231,7 @@ impl Cluster {
         let is_there = !cut && receiver.paused_until <= now;
         let arrives = match receiver.live.as_mut().filter(|_| is_there) {
             Some(live) => {
-                live.arrived.get_or_insert((message, file));
+                live.mailbox.push(Lane::Control, Input::Snapshot(message, file));
                 self.wake(to);
                 true
             }
@@ -264,45 +240,35 @@ impl Cluster {
         self.say(|| format!("{id} -> {to}: a snapshot, which arrives: {arrives}"));
         if let Some(live) = self.member(id).live.as_mut().filter(|live| live.boot == boot) {
             live.transferring.remove(&to);
-            live.lanes[CONTROL].push_back(Input::SnapshotSent(to, arrives));
+            live.mailbox.push(Lane::Control, Input::SnapshotSent(to, arrives));
             self.wake(id);
         }
     }
 
     /// Goes on from another member's state, when everything before is applied.
-    fn install(&mut self, id: MemberId, index: LogIndex, term: Term) {
+    fn install(&mut self, id: MemberId, file: Bytes, index: LogIndex, term: Term) {
         while !self.live(id).tasks.is_empty() {
             self.apply_next(id);
             if self.member(id).live.is_none() {
                 return;
             }
         }
-        let file = self.live(id).prepared.take().expect("raft takes a snapshot that came");
         let mut memory = Memory::default();
         let reader = Reader::open(file).expect("a snapshot is a file");
         snapshot::install(&reader, &mut memory).expect("memory takes it");
         let store = Store::holding(memory);
-        let mut machine = open_machine(&store).expect("a snapshot is a state");
+        let machine = open_machine(&store).expect("a snapshot is a state");
         assert_eq!(machine.position(), (index, term), "a snapshot holds what was announced");
-        let applied = self.live(id).machine.applied();
-        assert!(index > applied, "a snapshot of {index} takes member {id} back from {applied}");
-        let read = machine.commit().expect("memory takes it").read;
+        let mut out = Vec::new();
+        self.live(id).applier.install(machine, &mut out).expect("a newer state");
         let member = self.member(id);
         (member.store, member.snapshot) = (store, Some((index, term)));
         self.say(|| format!("{id} holds the snapshot of {index}"));
         if self.reaches(id, Point::Installed) {
             return;
         }
-        let now_ms = self.now_ms(id);
-        let live = self.live(id);
-        (live.mark, live.compacting, live.missed) = (index, true, true);
-        assert!(read.revision >= live.read.revision, "the revision goes back");
-        (live.machine, live.read) = (machine, read);
-        live.expiry.by_expiry().into_iter().for_each(|lease| live.expiry.revoked(lease));
-        live.machine.leases().for_each(|grant| live.expiry.granted(grant, now_ms));
-        self.hub_soon(id);
+        self.perform_applied(id, out);
         self.apply_soon(id);
-        self.release_reads(id);
     }
 
     fn role(&mut self, id: MemberId, role: Role) {
@@ -312,26 +278,21 @@ impl Cluster {
             self.checks.leader(role.term, leader);
         }
         let bug = self.bug;
-        let now_ms = self.now_ms(id);
         let live = self.live(id);
-        live.role = role;
-        let leads = if role.leads { role.term } else { 0 };
-        if leads != live.leads && (leads > 0 || bug != Some(Bug::DeposedRevoke)) {
-            // Who led in between may have renewed what this member does not know of.
-            live.expiry.demote(now_ms);
-            if leads > 0 {
-                live.expiry.promote(now_ms);
-            }
-            live.leads = leads;
-        }
-        if role.leader.is_some() && !live.homeless.is_empty() {
-            let homeless = std::mem::take(&mut live.homeless);
-            live.lanes[WORK].push_front(Input::Propose(homeless));
-            self.wake(id);
+        if role.leads || bug != Some(Bug::DeposedRevoke) {
+            live.leads = role.leads.then_some(role.term);
         }
         if role.leads {
             self.reaches(id, Point::Elected);
         }
+    }
+
+    /// The lease keeper, told who leads as the actor tells it before each message.
+    fn keeper(&mut self, id: MemberId) -> (&mut LeaseKeeper, u64) {
+        let now_ms = self.now_ms(id);
+        let live = self.live(id);
+        live.keeper.set_leadership(live.leads, now_ms);
+        (&mut live.keeper, now_ms)
     }
 
     /// Gives the disk something to do, if it has nothing.
@@ -366,7 +327,7 @@ impl Cluster {
             return;
         }
         if let Some(number) = write.number {
-            self.live(id).lanes[ACKS].push_back(Input::Persisted(number));
+            self.live(id).mailbox.push(Lane::Acks, Input::Persisted(number));
             self.wake(id);
         }
         self.write(id);
@@ -391,17 +352,21 @@ impl Cluster {
 
     /// Does what is next. `false` if there is nothing.
     fn apply_next(&mut self, id: MemberId) -> bool {
+        let bug = self.bug;
         let live = self.live(id);
+        let mut out = Vec::new();
+        if live.applier.is_compaction_due(live.tasks.is_empty()) {
+            live.applier.compact(&mut out).expect("memory takes it");
+            self.perform_applied(id, out);
+            self.reaches(id, Point::Compacting);
+            return true;
+        }
         match live.tasks.pop_front() {
             Some(Task::Commit(entries)) => self.apply_some(id, entries),
-            Some(Task::ReadAt(read, index)) => {
-                live.reads.push((index, read));
-                self.release_reads(id);
-            }
-            None if live.compacting => {
-                live.compacting = !live.machine.compact_step(COMPACT_SLICE).expect("memory reads");
-                self.publish(id);
-                self.reaches(id, Point::Compacting);
+            Some(Task::ReadAt { executor, batch, index }) => {
+                let index = if bug == Some(Bug::ReadBeforeApplied) { 0 } else { index };
+                live.applier.read_at(executor, batch, index, &mut out);
+                self.perform_applied(id, out);
             }
             None => return false,
         }
@@ -417,60 +382,141 @@ impl Cluster {
         if !rest.is_empty() {
             self.live(id).tasks.push_front(Task::Commit(rest));
         }
-        let (mut effects, mut answers) = (Vec::new(), Vec::new());
         for entry in &entries {
             if entry.index > self.checks.committed() {
                 let copies = self.members.iter().filter(|member| member.holds(entry)).count();
                 self.checks.copies(entry.index, copies);
             }
             self.checks.commit(id, entry);
-            let live = self.live(id);
-            let before = live.machine.applied();
-            let applied = live.machine.apply(entry).expect("an entry makes sense");
-            if entry.index <= before {
-                continue;
+            let before = self.live(id).applier.machine().applied();
+            let mut seen = None;
+            let applied = self.live(id).applier.apply(entry, |applied| {
+                seen = Some((applied.reply.clone(), applied.effects.clone()));
+            });
+            applied.expect("an entry makes sense");
+            if let Some((reply, effects)) = seen.filter(|_| entry.index > before)
+                && self.checks.applied(id, entry.index, &reply)
+            {
+                effects.iter().for_each(|effect| self.first_effect(id, effect));
             }
-            let waiting = live.waiting.remove(&applied.request);
-            let is_first = self.checks.applied(id, entry.index, &applied.reply);
-            if is_first {
-                applied.effects.iter().for_each(|effect| self.first_effect(id, effect));
-            }
-            effects.extend(applied.effects);
-            answers.extend(waiting.map(|number| (number, Answer::Applied(applied.reply))));
         }
-        let changes: Vec<_> = effects.iter().filter_map(change_of).collect();
-        self.publish(id);
-        if !changes.is_empty() {
-            self.member(id).store.sync();
-        }
-        let last = self.live(id).machine.applied();
+        let (now, mut out) = (self.clock(id), Vec::new());
+        self.live(id).applier.commit(now, false, &mut out).expect("memory takes it");
+        let last = self.live(id).applier.machine().applied();
         self.say(|| format!("{id} applied up to {last}"));
-        if self.reaches(id, Point::Applied) {
-            return;
-        }
-        effects.into_iter().for_each(|effect| self.effect(id, &effect));
-        answers.into_iter().for_each(|(number, answer)| self.answer(id, number, answer));
-        self.release_reads(id);
-        let is_removed = self.live(id).machine.cluster().is_removed(id);
-        let acks = &mut self.live(id).lanes[ACKS];
-        acks.extend(changes.into_iter().map(Input::ConfChange));
-        acks.push_back(Input::Applied(last));
-        self.wake(id);
+        self.perform_applied(id, out);
+        let Some(live) = self.member(id).live.as_ref() else { return };
+        let is_removed = live.applier.machine().cluster().is_removed(id);
         if last.is_multiple_of(DIGEST_EVERY) {
-            let digest = self.live(id).digest();
+            let digest = live.digest();
             self.checks.state(id, last, digest);
         }
         if is_removed {
             self.leave(id);
-        } else {
-            self.cut_log(id);
         }
     }
 
-    /// Commits what was applied and shows it to everybody.
-    fn publish(&mut self, id: MemberId) {
+    /// Performs the applier's outputs in order, until the member loses its power.
+    fn perform_applied(&mut self, id: MemberId, out: Vec<ApplierOutput<MemoryView>>) {
+        for output in out {
+            match output {
+                ApplierOutput::Persist => self.member(id).store.sync(),
+                ApplierOutput::Publish(published) => {
+                    self.publish(id, published);
+                    if self.reaches(id, Point::Applied) {
+                        return;
+                    }
+                }
+                ApplierOutput::Lease(change) => {
+                    let (keeper, now_ms) = self.keeper(id);
+                    match change {
+                        LeaseChange::Granted(grant) => keeper.granted(grant, now_ms),
+                        LeaseChange::Revoked(lease) => keeper.revoked(lease),
+                    }
+                }
+                ApplierOutput::Replaced(leases) => {
+                    let (keeper, now_ms) = self.keeper(id);
+                    keeper.replaced(leases, now_ms);
+                    self.live(id).missed = true;
+                    self.hub_soon(id);
+                }
+                ApplierOutput::Applied { index, conf_changes } => {
+                    let live = self.live(id);
+                    live.mailbox.push(Lane::Acks, Input::Applied { index, conf_changes });
+                    self.wake(id);
+                }
+                ApplierOutput::Deliver(executor, delivery) => {
+                    self.deliver_to(id, executor, delivery)
+                }
+                ApplierOutput::TruncateLog(start) => {
+                    if self.truncate_log(id, start) {
+                        return;
+                    }
+                }
+                ApplierOutput::MembersChanged
+                | ApplierOutput::CompactionBegun
+                | ApplierOutput::Compacted => (),
+            }
+        }
+    }
+
+    /// Answers for the clients of one executor.
+    fn deliver_to(&mut self, id: MemberId, executor: usize, delivery: Delivery) {
+        let requests: Vec<_> = delivery.replies.iter().map(|(request, _)| *request).collect();
+        let batches = delivery.reads.clone();
+        self.live(id).pending[executor].deliver(delivery);
+        requests.into_iter().for_each(|request| self.take_reply(id, executor, request));
+        batches.into_iter().for_each(|batch| self.take_reads(id, executor, batch));
+    }
+
+    /// A client takes the answer to its request, if there is one.
+    fn take_reply(&mut self, id: MemberId, executor: usize, request: u64) {
         let live = self.live(id);
-        let Published { read, events } = live.machine.commit().expect("memory takes it");
+        let Some(number) = live.waiting.get(&request).copied() else { return };
+        let pending = &mut live.pending[executor];
+        let Poll::Ready(reply) = pending.poll_reply(request, Waker::noop()) else { return };
+        pending.release(request);
+        live.waiting.remove(&request);
+        match reply {
+            // The request may still be applied.
+            Err(Refusal::Timeout) => self.clients.give_up(number),
+            reply => self.answer(id, number, Answer::Applied(reply)),
+        }
+    }
+
+    /// Clients read, if their batch has its read index, or hear that there is none.
+    fn take_reads(&mut self, id: MemberId, executor: usize, batch: u64) {
+        let live = self.live(id);
+        let pending = &mut live.pending[executor];
+        let Poll::Ready(ready) = pending.poll_read(batch, Waker::noop()) else { return };
+        for number in live.reading.remove(&(executor, batch)).unwrap_or_default() {
+            self.live(id).pending[executor].leave_read(batch);
+            match ready {
+                Ok(()) => self.read(id, number),
+                Err(_) => self.answer(id, number, Answer::Failed),
+            }
+        }
+    }
+
+    /// Answers clients that have waited too long.
+    fn sweep(&mut self, id: MemberId) {
+        let (now_ms, timeout_ms) = (self.now_ms(id), REQUEST_TIMEOUT_MS);
+        let live = self.live(id);
+        for pending in &mut live.pending {
+            pending.sweep(now_ms, timeout_ms, |_| Refusal::Timeout);
+        }
+        let requests: Vec<_> = live.waiting.keys().copied().collect();
+        let batches: Vec<_> = live.reading.keys().copied().collect();
+        for request in requests {
+            self.take_reply(id, (request >> 24) as usize & 0xff, request);
+        }
+        batches.into_iter().for_each(|(executor, batch)| self.take_reads(id, executor, batch));
+    }
+
+    /// Shows the new state to everybody.
+    fn publish(&mut self, id: MemberId, published: Published<MemoryView>) {
+        let Published { read, events } = published;
+        let live = self.live(id);
         assert!(read.revision >= live.read.revision, "the revision goes back");
         let (revision, compacted) = (read.revision, read.compacted);
         live.read = read;
@@ -497,7 +543,7 @@ impl Cluster {
             Effect::LeaseGranted(grant) => self.checks.lease_granted(grant.id),
             Effect::LeaseRevoked(id) => self.checks.lease_ended(*id, self.now),
             Effect::ConfChanged(change) => {
-                let state = self.live(id).machine.conf_state().clone();
+                let state = self.live(id).applier.machine().conf_state().clone();
                 self.say(|| format!("{change:?}: now {state:?}"));
                 self.checks.members_changed(state);
             }
@@ -505,36 +551,18 @@ impl Cluster {
         }
     }
 
-    fn effect(&mut self, id: MemberId, effect: &Effect) {
-        let now_ms = self.now_ms(id);
-        let live = self.live(id);
-        match effect {
-            Effect::LeaseGranted(grant) => live.expiry.granted(*grant, now_ms),
-            Effect::LeaseRevoked(id) => live.expiry.revoked(*id),
-            Effect::Compacted => live.compacting = true,
-            Effect::ConfChanged(_) => (),
-        }
-    }
-
-    /// Syncs the store beside the work, to let the log below go.
-    fn cut_log(&mut self, id: MemberId) {
-        let (now, count, bug) = (self.now, self.plan.knobs.snapshot_count, self.bug);
+    /// Syncs the store beside the work, to let the log below go. `true` if the member loses its power.
+    fn truncate_log(&mut self, id: MemberId, start: LogStart) -> bool {
+        let (now, bug) = (self.now, self.bug);
         let disk_max = self.plan.knobs.disk_max;
-        let live = self.live(id);
-        let (index, term) = live.machine.position();
-        if index < live.mark + count || live.cutting.is_some() {
-            return;
-        }
-        live.mark = index;
-        let conf_state = live.machine.conf_state().clone();
         let member = self.member(id);
         if bug != Some(Bug::CutBeforeSync) {
             member.store.begin_sync();
         }
         let time = 5 * member.disk_time(now, disk_max);
-        self.live(id).cutting = Some(Record::Mark { index, term, conf_state });
+        self.live(id).truncating = Some(start);
         self.next_turn(id, time, Turn::Synced);
-        self.reaches(id, Point::Syncing);
+        self.reaches(id, Point::Syncing)
     }
 
     fn synced(&mut self, id: MemberId) {
@@ -543,36 +571,35 @@ impl Cluster {
             return;
         }
         let live = self.live(id);
-        let Some(mark) = live.cutting.take() else { return };
-        let index = mark_of(&mark).unwrap_or_default();
+        live.applier.truncated();
+        let Some(start) = live.truncating.take() else { return };
+        let LogStart { index, term, conf_state } = start;
         if index < live.marked {
             // A snapshot was faster.
             return;
         }
         live.marked = index;
+        let mark = Record::Mark { index, term, conf_state };
         live.to_write.push_back(Write { number: None, records: vec![mark] });
-        self.say(|| format!("{id} cuts its log at {index}"));
+        self.say(|| format!("{id} truncates its log at {index}"));
         self.write(id);
     }
 
-    /// Looks for leases whose time is up.
+    /// Looks for leases whose time is up, and for requests that waited too long.
     fn leases(&mut self, id: MemberId) {
-        let now_ms = self.now_ms(id);
         let bug = self.bug;
-        let live = self.live(id);
-        let due = live.expiry.due(now_ms, 500);
-        if !due.is_empty() {
-            let revokes = due.iter().map(|grant| grant.expire().encode_to_vec().into());
-            let term = live.leads;
+        let (keeper, now_ms) = self.keeper(id);
+        if let Some((term, proposals)) = keeper.due(now_ms) {
+            self.say(|| format!("{id} finds {} leases due", proposals.len()));
             let input = match bug {
-                // Who does not lead passes proposals on.
-                Some(Bug::DeposedRevoke) => Input::Propose(revokes.collect()),
-                _ => Input::ProposeAsLeader(term, revokes.collect()),
+                // A member that does not lead passes proposals on.
+                Some(Bug::DeposedRevoke) => Input::Requests { executor: 0, proposals, read: None },
+                _ => Input::LeaderRequests(term, proposals),
             };
-            live.lanes[WORK].push_back(input);
-            self.say(|| format!("{id} finds leases due: {due:?}"));
+            self.live(id).mailbox.push(Lane::Requests, input);
             self.wake(id);
         }
+        self.sweep(id);
         let time = self.true_time(id, SECOND / 2);
         self.next_turn(id, time, Turn::Leases);
     }
@@ -580,7 +607,7 @@ impl Cluster {
     /// A client's request arrives at its member.
     pub(super) fn ask(&mut self, number: usize) {
         let operation = self.clients.operation(number);
-        let (id, bug, now) = (operation.member, self.bug, self.now);
+        let (id, now) = (operation.member, self.now);
         if self.clients.ask(number, now) {
             self.say(|| format!("request {number} to {id}: {:?}", operation.ask));
             self.after(operation.timeout, Event::Timeout(number));
@@ -593,64 +620,49 @@ impl Cluster {
         let Some(live) = member.live.as_mut() else {
             return self.answer(id, number, Answer::Failed);
         };
-        if live.lacks_room() && takes_space(operation.ask) {
+        if live.replica.lacks_space() && takes_space(operation.ask) {
             return self.answer(id, number, Answer::Failed);
         }
-        live.asked += 1;
-        let request = match bug {
-            Some(Bug::RepliesToStrangers) => id << 32 | live.asked,
-            _ => number as u64 + 1,
-        };
-        if let Some(payload) = self.clients.payload(number, request) {
-            let live = self.live(id);
-            live.waiting.insert(request, number);
-            live.lanes[WORK].push_back(Input::Propose(vec![payload]));
-            return self.wake(id);
-        }
-        let live = self.live(id);
         let renews = matches!(operation.ask, Ask::KeepAlive { .. });
         let here = matches!(operation.ask, Ask::GetSerializable { .. });
-        if renews && live.leads == 0 {
-            self.pass_on(id, number);
-        } else if here {
-            self.read(id, number);
-        } else if bug == Some(Bug::StaleReadIndex) {
-            let index = live.driver.progress().committed;
-            live.tasks.push_back(Task::ReadAt(number as u64, index));
-            self.apply_soon(id);
-        } else {
-            live.lanes[WORK].push_back(Input::ReadIndex(number as u64));
-            self.wake(id);
+        if renews && live.leads.is_none() {
+            return self.pass_on(id, number);
         }
+        if here {
+            return self.read(id, number);
+        }
+        let executor = number % EXECUTORS;
+        let pending = &mut live.pending[executor];
+        if operation.ask.is_read() {
+            let batch = pending.join_read();
+            live.reading.entry((executor, batch)).or_default().push(number);
+            return self.wake(id);
+        }
+        let Poll::Ready(request) = pending.poll_acquire(&mut None, Waker::noop()) else {
+            return self.answer(id, number, Answer::Failed);
+        };
+        let payload = self.clients.payload(number, request).expect("a write has a payload");
+        let live = self.live(id);
+        live.pending[executor].propose(payload);
+        live.waiting.insert(request, number);
+        self.wake(id);
     }
 
     /// Who does not lead passes a renewal on to who does, as far as it knows.
     fn pass_on(&mut self, id: MemberId, number: usize) {
-        let leader = self.live(id).role.leader.filter(|leader| *leader != id);
+        let leader = self.live(id).replica.role().leader.filter(|leader| *leader != id);
         let Some(leader) = leader else { return self.answer(id, number, Answer::Failed) };
         self.clients.move_to(number, leader);
         let time = self.member(id).random.skewed(100, 5 * MS);
         self.after(time, Event::Ask(number));
     }
 
-    fn release_reads(&mut self, id: MemberId) {
-        let bug = self.bug;
-        let live = self.live(id);
-        let applied = live.machine.applied();
-        let is_ready = |index: u64| index <= applied || bug == Some(Bug::ReadBeforeApplied);
-        let (ready, waiting) = live.reads.drain(..).partition(|(index, _)| is_ready(*index));
-        live.reads = waiting;
-        let ready: Vec<_> = ready;
-        ready.into_iter().for_each(|(_, read)| self.read(id, read as usize));
-    }
-
     /// Answers from what is published here and now.
     fn read(&mut self, id: MemberId, number: usize) {
-        let now_ms = self.now_ms(id);
         let ask = self.clients.operation(number).ask;
         let answer = if let Ask::KeepAlive { lease } = ask {
-            let live = self.live(id);
-            let renewed = if live.leads > 0 { live.expiry.renew(lease, now_ms) } else { None };
+            let (keeper, now_ms) = self.keeper(id);
+            let renewed = keeper.renew(lease, now_ms);
             renewed.map_or(Answer::Failed, Answer::Renewed)
         } else {
             let range = self.clients.range(number);

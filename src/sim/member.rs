@@ -14,16 +14,23 @@ use super::plan::{Knobs, MS, Micros, Point};
 use super::random::Random;
 use super::store::Store;
 use crate::cluster;
-use crate::consensus::{self, Driver, Input, Message, ReadyNumber, Restored, Role};
-use crate::lease::{Expiry, ttl_min};
+use crate::consensus::wire::{Travels, travels};
+use crate::consensus::{self, Driver, Message, ReadyNumber, Restored};
+use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::mvcc::{Event, ReadView};
+use crate::replica::{
+    Applier, Input, Inputs, Lane, LeaseKeeper, LogStart, PendingRequests, Replica, Settings,
+};
 use crate::store::{MemoryView, Space, View as _};
+use crate::types::limits::APPENDS_MAILBOX;
 use crate::types::{ConfState, DiskSpace, Entry, Fault, LogIndex, MemberId, Term};
 use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub};
 
 pub(super) const ELECTION_TICKS: usize = 10;
+/// Log records looked at in a slice of compaction.
+const COMPACT_SLICE: usize = 7;
 
 /// What survives a crash, and the member if it runs.
 pub(super) struct Member {
@@ -60,8 +67,51 @@ pub(super) struct Write {
 /// What waits to be applied.
 pub(super) enum Task {
     Commit(Vec<Entry>),
-    ReadAt(u64, LogIndex),
+    ReadAt { executor: usize, batch: u64, index: LogIndex },
 }
+
+/// The mailbox of consensus. A snapshot is a file here.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    acks: VecDeque<Input<Bytes>>,
+    control: VecDeque<Input<Bytes>>,
+    appends: VecDeque<Input<Bytes>>,
+    requests: VecDeque<Input<Bytes>>,
+}
+
+impl Mailbox {
+    /// Puts an input into a lane.
+    pub(super) fn push(&mut self, lane: Lane, input: Input<Bytes>) {
+        self.lane(lane).push_back(input);
+    }
+
+    /// A message of another member. Appends that find their lane full are lost: raft sends them again.
+    pub(super) fn deliver(&mut self, message: Box<Message>) {
+        match travels(&message) {
+            Travels::Bulk if self.appends.len() >= APPENDS_MAILBOX => (),
+            Travels::Bulk => self.push(Lane::Appends, Input::Peer(message)),
+            Travels::Urgent | Travels::Snapshot => self.push(Lane::Control, Input::Peer(message)),
+        }
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Input<Bytes>> {
+        match lane {
+            Lane::Acks => &mut self.acks,
+            Lane::Control => &mut self.control,
+            Lane::Appends => &mut self.appends,
+            Lane::Requests => &mut self.requests,
+        }
+    }
+}
+
+impl Inputs<Bytes> for Mailbox {
+    fn pop(&mut self, lane: Lane) -> Option<Input<Bytes>> {
+        self.lane(lane).pop_front()
+    }
+}
+
+/// Executors whose requests a member keeps apart.
+pub(super) const EXECUTORS: usize = 2;
 
 /// What one watching client is sent.
 #[derive(Default)]
@@ -74,61 +124,40 @@ pub(super) struct Stream {
 pub(super) struct Live {
     pub(super) boot: u64,
     pub(super) started: Micros,
-    pub(super) driver: Driver,
-    pub(super) machine: Machine<Store>,
+    pub(super) replica: Replica<Bytes>,
+    pub(super) applier: Applier<Store>,
+    pub(super) keeper: LeaseKeeper,
+    pub(super) pending: [PendingRequests; EXECUTORS],
     pub(super) log: Log,
-    pub(super) expiry: Expiry,
     pub(super) hub: Hub,
     /// What readers see.
     pub(super) read: ReadView<MemoryView>,
-    /// Mailbox of consensus, in three lanes as the actor's.
-    pub(super) lanes: [VecDeque<Input>; 3],
+    pub(super) mailbox: Mailbox,
     pub(super) round_due: bool,
-    /// What consensus was told of the disk.
-    pub(super) disk: DiskSpace,
-    /// Members without room while no quorum has some.
-    pub(super) full: Vec<MemberId>,
-    /// Appends that wait until there is room.
-    pub(super) held: VecDeque<Input>,
-    /// What the clock said at the end of the last round.
+    /// The clock's time at the end of the last round.
     pub(super) round_ended: Duration,
-    pub(super) homeless: Vec<Bytes>,
     /// Members that it sends its state to.
     pub(super) transferring: BTreeSet<MemberId>,
-    /// A message that announces another member's state, and that state.
-    pub(super) arrived: Option<(Box<Message>, Bytes)>,
-    /// The state that came with the message that raft looks at.
-    pub(super) prepared: Option<Bytes>,
-    pub(super) role: Role,
     pub(super) to_write: VecDeque<Write>,
     pub(super) writing: Option<Write>,
     pub(super) tasks: VecDeque<Task>,
     pub(super) apply_due: bool,
-    pub(super) compacting: bool,
-    /// Reads whose index is not applied yet.
-    pub(super) reads: Vec<(LogIndex, u64)>,
-    /// Where the log was last asked to be cut.
-    pub(super) mark: LogIndex,
-    /// The newest mark that was handed to the disk.
+    /// The newest log start that was handed to the disk.
     pub(super) marked: LogIndex,
-    /// A mark that waits for the store to be synced.
-    pub(super) cutting: Option<Record>,
-    /// The term in which its lease service leads, 0 for none.
-    pub(super) leads: Term,
-    /// Clients that wait, by the ids of their requests.
+    /// A log start that waits for the store to be synced.
+    pub(super) truncating: Option<LogStart>,
+    /// The term in which this member leads, as its lease keeper is told.
+    pub(super) leads: Option<Term>,
+    /// Clients that wait for an answer, by the ids of their requests.
     pub(super) waiting: BTreeMap<u64, usize>,
-    pub(super) asked: u64,
+    /// Clients that wait for a read index, by executor and batch.
+    pub(super) reading: BTreeMap<(usize, u64), Vec<usize>>,
     pub(super) batches: VecDeque<(Arc<[Event]>, i64)>,
     pub(super) missed: bool,
     pub(super) history: Option<(i64, usize, usize)>,
     pub(super) hub_due: bool,
     pub(super) streams: BTreeMap<u32, Stream>,
 }
-
-/// The lanes of consensus.
-pub(super) const ACKS: usize = 0;
-pub(super) const CONTROL: usize = 1;
-pub(super) const WORK: usize = 2;
 
 impl Member {
     pub(super) fn new(id: MemberId, seed: u64, knobs: &Knobs) -> Self {
@@ -203,40 +232,40 @@ impl Member {
         };
         let driver = Driver::new(config, &restored)
             .unwrap_or_else(|fault| panic!("member {} does not start: {fault}", self.id));
-        let mut expiry = Expiry::new(ELECTION_TICKS as u64 * knobs.tick / MS);
-        machine.leases().for_each(|grant| expiry.granted(grant, 0));
+        let boot_nonce = match bug {
+            Some(Bug::RepliesToStrangers) => self.id as u32,
+            _ => (self.id as u32) << 16 | self.boots as u32 & 0xffff,
+        };
+        let settings = Settings {
+            executors: EXECUTORS,
+            boot_nonce,
+            snapshot_count: knobs.snapshot_count,
+            slice_records: COMPACT_SLICE,
+        };
+        let extend_ms = ELECTION_TICKS as u64 * knobs.tick / MS;
         self.live = Some(Live {
             boot: self.boots,
             started: now,
-            driver,
+            replica: Replica::new(driver),
             hub: Hub::new(hub_config(knobs), read.revision),
-            mark: machine.applied(),
             marked: restored.mark_index,
-            machine,
+            keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),
+            applier: Applier::new(machine, &settings),
+            pending: [0, 1].map(|executor| PendingRequests::new(executor, boot_nonce, 0)),
             log,
-            expiry,
             read,
-            lanes: Default::default(),
+            mailbox: Mailbox::default(),
             round_due: false,
-            disk: DiskSpace::Enough,
-            full: Vec::new(),
-            held: VecDeque::new(),
             round_ended: Duration::ZERO,
-            homeless: Vec::new(),
             transferring: BTreeSet::new(),
-            arrived: None,
-            prepared: None,
-            role: Role::default(),
             to_write: VecDeque::new(),
             writing: None,
             tasks: VecDeque::new(),
             apply_due: false,
-            compacting: true,
-            reads: Vec::new(),
-            cutting: None,
-            leads: 0,
+            truncating: None,
+            leads: None,
             waiting: BTreeMap::new(),
-            asked: 0,
+            reading: BTreeMap::new(),
             batches: VecDeque::new(),
             missed: false,
             history: None,
@@ -333,16 +362,6 @@ pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
 }
 
 impl Live {
-    /// Whether appends wait for room on the disk, as in the actor.
-    pub(super) fn holds_appends(&self) -> bool {
-        self.disk == DiskSpace::Exhausted && self.full.is_empty() && !self.role.leads
-    }
-
-    /// Whether there is no room for what costs some.
-    pub(super) fn lacks_room(&self) -> bool {
-        self.disk == DiskSpace::Exhausted || !self.full.is_empty()
-    }
-
     /// What this member's clock says since it started. `drift` is in thousandths above 950.
     pub(super) fn clock(&self, now: Micros, drift: u64) -> Duration {
         Duration::from_micros((now - self.started) * (950 + drift) / 1000)
@@ -377,8 +396,8 @@ impl Live {
             };
             rest = crc32c::crc32c_append(rest, &value.unwrap_or_else(missing));
         }
-        for id in self.machine.leases().map(|grant| grant.id) {
-            for key in self.machine.lease_keys(id) {
+        for id in self.applier.machine().leases().map(|grant| grant.id) {
+            for key in self.applier.machine().lease_keys(id) {
                 rest = crc32c::crc32c_append(rest, &key);
             }
         }

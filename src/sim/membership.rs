@@ -3,10 +3,10 @@
 use prost::Message as _;
 
 use super::cluster::{Cluster, MEMBERS_MAX};
-use super::member::{CONTROL, Member, described};
+use super::member::{Member, described};
 use super::plan::LEADER;
 use crate::cluster;
-use crate::consensus::Input;
+use crate::replica::{Input, Lane};
 use crate::types::{ConfChange, MemberId};
 
 impl Cluster {
@@ -27,9 +27,10 @@ impl Cluster {
         let leader = self.who(LEADER);
         let learners = self.checks.members().learners.clone();
         let Some(live) = self.member(leader).live.as_ref() else { return };
-        let last = live.driver.progress().last;
-        let is_close =
-            |id: &MemberId| live.driver.matched(*id).is_some_and(|it| it * 10 > last * 9);
+        let is_close = |id: &MemberId| {
+            let matched = live.replica.matched(*id);
+            matched.is_some_and(|(matched, last)| cluster::is_caught_up(matched, last))
+        };
         let learners: Vec<_> = learners.into_iter().filter(is_close).collect();
         learners.into_iter().for_each(|id| self.change(cluster::promote(0, id)));
     }
@@ -46,7 +47,8 @@ impl Cluster {
     fn change(&mut self, change: ConfChange) {
         let leader = self.who(LEADER);
         if let Some(live) = self.member(leader).live.as_mut() {
-            live.lanes[CONTROL].push_back(Input::ProposeConfChange(change.encode_to_vec().into()));
+            let payload = change.encode_to_vec().into();
+            live.mailbox.push(Lane::Requests, Input::ConfChange(payload));
             self.wake(leader);
         }
     }

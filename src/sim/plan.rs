@@ -126,6 +126,19 @@ pub(super) enum Ask {
     },
 }
 
+impl Ask {
+    /// Whether it reads the published state, or renews a lease, once a read index is confirmed.
+    pub(super) fn is_read(self) -> bool {
+        matches!(
+            self,
+            Self::Get { .. }
+                | Self::GetSerializable { .. }
+                | Self::GetPair
+                | Self::KeepAlive { .. }
+        )
+    }
+}
+
 /// A client's request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operation {

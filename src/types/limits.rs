@@ -19,6 +19,12 @@ pub const APPENDS_UNAPPLIED_MAX: u64 = 16_384;
 /// Rounds of reads that wait for a leader; past it the oldest are forgotten, which have timed out by then.
 pub const READS_WAITING_MAX: usize = 65_536;
 
+/// Bytes of proposals that wait for a leader past which clients wait.
+pub const DEFERRED_BYTES_MAX: usize = 256 << 20;
+
+/// Records of the log looked at in one slice of compaction: about a millisecond.
+pub const COMPACT_SLICE_RECORDS: usize = 250;
+
 /// Changes of the members that wait for a leader, or for the one before them to be applied.
 pub const CONF_CHANGES_WAITING_MAX: usize = 64;
 

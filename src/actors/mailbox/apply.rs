@@ -11,14 +11,14 @@ pub const MAILBOX: usize = 1024;
 
 /// What the actor can be asked.
 pub enum Msg {
-    /// Answered by [`super::consensus::Msg::Applied`]. Consensus waits if the mailbox is full.
+    /// Answered by [`crate::replica::Input::Applied`]. Consensus waits if the mailbox is full.
     Commit(Vec<Entry>),
-    /// Answered by a [`super::delivery::Delivery`] once `index` is applied. Consensus waits if the mailbox is full.
+    /// Answered by a [`crate::replica::Delivery`] once `index` is applied. Consensus waits if the mailbox is full.
     ReadAt {
         /// Whom to answer.
         executor: usize,
-        /// The executor's number of the round.
-        round: u64,
+        /// The executor's number of the batch of reads.
+        batch: u64,
         /// What must be applied.
         index: LogIndex,
     },
@@ -54,8 +54,8 @@ impl Handle {
         drop(self.0.send_async(Msg::Commit(entries)).await);
     }
 
-    pub async fn read_at(&self, executor: usize, round: u64, index: LogIndex) {
-        drop(self.0.send_async(Msg::ReadAt { executor, round, index }).await);
+    pub async fn read_at(&self, executor: usize, batch: u64, index: LogIndex) {
+        drop(self.0.send_async(Msg::ReadAt { executor, batch, index }).await);
     }
 
     pub async fn install(&self, prepared: Box<Prepared>) {

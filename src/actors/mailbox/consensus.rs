@@ -1,166 +1,224 @@
-//! Messages to the consensus actor, its handle and its mailbox of four lanes.
+//! The mailbox of the consensus actor: the lanes of [`crate::replica::Inputs`], and questions.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures_lite::future::or;
 
-use super::apply::{MAILBOX as APPLY_MAILBOX, Prepared};
+use super::apply::Prepared;
 use crate::consensus::wire::{Travels, travels};
 use crate::consensus::{Message, ReadyNumber};
 use crate::io::spawn;
+use crate::replica::{Inputs, Lane};
 use crate::types::limits::{APPENDS_MAILBOX, CONSENSUS_MAILBOX, READIES_IN_FLIGHT_MAX};
-use crate::types::{ConfChange, LogIndex, MemberId, Term};
+use crate::types::{ConfChange, DiskSpace, LogIndex, MemberId, Term};
 
-/// What the actor can be asked.
-pub enum Msg {
-    /// What the sessions of one executor handed in. They wait if the mailbox is full.
-    Work {
-        /// Whom to tell of the read.
-        executor: usize,
-        /// Encoded `InternalRaftRequest`s.
-        proposals: Vec<Bytes>,
-        /// The executor's number of a read round.
-        read: Option<u64>,
-    },
-    /// Proposals that only this leader may make, in this term.
-    OwnWork(Term, Vec<Bytes>),
-    /// A change of the membership. The session waits if the mailbox is full.
-    ConfChange(Bytes),
-    /// From another member; dropped if the mailbox is full, raft sends again. Appends have a mailbox of their
-    /// own, and their connection waits.
-    Peer(Box<Message>),
-    /// A member cannot be reached; dropped if the mailbox is full, raft finds out itself.
-    Unreachable(MemberId),
-    /// A snapshot reached a member, or did not. The sender waits if the mailbox is full.
-    SnapshotSent(MemberId, bool),
-    /// A message with a snapshot, and the store that was made of it. The receiver waits likewise.
-    Snapshot(Box<Message>, Box<Prepared>),
-    /// Hand leadership over. Dropped if the mailbox is full; whoever asks sees no change.
-    Transfer(MemberId),
-    /// Answers up to where a member's log matches, and where this one ends; only while this member leads.
-    Matched(MemberId, flume::Sender<Option<(LogIndex, LogIndex)>>),
-    /// A tick of time. Skipped if the mailbox is full: the member is overloaded, not dead.
-    Tick,
-    /// The disk has all batches up to this one. Has its own mailbox, as long as batches in flight.
-    Persisted(ReadyNumber),
-    /// The state machine holds everything up to here.
-    Applied {
-        /// Up to and including this entry.
-        index: LogIndex,
-        /// Configuration changes among what was applied, in order.
-        conf_changes: Vec<ConfChange>,
-    },
-    /// Stand for election at once.
-    Campaign,
-}
+/// An input of the replica, whose snapshots are opened stores.
+pub type Input = crate::replica::Input<Box<Prepared>>;
+
+/// Asks up to where a member's log matches, and where this one ends; only while this member leads.
+pub struct Matched(pub MemberId, pub flume::Sender<Option<(LogIndex, LogIndex)>>);
+
+/// The newest acknowledgement of apply that consensus has not taken. It is joined with the next one instead of queued, so that
+/// it cannot overflow while consensus waits for a snapshot to be installed.
+type AppliedCell = Arc<Mutex<Option<(LogIndex, Vec<ConfChange>)>>>;
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    acks: flume::Sender<Msg>,
-    control: flume::Sender<Msg>,
-    appends: flume::Sender<Msg>,
-    work: flume::Sender<Msg>,
+    persisted: flume::Sender<ReadyNumber>,
+    applied: AppliedCell,
+    applied_bell: flume::Sender<()>,
+    control: flume::Sender<Input>,
+    appends: flume::Sender<Input>,
+    requests: flume::Sender<Input>,
+    questions: flume::Sender<Matched>,
 }
 
 impl Handle {
-    /// Hands in the work of one executor; waits while the mailbox is full. `false` when the member is
+    /// Hands in the requests of one executor; waits while the mailbox is full. `false` when the member is
     /// going down.
-    pub async fn work(&self, executor: usize, proposals: Vec<Bytes>, read: Option<u64>) -> bool {
-        self.work.send_async(Msg::Work { executor, proposals, read }).await.is_ok()
+    pub async fn requests(
+        &self,
+        executor: usize,
+        proposals: Vec<Bytes>,
+        read: Option<u64>,
+    ) -> bool {
+        self.requests.send_async(Input::Requests { executor, proposals, read }).await.is_ok()
     }
 
-    /// Proposes what only the leader of this term may, and whose answers nobody waits for, unless the mailbox
-    /// is full.
-    pub fn try_own_work(&self, term: Term, proposals: Vec<Bytes>) {
-        drop(self.work.try_send(Msg::OwnWork(term, proposals)));
+    /// Proposes commands that only the leader of this term may propose, unless the mailbox is full. Nobody waits for the
+    /// answers.
+    pub fn try_leader_requests(&self, term: Term, proposals: Vec<Bytes>) {
+        drop(self.requests.try_send(Input::LeaderRequests(term, proposals)));
     }
 
-    /// Proposes a change of the membership.
+    /// Proposes a change of the membership; waits while the mailbox is full.
     pub async fn conf_change(&self, payload: Bytes) {
-        drop(self.work.send_async(Msg::ConfChange(payload)).await);
+        drop(self.requests.send_async(Input::ConfChange(payload)).await);
     }
 
-    /// A message of another member; appends wait.
+    /// A message of another member. Appends wait while the mailbox is full; others are dropped, and raft sends them again.
     pub async fn peer(&self, message: Box<Message>) {
         match travels(&message) {
-            Travels::Urgent => drop(self.control.try_send(Msg::Peer(message))),
-            Travels::Bulk => drop(self.appends.send_async(Msg::Peer(message)).await),
+            Travels::Urgent => drop(self.control.try_send(Input::Peer(message))),
+            Travels::Bulk => drop(self.appends.send_async(Input::Peer(message)).await),
             // It comes with a store, or not at all.
             Travels::Snapshot => (),
         }
     }
 
+    /// A member cannot be reached. Dropped if the mailbox is full: raft finds out by itself.
     pub fn unreachable(&self, member: MemberId) {
-        drop(self.control.try_send(Msg::Unreachable(member)));
+        drop(self.control.try_send(Input::Unreachable(member)));
     }
 
+    /// A snapshot reached a member, or did not. Waits in the background while the mailbox is full.
     pub fn snapshot_sent(&self, member: MemberId, arrived: bool) {
         let control = self.control.clone();
         spawn(async move {
-            drop(control.send_async(Msg::SnapshotSent(member, arrived)).await);
+            drop(control.send_async(Input::SnapshotSent(member, arrived)).await);
         });
     }
 
+    /// A message with a snapshot, and the store made of it; waits while the mailbox is full.
     pub async fn snapshot(&self, message: Box<Message>, prepared: Box<Prepared>) {
-        drop(self.control.send_async(Msg::Snapshot(message, prepared)).await);
+        drop(self.control.send_async(Input::Snapshot(message, prepared)).await);
     }
 
-    /// Asks for a change of leadership.
+    /// Asks for a change of leadership. Dropped if the mailbox is full: the caller sees no change.
     pub fn transfer(&self, to: MemberId) {
-        drop(self.control.try_send(Msg::Transfer(to)));
+        drop(self.control.try_send(Input::Transfer(to)));
     }
 
-    /// See [`Msg::Matched`].
+    /// See [`Matched`]; waits while too many ask.
     pub async fn matched(&self, member: MemberId) -> Option<(LogIndex, LogIndex)> {
         let (sender, answer) = flume::bounded(1);
-        self.control.send_async(Msg::Matched(member, sender)).await.ok()?;
+        self.questions.send_async(Matched(member, sender)).await.ok()?;
         answer.recv_async().await.ok()?
     }
 
-    /// A tick of time. `false` when the member is going down.
-    pub fn tick(&self) -> bool {
-        !matches!(self.control.try_send(Msg::Tick), Err(flume::TrySendError::Disconnected(_)))
+    /// A tick of time and the state of the disk. Skipped if the mailbox is full: the member is overloaded, not dead.
+    /// `false` when the member is going down.
+    pub fn tick(&self, disk: DiskSpace) -> bool {
+        let sent = self.control.try_send(Input::Tick(disk));
+        !matches!(sent, Err(flume::TrySendError::Disconnected(_)))
     }
 
     /// Stand for election at once.
     pub fn campaign(&self) {
-        drop(self.control.try_send(Msg::Campaign));
+        drop(self.control.try_send(Input::Campaign));
     }
 
+    /// The log has all batches up to this one on disk.
     pub fn persisted(&self, number: ReadyNumber) {
-        self.ack(Msg::Persisted(number));
-    }
-
-    pub fn applied(&self, index: LogIndex, conf_changes: Vec<ConfChange>) {
-        self.ack(Msg::Applied { index, conf_changes });
-    }
-
-    fn ack(&self, msg: Msg) {
-        let full = matches!(self.acks.try_send(msg), Err(flume::TrySendError::Full(_)));
+        let full = matches!(self.persisted.try_send(number), Err(flume::TrySendError::Full(_)));
         assert!(!full, "more acknowledgements than batches in flight");
     }
+
+    /// The state machine holds everything up to `index`.
+    pub fn applied(&self, index: LogIndex, conf_changes: Vec<ConfChange>) {
+        let mut cell = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let (newest, changes) = cell.get_or_insert_default();
+        *newest = index;
+        changes.extend(conf_changes);
+        drop(cell);
+        let _ = self.applied_bell.try_send(());
+    }
 }
 
-/// The actor's mailbox, in four lanes: acknowledgements, then time and peers, then appends, then clients.
+/// The actor's side.
 pub struct Inbox {
-    /// Acknowledgements of the disk and of apply.
-    pub acks: flume::Receiver<Msg>,
-    /// Time, and what other members send but for appends.
-    pub control: flume::Receiver<Msg>,
-    /// Appends of other members.
-    pub appends: flume::Receiver<Msg>,
-    /// What clients asked for.
-    pub work: flume::Receiver<Msg>,
+    persisted: flume::Receiver<ReadyNumber>,
+    applied: AppliedCell,
+    applied_bell: flume::Receiver<()>,
+    control: flume::Receiver<Input>,
+    appends: flume::Receiver<Input>,
+    requests: flume::Receiver<Input>,
+    /// To be answered whenever they come.
+    pub questions: flume::Receiver<Matched>,
+    /// An input that ended a wait, and its lane.
+    first: Option<(Lane, Input)>,
 }
 
-/// Acknowledgements that can be under way: one per batch at the disk and one per batch at apply.
-const ACKS: usize = READIES_IN_FLIGHT_MAX + APPLY_MAILBOX + 2;
+impl Inbox {
+    /// Waits until there is an input in one of the lanes that are served, or a question; `false` when all handles are gone.
+    pub async fn wait(&mut self, appends: bool, requests: bool) -> bool {
+        let persisted = async {
+            let number = self.persisted.recv_async().await.ok()?;
+            Some(Some((Lane::Acks, Input::Persisted(number))))
+        };
+        let applied = async { self.applied_bell.recv_async().await.ok().map(|()| None) };
+        let acks = or(persisted, applied);
+        let vital = or(acks, next_of(Lane::Control, &self.control, true));
+        let vital = or(vital, next_of(Lane::Appends, &self.appends, appends));
+        let next = or(vital, next_of(Lane::Requests, &self.requests, requests)).await;
+        let is_open = next.is_some();
+        self.first = next.flatten();
+        is_open
+    }
+}
+
+/// The next input of a lane that is served; waits for ever if it is not. `None` when all handles are gone.
+async fn next_of(
+    lane: Lane,
+    inbox: &flume::Receiver<Input>,
+    is_served: bool,
+) -> Option<Option<(Lane, Input)>> {
+    if !is_served {
+        return std::future::pending().await;
+    }
+    inbox.recv_async().await.ok().map(|input| Some((lane, input)))
+}
+
+impl Inputs<Box<Prepared>> for Inbox {
+    fn pop(&mut self, lane: Lane) -> Option<Input> {
+        if let Some((_, input)) = self.first.take_if(|(its, _)| *its == lane) {
+            return Some(input);
+        }
+        match lane {
+            Lane::Acks => match self.persisted.try_recv() {
+                Ok(number) => Some(Input::Persisted(number)),
+                Err(_) => {
+                    let mut cell = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (index, conf_changes) = cell.take()?;
+                    Some(Input::Applied { index, conf_changes })
+                }
+            },
+            Lane::Control => self.control.try_recv().ok(),
+            Lane::Appends => self.appends.try_recv().ok(),
+            Lane::Requests => self.requests.try_recv().ok(),
+        }
+    }
+}
 
 /// The actor's mailbox.
 pub fn mailbox() -> (Handle, Inbox) {
-    let (acks_in, acks) = flume::bounded(ACKS);
+    let (persisted_in, persisted) = flume::bounded(READIES_IN_FLIGHT_MAX + 1);
+    let (bell_in, applied_bell) = flume::bounded(1);
     let (control_in, control) = flume::bounded(CONSENSUS_MAILBOX);
     let (appends_in, appends) = flume::bounded(APPENDS_MAILBOX);
-    let (work_in, work) = flume::bounded(CONSENSUS_MAILBOX);
-    let handle = Handle { acks: acks_in, control: control_in, appends: appends_in, work: work_in };
-    (handle, Inbox { acks, control, appends, work })
+    let (requests_in, requests) = flume::bounded(CONSENSUS_MAILBOX);
+    let (questions_in, questions) = flume::bounded(CONSENSUS_MAILBOX);
+    let applied = AppliedCell::default();
+    let handle = Handle {
+        persisted: persisted_in,
+        applied: Arc::clone(&applied),
+        applied_bell: bell_in,
+        control: control_in,
+        appends: appends_in,
+        requests: requests_in,
+        questions: questions_in,
+    };
+    let inbox = Inbox {
+        persisted,
+        applied,
+        applied_bell,
+        control,
+        appends,
+        requests,
+        questions,
+        first: None,
+    };
+    (handle, inbox)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::lease::Grant;
+use crate::replica::LeaseChange;
 use crate::types::{LeaseId, Refusal, Term};
 
 /// Messages that may wait.
@@ -11,10 +12,8 @@ const MAILBOX: usize = 4096;
 
 /// What the actor can be asked.
 pub enum Msg {
-    /// Apply granted a lease. Apply waits if the mailbox is full: a lost one is a lease that never ends.
-    Granted(Grant),
-    /// Apply revoked a lease. Apply waits likewise.
-    Revoked(LeaseId),
+    /// Apply granted or revoked a lease. Apply waits if the mailbox is full: a lost one is a lease that never ends.
+    Changed(LeaseChange),
     /// A snapshot replaced all leases. Apply waits if the mailbox is full.
     Replaced(Vec<Grant>),
     /// Prolong; answers with the time to live in seconds, or 0. The session waits if the mailbox is full.
@@ -41,24 +40,33 @@ impl Handle {
         answer.recv_async().await.map_err(|_| Refusal::Stopped)
     }
 
+    /// Prolongs a lease; gives its time to live in seconds, 0 if there is none or this member does not lead.
+    ///
+    /// # Errors
+    /// The member is stopping.
     pub async fn keep_alive(&self, id: LeaseId) -> Result<i64, Refusal> {
         self.ask(|answer| Msg::KeepAlive(id, answer)).await
     }
 
+    /// Seconds granted and seconds left.
+    ///
+    /// # Errors
+    /// The member is stopping.
     pub async fn time_to_live(&self, id: LeaseId) -> Result<Option<(i64, i64)>, Refusal> {
         self.ask(|answer| Msg::TimeToLive(id, answer)).await
     }
 
+    /// All leases, in the order in which they expire.
+    ///
+    /// # Errors
+    /// The member is stopping.
     pub async fn list(&self) -> Result<Vec<LeaseId>, Refusal> {
         self.ask(Msg::List).await
     }
 
-    pub async fn granted(&self, grant: Grant) {
-        drop(self.inbox.send_async(Msg::Granted(grant)).await);
-    }
-
-    pub async fn revoked(&self, id: LeaseId) {
-        drop(self.inbox.send_async(Msg::Revoked(id)).await);
+    /// A lease was granted or revoked.
+    pub async fn changed(&self, change: LeaseChange) {
+        drop(self.inbox.send_async(Msg::Changed(change)).await);
     }
 
     /// The term in which this member leads, or that it does not. Neither waits, for consensus calls it, nor
@@ -72,6 +80,7 @@ impl Handle {
         !matches!(self.inbox.try_send(Msg::Tick), Err(flume::TrySendError::Disconnected(_)))
     }
 
+    /// A snapshot replaced all leases.
     pub async fn replaced(&self, leases: Vec<Grant>) {
         drop(self.inbox.send_async(Msg::Replaced(leases)).await);
     }

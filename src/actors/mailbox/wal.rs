@@ -10,7 +10,7 @@ use crate::wal::Record;
 
 /// What the actor can be asked.
 pub enum Msg {
-    /// Answered by [`super::consensus::Msg::Persisted`]. Consensus waits if the mailbox is full.
+    /// Answered by [`crate::replica::Input::Persisted`]. Consensus waits if the mailbox is full.
     Persist {
         /// To answer with.
         number: ReadyNumber,

@@ -130,7 +130,7 @@ fn answer(peers: &Peers, to: MemberId, frame: &Frame, desk: &Desk, answering: &A
 }
 
 async fn find(desk: &Desk, ask: Ask) -> Result<Answer, Refusal> {
-    let found = |ttl: crate::actors::desk::TimeToLive| Answer {
+    let found = |ttl: crate::actors::client::TimeToLive| Answer {
         ttl: ttl.ttl,
         granted: ttl.granted,
         keys: ttl.keys,

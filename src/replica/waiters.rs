@@ -1,17 +1,17 @@
-//! Callers that found no room, in the order in which they came. A caller may be gone before its turn comes, or
-//! between being woken and coming in: then it is the turn of the next one, who would otherwise wait for ever.
+//! Callers that wait for a slot, in the order in which they came. A caller that is dropped, even between its wake-up and
+//! its next poll, passes its turn on; the next one would otherwise wait for ever.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
 
 /// Callers that wait.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct Waiters {
     last: u64,
     wakers: BTreeMap<u64, Waker>,
 }
 
-impl Queue {
+impl Waiters {
     /// Waits at `place`, or at a new one at the end.
     pub(super) fn wait(&mut self, place: &mut Option<u64>, waker: &Waker) {
         let place = *place.get_or_insert_with(|| {
@@ -21,19 +21,19 @@ impl Queue {
         self.wakers.insert(place, waker.clone());
     }
 
-    /// There is room for one more.
+    /// A slot is free.
     pub(super) fn wake_next(&mut self) {
         if let Some((_, waker)) = self.wakers.pop_first() {
             waker.wake();
         }
     }
 
-    /// The caller at `place` came in.
+    /// The caller at `place` has a slot.
     pub(super) fn enter(&mut self, place: u64) {
         self.wakers.remove(&place);
     }
 
-    /// The caller at `place` is gone without having come in.
+    /// The caller at `place` is gone without a slot.
     pub(super) fn give_up(&mut self, place: u64) {
         if self.wakers.remove(&place).is_none() {
             self.wake_next();
@@ -59,17 +59,17 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_does_not_take_the_turn_of_the_next_one() {
-        let mut queue = Queue::default();
+    fn a_caller_that_is_gone_passes_its_turn_on() {
+        let mut waiters = Waiters::default();
         let mut wait = || {
             let (woken, mut place) = (Arc::new(Woken::default()), None);
-            queue.wait(&mut place, &Waker::from(Arc::clone(&woken)));
+            waiters.wait(&mut place, &Waker::from(Arc::clone(&woken)));
             (woken, place.expect("a place"))
         };
         let (gone, woken_and_gone, third) = (wait(), wait(), wait());
-        queue.give_up(gone.1);
-        queue.wake_next();
-        queue.give_up(woken_and_gone.1);
+        waiters.give_up(gone.1);
+        waiters.wake_next();
+        waiters.give_up(woken_and_gone.1);
         let woken = [gone, woken_and_gone, third].map(|it| it.0.0.load(Ordering::Relaxed));
         assert_eq!(woken, [0, 1, 1]);
     }

@@ -1,0 +1,283 @@
+//! Hosts [`Machine`]: applies committed entries in batches and says who learns of them, in which order.
+//!
+//! A batch is committed to the store, then published, then acknowledged to raft, then answered: a client that has an answer
+//! finds its effect in the published state, and one that hears of a changed membership may ask for the next change at once.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::pending::{Delivery, executor_of};
+use super::truncation::{LogStart, LogTruncation};
+use crate::lease::Grant;
+use crate::machine::{Applied, Effect, Machine, Published};
+use crate::store::Engine;
+use crate::types::{ConfChange, Entry, EntryKind, Fault, LeaseId, LogIndex};
+
+/// Entries applied while a compaction is under way before it gets its next slice: without one a member under constant load
+/// would never compact, and with one after every small batch compaction would take the larger part of the time.
+const COMPACT_AFTER_ENTRIES: usize = 256;
+
+/// A change of the leases, for [`super::LeaseKeeper`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LeaseChange {
+    /// A lease began.
+    Granted(Grant),
+    /// A lease ended.
+    Revoked(LeaseId),
+}
+
+/// Work for the host, to be performed in the order given.
+pub enum Output<V> {
+    /// Make durable what is committed, before anything else: after a restart raft must know these members, and the log
+    /// alone would tell it too late.
+    Persist,
+    /// Show readers the new state and watchers the events.
+    Publish(Published<V>),
+    /// Tell the lease keeper.
+    Lease(LeaseChange),
+    /// Tell the lease keeper that a snapshot replaced all leases, and watchers to read what they were not sent.
+    Replaced(Vec<Grant>),
+    /// Tell the peers who the members are.
+    MembersChanged,
+    /// Answer [`super::Input::Applied`].
+    Applied {
+        /// Up to and including this entry.
+        index: LogIndex,
+        /// Configuration changes among the entries.
+        conf_changes: Vec<ConfChange>,
+    },
+    /// Give these answers to an executor.
+    Deliver(usize, Delivery),
+    /// Make the store durable, then let the log go up to here, then call [`Applier::truncated`].
+    TruncateLog(LogStart),
+    /// A compaction was asked for and begins.
+    CompactionBegun,
+    /// No compaction is under way any more.
+    Compacted,
+}
+
+/// Properties of a member that do not change while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Executors that answers may go to.
+    pub executors: usize,
+    /// Part of the ids of requests made since this start.
+    pub boot_nonce: u32,
+    /// `--snapshot-count`: applied entries after which the log is truncated.
+    pub snapshot_count: u64,
+    /// Log records looked at in one slice of compaction.
+    pub slice_records: usize,
+}
+
+/// A read that waits until its index is applied.
+struct WaitingRead {
+    index: LogIndex,
+    executor: usize,
+    batch: u64,
+}
+
+/// The apply side of one member.
+pub struct Applier<E: Engine> {
+    machine: Machine<E>,
+    boot_nonce: u32,
+    slice_records: usize,
+    /// Answers of the open batch, by executor.
+    deliveries: Vec<Delivery>,
+    reads: VecDeque<WaitingRead>,
+    effects: Vec<Effect>,
+    /// Of the entries of the open batch.
+    bytes: usize,
+    has_conf_changes: bool,
+    compacting: bool,
+    /// Entries since the last slice of compaction.
+    since_slice: usize,
+    truncation: LogTruncation,
+}
+
+impl<E: Engine> Applier<E> {
+    /// Goes on from what the machine holds. A compaction that an earlier run left unfinished is taken up.
+    pub fn new(machine: Machine<E>, settings: &Settings) -> Self {
+        let Settings { executors, boot_nonce, snapshot_count, slice_records } = *settings;
+        Self {
+            truncation: LogTruncation::new(snapshot_count, machine.applied()),
+            machine,
+            boot_nonce,
+            slice_records,
+            deliveries: (0..executors).map(|_| Delivery::default()).collect(),
+            reads: VecDeque::new(),
+            effects: Vec::new(),
+            bytes: 0,
+            has_conf_changes: false,
+            compacting: true,
+            since_slice: 0,
+        }
+    }
+
+    /// The state machine.
+    pub fn machine(&self) -> &Machine<E> {
+        &self.machine
+    }
+
+    /// Applies the next entry of the open batch, and shows its result to `observe`. Nothing is visible to readers before
+    /// [`Applier::commit`].
+    ///
+    /// # Errors
+    /// The store failed, or the entry makes no sense: this member must stop.
+    pub fn apply(&mut self, entry: &Entry, observe: impl FnOnce(&Applied)) -> Result<(), Fault> {
+        let applied = self.machine.apply(entry)?;
+        observe(&applied);
+        self.bytes += entry.data.len();
+        self.since_slice += 1;
+        self.truncation.applied(entry.data.len());
+        self.has_conf_changes |= entry.kind != EntryKind::Normal;
+        self.effects.extend(applied.effects);
+        let executor = executor_of(applied.request, self.boot_nonce);
+        if let Some(delivery) = executor.and_then(|it| self.deliveries.get_mut(it)) {
+            delivery.replies.push((applied.request, applied.reply));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the entries of the open batch.
+    pub fn batch_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Commits the open batch. `now` and `log_is_full` decide about truncating the log.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn commit(
+        &mut self,
+        now: Duration,
+        log_is_full: bool,
+        out: &mut Vec<Output<E::View>>,
+    ) -> Result<(), Fault> {
+        let published = self.machine.commit()?;
+        self.bytes = 0;
+        if std::mem::take(&mut self.has_conf_changes) {
+            out.push(Output::Persist);
+        }
+        out.push(Output::Publish(published));
+        let mut conf_changes = Vec::new();
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::LeaseGranted(grant) => {
+                    out.push(Output::Lease(LeaseChange::Granted(grant)));
+                }
+                Effect::LeaseRevoked(id) => out.push(Output::Lease(LeaseChange::Revoked(id))),
+                Effect::ConfChanged(change) => conf_changes.push(change),
+                Effect::Compacted => {
+                    self.compacting = true;
+                    out.push(Output::CompactionBegun);
+                }
+            }
+        }
+        if !conf_changes.is_empty() {
+            out.push(Output::MembersChanged);
+        }
+        let index = self.machine.applied();
+        out.push(Output::Applied { index, conf_changes });
+        self.release_reads();
+        self.deliver(out);
+        if self.truncation.begin(index, now, log_is_full) {
+            let (term, conf_state) =
+                (self.machine.applied_term(), self.machine.conf_state().clone());
+            out.push(Output::TruncateLog(LogStart { index, term, conf_state }));
+        }
+        Ok(())
+    }
+
+    /// A truncation is over, or failed and may be tried again.
+    pub fn truncated(&mut self) {
+        self.truncation.finish();
+    }
+
+    /// A batch of reads may be served once `index` is applied.
+    pub fn read_at(
+        &mut self,
+        executor: usize,
+        batch: u64,
+        index: LogIndex,
+        out: &mut Vec<Output<E::View>>,
+    ) {
+        self.reads.push_back(WaitingRead { index, executor, batch });
+        self.release_reads();
+        self.deliver(out);
+    }
+
+    fn release_reads(&mut self) {
+        let applied = self.machine.applied();
+        let deliveries = &mut self.deliveries;
+        self.reads.retain(|read| {
+            if read.index <= applied {
+                deliveries[read.executor].reads.push(read.batch);
+            }
+            read.index > applied
+        });
+    }
+
+    fn deliver(&mut self, out: &mut Vec<Output<E::View>>) {
+        let waiting = self.deliveries.iter_mut().enumerate().filter(|(_, it)| !it.is_empty());
+        out.extend(waiting.map(|(executor, it)| Output::Deliver(executor, std::mem::take(it))));
+    }
+
+    /// Goes on from another member's state; gives the machine that was used before. Readers of the old store go on.
+    ///
+    /// # Errors
+    /// The snapshot is older than what is applied, or its store failed.
+    pub fn install(
+        &mut self,
+        machine: Machine<E>,
+        out: &mut Vec<Output<E::View>>,
+    ) -> Result<Machine<E>, Fault> {
+        let (index, applied) = (machine.applied(), self.machine.applied());
+        if index <= applied {
+            return Err(Fault::new(format!(
+                "a snapshot of {index} would take this member back from {applied}"
+            )));
+        }
+        let old = std::mem::replace(&mut self.machine, machine);
+        self.truncation.restart(index);
+        self.compacting = true;
+        out.push(Output::Publish(self.machine.commit()?));
+        out.push(Output::Replaced(self.machine.leases().collect()));
+        out.push(Output::MembersChanged);
+        self.release_reads();
+        self.deliver(out);
+        Ok(old)
+    }
+
+    /// Whether a compaction is under way.
+    pub fn is_compacting(&self) -> bool {
+        self.compacting
+    }
+
+    /// Whether the next slice of compaction is due. `is_idle`: nothing else waits.
+    pub fn is_compaction_due(&self, is_idle: bool) -> bool {
+        self.compacting && (is_idle || self.since_slice >= COMPACT_AFTER_ENTRIES)
+    }
+
+    /// Does one slice of compaction, as a batch of its own.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn compact(&mut self, out: &mut Vec<Output<E::View>>) -> Result<(), Fault> {
+        self.since_slice = 0;
+        let is_done = self.machine.compact_step(self.slice_records)?;
+        out.push(Output::Publish(self.machine.commit()?));
+        if is_done {
+            self.compacting = false;
+            out.push(Output::Compacted);
+        }
+        Ok(())
+    }
+
+    /// The state as it is, published again: the store's files changed.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn refresh(&mut self) -> Result<Published<E::View>, Fault> {
+        self.machine.commit()
+    }
+}

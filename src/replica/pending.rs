@@ -1,0 +1,279 @@
+//! Requests of one executor's sessions, from the proposal or the read to the answer.
+//!
+//! ```text
+//!  acquire ─► slot ─► propose ─► outbox ─take_bundle─► Input::Requests     deliver ─► slot ─► poll_reply
+//!  join_read ─► batch of reads ────────────┘                              └──► batch ─► poll_read
+//! ```
+//!
+//! All that came in during one round of the executor leaves as one bundle, and the answers of one applied batch come back
+//! as one [`Delivery`]: the price of crossing cores is paid for each round, not for each request.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+use super::waiters::Waiters;
+use crate::machine::Reply;
+use crate::metrics;
+use crate::types::Refusal;
+use crate::types::limits::{BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX, REQUESTS_IN_FLIGHT_MAX};
+
+/// Answers for one executor after one applied batch.
+#[derive(Default, Debug)]
+pub struct Delivery {
+    /// Request ids and their answers.
+    pub replies: Vec<(u64, Result<Reply, Refusal>)>,
+    /// Batches of reads that may be served now.
+    pub reads: Vec<u64>,
+}
+
+impl Delivery {
+    /// Whether there is nothing to deliver.
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.reads.is_empty()
+    }
+}
+
+/// The executor that a request id belongs to, if it is one of this boot's.
+///
+/// ```text
+///  63        32 31    24 23        0
+///  boot nonce   executor counter
+/// ```
+/// The nonce differs between members and starts, so that a replayed entry never answers another request.
+pub fn executor_of(id: u64, boot_nonce: u32) -> Option<usize> {
+    ((id >> 32) as u32 == boot_nonce).then_some((id >> 24) as usize & 0xff)
+}
+
+enum Slot {
+    /// With the waker of the session, once it polled.
+    Waiting(Option<Waker>),
+    Answered(Result<Reply, Refusal>),
+}
+
+struct Request {
+    slot: Slot,
+    since_ms: u64,
+}
+
+/// Reads that share one read index.
+struct ReadBatch {
+    readers: usize,
+    confirmed: bool,
+    wakers: Vec<Waker>,
+    since_ms: u64,
+}
+
+/// A place among the callers that wait for a slot; keep it until the slot is acquired.
+pub type Place = Option<u64>;
+
+/// The requests of one executor.
+pub struct PendingRequests {
+    id_prefix: u64,
+    pub(super) counter: u32,
+    now_ms: u64,
+    /// Ids are this executor's own, so that the hasher need not be keyed at random.
+    requests: HashMap<u64, Request, BuildHasherDefault<DefaultHasher>>,
+    /// Sessions that found all slots taken.
+    waiters: Waiters,
+    outbox: Vec<Bytes>,
+    batches: BTreeMap<u64, ReadBatch>,
+    batch: u64,
+    /// Readers may still join the newest batch: it has not left yet.
+    batch_is_open: bool,
+    flusher: Option<Waker>,
+}
+
+impl PendingRequests {
+    /// None yet. `boot_nonce` differs between members and starts.
+    pub fn new(executor: u8, boot_nonce: u32, now_ms: u64) -> Self {
+        Self {
+            id_prefix: u64::from(boot_nonce) << 32 | u64::from(executor) << 24,
+            counter: 0,
+            now_ms,
+            requests: HashMap::default(),
+            waiters: Waiters::default(),
+            outbox: Vec::new(),
+            batches: BTreeMap::new(),
+            batch: 0,
+            batch_is_open: false,
+            flusher: None,
+        }
+    }
+
+    /// Takes a slot as soon as one is free, in the order of the first calls; gives the request's id. A caller that gives up
+    /// calls [`PendingRequests::give_up`].
+    pub fn poll_acquire(&mut self, place: &mut Place, waker: &Waker) -> Poll<u64> {
+        if self.requests.len() >= REQUESTS_IN_FLIGHT_MAX {
+            self.waiters.wait(place, waker);
+            return Poll::Pending;
+        }
+        place.take().into_iter().for_each(|place| self.waiters.enter(place));
+        Poll::Ready(self.acquire())
+    }
+
+    fn acquire(&mut self) -> u64 {
+        // The counter wraps; an id that still waits is skipped.
+        let id = loop {
+            self.counter = (self.counter + 1) & 0xff_ffff;
+            let id = self.id_prefix | u64::from(self.counter);
+            if !self.requests.contains_key(&id) {
+                break id;
+            }
+        };
+        self.requests.insert(id, Request { slot: Slot::Waiting(None), since_ms: self.now_ms });
+        id
+    }
+
+    /// A caller that waited for a slot is gone.
+    pub fn give_up(&mut self, place: u64) {
+        self.waiters.give_up(place);
+    }
+
+    /// Frees the slot of a request that was answered, or whose client is gone.
+    pub fn release(&mut self, id: u64) {
+        self.requests.remove(&id);
+        self.waiters.wake_next();
+    }
+
+    /// Hands in an encoded command.
+    pub fn propose(&mut self, command: Bytes) {
+        self.outbox.push(command);
+        self.wake_flusher();
+    }
+
+    fn wake_flusher(&mut self) {
+        self.flusher.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// The answer to a request.
+    pub fn poll_reply(&mut self, id: u64, waker: &Waker) -> Poll<Result<Reply, Refusal>> {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return Poll::Ready(Err(Refusal::Stopped));
+        };
+        match std::mem::replace(&mut request.slot, Slot::Waiting(None)) {
+            Slot::Answered(reply) => Poll::Ready(reply),
+            Slot::Waiting(_) => {
+                request.slot = Slot::Waiting(Some(waker.clone()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Joins the batch of reads that leaves next; gives its number. Every reader leaves by [`PendingRequests::leave_read`].
+    pub fn join_read(&mut self) -> u64 {
+        if !self.batch_is_open {
+            self.batch += 1;
+            self.batch_is_open = true;
+            let since_ms = self.now_ms;
+            let batch = ReadBatch { readers: 0, confirmed: false, wakers: Vec::new(), since_ms };
+            self.batches.insert(self.batch, batch);
+            self.wake_flusher();
+        }
+        self.batches.entry(self.batch).and_modify(|batch| batch.readers += 1);
+        self.batch
+    }
+
+    /// Ready when the reads of a batch may be served; an error when that took too long.
+    pub fn poll_read(&mut self, batch: u64, waker: &Waker) -> Poll<Result<(), Refusal>> {
+        match self.batches.get_mut(&batch) {
+            None => Poll::Ready(Err(Refusal::Timeout)),
+            Some(batch) if batch.confirmed => Poll::Ready(Ok(())),
+            Some(batch) => {
+                batch.wakers.push(waker.clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// A reader is served or gone. The last one takes a batch away that has left.
+    pub fn leave_read(&mut self, number: u64) {
+        let Some(batch) = self.batches.get_mut(&number) else { return };
+        batch.readers -= 1;
+        if batch.readers == 0 && !(self.batch_is_open && number == self.batch) {
+            self.batches.remove(&number);
+        }
+    }
+
+    /// Ready when there is something to hand in; takes nothing yet.
+    pub fn poll_bundle(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.outbox.is_empty() && !self.batch_is_open {
+            self.flusher = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes what was handed in, up to the bounds of a bundle, and the batch of reads that asks for a read index.
+    pub fn take_bundle(&mut self, now_ms: u64) -> (Vec<Bytes>, Option<u64>) {
+        self.now_ms = now_ms;
+        let is_open = std::mem::take(&mut self.batch_is_open);
+        // Readers that are all gone need no read index.
+        let is_empty = self.batches.get(&self.batch).is_none_or(|batch| batch.readers == 0);
+        if is_open && is_empty {
+            self.batches.remove(&self.batch);
+        }
+        let read = (is_open && !is_empty).then_some(self.batch);
+        let mut bytes = 0;
+        let fits = self.outbox.iter().take(BUNDLE_PROPOSALS_MAX).take_while(|proposal| {
+            bytes += proposal.len();
+            bytes <= BUNDLE_BYTES_MAX
+        });
+        let count = fits.count().max(1).min(self.outbox.len());
+        let later = self.outbox.split_off(count);
+        (std::mem::replace(&mut self.outbox, later), read)
+    }
+
+    /// Answers what apply delivered.
+    pub fn deliver(&mut self, delivery: Delivery) {
+        for (id, reply) in delivery.replies {
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            let before = std::mem::replace(&mut request.slot, Slot::Answered(reply));
+            if let Slot::Waiting(Some(waker)) = before {
+                waker.wake();
+            }
+        }
+        for number in delivery.reads {
+            let Some(batch) = self.batches.get_mut(&number) else { continue };
+            batch.confirmed = true;
+            batch.wakers.drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Answers requests that have waited longer than `timeout_ms` with the error that `late` gives for the time they were
+    /// made at.
+    pub fn sweep(&mut self, now_ms: u64, timeout_ms: u64, late: impl Fn(u64) -> Refusal) {
+        self.now_ms = now_ms;
+        let oldest = now_ms.saturating_sub(timeout_ms);
+        self.expire(|since_ms| since_ms < oldest, late);
+    }
+
+    /// Answers all requests: the member stops.
+    pub fn close(&mut self) {
+        self.expire(|_| true, |_| Refusal::Stopped);
+    }
+
+    fn expire(&mut self, is_late: impl Fn(u64) -> bool, error: impl Fn(u64) -> Refusal) {
+        for request in self.requests.values_mut().filter(|request| is_late(request.since_ms)) {
+            if let Slot::Waiting(waker) = &mut request.slot {
+                let waker = waker.take();
+                request.slot = Slot::Answered(Err(error(request.since_ms)));
+                metrics::PROPOSALS_FAILED.add(1);
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
+        let late = |_: &u64, batch: &mut ReadBatch| is_late(batch.since_ms) && !batch.confirmed;
+        for (_, batch) in self.batches.extract_if(.., late) {
+            metrics::READ_INDEXES_FAILED.add(batch.readers as u64);
+            batch.wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// How many requests and batches of reads there are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.requests.len(), self.batches.len())
+    }
+}

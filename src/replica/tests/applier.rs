@@ -1,0 +1,194 @@
+//! The apply side: who learns what, in which order.
+
+use std::time::Duration;
+
+use basalt_proto::etcdserverpb::{
+    CompactionRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
+};
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::cluster;
+use crate::machine::{self, Machine};
+use crate::replica::{Applier, ApplierOutput as Output, LeaseChange, Settings};
+use crate::store::{Memory, MemoryView};
+use crate::types::{Entry, EntryKind};
+
+const NONCE: u32 = 9;
+
+fn machine() -> Machine<Memory> {
+    let config = machine::Config { cache_bytes: 10_000, lease_ttl_min: 1, learners_max: 1 };
+    let mut machine = Machine::open(Memory::default(), &config).expect("an empty store opens");
+    let member = cluster::Member { id: 1, ..cluster::Member::default() };
+    machine.bootstrap(vec![member]).expect("memory takes it");
+    machine
+}
+
+fn applier(snapshot_count: u64) -> Applier<Memory> {
+    let settings = Settings { executors: 2, boot_nonce: NONCE, snapshot_count, slice_records: 2 };
+    let mut applier = Applier::new(machine(), &settings);
+    // Nothing was left by an earlier run.
+    applier.compact(&mut Vec::new()).expect("memory takes it");
+    assert!(!applier.is_compacting());
+    applier
+}
+
+/// A request of the first executor, or of the second.
+fn request(executor: u64) -> InternalRaftRequest {
+    let id = u64::from(NONCE) << 32 | executor << 24 | 1;
+    let header = Some(RequestHeader { id, ..RequestHeader::default() });
+    InternalRaftRequest { header, ..InternalRaftRequest::default() }
+}
+
+fn put(executor: u64) -> InternalRaftRequest {
+    let put = PutRequest { key: "k".into(), value: "v".into(), ..PutRequest::default() };
+    InternalRaftRequest { put: Some(put), ..request(executor) }
+}
+
+fn entry(index: u64, request: &InternalRaftRequest) -> Entry {
+    Entry { index, term: 1, kind: EntryKind::Normal, data: request.encode_to_vec().into() }
+}
+
+fn conf_change(index: u64) -> Entry {
+    let member = cluster::Member {
+        id: 2,
+        peer_urls: vec!["http://b:1".to_owned()],
+        is_learner: true,
+        ..cluster::Member::default()
+    };
+    let data: Bytes = cluster::add(0, &member).encode_to_vec().into();
+    Entry { index, term: 1, kind: EntryKind::ConfChange, data }
+}
+
+fn apply(applier: &mut Applier<Memory>, entries: &[Entry]) {
+    entries.iter().for_each(|entry| applier.apply(entry, |_| ()).expect("it applies"));
+}
+
+fn commit(applier: &mut Applier<Memory>, entries: &[Entry]) -> Vec<Output<MemoryView>> {
+    apply(applier, entries);
+    let mut out = Vec::new();
+    applier.commit(Duration::ZERO, false, &mut out).expect("memory takes it");
+    out
+}
+
+/// The outputs in a few words.
+fn brief(out: &[Output<MemoryView>]) -> Vec<String> {
+    out.iter()
+        .map(|output| match output {
+            Output::Persist => "persist".to_owned(),
+            Output::Publish(published) => format!("publish {}", published.read.revision),
+            Output::Lease(LeaseChange::Granted(grant)) => format!("granted {}", grant.id),
+            Output::Lease(LeaseChange::Revoked(id)) => format!("revoked {id}"),
+            Output::Replaced(leases) => format!("replaced {}", leases.len()),
+            Output::MembersChanged => "members".to_owned(),
+            Output::Applied { index, conf_changes } => {
+                format!("applied {index} changes {}", conf_changes.len())
+            }
+            Output::Deliver(executor, delivery) => format!(
+                "deliver {executor} replies {} reads {:?}",
+                delivery.replies.len(),
+                delivery.reads
+            ),
+            Output::TruncateLog(start) => format!("truncate {}", start.index),
+            Output::CompactionBegun => "compaction".to_owned(),
+            Output::Compacted => "compacted".to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_batch_is_published_before_it_is_acknowledged_and_answered() {
+    let mut applier = applier(1000);
+    let grant = LeaseGrantRequest { id: 5, ttl: 10 };
+    let grant = InternalRaftRequest { lease_grant: Some(grant), ..request(1) };
+    let out = commit(&mut applier, &[entry(2, &put(0)), entry(3, &grant)]);
+    assert_eq!(
+        brief(&out),
+        [
+            "publish 2",
+            "granted 5",
+            "applied 3 changes 0",
+            "deliver 0 replies 1 reads []",
+            "deliver 1 replies 1 reads []",
+        ]
+    );
+}
+
+#[test]
+fn changed_members_are_durable_before_anybody_learns_of_them() {
+    let out = commit(&mut applier(1000), &[conf_change(2)]);
+    assert_eq!(brief(&out), ["persist", "publish 1", "members", "applied 2 changes 1"]);
+}
+
+#[test]
+fn entries_of_another_start_are_answered_to_nobody() {
+    let mut other = put(0);
+    other.header = Some(RequestHeader { id: 1 << 32 | 1, ..RequestHeader::default() });
+    let out = commit(&mut applier(1000), &[entry(2, &other)]);
+    assert_eq!(brief(&out), ["publish 2", "applied 2 changes 0"]);
+}
+
+#[test]
+fn reads_wait_until_their_index_is_published() {
+    let mut applier = applier(1000);
+    let mut out = Vec::new();
+    applier.read_at(1, 30, 1, &mut out);
+    applier.read_at(1, 31, 2, &mut out);
+    assert_eq!(brief(&out), ["deliver 1 replies 0 reads [30]"]);
+    apply(&mut applier, &[entry(2, &put(0))]);
+    out.clear();
+    applier.commit(Duration::ZERO, false, &mut out).expect("memory takes it");
+    let brief = brief(&out);
+    assert_eq!(brief.last().map(String::as_str), Some("deliver 1 replies 0 reads [31]"));
+}
+
+#[test]
+fn the_log_is_truncated_after_what_is_applied() {
+    let mut applier = applier(2);
+    assert!(!brief(&commit(&mut applier, &[entry(2, &put(0))])).contains(&"truncate 2".to_owned()));
+    let out = brief(&commit(&mut applier, &[entry(3, &put(0))]));
+    assert_eq!(out.last().map(String::as_str), Some("truncate 3"));
+}
+
+#[test]
+fn a_compaction_goes_on_under_load() {
+    let mut applier = applier(100_000);
+    let puts: Vec<_> = (2..40).map(|index| entry(index, &put(0))).collect();
+    commit(&mut applier, &puts);
+    let compaction = Some(CompactionRequest { revision: 30, physical: false });
+    let compact = InternalRaftRequest { compaction, ..request(0) };
+    let out = commit(&mut applier, &[entry(40, &compact)]);
+    assert!(brief(&out).contains(&"compaction".to_owned()));
+    let (mut slices, mut index) = (0, 41);
+    while applier.is_compacting() && index < 100_000 {
+        if applier.is_compaction_due(false) {
+            let mut out = Vec::new();
+            applier.compact(&mut out).expect("memory takes it");
+            slices += 1;
+            continue;
+        }
+        commit(&mut applier, &[entry(index, &put(0))]);
+        index += 1;
+    }
+    assert!(!applier.is_compacting(), "it ends though something always waits");
+    assert!(slices > 1 && index > 41, "{slices} slices between {index} entries");
+}
+
+#[test]
+fn a_snapshot_replaces_the_state_and_never_takes_it_back() {
+    let mut newer = applier(1000);
+    commit(&mut newer, &[entry(2, &put(0)), entry(3, &put(0))]);
+    let config = machine::Config { cache_bytes: 10_000, lease_ttl_min: 1, learners_max: 1 };
+    let open = || Machine::open(newer.machine().engine().clone(), &config).expect("it opens");
+    let mut applier = applier(1000);
+    let mut out = Vec::new();
+    applier.read_at(0, 8, 3, &mut out);
+    let old = applier.install(open(), &mut out).expect("it is newer");
+    assert_eq!(old.applied(), 1);
+    assert_eq!(
+        brief(&out),
+        ["publish 3", "replaced 0", "members", "deliver 0 replies 0 reads [8]"]
+    );
+    let refused = applier.install(open(), &mut out).err().expect("it is not newer");
+    assert!(refused.to_string().contains("would take this member back from 3"), "{refused}");
+}

@@ -1,0 +1,160 @@
+//! Requests from their slot to their answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::Bytes;
+
+use crate::machine::Reply;
+use crate::replica::{Delivery, PendingRequests, executor_of};
+use crate::types::Refusal;
+use crate::types::limits::{BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX, REQUESTS_IN_FLIGHT_MAX};
+
+const NONCE: u32 = 77;
+
+fn pending() -> PendingRequests {
+    PendingRequests::new(3, NONCE, 0)
+}
+
+fn acquire(pending: &mut PendingRequests) -> u64 {
+    match pending.poll_acquire(&mut None, Waker::noop()) {
+        Poll::Ready(id) => id,
+        Poll::Pending => panic!("no slot"),
+    }
+}
+
+fn replies(ids: &[u64]) -> Delivery {
+    let replies = ids.iter().map(|id| (*id, Ok(Reply::Done))).collect();
+    Delivery { replies, reads: Vec::new() }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn ids_name_the_executor_and_this_start() {
+    let id = acquire(&mut pending());
+    assert_eq!(executor_of(id, NONCE), Some(3));
+    assert_eq!(executor_of(id, NONCE + 1), None, "of another start, or another member");
+}
+
+#[test]
+fn an_id_that_still_waits_is_not_given_twice() {
+    let mut pending = pending();
+    let first = acquire(&mut pending);
+    // The counter has 24 bits.
+    pending.counter = 0xff_ffff - 1;
+    let ids = [(); 3].map(|()| acquire(&mut pending));
+    assert!(!ids.contains(&first), "{ids:x?}");
+    assert_eq!(ids.map(|id| id & 0xff_ffff), [0xff_ffff, 0, 2]);
+}
+
+#[test]
+fn an_answer_wakes_its_session_and_is_taken_once() {
+    let (mut pending, wakes) = (pending(), Arc::new(Wakes::default()));
+    let waker = Waker::from(Arc::clone(&wakes));
+    let (id, other) = (acquire(&mut pending), acquire(&mut pending));
+    assert!(pending.poll_reply(id, &waker).is_pending());
+    pending.deliver(replies(&[other, 12345]));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "the answers of others");
+    pending.deliver(replies(&[id]));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    assert_eq!(pending.poll_reply(id, &waker), Poll::Ready(Ok(Reply::Done)));
+    pending.release(id);
+    assert_eq!(pending.poll_reply(id, &waker), Poll::Ready(Err(Refusal::Stopped)));
+}
+
+#[test]
+fn callers_without_a_slot_get_one_in_their_order() {
+    let (mut pending, wakes) = (pending(), Arc::new(Wakes::default()));
+    let waker = Waker::from(Arc::clone(&wakes));
+    let ids: Vec<_> = (0..REQUESTS_IN_FLIGHT_MAX).map(|_| acquire(&mut pending)).collect();
+    let (mut gone, mut next) = (None, None);
+    assert!(pending.poll_acquire(&mut gone, &waker).is_pending());
+    // Polled twice, as a task does that was woken by something else: it waits once.
+    assert!(pending.poll_acquire(&mut gone, &waker).is_pending());
+    assert!(pending.poll_acquire(&mut next, &waker).is_pending());
+    pending.release(ids[0]);
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    pending.give_up(gone.expect("it waits"));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 2, "its turn is passed on");
+    assert!(pending.poll_acquire(&mut next, &waker).is_ready());
+    assert_eq!(next, None);
+}
+
+#[test]
+fn bundles_are_bounded_in_count_and_bytes() {
+    let mut pending = pending();
+    let large = Bytes::from(vec![0; BUNDLE_BYTES_MAX / 3]);
+    let larger = Bytes::from(vec![0; 2 * BUNDLE_BYTES_MAX]);
+    let small = vec![Bytes::from_static(b"x"); BUNDLE_PROPOSALS_MAX + 1];
+    [vec![large; 4], vec![larger; 2], small]
+        .concat()
+        .into_iter()
+        .for_each(|it| pending.propose(it));
+    let mut counts = Vec::new();
+    while pending.poll_bundle(&Context::from_waker(Waker::noop())).is_ready() {
+        counts.push(pending.take_bundle(0).0.len());
+    }
+    assert_eq!(counts, [3, 1, 1, 1, BUNDLE_PROPOSALS_MAX, 1]);
+    assert_eq!(pending.take_bundle(0), (Vec::new(), None));
+}
+
+#[test]
+fn readers_share_a_batch_until_it_leaves() {
+    let mut pending = pending();
+    let (first, second) = (pending.join_read(), pending.join_read());
+    assert_eq!(first, second);
+    assert_eq!(pending.take_bundle(0), (Vec::new(), Some(first)));
+    let third = pending.join_read();
+    assert_ne!(third, first, "the index of a batch that left may be older than this read");
+    pending.deliver(Delivery { replies: Vec::new(), reads: vec![first] });
+    assert_eq!(pending.poll_read(first, Waker::noop()), Poll::Ready(Ok(())));
+    assert!(pending.poll_read(third, Waker::noop()).is_pending());
+}
+
+#[test]
+fn readers_that_are_gone_leave_no_batch_behind() {
+    let mut pending = pending();
+    // Gone before the batch leaves: no read index is asked for.
+    let batch = pending.join_read();
+    pending.leave_read(batch);
+    assert_eq!(pending.take_bundle(0), (Vec::new(), None));
+    // Gone before the answer.
+    let batch = pending.join_read();
+    assert_eq!(pending.take_bundle(0).1, Some(batch));
+    pending.leave_read(batch);
+    pending.deliver(Delivery { replies: Vec::new(), reads: vec![batch] });
+    // Gone after the answer.
+    let batch = pending.join_read();
+    assert_eq!(pending.take_bundle(0).1, Some(batch));
+    pending.deliver(Delivery { replies: Vec::new(), reads: vec![batch] });
+    pending.leave_read(batch);
+    assert_eq!(pending.counts(), (0, 0));
+}
+
+#[test]
+fn late_requests_and_reads_are_answered() {
+    let mut pending = pending();
+    let old = acquire(&mut pending);
+    let read = pending.join_read();
+    assert_eq!(pending.take_bundle(400).1, Some(read));
+    let new = acquire(&mut pending);
+    pending.sweep(501, 500, |since_ms| {
+        assert_eq!(since_ms, 0);
+        Refusal::TimeoutDueToLeaderFail
+    });
+    let refused = Poll::Ready(Err(Refusal::TimeoutDueToLeaderFail));
+    assert_eq!(pending.poll_reply(old, Waker::noop()), refused);
+    assert!(pending.poll_reply(new, Waker::noop()).is_pending());
+    assert_eq!(pending.poll_read(read, Waker::noop()), Poll::Ready(Err(Refusal::Timeout)));
+    pending.close();
+    assert_eq!(pending.poll_reply(new, Waker::noop()), Poll::Ready(Err(Refusal::Stopped)));
+}
