@@ -32,7 +32,11 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
     ("wal", Pure, &["types"]),
     ("consensus", Pure, &["types", "wal"]),
     ("peer", Pure, &["types"]),
-    ("replica", Pure, &["types", "metrics", "store", "lease", "machine", "wal", "consensus"]),
+    (
+        "replica",
+        Pure,
+        &["types", "metrics", "store", "lease", "cluster", "machine", "wal", "consensus"],
+    ),
     (
         "sim",
         Pure,

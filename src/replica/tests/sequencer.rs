@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::consensus::wire::{is_proposal, proposals_of};
 use crate::consensus::{Config, Driver, Message, MessageType, Restored};
 use crate::replica::{Input, Inputs, Lane, Output, Replica};
 use crate::types::limits::{UNAPPLIED_ENTRIES_MAX, WAL_ROOM_BYTES_MIN};
@@ -105,16 +106,27 @@ fn reads_without_a_leader_share_one_read_index() {
     assert_eq!(reads(&drain(&mut replica)), [(4, 4)]);
 }
 
+/// Proposals among the messages that leave.
+fn forwarded(out: Vec<Output<&'static str>>) -> Vec<Message> {
+    let sent = out.into_iter().filter_map(|output| {
+        if let Output::Send(messages) = output { Some(messages) } else { None }
+    });
+    sent.flatten().filter(is_proposal).collect()
+}
+
 #[test]
 fn proposals_that_could_not_be_sent_are_made_again() {
-    let mut replica = replica(1);
-    let mut message = Message { from: 1, to: 2, ..Message::default() };
-    message.set_msg_type(MessageType::MsgPropose);
-    let entry = raft::eraftpb::Entry { data: Bytes::from_static(b"x"), ..Default::default() };
-    message.entries.push(entry);
-    replica.undeliverable(vec![message]);
-    replica.on(NOW, Input::Campaign);
-    assert_eq!(committed(&drain(&mut replica)), ["x"]);
+    let mut replica = replica(3);
+    let mut heartbeat = Message { from: 2, to: 1, term: 2, ..Message::default() };
+    heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+    replica.on(NOW, Input::Peer(Box::new(heartbeat)));
+    replica.on(NOW, requests(&[b"x"], None));
+    let messages = forwarded(drain(&mut replica));
+    assert_eq!(messages.len(), 1, "a follower passes it on");
+    replica.undeliverable(messages);
+    replica.on(NOW, Input::Tick(DiskSpace::Enough));
+    let again = forwarded(drain(&mut replica)).into_iter().map(|it| proposals_of(it).normal);
+    assert_eq!(again.collect::<Vec<_>>(), [["x"]]);
 }
 
 #[test]
