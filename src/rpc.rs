@@ -86,7 +86,7 @@ impl Services {
             receive_max: desk.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
             slow,
             kv: Arc::new(kv::Kv(desk.clone())),
-            watch: Arc::new(watch::Watch(desk.hub().clone())),
+            watch: Arc::new(watch::Watch(desk.watches().clone())),
             lease: Arc::new(lease::Lease(desk.clone())),
             cluster: cluster::Cluster(desk.clone()),
             maintenance: Arc::new(maintenance::Maintenance(desk.clone())),

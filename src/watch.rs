@@ -25,6 +25,7 @@ mod index;
 mod intervals;
 mod progress;
 mod requests;
+mod streams;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -41,6 +42,7 @@ use basalt_proto::etcdserverpb::WatchCreateRequest;
 use slab::Slab;
 
 use self::index::{GroupId, Index, Side, WatcherId};
+pub use self::streams::{HistoryRead, StreamOptions, Streams};
 use crate::mvcc::Event;
 use crate::types::limits::{
     CATCH_UP_BYTES_MAX, CATCH_UP_REVISIONS_MAX, WATCH_HUB_BYTES_MAX, WATCH_RESPONSE_BYTES_MAX,

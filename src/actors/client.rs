@@ -53,8 +53,8 @@ pub fn pending(executor: u8, boot_nonce: u32) -> Pending {
 /// The actors that a client asks.
 #[derive(Clone)]
 pub struct Handles {
-    /// The watch hub of the executor.
-    pub hub: watch::Handle,
+    /// The watch streams of the executor.
+    pub watches: watch::Sessions,
     /// Keeps the time of leases.
     pub lease: lease::Handle,
     /// Holds the replicated state.
@@ -176,9 +176,9 @@ impl ReplicaClient {
         &self.shared.node
     }
 
-    /// The watch hub of this executor.
-    pub fn hub(&self) -> &watch::Handle {
-        &self.handles.hub
+    /// The watch streams of this executor.
+    pub fn watches(&self) -> &watch::Sessions {
+        &self.handles.watches
     }
 
     /// Whether this member leads, as far as it knows.

@@ -8,38 +8,35 @@
 //!                                       └─ requests, credit ◄────────────────┘
 //! ```
 //!
-//! Apply never waits: what does not fit into the mailbox is read from history. Hub and queues are a
-//! thread-local of the executor, so that nothing here is locked and a session's request is a function call; a
-//! [`Session`] holds only numbers, which makes it `Send` as tonic wants it. What a client does not take
-//! stays in its queue, uncredited, and makes its watchers fall behind: that is all the back-pressure there is.
+//! Apply never waits: what does not fit into the mailbox is read from history. Hub and queues belong to the executor, so that
+//! nothing here is locked and a session's request is a function call.
 
-mod room;
-
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use basalt_proto::encoded::WatchResponse;
 use basalt_proto::etcdserverpb::{ResponseHeader, WatchRequest};
 use futures_lite::future::{or, yield_now};
+use send_wrapper::SendWrapper;
 
-use self::room::Room;
 use crate::io::clock;
+use crate::metrics;
 use crate::mvcc::Event;
 use crate::types::limits::{GRPC_OVERHEAD_BYTES, HUB_MAILBOX};
 use crate::types::{Fault, Refusal};
 pub use crate::watch::{Census, History, Published};
-use crate::watch::{Config, Hub, Input};
+use crate::watch::{Config, Hub, Input, StreamOptions, Streams};
 
 /// How often progress notifications, lost leaders and the census are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Batches in a row before others get their turn.
 const BATCHES_MAX: usize = 16;
-/// etcd raises shorter progress intervals to this.
-const PROGRESS_INTERVAL_MS_MIN: u64 = 100;
 
 /// What the actor can be asked.
 pub enum Msg {
@@ -75,23 +72,17 @@ pub trait Source: Send + Sync + 'static {
     fn has_leader(&self) -> bool;
 }
 
-/// What an operator can choose.
+/// Properties of a hub that do not change while the member runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
-    /// `--watch-progress-notify-interval`.
-    pub progress_interval_ms: u64,
-    /// Streams that require a leader end after this long without one: three election timeouts.
-    pub no_leader_ms_max: u64,
-    /// Random, for the jitter of progress notifications.
-    pub seed: u64,
+    /// Of its streams.
+    pub streams: StreamOptions,
 }
 
 /// Seen by apply, sessions and actor.
 struct Shared {
-    /// Which hub: a session used on a foreign executor must not find another one.
-    number: u64,
     source: Arc<dyn Source>,
     /// A batch did not fit into the mailbox.
     missed: AtomicBool,
@@ -120,14 +111,12 @@ pub struct Mailbox {
 
 /// A hub's mailbox, to be made before apply publishes anything.
 pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (sender, inbox) = flume::bounded(HUB_MAILBOX);
     let hub = Hub::new(
         Config::new(options.max_request_bytes + GRPC_OVERHEAD_BYTES),
         source.published().revision,
     );
     let shared = Arc::new(Shared {
-        number: NUMBER.fetch_add(1, Ordering::Relaxed),
         source,
         missed: AtomicBool::new(false),
         listening: AtomicBool::new(false),
@@ -170,20 +159,6 @@ impl Handle {
         drop(self.inbox.send_async(Msg::Stop).await);
     }
 
-    /// Opens a stream. To be called on the hub's executor. A stream that requires a leader ends with
-    /// `etcdserver: no leader` when there has been none for too long.
-    ///
-    /// # Errors
-    /// The hub does not run, or there is no leader.
-    pub fn open(&self, requires_leader: bool) -> Result<Session, Refusal> {
-        if requires_leader && !self.shared.source.has_leader() {
-            return Err(Refusal::NoLeader);
-        }
-        let stream = room::with(self.shared.number, |room| room.open(requires_leader));
-        let stream = stream.ok_or(Refusal::Stopped)?;
-        Ok(Session { shared: Arc::clone(&self.shared), stream })
-    }
-
     /// How many there were at the last tick, for metrics.
     pub fn census(&self) -> Census {
         let read = |number: &AtomicUsize| number.load(Ordering::Relaxed);
@@ -196,115 +171,185 @@ impl Handle {
     }
 }
 
+/// The streams of this executor. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    streams: SendWrapper<Rc<RefCell<Streams>>>,
+    shared: Arc<Shared>,
+}
+
+impl Sessions {
+    /// Opens a stream. One that requires a leader ends with `etcdserver: no leader` when there has been none for too long.
+    ///
+    /// # Errors
+    /// There is no leader.
+    pub fn open(&self, requires_leader: bool) -> Result<Session, Refusal> {
+        if requires_leader && !self.shared.source.has_leader() {
+            return Err(Refusal::NoLeader);
+        }
+        let stream = self.with(|streams| streams.open(requires_leader));
+        Ok(Session { sessions: self.clone(), stream })
+    }
+
+    /// Calls, and wakes sessions afterwards.
+    fn with<T>(&self, call: impl FnOnce(&mut Streams) -> T) -> T {
+        let mut streams = self.streams.borrow_mut();
+        let result = call(&mut streams);
+        let wakers = streams.take_wakers();
+        if streams.census().watchers == 0 {
+            self.shared.listening.store(false, Ordering::Relaxed);
+        }
+        drop(streams);
+        wakers.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// The published state of now. All batches that follow are sent to the hub, unless it has no watchers afterwards.
+    fn listen(&self) -> Published {
+        if !self.shared.listening.swap(true, Ordering::Relaxed) {
+            fence(Ordering::SeqCst);
+        }
+        self.shared.source.published()
+    }
+
+    fn tick(&self) {
+        let has_leader = self.shared.source.has_leader();
+        self.with(|streams| streams.tick(clock::now_ms(), has_leader));
+        self.count(self.streams.borrow().census());
+    }
+
+    /// Updates the gauges. Those of the process are sums over its hubs, so that each adds its own change.
+    fn count(&self, census: Census) {
+        let shared = &self.shared;
+        for (number, now, total) in [
+            (&shared.streams, census.streams, &metrics::WATCH_STREAMS),
+            (&shared.watchers, census.watchers, &metrics::WATCHERS),
+            (&shared.behind, census.behind, &metrics::WATCHERS_SLOW),
+        ] {
+            let before = number.swap(now, Ordering::Relaxed);
+            total.add(now as i64 - before as i64);
+        }
+        shared.bytes.store(census.bytes, Ordering::Relaxed);
+    }
+}
+
 /// One client's stream. Closed when dropped.
 pub struct Session {
-    shared: Arc<Shared>,
+    sessions: Sessions,
     stream: u32,
 }
 
 impl Session {
-    /// Hands in what the client asks for. Unknown requests are ignored, as etcd does.
+    /// Hands in a client's request. Unknown requests are ignored, as etcd does.
     pub fn request(&self, request: WatchRequest) {
-        room::with(self.shared.number, |room| room.request(self.stream, request));
+        let published = self.sessions.listen();
+        self.sessions.with(|streams| streams.request(self.stream, request, published));
     }
 
-    /// Tells the client that it may not create the watch that it wants.
+    /// Answers a client that may not create the watch that it wants.
     pub fn refuse(&self, reason: String) {
-        room::with(self.shared.number, |room| room.refuse(self.stream, reason));
+        let (stream, published) = (self.stream, self.sessions.listen());
+        self.sessions.with(|streams| streams.on(Input::Refuse { stream, reason, published }));
     }
 
-    /// How many responses wait to be taken.
+    /// Responses that wait to be taken.
     pub fn waiting(&self) -> usize {
-        room::with(self.shared.number, |room| room.waiting(self.stream)).unwrap_or(0)
+        self.sessions.streams.borrow().waiting(self.stream)
     }
 
     /// The next response for the client, header and all.
     ///
     /// # Errors
-    /// The stream is over: the hub stopped, or there is no leader.
+    /// The stream is over: the member stops, or there is no leader.
     pub fn poll_next(&self, context: &Context<'_>) -> Poll<Result<WatchResponse, Refusal>> {
-        room::with(self.shared.number, |room| room.poll_next(self.stream, context))
-            .unwrap_or(Poll::Ready(Err(Refusal::Stopped)))
+        let next = self.sessions.with(|streams| streams.poll_next(self.stream, context.waker()));
+        next.map_ok(|mut response| {
+            metrics::EVENTS.add(response.events_count() as u64);
+            let revision = response.header.map_or(0, |header| header.revision);
+            let header = self.sessions.shared.source.header();
+            response.header = Some(ResponseHeader { revision, ..header });
+            response
+        })
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        room::with(self.shared.number, |room| room.close(self.stream));
+        self.sessions.with(|streams| streams.close(self.stream));
     }
 }
 
-/// Opens the hub on this executor, for sessions to find, and gives the actor to run there.
-pub fn start(mailbox: Mailbox) -> impl Future<Output = Result<(), Fault>> {
+/// Opens the hub on this executor: gives its streams, and the actor to run there.
+pub fn start(mailbox: Mailbox) -> (Sessions, impl Future<Output = Result<(), Fault>>) {
     let Mailbox { inbox, shared, options, hub } = mailbox;
-    room::open(Room::new(hub, Arc::clone(&shared), options));
-    async move {
-        let served = run(&inbox, &shared).await;
-        room::shut(shared.number);
-        served
-    }
+    let streams = Rc::new(RefCell::new(Streams::new(hub, options.streams)));
+    let sessions = Sessions { streams: SendWrapper::new(streams), shared };
+    let actor = {
+        let sessions = sessions.clone();
+        async move {
+            let served = run(&inbox, &sessions).await;
+            sessions.with(Streams::end);
+            served
+        }
+    };
+    (sessions, actor)
 }
 
-/// What ends a wait.
+/// The reasons for which a wait ends.
 enum Woken {
-    Told(Msg),
-    /// The hub wants to read.
-    Work,
+    Msg(Msg),
+    /// The hub wants to read history.
+    Read,
     Tick,
     Stop,
 }
 
-/// Serves until told to stop.
-async fn run(inbox: &flume::Receiver<Msg>, shared: &Shared) -> Result<(), Fault> {
-    let number = shared.number;
+/// Serves until it is to stop.
+async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fault> {
+    let shared = &sessions.shared;
     let mut tick = pin!(clock::sleep(TICK));
     loop {
-        let told = async { inbox.recv_async().await.map_or(Woken::Stop, Woken::Told) };
-        let work = async {
-            poll_fn(|context| {
-                room::with(number, |room| room.poll_work(context)).unwrap_or(Poll::Ready(()))
-            })
-            .await;
-            Woken::Work
+        let msg = async { inbox.recv_async().await.map_or(Woken::Stop, Woken::Msg) };
+        let read = async {
+            poll_fn(|context| sessions.streams.borrow_mut().poll_read(context.waker())).await;
+            Woken::Read
         };
         let time = async {
             tick.as_mut().await;
             Woken::Tick
         };
-        match or(told, or(work, time)).await {
-            Woken::Told(msg) => {
+        match or(msg, or(read, time)).await {
+            Woken::Msg(msg) => {
                 // All that waits, up to a bound: load makes batches, idle makes none.
                 let waiting = inbox.try_iter().take(BATCHES_MAX);
-                if std::iter::once(msg).chain(waiting).any(|msg| is_last(msg, number)) {
+                if std::iter::once(msg).chain(waiting).any(|msg| is_last(msg, sessions)) {
                     return Ok(());
                 }
             }
-            Woken::Work => (),
+            Woken::Read => (),
             Woken::Tick => {
-                room::with(number, |room| room.tick(clock::now_ms()));
+                sessions.tick();
                 tick.set(clock::sleep(TICK));
             }
             Woken::Stop => return Ok(()),
         }
         if shared.missed.swap(false, Ordering::Acquire) {
             let published = shared.source.published();
-            room::with(number, |room| room.tell(Input::Resync(published)));
+            sessions.with(|streams| streams.on(Input::Resync(published)));
         }
-        if let Some((from, revisions_max, bytes_max)) =
-            room::with(number, Room::take_read).flatten()
-        {
-            let history = shared.source.history(from, revisions_max, bytes_max)?;
-            room::with(number, |room| room.tell(Input::History(history)));
+        if let Some(read) = sessions.with(Streams::take_read) {
+            let history = shared.source.history(read.from, read.revisions_max, read.bytes_max)?;
+            sessions.with(|streams| streams.on(Input::History(history)));
         }
         yield_now().await;
     }
 }
 
-/// Does what a message says; `true` for the one to stop.
-fn is_last(msg: Msg, number: u64) -> bool {
+/// Takes a message; `true` for the one to stop.
+fn is_last(msg: Msg, sessions: &Sessions) -> bool {
     match msg {
         Msg::Events { events, revision } => {
-            room::with(number, |room| room.tell(Input::Events { events, revision }));
+            sessions.with(|streams| streams.on(Input::Events { events, revision }));
             false
         }
         Msg::Missed => false,

@@ -122,7 +122,8 @@ impl Caller {
 
     /// What happens to keys from a revision on.
     pub(super) fn watch(&self, key: Bytes, range_end: Bytes, from: i64) -> Result<Events, Status> {
-        let session = self.desk.hub().open(false).map_err(|refusal| unknown(&status(refusal)))?;
+        let session =
+            self.desk.watches().open(false).map_err(|refusal| unknown(&status(refusal)))?;
         let start_revision = from;
         let create =
             WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };

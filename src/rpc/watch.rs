@@ -13,7 +13,7 @@ use futures_lite::Stream;
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 use super::{status, wants_leader};
-use crate::actors::watch::{Handle, Session};
+use crate::actors::watch::{Session, Sessions};
 use crate::types::Refusal;
 
 /// Requests read in a row before others get their turn.
@@ -25,7 +25,7 @@ const WAITING_MAX: usize = 1024;
 
 /// The service, for the sessions of one executor.
 #[derive(Clone)]
-pub(super) struct Watch(pub(super) Handle);
+pub(super) struct Watch(pub(super) Sessions);
 
 #[async_trait]
 impl watch_server::Watch for Watch {

@@ -20,6 +20,7 @@ use crate::io::{self, Address, DiskMonitor, clock};
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
 use crate::types::Fault;
 use crate::types::limits::COMPACT_SLICE_RECORDS;
+use crate::watch::StreamOptions;
 
 /// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
 const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
@@ -92,19 +93,20 @@ pub(super) fn seats(
     let seat = |executor| {
         let options = watch::Options {
             max_request_bytes: config.max_request_bytes,
-            progress_interval_ms: config.progress_notify.as_millis() as u64,
-            no_leader_ms_max: LEADERLESS_ELECTIONS_MAX * config.election.as_millis() as u64,
-            seed: io::random_u64(),
+            streams: StreamOptions {
+                progress_interval_ms: config.progress_notify.as_millis() as u64,
+                no_leader_ms_max: LEADERLESS_ELECTIONS_MAX * config.election.as_millis() as u64,
+                seed: io::random_u64(),
+            },
         };
         let source: Arc<dyn watch::Source> = Arc::<Shared>::clone(shared);
         let (hub, hub_inbox) = watch::mailbox(source, options);
         let (delivery, delivered) = flume::bounded(DELIVERIES_MAX);
-        hubs.push(hub.clone());
+        hubs.push(hub);
         deliveries.push(delivery);
         Seat {
             executor,
             boot_nonce,
-            hub,
             hub_inbox,
             handles: handles.clone(),
             delivered,
@@ -190,7 +192,6 @@ fn stop_on_fault(outcome: Result<(), Fault>) {
 pub(super) struct Seat {
     executor: usize,
     boot_nonce: u32,
-    hub: watch::Handle,
     hub_inbox: watch::Mailbox,
     handles: Handles,
     delivered: flume::Receiver<Delivery>,
@@ -208,10 +209,10 @@ impl Seat {
         io::spawn(requests::hand_in(self.executor, pending.clone(), consensus.clone()));
         io::spawn(requests::deliver(pending.clone(), self.delivered));
         io::spawn(requests::sweep(pending.clone(), Arc::clone(shared), peers.clone()));
-        let handles = client::Handles { hub: self.hub, lease, apply, consensus, peers, disk };
-        let desk = ReplicaClient::new(Arc::clone(shared), pending, handles);
-        let hub = watch::start(self.hub_inbox);
+        let (watches, hub) = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
+        let handles = client::Handles { watches, lease, apply, consensus, peers, disk };
+        let desk = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let fronts = self.http.map(|options| Front::new(&desk, options));
         let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {

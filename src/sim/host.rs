@@ -23,7 +23,7 @@ use crate::snapshot::{self, Export, Turn as Step};
 use crate::store::{Memory, MemoryView};
 use crate::types::{DiskSpace, Entry, LogIndex, MemberId, Refusal, Term};
 use crate::wal::Record;
-use crate::watch;
+use crate::watch::{self, HistoryRead};
 
 /// The time that a request may wait in a member.
 const REQUEST_TIMEOUT_MS: u64 = 7000;
@@ -95,7 +95,10 @@ impl Cluster {
         let space = if now < until { space } else { DiskSpace::Enough };
         self.live(id).mailbox.push(Lane::Control, Input::Tick(space));
         let now_ms = self.now_ms(id);
-        self.tell_hub(id, watch::Input::Tick { now_ms });
+        let live = self.live(id);
+        let has_leader = live.replica.role().leader.is_some();
+        live.streams.tick(now_ms, has_leader);
+        self.watched(id);
         let time = self.true_time(id, self.plan.knobs.tick);
         self.next_turn(id, time, Turn::Tick);
         self.round_soon(id);
@@ -687,17 +690,18 @@ impl Cluster {
         }
     }
 
-    /// The hub takes a batch, or what it wanted to read, or hears that it missed something.
+    /// The hub takes a batch, or the history it asked for, or learns that it missed a batch.
     fn hub_turn(&mut self, id: MemberId) {
         let history_first = self.member(id).random.chance(500);
         let live = self.live(id);
         live.hub_due = false;
         let published = live.published();
-        let batch =
-            if history_first && live.history.is_some() { None } else { live.batches.pop_front() };
+        let mut read = if history_first { live.streams.take_read() } else { None };
+        let batch = if read.is_some() { None } else { live.batches.pop_front() };
+        read = read.or_else(|| if batch.is_some() { None } else { live.streams.take_read() });
         let input = if let Some((events, revision)) = batch {
             watch::Input::Events { events, revision }
-        } else if let Some((from, revisions_max, bytes_max)) = live.history.take() {
+        } else if let Some(HistoryRead { from, revisions_max, bytes_max }) = read {
             let history = live.read.history(from, revisions_max, bytes_max);
             let history = history.unwrap_or(mvcc::History { events: Vec::new(), next: from });
             let mvcc::History { events, next } = history;
@@ -707,26 +711,21 @@ impl Cluster {
         } else {
             return;
         };
-        self.tell_hub(id, input);
+        live.streams.on(input);
+        self.watched(id);
         self.hub_soon(id);
     }
 
-    pub(super) fn tell_hub(&mut self, id: MemberId, input: watch::Input) {
-        let mut out = Vec::new();
-        self.live(id).hub.on(input, &mut out);
-        for output in out {
-            match output {
-                watch::Output::Send { stream, response, cost } => {
-                    let Some(stream) = self.live(id).streams.get_mut(&stream) else { continue };
-                    stream.responses.push_back((response, cost));
-                    let client = stream.client;
-                    self.take_soon(client);
-                }
-                watch::Output::ReadHistory { from, revisions_max, bytes_max } => {
-                    self.live(id).history = Some((from, revisions_max, bytes_max));
-                    self.hub_soon(id);
-                }
-            }
+    /// After a call of the streams: clients take their responses, and the hub reads history if it asked for some.
+    pub(super) fn watched(&mut self, id: MemberId) {
+        let live = self.live(id);
+        drop(live.streams.take_wakers());
+        let wants_read = live.streams.poll_read(Waker::noop()).is_ready();
+        let waiting = live.watching.iter().filter(|(stream, _)| live.streams.waiting(**stream) > 0);
+        let clients: Vec<_> = waiting.map(|(_, client)| *client).collect();
+        clients.into_iter().for_each(|client| self.take_soon(client));
+        if wants_read {
+            self.hub_soon(id);
         }
     }
 
@@ -750,13 +749,13 @@ impl Cluster {
         }
         let request = self.watchers[client].create(bug, &self.checks);
         let live = self.live(id);
-        let stream = (0..).find(|number| !live.streams.contains_key(number)).unwrap_or_default();
-        live.streams.insert(stream, super::member::Stream { client, ..Default::default() });
+        let stream = live.streams.open(false);
+        live.watching.insert(stream, client);
         let (boot, published) = (live.boot, live.published());
         self.watchers[client].at = Some((id, boot, stream));
         self.say(|| format!("client {client} watches at {id} from {}", request.start_revision));
-        self.tell_hub(id, watch::Input::Open { stream, progress_interval_ms: 700 });
-        self.tell_hub(id, watch::Input::Create { stream, request, published });
+        self.live(id).streams.on(watch::Input::Create { stream, request, published });
+        self.watched(id);
     }
 
     /// A client reads one answer.
@@ -769,21 +768,25 @@ impl Cluster {
             return self.take_soon(client);
         }
         let Some(live) = member.live.as_mut().filter(|live| live.boot == boot) else { return };
-        let Some(stream) = live.streams.get_mut(&number) else { return };
-        let Some((response, bytes)) = stream.responses.pop_front() else { return };
-        let more = !stream.responses.is_empty();
+        let Poll::Ready(Ok(response)) = live.streams.poll_next(number, Waker::noop()) else {
+            return;
+        };
+        let more = live.streams.waiting(number) > 0;
         let published = live.published();
-        self.tell_hub(id, watch::Input::Sent { stream: number, bytes });
+        self.watched(id);
         let next = self.watchers[client].take(&response, &self.checks);
         let leaves = !healed && self.random.chance(20);
         if leaves || next == super::watchers::Next::Again {
-            self.tell_hub(id, watch::Input::Close(number));
-            self.live(id).streams.remove(&number);
+            let live = self.live(id);
+            live.streams.close(number);
+            live.watching.remove(&number);
+            self.watched(id);
             self.watchers[client].at = None;
             return self.after(10 * MS, Event::Watch(client));
         }
         if self.random.chance(100) {
-            self.tell_hub(id, watch::Input::Progress { stream: number, published });
+            self.live(id).streams.on(watch::Input::Progress { stream: number, published });
+            self.watched(id);
         }
         if more {
             self.take_soon(client);

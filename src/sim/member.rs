@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::encoded::WatchResponse;
 use bytes::Bytes;
 
 use super::bugs::Bug;
@@ -26,7 +25,7 @@ use crate::store::{MemoryView, Space, View as _};
 use crate::types::limits::APPENDS_MAILBOX;
 use crate::types::{ConfState, DiskSpace, Entry, Fault, LogIndex, MemberId, Term};
 use crate::wal::{Record, Replay};
-use crate::watch::{self, Hub};
+use crate::watch::{self, Hub, StreamOptions, Streams};
 
 pub(super) const ELECTION_TICKS: usize = 10;
 /// Log records looked at in a slice of compaction.
@@ -110,15 +109,12 @@ impl Inputs<Bytes> for Mailbox {
     }
 }
 
+/// Streams of clients that do not require a leader.
+const STREAM_OPTIONS: StreamOptions =
+    StreamOptions { progress_interval_ms: 700, no_leader_ms_max: 3000, seed: 1 };
+
 /// Executors whose requests a member keeps apart.
 pub(super) const EXECUTORS: usize = 2;
-
-/// What one watching client is sent.
-#[derive(Default)]
-pub(super) struct Stream {
-    pub(super) client: usize,
-    pub(super) responses: VecDeque<(WatchResponse, usize)>,
-}
 
 /// A member that runs.
 pub(super) struct Live {
@@ -129,7 +125,7 @@ pub(super) struct Live {
     pub(super) keeper: LeaseKeeper,
     pub(super) pending: [PendingRequests; EXECUTORS],
     pub(super) log: Log,
-    pub(super) hub: Hub,
+    pub(super) streams: Streams,
     /// What readers see.
     pub(super) read: ReadView<MemoryView>,
     pub(super) mailbox: Mailbox,
@@ -154,9 +150,9 @@ pub(super) struct Live {
     pub(super) reading: BTreeMap<(usize, u64), Vec<usize>>,
     pub(super) batches: VecDeque<(Arc<[Event]>, i64)>,
     pub(super) missed: bool,
-    pub(super) history: Option<(i64, usize, usize)>,
     pub(super) hub_due: bool,
-    pub(super) streams: BTreeMap<u32, Stream>,
+    /// The clients of the streams.
+    pub(super) watching: BTreeMap<u32, usize>,
 }
 
 impl Member {
@@ -247,7 +243,7 @@ impl Member {
             boot: self.boots,
             started: now,
             replica: Replica::new(driver),
-            hub: Hub::new(hub_config(knobs), read.revision),
+            streams: Streams::new(Hub::new(hub_config(knobs), read.revision), STREAM_OPTIONS),
             marked: restored.mark_index,
             keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),
             applier: Applier::new(machine, &settings),
@@ -268,9 +264,8 @@ impl Member {
             reading: BTreeMap::new(),
             batches: VecDeque::new(),
             missed: false,
-            history: None,
             hub_due: false,
-            streams: BTreeMap::new(),
+            watching: BTreeMap::new(),
         });
         restored.entries
     }

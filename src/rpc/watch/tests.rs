@@ -20,6 +20,7 @@ use tonic::{Code, Request, Status, Streaming};
 use super::Watch;
 use crate::actors::watch::{self, Handle, History, Options, Published, Source};
 use crate::types::Fault;
+use crate::watch::StreamOptions;
 use crate::watch::fixture::Store;
 
 struct Member {
@@ -53,9 +54,7 @@ struct Bench {
 
 const OPTIONS: Options = Options {
     max_request_bytes: 1 << 20,
-    progress_interval_ms: 100,
-    no_leader_ms_max: 300,
-    seed: 1,
+    streams: StreamOptions { progress_interval_ms: 100, no_leader_ms_max: 300, seed: 1 },
 };
 
 /// Runs a test against a server on this thread.
@@ -64,10 +63,11 @@ fn serve<F: Future<Output = ()>>(test: impl FnOnce(Bench) -> F) {
     LocalSet::new().block_on(&runtime, async {
         let member = Arc::new(Member { store: Mutex::default(), leader: AtomicBool::new(true) });
         let (handle, mailbox) = watch::mailbox(Arc::<Member>::clone(&member), OPTIONS);
-        let actor = tokio::task::spawn_local(watch::start(mailbox));
+        let (sessions, actor) = watch::start(mailbox);
+        let actor = tokio::task::spawn_local(actor);
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = format!("http://{}", incoming.local_addr().unwrap());
-        let service = WatchServer::new(Watch(handle.clone()));
+        let service = WatchServer::new(Watch(sessions));
         tokio::spawn(Server::builder().serve_with_incoming(service, incoming));
         let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
         test(Bench { member, handle: handle.clone(), channel }).await;

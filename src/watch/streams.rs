@@ -1,0 +1,273 @@
+//! The streams of one executor: its [`Hub`], and a queue of responses for each stream.
+//!
+//! ```text
+//!  Events, History ─► hub ─► one queue for each stream ─poll_next─► session
+//!       requests, credit ▲                                             │
+//!                        └─────────────────────────────────────────────┘
+//! ```
+//!
+//! Responses that a client does not take stay in its queue, uncredited, and make its watchers fall behind: that is all the
+//! back-pressure there is.
+
+use std::collections::VecDeque;
+use std::task::{Poll, Waker};
+
+use basalt_proto::encoded::WatchResponse;
+use basalt_proto::etcdserverpb::WatchRequest;
+use basalt_proto::etcdserverpb::watch_request::RequestUnion;
+use slab::Slab;
+
+use super::{Census, Hub, Input, Output, Published, StreamId};
+use crate::types::Refusal;
+
+/// A queue that grew beyond this is given back when it is empty.
+const QUEUE_KEPT: usize = 64;
+
+/// etcd raises shorter progress intervals to this.
+const PROGRESS_INTERVAL_MS_MIN: u64 = 100;
+
+/// Properties of streams that do not change while the member runs.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamOptions {
+    /// `--watch-progress-notify-interval`.
+    pub progress_interval_ms: u64,
+    /// Streams that require a leader end after this long without one: three election timeouts.
+    pub no_leader_ms_max: u64,
+    /// Seed of the jitter of progress notifications.
+    pub seed: u64,
+}
+
+/// A read of history that the hub wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryRead {
+    /// The first revision.
+    pub from: i64,
+    /// Revisions at most.
+    pub revisions_max: usize,
+    /// Bytes of events at most, but for a single revision.
+    pub bytes_max: usize,
+}
+
+/// Responses that wait for one client.
+#[derive(Default)]
+struct Queue {
+    /// With their costs.
+    responses: VecDeque<(WatchResponse, usize)>,
+    waker: Option<Waker>,
+    requires_leader: bool,
+    /// The error with which the stream ends once its queue is empty.
+    end: Option<Refusal>,
+}
+
+/// All streams of one executor. Calls that may wake sessions leave their wakers for [`Streams::take_wakers`]: a waker may
+/// call back.
+pub struct Streams {
+    hub: Hub,
+    options: StreamOptions,
+    queues: Slab<Queue>,
+    read: Option<HistoryRead>,
+    /// Of the actor that reads history.
+    reader: Option<Waker>,
+    /// Since when there has been no leader.
+    leaderless_since_ms: Option<u64>,
+    has_ended: bool,
+    wakers: Vec<Waker>,
+    /// Scratch: empty between calls.
+    out: Vec<Output>,
+    seed: u64,
+}
+
+impl Streams {
+    /// None yet.
+    pub fn new(hub: Hub, options: StreamOptions) -> Self {
+        Self {
+            hub,
+            options,
+            queues: Slab::new(),
+            read: None,
+            reader: None,
+            leaderless_since_ms: None,
+            has_ended: false,
+            wakers: Vec::new(),
+            out: Vec::new(),
+            seed: options.seed,
+        }
+    }
+
+    /// Opens a stream. One that requires a leader ends with `etcdserver: no leader` when there has been none for too long.
+    pub fn open(&mut self, requires_leader: bool) -> StreamId {
+        let stream = self.queues.insert(Queue { requires_leader, ..Queue::default() }) as StreamId;
+        let interval_ms = self.options.progress_interval_ms.max(PROGRESS_INTERVAL_MS_MIN);
+        // Up to a tenth more, as in etcd, so that clients that came together are not notified together.
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let jitter_ms = (self.seed >> 33) % (interval_ms / 10);
+        self.on(Input::Open { stream, progress_interval_ms: interval_ms + jitter_ms });
+        stream
+    }
+
+    /// The client is gone.
+    pub fn close(&mut self, stream: StreamId) {
+        if self.queues.try_remove(stream as usize).is_some() {
+            self.on(Input::Close(stream));
+        }
+    }
+
+    /// A client's request. `published` must be read after events that follow it are sent here. Unknown requests are
+    /// ignored, as etcd does.
+    pub fn request(&mut self, stream: StreamId, request: WatchRequest, published: Published) {
+        let Some(request) = request.request_union else { return };
+        self.on(match request {
+            RequestUnion::CreateRequest(request) => Input::Create { stream, request, published },
+            RequestUnion::CancelRequest(request) => {
+                Input::Cancel { stream, watch_id: request.watch_id, published }
+            }
+            RequestUnion::ProgressRequest(_) => Input::Progress { stream, published },
+        });
+    }
+
+    /// Responses that wait to be taken.
+    pub fn waiting(&self, stream: StreamId) -> usize {
+        self.queues.get(stream as usize).map_or(0, |queue| queue.responses.len())
+    }
+
+    /// The next response; its header holds the revision only.
+    ///
+    /// # Errors
+    /// The stream is over: the member stops, or there is no leader.
+    pub fn poll_next(
+        &mut self,
+        stream: StreamId,
+        waker: &Waker,
+    ) -> Poll<Result<WatchResponse, Refusal>> {
+        if self.has_ended {
+            return Poll::Ready(Err(Refusal::Stopped));
+        }
+        let Some(queue) = self.queues.get_mut(stream as usize) else {
+            return Poll::Ready(Err(Refusal::WatchCanceled));
+        };
+        let Some((response, bytes)) = queue.responses.pop_front() else {
+            if let Some(refusal) = queue.end {
+                return Poll::Ready(Err(refusal));
+            }
+            if queue.responses.capacity() > QUEUE_KEPT {
+                queue.responses = VecDeque::new();
+            }
+            queue.waker = Some(waker.clone());
+            return Poll::Pending;
+        };
+        self.on(Input::Sent { stream, bytes });
+        Poll::Ready(Ok(response))
+    }
+
+    /// Ready when the hub wants to read history.
+    pub fn poll_read(&mut self, waker: &Waker) -> Poll<()> {
+        if self.read.is_some() || self.has_ended {
+            return Poll::Ready(());
+        }
+        self.reader = Some(waker.clone());
+        Poll::Pending
+    }
+
+    /// Takes the read that the hub wants; answered by [`Input::History`].
+    pub fn take_read(&mut self) -> Option<HistoryRead> {
+        self.read.take()
+    }
+
+    /// Time goes on: progress notifications, and streams that have been without a leader for too long.
+    pub fn tick(&mut self, now_ms: u64, has_leader: bool) {
+        self.on(Input::Tick { now_ms });
+        if has_leader {
+            self.leaderless_since_ms = None;
+            return;
+        }
+        let since_ms = *self.leaderless_since_ms.get_or_insert(now_ms);
+        if now_ms - since_ms < self.options.no_leader_ms_max {
+            return;
+        }
+        for (_, queue) in self.queues.iter_mut().filter(|(_, queue)| queue.requires_leader) {
+            queue.end = Some(Refusal::NoLeader);
+            self.wakers.extend(queue.waker.take());
+        }
+    }
+
+    /// Ends all streams: the member stops.
+    pub fn end(&mut self) {
+        self.has_ended = true;
+        let queues = self.queues.iter_mut();
+        self.wakers.extend(queues.filter_map(|(_, queue)| queue.waker.take()));
+        self.wakers.extend(self.reader.take());
+    }
+
+    /// Gives the hub an input, and queues the responses.
+    pub fn on(&mut self, input: Input) {
+        let mut out = std::mem::take(&mut self.out);
+        self.hub.on(input, &mut out);
+        for output in out.drain(..) {
+            match output {
+                Output::Send { stream, response, cost } => {
+                    let Some(queue) = self.queues.get_mut(stream as usize) else { continue };
+                    queue.responses.push_back((response, cost));
+                    self.wakers.extend(queue.waker.take());
+                }
+                Output::ReadHistory { from, revisions_max, bytes_max } => {
+                    self.read = Some(HistoryRead { from, revisions_max, bytes_max });
+                    self.wakers.extend(self.reader.take());
+                }
+            }
+        }
+        self.out = out;
+    }
+
+    /// Wakers of sessions that have something to take, to be woken when this is not borrowed any more.
+    pub fn take_wakers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wakers)
+    }
+
+    /// How many streams and watchers there are.
+    pub fn census(&self) -> Census {
+        self.hub.census()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::Config;
+
+    fn streams() -> Streams {
+        let hub = Hub::new(Config::new(1000), 1);
+        Streams::new(
+            hub,
+            StreamOptions { progress_interval_ms: 1000, no_leader_ms_max: 300, seed: 1 },
+        )
+    }
+
+    #[test]
+    fn only_streams_that_require_a_leader_end_without_one() {
+        let mut streams = streams();
+        let (indifferent, requiring) = (streams.open(false), streams.open(true));
+        let waker = Waker::noop();
+        assert!(streams.poll_next(requiring, waker).is_pending());
+        for (now_ms, has_leader) in
+            [(0, true), (100, false), (350, true), (400, false), (699, false)]
+        {
+            streams.tick(now_ms, has_leader);
+            assert!(streams.poll_next(requiring, waker).is_pending(), "at {now_ms}");
+        }
+        streams.tick(700, false);
+        assert_eq!(streams.take_wakers().len(), 1);
+        let refused = Poll::Ready(Err(Refusal::NoLeader));
+        assert!(streams.poll_next(requiring, waker) == refused);
+        assert!(streams.poll_next(indifferent, waker).is_pending());
+    }
+
+    #[test]
+    fn all_streams_end_with_the_member() {
+        let mut streams = streams();
+        let stream = streams.open(false);
+        assert!(streams.poll_next(stream, Waker::noop()).is_pending());
+        streams.end();
+        assert_eq!(streams.take_wakers().len(), 1);
+        assert!(streams.poll_next(stream, Waker::noop()) == Poll::Ready(Err(Refusal::Stopped)));
+    }
+}
