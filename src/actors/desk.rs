@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::{AlarmMember, InternalRaftRequest, RequestHeader};
-use bytes::{Bytes, BytesMut};
+use basalt_proto::etcdserverpb::AlarmMember;
+use bytes::Bytes;
 use futures_lite::future::yield_now;
 use prost::Message as _;
 
@@ -25,6 +25,7 @@ use super::peer::{Peers, outcome};
 use super::state::{Node, Shared, State, Status};
 use super::{apply, consensus, lease, watch};
 use crate::cluster::{self, Hashed};
+use crate::command::{Command, HEADER_BYTES_MAX, encode_header};
 use crate::io::{DiskMonitor, clock};
 use crate::machine::Reply;
 use crate::metrics;
@@ -160,28 +161,24 @@ impl Desk {
         Self { shared, reach }
     }
 
-    /// Appends a request to the log and waits until it is applied.
+    /// Appends a command to the log and waits until it is applied.
     ///
-    /// The request is taken, and encoded before anything is waited for: thousands of callers may wait at once, and
+    /// The command is taken, and encoded before anything is waited for: thousands of callers may wait at once, and
     /// each of them keeps only what it needs from here on.
     ///
     /// # Errors
     /// The request's own refusal, or why it could not be applied in time (it may still be later).
     pub fn propose(
         &self,
-        request: InternalRaftRequest,
+        command: Command,
     ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
         let max = self.shared.node.max_request_bytes;
-        let encoded = self.has_room().map(|()| {
-            let mut encoded = BytesMut::with_capacity(request.encoded_len() + HEADER_BYTES_MAX);
-            request.encode_raw(&mut encoded);
-            encoded
-        });
+        let fits = self.has_room().and_then(|()| command.check_level(self.shared.feature_level()));
+        let encoded = fits.map(|()| command.encode_with_room(HEADER_BYTES_MAX));
         async move {
             let mut data = encoded?;
             let ticket = Ticket::take().await;
-            // Two encoded messages in a row are one that holds the fields of both.
-            headed(ticket.0).encode_raw(&mut data);
+            encode_header(ticket.0, &mut data);
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }
@@ -553,15 +550,6 @@ impl Desk {
 /// Delivers to this executor's own room, without a channel.
 pub fn deliver_here(delivery: Delivery) {
     room(|room| room.deliver(delivery));
-}
-
-/// What a request's header takes at most: two bytes of tag, one of length, one of tag and the id.
-const HEADER_BYTES_MAX: usize = 14;
-
-/// A request that is nothing but its id.
-fn headed(id: u64) -> InternalRaftRequest {
-    let header = Some(RequestHeader { id, ..RequestHeader::default() });
-    InternalRaftRequest { header, ..InternalRaftRequest::default() }
 }
 
 const GONE: Poll<Result<Reply, Refusal>> = Poll::Ready(Err(Refusal::Stopped));

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prost::Message as _;
-
 use super::consensus;
 use crate::io::clock;
 use crate::lease::{Expiry, Grant};
@@ -152,5 +150,5 @@ pub async fn run(mut expiry: Expiry, Inbox { inbox, leads }: Inbox, consensus: c
 }
 
 fn expire(grant: Grant) -> bytes::Bytes {
-    grant.expire().encode_to_vec().into()
+    grant.expire().to_payload(0)
 }

@@ -14,6 +14,7 @@
 
 mod inbound;
 mod outbound;
+mod stated;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,9 +36,10 @@ use crate::peer::{Answer, Ask, Kind, Question, encode, message};
 use crate::types::limits::{
     PEER_BULK_BYTES_MAX, PEER_BULK_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX,
 };
-use crate::types::{MemberId, Refusal};
+use crate::types::{FeatureLevel, MemberId, Refusal};
 
 pub use self::inbound::serve;
+use self::stated::Stated;
 
 /// Time in which a member that was removed tells the others what it knows.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -78,6 +80,8 @@ struct Link {
     counts: Counts,
     /// Sends a snapshot to it at this moment.
     transferring: AtomicBool,
+    /// What it stated on its newest urgent connection.
+    stated: Stated,
 }
 
 /// Since this member began.
@@ -170,6 +174,7 @@ impl Peers {
             bulk_bytes: AtomicUsize::new(0),
             counts: Counts::default(),
             transferring: AtomicBool::new(false),
+            stated: Stated::default(),
         });
         let (urgent, urgent_inbox) = flume::bounded(PEER_URGENT_MAX);
         let (bulk, bulk_inbox) = flume::bounded(PEER_BULK_MAX);
@@ -244,6 +249,11 @@ impl Peers {
     pub fn active_since_ms(&self, member: MemberId) -> u64 {
         let peers = self.0.peers.load();
         peers.get(&member).map_or(0, |it| it.link.active_since_ms.load(Ordering::Relaxed))
+    }
+
+    /// The feature level that a member supports; `None` while it is not connected to this one.
+    pub fn feature_level(&self, member: MemberId) -> Option<FeatureLevel> {
+        self.0.peers.load().get(&member).and_then(|peer| peer.link.stated.feature_level())
     }
 
     /// What went to and came from all of them, for metrics.

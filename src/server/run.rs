@@ -8,7 +8,6 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::InternalRaftRequest;
 use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use futures_lite::future::or;
 
@@ -19,10 +18,11 @@ use crate::actors::desk::{Delivery, LEADERLESS_ELECTIONS_MAX, Reach};
 use crate::actors::peer::{Identity, Peers};
 use crate::actors::{Desk, Node, Shared, apply, compactor, consensus, lease, peer, wal, watch};
 use crate::cluster::{Member, Version};
+use crate::command::Command;
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
 use crate::io::{self, Address, DiskMonitor, Executors, Lane, clock};
-use crate::lease::Expiry;
+use crate::lease::{Expiry, ttl_min};
 use crate::types::{Fault, Refusal};
 
 /// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
@@ -426,6 +426,9 @@ fn node(config: &Config, opened: &Opened) -> Node {
         request_timeout_ms: 5000 + 2 * config.election.as_millis() as u64,
         strict_reconfig: config.strict_reconfig,
         election_timeout_ms: config.election.as_millis() as u64,
+        lease_ttl_min: ttl_min(config.election.as_millis() as u64),
+        learners_max: config.learners_max,
+        feature_level: opened.identity.machine.feature_level,
         progress_notify_ms: config.progress_notify.as_millis() as u64,
     }
 }
@@ -470,12 +473,11 @@ async fn ticks(every: Duration, consensus: consensus::Handle) {
 async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
     let attributes =
         Attributes { name: config.name.clone(), client_urls: config.advertise_clients.clone() };
-    let cluster_member_attr_set = Some(ClusterMemberAttrSetRequest {
+    let command = Command::ClusterMemberAttrSet(ClusterMemberAttrSetRequest {
         member_id: desk.node().member_id,
         member_attributes: Some(attributes),
     });
-    let request = InternalRaftRequest { cluster_member_attr_set, ..InternalRaftRequest::default() };
-    publish(desk, &request).await?;
+    publish(desk, &command).await?;
     while desk.state().cluster_version.is_none() {
         clock::sleep(VERSION_PAUSE).await;
     }
@@ -484,9 +486,9 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
 
 /// Proposes until it is applied, as etcd does: the others may start later, and a request that came into a
 /// snapshot before this member did is never heard of.
-async fn publish(desk: &Desk, request: &InternalRaftRequest) -> Result<(), Fault> {
+async fn publish(desk: &Desk, command: &Command) -> Result<(), Fault> {
     loop {
-        match desk.propose(request.clone()).await {
+        match desk.propose(command.clone()).await {
             Ok(_) => return Ok(()),
             Err(refusal @ Refusal::Stopped) => {
                 return Err(Fault::new(format!("the member cannot publish itself: {refusal}")));

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use super::bugs::Bug;
 use super::clients::{Answer, takes_space};
@@ -562,7 +561,7 @@ impl Cluster {
         let live = self.live(id);
         let due = live.expiry.due(now_ms, 500);
         if !due.is_empty() {
-            let revokes = due.iter().map(|grant| grant.expire().encode_to_vec().into());
+            let revokes = due.iter().map(|grant| grant.expire().to_payload(0));
             let term = live.leads;
             let input = match bug {
                 // Who does not lead passes proposals on.

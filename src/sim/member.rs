@@ -19,7 +19,7 @@ use crate::lease::{Expiry, ttl_min};
 use crate::machine::{self, Machine};
 use crate::mvcc::{Event, ReadView};
 use crate::store::{MemoryView, Space, View as _};
-use crate::types::{ConfState, DiskSpace, Entry, Fault, LogIndex, MemberId, Term};
+use crate::types::{ConfState, DiskSpace, Entry, Fault, FeatureLevel, LogIndex, MemberId, Term};
 use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub};
 
@@ -328,7 +328,9 @@ fn hub_config(knobs: &Knobs) -> watch::Config {
 /// The state machine on a store.
 pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
     let lease_ttl_min = ttl_min(1000);
-    let settings = machine::Config { cache_bytes: 20_000, lease_ttl_min, learners_max: 1 };
+    let feature_level = FeatureLevel::NEWEST;
+    let settings =
+        machine::Config { cache_bytes: 20_000, lease_ttl_min, learners_max: 1, feature_level };
     Machine::open(store.clone(), &settings)
 }
 
