@@ -27,7 +27,7 @@ pub use self::version::Version;
 /// Key of the cluster version in etcd's `cluster` bucket.
 const VERSION: &[u8] = b"clusterVersion";
 /// Key of the feature level beside it; not etcd's, which passes over it.
-const FEATURE_LEVEL: &[u8] = b"featureLevel";
+pub const FEATURE_LEVEL: &[u8] = b"featureLevel";
 
 /// A member as etcd stores it: JSON under its id in 16 hex digits.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -317,13 +317,20 @@ pub fn spoken(view: &impl View) -> Result<Option<Version>, Fault> {
 /// # Errors
 /// The store cannot be read, or the value is no level.
 pub fn feature_level(view: &impl View) -> Result<FeatureLevel, Fault> {
-    view.get(Space::Cluster, FEATURE_LEVEL)?.map_or(Ok(FeatureLevel::INITIAL), |text| {
-        let number = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-        number
-            .filter(|number| *number > 0)
-            .map(FeatureLevel::new)
-            .ok_or_else(|| Fault::new("the feature level in the store does not read back"))
-    })
+    let text = view.get(Space::Cluster, FEATURE_LEVEL)?;
+    text.map_or(Ok(FeatureLevel::INITIAL), |text| read_feature_level(&text))
+}
+
+/// The feature level of a cluster, as it is stored.
+///
+/// # Errors
+/// The text is no level.
+pub fn read_feature_level(text: &[u8]) -> Result<FeatureLevel, Fault> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    let number = number.filter(|number| *number > 0);
+    number
+        .map(FeatureLevel::new)
+        .ok_or_else(|| Fault::new("the feature level in the store does not read back"))
 }
 
 /// Checks that a member that supports this level can be one of a cluster that agreed on that one.

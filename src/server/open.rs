@@ -82,6 +82,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         let engine = machine.engine().clone();
         io::blocking(move || engine.persist()).await?;
     }
+    replay.check_store(machine.applied())?;
     if config.force_new_cluster && !founds {
         force(&mut wal, &mut replay, &machine, id).await?;
     }

@@ -336,6 +336,17 @@ fn layouts_of_the_future_are_refused() {
 }
 
 #[test]
+fn a_file_of_a_feature_level_that_is_not_supported_is_refused() {
+    let newer = FeatureLevel::NEWEST.number() + 1;
+    for (level, is_read) in [("1", true), ("2", true), (&newer.to_string(), false), ("x", false)] {
+        let pairs = [(bytes("featureLevel"), bytes(level))].into();
+        let file = Reader::open(file_of(&[(bytes("cluster"), pairs)].into())).unwrap();
+        let told = restore(&file, &mut Memory::default(), &Restore::default());
+        assert_eq!(told.is_ok(), is_read, "{level}");
+    }
+}
+
+#[test]
 fn a_file_says_its_version_once_the_cluster_speaks_one_that_does() {
     for (spoken, told) in [("3.0.0", ""), ("3.5.0", ""), ("3.6.0", "3.6.0"), ("3.7.0", "3.7.0")] {
         let mut store = Store::open(Memory::default());

@@ -46,6 +46,8 @@ impl Files {
         let lock = lock_data_dir(&member).map_err(Failure::error)?;
         let log = read_log(&wal_dir).map_err(Failure::error)?;
         let store = LsmEngine::open(&store).map_err(Failure::error)?;
+        let (applied, ..) = standing(&store.view()).map_err(Failure::error)?;
+        log.check_store(applied).map_err(Failure::error)?;
         Ok(Self { _lock: lock, store, log })
     }
 
