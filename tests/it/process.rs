@@ -207,6 +207,11 @@ impl Setup {
         self
     }
 
+    /// Another program in its place.
+    pub(crate) fn program(self, binary: PathBuf) -> Self {
+        Self { binary, ..self }
+    }
+
     /// A variable of the environment of the process.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
@@ -254,6 +259,11 @@ impl Server {
     /// Changes a flag for the next start.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.setup.flags.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Changes the program for the next start.
+    pub(crate) fn set_program(&mut self, binary: PathBuf) {
+        self.setup.binary = binary;
     }
 
     /// Changes a variable of the environment for the next start, or takes it away.
