@@ -1,6 +1,7 @@
 //! Who is a member, what version all members speak, and the ids of both, computed as etcd does.
 
 mod agreement;
+mod change;
 mod hashes;
 mod version;
 
@@ -12,14 +13,21 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use crate::store::{Overlay, Space, View};
-use crate::types::{ConfChange, ConfChangeKind, ConfState, Fault, LogIndex, MemberId, Refusal};
+use crate::types::{
+    ConfChange, ConfChangeKind, ConfState, Error, Fault, FeatureLevel, LogIndex, MemberId, Refusal,
+};
 
-pub use self::agreement::{Fit, Versions, decide, may_join};
+use self::change::{Change, json};
+
+pub use self::agreement::{Fit, Versions, decide, level_to_set, may_join};
+pub use self::change::{add, check_change, promote, remove, unknown_change, update};
 pub use self::hashes::{Hashed, corrupt_member, minority};
 pub use self::version::Version;
 
 /// Key of the cluster version in etcd's `cluster` bucket.
 const VERSION: &[u8] = b"clusterVersion";
+/// Key of the feature level beside it; not etcd's, which passes over it.
+pub const FEATURE_LEVEL: &[u8] = b"featureLevel";
 
 /// A member as etcd stores it: JSON under its id in 16 hex digits.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -38,45 +46,6 @@ pub struct Member {
     /// Where clients reach it.
     #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
     pub client_urls: Vec<String>,
-}
-
-/// What the context of a [`ConfChange`] holds: the member, and whether it is a learner that gets a vote.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-struct Context {
-    #[serde(flatten)]
-    member: Member,
-    #[serde(rename = "isPromote", default)]
-    is_promote: bool,
-}
-
-/// The change that brings a member in.
-pub fn add(request: u64, member: &Member) -> ConfChange {
-    let kind =
-        if member.is_learner { ConfChangeKind::AddLearner } else { ConfChangeKind::AddVoter };
-    change(request, kind, member, false)
-}
-
-/// The change that gives a learner a vote.
-pub fn promote(request: u64, id: MemberId) -> ConfChange {
-    let member = Member { id, ..Member::default() };
-    change(request, ConfChangeKind::AddVoter, &member, true)
-}
-
-/// The change of where a member is reached.
-pub fn update(request: u64, id: MemberId, peer_urls: Vec<String>) -> ConfChange {
-    let member = Member { id, peer_urls, ..Member::default() };
-    change(request, ConfChangeKind::Update, &member, false)
-}
-
-/// The change that takes a member away.
-pub fn remove(request: u64, id: MemberId) -> ConfChange {
-    ConfChange { request, kind: ConfChangeKind::Remove as i32, member: id, context: Bytes::new() }
-}
-
-fn change(request: u64, kind: ConfChangeKind, member: &Member, is_promote: bool) -> ConfChange {
-    let context = Context { member: member.clone(), is_promote };
-    let context = serde_json::to_vec(&context).unwrap_or_default().into();
-    ConfChange { request, kind: kind as i32, member: member.id, context }
 }
 
 /// Whether enough members have started for one more voter, who has not, to leave a quorum of those that have.
@@ -142,19 +111,28 @@ fn first_8(digest: &[u8]) -> u64 {
 }
 
 /// The replicated membership.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cluster {
     members: BTreeMap<MemberId, Member>,
     removed: BTreeSet<MemberId>,
     version: Option<Version>,
+    feature_level: FeatureLevel,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        let (members, removed) = (BTreeMap::new(), BTreeSet::new());
+        Self { members, removed, version: None, feature_level: FeatureLevel::INITIAL }
+    }
 }
 
 impl Cluster {
     /// Reads the membership.
     ///
     /// # Errors
-    /// The store cannot be read, or holds what is no member or a version that this server cannot serve.
-    pub fn open(view: &impl View) -> Result<Self, Fault> {
+    /// The store cannot be read, or holds what is no member, or a version or a feature level that this server cannot
+    /// serve.
+    pub fn open(view: &impl View, supported: FeatureLevel) -> Result<Self, Fault> {
         let mut cluster = Self::default();
         for pair in view.scan(Space::Members, Bound::Unbounded, Bound::Unbounded) {
             let member: Member = serde_json::from_slice(&pair?.1).map_err(|error| {
@@ -163,21 +141,18 @@ impl Cluster {
             cluster.members.insert(member.id, member);
         }
         for pair in view.scan(Space::MembersRemoved, Bound::Unbounded, Bound::Unbounded) {
-            let key = pair?.0;
-            let id =
-                std::str::from_utf8(&key).ok().and_then(|hex| u64::from_str_radix(hex, 16).ok());
-            cluster.removed.extend(id);
+            cluster.removed.insert(id_of(&pair?.0)?);
         }
         cluster.version = spoken(view)?;
         cluster.version.map_or(Ok(()), Version::check_served)?;
+        cluster.feature_level = feature_level(view)?;
+        check_feature_level(cluster.feature_level, supported)?;
         Ok(cluster)
     }
 
     /// Adds a member, or replaces what is known of it.
     pub fn put<V: View>(&mut self, tx: &mut Overlay<V>, member: Member) {
-        // A struct of strings and numbers always has a JSON form.
-        let json = serde_json::to_vec(&member).unwrap_or_default();
-        tx.put(Space::Members, key(member.id), json.into());
+        tx.put(Space::Members, key(member.id), json(&member));
         self.members.insert(member.id, member);
     }
 
@@ -189,50 +164,51 @@ impl Cluster {
         self.removed.insert(id);
     }
 
-    /// Takes a change over, unless it makes no sense any more; `conf_state` follows.
+    /// Takes a change over, unless it makes no sense any more; `conf_state` follows. `learners_max` is this member's own
+    /// limit, which counts as long as proposals carry none that all members know.
     ///
     /// # Errors
-    /// etcd's refusals.
+    /// etcd's refusals; a fault if the change is none that this version knows.
     pub fn change<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
         change: &ConfChange,
         learners_max: usize,
         conf_state: &mut ConfState,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Error> {
         let id = change.member;
-        let kind = ConfChangeKind::try_from(change.kind).map_err(|_| Refusal::MemberNotFound)?;
+        let asked = change::read(change)?;
         if self.removed.contains(&id) {
-            return Err(Refusal::MemberNotFound);
+            return Err(Refusal::MemberNotFound.into());
         }
-        let known = self.members.get(&id).cloned();
-        let context: Context = serde_json::from_slice(&change.context).unwrap_or_default();
-        match kind {
-            ConfChangeKind::AddVoter if context.is_promote => {
-                let member = known.ok_or(Refusal::MemberNotFound)?;
+        let known = self.members.get(&id).cloned().ok_or(Refusal::MemberNotFound);
+        match asked {
+            Change::Promote(_) => {
+                let member = known?;
                 if !member.is_learner {
-                    return Err(Refusal::MemberNotLearner);
+                    return Err(Refusal::MemberNotLearner.into());
                 }
                 self.put(tx, Member { is_learner: false, ..member });
             }
-            ConfChangeKind::AddVoter | ConfChangeKind::AddLearner => {
-                self.check_new(&context.member, learners_max)?;
-                self.put(tx, context.member);
+            Change::Add(member, proposed) => {
+                let max = change::learners_max(self.feature_level, proposed, learners_max);
+                self.check_new(&member, max)?;
+                self.put(tx, member);
             }
-            ConfChangeKind::Remove => {
-                known.ok_or(Refusal::MemberNotFound)?;
+            Change::Remove(_) => {
+                known?;
                 if conf_state.voters == [id] {
-                    return Err(Refusal::MemberNotEnoughStarted);
+                    return Err(Refusal::MemberNotEnoughStarted.into());
                 }
                 self.remove(tx, id);
             }
-            ConfChangeKind::Update => {
-                let member = known.ok_or(Refusal::MemberNotFound)?;
-                self.check_urls(id, &context.member.peer_urls)?;
-                self.put(tx, Member { peer_urls: context.member.peer_urls, ..member });
+            Change::Update(_, peer_urls) => {
+                let member = known?;
+                self.check_urls(id, &peer_urls)?;
+                self.put(tx, Member { peer_urls, ..member });
             }
         }
-        follow(conf_state, kind, id);
+        follow(conf_state, change.kind(), id);
         Ok(())
     }
 
@@ -293,6 +269,30 @@ impl Cluster {
         self.version
     }
 
+    /// Raises the feature level of the cluster, which never falls.
+    ///
+    /// # Errors
+    /// This member does not support it.
+    pub fn set_feature_level<V: View>(
+        &mut self,
+        tx: &mut Overlay<V>,
+        level: FeatureLevel,
+        supported: FeatureLevel,
+    ) -> Result<(), Fault> {
+        check_feature_level(level, supported)?;
+        if level > self.feature_level {
+            let text = level.to_string();
+            tx.put(Space::Cluster, Bytes::from_static(FEATURE_LEVEL), text.into());
+            self.feature_level = level;
+        }
+        Ok(())
+    }
+
+    /// The feature level that all members support.
+    pub fn feature_level(&self) -> FeatureLevel {
+        self.feature_level
+    }
+
     /// All members by id.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
@@ -318,6 +318,41 @@ pub fn spoken(view: &impl View) -> Result<Option<Version>, Fault> {
     version.map(|bytes| String::from_utf8_lossy(&bytes).parse()).transpose()
 }
 
+/// The feature level of the cluster, as a view of the store has it.
+///
+/// # Errors
+/// The store cannot be read, or the value is no level.
+pub fn feature_level(view: &impl View) -> Result<FeatureLevel, Fault> {
+    let text = view.get(Space::Cluster, FEATURE_LEVEL)?;
+    text.map_or(Ok(FeatureLevel::INITIAL), |text| read_feature_level(&text))
+}
+
+/// The feature level of a cluster, as it is stored.
+///
+/// # Errors
+/// The text is no level.
+pub fn read_feature_level(text: &[u8]) -> Result<FeatureLevel, Fault> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    let number = number.filter(|number| *number > 0);
+    number
+        .map(FeatureLevel::new)
+        .ok_or_else(|| Fault::new("the feature level in the store does not read back"))
+}
+
+/// Checks that a member that supports this level can be one of a cluster that agreed on that one.
+///
+/// # Errors
+/// It cannot.
+pub fn check_feature_level(agreed: FeatureLevel, supported: FeatureLevel) -> Result<(), Fault> {
+    if agreed <= supported {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "the cluster has agreed on feature level {agreed}, and this version supports {supported}: start the member \
+         with a version that supports level {agreed}"
+    )))
+}
+
 /// The same change as raft sees it.
 fn follow(conf_state: &mut ConfState, kind: ConfChangeKind, id: MemberId) {
     if kind == ConfChangeKind::Update {
@@ -336,6 +371,15 @@ fn follow(conf_state: &mut ConfState, kind: ConfChangeKind, id: MemberId) {
 
 fn key(id: MemberId) -> Bytes {
     format!("{id:016x}").into()
+}
+
+/// The inverse of [`key`].
+fn id_of(key: &[u8]) -> Result<MemberId, Fault> {
+    let id = std::str::from_utf8(key).ok().and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    id.ok_or_else(|| {
+        let text = String::from_utf8_lossy(key);
+        Fault::new(format!("the store holds {text:?} where it lists the ids of removed members"))
+    })
 }
 
 #[cfg(test)]

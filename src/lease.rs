@@ -6,10 +6,11 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
-use basalt_proto::etcdserverpb::{InternalRaftRequest, LeaseExpireRequest};
+use basalt_proto::etcdserverpb::LeaseExpireRequest;
 
 pub use self::expiry::Expiry;
 pub use self::leases::Leases;
+use crate::command::Command;
 use crate::types::{LeaseId, LogIndex};
 
 /// A lease that was granted.
@@ -24,10 +25,9 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// The request that ends it when its time is up, and no other lease of that id.
-    pub fn expire(self) -> InternalRaftRequest {
-        let lease_expire = Some(LeaseExpireRequest { id: self.id, granted_at: self.at });
-        InternalRaftRequest { lease_expire, ..InternalRaftRequest::default() }
+    /// The command that ends it when its time is up, and no other lease of that id.
+    pub fn expire(self) -> Command {
+        Command::LeaseExpire(LeaseExpireRequest { id: self.id, granted_at: self.at })
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod actors;
 pub mod cluster;
+pub mod command;
 pub mod consensus;
 pub mod http;
 pub mod io;

@@ -7,6 +7,7 @@
 mod alarms;
 mod apply;
 mod payload;
+mod position;
 #[cfg(test)]
 mod tests;
 
@@ -16,23 +17,29 @@ use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, TxnResponse};
 use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 
 use self::alarms::Alarms;
-pub use self::apply::standing;
 pub use self::payload::check_payload;
+pub use self::position::standing;
 use crate::cluster::{Cluster, Member};
+use crate::command::Operation;
 use crate::lease::{Grant, Leases};
 use crate::mvcc::{Event, Mvcc, ReadView, Usage};
 use crate::store::{Engine, Overlay};
-use crate::types::{ConfChange, ConfState, Fault, LeaseId, LogIndex, MemberId, Refusal, Term};
+use crate::types::{
+    ConfChange, ConfState, Fault, FeatureLevel, LeaseId, LogIndex, MemberId, Refusal, Term,
+};
 
 /// What never changes while the member runs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Bytes of the cache of newest records.
     pub cache_bytes: u64,
-    /// The shortest time to live of a lease, in seconds.
+    /// The shortest time to live of a lease, in seconds. Counts below [`FeatureLevel::LIMITS_PROPOSED`]; from then on
+    /// the proposer's does.
     pub lease_ttl_min: i64,
-    /// `--max-learners`; must be the same on every member.
+    /// `--max-learners`, which counts as long.
     pub learners_max: usize,
+    /// The level that this member supports: [`FeatureLevel::NEWEST`], less in tests.
+    pub feature_level: FeatureLevel,
 }
 
 /// The answer to a request that was applied.
@@ -80,8 +87,8 @@ pub enum Effect {
 pub struct Applied {
     /// The request's id; 0 if it has none.
     pub request: u64,
-    /// What was asked for, in etcd's words; empty for nothing.
-    pub operation: &'static str,
+    /// The kind of command; none in an empty entry or a change of the members.
+    pub operation: Option<Operation>,
     /// The answer.
     pub reply: Result<Reply, Refusal>,
     /// What others must do.
@@ -107,7 +114,7 @@ pub struct Machine<E: Engine> {
     conf_state: ConfState,
     applied: LogIndex,
     applied_term: Term,
-    learners_max: usize,
+    config: Config,
     dirty: bool,
 }
 
@@ -180,7 +187,7 @@ impl<E: Engine> Machine<E> {
         self.commit().map(drop)
     }
 
-    /// Whether a member's alarm of this kind is active.
+    /// The member with this id, if it is in the cluster.
     pub fn member(&self, id: MemberId) -> Option<&Member> {
         self.cluster.member(id)
     }

@@ -80,6 +80,8 @@ pub struct Gauges {
     pub version: String,
     /// The version all members speak, as `major.minor`.
     pub cluster_version: Option<String>,
+    /// The feature level that all members have agreed on, and the one that this member supports.
+    pub feature_levels: (u32, u32),
 }
 
 /// What went to and came from another member.
@@ -142,6 +144,11 @@ fn server(out: &mut Writer, gauges: &Gauges) {
         ),
     ];
     rows.iter().for_each(|(name, help, value)| out.one(name, "gauge", help, *value));
+    let (cluster, member) = gauges.feature_levels;
+    let help = "The feature level that all members have agreed on.";
+    out.one("basalt_cluster_feature_level", "gauge", help, f64::from(cluster));
+    let help = "The feature level that this member supports.";
+    out.one("basalt_server_feature_level", "gauge", help, f64::from(member));
 }
 
 fn peers(out: &mut Writer, gauges: &Gauges) {

@@ -50,7 +50,7 @@ use crate::types::{Error, Fault, KeyRange, LeaseId, Revision};
 pub use self::bucket::{Import, bucket, bucket_outline};
 pub use self::check::{
     check_delete, check_put, check_range, check_range_stream, check_txn, is_read_only,
-    is_serializable, put_cost, txn_cost,
+    is_serializable,
 };
 pub use self::cursor::{Chunk, RangeCursor};
 pub use self::hash::{HashCursor, KvHash};

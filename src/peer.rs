@@ -18,7 +18,7 @@ mod tests;
 use bytes::Bytes;
 
 pub use self::frame::{Damage, Decoder, Frame, Kind, encode, message};
-use crate::types::MemberId;
+use crate::types::{FeatureLevel, MemberId};
 
 /// What a connection between members begins with; no HTTP method does.
 pub const MAGIC: &[u8; 8] = b"BASALT/1";
@@ -53,6 +53,9 @@ pub struct Hello {
     /// Where the dialer is reached: the listener may not know it yet.
     #[prost(string, repeated, tag = "5")]
     pub urls: Vec<String>,
+    /// The feature level that the dialer supports; 0 from versions before there were levels.
+    #[prost(uint32, tag = "6")]
+    pub feature_level: u32,
 }
 
 /// Why a connection is not taken.
@@ -67,6 +70,8 @@ pub enum Why {
     OtherMember = 2,
     /// The dialer was removed from the cluster for good.
     Removed = 3,
+    /// The cluster has agreed on a feature level that the dialer does not support.
+    FeatureLevel = 4,
 }
 
 /// A connection is not taken.
@@ -75,9 +80,12 @@ pub struct Refused {
     /// Why.
     #[prost(enumeration = "Why", tag = "1")]
     pub why: i32,
+    /// The feature level of the cluster, for [`Why::FeatureLevel`].
+    #[prost(uint32, tag = "2")]
+    pub feature_level: u32,
 }
 
-/// Checks what a dialer says. `is_removed` knows who may not come back.
+/// Checks what a dialer says. `agreed` is the feature level of the cluster; `is_removed` knows who may not come back.
 ///
 /// # Errors
 /// Why it is not let in.
@@ -85,6 +93,7 @@ pub fn check(
     hello: &Hello,
     cluster: u64,
     member: MemberId,
+    agreed: FeatureLevel,
     is_removed: impl Fn(MemberId) -> bool,
 ) -> Result<Lane, Why> {
     if hello.cluster != cluster {
@@ -95,6 +104,9 @@ pub fn check(
     }
     if hello.to != member || hello.from == member {
         return Err(Why::OtherMember);
+    }
+    if FeatureLevel::new(hello.feature_level) < agreed {
+        return Err(Why::FeatureLevel);
     }
     Lane::try_from(hello.lane).map_err(|_| Why::Unknown)
 }

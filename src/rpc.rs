@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
-use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, ResponseHeader};
+use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
 use basalt_proto::server::etcdserverpb::kv_server::KvServer;
 use basalt_proto::server::etcdserverpb::lease_server::LeaseServer;
 use basalt_proto::server::etcdserverpb::maintenance_server::MaintenanceServer;
@@ -49,6 +49,7 @@ use tower_service::Service as _;
 use self::call::{Call, Received, Said};
 use self::deadline::{Deadline, in_time};
 use crate::actors::Desk;
+use crate::command::Command;
 use crate::io::fatal;
 use crate::metrics::{self, Kind, Method};
 use crate::types::limits::GRPC_OVERHEAD_BYTES;
@@ -334,9 +335,8 @@ async fn check_quota(desk: &Desk, cost: u64) -> Result<(), Status> {
         .iter()
         .any(|it| it.member_id == node.member_id && it.alarm() == AlarmType::Nospace);
     if !raised {
-        let request = InternalRaftRequest { alarm: Some(alarm), ..InternalRaftRequest::default() };
         // Whether it can be raised or not, there is no room.
-        drop(desk.propose(request).await);
+        drop(desk.propose(Command::Alarm(alarm)).await);
     }
     Err(status(Refusal::NoSpace))
 }

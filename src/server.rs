@@ -5,6 +5,7 @@ mod config;
 mod corruption;
 mod file;
 mod flags;
+mod levels;
 mod log;
 mod open;
 mod run;

@@ -3,6 +3,7 @@
 
 mod conf_change;
 mod disk;
+mod feature_level;
 pub mod limits;
 mod range;
 mod refusal;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 
 pub use self::conf_change::{ConfChange, ConfChangeKind};
 pub use self::disk::{DiskBounds, DiskSpace};
+pub use self::feature_level::FeatureLevel;
 pub use self::range::KeyRange;
 pub use self::refusal::{Code, Refusal};
 
@@ -63,7 +65,7 @@ impl Revision {
 /// What a raft entry holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryKind {
-    /// An encoded `InternalRaftRequest`, or nothing (a new leader's first entry).
+    /// An encoded `InternalRaftRequest` (`command` reads it), or nothing (a new leader's first entry).
     Normal,
     /// An encoded `eraftpb.ConfChange` whose context is the member as JSON.
     ConfChange,

@@ -137,6 +137,7 @@ pub fn state_of(
         alarms: machine.alarms(),
         members: machine.cluster().members().cloned().collect(),
         cluster_version: machine.cluster().version(),
+        feature_level: machine.cluster().feature_level(),
         applied: machine.applied(),
         applied_term: machine.applied_term(),
         disk_bytes,
@@ -245,7 +246,9 @@ impl Actor {
             self.applier.apply(entry, |applied| {
                 let ended = Moment::now();
                 let took = ended.since(began).as_secs_f64();
-                metrics::applied(applied.operation, applied.reply.is_ok(), took);
+                if let Some(operation) = applied.operation {
+                    metrics::applied(operation, applied.reply.is_ok(), took);
+                }
                 began = ended;
             })?;
         }
@@ -302,7 +305,12 @@ impl Actor {
         count(&published.events);
         let revision = published.read.revision;
         let state = self.state(published.read);
-        tell_version(self.shared.state().cluster_version, state.cluster_version);
+        let before = self.shared.state();
+        tell_version(before.cluster_version, state.cluster_version);
+        if before.feature_level != state.feature_level {
+            let (from, to) = (before.feature_level.number(), state.feature_level.number());
+            tracing::info!(from, to, "raised the feature level of the cluster");
+        }
         self.shared.publish(state);
         for hub in &self.outputs.hubs {
             hub.events(&published.events, revision);

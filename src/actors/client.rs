@@ -14,9 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::{AlarmMember, InternalRaftRequest, RequestHeader};
-use bytes::BytesMut;
-use prost::Message as _;
+use basalt_proto::etcdserverpb::AlarmMember;
 use send_wrapper::SendWrapper;
 
 use self::slot::{PendingBytes, Slot};
@@ -24,6 +22,7 @@ use super::mailbox::peer::{Peers, outcome};
 use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
 use super::watch;
+use crate::command::{Command, HEADER_BYTES_MAX, encode_header};
 use crate::io::{DiskMonitor, clock};
 use crate::machine::Reply;
 use crate::peer::{Answer, Ask};
@@ -75,44 +74,32 @@ pub struct ReplicaClient {
     handles: Handles,
 }
 
-/// A request that is nothing but its id.
-fn headed(id: u64) -> InternalRaftRequest {
-    let header = Some(RequestHeader { id, ..RequestHeader::default() });
-    InternalRaftRequest { header, ..InternalRaftRequest::default() }
-}
-
-/// Bytes of a request's header at most: two of tag, one of length, one of tag and the id.
-const HEADER_BYTES_MAX: usize = 14;
-
 impl ReplicaClient {
     /// The client of the executor that `pending` belongs to.
     pub fn new(shared: Arc<Shared>, pending: Pending, handles: Handles) -> Self {
         Self { shared, pending, handles }
     }
 
-    /// Appends a request to the log and waits until it is applied.
+    /// Appends a command to the log and waits until it is applied.
     ///
-    /// The request is taken, and encoded before anything is waited for: thousands of callers may wait at once, and
+    /// The command is taken, and encoded before anything is waited for: thousands of callers may wait at once, and
     /// each of them keeps only what it needs from here on.
     ///
     /// # Errors
     /// The request's own refusal, or why it could not be applied in time (it may still be later).
     pub fn propose(
         &self,
-        request: InternalRaftRequest,
+        command: Command,
     ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
         let max = self.shared.node.max_request_bytes;
-        let encoded = self.accepts_proposals().map(|()| {
-            let mut encoded = BytesMut::with_capacity(request.encoded_len() + HEADER_BYTES_MAX);
-            request.encode_raw(&mut encoded);
-            encoded
-        });
+        let accepted = self.accepts_proposals();
+        let fits = accepted.and_then(|()| command.check_level(self.shared.feature_level()));
+        let encoded = fits.map(|()| command.encode_with_room(HEADER_BYTES_MAX));
         let pending = self.pending.clone();
         async move {
             let mut data = encoded?;
             let slot = Slot::acquire(&pending).await;
-            // Two encoded messages in a row are one that holds the fields of both.
-            headed(slot.id()).encode_raw(&mut data);
+            encode_header(slot.id(), &mut data);
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use basalt_proto::etcdserverpb::{CompactionRequest, InternalRaftRequest};
+use basalt_proto::etcdserverpb::CompactionRequest;
 
 use super::{Desk, Shared};
+use crate::command::Command;
 use crate::io::clock::{self, Moment};
 use crate::mvcc::{AutoCompaction, Retention};
 use crate::types::Refusal;
@@ -47,7 +48,6 @@ pub async fn run(retention: Retention, desk: Desk, shared: Arc<Shared>) {
 }
 
 async fn compact(desk: &Desk, revision: i64) -> Result<(), Refusal> {
-    let compaction = Some(CompactionRequest { revision, physical: false });
-    let request = InternalRaftRequest { compaction, ..InternalRaftRequest::default() };
-    desk.propose(request).await.map(drop)
+    let compaction = CompactionRequest { revision, physical: false };
+    desk.propose(Command::Compaction(compaction)).await.map(drop)
 }

@@ -10,7 +10,7 @@ use crate::cluster::{Member, Version};
 use crate::consensus::{Progress, Role};
 use crate::io::{LsmView, clock};
 use crate::mvcc::{self, ReadView, Usage};
-use crate::types::{DiskSpace, Error, Fault, LogIndex, MemberId, Term};
+use crate::types::{DiskSpace, Error, Fault, FeatureLevel, LogIndex, MemberId, Term};
 
 use super::watch;
 
@@ -31,6 +31,12 @@ pub struct Node {
     pub request_timeout_ms: u64,
     /// `--strict-reconfig-check`.
     pub strict_reconfig: bool,
+    /// The shortest time to live of a lease that this member proposes, in seconds.
+    pub lease_ttl_min: i64,
+    /// `--max-learners`.
+    pub learners_max: usize,
+    /// The feature level that this member supports.
+    pub feature_level: FeatureLevel,
     /// `--election-timeout`, in ms.
     pub election_timeout_ms: u64,
     /// `--watch-progress-notify-interval`, in ms.
@@ -49,6 +55,8 @@ pub struct State {
     pub members: Vec<Member>,
     /// What all members agree to speak; `None` until it is decided.
     pub cluster_version: Option<Version>,
+    /// The feature level that all members support.
+    pub feature_level: FeatureLevel,
     /// Up to here.
     pub applied: LogIndex,
     /// The term of that entry.
@@ -121,6 +129,11 @@ impl Shared {
             full: ArcSwap::default(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// The feature level of the cluster, as of the newest published state.
+    pub(super) fn feature_level(&self) -> FeatureLevel {
+        self.state.load().feature_level
     }
 
     /// The newest published state.

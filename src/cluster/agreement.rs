@@ -1,8 +1,9 @@
-//! Which version all members speak; etcd's rules.
+//! Which version all members speak, by etcd's rules; and the feature level that all of them support.
 
 use serde::Deserialize;
 
 use super::Version;
+use crate::types::FeatureLevel;
 
 /// What a member tells of itself under `/version`.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -34,6 +35,17 @@ pub fn decide(
         }
         (Some(_), None) => None,
     }
+}
+
+/// The feature level to raise the cluster to, if it is to be raised. `supported` has every member's level, `None` for one
+/// that is not connected and so has not stated it: nothing is raised then, since that member may have been replaced by
+/// an older version.
+pub fn level_to_set(
+    agreed: FeatureLevel,
+    supported: impl IntoIterator<Item = Option<FeatureLevel>>,
+) -> Option<FeatureLevel> {
+    let supported: Option<Vec<_>> = supported.into_iter().collect();
+    supported?.into_iter().min().filter(|lowest| *lowest > agreed)
 }
 
 /// How a cluster's version suits a server that wants to join.
@@ -133,6 +145,25 @@ mod tests {
         assert!(!may_join(&["2.3.0", "3.7.0"]));
         assert_eq!(read("2.3.0").map(Fit::of), Some(Fit::TooLow));
         assert_eq!(read("3.8.0").map(Fit::of), Some(Fit::TooHigh));
+    }
+
+    #[test]
+    fn the_feature_level_is_the_lowest_of_all_members_and_never_falls() {
+        let set = |agreed, members: &[u32]| {
+            let supported = members.iter().map(|number| {
+                let known = *number > 0;
+                known.then(|| FeatureLevel::new(*number))
+            });
+            level_to_set(FeatureLevel::new(agreed), supported).map(FeatureLevel::number)
+        };
+        assert_eq!(set(1, &[2, 2, 2]), Some(2));
+        assert_eq!(set(1, &[3, 2, 4]), Some(2), "the lowest decides");
+        assert_eq!(set(1, &[2, 1, 2]), None, "one has not been upgraded");
+        assert_eq!(set(1, &[2, 0, 2]), None, "one is not connected");
+        assert_eq!(set(2, &[2, 2, 2]), None, "nothing changes");
+        assert_eq!(set(3, &[2, 3, 3]), None, "it never falls");
+        assert_eq!(set(2, &[4]), Some(4));
+        assert_eq!(set(1, &[]), None);
     }
 
     #[test]

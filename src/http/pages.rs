@@ -55,6 +55,7 @@ fn gauges(desk: &Desk, options: &Options) -> Gauges {
         process: process_stats(),
         version: Version::SERVER.to_string(),
         cluster_version: state.cluster_version.map(Version::short),
+        feature_levels: (state.feature_level.number(), node.feature_level.number()),
     }
 }
 

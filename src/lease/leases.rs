@@ -23,15 +23,14 @@ struct Lease {
 #[derive(Debug, Default)]
 pub struct Leases {
     leases: BTreeMap<LeaseId, Lease>,
-    ttl_min: i64,
 }
 
 impl Leases {
-    /// Reads the leases; their keys come back through [`Leases::attach`]. `ttl_min` is in seconds.
+    /// Reads the leases; their keys come back through [`Leases::attach`].
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn open(view: &impl View, ttl_min: i64) -> Result<Self, Fault> {
+    pub fn open(view: &impl View) -> Result<Self, Fault> {
         let mut leases = BTreeMap::new();
         for pair in view.scan(Space::Lease, Bound::Unbounded, Bound::Unbounded) {
             let stored = Stored::decode(pair?.1)
@@ -39,10 +38,10 @@ impl Leases {
             let Stored { id, ttl, granted_at, .. } = stored;
             leases.insert(id, Lease { ttl, granted_at, keys: BTreeSet::new() });
         }
-        Ok(Self { leases, ttl_min })
+        Ok(Self { leases })
     }
 
-    /// Grants a lease of so many seconds, raised to the least time, by the entry `at` of the log.
+    /// Grants a lease of so many seconds by the entry `at` of the log.
     ///
     /// # Errors
     /// The id is taken, or the time too long.
@@ -62,7 +61,6 @@ impl Leases {
         if self.leases.contains_key(&id) {
             return Err(Refusal::LeaseExist.into());
         }
-        let ttl = ttl.max(self.ttl_min);
         let stored = Stored { id, ttl, remaining_ttl: 0, granted_at: at };
         tx.put(Space::Lease, key(id), stored.encode_to_vec().into());
         self.leases.insert(id, Lease { ttl, granted_at: at, keys: BTreeSet::new() });
@@ -105,7 +103,8 @@ impl Leases {
             lease.keys.remove(key);
         }
         if let Some(lease) = self.leases.get_mut(&new) {
-            lease.keys.insert(key.clone());
+            // A copy: `key` is a slice of its record, which would stay in memory as long as the lease.
+            lease.keys.insert(Bytes::copy_from_slice(key));
         }
     }
 

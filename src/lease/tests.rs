@@ -226,7 +226,7 @@ fn leases_agree_with_a_map_of_sets() {
         let mut random = StdRng::seed_from_u64(seed);
         let mut engine = Memory::default();
         let mut tx = Overlay::new(engine.view());
-        let mut leases = Leases::open(&tx, 2).unwrap();
+        let mut leases = Leases::open(&tx).unwrap();
         let mut twin = Twin::new();
         for at in 1..200 {
             let (id, other) = (random.random_range(0..6), random.random_range(0..6));
@@ -239,7 +239,7 @@ fn leases_agree_with_a_map_of_sets() {
                         (0, _) => Err(Refusal::LeaseNotFound),
                         (_, ttl) if ttl > LEASE_TTL_MAX => Err(Refusal::LeaseTTLTooLarge),
                         _ if twin.contains_key(&id) => Err(Refusal::LeaseExist),
-                        _ => Ok(Grant { id, at, ttl: ttl.max(2) }),
+                        _ => Ok(Grant { id, at, ttl }),
                     };
                     let granted = Error::refusal(leases.grant(&mut tx, id, ttl, at)).unwrap();
                     assert_eq!(granted, expected, "seed {seed}");
@@ -267,7 +267,7 @@ fn leases_agree_with_a_map_of_sets() {
                     // Its keys are not in the store: they come back through those who hold them.
                     engine.commit(tx.take()).unwrap();
                     tx.rebase(engine.view());
-                    leases = Leases::open(&engine.view(), 2).unwrap();
+                    leases = Leases::open(&engine.view()).unwrap();
                     for (id, (_, keys)) in &twin {
                         keys.iter().for_each(|key| leases.attach(key, 0, *id));
                     }
@@ -292,4 +292,16 @@ fn leases_agree_with_a_map_of_sets() {
         }
     }
     assert!(expired > 100 && spared > 100, "{expired} expired, {spared} were spared");
+}
+
+#[test]
+fn a_lease_does_not_keep_the_records_of_its_keys_in_memory() {
+    let engine = Memory::default();
+    let mut tx = Overlay::new(engine.view());
+    let mut leases = Leases::open(&tx).unwrap();
+    leases.grant(&mut tx, 1, 60, 1).unwrap();
+    let record = Bytes::from(vec![b'k'; 2000]);
+    leases.attach(&record.slice(..3), 0, 1);
+    assert_eq!(leases.keys(1), ["kkk"]);
+    assert!(record.is_unique(), "somebody holds the record beside this test");
 }

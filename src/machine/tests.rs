@@ -5,9 +5,9 @@ mod model;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest,
-    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestHeader, RequestOp,
-    TxnRequest, request_op,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, FeatureLevelSetRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    request_op,
 };
 use basalt_proto::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
@@ -17,10 +17,16 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::*;
+use crate::command::Command;
 use crate::store::{Memory, MemoryView};
 use crate::types::{Entry, EntryKind, Error};
 
-const CONFIG: Config = Config { cache_bytes: 1 << 16, lease_ttl_min: 2, learners_max: 1 };
+const CONFIG: Config = Config {
+    cache_bytes: 1 << 16,
+    lease_ttl_min: 2,
+    learners_max: 1,
+    feature_level: FeatureLevel::NEWEST,
+};
 const HERE: MemberId = 10;
 const TERM: Term = 3;
 /// The first entry after those that stand for the members it began with.
@@ -44,55 +50,53 @@ fn restarted(machine: &Machine<Memory>) -> Machine<Memory> {
 }
 
 /// The entry of a request; its index is the request's id too.
-fn entry(index: LogIndex, request: InternalRaftRequest) -> Entry {
-    let header = Some(RequestHeader { id: index, ..RequestHeader::default() });
-    let data = InternalRaftRequest { header, ..request }.encode_to_vec().into();
-    Entry { index, term: TERM, kind: EntryKind::Normal, data }
+fn entry(index: LogIndex, command: Command) -> Entry {
+    Entry { index, term: TERM, kind: EntryKind::Normal, data: command.to_payload(index) }
 }
 
-fn put(put: PutRequest) -> InternalRaftRequest {
-    InternalRaftRequest { put: Some(put), ..InternalRaftRequest::default() }
+fn put(put: PutRequest) -> Command {
+    Command::Put(put)
 }
 
-fn delete(delete_range: DeleteRangeRequest) -> InternalRaftRequest {
-    InternalRaftRequest { delete_range: Some(delete_range), ..InternalRaftRequest::default() }
+fn delete(delete_range: DeleteRangeRequest) -> Command {
+    Command::DeleteRange(delete_range)
 }
 
-fn txn(txn: TxnRequest) -> InternalRaftRequest {
-    InternalRaftRequest { txn: Some(txn), ..InternalRaftRequest::default() }
+fn txn(txn: TxnRequest) -> Command {
+    Command::Txn(txn)
 }
 
-fn grant(id: LeaseId, ttl: i64) -> InternalRaftRequest {
-    let lease_grant = Some(LeaseGrantRequest { id, ttl });
-    InternalRaftRequest { lease_grant, ..InternalRaftRequest::default() }
+fn grant(id: LeaseId, ttl: i64) -> Command {
+    Command::LeaseGrant(LeaseGrantRequest { id, ttl })
 }
 
-fn revoke(id: LeaseId) -> InternalRaftRequest {
-    let lease_revoke = Some(LeaseRevokeRequest { id });
-    InternalRaftRequest { lease_revoke, ..InternalRaftRequest::default() }
+fn revoke(id: LeaseId) -> Command {
+    Command::LeaseRevoke(LeaseRevokeRequest { id })
 }
 
-fn compact(revision: i64) -> InternalRaftRequest {
-    let compaction = Some(CompactionRequest { revision, physical: false });
-    InternalRaftRequest { compaction, ..InternalRaftRequest::default() }
+fn compact(revision: i64) -> Command {
+    Command::Compaction(CompactionRequest { revision, physical: false })
 }
 
-fn alarm(action: AlarmAction, member_id: MemberId, alarm: AlarmType) -> InternalRaftRequest {
+fn alarm(action: AlarmAction, member_id: MemberId, alarm: AlarmType) -> Command {
     let (action, alarm) = (action as i32, alarm as i32);
-    let alarm = Some(AlarmRequest { action, member_id, alarm });
-    InternalRaftRequest { alarm, ..InternalRaftRequest::default() }
+    Command::Alarm(AlarmRequest { action, member_id, alarm })
 }
 
-fn attributes(member_id: MemberId, name: &str) -> InternalRaftRequest {
+fn attributes(member_id: MemberId, name: &str) -> Command {
     let client_urls = vec![format!("http://{name}:2379")];
     let member_attributes = Some(Attributes { name: name.to_owned(), client_urls });
     let set = ClusterMemberAttrSetRequest { member_id, member_attributes };
-    InternalRaftRequest { cluster_member_attr_set: Some(set), ..InternalRaftRequest::default() }
+    Command::ClusterMemberAttrSet(set)
 }
 
-fn version(ver: &str) -> InternalRaftRequest {
+fn version(ver: &str) -> Command {
     let set = ClusterVersionSetRequest { ver: ver.to_owned() };
-    InternalRaftRequest { cluster_version_set: Some(set), ..InternalRaftRequest::default() }
+    Command::ClusterVersionSet(set)
+}
+
+fn feature_level(level: u32) -> Command {
+    Command::FeatureLevelSet(FeatureLevelSetRequest { level })
 }
 
 /// All keys, read from what was published.

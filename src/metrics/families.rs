@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::cells::{Counter, Gauge, Histogram};
 use super::text::{Writer, quoted};
+use crate::command::Operation;
 
 macro_rules! numbers {
     ($list:ident: $kind:ident $make:expr; $($(#[$doc:meta])* $name:ident $text:literal $help:literal;)*) => {
@@ -132,28 +133,13 @@ pub fn request(kind: Timed, success: bool, seconds: f64) {
     REQUESTS[kind as usize][usize::from(success)].observe(seconds);
 }
 
-/// Requests that change the replicated state, in etcd's words.
-const OPERATIONS: [&str; 9] = [
-    "Put",
-    "DeleteRange",
-    "Txn",
-    "Compaction",
-    "LeaseGrant",
-    "LeaseRevoke",
-    "Alarm",
-    "ClusterMemberAttrSet",
-    "ClusterVersionSet",
-];
+/// Time to apply a command, by operation and success.
+static APPLIED: [[Histogram; 2]; Operation::ALL.len()] =
+    [const { [const { Histogram::new(0.0001, 2.0, 20) }; 2] }; Operation::ALL.len()];
 
-/// Time to apply a request, by operation and success.
-static APPLIED: [[Histogram; 2]; OPERATIONS.len()] =
-    [const { [const { Histogram::new(0.0001, 2.0, 20) }; 2] }; OPERATIONS.len()];
-
-/// A request was applied. One without a known name is passed over.
-pub fn applied(operation: &str, success: bool, seconds: f64) {
-    if let Some(at) = OPERATIONS.iter().position(|known| *known == operation) {
-        APPLIED[at][usize::from(success)].observe(seconds);
-    }
+/// A command was applied.
+pub fn applied(operation: Operation, success: bool, seconds: f64) {
+    APPLIED[operation as usize][usize::from(success)].observe(seconds);
 }
 
 /// Time to read a range, by success.
@@ -245,7 +231,8 @@ pub(super) fn write_labelled(out: &mut Writer) {
 fn write_reads_and_writes(out: &mut Writer) {
     const SUCCESS: [&str; 2] = ["false", "true"];
     let counted = |(histogram, _): &(&Histogram, &str)| !histogram.is_empty();
-    let applied = OPERATIONS.iter().zip(&APPLIED).flat_map(|(operation, both)| {
+    let applied = Operation::ALL.iter().zip(&APPLIED).flat_map(|(operation, both)| {
+        let operation = operation.name();
         both.iter().zip(SUCCESS).filter(counted).map(move |(histogram, success)| {
             let labels = format!("op=\"{operation}\",success=\"{success}\",version=\"v3\"");
             (labels, histogram.counts())

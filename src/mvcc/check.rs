@@ -1,4 +1,4 @@
-//! What is wrong with a request by its form alone, in etcd's order of asking; and what it will cost.
+//! What is wrong with a request by its form alone, in etcd's order of asking.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +11,6 @@ use bytes::Bytes;
 
 use crate::types::Refusal;
 use crate::types::limits::KEY_BYTES_MAX;
-
-/// What etcd counts for a key beside its bytes and its value's.
-const KEY_COST: u64 = 256;
 
 /// # Errors
 /// `EmptyKey`, `InvalidSortOption`.
@@ -206,23 +203,4 @@ fn all_ranges(request: &TxnRequest, fits: impl Fn(&RangeRequest) -> bool) -> boo
         Some(Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_))
         | None => false,
     })
-}
-
-/// What a put counts against the quota, in bytes.
-pub fn put_cost(request: &PutRequest) -> u64 {
-    KEY_COST + (request.key.len() + request.value.len()) as u64
-}
-
-/// What a transaction counts against the quota, in bytes: the dearer branch.
-pub fn txn_cost(request: &TxnRequest) -> u64 {
-    let branch = |operations: &[RequestOp]| operations.iter().map(operation_cost).sum::<u64>();
-    branch(&request.success).max(branch(&request.failure))
-}
-
-fn operation_cost(operation: &RequestOp) -> u64 {
-    match &operation.request {
-        Some(Request::RequestPut(put)) => put_cost(put),
-        Some(Request::RequestTxn(nested)) => txn_cost(nested),
-        Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => 0,
-    }
 }

@@ -4,7 +4,14 @@ use super::*;
 
 #[test]
 fn frames_survive_being_cut_anywhere() {
-    let hello = Hello { cluster: 1, from: 2, to: 3, lane: Lane::Bulk as i32, urls: vec![] };
+    let hello = Hello {
+        cluster: 1,
+        from: 2,
+        to: 3,
+        lane: Lane::Bulk as i32,
+        urls: vec![],
+        feature_level: 2,
+    };
     let shared = b"entries";
     let mut bytes = message(Kind::Hello, &hello).to_vec();
     bytes.extend_from_slice(&encode(Kind::Raft, b"head ", shared));
@@ -37,10 +44,16 @@ fn a_changed_bit_is_found() {
 
 #[test]
 fn who_is_wrong_here_is_told_why() {
-    let hello = Hello { cluster: 1, from: 2, to: 3, lane: 1, urls: vec![] };
-    let removed = |id| id == 9;
-    assert_eq!(check(&hello, 1, 3, removed), Ok(Lane::Bulk));
-    assert_eq!(check(&hello, 7, 3, removed), Err(Why::OtherCluster));
-    assert_eq!(check(&hello, 1, 4, removed), Err(Why::OtherMember));
-    assert_eq!(check(&Hello { from: 9, ..hello }, 1, 3, removed), Err(Why::Removed));
+    let hello = Hello { cluster: 1, from: 2, to: 3, lane: 1, urls: vec![], feature_level: 2 };
+    let check = |hello: &Hello, cluster, member, agreed| {
+        check(hello, cluster, member, FeatureLevel::new(agreed), |id| id == 9)
+    };
+    assert_eq!(check(&hello, 1, 3, 2), Ok(Lane::Bulk));
+    assert_eq!(check(&hello, 7, 3, 2), Err(Why::OtherCluster));
+    assert_eq!(check(&hello, 1, 4, 2), Err(Why::OtherMember));
+    assert_eq!(check(&hello, 1, 3, 3), Err(Why::FeatureLevel));
+    let older = Hello { feature_level: 0, ..hello.clone() };
+    assert_eq!(check(&older, 1, 3, 1), Ok(Lane::Bulk), "a version before there were levels");
+    assert_eq!(check(&older, 1, 3, 2), Err(Why::FeatureLevel));
+    assert_eq!(check(&Hello { from: 9, ..hello }, 1, 3, 2), Err(Why::Removed));
 }

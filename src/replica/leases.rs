@@ -1,7 +1,6 @@
 //! Keeps the time of all leases on the leader.
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use crate::lease::{Expiry, Grant};
 use crate::types::limits::LEASE_REVOKES_PER_SECOND;
@@ -74,7 +73,7 @@ impl LeaseKeeper {
     pub fn due(&mut self, now_ms: u64) -> Option<(Term, Vec<Bytes>)> {
         let term = self.term?;
         let due = self.expiry.due(now_ms, LEASE_REVOKES_PER_SECOND / 2);
-        let revoke = |grant: Grant| grant.expire().encode_to_vec().into();
+        let revoke = |grant: Grant| grant.expire().to_payload(0);
         (!due.is_empty()).then(|| (term, due.into_iter().map(revoke).collect()))
     }
 }

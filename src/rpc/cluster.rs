@@ -108,7 +108,9 @@ impl cluster_server::Cluster for Cluster {
         let id = cluster::member_id(&peer_ur_ls, "", Some(now_s));
         let peer_urls = peer_ur_ls;
         let new = cluster::Member { id, peer_urls, is_learner, ..cluster::Member::default() };
-        self.0.change_members(|request| cluster::add(request, &new)).await.map_err(status)?;
+        let learners_max = self.0.node().learners_max;
+        let change = |request| cluster::add(request, &new, learners_max);
+        self.0.change_members(change).await.map_err(status)?;
         let (header, members) = self.answer();
         Ok(Response::new(MemberAddResponse { header, member: Some(member(&new)), members }))
     }

@@ -2,8 +2,7 @@
 //! passes here is in the log for good, so whoever applies it must be able to read it: `tests/it/readable.rs` holds that.
 
 use basalt_proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest,
-    TxnRequest,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, TxnRequest,
 };
 use basalt_proto::nested::is_too_deep;
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use tonic::Status;
 
 use super::call::nonsense;
 use super::status;
+use crate::command::Command;
 use crate::mvcc::{check_delete, check_put, check_txn, is_read_only};
 use crate::types::Refusal;
 use crate::types::limits::LEASE_TTL_MAX;
@@ -33,16 +33,16 @@ pub fn read<Q: Message + Default>(message: Bytes) -> Result<Q, Status> {
 
 /// # Errors
 /// Those of [`check_put`].
-pub fn put(request: PutRequest) -> Result<InternalRaftRequest, Refusal> {
+pub fn put(request: PutRequest) -> Result<Command, Refusal> {
     check_put(&request)?;
-    Ok(InternalRaftRequest { put: Some(request), ..InternalRaftRequest::default() })
+    Ok(Command::Put(request))
 }
 
 /// # Errors
 /// Those of [`check_delete`].
-pub fn delete_range(request: DeleteRangeRequest) -> Result<InternalRaftRequest, Refusal> {
+pub fn delete_range(request: DeleteRangeRequest) -> Result<Command, Refusal> {
     check_delete(&request)?;
-    Ok(InternalRaftRequest { delete_range: Some(request), ..InternalRaftRequest::default() })
+    Ok(Command::DeleteRange(request))
 }
 
 /// Where a transaction is answered.
@@ -61,17 +61,18 @@ pub fn txn(request: TxnRequest, operations_max: usize) -> Result<Txn, Refusal> {
 }
 
 /// A compaction has no form that is wrong.
-pub fn compaction(request: CompactionRequest) -> InternalRaftRequest {
-    InternalRaftRequest { compaction: Some(request), ..InternalRaftRequest::default() }
+pub fn compaction(request: CompactionRequest) -> Command {
+    Command::Compaction(request)
 }
 
-/// A grant of a lease whose id was chosen.
+/// A grant of a lease whose id was chosen, of `ttl_min` seconds at least.
 ///
 /// # Errors
 /// `LeaseTTLTooLarge`.
-pub fn lease_grant(request: LeaseGrantRequest) -> Result<InternalRaftRequest, Refusal> {
+pub fn lease_grant(mut request: LeaseGrantRequest, ttl_min: i64) -> Result<Command, Refusal> {
     if request.ttl > LEASE_TTL_MAX {
         return Err(Refusal::LeaseTTLTooLarge);
     }
-    Ok(InternalRaftRequest { lease_grant: Some(request), ..InternalRaftRequest::default() })
+    request.ttl = request.ttl.max(ttl_min);
+    Ok(Command::LeaseGrant(request))
 }

@@ -6,8 +6,7 @@ use basalt_proto::encoded::{
     DeleteRangeResponse, PutResponse, RangeResponse, RangeStreamResponse, TxnResponse,
 };
 use basalt_proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, InternalRaftRequest, PutRequest,
-    RangeRequest, TxnRequest,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
 };
 use basalt_proto::server::etcdserverpb::kv_server;
 use futures_lite::Stream;
@@ -19,6 +18,7 @@ use super::door::{self, Txn};
 use super::range::{Chunks, range, read_txn};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::{Desk, State};
+use crate::command::{Command, put_cost, txn_cost};
 use crate::io::clock::Moment;
 use crate::machine::Reply;
 use crate::metrics;
@@ -101,7 +101,7 @@ impl kv_server::Kv for Kv {
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
         // Room is looked for before form, as etcd does.
-        check_quota(&self.0, mvcc::put_cost(&request)).await?;
+        check_quota(&self.0, put_cost(&request)).await?;
         let request = door::put(request).map_err(status)?;
         let Reply::Put(mut response) = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
@@ -125,11 +125,9 @@ impl kv_server::Kv for Kv {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let request = request.into_inner();
-        check_quota(&self.0, mvcc::txn_cost(&request)).await?;
+        check_quota(&self.0, txn_cost(&request)).await?;
         let request = match door::txn(request, self.0.node().max_txn_ops).map_err(status)? {
-            Txn::Write(txn) => {
-                InternalRaftRequest { txn: Some(txn), ..InternalRaftRequest::default() }
-            }
+            Txn::Write(txn) => Command::Txn(txn),
             Txn::Read(request) => {
                 let state = self.state(mvcc::is_serializable(&request)).await?;
                 let mut taken = Growing::new();

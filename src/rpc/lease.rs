@@ -1,9 +1,9 @@
 //! `etcdserverpb.Lease`.
 
 use basalt_proto::etcdserverpb::{
-    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
-    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest,
-    LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use basalt_proto::server::etcdserverpb::lease_server;
 use futures_util::StreamExt as _;
@@ -11,11 +11,9 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Answers, check_quota, complete, door, header, mismatch, status, while_led};
 use crate::actors::Desk;
+use crate::command::{Command, LEASE_COST};
 use crate::io::random_u64;
 use crate::machine::Reply;
-
-/// What a lease costs of the quota; etcd's estimate.
-const LEASE_COST: u64 = 64;
 
 /// Renewals of one stream that wait for their answers at a time: each of them may take a round trip to the leader, or
 /// one of the leader to a quorum. With one at a time, a client of a follower could not keep thousands of leases alive.
@@ -36,7 +34,7 @@ impl lease_server::Lease for Lease {
             // Only the positive half, as etcd draws them.
             grant.id = (random_u64() >> 1) as i64;
         }
-        let request = door::lease_grant(grant).map_err(status)?;
+        let request = door::lease_grant(grant, self.0.node().lease_ttl_min).map_err(status)?;
         let Reply::LeaseGrant(mut response) = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };
@@ -48,8 +46,7 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        let lease_revoke = Some(request.into_inner());
-        let request = InternalRaftRequest { lease_revoke, ..InternalRaftRequest::default() };
+        let request = Command::LeaseRevoke(request.into_inner());
         let Reply::LeaseRevoke { revision } = self.0.propose(request).await.map_err(status)? else {
             return Err(mismatch());
         };

@@ -8,8 +8,8 @@ use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
     DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, InternalRaftRequest, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
 };
 use basalt_proto::server::etcdserverpb::maintenance_server;
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::budget::Growing;
 use super::{Answers, header, is_learner, not_yet, refused, status, while_led};
 use crate::actors::{Desk, State};
 use crate::cluster::Version;
+use crate::command::Command;
 use crate::io::clock::Moment;
 use crate::io::{self, Piece};
 use crate::machine::Reply;
@@ -85,8 +86,7 @@ impl maintenance_server::Maintenance for Maintenance {
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
         let asked = request.into_inner();
-        let alarm = Some(asked);
-        let request = InternalRaftRequest { alarm, ..InternalRaftRequest::default() };
+        let request = Command::Alarm(asked);
         let Reply::Alarm(mut alarms) = self.0.propose(request).await.map_err(status)? else {
             return Err(Status::internal("unexpected reply"));
         };

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
-use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
+use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType};
 
 use crate::actors::Desk;
 use crate::cluster::{Hashed, corrupt_member, minority};
+use crate::command::Command;
 use crate::io::{clock, fatal};
 use crate::types::{Error, Fault, MemberId, Refusal};
 
@@ -116,10 +117,10 @@ async fn raise(desk: &Desk, corrupt: MemberId) -> Result<(), Refusal> {
         member = format!("{corrupt:x}"),
         "found corruption: members contradict each other"
     );
-    let alarm = Some(AlarmRequest {
+    let alarm = Command::Alarm(AlarmRequest {
         action: AlarmAction::Activate as i32,
         member_id: corrupt,
         alarm: AlarmType::Corrupt as i32,
     });
-    desk.propose(InternalRaftRequest { alarm, ..InternalRaftRequest::default() }).await.map(drop)
+    desk.propose(alarm).await.map(drop)
 }

@@ -9,8 +9,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Config;
 use super::beginning::{Beginning, begin};
+use super::{Config, levels};
 use crate::actors::State;
 use crate::actors::apply::state_of;
 use crate::actors::bytes_in_use;
@@ -49,6 +49,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         cache_bytes: RECORD_CACHE_BYTES,
         lease_ttl_min: ttl_min(config.election.as_millis() as u64),
         learners_max: config.learners_max,
+        feature_level: levels::supported(),
     };
     // Before the store, which may need what was reserved.
     let watched = member_dir.clone();
@@ -81,6 +82,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         let engine = machine.engine().clone();
         io::blocking(move || engine.persist()).await?;
     }
+    replay.check_store(machine.applied())?;
     if config.force_new_cluster && !founds {
         force(&mut wal, &mut replay, &machine, id).await?;
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::InternalRaftRequest;
 use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use futures_lite::future::or;
 
@@ -14,6 +13,7 @@ use super::{corruption, versions};
 use crate::actors::mailbox::peer::Peers;
 use crate::actors::{Desk, Shared, client, compactor, peer};
 use crate::cluster::Version;
+use crate::command::Command;
 use crate::http::{Front, Serves};
 use crate::io::{self, Executors, Lane, clock};
 use crate::types::{Fault, Refusal};
@@ -213,12 +213,11 @@ fn say_ready(config: &Config, desk: &Desk) {
 async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
     let attributes =
         Attributes { name: config.name.clone(), client_urls: config.advertise_clients.clone() };
-    let cluster_member_attr_set = Some(ClusterMemberAttrSetRequest {
+    let command = Command::ClusterMemberAttrSet(ClusterMemberAttrSetRequest {
         member_id: desk.node().member_id,
         member_attributes: Some(attributes),
     });
-    let request = InternalRaftRequest { cluster_member_attr_set, ..InternalRaftRequest::default() };
-    publish(desk, &request).await?;
+    publish(desk, &command).await?;
     while desk.state().cluster_version.is_none() {
         clock::sleep(VERSION_PAUSE).await;
     }
@@ -227,9 +226,9 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
 
 /// Proposes until it is applied, as etcd does: the others may start later, and a request that came into a
 /// snapshot before this member did is never heard of.
-async fn publish(desk: &Desk, request: &InternalRaftRequest) -> Result<(), Fault> {
+async fn publish(desk: &Desk, command: &Command) -> Result<(), Fault> {
     loop {
-        match desk.propose(request.clone()).await {
+        match desk.propose(command.clone()).await {
             Ok(_) => return Ok(()),
             Err(refusal @ Refusal::Stopped) => {
                 return Err(Fault::new(format!("the member cannot publish itself: {refusal}")));

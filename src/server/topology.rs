@@ -17,6 +17,7 @@ use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
 use crate::io::{self, Address, DiskMonitor, clock};
+use crate::lease::ttl_min;
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
 use crate::types::Fault;
 use crate::types::limits::COMPACT_SLICE_RECORDS;
@@ -237,6 +238,9 @@ pub(super) fn node(config: &Config, opened: &Opened) -> Node {
         request_timeout_ms: 5000 + 2 * config.election.as_millis() as u64,
         strict_reconfig: config.strict_reconfig,
         election_timeout_ms: config.election.as_millis() as u64,
+        lease_ttl_min: ttl_min(config.election.as_millis() as u64),
+        learners_max: config.learners_max,
+        feature_level: opened.identity.machine.feature_level,
         progress_notify_ms: config.progress_notify.as_millis() as u64,
     }
 }

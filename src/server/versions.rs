@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::InternalRaftRequest;
 use basalt_proto::membershippb::ClusterVersionSetRequest;
 
+use super::levels;
 use crate::actors::Desk;
 use crate::actors::mailbox::peer::address_of;
 use crate::cluster::{Fit, Member, Version, Versions, decide, may_join};
+use crate::command::Command;
 use crate::io::{self, clock};
 use crate::types::{Fault, MemberId, Refusal};
 
@@ -112,6 +113,7 @@ async fn check(desk: &Desk) -> Result<(), Fault> {
     if let Some(version) = decide(spoken, servers) {
         set(desk, spoken, version).await;
     }
+    levels::raise(desk).await;
     Ok(())
 }
 
@@ -147,9 +149,8 @@ async fn set(desk: &Desk, from: Option<Version>, to: Version) {
             tracing::info!(from, to = cluster_version, "updating cluster version using v3 API");
         }
     }
-    let cluster_version_set = Some(ClusterVersionSetRequest { ver: to.to_string() });
-    let request = InternalRaftRequest { cluster_version_set, ..InternalRaftRequest::default() };
-    match desk.propose(request).await {
+    let command = Command::ClusterVersionSet(ClusterVersionSetRequest { ver: to.to_string() });
+    match desk.propose(command).await {
         Ok(_) => tracing::info!(cluster_version, "cluster version is updated"),
         Err(error @ Refusal::Stopped) => {
             tracing::warn!(%error, "aborting cluster version update; server is stopped");

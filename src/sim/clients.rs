@@ -6,8 +6,8 @@ use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, Compare, DeleteRangeRequest, InternalRaftRequest,
-    LeaseGrantRequest, PutRequest, RangeRequest, RequestHeader, RequestOp, TxnRequest,
+    AlarmRequest, AlarmType, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 use basalt_proto::{encoded, mvccpb};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use prost::Message as _;
 use super::checks::{Checks, kv_of};
 use super::linear::{self, Call, Deed, Kv, Seen};
 use super::plan::{Ask, Micros, Operation, Plan};
+use crate::command::Command;
 use crate::machine::Reply;
 use crate::types::{LeaseId, MemberId, Refusal};
 
@@ -122,42 +123,36 @@ impl Clients {
     pub(super) fn payload(&self, number: usize, id: u64) -> Option<Bytes> {
         let request = &self.requests[number];
         let value = || value(number);
-        let mut raft = InternalRaftRequest {
-            header: Some(RequestHeader { id, ..RequestHeader::default() }),
-            ..InternalRaftRequest::default()
-        };
-        match request.operation.ask {
-            Ask::Put { key } => raft.put = Some(put(key_name(key), value(), 0)),
+        let command = match request.operation.ask {
+            Ask::Put { key } => Command::Put(put(key_name(key), value(), 0)),
             Ask::Delete { key } => {
                 let key = key_name(key);
                 let delete = DeleteRangeRequest { key, prev_kv: true, ..Default::default() };
-                raft.delete_range = Some(delete);
+                Command::DeleteRange(delete)
             }
-            Ask::Swap { key } => raft.txn = Some(swap(key, request.expected, value())),
+            Ask::Swap { key } => Command::Txn(swap(key, request.expected, value())),
             Ask::PutPair => {
                 let puts = PAIR.map(|key| op(Request::RequestPut(put(key.into(), value(), 0))));
-                raft.txn = Some(TxnRequest { success: puts.into(), ..TxnRequest::default() });
+                Command::Txn(TxnRequest { success: puts.into(), ..TxnRequest::default() })
             }
             Ask::PutAndLookBack { key, .. } => {
-                raft.txn = Some(put_and_look_back(key, request.expected, value()));
+                Command::Txn(put_and_look_back(key, request.expected, value()))
             }
-            Ask::Alarm { on } => raft.alarm = Some(alarm(on)),
+            Ask::Alarm { on } => Command::Alarm(alarm(on)),
             Ask::Compact { back } => {
                 let revision = (self.newest - back).max(1);
-                raft.compaction = Some(CompactionRequest { revision, physical: false });
+                Command::Compaction(CompactionRequest { revision, physical: false })
             }
-            Ask::Grant { lease, ttl } => {
-                raft.lease_grant = Some(LeaseGrantRequest { ttl, id: lease });
-            }
+            Ask::Grant { lease, ttl } => Command::LeaseGrant(LeaseGrantRequest { ttl, id: lease }),
             Ask::PutLeased { lease } => {
-                raft.put = Some(put(format!("l{lease}").into(), value(), lease));
+                Command::Put(put(format!("l{lease}").into(), value(), lease))
             }
             Ask::Get { .. }
             | Ask::GetSerializable { .. }
             | Ask::GetPair
             | Ask::KeepAlive { .. } => return None,
-        }
-        Some(raft.encode_to_vec().into())
+        };
+        Some(command.to_payload(id))
     }
 
     /// What is read for a request.

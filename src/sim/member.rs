@@ -23,7 +23,7 @@ use crate::replica::{
 };
 use crate::store::{MemoryView, Space, View as _};
 use crate::types::limits::APPENDS_MAILBOX;
-use crate::types::{ConfState, DiskSpace, Entry, Fault, LogIndex, MemberId, Term};
+use crate::types::{ConfState, DiskSpace, Entry, Fault, FeatureLevel, LogIndex, MemberId, Term};
 use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub, StreamOptions, Streams};
 
@@ -352,7 +352,9 @@ fn hub_config(knobs: &Knobs) -> watch::Config {
 /// The state machine on a store.
 pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
     let lease_ttl_min = ttl_min(1000);
-    let settings = machine::Config { cache_bytes: 20_000, lease_ttl_min, learners_max: 1 };
+    let feature_level = FeatureLevel::NEWEST;
+    let settings =
+        machine::Config { cache_bytes: 20_000, lease_ttl_min, learners_max: 1, feature_level };
     Machine::open(store.clone(), &settings)
 }
 

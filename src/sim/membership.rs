@@ -18,7 +18,7 @@ impl Cluster {
         }
         self.members.push(Member::new(id, self.plan.seed, &self.plan.knobs));
         let learner = cluster::Member { is_learner: true, ..described(id) };
-        self.change(cluster::add(0, &learner));
+        self.change(cluster::add(0, &learner, 1));
         self.start(id);
     }
 

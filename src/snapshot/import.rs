@@ -3,10 +3,12 @@
 use bytes::Bytes;
 
 use super::bolt::{Entry, Reader, Source};
-use crate::cluster::{Cluster, Member, Version};
+use crate::cluster::{
+    Cluster, FEATURE_LEVEL, Member, Version, check_feature_level, read_feature_level,
+};
 use crate::mvcc;
 use crate::store::{Engine, Overlay, Space, View};
-use crate::types::{ConfState, Fault, LogIndex, Revision, Term};
+use crate::types::{ConfState, Fault, FeatureLevel, LogIndex, Revision, Term};
 
 /// Bytes of memory for entries that are committed together: many, as each batch becomes a sorted run that is merged
 /// with the others.
@@ -103,8 +105,12 @@ pub fn install<E: Engine>(file: &Reader<impl Source>, engine: &mut E) -> Result<
     batch.commit()
 }
 
-/// Older layouts are read; what a newer one means is not known.
+/// Older layouts are read; what a newer one, or one of a newer feature level, means is not known.
 fn check_version(file: &Reader<impl Source>) -> Result<(), Fault> {
+    each_pair(file, "cluster", |key, value| match key == FEATURE_LEVEL {
+        true => check_feature_level(read_feature_level(&value)?, FeatureLevel::NEWEST),
+        false => Ok(()),
+    })?;
     let newest = Version::SERVER.minor();
     each_pair(file, "meta", |key, value| {
         let version = String::from_utf8_lossy(&value);

@@ -12,7 +12,7 @@ use super::{Export, Restore, Turn, hash_kv, restore, status};
 use crate::cluster::{Cluster, Member};
 use crate::mvcc::{self, Mvcc, ReadView};
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
-use crate::types::{Error, Fault, Refusal};
+use crate::types::{Error, Fault, FeatureLevel, Refusal};
 
 type Buckets = BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>;
 
@@ -332,6 +332,17 @@ fn layouts_of_the_future_are_refused() {
         let file = Reader::open(file_of(&[(bytes("meta"), meta)].into())).unwrap();
         let told = restore(&file, &mut Memory::default(), &Restore::default());
         assert_eq!(told.is_ok(), is_read, "{version}");
+    }
+}
+
+#[test]
+fn a_file_of_a_feature_level_that_is_not_supported_is_refused() {
+    let newer = FeatureLevel::NEWEST.number() + 1;
+    for (level, is_read) in [("1", true), ("2", true), (&newer.to_string(), false), ("x", false)] {
+        let pairs = [(bytes("featureLevel"), bytes(level))].into();
+        let file = Reader::open(file_of(&[(bytes("cluster"), pairs)].into())).unwrap();
+        let told = restore(&file, &mut Memory::default(), &Restore::default());
+        assert_eq!(told.is_ok(), is_read, "{level}");
     }
 }
 

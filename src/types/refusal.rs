@@ -126,6 +126,7 @@ refusals! {
     NotPrimaryLessor Unknown "not a primary lessor"
     UnknownMethod Unknown "etcdserver: unknown method"
     TimeoutLeaderTransfer Unknown "etcdserver: request timed out, leader transfer took too long"
+    FeatureLevelTooLow FailedPrecondition "etcdserver: not supported as long as a member of the cluster runs an older version"
     RangeStreamSort Unimplemented "RangeStream does not support custom sort orders"
     RangeStreamFilter Unimplemented "RangeStream does not support revision filters"
 }

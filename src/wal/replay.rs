@@ -110,6 +110,21 @@ impl Replay {
         }
     }
 
+    /// Checks that a store that holds everything up to an entry can go on with this log.
+    ///
+    /// # Errors
+    /// The log begins later: the store is an older one than the log belongs to.
+    pub fn check_store(&self, applied: LogIndex) -> Result<(), Fault> {
+        if applied >= self.mark_index {
+            return Ok(());
+        }
+        Err(Fault::new(format!(
+            "the store holds everything up to entry {applied}, and the write-ahead log begins after entry {}: put back \
+             the store that belongs to the log, or remove the member, clear its data directory and add it anew",
+            self.mark_index
+        )))
+    }
+
     fn mark(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
         // A log that another one replaced, as a snapshot does: what follows in it is not what follows now.
         let at = self.entries.iter().find(|entry| entry.index == index);

@@ -7,6 +7,7 @@ mod alone;
 mod contended;
 mod corrupt;
 mod disk;
+mod levels;
 mod links;
 mod load;
 pub(crate) mod members;

@@ -19,6 +19,7 @@ mod completion;
 mod cores;
 mod crash;
 mod curl;
+mod data_dirs;
 mod deadlines;
 mod descriptors;
 mod discovery;

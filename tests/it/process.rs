@@ -187,11 +187,12 @@ impl Logs {
 pub(crate) struct Setup {
     pub(crate) binary: PathBuf,
     flags: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
 }
 
 impl Setup {
     pub(crate) fn new(binary: PathBuf) -> Self {
-        let setup = Self { binary, flags: BTreeMap::new() };
+        let setup = Self { binary, flags: BTreeMap::new(), environment: BTreeMap::new() };
         setup
             .flag("name", "pillar")
             .flag("initial-advertise-peer-urls", "http://127.0.0.1:12380")
@@ -203,6 +204,17 @@ impl Setup {
 
     pub(crate) fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Another program in its place.
+    pub(crate) fn program(self, binary: PathBuf) -> Self {
+        Self { binary, ..self }
+    }
+
+    /// A variable of the environment of the process.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -247,6 +259,20 @@ impl Server {
     /// Changes a flag for the next start.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.setup.flags.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Changes the program for the next start.
+    pub(crate) fn set_program(&mut self, binary: PathBuf) {
+        self.setup.binary = binary;
+    }
+
+    /// Changes a variable of the environment for the next start, or takes it away.
+    pub(crate) fn set_variable(&mut self, name: &str, value: Option<&str>) {
+        let environment = &mut self.setup.environment;
+        match value {
+            Some(value) => environment.insert(name.to_owned(), value.to_owned()),
+            None => environment.remove(name),
+        };
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -327,7 +353,7 @@ impl Server {
             flags.entry(name.to_owned()).or_insert(value);
         }
         command.args(flags.iter().map(|(name, value)| format!("--{name}={value}")));
-        command.current_dir(self.scratch.path());
+        command.envs(&self.setup.environment).current_dir(self.scratch.path());
         command
     }
 

@@ -12,6 +12,7 @@ mod generate;
 
 use std::sync::Arc;
 
+use basalt::command::Command;
 use basalt::consensus::wire::{self as raft_wire, Encoder};
 use basalt::consensus::{Message, MessageType};
 use basalt::io::LsmEngine;
@@ -24,10 +25,10 @@ use basalt::snapshot::bolt::{Reader, Source};
 use basalt::snapshot::{Export, Turn, install};
 use basalt::store::{Engine, Memory, View};
 use basalt::types::limits::WAL_BLOCK_BYTES;
-use basalt::types::{Entry, EntryKind, Fault, LogIndex};
+use basalt::types::{Entry, EntryKind, Fault, FeatureLevel, LogIndex};
 use basalt::wal::{FrameHead, Record, encode_frame, replay_segment};
 use basalt_proto::encoded::{WatchResponse, push_event};
-use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestHeader, TxnRequest, TxnResponse};
+use basalt_proto::etcdserverpb::{TxnRequest, TxnResponse};
 use basalt_proto::{DESCRIPTORS, etcdserverpb, mvccpb};
 use bytes::Bytes;
 use prost::Message as _;
@@ -43,7 +44,12 @@ const BATCH_MAX: u64 = 12;
 const TERM: u64 = 3;
 const MEMBER: u64 = 10;
 const MAX_REQUEST_BYTES: usize = 1 << 20;
-const CONFIG: Config = Config { cache_bytes: 1 << 20, lease_ttl_min: 2, learners_max: 1 };
+const CONFIG: Config = Config {
+    cache_bytes: 1 << 20,
+    lease_ttl_min: 2,
+    learners_max: 1,
+    feature_level: FeatureLevel::NEWEST,
+};
 
 struct File(Vec<u8>);
 
@@ -124,22 +130,22 @@ impl Member {
     /// A request's way to the log; none if the door does not let it in.
     fn propose(&mut self, generator: &mut Generator) -> Option<Bytes> {
         let raw = generator.request();
-        let Some(request) = admitted(&raw, generator.operations_max()) else {
+        let Some(command) = admitted(&raw, generator.operations_max()) else {
             self.denied += 1;
             return None;
         };
-        if let Some(txn) = request.txn.as_ref().filter(|_| generator.chance(5)) {
+        if let Command::Txn(txn) = &command
+            && generator.chance(5)
+        {
             self.read_as_json(txn);
         }
-        let mut data = request.encode_to_vec();
-        let header = Some(RequestHeader { id: self.accepted + 1, ..Default::default() });
-        data.extend(InternalRaftRequest { header, ..Default::default() }.encode_to_vec());
+        let data = command.to_payload(self.accepted + 1);
         if data.len() > MAX_REQUEST_BYTES {
             self.denied += 1;
             return None;
         }
         self.accepted += 1;
-        Some(data.into())
+        Some(data)
     }
 
     /// The gateway prints transactions and reads them.
@@ -160,17 +166,18 @@ impl Member {
         let mut forwarded = message(MessageType::MsgPropose, &entries(0, 0, proposals));
         forwarded = sent(&forwarded);
         let dropped = raft_wire::retain_proposals(&mut forwarded, |kind, data| {
-            check_payload(kind, data).is_ok()
+            check_payload(kind, data, FeatureLevel::NEWEST).is_ok()
         });
         assert_eq!(dropped, 0, "the door let something in that the leader does not");
         let mut payloads = raft_wire::proposals_of(forwarded).normal;
         // What another member sends may be anything; what the leader takes it applies.
         let wild = generator.wild(&payloads);
-        payloads.extend(wild.filter(|data| check_payload(EntryKind::Normal, data).is_ok()));
+        let readable =
+            |data: &Bytes| check_payload(EntryKind::Normal, data, FeatureLevel::NEWEST).is_ok();
+        payloads.extend(wild.filter(readable));
         // What an alarm forbids is not tried.
         let alarms = self.machine.alarms();
-        payloads
-            .extend(alarms.first().map(|alarm| generate::put_out(alarm).encode_to_vec().into()));
+        payloads.extend(alarms.first().map(|alarm| generate::put_out(alarm).to_payload(0)));
         if payloads.is_empty() {
             return;
         }
@@ -239,22 +246,21 @@ impl Member {
 }
 
 /// What passes the door.
-fn admitted(raw: &Raw, operations_max: usize) -> Option<InternalRaftRequest> {
-    let request = match raw {
+fn admitted(raw: &Raw, operations_max: usize) -> Option<Command> {
+    let command = match raw {
         Raw::Put(bytes) => door::put(door::read(bytes.clone()).ok()?).ok()?,
         Raw::DeleteRange(bytes) => door::delete_range(door::read(bytes.clone()).ok()?).ok()?,
         Raw::Compact(bytes) => door::compaction(door::read(bytes.clone()).ok()?),
-        Raw::LeaseGrant(bytes) => door::lease_grant(door::read(bytes.clone()).ok()?).ok()?,
-        Raw::LeaseRevoke(bytes) => InternalRaftRequest {
-            lease_revoke: Some(door::read(bytes.clone()).ok()?),
-            ..Default::default()
-        },
+        Raw::LeaseGrant(bytes) => {
+            door::lease_grant(door::read(bytes.clone()).ok()?, CONFIG.lease_ttl_min).ok()?
+        }
+        Raw::LeaseRevoke(bytes) => Command::LeaseRevoke(door::read(bytes.clone()).ok()?),
         Raw::Txn(bytes) => match door::txn(door::read(bytes.clone()).ok()?, operations_max).ok()? {
-            door::Txn::Write(txn) => InternalRaftRequest { txn: Some(txn), ..Default::default() },
+            door::Txn::Write(txn) => Command::Txn(txn),
             door::Txn::Read(_) => return None,
         },
     };
-    Some(request)
+    Some(command)
 }
 
 fn entries(first: LogIndex, term: u64, payloads: Vec<Bytes>) -> Vec<Entry> {

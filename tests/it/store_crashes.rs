@@ -4,21 +4,23 @@
 use std::path::Path;
 
 use basalt::cluster::Member;
+use basalt::command::Command;
 use basalt::io::LsmEngine;
 use basalt::machine::{self, Machine};
 use basalt::mvcc::{self, KvHash, ReadView};
 use basalt::store::{Batch, Engine, Memory, Pair, Space, View};
-use basalt::types::{Entry, EntryKind, Error, Fault};
-use basalt_proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest,
-};
+use basalt::types::{Entry, EntryKind, Error, Fault, FeatureLevel};
+use basalt_proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest};
 use bytes::Bytes;
-use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-const CONFIG: machine::Config =
-    machine::Config { cache_bytes: 1 << 16, lease_ttl_min: 2, learners_max: 1 };
+const CONFIG: machine::Config = machine::Config {
+    cache_bytes: 1 << 16,
+    lease_ttl_min: 2,
+    learners_max: 1,
+    feature_level: FeatureLevel::NEWEST,
+};
 /// Small, so that most crashes are after some flushes and merges.
 const SMALL_MEMTABLE_BYTES: u64 = 24 << 10;
 const KEYS: u32 = 24;
@@ -74,31 +76,26 @@ impl Twins {
         Bytes::from(format!("key {}", self.random.random_range(0..KEYS)))
     }
 
-    fn request(&mut self) -> InternalRaftRequest {
+    fn command(&mut self) -> Command {
         let key = self.key();
-        let mut request = InternalRaftRequest::default();
         match self.random.random_range(0..20) {
             0 => {
                 let range_end = self.key();
                 let (key, range_end) = (key.clone().min(range_end.clone()), key.max(range_end));
-                request.delete_range =
-                    Some(DeleteRangeRequest { key, range_end, ..Default::default() });
+                Command::DeleteRange(DeleteRangeRequest { key, range_end, ..Default::default() })
             }
-            1..3 => {
-                request.delete_range = Some(DeleteRangeRequest { key, ..Default::default() });
-            }
+            1..3 => Command::DeleteRange(DeleteRangeRequest { key, ..Default::default() }),
             3 => {
                 let newest = self.memory.commit().unwrap().read.revision;
                 let revision = newest - self.random.random_range(0..40);
-                request.compaction = Some(CompactionRequest { revision, physical: false });
+                Command::Compaction(CompactionRequest { revision, physical: false })
             }
             _ => {
                 let length = [10, 100, 700, 3000][self.random.random_range(0..4)];
                 let value = (0..length).map(|_| self.random.random::<u8>()).collect();
-                request.put = Some(PutRequest { key, value, ..Default::default() });
+                Command::Put(PutRequest { key, value, ..Default::default() })
             }
         }
-        request
     }
 
     fn step(&mut self) {
@@ -113,7 +110,7 @@ impl Twins {
             }
             _ => {
                 for _ in 0..self.random.random_range(1..8) {
-                    let data = self.request().encode_to_vec().into();
+                    let data = self.command().to_payload(0);
                     let index = 2 + self.log.len() as u64;
                     self.log.push(Entry { index, term: 3, kind: EntryKind::Normal, data });
                     let entry = self.log.last().unwrap().clone();

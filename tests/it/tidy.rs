@@ -20,14 +20,15 @@ use Floor::{Host, Pure};
 /// know each other, nor do `machine`, `watch` and `consensus`.
 const ROOMS: &[(&str, Floor, &[&str])] = &[
     ("types", Pure, &[]),
+    ("command", Pure, &["types"]),
     ("json", Pure, &[]),
-    ("metrics", Pure, &["types"]),
+    ("metrics", Pure, &["types", "command"]),
     ("store", Pure, &["types"]),
     ("mvcc", Pure, &["types", "store"]),
-    ("lease", Pure, &["types", "store"]),
+    ("lease", Pure, &["types", "command", "store"]),
     ("cluster", Pure, &["types", "store"]),
     ("snapshot", Pure, &["types", "store", "mvcc", "cluster"]),
-    ("machine", Pure, &["types", "store", "mvcc", "lease", "cluster"]),
+    ("machine", Pure, &["types", "command", "store", "mvcc", "lease", "cluster"]),
     ("watch", Pure, &["types", "store", "mvcc"]),
     ("wal", Pure, &["types"]),
     ("consensus", Pure, &["types", "wal"]),
@@ -42,6 +43,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
         Pure,
         &[
             "types",
+            "command",
             "store",
             "mvcc",
             "lease",
@@ -60,6 +62,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
         Host,
         &[
             "types",
+            "command",
             "metrics",
             "store",
             "mvcc",
@@ -79,8 +82,8 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
         "rpc",
         Host,
         &[
-            "types", "metrics", "store", "mvcc", "cluster", "snapshot", "machine", "watch", "io",
-            "actors",
+            "types", "command", "metrics", "store", "mvcc", "cluster", "snapshot", "machine",
+            "watch", "io", "actors",
         ],
     ),
     (
@@ -93,6 +96,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
         Host,
         &[
             "types",
+            "command",
             "metrics",
             "store",
             "mvcc",

@@ -12,7 +12,7 @@ use basalt::consensus::{Message, MessageType};
 use basalt::io::{begin_log, prepare_data_dir};
 use basalt::peer::{self, Decoder, Hello, Kind, Lane, MAGIC};
 use basalt::types::limits::{KEY_BYTES_MAX, NESTED_TXNS_MAX};
-use basalt::types::{ConfState, Entry, EntryKind, HardState};
+use basalt::types::{ConfState, Entry, EntryKind, FeatureLevel, HardState};
 use basalt::wal::Record;
 use basalt_proto::etcdserverpb::{
     InternalRaftRequest, PutRequest, RequestHeader, RequestOp, TxnRequest, request_op::Request,
@@ -121,7 +121,14 @@ fn a_member_that_ended_at_a_deep_transaction_or_a_long_key_starts_again() {
 fn propose(server: &Server, payloads: &[&'static [u8]]) {
     let own = member_id(&[PEER_URL.to_owned()], "etcd-cluster", None);
     let (cluster, from) = (cluster_id(&[own]), own + 1);
-    let hello = Hello { cluster, from, to: own, lane: Lane::Bulk as i32, urls: Vec::new() };
+    let hello = Hello {
+        cluster,
+        from,
+        to: own,
+        lane: Lane::Bulk as i32,
+        urls: Vec::new(),
+        feature_level: FeatureLevel::NEWEST.number(),
+    };
     let mut stream = TcpStream::connect(("127.0.0.1", server.peer_port)).unwrap();
     stream.write_all(MAGIC).unwrap();
     stream.write_all(&peer::message(Kind::Hello, &hello)).unwrap();

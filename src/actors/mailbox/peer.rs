@@ -2,6 +2,8 @@
 //! here waits for another member: what does not fit into a queue is dropped and raft is told that the member cannot be
 //! reached.
 
+mod stated;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use self::stated::Stated;
 use super::consensus;
 use crate::cluster::{Cluster, Member};
 use crate::consensus::Message;
@@ -21,7 +24,7 @@ use crate::peer::{Answer, Ask, Kind, encode};
 use crate::types::limits::{
     PEER_BULK_BYTES_MAX, PEER_BULK_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX,
 };
-use crate::types::{MemberId, Refusal};
+use crate::types::{FeatureLevel, MemberId, Refusal};
 
 /// Who this member is to others.
 #[derive(Clone, Debug)]
@@ -64,6 +67,8 @@ pub struct Link {
     pub counts: Counts,
     /// Whether a snapshot is being sent to it.
     pub transferring: AtomicBool,
+    /// The feature level in the hello of its newest urgent connection.
+    pub stated: Stated,
 }
 
 /// Since this member began.
@@ -186,6 +191,7 @@ impl Peers {
             bulk_bytes: AtomicUsize::new(0),
             counts: Counts::default(),
             transferring: AtomicBool::new(false),
+            stated: Stated::default(),
         });
         let (urgent, urgent_inbox) = flume::bounded(PEER_URGENT_MAX);
         let (bulk, bulk_inbox) = flume::bounded(PEER_BULK_MAX);
@@ -290,6 +296,11 @@ impl Peers {
     pub fn active_since_ms(&self, member: MemberId) -> u64 {
         let peers = self.0.peers.load();
         peers.get(&member).map_or(0, |it| it.link.active_since_ms.load(Ordering::Relaxed))
+    }
+
+    /// The feature level that a member supports; `None` while it is not connected to this one.
+    pub fn feature_level(&self, member: MemberId) -> Option<FeatureLevel> {
+        self.0.peers.load().get(&member).and_then(|peer| peer.link.stated.feature_level())
     }
 
     /// What went to and came from all of them, for metrics.

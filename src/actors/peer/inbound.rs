@@ -17,7 +17,7 @@ use crate::io::{self, Wire, clock};
 use crate::machine::check_payload;
 use crate::peer::{Answer, Ask, Frame, Hello, Kind, Lane, Question, Refused, Why, check, message};
 use crate::types::limits::PEER_QUESTIONS_MAX;
-use crate::types::{Error, MemberId, Refusal};
+use crate::types::{Error, FeatureLevel, MemberId, Refusal};
 
 /// How long a dialer may take to say hello.
 const HELLO_TIME: Duration = Duration::from_secs(5);
@@ -28,11 +28,11 @@ pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
     let frame = clock::deadline(HELLO_TIME, connected.next()).await.flatten();
     let Some(hello) = frame.and_then(|frame| frame.read::<Hello>(Kind::Hello)) else { return };
     let identity = peers.identity();
-    let checked =
-        check(&hello, identity.cluster, identity.member, |member| peers.is_removed(member));
-    let lane = match checked {
+    let agreed = desk.state().feature_level;
+    let is_removed = |member| peers.is_removed(member);
+    let lane = match check(&hello, identity.cluster, identity.member, agreed, is_removed) {
         Ok(lane) => lane,
-        Err(why) => return refuse(&mut connected, &hello, why).await,
+        Err(why) => return refuse(&mut connected, &hello, why, agreed).await,
     };
     if connected.send(&message(Kind::Welcome, &())).await.is_none() {
         return;
@@ -48,25 +48,31 @@ pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
     }
 }
 
-async fn refuse(connected: &mut Connected, hello: &Hello, why: Why) {
+async fn refuse(connected: &mut Connected, hello: &Hello, why: Why, agreed: FeatureLevel) {
     tracing::warn!(
         remote_peer_id = format!("{:x}", hello.from),
         remote_cluster_id = format!("{:x}", hello.cluster),
         why = ?why,
         "rejected connection on peer endpoint"
     );
-    let _ = connected.send(&message(Kind::Refused, &Refused { why: why as i32 })).await;
+    let refused = Refused { why: why as i32, feature_level: agreed.number() };
+    let _ = connected.send(&message(Kind::Refused, &refused)).await;
 }
 
 async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Desk) {
     let answering = Arc::new(AtomicUsize::new(0));
     let link = peers.link(hello.from);
+    let is_urgent = hello.lane() == Lane::Urgent;
+    let stating = link.as_ref().filter(|_| is_urgent);
+    let level = FeatureLevel::new(hello.feature_level);
+    let _statement = stating.map(|link| link.stated.state(level));
     while let Some(frame) = connected.next().await {
         if let Some(link) = &link {
             link.counts.received_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
         }
         if peers.is_removed(hello.from) {
-            return refuse(&mut connected, hello, Why::Removed).await;
+            let agreed = desk.state().feature_level;
+            return refuse(&mut connected, hello, Why::Removed, agreed).await;
         }
         match frame.kind {
             Kind::Raft => {
@@ -75,7 +81,7 @@ async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Des
                 else {
                     return;
                 };
-                if is_proposal(&raft) && !admit(&mut raft) {
+                if is_proposal(&raft) && !admit(peers, &mut raft) {
                     continue;
                 }
                 peers.consensus().peer(Box::new(raft)).await;
@@ -97,8 +103,9 @@ async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Des
 
 /// Takes out what this version could not apply once it is in the log: every member would stop there. Who asked for it
 /// gets no answer. Whether anything is left.
-fn admit(raft: &mut Message) -> bool {
-    let readable = |kind, data: &Bytes| check_payload(kind, data).is_ok();
+fn admit(peers: &Peers, raft: &mut Message) -> bool {
+    let supported = peers.identity().machine.feature_level;
+    let readable = |kind, data: &Bytes| check_payload(kind, data, supported).is_ok();
     let dropped = retain_proposals(raft, readable);
     if dropped > 0 {
         let remote_peer_id = format!("{:x}", raft.from);

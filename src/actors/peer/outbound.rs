@@ -7,8 +7,10 @@ use std::time::Duration;
 use futures_lite::future::or;
 
 use crate::actors::mailbox::peer::{Link, Packet, Peers, address_of};
-use crate::io::{Wire, clock};
+use crate::cluster::check_feature_level;
+use crate::io::{self, Wire, clock};
 use crate::peer::{Decoder, Frame, Hello, Kind, Lane, MAGIC, Refused, Why, message};
+use crate::types::FeatureLevel;
 use crate::types::limits::PEER_WRITE_BYTES;
 
 /// How long connecting, and then an answer to hello, may take.
@@ -73,6 +75,7 @@ pub(super) async fn connect(peers: &Peers, link: &Link, lane: Lane) -> Option<Co
         to: link.id,
         lane: lane as i32,
         urls: identity.urls.clone(),
+        feature_level: identity.machine.feature_level.number(),
     };
     let urls = link.urls.load_full();
     for url in urls.iter() {
@@ -94,6 +97,14 @@ fn refused(peers: &Peers, link: &Link, frame: &Frame) {
     let remote = format!("{:x}", link.id);
     match refused.why() {
         Why::Removed => peers.leave(),
+        Why::FeatureLevel => {
+            let supported = peers.identity().machine.feature_level;
+            if let Err(fault) =
+                check_feature_level(FeatureLevel::new(refused.feature_level), supported)
+            {
+                io::fatal(&fault);
+            }
+        }
         Why::OtherCluster => tracing::warn!(remote, "request cluster ID mismatch"),
         Why::OtherMember => tracing::warn!(remote, "request sent was ignored (member ID mismatch)"),
         Why::Unknown => tracing::warn!(remote, "the peer does not know this kind of connection"),

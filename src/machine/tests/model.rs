@@ -166,8 +166,12 @@ impl Pairing {
         assert_eq!(self.applied(), self.committed);
         for again in self.random.random_range(0..=self.committed)..self.committed {
             let applied = self.machine.apply(&self.log[again].entry).unwrap();
-            let nothing =
-                Applied { request: 0, operation: "", reply: Ok(Reply::Done), effects: Vec::new() };
+            let nothing = Applied {
+                request: 0,
+                operation: None,
+                reply: Ok(Reply::Done),
+                effects: Vec::new(),
+            };
             assert_eq!(applied, nothing, "entry {again} was applied before");
         }
         self.commit();
@@ -266,7 +270,7 @@ impl Pairing {
     }
 
     /// Alarms must not last, or nothing else would happen.
-    fn alarm(&mut self) -> InternalRaftRequest {
+    fn alarm(&mut self) -> Command {
         const KINDS: [AlarmType; 3] = [AlarmType::Nospace, AlarmType::Corrupt, AlarmType::None];
         let member = self.random.random_range(HERE..HERE + 2);
         let kind = KINDS[self.random.random_range(0..KINDS.len())];
@@ -278,7 +282,7 @@ impl Pairing {
         }
     }
 
-    fn request(&mut self) -> Option<InternalRaftRequest> {
+    fn request(&mut self) -> Option<Command> {
         Some(match self.random.random_range(0..100) {
             0..35 => put(self.put()),
             35..47 => delete(self.delete()),

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::mvcc::read::{self, newest};
-use crate::mvcc::{Import, bucket, is_read_only, is_serializable, leased_keys, put_cost, txn_cost};
+use crate::mvcc::{Import, bucket, is_read_only, is_serializable, leased_keys};
 use crate::store::{Batch, Pair, Space, View};
 use crate::types::{Fault, KeyRange};
 
@@ -248,7 +248,6 @@ fn requests_are_classified_and_priced_as_in_etcd() {
     let range = |serializable| {
         operation(Request::RequestRange(RangeRequest { serializable, ..Default::default() }))
     };
-    let write = operation(Request::RequestPut(put("key", "value")));
     let empty = TxnRequest::default();
     assert!(is_read_only(&empty) && is_serializable(&empty));
     let reads =
@@ -257,12 +256,6 @@ fn requests_are_classified_and_priced_as_in_etcd() {
     let nested =
         TxnRequest { success: vec![operation(Request::RequestTxn(reads))], ..empty.clone() };
     assert!(!is_read_only(&nested));
-    assert_eq!(put_cost(&put("key", "value")), 264);
-    let two =
-        TxnRequest { success: vec![write.clone()], failure: vec![write.clone(), write], ..empty };
-    let outer =
-        TxnRequest { success: vec![operation(Request::RequestTxn(two))], ..Default::default() };
-    assert_eq!(txn_cost(&outer), 528);
 }
 
 #[test]

@@ -12,12 +12,17 @@ use crate::cluster;
 use crate::machine::{self, Machine};
 use crate::replica::{Applier, ApplierOutput as Output, LeaseChange, Settings};
 use crate::store::{Memory, MemoryView};
-use crate::types::{Entry, EntryKind};
+use crate::types::{Entry, EntryKind, FeatureLevel};
 
 const NONCE: u32 = 9;
 
 fn machine() -> Machine<Memory> {
-    let config = machine::Config { cache_bytes: 10_000, lease_ttl_min: 1, learners_max: 1 };
+    let config = machine::Config {
+        cache_bytes: 10_000,
+        lease_ttl_min: 1,
+        learners_max: 1,
+        feature_level: FeatureLevel::NEWEST,
+    };
     let mut machine = Machine::open(Memory::default(), &config).expect("an empty store opens");
     let member = cluster::Member { id: 1, ..cluster::Member::default() };
     machine.bootstrap(vec![member]).expect("memory takes it");
@@ -56,7 +61,7 @@ fn conf_change(index: u64) -> Entry {
         is_learner: true,
         ..cluster::Member::default()
     };
-    let data: Bytes = cluster::add(0, &member).encode_to_vec().into();
+    let data: Bytes = cluster::add(0, &member, 1).encode_to_vec().into();
     Entry { index, term: 1, kind: EntryKind::ConfChange, data }
 }
 
@@ -178,7 +183,12 @@ fn a_compaction_goes_on_under_load() {
 fn a_snapshot_replaces_the_state_and_never_takes_it_back() {
     let mut newer = applier(1000);
     commit(&mut newer, &[entry(2, &put(0)), entry(3, &put(0))]);
-    let config = machine::Config { cache_bytes: 10_000, lease_ttl_min: 1, learners_max: 1 };
+    let config = machine::Config {
+        cache_bytes: 10_000,
+        lease_ttl_min: 1,
+        learners_max: 1,
+        feature_level: FeatureLevel::NEWEST,
+    };
     let open = || Machine::open(newer.machine().engine().clone(), &config).expect("it opens");
     let mut applier = applier(1000);
     let mut out = Vec::new();

@@ -14,7 +14,7 @@ use crate::ports;
 use crate::process::{self, Server};
 
 /// How often a leader asks, and a little more.
-const ROUND: Duration = Duration::from_secs(6);
+pub(super) const ROUND: Duration = Duration::from_secs(6);
 
 /// What Basalt tells of itself when all is well.
 const ALL_WELL: &str = r#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}"#;

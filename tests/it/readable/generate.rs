@@ -1,5 +1,6 @@
 //! Requests as bytes, and what may happen to them on their way.
 
+use basalt::command::Command;
 use basalt::types::limits::{KEY_BYTES_MAX, NESTED_TXNS_MAX};
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{
@@ -26,10 +27,9 @@ pub(super) enum Raw {
 }
 
 /// Puts an alarm out.
-pub(super) fn put_out(alarm: &AlarmMember) -> InternalRaftRequest {
+pub(super) fn put_out(alarm: &AlarmMember) -> Command {
     let (member_id, alarm) = (alarm.member_id, alarm.alarm);
-    let alarm = AlarmRequest { action: AlarmAction::Deactivate as i32, member_id, alarm };
-    InternalRaftRequest { alarm: Some(alarm), ..Default::default() }
+    Command::Alarm(AlarmRequest { action: AlarmAction::Deactivate as i32, member_id, alarm })
 }
 
 pub(super) struct Generator {

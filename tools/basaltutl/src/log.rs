@@ -11,7 +11,7 @@ use basalt::machine::{self, Machine, check_payload, standing};
 use basalt::snapshot::{Export, Turn};
 use basalt::store::Engine as _;
 use basalt::types::limits::RECORD_CACHE_BYTES;
-use basalt::types::{Entry, EntryKind, Fault, LogIndex};
+use basalt::types::{Entry, EntryKind, Fault, FeatureLevel, LogIndex};
 use basalt::wal::Replay;
 use sha2::{Digest as _, Sha256};
 
@@ -46,6 +46,8 @@ impl Files {
         let lock = lock_data_dir(&member).map_err(Failure::error)?;
         let log = read_log(&wal_dir).map_err(Failure::error)?;
         let store = LsmEngine::open(&store).map_err(Failure::error)?;
+        let (applied, ..) = standing(&store.view()).map_err(Failure::error)?;
+        log.check_store(applied).map_err(Failure::error)?;
         Ok(Self { _lock: lock, store, log })
     }
 
@@ -59,7 +61,8 @@ impl Files {
         let applied = self.applied()?;
         let mut left = self.log.entries.iter().filter(|entry| entry.index > applied);
         Ok(left.find_map(|entry| {
-            check_payload(entry.kind, &entry.data).err().map(|fault| (entry, fault))
+            let checked = check_payload(entry.kind, &entry.data, FeatureLevel::NEWEST);
+            checked.err().map(|fault| (entry, fault))
         }))
     }
 }
@@ -138,6 +141,7 @@ fn applied_to(
         cache_bytes: RECORD_CACHE_BYTES,
         lease_ttl_min: ttl_min(ELECTION_MS),
         learners_max: LEARNERS_MAX,
+        feature_level: FeatureLevel::NEWEST,
     };
     let mut machine = Machine::open(store, &config)?;
     for entry in log.entries.iter().filter(|entry| entry.index <= last) {

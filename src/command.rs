@@ -1,0 +1,309 @@
+//! The commands that the replicated log holds, as one closed list. A [`Command`] is made where a request is proposed and
+//! encoded there once; it is decoded once where its entry is applied. Everything that depends on the kind of a command is
+//! a `match` without `_`, so that the compiler lists what a new command needs.
+//!
+//! ```text
+//!  request ─► Command ─encode─► entry: etcd's InternalRaftRequest ─► log ─decode─► Command ─► machine
+//! ```
+//!
+//! A new command needs a field of `InternalRaftRequest`, a variant here, and the [`FeatureLevel`] from which members know
+//! it. What no member below that level knows is refused when it is proposed ([`Command::check_level`]).
+
+mod cost;
+mod fields;
+#[cfg(test)]
+mod tests;
+
+use basalt_proto::etcdserverpb::{
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, FeatureLevelSetRequest,
+    LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RequestHeader,
+    TxnRequest,
+};
+use basalt_proto::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+
+pub use self::cost::{LEASE_COST, put_cost, txn_cost};
+use crate::types::{Fault, FeatureLevel, Refusal};
+
+/// A change of the replicated state. The tags are those of the fields of `InternalRaftRequest`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Command {
+    /// Writes a key.
+    #[prost(message, tag = "4")]
+    Put(PutRequest),
+    /// Deletes keys.
+    #[prost(message, tag = "5")]
+    DeleteRange(DeleteRangeRequest),
+    /// Reads and writes keys under conditions.
+    #[prost(message, tag = "6")]
+    Txn(TxnRequest),
+    /// Removes history.
+    #[prost(message, tag = "7")]
+    Compaction(CompactionRequest),
+    /// Begins a lease.
+    #[prost(message, tag = "8")]
+    LeaseGrant(LeaseGrantRequest),
+    /// Ends a lease at a client's request.
+    #[prost(message, tag = "9")]
+    LeaseRevoke(LeaseRevokeRequest),
+    /// Lists, raises or disarms alarms.
+    #[prost(message, tag = "10")]
+    Alarm(AlarmRequest),
+    /// Sets the version that the cluster speaks.
+    #[prost(message, tag = "1300")]
+    ClusterVersionSet(ClusterVersionSetRequest),
+    /// Sets the name and the client URLs of a member.
+    #[prost(message, tag = "1301")]
+    ClusterMemberAttrSet(ClusterMemberAttrSetRequest),
+    /// Ends a lease whose time is up.
+    #[prost(message, tag = "10000")]
+    LeaseExpire(LeaseExpireRequest),
+    /// Raises the feature level of the cluster.
+    #[prost(message, tag = "10001")]
+    FeatureLevelSet(FeatureLevelSetRequest),
+}
+
+/// The fields of `InternalRaftRequest` that are read, in the encoding of the whole.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Envelope {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(message, optional, tag = "100")]
+    header: Option<RequestHeader>,
+    #[prost(oneof = "Command", tags = "4, 5, 6, 7, 8, 9, 10, 1300, 1301, 10000, 10001")]
+    command: Option<Command>,
+}
+
+/// Kinds of commands, by the names that etcd's metrics give them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// `Put`.
+    Put,
+    /// `DeleteRange`.
+    DeleteRange,
+    /// `Txn`.
+    Txn,
+    /// `Compaction`.
+    Compaction,
+    /// `LeaseGrant`.
+    LeaseGrant,
+    /// `LeaseRevoke`; etcd counts leases that ran out here too.
+    LeaseRevoke,
+    /// `Alarm`.
+    Alarm,
+    /// `ClusterMemberAttrSet`.
+    ClusterMemberAttrSet,
+    /// `ClusterVersionSet`.
+    ClusterVersionSet,
+    /// `FeatureLevelSet`; not etcd's.
+    FeatureLevelSet,
+}
+
+impl Operation {
+    /// All kinds; each stands at the index that `as usize` gives it.
+    pub const ALL: [Self; 10] = [
+        Self::Put,
+        Self::DeleteRange,
+        Self::Txn,
+        Self::Compaction,
+        Self::LeaseGrant,
+        Self::LeaseRevoke,
+        Self::Alarm,
+        Self::ClusterMemberAttrSet,
+        Self::ClusterVersionSet,
+        Self::FeatureLevelSet,
+    ];
+
+    /// The label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Put => "Put",
+            Self::DeleteRange => "DeleteRange",
+            Self::Txn => "Txn",
+            Self::Compaction => "Compaction",
+            Self::LeaseGrant => "LeaseGrant",
+            Self::LeaseRevoke => "LeaseRevoke",
+            Self::Alarm => "Alarm",
+            Self::ClusterMemberAttrSet => "ClusterMemberAttrSet",
+            Self::ClusterVersionSet => "ClusterVersionSet",
+            Self::FeatureLevelSet => "FeatureLevelSet",
+        }
+    }
+}
+
+/// What a command touches, which decides the alarms that refuse it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AlarmClass {
+    /// No keys: what the cluster knows of itself. Never refused.
+    Control,
+    /// Keys or leases, without taking space. Deletes, compactions and the end of leases give space back.
+    Keys,
+    /// Keys or leases, and takes space.
+    Growth,
+}
+
+impl AlarmClass {
+    /// Whether a command of this class is refused while an alarm of this type is active.
+    pub const fn is_refused_under(self, alarm: AlarmType) -> bool {
+        match (self, alarm) {
+            (Self::Control, _) | (_, AlarmType::None) => false,
+            (Self::Keys, AlarmType::Nospace) => false,
+            (Self::Growth, AlarmType::Nospace) => true,
+            (Self::Keys | Self::Growth, AlarmType::Corrupt) => true,
+        }
+    }
+}
+
+impl Command {
+    /// Reads the payload of an entry: the header that the proposer gave it, and the command.
+    ///
+    /// # Errors
+    /// The payload is damaged, or holds something that this version does not know; nothing in it is passed over.
+    pub fn decode(data: Bytes) -> Result<(RequestHeader, Self), Fault> {
+        fields::check(&data)?;
+        let envelope = Envelope::decode(data).map_err(|error| fields::unreadable(&error))?;
+        let id = envelope.id;
+        let header =
+            envelope.header.unwrap_or_else(|| RequestHeader { id, ..RequestHeader::default() });
+        let command = envelope.command.ok_or_else(fields::empty)?;
+        Ok((header, command))
+    }
+
+    /// The payload of an entry, without a header: [`encode_header`] may append one.
+    pub fn encode_with_room(&self, header_bytes: usize) -> BytesMut {
+        let mut data = BytesMut::with_capacity(self.encoded_len() + header_bytes);
+        self.encode(&mut data);
+        data
+    }
+
+    /// The payload of an entry whose request has this id; 0 for one that nobody waits for.
+    pub fn to_payload(&self, id: u64) -> Bytes {
+        let mut data = self.encode_with_room(HEADER_BYTES_MAX);
+        if id != 0 {
+            encode_header(id, &mut data);
+        }
+        data.freeze()
+    }
+
+    /// Its kind, as metrics name it.
+    pub const fn operation(&self) -> Operation {
+        match self {
+            Self::Put(_) => Operation::Put,
+            Self::DeleteRange(_) => Operation::DeleteRange,
+            Self::Txn(_) => Operation::Txn,
+            Self::Compaction(_) => Operation::Compaction,
+            Self::LeaseGrant(_) => Operation::LeaseGrant,
+            Self::LeaseRevoke(_) | Self::LeaseExpire(_) => Operation::LeaseRevoke,
+            Self::Alarm(_) => Operation::Alarm,
+            Self::ClusterVersionSet(_) => Operation::ClusterVersionSet,
+            Self::ClusterMemberAttrSet(_) => Operation::ClusterMemberAttrSet,
+            Self::FeatureLevelSet(_) => Operation::FeatureLevelSet,
+        }
+    }
+
+    /// The level from which on members know it.
+    pub const fn level(&self) -> FeatureLevel {
+        match self {
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Txn(_)
+            | Self::Compaction(_)
+            | Self::LeaseGrant(_)
+            | Self::LeaseRevoke(_)
+            | Self::LeaseExpire(_)
+            | Self::Alarm(_)
+            | Self::ClusterVersionSet(_)
+            | Self::ClusterMemberAttrSet(_) => FeatureLevel::INITIAL,
+            Self::FeatureLevelSet(_) => FeatureLevel::new(2),
+        }
+    }
+
+    /// The level that the cluster must have agreed on before it is proposed. The command that raises the level comes
+    /// before the level that knows it: its proposer has asked all members.
+    fn level_needed(&self) -> FeatureLevel {
+        if let Self::FeatureLevelSet(_) = self {
+            return FeatureLevel::INITIAL;
+        }
+        self.level()
+    }
+
+    /// Checks that all members of a cluster that agreed on this level know the command. Checked where it is proposed, and
+    /// again where it is applied, with the same answer on every member.
+    ///
+    /// # Errors
+    /// `FeatureLevelTooLow`.
+    pub fn check_level(&self, agreed: FeatureLevel) -> Result<(), Refusal> {
+        check_level(self.level_needed(), agreed)
+    }
+
+    /// Checks that a member that supports this level knows the command, whatever the cluster agreed on.
+    ///
+    /// # Errors
+    /// It must not go on: it cannot apply the entry.
+    pub fn check_supported(&self, supported: FeatureLevel) -> Result<(), Fault> {
+        let mut level = self.level();
+        if let Self::FeatureLevelSet(set) = self {
+            level = level.max(FeatureLevel::new(set.level));
+        }
+        if level <= supported {
+            return Ok(());
+        }
+        Err(Fault::new(format!(
+            "it needs feature level {level}, and this version supports {supported}"
+        )))
+    }
+
+    /// Bytes that it may add to the store, as etcd's quota counts them.
+    pub fn cost(&self) -> u64 {
+        match self {
+            Self::Put(put) => put_cost(put),
+            Self::Txn(txn) => txn_cost(txn),
+            Self::LeaseGrant(_) => LEASE_COST,
+            Self::DeleteRange(_)
+            | Self::Compaction(_)
+            | Self::LeaseRevoke(_)
+            | Self::LeaseExpire(_)
+            | Self::Alarm(_)
+            | Self::ClusterVersionSet(_)
+            | Self::ClusterMemberAttrSet(_)
+            | Self::FeatureLevelSet(_) => 0,
+        }
+    }
+
+    /// Which alarms refuse it.
+    pub fn alarm_class(&self) -> AlarmClass {
+        match self {
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Txn(_)
+            | Self::Compaction(_)
+            | Self::LeaseGrant(_)
+            | Self::LeaseRevoke(_)
+            | Self::LeaseExpire(_) => {
+                if self.cost() > 0 {
+                    AlarmClass::Growth
+                } else {
+                    AlarmClass::Keys
+                }
+            }
+            Self::Alarm(_)
+            | Self::ClusterVersionSet(_)
+            | Self::ClusterMemberAttrSet(_)
+            | Self::FeatureLevelSet(_) => AlarmClass::Control,
+        }
+    }
+}
+
+fn check_level(needed: FeatureLevel, agreed: FeatureLevel) -> Result<(), Refusal> {
+    if needed <= agreed { Ok(()) } else { Err(Refusal::FeatureLevelTooLow) }
+}
+
+/// Bytes of a header that holds an id alone, at most: two bytes of tag, one of length, one of tag and the id.
+pub const HEADER_BYTES_MAX: usize = 14;
+
+/// Appends the header to an encoded command. Two encoded messages in a row are one that holds the fields of both.
+pub fn encode_header(id: u64, data: &mut BytesMut) {
+    let header = Some(RequestHeader { id, ..RequestHeader::default() });
+    Envelope { id: 0, header, command: None }.encode_raw(data);
+}

@@ -1,0 +1,191 @@
+//! The bytes are etcd's, nothing in an entry is passed over, and each command has its level, class and cost.
+
+use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestOp, request_op::Request};
+use prost::encoding::decode_key;
+
+use super::*;
+
+fn put(key: &'static str) -> PutRequest {
+    PutRequest { key: key.into(), value: "value".into(), ..PutRequest::default() }
+}
+
+fn txn(requests: Vec<Request>) -> TxnRequest {
+    let success = requests.into_iter().map(|request| RequestOp { request: Some(request) });
+    TxnRequest { success: success.collect(), ..TxnRequest::default() }
+}
+
+/// One command of each kind, and the same as a whole `InternalRaftRequest`.
+fn each() -> Vec<(Command, InternalRaftRequest)> {
+    let none = InternalRaftRequest::default;
+    let transaction = txn(vec![Request::RequestPut(put("b"))]);
+    let delete = DeleteRangeRequest { key: "a".into(), ..Default::default() };
+    let compaction = CompactionRequest { revision: 7, physical: true };
+    let grant = LeaseGrantRequest { ttl: 60, id: 5 };
+    let revoke = LeaseRevokeRequest { id: 5 };
+    let expire = LeaseExpireRequest { id: 5, granted_at: 9 };
+    let alarm = AlarmRequest { action: 1, member_id: 3, alarm: 1 };
+    let version = ClusterVersionSetRequest { ver: "3.7.0".to_owned() };
+    let set = ClusterMemberAttrSetRequest { member_id: 3, member_attributes: None };
+    let level = FeatureLevelSetRequest { level: 2 };
+    vec![
+        (Command::Put(put("a")), InternalRaftRequest { put: Some(put("a")), ..none() }),
+        (
+            Command::DeleteRange(delete.clone()),
+            InternalRaftRequest { delete_range: Some(delete), ..none() },
+        ),
+        (
+            Command::Txn(transaction.clone()),
+            InternalRaftRequest { txn: Some(transaction), ..none() },
+        ),
+        (
+            Command::Compaction(compaction),
+            InternalRaftRequest { compaction: Some(compaction), ..none() },
+        ),
+        (Command::LeaseGrant(grant), InternalRaftRequest { lease_grant: Some(grant), ..none() }),
+        (
+            Command::LeaseRevoke(revoke),
+            InternalRaftRequest { lease_revoke: Some(revoke), ..none() },
+        ),
+        (
+            Command::LeaseExpire(expire),
+            InternalRaftRequest { lease_expire: Some(expire), ..none() },
+        ),
+        (Command::Alarm(alarm), InternalRaftRequest { alarm: Some(alarm), ..none() }),
+        (
+            Command::ClusterVersionSet(version.clone()),
+            InternalRaftRequest { cluster_version_set: Some(version), ..none() },
+        ),
+        (
+            Command::ClusterMemberAttrSet(set.clone()),
+            InternalRaftRequest { cluster_member_attr_set: Some(set), ..none() },
+        ),
+        (
+            Command::FeatureLevelSet(level),
+            InternalRaftRequest { feature_level_set: Some(level), ..none() },
+        ),
+    ]
+}
+
+#[test]
+fn the_bytes_are_those_of_an_internal_raft_request() {
+    let mut fields = Vec::new();
+    for (command, whole) in each() {
+        assert_eq!(command.to_payload(0), whole.encode_to_vec(), "{command:?}");
+        let header = Some(RequestHeader { id: u64::MAX, ..RequestHeader::default() });
+        let whole = InternalRaftRequest { header: header.clone(), ..whole };
+        let payload = command.to_payload(u64::MAX);
+        assert_eq!(InternalRaftRequest::decode(payload.clone()), Ok(whole.clone()));
+        let read = Some((header.unwrap(), command.clone()));
+        assert_eq!(Command::decode(payload.clone()).ok(), read);
+        // In the order in which etcd writes the fields, too.
+        assert_eq!(Command::decode(whole.encode_to_vec().into()).ok(), read);
+        assert!(payload.len() <= command.encoded_len() + HEADER_BYTES_MAX);
+        fields.push(decode_key(&mut &payload[..]).unwrap().0);
+    }
+    fields.sort_unstable();
+    assert_eq!(fields, fields::COMMANDS, "each command that is known has its field in the list");
+}
+
+#[test]
+fn the_id_may_stand_beside_the_command_as_in_old_logs_of_etcd() {
+    let whole = InternalRaftRequest { id: 9, put: Some(put("a")), ..Default::default() };
+    let (header, command) = Command::decode(whole.encode_to_vec().into()).unwrap();
+    assert_eq!((header.id, command), (9, Command::Put(put("a"))));
+}
+
+#[test]
+fn nothing_in_an_entry_is_passed_over() {
+    let payload = Command::Put(put("a")).to_payload(7);
+    let refused = |more: &[u8]| {
+        let whole = [&payload[..], more].concat();
+        Command::decode(whole.into()).expect_err("it holds more than a put").to_string()
+    };
+    let unknown = "it holds a command that this version does not know (field 2047)";
+    assert_eq!(refused(b"\xf8\x7f\x01"), unknown);
+    assert_eq!(refused(b"\x2a\x00"), "it holds two commands");
+    assert!(refused(b"\x1a\x00").ends_with("does not know (field 3)"), "a range is never logged");
+    assert!(refused(b"\xff").starts_with("it does not read: "));
+    let header = RequestHeader { id: 1, ..RequestHeader::default() };
+    let alone = InternalRaftRequest { header: Some(header), ..Default::default() };
+    let told = Command::decode(alone.encode_to_vec().into()).expect_err("no command").to_string();
+    assert_eq!(told, "it holds no command");
+    for end in 1..payload.len() {
+        // The header comes last: cut where it begins, the rest is the same command without an id.
+        match Command::decode(payload.slice(..end)) {
+            Ok((header, command)) => {
+                assert_eq!((header.id, command), (0, Command::Put(put("a"))), "cut at {end}");
+            }
+            Err(fault) => assert!(fault.to_string().starts_with("it "), "{fault}"),
+        }
+    }
+}
+
+#[test]
+fn kinds_levels_classes_and_costs() {
+    use AlarmClass::{Control, Growth, Keys};
+    let told: Vec<_> = each()
+        .into_iter()
+        .map(|(it, _)| (it.operation().name(), it.level().number(), it.alarm_class(), it.cost()))
+        .collect();
+    let expected = [
+        ("Put", 1, Growth, 262),
+        ("DeleteRange", 1, Keys, 0),
+        ("Txn", 1, Growth, 262),
+        ("Compaction", 1, Keys, 0),
+        ("LeaseGrant", 1, Growth, 64),
+        ("LeaseRevoke", 1, Keys, 0),
+        ("LeaseRevoke", 1, Keys, 0),
+        ("Alarm", 1, Control, 0),
+        ("ClusterVersionSet", 1, Control, 0),
+        ("ClusterMemberAttrSet", 1, Control, 0),
+        ("FeatureLevelSet", 2, Control, 0),
+    ];
+    assert_eq!(told, expected);
+    for (at, operation) in Operation::ALL.into_iter().enumerate() {
+        assert_eq!(operation as usize, at, "{operation:?}");
+    }
+    let reads = Command::Txn(txn(vec![Request::RequestDeleteRange(Default::default())]));
+    assert_eq!((reads.cost(), reads.alarm_class()), (0, Keys));
+}
+
+#[test]
+fn a_transaction_costs_as_much_as_its_dearer_branch() {
+    let write = || RequestOp { request: Some(Request::RequestPut(put("key"))) };
+    assert_eq!(put_cost(&put("key")), 264);
+    let two = TxnRequest {
+        success: vec![write()],
+        failure: vec![write(), write()],
+        ..TxnRequest::default()
+    };
+    assert_eq!(txn_cost(&txn(vec![Request::RequestTxn(two)])), 528);
+}
+
+#[test]
+fn alarms_refuse_by_class() {
+    let (none, space, corrupt) = (AlarmType::None, AlarmType::Nospace, AlarmType::Corrupt);
+    for (class, refused) in [
+        (AlarmClass::Control, [false, false, false]),
+        (AlarmClass::Keys, [false, false, true]),
+        (AlarmClass::Growth, [false, true, true]),
+    ] {
+        let told = [none, space, corrupt].map(|alarm| class.is_refused_under(alarm));
+        assert_eq!(told, refused, "{class:?}");
+    }
+}
+
+#[test]
+fn a_command_above_the_agreed_level_is_refused_but_for_the_one_that_raises_it() {
+    let level = FeatureLevel::new;
+    assert_eq!(check_level(level(3), level(3)), Ok(()));
+    assert_eq!(check_level(level(2), level(3)), Ok(()));
+    assert_eq!(check_level(level(3), level(2)), Err(Refusal::FeatureLevelTooLow));
+    for (command, _) in each() {
+        assert_eq!(command.check_level(level(1)), Ok(()), "{command:?}");
+    }
+    let raise = Command::FeatureLevelSet(FeatureLevelSetRequest { level: 5 });
+    let told = raise.check_supported(level(4)).unwrap_err().to_string();
+    assert_eq!(told, "it needs feature level 5, and this version supports 4");
+    assert!(raise.check_supported(level(1)).is_err());
+    assert_eq!(raise.check_supported(level(5)), Ok(()));
+    assert_eq!(Command::Put(put("a")).check_supported(level(1)), Ok(()));
+}

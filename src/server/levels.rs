@@ -1,0 +1,33 @@
+//! Sees to it that the cluster's feature level is the highest that all members support.
+
+use basalt_proto::etcdserverpb::FeatureLevelSetRequest;
+
+use crate::actors::Desk;
+use crate::cluster::level_to_set;
+use crate::command::Command;
+use crate::types::FeatureLevel;
+
+/// Lowers the level that this member supports, so that a test can run members of two versions.
+const ENVIRONMENT: &str = "BASALT_FEATURE_LEVEL";
+
+/// The feature level that this member supports.
+pub(super) fn supported() -> FeatureLevel {
+    let lowered = std::env::var(ENVIRONMENT).ok().and_then(|text| text.parse().ok());
+    lowered.map_or(FeatureLevel::NEWEST, FeatureLevel::new).min(FeatureLevel::NEWEST)
+}
+
+/// Raises the level of the cluster if all members support a higher one, as they stated when they connected to this member,
+/// which leads.
+pub(super) async fn raise(desk: &Desk) {
+    let (state, node) = (desk.state(), desk.node());
+    let supported = state.members.iter().map(|member| match member.id == node.member_id {
+        true => Some(node.feature_level),
+        false => desk.peers().feature_level(member.id),
+    });
+    let Some(level) = level_to_set(state.feature_level, supported) else { return };
+    let set = FeatureLevelSetRequest { level: level.number() };
+    if let Err(error) = desk.propose(Command::FeatureLevelSet(set)).await {
+        // Tried again with the next round.
+        tracing::warn!(%error, level = level.number(), "failed to raise the feature level");
+    }
+}
