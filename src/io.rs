@@ -5,12 +5,14 @@ mod bolt_file;
 pub mod clock;
 mod descriptors;
 mod disk;
+mod durable;
 mod executor;
 mod export;
 mod lsm;
 mod net;
 mod pace;
 mod place;
+mod pools;
 mod preflight;
 mod promise;
 mod removal;
@@ -21,7 +23,8 @@ mod wal_file;
 pub use self::bolt_file::BoltFile;
 pub use self::descriptors::{Lane, raise_open_files};
 pub use self::disk::{DiskMonitor, disk_bytes};
-pub use self::executor::{Executors, blocking, blocking_if_wanted, spawn};
+pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
+pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::net::{
@@ -29,6 +32,7 @@ pub use self::net::{
     close_connections, get, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, current_store, find_store, has_log};
+pub use self::pools::Pool;
 pub use self::preflight::{
     UNFINISHED_RESTORE, lock_data_dir, preflight, prepare_data_dir, refuse_foreign,
     refuse_unfinished,

@@ -21,7 +21,7 @@ use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
 use crate::cluster::Version;
 use crate::io::clock::Moment;
-use crate::io::{DiskMonitor, Incoming, LsmEngine, LsmView, blocking, clock, spawn};
+use crate::io::{DiskMonitor, Incoming, LsmEngine, LsmView, Pool, clock, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::metrics;
 use crate::mvcc::{Event, ReadView};
@@ -357,7 +357,7 @@ impl Actor {
             Msg::Engine(answer) => drop(answer.try_send(self.machine.engine().clone())),
             Msg::Close(answer) => {
                 let engine = self.machine.engine().clone();
-                if let Err(fault) = blocking(move || engine.persist()).await {
+                if let Err(fault) = Pool::Durable.run(move || engine.persist()).await {
                     // Nothing is lost: the next start applies it from the log.
                     tracing::warn!(error = %fault, "the store could not be written before the end");
                 }
@@ -426,7 +426,7 @@ impl Actor {
     async fn persist(&self) {
         loop {
             let engine = self.machine.engine().clone();
-            let Err(fault) = blocking(move || engine.persist()).await else { return };
+            let Err(fault) = Pool::Durable.run(move || engine.persist()).await else { return };
             tracing::error!(error = %fault, "the members' change waits for the store");
             clock::sleep(RETRY).await;
         }
@@ -476,12 +476,12 @@ impl Actor {
         if index <= self.machine.applied() {
             return Err(Fault::new("a snapshot would take this member back"));
         }
-        blocking(move || incoming.install(index, term)).await?;
+        Pool::Durable.run(move || incoming.install(index, term)).await?;
         let old = std::mem::replace(&mut self.machine, machine);
         self.outlets.disk.owe(self.machine.engine().unflushed());
         old.engine().abandon();
         // Closing a store waits for its threads.
-        spawn(blocking(move || drop(old)));
+        spawn(Pool::Durable.run(move || drop(old)));
         (self.mark, self.uncut_bytes, self.compacting) = (index, 0, true);
         let read = self.machine.commit()?.read;
         let state = self.state(read);
@@ -567,7 +567,7 @@ impl Actor {
         let (engine, wal) = (self.machine.engine().clone(), self.outlets.wal.clone());
         let cutting = Rc::clone(&self.cutting);
         spawn(async move {
-            match blocking(move || engine.persist()).await {
+            match Pool::Durable.run(move || engine.persist()).await {
                 Ok(()) => wal.mark(index, term, conf_state).await,
                 // The log keeps what the store does not hold; the next time may do better.
                 Err(fault) => tracing::error!(error = %fault, "the log cannot be cut"),

@@ -38,7 +38,13 @@ pub fn own_cores() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).take(share).collect()
 }
 
-/// What the kernel says of this process.
+/// How many cores the process may use, also when asked by a thread that is pinned to one of them.
+pub(super) fn process_cores() -> usize {
+    let mask = sched_getaffinity(Some(rustix::process::getpid()));
+    mask.map_or(1, |mask| (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).count())
+}
+
+/// What the kernel says of this process. Blocks.
 pub fn process_stats() -> Process {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is a name in parentheses that may hold anything.

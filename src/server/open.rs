@@ -17,7 +17,7 @@ use crate::actors::bytes_in_use;
 use crate::actors::peer::Identity;
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
-use crate::io::{self, DiskMonitor, LsmEngine, WalFile, WalOptions, clock};
+use crate::io::{self, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::store::Engine as _;
@@ -52,12 +52,12 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
     };
     // Before the store, which may need what was reserved.
     let watched = member_dir.clone();
-    let disk = io::blocking(move || DiskMonitor::start(&watched)).await?;
+    let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
     let beginning = match machine.is_new() {
         true => {
             let (asked, has_log) = (config.clone(), io::has_log(&wal_dir));
-            Some(io::blocking(move || begin(&asked, has_log)).await?)
+            Some(Pool::Dns.run(move || begin(&asked, has_log)).await?)
         }
         false => None,
     };
@@ -79,7 +79,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         begin_state(&mut machine, &replay, beginning)?;
         // A member that has begun is not asked again for its flags.
         let engine = machine.engine().clone();
-        io::blocking(move || engine.persist()).await?;
+        Pool::Durable.run(move || engine.persist()).await?;
     }
     if config.force_new_cluster && !founds {
         force(&mut wal, &mut replay, &machine, id).await?;
@@ -127,7 +127,7 @@ async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault
         }
         Ok::<_, Fault>(before_ms)
     };
-    let before_ms = io::blocking(noting).await?;
+    let before_ms = Pool::Durable.run(noting).await?;
     if before_ms == 0 {
         return Ok(0);
     }
@@ -136,7 +136,7 @@ async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault
         let dir = member_dir.to_owned();
         io::spawn(async move {
             clock::sleep(before).await;
-            let noted = io::blocking(move || io::note_promise(&dir, own_ms)).await;
+            let noted = Pool::Durable.run(move || io::note_promise(&dir, own_ms)).await;
             noted.unwrap_or_else(|fault| io::fatal(&fault));
         });
     }
@@ -160,18 +160,19 @@ async fn defragment(machine: &Machine<LsmEngine>, threshold: u64) -> Result<(), 
         );
         return Ok(());
     }
-    io::blocking(move || {
-        engine.note_usage(in_use);
-        // Answered, or not: if the store cannot be merged now, it is later.
-        let _ = engine.defragment().recv();
-        tracing::info!(
-            size_before_bytes = size,
-            size_bytes = engine.disk_bytes(),
-            "defragmented the store"
-        );
-        Ok(())
-    })
-    .await
+    Pool::Durable
+        .run(move || {
+            engine.note_usage(in_use);
+            // Answered, or not: if the store cannot be merged now, it is later.
+            let _ = engine.defragment().recv();
+            tracing::info!(
+                size_before_bytes = size,
+                size_bytes = engine.disk_bytes(),
+                "defragmented the store"
+            );
+            Ok(())
+        })
+        .await
 }
 
 /// The state machine, and which snapshot its store began with.
@@ -184,7 +185,7 @@ async fn open_store(
         let (store, snapshot) = io::find_store(&member_dir)?;
         Ok((Machine::open(LsmEngine::open(&store)?, &settings)?, snapshot))
     };
-    io::blocking(opening).await
+    Pool::Durable.run(opening).await
 }
 
 /// The member may have stopped between making a snapshot its store and beginning its log there.

@@ -94,6 +94,22 @@ pub const DISK_MARGIN_BYTES_MIN: u64 = 16 << 20;
 /// See [`DISK_MARGIN_BYTES_MIN`].
 pub const DISK_MARGIN_BYTES_MAX: u64 = 64 << 20;
 
+/// Jobs that wait for a thread of one pool for work that blocks; past it the callers wait.
+pub const POOL_QUEUE_MAX: usize = 256;
+
+/// Threads that look up names of hosts: one that a silent name server stops leaves others.
+pub const DNS_THREADS: usize = 4;
+
+/// Threads that make things durable: the truncation of the log, a change of members and a snapshot that comes in may
+/// each wait for the disk at the same time.
+pub const DURABLE_THREADS: usize = 4;
+
+/// Threads that read all of something: one for each core up to this.
+pub const READS_THREADS_MAX: usize = 8;
+
+/// Threads that compute for long: one for each core up to this.
+pub const CPU_THREADS_MAX: usize = 4;
+
 /// Free bytes without which a member does not start: its store writes before it can tell anybody.
 pub const DISK_START_BYTES_MIN: u64 = 8 << 20;
 

@@ -12,7 +12,7 @@ use crate::actors::Shared;
 use crate::actors::apply::Prepared;
 use crate::consensus::Message;
 use crate::consensus::wire::{Encoder, decode, set_snapshot, snapshot_position};
-use crate::io::{self, BoltFile, Incoming, Loader, clock};
+use crate::io::{self, BoltFile, Incoming, Loader, Pool, clock};
 use crate::machine::{Machine, standing};
 use crate::peer::{Kind, Lane, encode};
 use crate::snapshot::bolt::Reader;
@@ -93,7 +93,7 @@ async fn take(
         let frame = clock::deadline(FRAME_TIME, connected.next()).await.flatten();
         match frame.map(|frame| (frame.kind, frame.payload)) {
             Some((Kind::Chunk, chunk)) => {
-                incoming = io::blocking(move || incoming.append(&chunk)).await?;
+                incoming = Pool::Durable.run(move || incoming.append(&chunk)).await?;
             }
             Some((Kind::End, _)) => break,
             Some(_) | None => return Ok(None),

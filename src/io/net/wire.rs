@@ -13,7 +13,7 @@ use super::open::Counted;
 use super::socket::Stream;
 use super::{PEER_SILENCE_MAX, borrow, clock, end_after, keep_alive};
 use crate::io::clock::Moment;
-use crate::io::{blocking, executor};
+use crate::io::{Pool, executor};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -48,7 +48,7 @@ impl Wire {
         let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
         let name = address.to_owned();
         // Looking a name up blocks.
-        let address = blocking(move || resolve(&name)).await.ok_or_else(late)?;
+        let address = Pool::Dns.run_if_wanted(move || resolve(&name)).await.ok_or_else(late)?;
         let connected = clock::deadline(wait, TcpStream::connect(address)).await;
         let stream = connected.ok_or_else(late)?.map_err(std::io::Error::from)?;
         stream.set_nodelay(true).map_err(std::io::Error::from)?;
