@@ -8,6 +8,7 @@ mod disk;
 mod durable;
 mod executor;
 mod export;
+mod log_queue;
 mod lsm;
 mod net;
 mod pace;
@@ -26,6 +27,7 @@ pub use self::disk::{DiskMonitor, disk_bytes};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
 pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
+pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::net::{
     Address, Closing, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire,

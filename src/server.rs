@@ -7,6 +7,7 @@ mod file;
 mod flags;
 mod log;
 mod open;
+mod raft_log;
 mod run;
 mod table;
 mod values;

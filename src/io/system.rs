@@ -6,6 +6,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::clock;
+use super::log_queue::flush_log;
 use crate::metrics::Process;
 use crate::types::Fault;
 
@@ -13,6 +14,7 @@ use crate::types::Fault;
 #[allow(clippy::exit, reason = "this is the one place that does it")]
 pub fn fatal(fault: &Fault) -> ! {
     tracing::error!(error = %fault, "this member cannot go on");
+    flush_log();
     std::process::exit(1)
 }
 
@@ -20,6 +22,7 @@ pub fn fatal(fault: &Fault) -> ! {
 #[allow(clippy::exit, reason = "sessions that are still open end with the process")]
 pub fn leave() -> ! {
     tracing::info!("closed the member");
+    flush_log();
     std::process::exit(0)
 }
 

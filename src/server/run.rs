@@ -14,7 +14,7 @@ use futures_lite::future::or;
 
 use super::Config;
 use super::open::{Opened, open};
-use super::{corruption, versions};
+use super::{corruption, raft_log, versions};
 use crate::actors::desk::{Delivery, LEADERLESS_ELECTIONS_MAX, Reach};
 use crate::actors::peer::{Identity, Peers};
 use crate::actors::{Desk, Node, Shared, apply, compactor, consensus, lease, peer, wal, watch};
@@ -440,6 +440,7 @@ fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::cons
         boot_nonce,
         catch_up_entries: config.catch_up_entries,
         promise: config.promise(),
+        logger: Some(raft_log::logger()),
     }
 }
 

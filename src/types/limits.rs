@@ -110,6 +110,16 @@ pub const READS_THREADS_MAX: usize = 8;
 /// Threads that compute for long: one for each core up to this.
 pub const CPU_THREADS_MAX: usize = 4;
 
+/// Bytes of log lines that wait to be written; past it they are dropped and counted.
+pub const LOG_QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes beyond that for lines about errors, which tell why the process ends.
+pub const LOG_QUEUE_BYTES_ERRORS: usize = 256 << 10;
+
+/// Lines that one place in the code may write to the log in a second, as many as etcd's logger lets pass; further ones
+/// are counted.
+pub const LOG_LINES_PER_SECOND_MAX: u32 = 100;
+
 /// Free bytes without which a member does not start: its store writes before it can tell anybody.
 pub const DISK_START_BYTES_MIN: u64 = 8 << 20;
 
