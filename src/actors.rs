@@ -15,6 +15,7 @@ pub mod compactor;
 pub mod consensus;
 pub mod desk;
 pub mod lease;
+pub mod mailbox;
 pub mod peer;
 pub mod state;
 pub mod wal;

@@ -10,6 +10,7 @@ mod open;
 mod raft_log;
 mod run;
 mod table;
+mod topology;
 mod values;
 mod versions;
 

@@ -11,25 +11,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::mvccpb;
-use bytes::Bytes;
 use futures_lite::future::yield_now;
 use prost::Message as _;
 
-use super::desk::{self, Delivery};
-use super::peer::Peers;
+use super::desk;
+use super::mailbox::apply::{Handle, Msg, Prepared};
+use super::mailbox::delivery::{Delivery, executor_of};
+use super::mailbox::peer::Peers;
+use super::mailbox::{consensus, lease, wal};
 use super::state::{Shared, State};
-use super::{consensus, lease, wal, watch};
+use super::watch;
 use crate::cluster::Version;
 use crate::io::clock::Moment;
-use crate::io::{DiskMonitor, Incoming, LsmEngine, LsmView, Pool, clock, spawn};
+use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock, spawn};
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::metrics;
 use crate::mvcc::{Event, ReadView};
 use crate::store::Engine as _;
-use crate::types::{Entry, EntryKind, Fault, LeaseId, LogIndex, MemberId, Refusal};
-
-/// Messages from consensus that may wait.
-pub const MAILBOX: usize = 1024;
+use crate::types::{Entry, EntryKind, Fault, LogIndex, MemberId};
 
 /// Entries in one batch: enough to share the cost of a commit, few enough that heartbeats, which share this
 /// executor on small machines, never wait long.
@@ -54,110 +53,11 @@ const CUT_BYTES: usize = 256 << 20;
 /// Log records looked at in one slice of compaction.
 const COMPACT_SLICE: usize = 250;
 
-/// What the actor can be asked.
-pub enum Msg {
-    /// Answered by [`consensus::Msg::Applied`]. Consensus waits if the mailbox is full.
-    Commit(Vec<Entry>),
-    /// Answered by a [`Delivery`] once `index` is applied. Consensus waits if the mailbox is full.
-    ReadAt {
-        /// Whom to answer.
-        executor: usize,
-        /// The executor's number of the round.
-        round: u64,
-        /// What must be applied.
-        index: LogIndex,
-    },
-    /// Another member's state replaces this one's; answered when it is published.
-    Install(Box<Prepared>, flume::Sender<()>),
-    /// Answers with a lease's keys. The session waits if the mailbox is full.
-    LeaseKeys(LeaseId, flume::Sender<Vec<Bytes>>),
-    /// Answers when no compaction is under way. The session waits if the mailbox is full.
-    CompactionDone(flume::Sender<()>),
-    /// Publishes again if the store's files changed, so that those go that only an older view reads; answered then.
-    /// Skipped by the clock if the mailbox is full.
-    Refresh(Option<flume::Sender<()>>),
-    /// Answers with the engine that the store is in. The session waits if the mailbox is full.
-    Engine(flume::Sender<LsmEngine>),
-    /// The member stops: makes durable what is applied, and answers then.
-    Close(flume::Sender<()>),
-}
-
-/// Another member's state, in a store of its own.
-pub struct Prepared {
-    /// Opened on that store.
-    pub machine: Machine<LsmEngine>,
-    /// Where it is.
-    pub incoming: Incoming,
-}
-
-/// Cheap to clone.
-#[derive(Clone)]
-pub struct Handle(flume::Sender<Msg>);
-
-impl Handle {
-    pub(super) async fn commit(&self, entries: Vec<Entry>) {
-        drop(self.0.send_async(Msg::Commit(entries)).await);
-    }
-
-    pub(super) async fn read_at(&self, executor: usize, round: u64, index: LogIndex) {
-        drop(self.0.send_async(Msg::ReadAt { executor, round, index }).await);
-    }
-
-    pub(super) async fn install(&self, prepared: Box<Prepared>) {
-        let (sender, done) = flume::bounded(1);
-        if self.0.send_async(Msg::Install(prepared, sender)).await.is_ok() {
-            let _ = done.recv_async().await;
-        }
-    }
-
-    pub(super) async fn lease_keys(&self, id: LeaseId) -> Result<Vec<Bytes>, Refusal> {
-        let (sender, answer) = flume::bounded(1);
-        self.0.send_async(Msg::LeaseKeys(id, sender)).await.map_err(|_| Refusal::Stopped)?;
-        answer.recv_async().await.map_err(|_| Refusal::Stopped)
-    }
-
-    /// The engine that the store is in now; none if the member stops.
-    pub(super) async fn engine(&self) -> Option<LsmEngine> {
-        let (sender, answer) = flume::bounded(1);
-        self.0.send_async(Msg::Engine(sender)).await.ok()?;
-        answer.recv_async().await.ok()
-    }
-
-    /// Publishes the store as it is on disk now.
-    pub(super) async fn refresh(&self) {
-        let (sender, answer) = flume::bounded(1);
-        if self.0.send_async(Msg::Refresh(Some(sender))).await.is_ok() {
-            let _ = answer.recv_async().await;
-        }
-    }
-
-    /// Makes durable what is applied, so that the next start need not apply it again.
-    pub async fn close(&self) {
-        let (sender, answer) = flume::bounded(1);
-        if self.0.send_async(Msg::Close(sender)).await.is_ok() {
-            let _ = answer.recv_async().await;
-        }
-    }
-
-    pub(super) async fn compaction_done(&self) {
-        let (sender, answer) = flume::bounded(1);
-        if self.0.send_async(Msg::CompactionDone(sender)).await.is_ok() {
-            let _ = answer.recv_async().await;
-        }
-    }
-}
-
-/// The actor's mailbox.
-pub fn mailbox() -> (Handle, flume::Receiver<Msg>) {
-    let (sender, receiver) = flume::bounded(MAILBOX);
-    (Handle(sender), receiver)
-}
-
 /// Has the state published again now and then, for when nothing is applied.
 pub async fn refreshes(apply: Handle) {
     loop {
         clock::sleep(REFRESH).await;
-        if let Err(flume::TrySendError::Disconnected(_)) = apply.0.try_send(Msg::Refresh(None)) {
+        if !apply.try_refresh() {
             return;
         }
     }
@@ -434,7 +334,7 @@ impl Actor {
 
     fn answer(&mut self, applied: Applied, effects: &mut Vec<Effect>) {
         effects.extend(applied.effects);
-        let executor = desk::executor_of(applied.request, self.outlets.boot_nonce);
+        let executor = executor_of(applied.request, self.outlets.boot_nonce);
         if let Some(delivery) = executor.and_then(|executor| self.deliveries.get_mut(executor)) {
             delivery.replies.push((applied.request, applied.reply));
         }

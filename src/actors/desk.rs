@@ -21,9 +21,11 @@ use futures_lite::future::yield_now;
 use prost::Message as _;
 
 use self::queue::Queue;
-use super::peer::{Peers, outcome};
+use super::mailbox::delivery::Delivery;
+use super::mailbox::peer::{Peers, outcome};
+use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
-use super::{apply, consensus, lease, watch};
+use super::watch;
 use crate::cluster::{self, Hashed};
 use crate::io::{DiskMonitor, clock};
 use crate::machine::Reply;
@@ -46,33 +48,6 @@ const HASH_TURN_ENTRIES: usize = 1000;
 
 /// Election timeouts without a leader that a stream survives whose client wants one; etcd's too.
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
-
-/// What apply answers to one executor after one batch.
-#[derive(Default)]
-pub struct Delivery {
-    /// Request ids and what came of them.
-    pub replies: Vec<(u64, Result<Reply, Refusal>)>,
-    /// Read rounds that may go on now.
-    pub reads: Vec<u64>,
-}
-
-impl Delivery {
-    /// Whether there is nothing to deliver.
-    pub fn is_empty(&self) -> bool {
-        self.replies.is_empty() && self.reads.is_empty()
-    }
-}
-
-/// Which executor a request id belongs to, if it is one of this boot's.
-///
-/// ```text
-///  63        32 31    24 23        0
-///  boot nonce   executor counter
-/// ```
-/// The nonce differs between members and starts, so that a replayed entry never answers a stranger.
-pub fn executor_of(id: u64, boot_nonce: u32) -> Option<usize> {
-    ((id >> 32) as u32 == boot_nonce).then_some((id >> 24) as usize & 0xff)
-}
 
 enum Waiting<T> {
     /// Nobody polls yet, or someone does.

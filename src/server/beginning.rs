@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Config, versions};
-use crate::actors::peer::address_of;
+use crate::actors::mailbox::peer::address_of;
 use crate::cluster::{Member, cluster_id, member_id};
 use crate::io;
 use crate::types::{ConfState, Fault, MemberId};

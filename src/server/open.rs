@@ -14,7 +14,7 @@ use super::beginning::{Beginning, begin};
 use crate::actors::State;
 use crate::actors::apply::state_of;
 use crate::actors::bytes_in_use;
-use crate::actors::peer::Identity;
+use crate::actors::mailbox::peer::Identity;
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
 use crate::io::{self, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};

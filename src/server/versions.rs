@@ -7,7 +7,7 @@ use basalt_proto::etcdserverpb::InternalRaftRequest;
 use basalt_proto::membershippb::ClusterVersionSetRequest;
 
 use crate::actors::Desk;
-use crate::actors::peer::address_of;
+use crate::actors::mailbox::peer::address_of;
 use crate::cluster::{Fit, Member, Version, Versions, decide, may_join};
 use crate::io::{self, clock};
 use crate::types::{Fault, MemberId, Refusal};

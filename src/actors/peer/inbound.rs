@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::outbound::Connected;
-use super::{Asking, Peers, transfer};
+use super::transfer;
 use crate::actors::Desk;
+use crate::actors::mailbox::peer::Peers;
 use crate::cluster::Member;
 use crate::consensus::Message;
 use crate::consensus::wire::{decode, is_proposal, retain_proposals};
@@ -26,7 +27,7 @@ pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
     let mut connected = Connected::accepted(wire);
     let frame = clock::deadline(HELLO_TIME, connected.next()).await.flatten();
     let Some(hello) = frame.and_then(|frame| frame.read::<Hello>(Kind::Hello)) else { return };
-    let identity = &peers.0.identity;
+    let identity = peers.identity();
     let checked =
         check(&hello, identity.cluster, identity.member, |member| peers.is_removed(member));
     let lane = match checked {
@@ -37,7 +38,7 @@ pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
         return;
     }
     // It may have come in after what this member knows.
-    if !peers.0.peers.load().contains_key(&hello.from) && !hello.urls.is_empty() {
+    if peers.link(hello.from).is_none() && !hello.urls.is_empty() {
         let (id, peer_urls) = (hello.from, hello.urls.clone());
         peers.meet(&Member { id, peer_urls, ..Member::default() });
     }
@@ -59,7 +60,7 @@ async fn refuse(connected: &mut Connected, hello: &Hello, why: Why) {
 
 async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Desk) {
     let answering = Arc::new(AtomicUsize::new(0));
-    let link = peers.0.peers.load().get(&hello.from).map(|peer| Arc::clone(&peer.link));
+    let link = peers.link(hello.from);
     while let Some(frame) = connected.next().await {
         if let Some(link) = &link {
             link.counts.received_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
@@ -77,12 +78,12 @@ async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Des
                 if is_proposal(&raft) && !admit(&mut raft) {
                     continue;
                 }
-                peers.0.consensus.peer(Box::new(raft)).await;
+                peers.consensus().peer(Box::new(raft)).await;
             }
             Kind::Question => answer(peers, hello.from, &frame, desk, &answering),
             Kind::Answer => {
                 let Some(answer) = frame.read::<Answer>(Kind::Answer) else { return };
-                let _ = peers.0.asking.try_send(Asking::Answered(answer));
+                peers.answered(answer);
             }
             Kind::Hello
             | Kind::Welcome
@@ -123,7 +124,7 @@ fn answer(peers: &Peers, to: MemberId, frame: &Frame, desk: &Desk, answering: &A
                 Answer { number, refusal: refusal.text().to_owned(), ..Answer::default() }
             }
         };
-        peers.answer(to, &answer);
+        peers.send_urgent(to, message(Kind::Answer, &answer));
         answering.fetch_sub(1, Ordering::Relaxed);
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_lite::future::or;
 
-use super::{Link, Packet, Peers, address_of};
+use crate::actors::mailbox::peer::{Link, Packet, Peers, address_of};
 use crate::io::{Wire, clock};
 use crate::peer::{Decoder, Frame, Hello, Kind, Lane, MAGIC, Refused, Why, message};
 use crate::types::limits::PEER_WRITE_BYTES;
@@ -66,7 +66,7 @@ impl Connected {
 
 /// Connects to a member and says hello.
 pub(super) async fn connect(peers: &Peers, link: &Link, lane: Lane) -> Option<Connected> {
-    let identity = &peers.0.identity;
+    let identity = peers.identity();
     let hello = Hello {
         cluster: identity.cluster,
         from: identity.member,
@@ -120,7 +120,7 @@ impl Outbound {
             }
             // What waited was for another moment.
             self.inbox.try_iter().for_each(|packet| self.count_off(&packet));
-            self.peers.0.consensus.unreachable(self.link.id);
+            self.peers.consensus().unreachable(self.link.id);
             clock::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::outbound::{Connected, connect};
-use super::{Link, Peers};
 use crate::actors::Shared;
-use crate::actors::apply::Prepared;
+use crate::actors::mailbox::apply::Prepared;
+use crate::actors::mailbox::peer::{Link, Peers};
 use crate::consensus::Message;
 use crate::consensus::wire::{Encoder, decode, set_snapshot, snapshot_position};
 use crate::io::{self, BoltFile, Incoming, Loader, Pool, clock};
@@ -25,13 +25,9 @@ const INSTALL_TIME: Duration = Duration::from_secs(3600);
 /// How long the next frame may take.
 const FRAME_TIME: Duration = Duration::from_secs(30);
 
-/// Sends a snapshot in the background, unless one is on its way already.
+/// Sends a snapshot in the background.
 pub(super) fn start(peers: &Peers, link: &Arc<Link>, raft: Message, shared: &Arc<Shared>) {
     let (peers, link, shared) = (peers.clone(), Arc::clone(link), Arc::clone(shared));
-    if link.transferring.swap(true, Ordering::Relaxed) {
-        peers.0.consensus.snapshot_sent(link.id, false);
-        return;
-    }
     io::spawn(async move {
         let to = format!("{:x}", link.id);
         let sent = send(&peers, &link, raft, &shared).await;
@@ -40,7 +36,7 @@ pub(super) fn start(peers: &Peers, link: &Arc<Link>, raft: Message, shared: &Arc
             None => tracing::warn!(to, "failed to send database snapshot"),
         }
         link.transferring.store(false, Ordering::Relaxed);
-        peers.0.consensus.snapshot_sent(link.id, sent.is_some());
+        peers.consensus().snapshot_sent(link.id, sent.is_some());
     });
 }
 
@@ -70,7 +66,7 @@ async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) ->
 pub(super) async fn receive(peers: &Peers, mut connected: Connected) {
     match take(peers, &mut connected).await {
         Ok(Some((raft, prepared))) => {
-            peers.0.consensus.snapshot(raft, prepared).await;
+            peers.consensus().snapshot(raft, prepared).await;
             let _ = connected.send(&encode(Kind::Arrived, &[], &[])).await;
         }
         Ok(None) => tracing::warn!("a snapshot from another member did not arrive whole"),
@@ -87,7 +83,7 @@ async fn take(
     let Some(raft) = raft.and_then(|frame| decode(frame.payload)) else { return Ok(None) };
     let (index, term) = snapshot_position(&raft);
     tracing::info!(index, term, "receiving database snapshot");
-    let identity = &peers.0.identity;
+    let identity = peers.identity();
     let mut incoming = Incoming::begin(&identity.member_dir, index)?;
     loop {
         let frame = clock::deadline(FRAME_TIME, connected.next()).await.flatten();

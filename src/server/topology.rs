@@ -1,0 +1,281 @@
+//! Which actor runs on which core, and which handles it is given. Nothing else connects actors.
+//!
+//! Consensus, the log and apply share the first core; every core, that one too, has sessions and a watch hub.
+//! Measured on two cores this is the fastest layout: what one request needs is on as few executors as
+//! possible.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Config;
+use super::open::Opened;
+use super::raft_log;
+use crate::actors::desk::{LEADERLESS_ELECTIONS_MAX, Reach};
+use crate::actors::mailbox::delivery::Delivery;
+use crate::actors::mailbox::peer::{Identity, Peers};
+use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
+use crate::actors::{self, Desk, Node, Shared, watch};
+use crate::cluster::Member;
+use crate::consensus::Driver;
+use crate::http::{self, Front, Serves};
+use crate::io::{self, Address, DiskMonitor, clock};
+use crate::lease::Expiry;
+use crate::types::Fault;
+
+/// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
+const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
+
+/// Kinds of ports.
+pub(super) const PORTS: usize = 3;
+
+/// What is served where. Connections are marked with the place in this list of the port they came to.
+pub(super) fn ports(config: &Config) -> [(Serves, &Vec<Address>); PORTS] {
+    let clients = if config.listen_http.is_empty() { Serves::All } else { Serves::Grpc };
+    [
+        (clients, &config.listen_clients),
+        (Serves::Http, &config.listen_http),
+        (Serves::Metrics, &config.listen_metrics),
+    ]
+}
+
+/// How to reach the actors of which there is one.
+#[derive(Clone)]
+pub(super) struct Handles {
+    pub(super) consensus: consensus::Handle,
+    pub(super) wal: wal::Handle,
+    pub(super) apply: apply::Handle,
+    pub(super) lease: lease::Handle,
+    pub(super) peers: Peers,
+    pub(super) disk: DiskMonitor,
+}
+
+pub(super) struct Inboxes {
+    consensus: consensus::Inbox,
+    wal: (flume::Receiver<wal::Msg>, Arc<wal::Space>),
+    apply: flume::Receiver<apply::Msg>,
+    lease: lease::Inbox,
+    peers: peer::Inbox,
+}
+
+/// All mailboxes of which there is one.
+pub(super) fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inboxes) {
+    let (consensus, consensus_inbox) = consensus::mailbox();
+    let (wal, wal_inbox, space) = wal::mailbox();
+    let (apply, apply_inbox) = apply::mailbox();
+    let (lease, lease_inbox) = lease::mailbox();
+    let (peers, peers_inbox) = Peers::new(identity, consensus.clone());
+    let handles = Handles { consensus, wal, apply, lease, peers, disk };
+    let inboxes = Inboxes {
+        consensus: consensus_inbox,
+        wal: (wal_inbox, space),
+        apply: apply_inbox,
+        lease: lease_inbox,
+        peers: peers_inbox,
+    };
+    (handles, inboxes)
+}
+
+/// A seat for each executor, and whom apply tells of what it did.
+pub(super) fn seats(
+    count: usize,
+    boot_nonce: u32,
+    config: &Config,
+    handles: &Handles,
+    shared: &Arc<Shared>,
+) -> (Vec<Seat>, actors::apply::Outlets) {
+    let http2 = io::Http2 {
+        streams_max: config.max_streams,
+        keep_alive: config.keep_alive,
+        keep_alive_timeout: config.keep_alive_timeout,
+    };
+    let (mut hubs, mut desks) = (Vec::new(), Vec::new());
+    let seat = |executor| {
+        let options = watch::Options {
+            max_request_bytes: config.max_request_bytes,
+            progress_interval_ms: config.progress_notify.as_millis() as u64,
+            no_leader_ms_max: LEADERLESS_ELECTIONS_MAX * config.election.as_millis() as u64,
+            seed: io::random_u64(),
+        };
+        let source: Arc<dyn watch::Source> = Arc::<Shared>::clone(shared);
+        let (hub, hub_inbox) = watch::mailbox(source, options);
+        let (desk, deliveries) = flume::bounded(DELIVERIES_MAX);
+        hubs.push(hub.clone());
+        desks.push(desk);
+        Seat {
+            executor,
+            boot_nonce,
+            hub,
+            hub_inbox,
+            handles: handles.clone(),
+            deliveries,
+            connections: io::handover(),
+            http2,
+            http: ports(config).map(|(serves, _)| config.http(serves)),
+        }
+    };
+    let seats = (0..count).map(seat).collect();
+    let outlets = actors::apply::Outlets {
+        consensus: handles.consensus.clone(),
+        wal: handles.wal.clone(),
+        lease: handles.lease.clone(),
+        peers: handles.peers.clone(),
+        hubs,
+        desks,
+        here: 0,
+        boot_nonce,
+        snapshot_count: config.snapshot_count,
+        disk: handles.disk.clone(),
+    };
+    (seats, outlets)
+}
+
+/// Starts the actors of which there is one, on this executor. Gives what tells when this member begins to lead.
+pub(super) fn start_actors(
+    config: &Config,
+    boot_nonce: u64,
+    opened: Opened,
+    handles: &Handles,
+    inboxes: Inboxes,
+    outlets: actors::apply::Outlets,
+    shared: &Arc<Shared>,
+) -> Result<flume::Receiver<()>, Fault> {
+    // Promises not to vote, of this life and of an earlier one, are counted in ticks: each must take its time.
+    let counts_ticks = config.lease_based_reads || opened.restored.promised_ticks > 0;
+    let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
+    let mut expiry = Expiry::new(config.election.as_millis() as u64);
+    let now_ms = clock::now_ms();
+    opened.machine.leases().for_each(|grant| expiry.granted(grant, now_ms));
+
+    let lease = handles.lease.clone();
+    let (leads, led) = flume::bounded(1);
+    let peers = handles.peers.clone();
+    let consensus_outlets = actors::consensus::Outlets {
+        wal: handles.wal.clone(),
+        apply: handles.apply.clone(),
+        on_role: Box::new(move |role| {
+            lease.leads(role.leads.then_some(role.term));
+            if role.leads {
+                // The channel holds one notification; if it is full, the receiver has one pending.
+                let _ = leads.try_send(());
+            }
+        }),
+        on_send: Box::new(move |messages| peers.send(messages)),
+        disk: handles.disk.clone(),
+    };
+    let consensus = handles.consensus.clone();
+    let inbox = inboxes.consensus;
+    io::spawn(actors::consensus::run(driver, inbox, consensus_outlets, Arc::clone(shared)));
+    io::spawn(actors::peer::run(handles.peers.clone(), inboxes.peers, Arc::clone(shared)));
+    let (wal_inbox, space) = inboxes.wal;
+    let wal = actors::wal::run(opened.wal, wal_inbox, space, consensus.clone());
+    io::spawn(async move { stop_on_fault(wal.await) });
+    let apply = actors::apply::run(opened.machine, inboxes.apply, outlets, Arc::clone(shared));
+    io::spawn(async move { stop_on_fault(apply.await) });
+    io::spawn(actors::apply::refreshes(handles.apply.clone()));
+    io::spawn(actors::lease::run(expiry, inboxes.lease, consensus.clone()));
+    io::spawn(actors::lease::ticks(handles.lease.clone()));
+    io::spawn(ticks(config.heartbeat, consensus.clone()));
+    if opened.state.sole_voter {
+        // A member that votes alone need not wait for a timeout.
+        consensus.campaign();
+    } else if config.election_advance && !counts_ticks {
+        io::spawn(advance(config.clone(), handles.peers.clone(), consensus));
+    }
+    Ok(led)
+}
+
+fn stop_on_fault(outcome: Result<(), Fault>) {
+    if let Err(fault) = outcome {
+        io::fatal(&fault)
+    }
+}
+
+/// What an executor needs to open its desk.
+pub(super) struct Seat {
+    executor: usize,
+    boot_nonce: u32,
+    hub: watch::Handle,
+    hub_inbox: watch::Mailbox,
+    handles: Handles,
+    deliveries: flume::Receiver<Delivery>,
+    pub(super) connections: (io::Door, flume::Receiver<io::Connection>),
+    http2: io::Http2,
+    http: [http::Options; PORTS],
+}
+
+impl Seat {
+    /// Opens the desk of this executor and serves the connections it is given.
+    pub(super) fn take(self, shared: &Arc<Shared>) -> Desk {
+        let executor = self.executor as u8;
+        let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
+        let reach =
+            Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers, disk };
+        let desk = Desk::open(Arc::clone(shared), executor, self.boot_nonce, reach);
+        io::spawn(Desk::flush(self.executor, consensus));
+        io::spawn(Desk::deliver(self.deliveries));
+        io::spawn(desk.clone().sweep());
+        let hub = watch::start(self.hub_inbox);
+        io::spawn(async move { stop_on_fault(hub.await) });
+        let fronts = self.http.map(|options| Front::new(&desk, options));
+        let (connections, http2) = (self.connections.1, self.http2);
+        io::spawn(async move {
+            while let Ok(connection) = connections.recv_async().await {
+                let Some(connection) = connection.open() else { continue };
+                let front = fronts[connection.port()].to(&connection.peer());
+                let switched = front.clone();
+                io::spawn(io::serve(connection, http2, front, |rest| switched.switched(rest)));
+            }
+        });
+        desk
+    }
+}
+
+pub(super) fn node(config: &Config, opened: &Opened) -> Node {
+    Node {
+        cluster_id: opened.cluster_id,
+        member_id: opened.member.id,
+        max_txn_ops: config.max_txn_ops,
+        max_request_bytes: config.max_request_bytes,
+        quota_bytes: config.quota_bytes,
+        request_timeout_ms: 5000 + 2 * config.election.as_millis() as u64,
+        strict_reconfig: config.strict_reconfig,
+        election_timeout_ms: config.election.as_millis() as u64,
+        progress_notify_ms: config.progress_notify.as_millis() as u64,
+    }
+}
+
+fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::consensus::Config {
+    crate::consensus::Config {
+        id: member.id,
+        election_ticks: config.election_ticks(),
+        heartbeat_ticks: 1,
+        pre_vote: config.pre_vote,
+        seed: boot_nonce,
+        boot_nonce,
+        catch_up_entries: config.catch_up_entries,
+        promise: config.promise(),
+        logger: Some(raft_log::logger()),
+    }
+}
+
+/// Most of the first election timeout is spent at once, when another member is there to vote or to lead.
+async fn advance(config: Config, peers: Peers, consensus: consensus::Handle) {
+    let ticks = config.election.div_duration_f64(config.heartbeat) as u64;
+    for _ in 0..ticks {
+        if peers.any_connected() {
+            // One heartbeat's time is left for a leader to show itself.
+            (2..ticks).all(|_| consensus.tick());
+            return;
+        }
+        clock::sleep(config.heartbeat).await;
+    }
+}
+
+async fn ticks(every: Duration, consensus: consensus::Handle) {
+    loop {
+        clock::sleep(every).await;
+        if !consensus.tick() {
+            return;
+        }
+    }
+}
