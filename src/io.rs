@@ -40,6 +40,6 @@ pub use self::preflight::{
     refuse_unfinished,
 };
 pub use self::promise::{note_promise, promised_ms};
-pub use self::system::{fatal, leave, own_cores, process_stats, random_u64};
+pub use self::system::{end_by, fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::aside;
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};

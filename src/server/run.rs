@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::InternalRaftRequest;
@@ -55,24 +56,29 @@ pub fn run(config: Config) -> Result<(), Fault> {
         "starting a member"
     );
     let (stop, stopped) = flume::bounded(1);
-    on_signal(stop)?;
+    let opens = Arc::new(AtomicBool::new(true));
+    on_signal(stop, Arc::clone(&opens))?;
     let mut executors = Executors::new();
     let first = cores[0];
     let others = cores[1..].to_vec();
-    executors.start(first, move || first_core(config, others, stopped))?;
+    executors.start(first, move || first_core(config, others, stopped, opens))?;
     executors.poke();
     executors.join()
 }
 
-/// Tells `stop` when the process is asked to end.
-fn on_signal(stop: flume::Sender<()>) -> Result<(), Fault> {
+/// Tells `stop` when the process is asked to end. While the member still opens what is on disk there is nothing to end in
+/// order, and opening may wait for other members; whoever asks twice does not want to wait either. Then the process ends
+/// at once: what was acknowledged is in the log.
+fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let cannot = |error| Fault::new(format!("signals cannot be caught: {error}"));
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
     let waiting = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
+        for (count, signal) in signals.forever().enumerate() {
             tracing::info!(signal, "received signal; shutting down");
-            // One request to stop is enough.
+            if count > 0 || opens.load(Ordering::Relaxed) {
+                io::end_by(signal);
+            }
             let _ = stop.try_send(());
         }
     });
@@ -85,8 +91,10 @@ async fn first_core(
     config: Config,
     others: Vec<usize>,
     stopped: flume::Receiver<()>,
+    opens: Arc<AtomicBool>,
 ) -> Result<(), Fault> {
     let opened = open(&config).await?;
+    opens.store(false, Ordering::Relaxed);
     let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
     handles.peers.update(opened.machine.cluster());
     opened.others.iter().for_each(|member| handles.peers.meet(member));

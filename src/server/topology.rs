@@ -206,7 +206,7 @@ pub(super) struct Seat {
 impl Seat {
     /// Opens the desk of this executor and serves the connections it is given.
     pub(super) fn take(self, shared: &Arc<Shared>) -> Desk {
-        let executor = self.executor as u8;
+        let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
         let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
         let reach =
             Reach { hub: self.hub, lease, apply, consensus: consensus.clone(), peers, disk };

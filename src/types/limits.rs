@@ -6,6 +6,9 @@ use std::time::Duration;
 /// flow control so do their clients.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 
+/// Executors of a member, one for each core: a request's id has eight bits for its executor.
+pub const EXECUTORS_MAX: usize = 255;
+
 /// Bundles of proposals and read requests waiting for consensus. Each executor sends one bundle a
 /// round, so a few per executor is plenty.
 pub const CONSENSUS_MAILBOX: usize = 1024;
