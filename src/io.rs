@@ -10,6 +10,7 @@ mod executor;
 mod export;
 mod log_queue;
 mod lsm;
+mod memory;
 mod net;
 mod pace;
 mod place;
@@ -29,6 +30,7 @@ pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
 pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
+pub use self::memory::divide_memory;
 pub use self::net::{
     Address, Closing, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire,
     close_connections, get, handover, listen, resolve, serve, serve_peer,

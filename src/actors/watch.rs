@@ -80,6 +80,8 @@ pub trait Source: Send + Sync + 'static {
 pub struct Options {
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
+    /// Bytes of unsent events past which each stream may hold its share only: [`crate::types::Budgets::watch_hub`].
+    pub hub_bytes_max: usize,
     /// `--watch-progress-notify-interval`.
     pub progress_interval_ms: u64,
     /// Streams that require a leader end after this long without one: three election timeouts.
@@ -123,7 +125,10 @@ pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (sender, inbox) = flume::bounded(HUB_MAILBOX);
     let hub = Hub::new(
-        Config::new(options.max_request_bytes + GRPC_OVERHEAD_BYTES),
+        Config {
+            hub_bytes_max: options.hub_bytes_max,
+            ..Config::new(options.max_request_bytes + GRPC_OVERHEAD_BYTES)
+        },
         source.published().revision,
     );
     let shared = Arc::new(Shared {

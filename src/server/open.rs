@@ -21,10 +21,10 @@ use crate::io::{self, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::store::Engine as _;
-use crate::types::limits::{
-    DISK_SMALL_BYTES, RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES,
+use crate::types::limits::{DISK_SMALL_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES};
+use crate::types::{
+    Budgets, ConfChange, ConfChangeKind, Entry, EntryKind, Fault, HardState, MemberId,
 };
-use crate::types::{ConfChange, ConfChangeKind, Entry, EntryKind, Fault, HardState, MemberId};
 use crate::wal::{Record, Replay};
 
 /// What was found on disk.
@@ -39,14 +39,15 @@ pub(super) struct Opened {
     /// Members that the state does not tell of yet.
     pub(super) others: Vec<Member>,
     pub(super) disk: DiskMonitor,
+    pub(super) budgets: Budgets,
 }
 
-pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
+pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fault> {
     let member_dir = config.data_dir.join("member");
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     io::prepare_data_dir(&wal_dir)?;
     let settings = machine::Config {
-        cache_bytes: RECORD_CACHE_BYTES,
+        cache_bytes: budgets.record_cache,
         lease_ttl_min: ttl_min(config.election.as_millis() as u64),
         learners_max: config.learners_max,
     };
@@ -106,7 +107,18 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
     let identity =
         Identity { cluster: cluster_id, member: id, urls, member_dir, machine: settings };
     let others = given.into_iter().filter(|other| other.id != id).collect();
-    Ok(Opened { member, machine, state, wal, restored, cluster_id, identity, others, disk })
+    Ok(Opened {
+        member,
+        machine,
+        state,
+        wal,
+        restored,
+        cluster_id,
+        identity,
+        others,
+        disk,
+        budgets,
+    })
 }
 
 /// Segments of the log that may wait to be recycled, beside the next one.

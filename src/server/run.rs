@@ -18,7 +18,8 @@ use crate::actors::{Desk, Shared, compactor, peer};
 use crate::cluster::Version;
 use crate::http::{Front, Serves};
 use crate::io::{self, Executors, Lane, clock};
-use crate::types::{Fault, Refusal};
+use crate::rpc;
+use crate::types::{Budgets, Fault, Refusal};
 
 /// How long a member that is told to stop waits for what is under way.
 const STOP_TIME: Duration = Duration::from_millis(500);
@@ -39,6 +40,8 @@ pub fn run(config: Config) -> Result<(), Fault> {
         false => config.cores.clone(),
     };
     io::raise_open_files(cores.len())?;
+    let (memory_bytes, budgets) = io::divide_memory(cores.len());
+    rpc::set_response_bytes_max(budgets.responses);
     io::preflight()?;
     io::refuse_foreign(&config.data_dir)?;
     io::refuse_unfinished(&config.data_dir)?;
@@ -52,6 +55,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
         etcd_version = %Version::SERVER,
         basalt_version = env!("CARGO_PKG_VERSION"),
         cores = ?cores,
+        memory_bytes,
         layout = "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
         "starting a member"
     );
@@ -61,7 +65,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
     let mut executors = Executors::new();
     let first = cores[0];
     let others = cores[1..].to_vec();
-    executors.start(first, move || first_core(config, others, stopped, opens))?;
+    executors.start(first, move || first_core(config, others, stopped, opens, budgets))?;
     executors.poke();
     executors.join()
 }
@@ -92,8 +96,9 @@ async fn first_core(
     others: Vec<usize>,
     stopped: flume::Receiver<()>,
     opens: Arc<AtomicBool>,
+    budgets: Budgets,
 ) -> Result<(), Fault> {
-    let opened = open(&config).await?;
+    let opened = open(&config, budgets).await?;
     opens.store(false, Ordering::Relaxed);
     let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
     handles.peers.update(opened.machine.cluster());

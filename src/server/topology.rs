@@ -88,10 +88,12 @@ pub(super) fn seats(
         keep_alive: config.keep_alive,
         keep_alive_timeout: config.keep_alive_timeout,
     };
+    let budgets = shared.node.budgets;
     let (mut hubs, mut desks) = (Vec::new(), Vec::new());
     let seat = |executor| {
         let options = watch::Options {
             max_request_bytes: config.max_request_bytes,
+            hub_bytes_max: budgets.watch_hub,
             progress_interval_ms: config.progress_notify.as_millis() as u64,
             no_leader_ms_max: LEADERLESS_ELECTIONS_MAX * config.election.as_millis() as u64,
             seed: io::random_u64(),
@@ -236,6 +238,7 @@ pub(super) fn node(config: &Config, opened: &Opened) -> Node {
         member_id: opened.member.id,
         max_txn_ops: config.max_txn_ops,
         max_request_bytes: config.max_request_bytes,
+        budgets: opened.budgets,
         quota_bytes: config.quota_bytes,
         request_timeout_ms: 5000 + 2 * config.election.as_millis() as u64,
         strict_reconfig: config.strict_reconfig,

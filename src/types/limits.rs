@@ -9,6 +9,9 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 /// Executors of a member, one for each core: a request's id has eight bits for its executor.
 pub const EXECUTORS_MAX: usize = 255;
 
+/// Bytes of such requests of one executor, however much memory there is; see [`super::Budgets`].
+pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+
 /// Bundles of proposals and read requests waiting for consensus. Each executor sends one bundle a
 /// round, so a few per executor is plenty.
 pub const CONSENSUS_MAILBOX: usize = 1024;
@@ -161,7 +164,7 @@ pub const CATCH_UP_BYTES_MAX: usize = 2 << 20;
 /// Encoded bytes that may wait in one watch stream before its watchers fall behind.
 pub const WATCH_STREAM_BYTES_MAX: usize = 4 << 20;
 
-/// Encoded bytes that may wait in all watch streams of one core; past it each stream may hold its
+/// Encoded bytes that may wait in all watch streams of one core, however much memory there is; past it each stream may hold its
 /// share only, so that a thousand slow clients do not cost a thousand times the bound of one.
 pub const WATCH_HUB_BYTES_MAX: usize = 256 << 20;
 
@@ -178,8 +181,11 @@ pub const KEY_BYTES_MAX: usize = 65_534;
 /// stored once, and history says where. Small ones are read back from history in one piece.
 pub const INLINE_BYTES_MAX: usize = 512;
 
-/// Bytes of records that the cache in front of the store may hold.
+/// Bytes of records that the cache in front of the store may hold, however much memory there is.
 pub const RECORD_CACHE_BYTES: u64 = 64 << 20;
+
+/// Bytes of the store's cache of blocks, however much memory there is; see [`super::Budgets`].
+pub const BLOCK_CACHE_BYTES_MAX: u64 = 96 << 20;
 
 /// What the record cache counts for one record beside its bytes: key, links, allocation.
 pub const RECORD_CACHE_OVERHEAD_BYTES: usize = 128;
@@ -222,7 +228,7 @@ pub const READ_ROUNDS_MAX: usize = 64;
 /// Revisions noted for a retention by time, whatever the time: a year's, and more history than is worth its disk.
 pub const RETENTION_NOTES_MAX: usize = 100_000;
 
-/// Bytes of range answers on their way to clients, of all cores together: past it requests wait, as a few hundred
+/// Bytes of range answers on their way to clients, of all cores together, however much memory there is: past it requests wait, as a few hundred
 /// unlimited lists would otherwise end the process.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
 
