@@ -199,6 +199,9 @@ mod tests {
 
         drop(queued);
         drop(release);
+        while !queue.is_empty() {
+            std::thread::yield_now();
+        }
         // Every thread of the pool has passed over the others when it serves one of these.
         drop(occupy(Pool::Dns));
         assert_eq!(ran.load(Ordering::Relaxed), 0);
