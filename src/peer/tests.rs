@@ -4,7 +4,8 @@ use super::*;
 
 #[test]
 fn frames_survive_being_cut_anywhere() {
-    let hello = Hello { cluster: 1, from: 2, to: 3, lane: Lane::Bulk as i32, urls: vec![] };
+    let hello =
+        Hello { cluster: 1, from: 2, to: 3, lane: Lane::Bulk as i32, urls: vec![], pings: true };
     let shared = b"entries";
     let mut bytes = message(Kind::Hello, &hello).to_vec();
     bytes.extend_from_slice(&encode(Kind::Raft, b"head ", shared));
@@ -37,7 +38,7 @@ fn a_changed_bit_is_found() {
 
 #[test]
 fn who_is_wrong_here_is_told_why() {
-    let hello = Hello { cluster: 1, from: 2, to: 3, lane: 1, urls: vec![] };
+    let hello = Hello { cluster: 1, from: 2, to: 3, lane: 1, urls: vec![], pings: true };
     let removed = |id| id == 9;
     assert_eq!(check(&hello, 1, 3, removed), Ok(Lane::Bulk));
     assert_eq!(check(&hello, 7, 3, removed), Err(Why::OtherCluster));

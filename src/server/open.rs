@@ -14,7 +14,7 @@ use super::beginning::{Beginning, begin};
 use crate::actors::State;
 use crate::actors::apply::state_of;
 use crate::actors::bytes_in_use;
-use crate::actors::mailbox::peer::Identity;
+use crate::actors::mailbox::peer::{Identity, Times};
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
 use crate::io::{self, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};
@@ -26,6 +26,10 @@ use crate::types::{
     Budgets, ConfChange, ConfChangeKind, Entry, EntryKind, Fault, HardState, MemberId,
 };
 use crate::wal::{Record, Replay};
+
+/// How long another member may take to accept a connection, whatever the election timeout is.
+const DIAL_TIME_MIN: Duration = Duration::from_secs(1);
+const DIAL_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What was found on disk.
 pub(super) struct Opened {
@@ -104,8 +108,13 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
         return Err(not_a_member(&machine, id));
     };
     let urls = member.peer_urls.clone();
+    let times = Times {
+        dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
+        read: config.raft_read_timeout,
+        write: config.raft_write_timeout,
+    };
     let identity =
-        Identity { cluster: cluster_id, member: id, urls, member_dir, machine: settings };
+        Identity { cluster: cluster_id, member: id, urls, times, member_dir, machine: settings };
     let others = given.into_iter().filter(|other| other.id != id).collect();
     Ok(Opened {
         member,

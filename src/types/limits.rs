@@ -46,6 +46,10 @@ pub const PEER_WRITE_BYTES: usize = 1 << 20;
 /// connection; past it they are refused.
 pub const PEER_QUESTIONS_MAX: usize = 4096;
 
+/// Members that are not known here and are answered on the connections that they dialed: those that joined after what
+/// this member has applied.
+pub const PEER_GUESTS_MAX: usize = 8;
+
 /// Bytes of one frame of a snapshot on its way to another member.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 

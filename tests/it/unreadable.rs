@@ -121,7 +121,8 @@ fn a_member_that_ended_at_a_deep_transaction_or_a_long_key_starts_again() {
 fn propose(server: &Server, payloads: &[&'static [u8]]) {
     let own = member_id(&[PEER_URL.to_owned()], "etcd-cluster", None);
     let (cluster, from) = (cluster_id(&[own]), own + 1);
-    let hello = Hello { cluster, from, to: own, lane: Lane::Bulk as i32, urls: Vec::new() };
+    let hello =
+        Hello { cluster, from, to: own, lane: Lane::Bulk as i32, urls: Vec::new(), pings: false };
     let mut stream = TcpStream::connect(("127.0.0.1", server.peer_port)).unwrap();
     stream.write_all(MAGIC).unwrap();
     stream.write_all(&peer::message(Kind::Hello, &hello)).unwrap();

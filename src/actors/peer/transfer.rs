@@ -46,7 +46,7 @@ async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) ->
     // What is sent is newer than what raft asked for.
     let (index, term, conf_state) = standing(&view).unwrap_or_else(|fault| io::fatal(&fault));
     set_snapshot(&mut raft, index, term, &conf_state);
-    let mut connected = connect(peers, link, Lane::Snapshot).await?;
+    let (mut connected, _) = connect(peers, link, Lane::Snapshot).await?;
     let (head, entries) = Encoder::default().encode(&raft);
     let first = encode(Kind::Raft, &head, &entries);
     connected.send(&[&first[..], &entries[..]].concat()).await?;
