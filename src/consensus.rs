@@ -53,6 +53,8 @@ pub struct Config {
     /// How long this member promises not to vote after it heard a leader, in whole ms: [`promise`] of its election
     /// timeout. While it leads itself, it answers reads alone for as long as a quorum promises. Zero turns both off.
     pub promise: Duration,
+    /// Takes the log lines of the consensus library; `None` drops them.
+    pub logger: Option<slog::Logger>,
 }
 
 /// What was found on disk.

@@ -271,10 +271,10 @@ async fn routes(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> 
     let gets = head.method == Method::GET;
     let whole = options.serves != Serves::Metrics;
     match path {
-        "/metrics" => pages::metrics(desk, options),
+        "/metrics" => pages::metrics(desk, options).await,
         "/health" if gets => health::health(desk, query).await,
         "/version" if gets && whole => pages::version(desk),
-        "/debug/vars" if gets && whole => pages::variables(desk, options),
+        "/debug/vars" if gets && whole => pages::variables(desk, options).await,
         "/openapi.json" if gets && whole && options.gateway => gateway::description(),
         "/health" => method_not_allowed(),
         "/version" | "/debug/vars" if whole => method_not_allowed(),

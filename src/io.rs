@@ -5,12 +5,16 @@ mod bolt_file;
 pub mod clock;
 mod descriptors;
 mod disk;
+mod durable;
 mod executor;
 mod export;
+mod log_queue;
 mod lsm;
+mod memory;
 mod net;
 mod pace;
 mod place;
+mod pools;
 mod preflight;
 mod promise;
 mod removal;
@@ -21,19 +25,23 @@ mod wal_file;
 pub use self::bolt_file::BoltFile;
 pub use self::descriptors::{Lane, raise_open_files};
 pub use self::disk::{DiskMonitor, disk_bytes};
-pub use self::executor::{Executors, blocking, blocking_if_wanted, spawn};
+pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
+pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
+pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
+pub use self::memory::divide_memory;
 pub use self::net::{
     Address, Closing, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire,
     close_connections, get, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, current_store, find_store, has_log};
+pub use self::pools::Pool;
 pub use self::preflight::{
     UNFINISHED_RESTORE, lock_data_dir, preflight, prepare_data_dir, refuse_foreign,
     refuse_unfinished,
 };
 pub use self::promise::{note_promise, promised_ms};
-pub use self::system::{fatal, leave, own_cores, process_stats, random_u64};
+pub use self::system::{end_by, fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::aside;
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};

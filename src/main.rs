@@ -3,6 +3,7 @@
 use std::fs::read_to_string;
 use std::process::ExitCode;
 
+use basalt::io::flush_log;
 use basalt::server::{self, Command, Config, Flags, Level, LogOptions, Note};
 
 #[global_allocator]
@@ -12,6 +13,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const MISUSE: u8 = 2;
 
 fn main() -> ExitCode {
+    let code = start();
+    flush_log();
+    code
+}
+
+fn start() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match server::parse(arguments.iter().skip(1).cloned(), std::env::vars(), |path| {
         read_to_string(path)

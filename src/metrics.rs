@@ -9,11 +9,13 @@
 mod cells;
 mod families;
 mod grpc;
+mod pools;
 mod text;
 
 pub use self::cells::{Counter, Gauge, Histogram};
 pub use self::families::*;
 pub use self::grpc::{Kind, Method};
+pub use self::pools::{PoolCells, pool};
 use self::text::{Writer, quoted};
 
 /// What the kernel says of this process.
@@ -118,6 +120,7 @@ pub fn text(gauges: &Gauges) -> String {
     }
     families::write_labelled(&mut out);
     grpc::write(&mut out);
+    pools::write(&mut out);
     server(&mut out, gauges);
     labels(&mut out, gauges);
     store(&mut out, gauges);

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!  dialer ─► MAGIC, Hello ─► listener: the right cluster and member? ─► Welcome, or Refused and the end
-//!         ─► Raft, Question, Answer …                                   nothing more comes back
+//!         ─► Raft, Question, Answer, Ping …                             ◄─ what it answers, if it knows no URL of ours
 //!
 //!  frame    length u32 · crc32c u32 · kind u8 · payload        little-endian; the crc covers kind and payload
 //! ```
 //!
-//! Each member dials each other one twice and only sends on what it dialed: heartbeats, votes and reads on
-//! the urgent connection never wait behind appends on the other one. A snapshot has a connection of its own,
+//! Each member dials each other one twice and sends on what it dialed: heartbeats, votes and reads on
+//! the urgent connection never wait behind appends on the other one. A member dials nobody whom only a hello named: what
+//! it has to say to a member that it does not know yet goes back on the urgent connection of that one. A connection on
+//! which no byte came for a time is over; so that one comes, a ping is sent when there is nothing else. A snapshot has a connection of its own,
 //! on which the listener says at the end whether it has it. What does not begin with [`MAGIC`] is HTTP.
 
 mod frame;
@@ -56,6 +58,17 @@ pub struct Hello {
     /// The feature level that the dialer supports; 0 from versions before there were levels.
     #[prost(uint32, tag = "6")]
     pub feature_level: u32,
+    /// Whether the dialer sends pings when it has nothing else to send, and reads what comes back.
+    #[prost(bool, tag = "10")]
+    pub pings: bool,
+}
+
+/// The listener takes the connection.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Welcome {
+    /// Whether it reads pings.
+    #[prost(bool, tag = "10")]
+    pub pings: bool,
 }
 
 /// Why a connection is not taken.

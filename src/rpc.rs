@@ -55,6 +55,7 @@ use crate::metrics::{self, Kind, Method};
 use crate::types::limits::GRPC_OVERHEAD_BYTES;
 use crate::types::{Error, Refusal};
 
+pub use self::budget::set_response_bytes_max;
 pub use self::call::{Outgoing, Source};
 
 /// All services of one executor. Cheap to clone.

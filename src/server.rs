@@ -8,6 +8,7 @@ mod flags;
 mod levels;
 mod log;
 mod open;
+mod raft_log;
 mod run;
 mod table;
 mod topology;

@@ -1,6 +1,7 @@
 //! The nouns that every room shares: positions, ids, ranges of keys, and the two ways in which
 //! something can go wrong (a [`Refusal`] is an answer, a [`Fault`] is a stop).
 
+mod budgets;
 mod conf_change;
 mod disk;
 mod feature_level;
@@ -12,6 +13,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub use self::budgets::Budgets;
 pub use self::conf_change::{ConfChange, ConfChangeKind};
 pub use self::disk::{DiskBounds, DiskSpace};
 pub use self::feature_level::FeatureLevel;

@@ -20,7 +20,7 @@ use super::state::{Shared, State};
 use super::watch;
 use crate::cluster::Version;
 use crate::io::clock::Moment;
-use crate::io::{DiskMonitor, LsmEngine, LsmView, blocking, clock, spawn};
+use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock, spawn};
 use crate::machine::{Machine, Published};
 use crate::metrics;
 use crate::mvcc::{Event, ReadView};
@@ -204,7 +204,7 @@ impl Actor {
             Msg::Engine(answer) => drop(answer.try_send(self.engine())),
             Msg::Close(answer) => {
                 let engine = self.engine();
-                if let Err(fault) = blocking(move || engine.persist()).await {
+                if let Err(fault) = Pool::Durable.run(move || engine.persist()).await {
                     // Nothing is lost: the next start applies it from the log.
                     tracing::warn!(error = %fault, "the store could not be written before the end");
                 }
@@ -295,7 +295,7 @@ impl Actor {
     async fn persist(&self) {
         loop {
             let engine = self.engine();
-            let Err(fault) = blocking(move || engine.persist()).await else { return };
+            let Err(fault) = Pool::Durable.run(move || engine.persist()).await else { return };
             tracing::error!(error = %fault, "the members' change waits for the store");
             clock::sleep(RETRY).await;
         }
@@ -353,11 +353,11 @@ impl Actor {
         let (index, term) = machine.position();
         let engine = machine.engine().clone();
         let old = self.applier.install(machine, &mut self.out)?;
-        blocking(move || incoming.install(index, term)).await?;
+        Pool::Durable.run(move || incoming.install(index, term)).await?;
         self.outputs.disk.owe(engine.unflushed());
         old.engine().abandon();
         // Closing a store waits for its threads.
-        spawn(blocking(move || drop(old)));
+        spawn(Pool::Durable.run(move || drop(old)));
         self.perform().await;
         tracing::info!(index, term, "applied snapshot");
         Ok(())
@@ -390,7 +390,7 @@ impl Actor {
         let (engine, wal) = (self.engine(), self.outputs.wal.clone());
         let truncated = Rc::clone(&self.truncated);
         spawn(async move {
-            match blocking(move || engine.persist()).await {
+            match Pool::Durable.run(move || engine.persist()).await {
                 Ok(()) => wal.mark(start.index, start.term, start.conf_state).await,
                 // The log keeps what the store does not hold; the next time may do better.
                 Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),

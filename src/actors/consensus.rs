@@ -11,7 +11,7 @@ use super::mailbox::peer::Peers;
 use super::mailbox::{apply, lease, wal};
 use super::state::Shared;
 use crate::consensus::Role;
-use crate::io::{blocking, clock, spawn};
+use crate::io::{Pool, clock, spawn};
 use crate::metrics;
 use crate::replica::{Output, Replica};
 use crate::types::MemberId;
@@ -81,7 +81,7 @@ impl Actor {
             }
             Output::Install { snapshot, .. } => self.outputs.apply.install(snapshot).await,
             // Closing a store waits for its threads.
-            Output::Discard(snapshot) => spawn(blocking(move || drop(snapshot))),
+            Output::Discard(snapshot) => spawn(Pool::Durable.run(move || drop(snapshot))),
             Output::Commit(entries) => self.outputs.apply.commit(entries).await,
             Output::ReadAt { executor, batch, index } => {
                 self.outputs.apply.read_at(executor, batch, index).await;

@@ -14,17 +14,19 @@
 
 mod inbound;
 mod outbound;
+mod questions;
 mod transfer;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::future::or;
+
+use self::questions::Questions;
 use super::Shared;
 use super::mailbox::peer::{Asking, Control, Inbox, Peers};
 use crate::io::{self, clock};
 use crate::peer::{Answer, Kind, Question, message};
-use crate::types::limits::PEER_QUESTIONS_MAX;
 
 pub use self::inbound::serve;
 
@@ -33,7 +35,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves until all handles are gone.
 pub async fn run(peers: Peers, inbox: Inbox, shared: Arc<Shared>) {
-    io::spawn(questions(peers.clone(), inbox.asking));
+    io::spawn(questions(peers.clone(), inbox.asking, inbox.answers));
     while let Ok(control) = inbox.control.recv_async().await {
         match control {
             Control::Dial { link, urgent, bulk } => outbound::start(&peers, &link, urgent, bulk),
@@ -47,24 +49,24 @@ pub async fn run(peers: Peers, inbox: Inbox, shared: Arc<Shared>) {
 }
 
 /// Numbers questions and finds who asked.
-async fn questions(peers: Peers, inbox: flume::Receiver<Asking>) {
-    let mut asked: BTreeMap<u64, flume::Sender<Answer>> = BTreeMap::new();
-    let mut number = 0;
-    while let Ok(asking) = inbox.recv_async().await {
-        match asking {
-            Asking::Answered(answer) => {
-                let asker = asked.remove(&answer.number);
-                asker.into_iter().for_each(|asker| drop(asker.try_send(answer.clone())));
-            }
-            Asking::Ask(to, ask, asker) => {
-                if asked.len() >= PEER_QUESTIONS_MAX {
-                    asked.retain(|_, asker| !asker.is_disconnected());
+async fn questions(
+    peers: Peers,
+    asking: flume::Receiver<Asking>,
+    answers: flume::Receiver<Answer>,
+) {
+    let mut pending = Questions::default();
+    loop {
+        let answered = async { answers.recv_async().await.ok().map(Err) };
+        let asked = async { asking.recv_async().await.ok().map(Ok) };
+        match or(answered, asked).await {
+            Some(Err(answer)) => pending.answer(answer),
+            Some(Ok(Asking { to, ask, asker })) => {
+                if let Some(number) = pending.ask(asker, clock::now_ms()) {
+                    let question = message(Kind::Question, &Question { number, ask: Some(ask) });
+                    peers.send_urgent(to, question);
                 }
-                number += 1;
-                asked.insert(number, asker);
-                let question = message(Kind::Question, &Question { number, ask: Some(ask) });
-                peers.send_urgent(to, question);
             }
+            None => return,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::cluster::{Member, Version};
 use crate::consensus::{Progress, Role};
 use crate::io::{LsmView, clock};
 use crate::mvcc::{self, ReadView, Usage};
-use crate::types::{DiskSpace, Error, Fault, FeatureLevel, LogIndex, MemberId, Term};
+use crate::types::{Budgets, DiskSpace, Error, Fault, FeatureLevel, LogIndex, MemberId, Term};
 
 use super::watch;
 
@@ -25,6 +25,8 @@ pub struct Node {
     pub max_txn_ops: usize,
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
+    /// Bytes that parts of the member may hold.
+    pub budgets: Budgets,
     /// `--quota-backend-bytes`, resolved: 0 for none.
     pub quota_bytes: u64,
     /// How long a request may wait for consensus: 5 s and two election timeouts, in ms.

@@ -77,6 +77,8 @@ pub trait Source: Send + Sync + 'static {
 pub struct Options {
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
+    /// Bytes of unsent events past which each stream may hold its share only: [`crate::types::Budgets::watch_hub`].
+    pub hub_bytes_max: usize,
     /// Of its streams.
     pub streams: StreamOptions,
 }
@@ -113,7 +115,10 @@ pub struct Mailbox {
 pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
     let (sender, inbox) = flume::bounded(HUB_MAILBOX);
     let hub = Hub::new(
-        Config::new(options.max_request_bytes + GRPC_OVERHEAD_BYTES),
+        Config {
+            hub_bytes_max: options.hub_bytes_max,
+            ..Config::new(options.max_request_bytes + GRPC_OVERHEAD_BYTES)
+        },
         source.published().revision,
     );
     let shared = Arc::new(Shared {

@@ -101,7 +101,8 @@ impl Driver {
                 log.last()
             )));
         }
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let silent = || slog::Logger::root(slog::Discard, slog::o!());
+        let logger = config.logger.clone().unwrap_or_else(silent);
         let node = RawNode::new(&raft, log, &logger)
             .map_err(|error| Fault::new(format!("raft cannot start from the log: {error}")))?;
         let reads = Reads::new(config.id, config.boot_nonce);

@@ -32,6 +32,7 @@ fn config(id: MemberId, boot_nonce: u64) -> Config {
         seed: id * 7919 + boot_nonce,
         boot_nonce,
         catch_up_entries: 100,
+        logger: None,
         promise: Duration::ZERO,
     }
 }

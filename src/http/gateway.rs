@@ -34,7 +34,7 @@ use self::routes::Route;
 use super::page;
 use crate::cluster;
 use crate::io::clock::{self, Moment};
-use crate::io::{Closing, blocking_if_wanted};
+use crate::io::{Closing, Pool};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
 use crate::metrics::Kind;
 use crate::rpc::{Outgoing, Services, Source};
@@ -42,7 +42,7 @@ use crate::types::limits::JSON_OVERHEAD_MAX;
 
 const JSON: &str = "application/json";
 
-/// Bytes that are translated on this core; what is longer goes to the helper thread, so that others go on.
+/// Bytes that are translated on this core; what is longer goes to the pool for computing, so that others go on.
 const TRANSLATED_HERE_MAX: usize = 256 << 10;
 
 /// How long calls may go on that were under way when the member began to stop: less than it waits for its connections.
@@ -171,7 +171,7 @@ async fn whole(mut body: Body, input: MessageId, max: usize) -> Result<Vec<u8>, 
     let Some(value) = value else { return Ok(Vec::new()) };
     let message = match value.len() <= TRANSLATED_HERE_MAX {
         true => SCHEMA.encode(input, &value),
-        false => aside(move || SCHEMA.encode(input, &value)).await,
+        false => Pool::Cpu.run_if_wanted(move || SCHEMA.encode(input, &value)).await,
     };
     message.map_err(Status::invalid_argument)
 }
@@ -211,20 +211,13 @@ async fn unary((message, messages): Answered, output: MessageId) -> Result<Respo
         true => printed(output, &message, String::new()),
         false => {
             // Room from this thread, which frees it: the allocator gives back what another thread frees only when
-            // the owner asks for memory again, and the helper thread may not for long. Pages that are not used are not taken.
+            // the owner asks for memory again, and a thread of the pool may not for long. Pages that are not used are not taken.
             let room = String::with_capacity(message.len().saturating_mul(JSON_OVERHEAD_MAX));
-            aside(move || printed(output, &message, room)).await
+            Pool::Cpu.run_if_wanted(move || printed(output, &message, room)).await
         }
     };
     // What the answer takes of the budget is held until it has left.
     Ok(granted(Body::new(answers::Holding::new(text.map_err(Status::internal)?, messages))))
-}
-
-/// Translates on the helper thread, unless the client is gone before its turn comes.
-async fn aside<T: Send + 'static>(
-    translate: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    blocking_if_wanted(translate).await.unwrap_or_else(|| Err("nobody waits".to_owned()))
 }
 
 fn printed(output: MessageId, message: &[u8], mut text: String) -> Result<String, String> {

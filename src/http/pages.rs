@@ -6,8 +6,8 @@ use tonic::body::Body;
 use super::{Options, page};
 use crate::actors::Desk;
 use crate::cluster::Version;
-use crate::io::process_stats;
-use crate::metrics::Gauges;
+use crate::io::{Pool, process_stats};
+use crate::metrics::{Gauges, Process};
 use crate::rpc::is_learner;
 
 const JSON: &str = "application/json";
@@ -28,12 +28,13 @@ pub(super) fn version(desk: &Desk) -> Response<Body> {
 }
 
 /// `/metrics`.
-pub(super) fn metrics(desk: &Desk, options: &Options) -> Response<Body> {
+pub(super) async fn metrics(desk: &Desk, options: &Options) -> Response<Body> {
+    let process = Pool::Stats.run_if_wanted(process_stats).await;
     const KIND: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-    page(StatusCode::OK, KIND, crate::metrics::text(&gauges(desk, options)))
+    page(StatusCode::OK, KIND, crate::metrics::text(&gauges(desk, options, process)))
 }
 
-fn gauges(desk: &Desk, options: &Options) -> Gauges {
+fn gauges(desk: &Desk, options: &Options, process: Process) -> Gauges {
     let (state, now, node) = (desk.state(), desk.status(), desk.node());
     Gauges {
         has_leader: now.leader != 0,
@@ -52,7 +53,7 @@ fn gauges(desk: &Desk, options: &Options) -> Gauges {
         peers: desk.peers().counts(),
         alarms: desk.alarms().iter().map(|it| (it.member_id, it.alarm().as_str_name())).collect(),
         features: options.features.clone(),
-        process: process_stats(),
+        process,
         version: Version::SERVER.to_string(),
         cluster_version: state.cluster_version.map(Version::short),
         feature_levels: (state.feature_level.number(), node.feature_level.number()),
@@ -60,8 +61,9 @@ fn gauges(desk: &Desk, options: &Options) -> Gauges {
 }
 
 /// `/debug/vars`: what Go's programs tell of themselves, as far as it makes sense here.
-pub(super) fn variables(desk: &Desk, options: &Options) -> Response<Body> {
-    let (now, node, process) = (desk.status(), desk.node(), process_stats());
+pub(super) async fn variables(desk: &Desk, options: &Options) -> Response<Body> {
+    let process = Pool::Stats.run_if_wanted(process_stats).await;
+    let (now, node) = (desk.status(), desk.node());
     let is_leader = now.leader == node.member_id;
     let body = serde_json::json!({
         "cmdline": options.command_line,

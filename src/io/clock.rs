@@ -1,11 +1,18 @@
-//! The clock, and waiting for it. The futures are `Send`, as tonic's handlers need, so they cannot hold one of
-//! the executor's own timers: one thread keeps all deadlines and wakes whoever waits.
+//! The clock, and waiting for it.
+//!
+//! ```text
+//!  executor ─► its timers (a map of its own) ◄─ clock's thread: wakes who is due, sleeps until the next of all maps
+//! ```
+//!
+//! The futures are `Send`, as tonic's handlers need, so they cannot hold one of the executor's own timers. Neither do
+//! the crates for such timers fit (futures-timer, async-io): each timer that begins there wakes one thread, and there are
+//! tens of thousands a second, nearly all of which are dropped long before they are due.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -55,88 +62,141 @@ impl Moment {
     }
 }
 
-/// Someone who waits, ordered by when.
-struct Sleeper {
-    at: Instant,
-    slot: Arc<Mutex<Option<Waker>>>,
-}
+/// When a timer is due, and a number that no other timer of the same thread has.
+type Key = (Instant, u64);
 
-impl PartialEq for Sleeper {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-impl Eq for Sleeper {}
-impl PartialOrd for Sleeper {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Sleeper {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
-    }
-}
-
+/// Timers of one thread: in practice of one executor, whose tasks begin and drop them. The clock's thread takes the
+/// lock for the moment in which it looks for those that are due, so that no executor waits for another one.
 #[derive(Default)]
-struct Timers {
-    sleepers: Mutex<BinaryHeap<Reverse<Sleeper>>>,
+struct Timers(Mutex<BTreeMap<Key, Waker>>);
+
+impl Timers {
+    /// Has a waker woken when it is time, in place of the one of before.
+    fn set(&self, key: Key, waker: &Waker) {
+        let mut pending = lock(&self.0);
+        let is_first = pending.first_key_value().is_none_or(|(first, _)| key < *first);
+        let before = pending.insert(key, waker.clone());
+        drop(pending);
+        drop(before);
+        if is_first {
+            clock().look_at(key.0);
+        }
+    }
+
+    fn remove(&self, key: &Key) {
+        let waker = lock(&self.0).remove(key);
+        // Not under the lock: it may be the last reference to a task.
+        drop(waker);
+    }
+
+    /// Takes those that are due; when the next one is.
+    fn take_due(&self, time: Instant, due: &mut Vec<Waker>) -> Option<Instant> {
+        let mut pending = lock(&self.0);
+        loop {
+            let first = pending.first_entry()?;
+            if first.key().0 > time {
+                return Some(first.key().0);
+            }
+            due.push(first.remove());
+        }
+    }
+}
+
+/// The thread that wakes who waits, of all executors.
+#[derive(Default)]
+struct Clock {
+    state: Mutex<ClockState>,
     changed: Condvar,
 }
 
-fn timers() -> &'static Timers {
-    static TIMERS: OnceLock<&'static Timers> = OnceLock::new();
-    TIMERS.get_or_init(|| {
-        let timers: &'static Timers = Box::leak(Box::default());
-        let spawned = thread::start("clock", || timers.run());
+#[derive(Default)]
+struct ClockState {
+    /// Timers of all threads. Those of a thread that ended are forgotten at the next look.
+    threads: Vec<Weak<Timers>>,
+    /// When the thread looks again; `None` while there is nothing to wait for.
+    looks_at: Option<Instant>,
+}
+
+fn clock() -> &'static Clock {
+    static CLOCK: OnceLock<&'static Clock> = OnceLock::new();
+    CLOCK.get_or_init(|| {
+        let clock: &'static Clock = Box::leak(Box::default());
+        let spawned = thread::start("clock", || clock.run());
         assert!(spawned.is_ok(), "the clock's thread cannot start");
-        timers
+        clock
     })
 }
 
-impl Timers {
+thread_local! {
+    static TIMERS: Arc<Timers> = {
+        let timers = Arc::new(Timers::default());
+        lock(&clock().state).threads.push(Arc::downgrade(&timers));
+        timers
+    };
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Clock {
     fn run(&self) {
-        let mut sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = Vec::new();
+        let mut state = lock(&self.state);
         loop {
             let time = now();
-            while sleepers.peek().is_some_and(|Reverse(sleeper)| sleeper.at <= time) {
-                if let Some(Reverse(sleeper)) = sleepers.pop() {
-                    let waker = sleeper.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    waker.into_iter().for_each(Waker::wake);
-                }
+            let mut next: Option<Instant> = None;
+            state.threads.retain(|timers| {
+                let Some(timers) = timers.upgrade() else { return false };
+                next = timers.take_due(time, &mut due).into_iter().chain(next).min();
+                true
+            });
+            if !due.is_empty() {
+                // Not under the lock: whoever is woken may begin a timer at once.
+                drop(state);
+                due.drain(..).for_each(Waker::wake);
+                state = lock(&self.state);
+                continue;
             }
-            let wait = sleepers.peek().map(|Reverse(sleeper)| sleeper.at.duration_since(time));
-            sleepers = match wait {
-                Some(wait) => {
-                    let waited = self.changed.wait_timeout(sleepers, wait);
+            state.looks_at = next;
+            state = match next {
+                Some(next) => {
+                    let waited = self.changed.wait_timeout(state, next.duration_since(time));
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self.changed.wait(sleepers).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
-    fn add(&self, sleeper: Sleeper) {
-        let mut sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = sleepers.peek().is_none_or(|Reverse(first)| sleeper.at < first.at);
-        sleepers.push(Reverse(sleeper));
-        drop(sleepers);
-        if first {
+    /// Has the thread look again at this time, if not before. Taken by executors for a timer that is the first of
+    /// theirs alone: some ten times a second.
+    fn look_at(&self, at: Instant) {
+        let mut state = lock(&self.state);
+        if state.looks_at.is_none_or(|looks_at| at < looks_at) {
+            state.looks_at = Some(at);
             self.changed.notify_one();
         }
     }
 }
 
-/// Completes after a time.
+/// Completes after a time. Nothing is left of one that is dropped before.
 pub struct Sleep {
     at: Instant,
-    slot: Option<Arc<Mutex<Option<Waker>>>>,
+    timer: Option<(Arc<Timers>, Key)>,
 }
 
 /// Completes after a time.
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { at: now() + duration, slot: None }
+    let now = now();
+    // What nobody lives to see is as good as a century.
+    let at = now.checked_add(duration).unwrap_or(now + LONGEST);
+    Sleep { at, timer: None }
 }
+
+/// The longest time that is waited: adding more to the time of now may overflow.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 impl Future for Sleep {
     type Output = ();
@@ -145,26 +205,20 @@ impl Future for Sleep {
         if now() >= self.at {
             return Poll::Ready(());
         }
-        let waker = context.waker().clone();
-        match &self.slot {
-            Some(slot) => *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker),
-            None => {
-                let slot = Arc::new(Mutex::new(Some(waker)));
-                self.slot = Some(Arc::clone(&slot));
-                timers().add(Sleeper { at: self.at, slot });
-            }
-        }
-        // The time may have come while the waker was put away.
-        if now() >= self.at { Poll::Ready(()) } else { Poll::Pending }
+        let at = self.at;
+        let (timers, key) = self.timer.get_or_insert_with(|| {
+            let number = NUMBER.replace(NUMBER.get() + 1);
+            (TIMERS.with(Arc::clone), (at, number))
+        });
+        timers.set(*key, context.waker());
+        Poll::Pending
     }
 }
 
 impl Drop for Sleep {
-    /// Lets go of who waits: what is left of a timer that nobody needs any more is a few bytes, until its
-    /// time has come.
     fn drop(&mut self) {
-        if let Some(slot) = &self.slot {
-            slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((timers, key)) = &self.timer {
+            timers.remove(key);
         }
     }
 }
@@ -177,4 +231,64 @@ pub async fn deadline<T>(duration: Duration, future: impl Future<Output = T>) ->
         None
     };
     futures_lite::future::or(done, late).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending() -> usize {
+        TIMERS.with(|timers| lock(&timers.0).len())
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_timer_that_is_dropped() {
+        let mut kept = Box::pin(sleep(Duration::from_secs(3600)));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(kept.as_mut().poll(&mut context).is_pending());
+        for _ in 0..10_000 {
+            let mut dropped = Box::pin(sleep(Duration::from_secs(150)));
+            assert!(dropped.as_mut().poll(&mut context).is_pending());
+            assert!(dropped.as_mut().poll(&mut context).is_pending());
+        }
+        assert_eq!(pending(), 1);
+        drop(kept);
+        assert_eq!(pending(), 0);
+    }
+
+    #[test]
+    fn timers_of_many_threads_end_in_their_order_and_not_before_their_time() {
+        let threads: Vec<_> = (0..4)
+            .map(|thread: u64| {
+                #[allow(clippy::disallowed_methods, reason = "a test's thread")]
+                std::thread::spawn(move || {
+                    for round in 0..20 {
+                        let began = Moment::now();
+                        let (short, long) = (1 + (thread + round) % 5, 8);
+                        let first = futures_lite::future::block_on(futures_lite::future::or(
+                            async {
+                                sleep(Duration::from_millis(long)).await;
+                                long
+                            },
+                            async {
+                                sleep(Duration::from_millis(short)).await;
+                                short
+                            },
+                        ));
+                        let took = began.elapsed();
+                        assert!(took >= Duration::from_millis(first), "{first} ms took {took:?}");
+                        assert!(took < Duration::from_secs(5), "{first} ms took {took:?}");
+                    }
+                    assert_eq!(pending(), 0);
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("it holds"));
+    }
+
+    #[test]
+    fn no_time_is_too_long_to_wait_for() {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut sleep(Duration::MAX)).poll(&mut context).is_pending());
+    }
 }

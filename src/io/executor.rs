@@ -26,8 +26,8 @@ const POKE_IDLE: Duration = Duration::from_millis(50);
 
 /// Memory that is pinned for direct file I/O, which no executor does: as little as glommio allows.
 pub(super) const IO_MEMORY_BYTES: usize = 64 << 10;
-/// Threads of each executor for what blocks, on whichever core is free. One: what is done to files is done in the
-/// order in which it was asked for.
+/// glommio's own threads for what blocks. Nothing is asked of them ([`super::Pool`] has its own), and fewer than one is
+/// not allowed.
 const BLOCKING_THREADS: usize = 1;
 
 /// How long an executor may take to begin, and how many may fail to.
@@ -105,7 +105,7 @@ impl Executors {
                 let _ = begun.send(());
                 start().await
             };
-            // From a thread that is not pinned: the executor's blocking threads may go where it may.
+            // From a thread that is not pinned: glommio's blocking thread may go where it may.
             let spawn = move || {
                 LocalExecutorBuilder::new(Placement::Fixed(core))
                     .name(&format!("core-{core}"))
@@ -189,74 +189,9 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(task).detach();
 }
 
-/// Runs what blocks on another thread, unless who asked is gone when its turn comes: what thousands of dead callers
-/// asked for would keep others waiting, and the memory that it works on. Then nobody sees the `None`.
-pub async fn blocking_if_wanted<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let asker = Arc::new(());
-    let is_wanted = Arc::downgrade(&asker);
-    let done = blocking(move || (is_wanted.strong_count() > 0).then(work)).await;
-    drop(asker);
-    done
-}
-
-/// Runs what blocks on another thread. The result comes in a channel of our own: glommio's is never dropped if
-/// this future is, before it was ready.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, result) = flume::bounded(1);
-    glommio::executor().spawn_blocking(move || drop(done.send(work()))).await;
-    result.recv_async().await.expect("the work is done")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_nobody_waits_for_any_more_is_not_begun() {
-        let ran = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&ran);
-        let executor = LocalExecutorBuilder::default();
-        let executor = executor.blocking_thread_pool_placement(PoolPlacement::Unbound(1));
-        let outcome = executor.spawn(move || async move {
-            // The only thread is busy until this is sent.
-            let (go, gone) = flume::bounded(1);
-            let busy = glommio::spawn_local(blocking(move || gone.recv()));
-            let given_up = glommio::spawn_local(blocking_if_wanted(move || {
-                ran.store(true, Ordering::Relaxed);
-            }));
-            futures_lite::future::yield_now().await;
-            given_up.cancel().await;
-            go.send(()).unwrap();
-            busy.await.unwrap();
-            blocking_if_wanted(|| 7).await
-        });
-        assert_eq!(outcome.unwrap().join().unwrap(), Some(7));
-        assert!(!seen.load(Ordering::Relaxed));
-    }
-
-    #[test]
-    fn a_result_that_nobody_waits_for_is_dropped() {
-        let (result, dropped) = (Arc::new(()), Arc::new(()));
-        let (held, seen) = (Arc::clone(&result), Arc::downgrade(&dropped));
-        let executor = LocalExecutorBuilder::default();
-        let executor = executor.blocking_thread_pool_placement(PoolPlacement::Unbound(1));
-        let outcome = executor.spawn(move || async move {
-            let (go, gone) = flume::bounded::<()>(1);
-            let given_up = glommio::spawn_local(blocking(move || {
-                let _ = gone.recv();
-                held
-            }));
-            futures_lite::future::yield_now().await;
-            given_up.cancel().await;
-            go.send(()).unwrap();
-            // The thread does one thing after the other.
-            blocking(move || drop(dropped)).await;
-        });
-        outcome.unwrap().join().unwrap();
-        assert_eq!((Arc::strong_count(&result), seen.strong_count()), (1, 0));
-    }
 
     /// On a machine where every thread is interrupted all the time, as a loaded one does.
     #[test]

@@ -40,6 +40,7 @@ pub use self::loader::{Loader, LoaderView};
 use self::pins::{Pin, Pins};
 use self::policy::MergePolicy;
 use self::upkeep::{Control, PaceFactory, Upkeep};
+use super::memory::block_cache_bytes;
 use crate::io::descriptors;
 use crate::io::removal::remove_gently;
 use crate::store::{Batch, Engine, Pair, Space, View};
@@ -52,8 +53,6 @@ const MEMTABLE_BYTES: u64 = 16 << 20;
 const SEALED_MAX: usize = 4;
 /// Runs of level 0 before who commits has to wait: each is asked for each key that is read.
 const LEVEL_0_RUNS_MAX: usize = 24;
-/// Bytes of blocks that are kept in memory, beside what the kernel keeps.
-const BLOCK_CACHE_BYTES: u64 = 96 << 20;
 /// What an empty store takes: as etcd's. etcdctl divides by the size.
 const EMPTY_BYTES: u64 = 20 << 10;
 
@@ -141,7 +140,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn config(path: &Path, sequence: &SequenceNumberCounter, control: &Arc<Control>) -> Config {
     let bloom = |policy| FilterPolicyEntry::Bloom(policy);
     Config::new(path, sequence.clone(), SequenceNumberCounter::default())
-        .use_cache(Arc::new(Cache::with_capacity_bytes(BLOCK_CACHE_BYTES)))
+        .use_cache(Arc::new(Cache::with_capacity_bytes(block_cache_bytes())))
         .use_descriptor_table(Some(Arc::new(DescriptorTable::new(descriptors::of_store()))))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
         .data_block_size_policy(BlockSizePolicy::all(4 << 10))

@@ -147,6 +147,19 @@ impl std::fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// Where a URL of a member leads: to `host:port`, or to the path of a socket for `unix://path`. etcd's own such URLs
+    /// look like `unix://host:port`, which is a path relative to the working directory.
+    pub fn of_url(url: &str) -> Self {
+        let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        match scheme {
+            "unix" => Self::Unix(rest.to_owned()),
+            _ => Self::Tcp(rest.split('/').next().unwrap_or(rest).to_owned()),
+        }
+    }
+}
+
 /// Listens.
 ///
 /// # Errors
@@ -329,9 +342,7 @@ pub async fn serve_peer<S, B, F>(
     let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, magic)).await;
     let Some(Some(begin)) = begin else { return };
     if begin == magic {
-        if let Some(wire) = Wire::accepted(stream, counted) {
-            member(wire).await;
-        }
+        member(Wire::accepted(stream, counted)).await;
         return;
     }
     let seat = Seat::take();

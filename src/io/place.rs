@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use steady::Steady;
 
 use super::disk;
+use super::durable::{rename_durably, replace_durably, sync_dir};
 use super::lsm::LsmEngine;
 use super::removal::remove_gently;
 use crate::types::{DiskBounds, Fault, LogIndex, Term};
@@ -90,8 +91,7 @@ fn make_first(member: &Path, store: &Path) -> Result<(), Fault> {
     let founding = member.join(FOUNDING);
     remove(&founding)?;
     LsmEngine::open(&founding)?.persist()?;
-    let renamed = fs::rename(&founding, store).and_then(|()| fs::File::open(member)?.sync_all());
-    renamed.map_err(|error| fault("make", store, error))
+    rename_durably(&founding, store).map_err(|error| fault("make", store, error))
 }
 
 /// Removes a file, or a directory with all that is in it, unless it is gone already.
@@ -218,16 +218,11 @@ impl Incoming {
     /// # Errors
     /// The disk failed: which store is found after a restart is not known, but it is one of them, whole.
     pub fn install(mut self, index: LogIndex, term: Term) -> Result<(), Fault> {
-        let (path, new) = (self.member.join(CURRENT), self.member.join("current.tmp"));
-        let write = || -> std::io::Result<()> {
-            let mut file = fs::File::create(&new)?;
-            writeln!(file, "{} {index} {term}", self.name())?;
-            file.sync_all()?;
-            fs::File::open(self.store())?.sync_all()?;
-            fs::rename(&new, &path)?;
-            fs::File::open(&self.member)?.sync_all()
-        };
-        write().map_err(|error| fault("write", &path, error))?;
+        let path = self.member.join(CURRENT);
+        let named = format!("{} {index} {term}\n", self.name());
+        let written =
+            sync_dir(&self.store()).and_then(|()| replace_durably(&path, named.as_bytes()));
+        written.map_err(|error| fault("write", &path, error))?;
         self.installed = true;
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! What the machine must allow, asked for before anything is written.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, getrlimit};
 
+use super::durable::create_dir_durably;
 use super::executor::IO_MEMORY_BYTES;
 use crate::types::Fault;
 
@@ -51,14 +51,7 @@ pub fn preflight() -> Result<(), Fault> {
 pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
     let cannot =
         |error| Fault::new(format!("cannot access data directory: {error} ({})", path.display()));
-    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot)?;
-    for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = fs::File::open(parent.unwrap_or(Path::new(".")));
-        parent.and_then(|parent| parent.sync_all()).map_err(cannot)?;
-    }
+    create_dir_durably(path).map_err(cannot)?;
     let touched = path.join(".touch");
     fs::write(&touched, b"").and_then(|()| fs::remove_file(&touched)).map_err(cannot)
 }

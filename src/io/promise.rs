@@ -1,9 +1,9 @@
 //! What a member promises others, on disk, so that its next life keeps it: `<member>/promise`, a number of ms.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
+use super::durable::replace_durably;
 use crate::types::Fault;
 
 const NAME: &str = "promise";
@@ -30,15 +30,9 @@ pub fn promised_ms(member: &Path) -> Result<u64, Fault> {
 /// # Errors
 /// The disk does not take it.
 pub fn note_promise(member: &Path, ms: u64) -> Result<(), Fault> {
-    let (path, new) = (member.join(NAME), member.join("promise.tmp"));
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&new)?;
-        writeln!(file, "{ms}")?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        fs::File::open(member)?.sync_all()
-    };
-    write().map_err(|error| fault("write", &path, error))
+    let path = member.join(NAME);
+    let written = replace_durably(&path, format!("{ms}\n").as_bytes());
+    written.map_err(|error| fault("write", &path, error))
 }
 
 #[cfg(test)]

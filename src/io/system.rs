@@ -6,13 +6,16 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::clock;
+use super::log_queue::flush_log;
 use crate::metrics::Process;
 use crate::types::Fault;
+use crate::types::limits::EXECUTORS_MAX;
 
 /// Ends the process: it cannot go on, and going on half alive would be worse.
 #[allow(clippy::exit, reason = "this is the one place that does it")]
 pub fn fatal(fault: &Fault) -> ! {
     tracing::error!(error = %fault, "this member cannot go on");
+    flush_log();
     std::process::exit(1)
 }
 
@@ -20,25 +23,46 @@ pub fn fatal(fault: &Fault) -> ! {
 #[allow(clippy::exit, reason = "sessions that are still open end with the process")]
 pub fn leave() -> ! {
     tracing::info!("closed the member");
+    flush_log();
+    std::process::exit(0)
+}
+
+/// Ends the process as a signal does that nobody handles, which is how etcd ends; with exit code 0 if it is the first
+/// process of its container, which the kernel does not end so.
+#[allow(clippy::exit, reason = "whoever asked wants it to end now")]
+pub fn end_by(signal: i32) -> ! {
+    flush_log();
+    if !rustix::process::getpid().is_init() {
+        // It returns only for a signal that does not end a process.
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
     std::process::exit(0)
 }
 
 /// A random number; the kernel's.
 pub fn random_u64() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    // Each `RandomState` is seeded from the kernel's generator.
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+    let mut bytes = [0; 8];
+    // So few bytes come whole and at once, but for the first moments after the machine has started.
+    let came = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(came, Ok(bytes.len()), "the kernel gives no random bytes");
+    u64::from_ne_bytes(bytes)
 }
 
 /// The cores that this process may use, lowest first: those of its affinity mask (`taskset`, a container's set
-/// of cores), and no more of them than its share of processor time is worth.
+/// of cores), and no more of them than its share of processor time is worth, nor than there can be executors.
 pub fn own_cores() -> Vec<usize> {
-    let share = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = std::thread::available_parallelism().map_or(1, usize::from).min(EXECUTORS_MAX);
     let Ok(mask) = sched_getaffinity(None) else { return (0..share).collect() };
     (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).take(share).collect()
 }
 
-/// What the kernel says of this process.
+/// How many cores the process may use, also when asked by a thread that is pinned to one of them.
+pub(super) fn process_cores() -> usize {
+    let mask = sched_getaffinity(Some(rustix::process::getpid()));
+    mask.map_or(1, |mask| (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).count())
+}
+
+/// What the kernel says of this process. Blocks.
 pub fn process_stats() -> Process {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is a name in parentheses that may hold anything.

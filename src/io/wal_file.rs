@@ -16,7 +16,6 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +23,8 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use self::spare::{Spare, new_file};
 use self::writer::{Aligned, Writer};
-use super::executor::blocking;
+use super::durable::{rename_durably, sync_dir};
+use super::pools::Pool;
 use super::{clock, disk};
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
 use crate::types::{Fault, HardState, LogIndex};
@@ -58,7 +58,6 @@ struct Full {
 pub struct WalFile {
     options: WalOptions,
     writer: Writer,
-    file: Arc<fs::File>,
     /// How its files are opened: for direct I/O, where the filesystem knows that.
     flags: i32,
     path: PathBuf,
@@ -100,12 +99,13 @@ impl WalFile {
         first: Option<[Record; 2]>,
     ) -> Result<(Self, Replay), Fault> {
         let dir = options.dir.clone();
-        let (segments, replay) = blocking(move || {
-            remove_half_made(&dir)?;
-            read_all(&dir)
-        })
-        .await?;
-        let direct = probe(&options.dir)?;
+        let (direct, segments, replay) = Pool::Durable
+            .run(move || {
+                remove_half_made(&dir)?;
+                let (segments, replay) = read_all(&dir)?;
+                Ok::<_, Fault>((probe(&dir)?, segments, replay))
+            })
+            .await?;
         let flags = flags(direct, options.unsafe_no_fsync);
         if !direct {
             tracing::warn!(
@@ -125,18 +125,23 @@ impl WalFile {
             Some(begun) => begun,
             None => {
                 let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
-                let spare = blocking(move || new_file(&dir, 0, bytes, flags, || false)).await?;
+                let spare =
+                    Pool::Durable.run(move || new_file(&dir, 0, bytes, flags, || false)).await?;
                 let spare = spare.ok_or_else(|| no_room(&options.dir, options.segment_bytes))?;
                 let head = FrameHead { segment: 1, offset: 0, previous: 0 };
-                (name_segment(&options.dir, &spare, 1, 1)?, head)
+                let path = segment_path(&options.dir, 1, 1);
+                let segment = path.clone();
+                Pool::Durable.run(move || name_segment(&spare, &segment)).await?;
+                (path, head)
             }
         };
+        let segment = path.clone();
+        let segment = Pool::Durable.run(move || open_segment(&segment, flags)).await?;
         let mut full: Vec<_> =
             segments.into_iter().map(|(path, last, _)| Full { path, last }).collect();
         let last = full.pop().map_or(0, |full| full.last);
         let mut wal = Self {
-            writer: Writer::start()?,
-            file: open_segment(&path, flags)?,
+            writer: Writer::start(segment)?,
             flags,
             spare: Spare::prepare(&options, head.segment + 1, flags)?,
             missing: false,
@@ -232,7 +237,7 @@ impl WalFile {
         if length as u64 > self.options.segment_bytes - self.head.offset {
             return Err(Fault::new(format!("a log record of {length} bytes fits no segment")));
         }
-        let written = self.writer.write(&self.file, self.head.offset, &self.buffer).await;
+        let written = self.writer.write(self.head.offset, &self.buffer).await;
         written.map_err(|error| fault("write", &self.path, error))?;
         self.head.offset += length as u64;
         self.head.previous = crc;
@@ -254,8 +259,8 @@ impl WalFile {
             clock::sleep(NO_ROOM_PAUSE).await;
             self.spare = Spare::prepare(&self.options, number, self.flags)?;
         };
-        let path = name_segment(&self.options.dir, &spare, number, first)?;
-        self.file = open_segment(&path, self.flags)?;
+        let path = segment_path(&self.options.dir, number, first);
+        self.writer.switch(spare, path.clone(), self.flags).await?;
         let path = std::mem::replace(&mut self.path, path);
         self.full.push(Full { path, last: self.last });
         self.head = FrameHead { segment: number, offset: 0, previous: self.head.previous };
@@ -276,7 +281,7 @@ impl WalFile {
         let options = self.options.clone();
         let (done, recycled) = flume::bounded(1);
         super::spawn(async move {
-            drop(done.send_async(blocking(move || recycle(&options, &gone)).await).await);
+            drop(done.send_async(Pool::Durable.run(move || recycle(&options, &gone)).await).await);
         });
         self.recycled = Some(recycled);
         Ok(())
@@ -320,7 +325,7 @@ pub fn begin_log(dir: &Path, records: &[Record]) -> Result<(), Fault> {
         Record::Mark { index, .. } => Some(*index),
         Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => None,
     });
-    name_segment(dir, &spare, 1, mark.unwrap_or_default() + 1).map(drop)
+    name_segment(&spare, &segment_path(dir, 1, mark.unwrap_or_default() + 1))
 }
 
 fn index_of(record: &Record) -> Option<LogIndex> {
@@ -385,23 +390,19 @@ fn flags(direct: bool, no_sync: bool) -> i32 {
     (if direct { DIRECT } else { 0 }) | if no_sync { 0 } else { DURABLE }
 }
 
-fn open_segment(path: &Path, flags: i32) -> Result<Arc<fs::File>, Fault> {
+fn open_segment(path: &Path, flags: i32) -> Result<fs::File, Fault> {
     let opened = fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
     let file = opened.map_err(|error| fault("open", path, error))?;
     lock_segment(&file, path)?;
-    Ok(Arc::new(file))
+    Ok(file)
 }
 
-fn sync_dir(dir: &Path) -> Result<(), Fault> {
-    let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| fault("sync", dir, error))
+fn segment_path(dir: &Path, number: u64, first: LogIndex) -> PathBuf {
+    dir.join(format!("{number:016x}-{first:016x}.wal"))
 }
 
-fn name_segment(dir: &Path, spare: &Path, number: u64, first: LogIndex) -> Result<PathBuf, Fault> {
-    let path = dir.join(format!("{number:016x}-{first:016x}.wal"));
-    fs::rename(spare, &path).map_err(|error| fault("rename", spare, error))?;
-    sync_dir(dir)?;
-    Ok(path)
+fn name_segment(spare: &Path, segment: &Path) -> Result<(), Fault> {
+    rename_durably(spare, segment).map_err(|error| fault("rename", spare, error))
 }
 
 fn recycle(options: &WalOptions, gone: &[PathBuf]) -> Result<(), Fault> {
@@ -418,7 +419,7 @@ fn recycle(options: &WalOptions, gone: &[PathBuf]) -> Result<(), Fault> {
         };
         done.map_err(|error| fault("recycle", path, error))?;
     }
-    sync_dir(dir)
+    sync_dir(dir).map_err(|error| fault("sync", dir, error))
 }
 
 /// Files of a segment's full size that wait for their turn. Others are of another size's time, and go.

@@ -39,6 +39,8 @@ numbers! { COUNTERS: Counter Counter::new();
     CONNECTIONS_TURNED_AWAY "basalt_network_connections_turned_away_total" "Connections of clients closed for want of a file descriptor.";
     ANSWERS_WAITED "basalt_network_answer_waits_total" "Answers that waited until there was room for them.";
     ANSWERS_REFUSED "basalt_network_answers_refused_total" "Answers for which there was no room in time.";
+    LOG_LINES_DROPPED "basalt_log_lines_dropped_total" "The total number of log lines dropped because too many waited to be written.";
+    LOG_LINES_SUPPRESSED "basalt_log_lines_suppressed_total" "The total number of log lines suppressed because their call site wrote too many in a second.";
     BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Bytes that were sent to gRPC clients.";
 }
 

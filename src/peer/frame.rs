@@ -14,7 +14,7 @@ const HEAD_BYTES: usize = 8;
 pub enum Kind {
     /// [`super::Hello`].
     Hello = 1,
-    /// Nothing: come in.
+    /// [`super::Welcome`]: come in.
     Welcome = 2,
     /// [`super::Refused`].
     Refused = 3,
@@ -30,10 +30,12 @@ pub enum Kind {
     End = 8,
     /// The snapshot is here, whole.
     Arrived = 9,
+    /// Nothing: the sender is there. To members that say in their hello or welcome that they read it.
+    Ping = 10,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Hello,
         Self::Welcome,
         Self::Refused,
@@ -43,6 +45,7 @@ impl Kind {
         Self::Chunk,
         Self::End,
         Self::Arrived,
+        Self::Ping,
     ];
 }
 

@@ -11,6 +11,7 @@ fn frames_survive_being_cut_anywhere() {
         lane: Lane::Bulk as i32,
         urls: vec![],
         feature_level: 2,
+        pings: true,
     };
     let shared = b"entries";
     let mut bytes = message(Kind::Hello, &hello).to_vec();
@@ -44,7 +45,8 @@ fn a_changed_bit_is_found() {
 
 #[test]
 fn who_is_wrong_here_is_told_why() {
-    let hello = Hello { cluster: 1, from: 2, to: 3, lane: 1, urls: vec![], feature_level: 2 };
+    let hello =
+        Hello { cluster: 1, from: 2, to: 3, lane: 1, urls: vec![], feature_level: 2, pings: true };
     let check = |hello: &Hello, cluster, member, agreed| {
         check(hello, cluster, member, FeatureLevel::new(agreed), |id| id == 9)
     };

@@ -24,9 +24,14 @@ use crate::types::limits::{
 static BUDGET: Budget =
     Budget::new(RESPONSE_BYTES_IN_FLIGHT_MAX, ANSWERS_WAITING_MAX, ANSWER_WAIT_MAX);
 
+/// Sets how many bytes of responses may be in flight. Before the first request is served.
+pub fn set_response_bytes_max(bytes: usize) {
+    BUDGET.bytes_max.store(bytes, SeqCst);
+}
+
 /// The budget, of all cores together.
 struct Budget {
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     waiting_max: usize,
     wait_max: Duration,
     taken: AtomicUsize,
@@ -97,7 +102,7 @@ impl Drop for Place {
 impl Budget {
     const fn new(bytes_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
         Self {
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             waiting_max,
             wait_max,
             taken: AtomicUsize::new(0),
@@ -107,13 +112,17 @@ impl Budget {
         }
     }
 
+    fn bytes_max(&self) -> usize {
+        self.bytes_max.load(SeqCst)
+    }
+
     fn queue(&self) -> MutexGuard<'_, VecDeque<Waiter>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes so much, if it is there.
     fn take(&'static self, bytes: usize) -> Option<Taken> {
-        let fits = |taken: usize| Some(taken + bytes).filter(|taken| *taken <= self.bytes_max);
+        let fits = |taken: usize| Some(taken + bytes).filter(|taken| *taken <= self.bytes_max());
         self.taken.fetch_update(SeqCst, SeqCst, fits).ok()?;
         Some(Taken { budget: self, bytes })
     }
@@ -135,7 +144,7 @@ impl Budget {
 
     /// Waits for its turn, and for so much.
     async fn wait(&'static self, bytes: usize) -> Result<Taken, Refusal> {
-        if bytes > self.bytes_max {
+        if bytes > self.bytes_max() {
             return Err(Refusal::TooManyAnswers);
         }
         let (admit, admitted) = flume::bounded(1);
@@ -207,7 +216,7 @@ impl Growing {
     /// # Errors
     /// There is never room for it, or not in time, or too many wait already.
     pub(super) async fn wait(&mut self) -> Result<(), Refusal> {
-        let (bytes, bytes_max) = (std::mem::take(&mut self.bytes), self.taken.budget.bytes_max);
+        let (bytes, bytes_max) = (std::mem::take(&mut self.bytes), self.taken.budget.bytes_max());
         // More than there can ever be is asked for as it is, and refused.
         self.wait_for(bytes.max((2 * bytes).min(bytes_max))).await
     }

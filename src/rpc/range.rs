@@ -1,4 +1,4 @@
-//! Reading many keys without stopping the core: in turns, or on the executor's helper thread where a read
+//! Reading many keys without stopping the core: in turns, or in the pool for reads where a read
 //! cannot be cut into turns; and within the budget of answers in flight.
 
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use tonic::Status;
 use super::budget::Growing;
 use super::{complete, refused, status};
 use crate::actors::{Desk, State};
+use crate::io::Pool;
 use crate::io::clock::Moment;
-use crate::io::{blocking, spawn};
 use crate::mvcc::{self, Chunk, RangeCursor};
 use crate::types::limits::RANGE_STREAM_MS_MAX;
 use crate::types::{Error, Refusal};
@@ -28,18 +28,11 @@ const STREAM_KEYS_FIRST: usize = 10;
 /// Revisions since which a count is made from the newest one, step by step back, on this core.
 const COUNT_BACK_MAX: i64 = 1000;
 
-/// Runs what may take long on the executor's helper thread, unless the caller is gone before its turn comes: what
-/// thousands of dead callers asked for would keep others waiting. The answer's future is `Send`, as tonic wants it.
-async fn aside<T: Send + 'static>(
+/// Runs a read that may take long on the pool for reads, unless the caller is gone before its turn comes.
+async fn read_in_pool<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Status> {
-    let (sender, answer) = flume::bounded(1);
-    spawn(async move {
-        let wanted = sender.clone();
-        let done = blocking(move || (!wanted.is_disconnected()).then(work)).await;
-        drop(done.map(|done| sender.send(done)));
-    });
-    answer.recv_async().await.map_err(|_| status(Refusal::Stopped))?.map_err(refused)
+    Pool::Reads.run_if_wanted(work).await.map_err(refused)
 }
 
 /// Answers a range, when there is room for the answer; the header holds the revision alone. What the answer takes of
@@ -70,7 +63,7 @@ async fn attempt(
         true => state.read.range(request).map_err(refused)?,
         false => {
             let (state, request) = (Arc::clone(state), request.clone());
-            aside(move || state.read.range(&request)).await?
+            read_in_pool(move || state.read.range(&request)).await?
         }
     };
     // Of what was read, not of what has been published since: who watches from here on must miss nothing.
@@ -147,7 +140,7 @@ pub(super) async fn read_txn(
             state.read.read_txn(&request).map_err(refused)?
         } else {
             let (state, request) = (Arc::clone(&state), Arc::clone(&request));
-            aside(move || state.read.read_txn(&request)).await?
+            read_in_pool(move || state.read.read_txn(&request)).await?
         };
         if taken.grow(answer.encoded_len()) {
             return Ok(answer);

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Config, versions};
-use crate::actors::mailbox::peer::address_of;
 use crate::cluster::{Member, cluster_id, member_id};
 use crate::io;
 use crate::types::{ConfState, Fault, MemberId};
@@ -139,9 +138,9 @@ fn same_urls(left: &[String], right: &[String]) -> Result<(), String> {
 
 /// A URL with an address in place of a name, if it can be found.
 fn resolved(url: &str) -> String {
-    let place = address_of(url);
-    match io::resolve(place) {
-        Some(address) => url.replacen(place, &address.to_string(), 1),
+    let io::Address::Tcp(place) = io::Address::of_url(url) else { return url.to_owned() };
+    match io::resolve(&place) {
+        Some(address) => url.replacen(&place, &address.to_string(), 1),
         None => url.to_owned(),
     }
 }
@@ -152,7 +151,7 @@ fn ask_others(beginning: &Beginning) -> Option<(u64, Vec<Member>)> {
     let mut urls: Vec<_> = others.flat_map(|member| &member.peer_urls).collect();
     urls.sort_unstable();
     urls.into_iter().find_map(|url| {
-        let (head, body) = io::get(address_of(url), "/members", ASK_TIME).ok()?;
+        let (head, body) = io::get(&io::Address::of_url(url), "/members", ASK_TIME).ok()?;
         let id = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             let is_it = name.eq_ignore_ascii_case("x-etcd-cluster-id");

@@ -20,6 +20,8 @@ const ELECTION_MS_MAX: u64 = 50_000;
 /// Sizes above which etcd warns: a store that takes long to send, a request that holds others up.
 const QUOTA_LARGE: u64 = 8 << 30;
 const REQUEST_LARGE: usize = 10 << 20;
+/// The shortest time after which a connection to a member is given up; etcd raises what is less, too.
+const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// The most streams that HTTP/2 can number.
 const STREAMS_MAX: u64 = 1 << 31;
 
@@ -144,6 +146,10 @@ pub struct Config {
     pub compaction_batch: usize,
     /// `--compaction-sleep-interval`.
     pub compaction_sleep: Duration,
+    /// `--raft-read-timeout`, at least five seconds.
+    pub raft_read_timeout: Duration,
+    /// `--raft-write-timeout`, at least five seconds.
+    pub raft_write_timeout: Duration,
     /// `--unsafe-no-fsync`.
     pub unsafe_no_fsync: bool,
     /// `--cors`.
@@ -273,6 +279,8 @@ impl Config {
             retention: Retention::All,
             compaction_batch: number(flags, "compaction-batch-limit")?,
             compaction_sleep: time(flags, "compaction-sleep-interval"),
+            raft_read_timeout: time(flags, "raft-read-timeout").max(RAFT_TIMEOUT_MIN),
+            raft_write_timeout: time(flags, "raft-write-timeout").max(RAFT_TIMEOUT_MIN),
             unsafe_no_fsync: switch(flags, "unsafe-no-fsync"),
             origins: values::list(flags.get("cors")),
             hosts: values::list(flags.get("host-whitelist")),

@@ -1,8 +1,11 @@
 //! Logs in zap's shape, one JSON object a line, so that what reads etcd's logs reads ours; or a line for
 //! people (`--log-format console`).
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+mod limit;
+
+use std::fs::OpenOptions;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -12,11 +15,14 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::limit::{Limiter, Site};
 use super::flags::{Flags, Level, Note};
-use crate::io::clock;
+use crate::io::{self, LogOutput, LogQueue, Reports, clock};
 
 /// Events of this target end the process, and are told so.
 const FATAL: &str = "basalt::fatal";
+/// The target of what the consensus library says; see [`super::raft_log`].
+pub(super) const RAFT: &str = "raft";
 
 /// How logs are written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,31 +77,13 @@ impl Default for Options {
     }
 }
 
-enum Output {
-    Stderr,
-    Stdout,
-    File(File),
-}
-
-impl Output {
-    fn write(&self, line: &[u8]) {
-        // Nobody can be told that the log cannot be written. Each line is one write, so that lines of several
-        // threads do not mix.
-        let _ = match self {
-            Self::Stderr => std::io::stderr().write_all(line),
-            Self::Stdout => std::io::stdout().write_all(line),
-            Self::File(file) => (&*file).write_all(line),
-        };
-    }
-}
-
-fn open(output: &str) -> Result<Output, String> {
+fn open(output: &str) -> Result<LogOutput, String> {
     Ok(match output {
-        "default" | "stderr" | "/dev/stderr" => Output::Stderr,
-        "stdout" | "/dev/stdout" => Output::Stdout,
+        "default" | "stderr" | "/dev/stderr" => LogOutput::Stderr,
+        "stdout" | "/dev/stdout" => LogOutput::Stdout,
         path => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            Output::File(file.map_err(|error| {
+            LogOutput::File(file.map_err(|error| {
                 let error = match error.kind() == std::io::ErrorKind::NotFound {
                     true => "no such file or directory".to_owned(),
                     false => error.to_string(),
@@ -114,13 +102,17 @@ pub fn start(options: &Options) -> Result<(), String> {
     let mut outputs =
         options.outputs.iter().map(|output| open(output)).collect::<Result<Vec<_>, _>>()?;
     if outputs.is_empty() {
-        outputs.push(Output::Stderr);
+        outputs.push(LogOutput::Stderr);
     }
     // Libraries speak only of what goes wrong.
     let ours = Targets::new()
         .with_target("basalt", options.level)
+        .with_target(RAFT, options.level)
         .with_default(LevelFilter::WARN.min(options.level));
-    let zap = Zap { outputs, console: options.console };
+    let (format, limiter) = (Format { console: options.console }, Arc::<Limiter>::default());
+    let reports = reports(format, Arc::clone(&limiter));
+    let queue = io::start_log(outputs, reports).map_err(|fault| fault.to_string())?;
+    let zap = Zap { queue, format, limiter };
     // It fails only where logs are written already, in a test.
     drop(tracing_subscriber::registry().with(zap.with_filter(ours)).try_init());
     Ok(())
@@ -139,7 +131,15 @@ pub fn say(note: &Note) {
 }
 
 struct Zap {
-    outputs: Vec<Output>,
+    queue: &'static LogQueue,
+    format: Format,
+    limiter: Arc<Limiter>,
+}
+
+/// How a line looks.
+#[derive(Clone, Copy)]
+struct Format {
+    /// For people; else one JSON object.
     console: bool,
 }
 
@@ -148,6 +148,9 @@ struct Zap {
 struct Fields {
     message: String,
     others: Vec<(String, Value)>,
+    /// Where a library's line comes from, if the event was made elsewhere.
+    file: Option<String>,
+    line: Option<u32>,
 }
 
 impl Fields {
@@ -159,6 +162,11 @@ impl Fields {
                 if let Ok(Value::Object(pairs)) = serde_json::from_str(&text) {
                     self.others.extend(pairs);
                 }
+            }
+            // Of lines that were not made by the macros of tracing.
+            ("from_file", Value::String(file)) => self.file = Some(file),
+            ("from_line", Value::Number(line)) => {
+                self.line = line.as_u64().and_then(|line| u32::try_from(line).ok());
             }
             (name, value) => self.others.push((name.replace('_', "-"), value)),
         }
@@ -188,9 +196,21 @@ impl Visit for Fields {
 
 impl<S: Subscriber> Layer<S> for Zap {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
         let metadata = event.metadata();
+        let time = clock::unix_time();
+        let mut fields = Fields::default();
+        let is_foreign = metadata.target() == RAFT;
+        if is_foreign {
+            event.record(&mut fields);
+        }
+        let file = fields.file.take().unwrap_or_else(|| metadata.file().unwrap_or_default().into());
+        let site = (inside(&file).to_owned(), fields.line.or(metadata.line()).unwrap_or(0));
+        if !self.limiter.admits(site.clone(), time.as_secs()) {
+            return;
+        }
+        if !is_foreign {
+            event.record(&mut fields);
+        }
         let level = match *metadata.level() {
             tracing::Level::ERROR if metadata.target() == FATAL => "fatal",
             tracing::Level::ERROR => "error",
@@ -198,17 +218,52 @@ impl<S: Subscriber> Layer<S> for Zap {
             tracing::Level::INFO => "info",
             tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
         };
-        let file = metadata.file().unwrap_or_default();
-        // Of a library's path, what is inside it.
-        let file = file.rsplit_once("src/").map_or(file, |(_, inside)| inside);
-        let caller = format!("{file}:{}", metadata.line().unwrap_or(0));
-        let time = timestamp(clock::unix_time());
-        let line = match self.console {
-            true => console(&time, level, &caller, &fields),
-            false => json(&time, level, &caller, &fields),
-        };
-        self.outputs.iter().for_each(|output| output.write(line.as_bytes()));
+        let is_error = *metadata.level() == tracing::Level::ERROR;
+        self.queue.push(self.format.line(time, level, &site, &fields), is_error);
     }
+}
+
+/// Of a library's path, what is inside it.
+fn inside(file: &str) -> &str {
+    file.rsplit_once("src/").map_or(file, |(_, inside)| inside)
+}
+
+impl Format {
+    fn line(self, time: Duration, level: &str, (file, line): &Site, fields: &Fields) -> String {
+        let (time, caller) = (timestamp(time), format!("{file}:{line}"));
+        match self.console {
+            true => console(&time, level, &caller, fields),
+            false => json(&time, level, &caller, fields),
+        }
+    }
+}
+
+/// Lines about lines that were not written.
+fn reports(format: Format, limiter: Arc<Limiter>) -> Reports {
+    Box::new(move |dropped| {
+        let time = clock::unix_time();
+        let site = (inside(file!()).to_owned(), line!());
+        let report = |message: &str, others: Vec<(String, Value)>| {
+            let fields = Fields { message: message.to_owned(), others, ..Fields::default() };
+            format.line(time, "warn", &site, &fields)
+        };
+        let count = |count: u64| ("count".to_owned(), count.into());
+        let suppressed = limiter.take_suppressed(time.as_secs()).into_iter();
+        let mut lines: Vec<_> = suppressed
+            .map(|((file, line), lines)| {
+                let of = ("suppressed-caller".to_owned(), format!("{file}:{line}").into());
+                report(
+                    "suppressed log lines of a call site that wrote too many",
+                    vec![of, count(lines)],
+                )
+            })
+            .collect();
+        if dropped > 0 {
+            let message = "dropped log lines: too many waited to be written";
+            lines.push(report(message, vec![count(dropped)]));
+        }
+        lines
+    })
 }
 
 fn string(text: &str) -> String {

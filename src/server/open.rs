@@ -14,18 +14,22 @@ use super::{Config, levels};
 use crate::actors::State;
 use crate::actors::apply::state_of;
 use crate::actors::bytes_in_use;
-use crate::actors::mailbox::peer::Identity;
+use crate::actors::mailbox::peer::{Identity, Times};
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
-use crate::io::{self, DiskMonitor, LsmEngine, WalFile, WalOptions, clock};
+use crate::io::{self, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::store::Engine as _;
-use crate::types::limits::{
-    DISK_SMALL_BYTES, RECORD_CACHE_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES,
+use crate::types::limits::{DISK_SMALL_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES};
+use crate::types::{
+    Budgets, ConfChange, ConfChangeKind, Entry, EntryKind, Fault, HardState, MemberId,
 };
-use crate::types::{ConfChange, ConfChangeKind, Entry, EntryKind, Fault, HardState, MemberId};
 use crate::wal::{Record, Replay};
+
+/// How long another member may take to accept a connection, whatever the election timeout is.
+const DIAL_TIME_MIN: Duration = Duration::from_secs(1);
+const DIAL_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What was found on disk.
 pub(super) struct Opened {
@@ -39,26 +43,27 @@ pub(super) struct Opened {
     /// Members that the state does not tell of yet.
     pub(super) others: Vec<Member>,
     pub(super) disk: DiskMonitor,
+    pub(super) budgets: Budgets,
 }
 
-pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
+pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fault> {
     let member_dir = config.data_dir.join("member");
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     io::prepare_data_dir(&wal_dir)?;
     let settings = machine::Config {
-        cache_bytes: RECORD_CACHE_BYTES,
+        cache_bytes: budgets.record_cache,
         lease_ttl_min: ttl_min(config.election.as_millis() as u64),
         learners_max: config.learners_max,
         feature_level: levels::supported(),
     };
     // Before the store, which may need what was reserved.
     let watched = member_dir.clone();
-    let disk = io::blocking(move || DiskMonitor::start(&watched)).await?;
+    let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
     let beginning = match machine.is_new() {
         true => {
             let (asked, has_log) = (config.clone(), io::has_log(&wal_dir));
-            Some(io::blocking(move || begin(&asked, has_log)).await?)
+            Some(Pool::Dns.run(move || begin(&asked, has_log)).await?)
         }
         false => None,
     };
@@ -80,7 +85,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         begin_state(&mut machine, &replay, beginning)?;
         // A member that has begun is not asked again for its flags.
         let engine = machine.engine().clone();
-        io::blocking(move || engine.persist()).await?;
+        Pool::Durable.run(move || engine.persist()).await?;
     }
     replay.check_store(machine.applied())?;
     if config.force_new_cluster && !founds {
@@ -105,10 +110,26 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         return Err(not_a_member(&machine, id));
     };
     let urls = member.peer_urls.clone();
+    let times = Times {
+        dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
+        read: config.raft_read_timeout,
+        write: config.raft_write_timeout,
+    };
     let identity =
-        Identity { cluster: cluster_id, member: id, urls, member_dir, machine: settings };
+        Identity { cluster: cluster_id, member: id, urls, times, member_dir, machine: settings };
     let others = given.into_iter().filter(|other| other.id != id).collect();
-    Ok(Opened { member, machine, state, wal, restored, cluster_id, identity, others, disk })
+    Ok(Opened {
+        member,
+        machine,
+        state,
+        wal,
+        restored,
+        cluster_id,
+        identity,
+        others,
+        disk,
+        budgets,
+    })
 }
 
 /// Segments of the log that may wait to be recycled, beside the next one.
@@ -129,7 +150,7 @@ async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault
         }
         Ok::<_, Fault>(before_ms)
     };
-    let before_ms = io::blocking(noting).await?;
+    let before_ms = Pool::Durable.run(noting).await?;
     if before_ms == 0 {
         return Ok(0);
     }
@@ -138,7 +159,7 @@ async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault
         let dir = member_dir.to_owned();
         io::spawn(async move {
             clock::sleep(before).await;
-            let noted = io::blocking(move || io::note_promise(&dir, own_ms)).await;
+            let noted = Pool::Durable.run(move || io::note_promise(&dir, own_ms)).await;
             noted.unwrap_or_else(|fault| io::fatal(&fault));
         });
     }
@@ -162,18 +183,19 @@ async fn defragment(machine: &Machine<LsmEngine>, threshold: u64) -> Result<(), 
         );
         return Ok(());
     }
-    io::blocking(move || {
-        engine.note_usage(in_use);
-        // Answered, or not: if the store cannot be merged now, it is later.
-        let _ = engine.defragment().recv();
-        tracing::info!(
-            size_before_bytes = size,
-            size_bytes = engine.disk_bytes(),
-            "defragmented the store"
-        );
-        Ok(())
-    })
-    .await
+    Pool::Durable
+        .run(move || {
+            engine.note_usage(in_use);
+            // Answered, or not: if the store cannot be merged now, it is later.
+            let _ = engine.defragment().recv();
+            tracing::info!(
+                size_before_bytes = size,
+                size_bytes = engine.disk_bytes(),
+                "defragmented the store"
+            );
+            Ok(())
+        })
+        .await
 }
 
 /// The state machine, and which snapshot its store began with.
@@ -186,7 +208,7 @@ async fn open_store(
         let (store, snapshot) = io::find_store(&member_dir)?;
         Ok((Machine::open(LsmEngine::open(&store)?, &settings)?, snapshot))
     };
-    io::blocking(opening).await
+    Pool::Durable.run(opening).await
 }
 
 /// The member may have stopped between making a snapshot its store and beginning its log there.

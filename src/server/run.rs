@@ -1,6 +1,7 @@
 //! The life of the process: opens what is on disk, starts everything, serves until it is told to stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
@@ -16,7 +17,8 @@ use crate::cluster::Version;
 use crate::command::Command;
 use crate::http::{Front, Serves};
 use crate::io::{self, Executors, Lane, clock};
-use crate::types::{Fault, Refusal};
+use crate::rpc;
+use crate::types::{Budgets, Fault, Refusal};
 
 /// How long a member that is told to stop waits for what is under way.
 const STOP_TIME: Duration = Duration::from_millis(500);
@@ -37,6 +39,8 @@ pub fn run(config: Config) -> Result<(), Fault> {
         false => config.cores.clone(),
     };
     io::raise_open_files(cores.len())?;
+    let (memory_bytes, budgets) = io::divide_memory(cores.len());
+    rpc::set_response_bytes_max(budgets.responses);
     io::preflight()?;
     io::refuse_foreign(&config.data_dir)?;
     io::refuse_unfinished(&config.data_dir)?;
@@ -50,28 +54,34 @@ pub fn run(config: Config) -> Result<(), Fault> {
         etcd_version = %Version::SERVER,
         basalt_version = env!("CARGO_PKG_VERSION"),
         cores = ?cores,
+        memory_bytes,
         layout = "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
         "starting a member"
     );
     let (stop, stopped) = flume::bounded(1);
-    on_signal(stop)?;
+    let opens = Arc::new(AtomicBool::new(true));
+    on_signal(stop, Arc::clone(&opens))?;
     let mut executors = Executors::new();
     let first = cores[0];
     let others = cores[1..].to_vec();
-    executors.start(first, move || first_core(config, others, stopped))?;
+    executors.start(first, move || first_core(config, others, stopped, opens, budgets))?;
     executors.poke();
     executors.join()
 }
 
-/// Tells `stop` when the process is asked to end.
-fn on_signal(stop: flume::Sender<()>) -> Result<(), Fault> {
+/// Tells `stop` when the process is asked to end. While the member still opens what is on disk there is nothing to end in
+/// order, and opening may wait for other members; whoever asks twice does not want to wait either. Then the process ends
+/// at once: what was acknowledged is in the log.
+fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let cannot = |error| Fault::new(format!("signals cannot be caught: {error}"));
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
     let waiting = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
+        for (count, signal) in signals.forever().enumerate() {
             tracing::info!(signal, "received signal; shutting down");
-            // One request to stop is enough.
+            if count > 0 || opens.load(Ordering::Relaxed) {
+                io::end_by(signal);
+            }
             let _ = stop.try_send(());
         }
     });
@@ -84,8 +94,11 @@ async fn first_core(
     config: Config,
     others: Vec<usize>,
     stopped: flume::Receiver<()>,
+    opens: Arc<AtomicBool>,
+    budgets: Budgets,
 ) -> Result<(), Fault> {
-    let opened = open(&config).await?;
+    let opened = open(&config, budgets).await?;
+    opens.store(false, Ordering::Relaxed);
     let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
     handles.peers.update(opened.machine.cluster());
     opened.others.iter().for_each(|member| handles.peers.meet(member));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::open::Opened;
+use super::raft_log;
 use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClient};
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
@@ -90,10 +91,12 @@ pub(super) fn seats(
         keep_alive: config.keep_alive,
         keep_alive_timeout: config.keep_alive_timeout,
     };
+    let budgets = shared.node.budgets;
     let (mut hubs, mut deliveries) = (Vec::new(), Vec::new());
     let seat = |executor| {
         let options = watch::Options {
             max_request_bytes: config.max_request_bytes,
+            hub_bytes_max: budgets.watch_hub,
             streams: StreamOptions {
                 progress_interval_ms: config.progress_notify.as_millis() as u64,
                 no_leader_ms_max: LEADERLESS_ELECTIONS_MAX * config.election.as_millis() as u64,
@@ -204,7 +207,7 @@ pub(super) struct Seat {
 impl Seat {
     /// Serves the connections that this executor is given. `pending` are its own requests, made here if there are none yet.
     pub(super) fn take(self, pending: Option<Pending>, shared: &Arc<Shared>) -> ReplicaClient {
-        let executor = self.executor as u8;
+        let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
         let pending = pending.unwrap_or_else(|| client::pending(executor, self.boot_nonce));
         let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
         io::spawn(requests::hand_in(self.executor, pending.clone(), consensus.clone()));
@@ -234,6 +237,7 @@ pub(super) fn node(config: &Config, opened: &Opened) -> Node {
         member_id: opened.member.id,
         max_txn_ops: config.max_txn_ops,
         max_request_bytes: config.max_request_bytes,
+        budgets: opened.budgets,
         quota_bytes: config.quota_bytes,
         request_timeout_ms: 5000 + 2 * config.election.as_millis() as u64,
         strict_reconfig: config.strict_reconfig,
@@ -255,6 +259,7 @@ fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::cons
         boot_nonce,
         catch_up_entries: config.catch_up_entries,
         promise: config.promise(),
+        logger: Some(raft_log::logger()),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Values as Go's packages read them: times, switches, URLs, feature gates; with their words for what is
 //! wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::table::{Flag, GATES, Kind};
 use crate::io::Address;
+use crate::types::limits::EXECUTORS_MAX;
 
 /// Checks that a value can be that of a flag.
 ///
@@ -218,6 +219,15 @@ pub(super) fn cores(text: &str) -> Result<Vec<usize>, String> {
         }
         cores.extend(first..=last);
     }
+    let differing: BTreeSet<_> = cores.iter().collect();
+    if differing.len() < cores.len() {
+        return Err(format!("invalid value {text:?} for flag -cores: a core is named twice"));
+    }
+    if cores.len() > EXECUTORS_MAX {
+        return Err(format!(
+            "invalid value {text:?} for flag -cores: at most {EXECUTORS_MAX} cores can be used"
+        ));
+    }
     Ok(cores)
 }
 
@@ -273,5 +283,10 @@ mod tests {
         assert_eq!(cores("0,2-3"), Ok(vec![0, 2, 3]));
         assert_eq!(cores(""), Ok(vec![]));
         assert!(cores("3-2").is_err() && cores("a").is_err() && cores("0-99999").is_err());
+        let error = |text| cores(text).expect_err("it is refused");
+        assert!(error("0,0").ends_with("a core is named twice"), "{}", error("0,0"));
+        assert!(error("0-3,2").ends_with("a core is named twice"), "{}", error("0-3,2"));
+        assert_eq!(cores("0-254").map(|cores| cores.len()), Ok(255));
+        assert!(error("0-255").ends_with("at most 255 cores can be used"), "{}", error("0-255"));
     }
 }

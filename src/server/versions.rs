@@ -7,7 +7,6 @@ use basalt_proto::membershippb::ClusterVersionSetRequest;
 
 use super::levels;
 use crate::actors::Desk;
-use crate::actors::mailbox::peer::address_of;
 use crate::cluster::{Fit, Member, Version, Versions, decide, may_join};
 use crate::command::Command;
 use crate::io::{self, clock};
@@ -23,7 +22,7 @@ const ASK_TIME: Duration = Duration::from_secs(2);
 fn ask(member: &Member) -> Option<Versions> {
     let remote_member_id = format!("{:x}", member.id);
     let told = member.peer_urls.iter().find_map(|url| {
-        let answer = io::get(address_of(url), "/version", ASK_TIME);
+        let answer = io::get(&io::Address::of_url(url), "/version", ASK_TIME);
         let told = answer.and_then(|(_, body)| {
             serde_json::from_str(&body)
                 .map_err(|error| format!("the answer does not read: {error}"))

@@ -224,6 +224,7 @@ impl Member {
             seed: self.random.next(),
             boot_nonce: self.boots,
             catch_up_entries: knobs.catch_up_entries,
+            logger: None,
             promise: knobs.promise(),
         };
         let driver = Driver::new(config, &restored)

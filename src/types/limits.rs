@@ -6,6 +6,12 @@ use std::time::Duration;
 /// flow control so do their clients.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 
+/// Executors of a member, one for each core: a request's id has eight bits for its executor.
+pub const EXECUTORS_MAX: usize = 255;
+
+/// Bytes of such requests of one executor, however much memory there is; see [`super::Budgets`].
+pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+
 /// Bundles of proposals and read requests waiting for consensus. Each executor sends one bundle a
 /// round, so a few per executor is plenty.
 pub const CONSENSUS_MAILBOX: usize = 1024;
@@ -45,6 +51,10 @@ pub const PEER_WRITE_BYTES: usize = 1 << 20;
 /// Questions of this member to others that wait for an answer, and answers that it may be making for one
 /// connection; past it they are refused.
 pub const PEER_QUESTIONS_MAX: usize = 4096;
+
+/// Members that are not known here and are answered on the connections that they dialed: those that joined after what
+/// this member has applied.
+pub const PEER_GUESTS_MAX: usize = 8;
 
 /// Bytes of one frame of a snapshot on its way to another member.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
@@ -100,6 +110,32 @@ pub const DISK_MARGIN_BYTES_MIN: u64 = 16 << 20;
 /// See [`DISK_MARGIN_BYTES_MIN`].
 pub const DISK_MARGIN_BYTES_MAX: u64 = 64 << 20;
 
+/// Jobs that wait for a thread of one pool for work that blocks; past it the callers wait.
+pub const POOL_QUEUE_MAX: usize = 256;
+
+/// Threads that look up names of hosts: one that a silent name server stops leaves others.
+pub const DNS_THREADS: usize = 4;
+
+/// Threads that make things durable: the truncation of the log, a change of members and a snapshot that comes in may
+/// each wait for the disk at the same time.
+pub const DURABLE_THREADS: usize = 4;
+
+/// Threads that read all of something: one for each core up to this.
+pub const READS_THREADS_MAX: usize = 8;
+
+/// Threads that compute for long: one for each core up to this.
+pub const CPU_THREADS_MAX: usize = 4;
+
+/// Bytes of log lines that wait to be written; past it they are dropped and counted.
+pub const LOG_QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes beyond that for lines about errors, which tell why the process ends.
+pub const LOG_QUEUE_BYTES_ERRORS: usize = 256 << 10;
+
+/// Lines that one place in the code may write to the log in a second, as many as etcd's logger lets pass; further ones
+/// are counted.
+pub const LOG_LINES_PER_SECOND_MAX: u32 = 100;
+
 /// Free bytes without which a member does not start: its store writes before it can tell anybody.
 pub const DISK_START_BYTES_MIN: u64 = 8 << 20;
 
@@ -138,7 +174,7 @@ pub const CATCH_UP_BYTES_MAX: usize = 2 << 20;
 /// Encoded bytes that may wait in one watch stream before its watchers fall behind.
 pub const WATCH_STREAM_BYTES_MAX: usize = 4 << 20;
 
-/// Encoded bytes that may wait in all watch streams of one core; past it each stream may hold its
+/// Encoded bytes that may wait in all watch streams of one core, however much memory there is; past it each stream may hold its
 /// share only, so that a thousand slow clients do not cost a thousand times the bound of one.
 pub const WATCH_HUB_BYTES_MAX: usize = 256 << 20;
 
@@ -155,8 +191,11 @@ pub const KEY_BYTES_MAX: usize = 65_534;
 /// stored once, and history says where. Small ones are read back from history in one piece.
 pub const INLINE_BYTES_MAX: usize = 512;
 
-/// Bytes of records that the cache in front of the store may hold.
+/// Bytes of records that the cache in front of the store may hold, however much memory there is.
 pub const RECORD_CACHE_BYTES: u64 = 64 << 20;
+
+/// Bytes of the store's cache of blocks, however much memory there is; see [`super::Budgets`].
+pub const BLOCK_CACHE_BYTES_MAX: u64 = 96 << 20;
 
 /// What the record cache counts for one record beside its bytes: key, links, allocation.
 pub const RECORD_CACHE_OVERHEAD_BYTES: usize = 128;
@@ -199,7 +238,7 @@ pub const READ_ROUNDS_MAX: usize = 64;
 /// Revisions noted for a retention by time, whatever the time: a year's, and more history than is worth its disk.
 pub const RETENTION_NOTES_MAX: usize = 100_000;
 
-/// Bytes of range answers on their way to clients, of all cores together: past it requests wait, as a few hundred
+/// Bytes of range answers on their way to clients, of all cores together, however much memory there is: past it requests wait, as a few hundred
 /// unlimited lists would otherwise end the process.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
 

@@ -30,6 +30,7 @@ mod half_made;
 mod handover;
 mod holders;
 mod locks;
+mod logging;
 mod metrics;
 mod mirror;
 mod ports;

@@ -157,3 +157,46 @@ fn what_is_under_way_ends_with_an_error_as_from_etcd() {
     assert_eq!(theirs[1], ("watch", serde_json::json!([[last], true])));
     assert_eq!(ours, theirs);
 }
+
+/// Opening may wait for others for seconds. etcd then ends as by a signal that nobody handles, too.
+#[test]
+fn a_member_that_still_opens_ends_at_once() {
+    use std::os::unix::process::ExitStatusExt as _;
+    // They take connections and say nothing.
+    let silent: Vec<_> =
+        (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let urls = silent.iter().map(|it| format!("http://{}", it.local_addr().expect("its own")));
+    let others: Vec<_> =
+        urls.enumerate().map(|(number, url)| format!("other{number}={url}")).collect();
+    let cluster = format!("pillar=http://127.0.0.1:12380,{}", others.join(","));
+    for signal in [Signal::TERM, Signal::INT] {
+        let setup = Setup::new(process::basalt())
+            .flag("initial-cluster", &cluster)
+            .flag("initial-cluster-state", "existing");
+        let mut server = Server::new(setup);
+        server.launch();
+        assert!(server.logs.wait_for("starting a member", PATIENCE), "{}", server.logs.tail());
+        std::thread::sleep(Duration::from_millis(300));
+        server.signal(signal);
+        let ended = server.wait_exit(Duration::from_secs(1));
+        let ended = ended.unwrap_or_else(|| panic!("still opens\n{}", server.logs.tail()));
+        assert_eq!(ended.signal(), Some(signal.as_raw()), "{ended}");
+        assert!(server.logs.all().contains("received signal; shutting down"));
+    }
+}
+
+/// etcd goes on to wait for its clients, up to seven seconds.
+#[test]
+fn a_member_that_is_told_twice_to_stop_waits_for_nobody() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let mut server = Setup::new(process::basalt()).start();
+    // Nobody ends this watch, so that the member waits for as long as it ever does.
+    let watch = r#"{"create_request":{"key":"YQ=="}}"#;
+    let mut stream = post(&server, "/v3/watch", watch);
+    read_until(&mut stream, &mut Vec::new(), "\"created\":true}}\n\r\n");
+    server.signal(Signal::TERM);
+    assert!(server.logs.wait_for("received signal", PATIENCE), "{}", server.logs.tail());
+    server.signal(Signal::INT);
+    let ended = server.wait_exit(Duration::from_secs(10)).expect("it ends");
+    assert_eq!(ended.signal(), Some(Signal::INT.as_raw()), "{ended}\n{}", server.logs.tail());
+}

@@ -128,6 +128,7 @@ fn propose(server: &Server, payloads: &[&'static [u8]]) {
         lane: Lane::Bulk as i32,
         urls: Vec::new(),
         feature_level: FeatureLevel::NEWEST.number(),
+        pings: false,
     };
     let mut stream = TcpStream::connect(("127.0.0.1", server.peer_port)).unwrap();
     stream.write_all(MAGIC).unwrap();

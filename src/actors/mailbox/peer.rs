@@ -22,7 +22,7 @@ use crate::io::clock;
 use crate::metrics;
 use crate::peer::{Answer, Ask, Kind, encode};
 use crate::types::limits::{
-    PEER_BULK_BYTES_MAX, PEER_BULK_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX,
+    PEER_BULK_BYTES_MAX, PEER_BULK_MAX, PEER_GUESTS_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX,
 };
 use crate::types::{FeatureLevel, MemberId, Refusal};
 
@@ -35,10 +35,24 @@ pub struct Identity {
     pub member: MemberId,
     /// Where it is reached.
     pub urls: Vec<String>,
+    /// How long others may take.
+    pub times: Times,
     /// Where snapshots are put together.
     pub member_dir: PathBuf,
     /// What a state machine is opened with.
     pub machine: crate::machine::Config,
+}
+
+/// How long other members may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// To take a connection: an election timeout, from one to five seconds. What was dialed while the network dropped
+    /// packets is dialed anew soon after it does not any more.
+    pub dial: Duration,
+    /// To send a byte: `--raft-read-timeout`.
+    pub read: Duration,
+    /// To take one, and to acknowledge it: `--raft-write-timeout`.
+    pub write: Duration,
 }
 
 /// A frame to send: its beginning, and what may be shared with frames to others.
@@ -97,12 +111,14 @@ struct Peer {
     bulk: flume::Sender<Packet>,
 }
 
-/// A question under way.
-pub enum Asking {
-    /// Ask this member. The asker waits if the mailbox is full.
-    Ask(MemberId, Ask, flume::Sender<Answer>),
-    /// An answer came. Dropped if the mailbox is full; the asker asks again.
-    Answered(Answer),
+/// A question for another member. The asker waits if the mailbox is full, and is refused if too many wait for answers.
+pub struct Asking {
+    /// Whom to ask.
+    pub to: MemberId,
+    /// What.
+    pub ask: Ask,
+    /// Takes the answer.
+    pub asker: flume::Sender<Answer>,
 }
 
 /// What the actor does for this member's side.
@@ -124,8 +140,10 @@ pub enum Control {
 
 /// The actor's mailbox.
 pub struct Inbox {
-    /// Questions and answers.
+    /// Questions to be asked.
     pub asking: flume::Receiver<Asking>,
+    /// Answers that came. The connection on which one came waits if the mailbox is full: questions never keep them out.
+    pub answers: flume::Receiver<Answer>,
     /// Few: a bounded number for each member.
     pub control: flume::Receiver<Control>,
 }
@@ -136,6 +154,9 @@ struct Inner {
     removed: ArcSwap<BTreeSet<MemberId>>,
     consensus: consensus::Handle,
     asking: flume::Sender<Asking>,
+    answers: flume::Sender<Answer>,
+    /// Urgent queues of members that are not known and dialed this one.
+    guests: ArcSwap<BTreeMap<MemberId, flume::Sender<Packet>>>,
     control: flume::Sender<Control>,
     leaving: AtomicBool,
 }
@@ -148,6 +169,7 @@ impl Peers {
     /// None yet, and the mailbox of the actor that serves them.
     pub fn new(identity: Identity, consensus: consensus::Handle) -> (Self, Inbox) {
         let (asking, asking_inbox) = flume::bounded(PEER_QUESTIONS_MAX);
+        let (answers, answers_inbox) = flume::bounded(PEER_QUESTIONS_MAX);
         let (control, control_inbox) = flume::unbounded();
         let inner = Inner {
             identity,
@@ -155,10 +177,13 @@ impl Peers {
             removed: ArcSwap::default(),
             consensus,
             asking,
+            answers,
+            guests: ArcSwap::default(),
             control,
             leaving: AtomicBool::new(false),
         };
-        (Self(Arc::new(inner)), Inbox { asking: asking_inbox, control: control_inbox })
+        let inbox = Inbox { asking: asking_inbox, answers: answers_inbox, control: control_inbox };
+        (Self(Arc::new(inner)), inbox)
     }
 
     /// Makes ways to new members, and forgets removed ones.
@@ -221,8 +246,15 @@ impl Peers {
                 homeless.push(raft);
                 continue;
             }
-            let Some(peer) = peer else { continue };
             let travels = travels(&raft);
+            let Some(peer) = peer else {
+                if travels == Travels::Urgent {
+                    let (head, entries) = encoder.encode(&raft);
+                    let head = encode(Kind::Raft, &head, &entries);
+                    self.send_to_guest(raft.to, Packet(head, entries));
+                }
+                continue;
+            };
             if travels == Travels::Snapshot {
                 self.transfer(peer, raft);
                 continue;
@@ -252,20 +284,42 @@ impl Peers {
     /// Asks another member. The answer may be lost: `None` after `wait`.
     pub async fn ask(&self, to: MemberId, ask: Ask, wait: Duration) -> Option<Answer> {
         let (answer, inbox) = flume::bounded(1);
-        self.0.asking.send_async(Asking::Ask(to, ask, answer)).await.ok()?;
+        self.0.asking.send_async(Asking { to, ask, asker: answer }).await.ok()?;
         clock::deadline(wait, inbox.recv_async()).await?.ok()
     }
 
-    /// An answer came. Dropped if the mailbox is full; the asker asks again.
-    pub fn answered(&self, answer: Answer) {
-        drop(self.0.asking.try_send(Asking::Answered(answer)));
+    /// An answer came. Waits while too many are there.
+    pub async fn answered(&self, answer: Answer) {
+        drop(self.0.answers.send_async(answer).await);
     }
 
     /// Sends a question or an answer, if there is room for it.
     pub fn send_urgent(&self, to: MemberId, frame: Bytes) {
-        if let Some(peer) = self.0.peers.load().get(&to) {
-            drop(peer.urgent.try_send(Packet(frame, Bytes::new())));
+        let packet = Packet(frame, Bytes::new());
+        match self.0.peers.load().get(&to) {
+            Some(peer) => drop(peer.urgent.try_send(packet)),
+            None => self.send_to_guest(to, packet),
         }
+    }
+
+    fn send_to_guest(&self, to: MemberId, packet: Packet) {
+        if let Some(guest) = self.0.guests.load().get(&to) {
+            drop(guest.try_send(packet));
+        }
+    }
+
+    /// Takes in a member that dialed this one and is not known here yet: what is to be sent to it, on the connection that
+    /// it dialed. `None` if there are too many.
+    pub fn receive_guest(&self, member: MemberId) -> Option<flume::Receiver<Packet>> {
+        let mut guests = self.0.guests.load_full().as_ref().clone();
+        guests.retain(|_, queue| !queue.is_disconnected());
+        if guests.len() >= PEER_GUESTS_MAX && !guests.contains_key(&member) {
+            return None;
+        }
+        let (queue, packets) = flume::bounded(PEER_URGENT_MAX);
+        guests.insert(member, queue);
+        self.0.guests.store(Arc::new(guests));
+        Some(packets)
     }
 
     /// Who this member is to others.
@@ -363,10 +417,4 @@ pub fn outcome(answer: Answer) -> Result<Answer, Refusal> {
         "" => Ok(answer),
         text => Err(Refusal::from_text(text).unwrap_or(Refusal::Timeout)),
     }
-}
-
-/// `host:port` of a URL.
-pub fn address_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or(rest)
 }

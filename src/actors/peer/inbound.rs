@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_lite::future::or;
 
 use super::outbound::Connected;
 use super::transfer;
 use crate::actors::Desk;
-use crate::actors::mailbox::peer::Peers;
-use crate::cluster::Member;
+use crate::actors::mailbox::peer::{Packet, Peers};
 use crate::consensus::Message;
 use crate::consensus::wire::{decode, is_proposal, retain_proposals};
 use crate::io::{self, Wire, clock};
 use crate::machine::check_payload;
-use crate::peer::{Answer, Ask, Frame, Hello, Kind, Lane, Question, Refused, Why, check, message};
+use crate::peer::{
+    Answer, Ask, Frame, Hello, Kind, Lane, Question, Refused, Welcome, Why, check, message,
+};
 use crate::types::limits::PEER_QUESTIONS_MAX;
 use crate::types::{Error, FeatureLevel, MemberId, Refusal};
 
@@ -24,7 +26,7 @@ const HELLO_TIME: Duration = Duration::from_secs(5);
 
 /// Serves a connection that another member dialed, until it ends.
 pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
-    let mut connected = Connected::accepted(wire);
+    let mut connected = Connected::new(wire, peers.identity().times);
     let frame = clock::deadline(HELLO_TIME, connected.next()).await.flatten();
     let Some(hello) = frame.and_then(|frame| frame.read::<Hello>(Kind::Hello)) else { return };
     let identity = peers.identity();
@@ -34,17 +36,34 @@ pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
         Ok(lane) => lane,
         Err(why) => return refuse(&mut connected, &hello, why, agreed).await,
     };
-    if connected.send(&message(Kind::Welcome, &())).await.is_none() {
+    if connected.send(&message(Kind::Welcome, &Welcome { pings: true })).await.is_none() {
         return;
     }
-    // It may have come in after what this member knows.
-    if peers.link(hello.from).is_none() && !hello.urls.is_empty() {
-        let (id, peer_urls) = (hello.from, hello.urls.clone());
-        peers.meet(&Member { id, peer_urls, ..Member::default() });
+    if lane == Lane::Snapshot {
+        return transfer::receive(&peers, connected).await;
     }
-    match lane {
-        Lane::Snapshot => transfer::receive(&peers, connected).await,
-        Lane::Urgent | Lane::Bulk => hear(&peers, connected, &hello, &desk).await,
+    connected.pings = hello.pings;
+    // It may have joined after what this member has applied. It is not dialed: anyone can name any URL in a hello.
+    let is_guest = lane == Lane::Urgent && hello.pings && peers.link(hello.from).is_none();
+    let guest = if is_guest { peers.receive_guest(hello.from) } else { None };
+    hear(&peers, connected, guest, &hello, &desk).await;
+}
+
+/// The next frame; sends what is to go to a guest until one comes. `None` when the connection is over.
+async fn next(
+    connected: &mut Connected,
+    guest: &mut Option<flume::Receiver<Packet>>,
+) -> Option<Frame> {
+    loop {
+        let Some(queue) = guest else { return connected.next().await };
+        let packet = async { Ok(queue.recv_async().await) };
+        let frame = async { Err(connected.next().await) };
+        match or(packet, frame).await {
+            Err(frame) => return frame,
+            Ok(Ok(Packet(head, rest))) => connected.send(&[head, rest].concat()).await?,
+            // It dialed anew.
+            Ok(Err(_)) => *guest = None,
+        }
     }
 }
 
@@ -59,14 +78,20 @@ async fn refuse(connected: &mut Connected, hello: &Hello, why: Why, agreed: Feat
     let _ = connected.send(&message(Kind::Refused, &refused)).await;
 }
 
-async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Desk) {
+async fn hear(
+    peers: &Peers,
+    mut connected: Connected,
+    mut guest: Option<flume::Receiver<Packet>>,
+    hello: &Hello,
+    desk: &Desk,
+) {
     let answering = Arc::new(AtomicUsize::new(0));
     let link = peers.link(hello.from);
     let is_urgent = hello.lane() == Lane::Urgent;
     let stating = link.as_ref().filter(|_| is_urgent);
     let level = FeatureLevel::new(hello.feature_level);
     let _statement = stating.map(|link| link.stated.state(level));
-    while let Some(frame) = connected.next().await {
+    while let Some(frame) = next(&mut connected, &mut guest).await {
         if let Some(link) = &link {
             link.counts.received_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
         }
@@ -89,8 +114,9 @@ async fn hear(peers: &Peers, mut connected: Connected, hello: &Hello, desk: &Des
             Kind::Question => answer(peers, hello.from, &frame, desk, &answering),
             Kind::Answer => {
                 let Some(answer) = frame.read::<Answer>(Kind::Answer) else { return };
-                peers.answered(answer);
+                peers.answered(answer).await;
             }
+            Kind::Ping => (),
             Kind::Hello
             | Kind::Welcome
             | Kind::Refused

@@ -4,22 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_lite::future::or;
 
-use crate::actors::mailbox::peer::{Link, Packet, Peers, address_of};
+use crate::actors::mailbox::peer::{Link, Packet, Peers, Times};
 use crate::cluster::check_feature_level;
-use crate::io::{self, Wire, clock};
-use crate::peer::{Decoder, Frame, Hello, Kind, Lane, MAGIC, Refused, Why, message};
+use crate::consensus::wire::decode;
+use crate::io::{self, Address, Wire, clock};
+use crate::peer::{
+    Decoder, Frame, Hello, Kind, Lane, MAGIC, Refused, Welcome, Why, encode, message,
+};
 use crate::types::FeatureLevel;
 use crate::types::limits::PEER_WRITE_BYTES;
 
-/// How long connecting, and then an answer to hello, may take.
-const DIAL_TIME: Duration = Duration::from_secs(5);
-/// How long a write may take until the connection counts as broken.
-const WRITE_TIME: Duration = Duration::from_secs(5);
+/// How long an answer to hello may take: the other member may be busy.
+const WELCOME_TIME: Duration = Duration::from_secs(5);
 /// Between two attempts to connect: at first, and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+/// Pings in the time after which a silent connection is over, as many as etcd sends.
+const PINGS: u32 = 3;
 
 /// Starts both lanes.
 pub(super) fn start(
@@ -38,16 +42,24 @@ pub(super) fn start(
 pub(super) struct Connected {
     pub(super) wire: Wire,
     decoder: Decoder,
+    times: Times,
+    /// The other end sends pings, so that silence means that it is gone.
+    pub(super) pings: bool,
 }
 
 impl Connected {
-    /// The next frame; `None` when the other end is gone, or says nonsense. May be given up and called again.
+    /// The next frame; `None` when the other end is gone, silent for too long, or says nonsense. May be given up and
+    /// called again.
     pub(super) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.decoder.next_frame().ok()? {
                 return Some(frame);
             }
-            let bytes = self.wire.read().await.ok()?;
+            let read = self.wire.read();
+            let bytes = match self.pings {
+                true => clock::deadline(self.times.read, read).await?.ok()?,
+                false => read.await.ok()?,
+            };
             if bytes.is_empty() {
                 return None;
             }
@@ -55,19 +67,24 @@ impl Connected {
         }
     }
 
-    /// An accepted connection, of which the magic was read.
-    pub(super) fn accepted(wire: Wire) -> Self {
-        Self { wire, decoder: Decoder::default() }
+    /// An accepted connection, of which the magic was read, or one that was just dialed.
+    pub(super) fn new(wire: Wire, times: Times) -> Self {
+        wire.limit_silence(times.write);
+        Self { wire, decoder: Decoder::default(), times, pings: false }
     }
 
     /// Sends one frame or more.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Option<()> {
-        self.wire.write(bytes, WRITE_TIME).await.ok()
+        self.wire.write(bytes, self.times.write).await.ok()
     }
 }
 
 /// Connects to a member and says hello.
-pub(super) async fn connect(peers: &Peers, link: &Link, lane: Lane) -> Option<Connected> {
+pub(super) async fn connect(
+    peers: &Peers,
+    link: &Link,
+    lane: Lane,
+) -> Option<(Connected, Welcome)> {
     let identity = peers.identity();
     let hello = Hello {
         cluster: identity.cluster,
@@ -76,18 +93,23 @@ pub(super) async fn connect(peers: &Peers, link: &Link, lane: Lane) -> Option<Co
         lane: lane as i32,
         urls: identity.urls.clone(),
         feature_level: identity.machine.feature_level.number(),
+        pings: true,
     };
     let urls = link.urls.load_full();
     for url in urls.iter() {
-        let Ok(wire) = Wire::dial(address_of(url), DIAL_TIME).await else { continue };
-        let mut connected = Connected::accepted(wire);
+        let dialed = Wire::dial(&Address::of_url(url), identity.times.dial).await;
+        let Ok(wire) = dialed else { continue };
+        let mut connected = Connected::new(wire, identity.times);
         let begin = [MAGIC.as_slice(), &message(Kind::Hello, &hello)].concat();
-        connected.send(&begin).await?;
-        let answer = clock::deadline(DIAL_TIME, connected.next()).await.flatten()?;
-        if answer.kind == Kind::Welcome {
-            return Some(connected);
+        if connected.send(&begin).await.is_none() {
+            continue;
         }
-        refused(peers, link, &answer);
+        let answer = clock::deadline(WELCOME_TIME, connected.next()).await.flatten();
+        match answer.as_ref().map(|frame| frame.read::<Welcome>(Kind::Welcome)) {
+            Some(Some(welcome)) => return Some((connected, welcome)),
+            Some(None) => answer.iter().for_each(|answer| refused(peers, link, answer)),
+            None => (),
+        }
     }
     None
 }
@@ -122,10 +144,10 @@ impl Outbound {
     async fn run(self) {
         let mut pause = PAUSE_MIN;
         while !self.inbox.is_disconnected() {
-            if let Some(connected) = connect(&self.peers, &self.link, self.lane).await {
+            if let Some((connected, welcome)) = connect(&self.peers, &self.link, self.lane).await {
                 pause = PAUSE_MIN;
                 self.note_active(clock::now_ms().max(1));
-                self.serve(connected).await;
+                self.serve(connected, welcome).await;
                 self.link.counts.disconnects.fetch_add(1, Ordering::Relaxed);
                 self.note_active(0);
             }
@@ -153,18 +175,21 @@ impl Outbound {
     }
 
     /// Sends until the connection breaks.
-    async fn serve(&self, mut connected: Connected) {
+    async fn serve(&self, mut connected: Connected, welcome: Welcome) {
         let mut buffer = Vec::new();
+        let ping_every = self.peers.identity().times.read / PINGS;
         loop {
-            // Nothing is to be read but why the connection ends.
+            // Why the connection ends, or what a member says that does not know this one yet.
             let told = async { Err(connected.next().await) };
             let work = async { self.inbox.recv_async().await.map_err(|_| None) };
-            let first = match or(told, work).await {
-                Ok(packet) => packet,
-                Err(frame) => {
-                    frame.iter().for_each(|frame| refused(&self.peers, &self.link, frame));
-                    return;
-                }
+            let first = match clock::deadline(ping_every, or(told, work)).await {
+                Some(Ok(packet)) => packet,
+                Some(Err(frame)) => match self.take(frame).await {
+                    Some(()) => continue,
+                    None => return,
+                },
+                None if welcome.pings => Packet(encode(Kind::Ping, &[], &[]), Bytes::new()),
+                None => continue,
             };
             buffer.clear();
             let mut next = Some(first);
@@ -183,6 +208,30 @@ impl Outbound {
             counts.sent_bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
             buffer.shrink_to(4 * PEER_WRITE_BYTES);
         }
+    }
+
+    /// Takes what came back; `None` if that is the end of the connection.
+    async fn take(&self, frame: Option<Frame>) -> Option<()> {
+        let frame = frame?;
+        match frame.kind {
+            Kind::Raft => {
+                let raft = decode(frame.payload).filter(|raft| raft.from == self.link.id)?;
+                self.peers.consensus().peer(Box::new(raft)).await;
+            }
+            Kind::Answer => self.peers.answered(frame.read(Kind::Answer)?).await,
+            Kind::Ping => (),
+            Kind::Hello
+            | Kind::Welcome
+            | Kind::Refused
+            | Kind::Question
+            | Kind::Chunk
+            | Kind::End
+            | Kind::Arrived => {
+                refused(&self.peers, &self.link, &frame);
+                return None;
+            }
+        }
+        Some(())
     }
 
     fn count_off(&self, packet: &Packet) {

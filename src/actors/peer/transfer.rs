@@ -12,7 +12,7 @@ use crate::actors::mailbox::apply::Prepared;
 use crate::actors::mailbox::peer::{Link, Peers};
 use crate::consensus::Message;
 use crate::consensus::wire::{Encoder, decode, set_snapshot, snapshot_position};
-use crate::io::{self, BoltFile, Incoming, Loader, clock};
+use crate::io::{self, BoltFile, Incoming, Loader, Pool, clock};
 use crate::machine::{Machine, standing};
 use crate::peer::{Kind, Lane, encode};
 use crate::snapshot::bolt::Reader;
@@ -46,7 +46,7 @@ async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) ->
     // What is sent is newer than what raft asked for.
     let (index, term, conf_state) = standing(&view).unwrap_or_else(|fault| io::fatal(&fault));
     set_snapshot(&mut raft, index, term, &conf_state);
-    let mut connected = connect(peers, link, Lane::Snapshot).await?;
+    let (mut connected, _) = connect(peers, link, Lane::Snapshot).await?;
     let (head, entries) = Encoder::default().encode(&raft);
     let first = encode(Kind::Raft, &head, &entries);
     connected.send(&[&first[..], &entries[..]].concat()).await?;
@@ -89,7 +89,7 @@ async fn take(
         let frame = clock::deadline(FRAME_TIME, connected.next()).await.flatten();
         match frame.map(|frame| (frame.kind, frame.payload)) {
             Some((Kind::Chunk, chunk)) => {
-                incoming = io::blocking(move || incoming.append(&chunk)).await?;
+                incoming = Pool::Durable.run(move || incoming.append(&chunk)).await?;
             }
             Some((Kind::End, _)) => break,
             Some(_) | None => return Ok(None),

@@ -72,7 +72,7 @@ fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
 #[test]
 fn who_answers_drop_by_drop_is_not_waited_for() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let address = Address::Tcp(listener.local_addr().unwrap().to_string());
     let (asking, over) = channel::<()>();
     let dripping = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -84,4 +84,33 @@ fn who_answers_drop_by_drop_is_not_waited_for() {
     assert!(get(&address, "/version", Duration::from_millis(200)).is_err());
     drop(asking);
     dripping.join().unwrap();
+}
+
+#[test]
+fn a_url_of_a_member_leads_to_a_port_or_a_socket() {
+    let tcp = |address: &str| Address::Tcp(address.to_owned());
+    let unix = |path: &str| Address::Unix(path.to_owned());
+    assert_eq!(Address::of_url("http://127.0.0.1:2380"), tcp("127.0.0.1:2380"));
+    assert_eq!(Address::of_url("http://[::1]:2380/"), tcp("[::1]:2380"));
+    assert_eq!(Address::of_url("unix://localhost:1"), unix("localhost:1"));
+    assert_eq!(Address::of_url("unix:///run/peer.sock"), unix("/run/peer.sock"));
+}
+
+#[test]
+fn all_addresses_of_a_name_are_tried_until_one_answers() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap();
+    // Nobody listens where somebody has just stopped to.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let executor = glommio::LocalExecutorBuilder::default();
+    let tried = executor.spawn(move || async move {
+        let wait = Duration::from_secs(5);
+        let first = wire::connect_first(&[closed, closed, open], wait).await.is_ok();
+        let refused = wire::connect_first(&[closed], wait).await.err().map(|error| error.kind());
+        (first, refused)
+    });
+    let (first, refused) = tried.unwrap().join().unwrap();
+    assert!(first, "the last address answers");
+    assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
+    assert!(listener.accept().is_ok());
 }

@@ -1,59 +1,70 @@
 //! Plain connections between members: dialed ones, and accepted ones that turn out to be such.
 
 use std::future::poll_fn;
-use std::io::Result;
-use std::os::fd::AsRawFd as _;
-use std::pin::Pin;
+use std::io::{ErrorKind, Result};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use futures_lite::AsyncWriteExt as _;
-use glommio::net::TcpStream;
+use glommio::net::{TcpStream, UnixStream};
 
 use super::open::Counted;
 use super::socket::Stream;
-use super::{PEER_SILENCE_MAX, borrow, clock, end_after, keep_alive};
+use super::{Address, PEER_SILENCE_MAX, borrow, clock, end_after, keep_alive};
+use crate::io::Pool;
 use crate::io::clock::Moment;
-use crate::io::{blocking, executor};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
 
 /// A connection that carries frames.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     /// Held while it is open, if it was accepted.
     _counted: Option<Counted>,
 }
 
+fn late() -> std::io::Error {
+    ErrorKind::TimedOut.into()
+}
+
 impl Wire {
-    fn new(stream: TcpStream, counted: Option<Counted>) -> Self {
-        // Refused by no kernel that has the option, and of no harm if it is.
-        let _ = end_after(borrow(stream.as_raw_fd()), PEER_SILENCE_MAX);
-        Self { stream, buffer: vec![0; READ_BYTES], _counted: counted }
+    fn new(stream: Stream, counted: Option<Counted>) -> Self {
+        let wire = Self { stream, buffer: vec![0; READ_BYTES], _counted: counted };
+        wire.limit_silence(PEER_SILENCE_MAX);
+        wire
     }
 
-    pub(super) fn accepted(stream: Stream, counted: Counted) -> Option<Self> {
-        match stream {
-            Stream::Tcp(stream) => Some(Self::new(stream, Some(counted))),
-            Stream::Unix(_) => None,
+    pub(super) fn accepted(stream: Stream, counted: Counted) -> Self {
+        Self::new(stream, Some(counted))
+    }
+
+    /// Lets the kernel end the connection when the other end has acknowledged no bytes for so long. Other than a
+    /// deadline for writes it also counts while all that was written waits in the socket's buffer.
+    pub fn limit_silence(&self, silence: Duration) {
+        if let Stream::Tcp(stream) = &self.stream {
+            // Refused by no kernel that has the option, and of no harm if it is.
+            let _ = end_after(borrow(stream.as_raw_fd()), silence);
         }
     }
 
-    /// Connects to `host:port`.
+    /// Connects to the first address of these that answers within `wait`.
     ///
     /// # Errors
-    /// Nobody is there, or not in time.
-    pub async fn dial(address: &str, wait: Duration) -> Result<Self> {
-        let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
-        let name = address.to_owned();
-        // Looking a name up blocks.
-        let address = blocking(move || resolve(&name)).await.ok_or_else(late)?;
-        let connected = clock::deadline(wait, TcpStream::connect(address)).await;
-        let stream = connected.ok_or_else(late)?.map_err(std::io::Error::from)?;
-        stream.set_nodelay(true).map_err(std::io::Error::from)?;
+    /// None does.
+    pub async fn dial(address: &Address, wait: Duration) -> Result<Self> {
+        let name = match address {
+            Address::Tcp(name) => name,
+            Address::Unix(path) => {
+                let stream = clock::deadline(wait, UnixStream::connect(path)).await;
+                return Ok(Self::new(Stream::Unix(stream.ok_or_else(late)??), None));
+            }
+        };
+        let stream = connect_first(&look_up(name, wait).await?, wait).await?;
+        stream.set_nodelay(true)?;
         keep_alive(borrow(stream.as_raw_fd()))?;
-        Ok(Self::new(stream, None))
+        Ok(Self::new(Stream::Tcp(stream), None))
     }
 
     /// What comes next; nothing when the other end has closed. May be given up and called again.
@@ -62,11 +73,7 @@ impl Wire {
     /// The connection broke.
     pub async fn read(&mut self) -> Result<&[u8]> {
         let Self { stream, buffer, .. } = self;
-        let read = poll_fn(|context| {
-            futures_lite::AsyncRead::poll_read(Pin::new(&mut *stream), context, buffer)
-        });
-        let count = read.await?;
-        executor::busy();
+        let count = poll_fn(|context| stream.poll_read(context, buffer)).await?;
         Ok(&self.buffer[..count])
     }
 
@@ -75,14 +82,44 @@ impl Wire {
     /// # Errors
     /// The connection broke, or took nothing for so long.
     pub async fn write(&mut self, bytes: &[u8], wait: Duration) -> Result<()> {
-        let written = clock::deadline(wait, self.stream.write_all(bytes)).await;
-        written.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()))
+        let mut left = bytes;
+        while !left.is_empty() {
+            let write = poll_fn(|context| self.stream.poll_write(context, left));
+            match clock::deadline(wait, write).await.ok_or_else(late)?? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                count => left = &left[count..],
+            }
+        }
+        Ok(())
     }
 }
 
+/// Connects to the first of these addresses that answers, each within `wait`.
+pub(super) async fn connect_first(addresses: &[SocketAddr], wait: Duration) -> Result<TcpStream> {
+    let mut last = ErrorKind::AddrNotAvailable.into();
+    for address in addresses {
+        match clock::deadline(wait, TcpStream::connect(address)).await {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(error)) => last = error.into(),
+            None => last = late(),
+        }
+    }
+    Err(last)
+}
+
+/// All addresses of `host:port`. Nobody is asked for the address of an address.
+async fn look_up(name: &str, wait: Duration) -> Result<Vec<SocketAddr>> {
+    if let Ok(address) = name.parse() {
+        return Ok(vec![address]);
+    }
+    let owned = name.to_owned();
+    let resolving = Pool::Dns.run_if_wanted(move || Ok(owned.to_socket_addrs()?.collect()));
+    clock::deadline(wait, resolving).await.unwrap_or_else(|| Err(late()))
+}
+
 /// The first address of `host:port`. Blocks: not for executors.
-pub fn resolve(address: &str) -> Option<std::net::SocketAddr> {
-    std::net::ToSocketAddrs::to_socket_addrs(address).ok()?.next()
+pub fn resolve(address: &str) -> Option<SocketAddr> {
+    address.to_socket_addrs().ok()?.next()
 }
 
 /// Asks another member over HTTP: head and body of what `path` gives, within `wait` for each of its addresses to
@@ -91,46 +128,58 @@ pub fn resolve(address: &str) -> Option<std::net::SocketAddr> {
 /// # Errors
 /// Nobody is there, or answers too late or with anything but 200.
 pub fn get(
-    address: &str,
+    address: &Address,
+    path: &str,
+    wait: Duration,
+) -> std::result::Result<(String, String), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let name = match address {
+        Address::Tcp(name) => name,
+        Address::Unix(socket) => {
+            let stream = std::os::unix::net::UnixStream::connect(socket).map_err(text)?;
+            // What is done with it from here on is the same for both kinds of sockets.
+            return ask(OwnedFd::from(stream).into(), "localhost", path, wait);
+        }
+    };
+    let mut last = format!("{address} has no address");
+    for address in name.to_socket_addrs().map_err(text)? {
+        match std::net::TcpStream::connect_timeout(&address, wait) {
+            Ok(stream) => return ask(stream, &address.to_string(), path, wait),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+fn ask(
+    mut stream: std::net::TcpStream,
+    host: &str,
     path: &str,
     wait: Duration,
 ) -> std::result::Result<(String, String), String> {
     use std::io::{Read as _, Write as _};
     let text = |error: std::io::Error| error.to_string();
-    let addresses = std::net::ToSocketAddrs::to_socket_addrs(address).map_err(text)?;
-    let mut last = format!("{address} has no address");
-    for address in addresses {
-        let connected = std::net::TcpStream::connect_timeout(&address, wait);
-        let mut stream = match connected {
-            Ok(stream) => stream,
-            Err(error) => {
-                last = error.to_string();
-                continue;
-            }
-        };
-        let (began, late) = (Moment::now(), || std::io::ErrorKind::TimedOut.into());
-        stream.set_write_timeout(Some(wait)).map_err(text)?;
-        let ask = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        stream.write_all(ask.as_bytes()).map_err(text)?;
-        let (mut answer, mut piece) = (Vec::new(), [0; ANSWER_PIECE_BYTES]);
-        while answer.len() < ANSWER_BYTES_MAX {
-            // Who sends a byte now and then must not keep the asker for ever.
-            let left = wait.checked_sub(began.elapsed()).filter(|left| !left.is_zero());
-            let left = left.ok_or_else(late).map_err(text)?;
-            stream.set_read_timeout(Some(left)).map_err(text)?;
-            match stream.read(&mut piece).map_err(text)? {
-                0 => break,
-                count => answer.extend_from_slice(&piece[..count]),
-            }
+    let began = Moment::now();
+    stream.set_write_timeout(Some(wait)).map_err(text)?;
+    let ask = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
+    stream.write_all(ask.as_bytes()).map_err(text)?;
+    let (mut answer, mut piece) = (Vec::new(), [0; ANSWER_PIECE_BYTES]);
+    while answer.len() < ANSWER_BYTES_MAX {
+        // Who sends a byte now and then must not keep the asker for ever.
+        let left = wait.checked_sub(began.elapsed()).filter(|left| !left.is_zero());
+        let left = left.ok_or_else(late).map_err(text)?;
+        stream.set_read_timeout(Some(left)).map_err(text)?;
+        match stream.read(&mut piece).map_err(text)? {
+            0 => break,
+            count => answer.extend_from_slice(&piece[..count]),
         }
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        return match head.split(' ').nth(1) {
-            Some("200") => Ok((head.to_owned(), body.to_owned())),
-            _ => Err(head.lines().next().unwrap_or_default().to_owned()),
-        };
     }
-    Err(last)
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    match head.split(' ').nth(1) {
+        Some("200") => Ok((head.to_owned(), body.to_owned())),
+        _ => Err(head.lines().next().unwrap_or_default().to_owned()),
+    }
 }
 
 /// Bytes of an answer of another member's HTTP side.

@@ -316,3 +316,60 @@ fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
         Ok(())
     });
 }
+
+/// Takes a lease of a file (`F_SETLEASE`): until it is given back, whoever opens the file waits for it, as for a disk
+/// that does not answer. `None` where the file system has none.
+#[allow(unsafe_code, reason = "neither std nor rustix has this call")]
+fn lease(path: &Path) -> Option<fs::File> {
+    use std::os::fd::AsRawFd as _;
+    // The kernel tells the holder when somebody waits, by a signal that ends processes that do not know it.
+    let told = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    signal_hook::flag::register(libc::SIGIO, told).expect("a signal");
+    let file = fs::OpenOptions::new().write(true).open(path).expect("it is there");
+    // SAFETY: the descriptor is open, and the call takes a number.
+    let taken = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+    (taken == 0).then_some(file)
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test's thread")]
+fn an_executor_goes_on_while_the_next_segment_is_opened() {
+    const HELD: Duration = Duration::from_millis(400);
+    let dir = tempfile::tempdir().unwrap();
+    on_executor(move || async move {
+        let mut wal = open(&dir).await?.0;
+        while wal.spare.is_there()? != Some(true) {
+            clock::sleep(Duration::from_millis(1)).await;
+        }
+        let spare = free_files(dir.path(), SEGMENT)?.pop().expect("it is there");
+        let Some(leased) = lease(&spare) else {
+            eprintln!("skipped: the file system of {} has no leases", dir.path().display());
+            return Ok(());
+        };
+        let releasing = std::thread::spawn(move || {
+            std::thread::sleep(HELD);
+            drop(leased);
+        });
+        let began = clock::Moment::now();
+        let fill = async {
+            for index in 1..=SEGMENT / 4096 {
+                wal.append(&[entry(index, 1, 2048)]).await?;
+            }
+            Ok::<_, Fault>(began.elapsed())
+        };
+        // The longest time in which nothing else ran on the executor.
+        let mut gap_max = Duration::ZERO;
+        let watch = async {
+            loop {
+                let slept = clock::Moment::now();
+                clock::sleep(Duration::from_millis(5)).await;
+                gap_max = gap_max.max(slept.elapsed());
+            }
+        };
+        let took = futures_lite::future::or(fill, watch).await?;
+        releasing.join().expect("it ends");
+        assert!(took >= HELD, "the switch waited for the lease: {took:?}");
+        assert!(gap_max < HELD / 2, "the executor stood still for {gap_max:?}");
+        Ok(())
+    });
+}

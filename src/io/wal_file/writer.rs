@@ -2,12 +2,16 @@
 //! worker of its own, bound to the core that took the interrupt, and there it waits for the executor that is
 //! pinned to that core, up to 4 ms, twice per write. Whoever writes in the plain way ends the write itself, on
 //! whichever core is free: a fifth to a third more puts per second on two cores.
+//!
+//! It also switches segments: a rename, an fsync of the directory, an open and a close each may wait for the disk as long
+//! as many writes.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::path::PathBuf;
 
+use super::{name_segment, open_segment};
 use crate::io::thread;
 use crate::types::Fault;
 use crate::types::limits::WAL_BLOCK_BYTES;
@@ -16,11 +20,37 @@ use crate::types::limits::WAL_BLOCK_BYTES;
 /// A sixth more puts per second on two full cores, and half as many writes of more than 4 ms.
 const NICE: i32 = -10;
 
-/// One write; the next is not begun before it ends.
-struct Write {
-    file: Arc<File>,
-    at: u64,
-    buffer: Aligned,
+/// One thing to do; the next is not begun before it ends.
+enum Job {
+    /// Write to the segment that is open.
+    Write { at: u64, buffer: Aligned },
+    /// Close the segment that is open, and name and open the next one.
+    Switch { spare: PathBuf, segment: PathBuf, flags: i32 },
+}
+
+/// What came of it.
+enum Done {
+    Written(Aligned, io::Result<()>),
+    Switched(Result<(), Fault>),
+}
+
+/// The file of the segment that is open. Belongs to the thread.
+struct Segment(File);
+
+impl Segment {
+    fn run(&mut self, job: Job) -> Done {
+        match job {
+            Job::Write { at, buffer } => {
+                let result = self.0.write_all_at(buffer.filled(), at);
+                Done::Written(buffer, result)
+            }
+            Job::Switch { spare, segment, flags } => {
+                let named = name_segment(&spare, &segment);
+                let opened = named.and_then(|()| open_segment(&segment, flags));
+                Done::Switched(opened.map(|file| self.0 = file))
+            }
+        }
+    }
 }
 
 /// Bytes in memory as direct I/O wants them.
@@ -50,50 +80,71 @@ impl Aligned {
     }
 }
 
-/// Ends its thread when it is dropped, after the write that is under way.
+/// Ends its thread when it is dropped, after what is under way.
 pub(super) struct Writer {
-    writes: flume::Sender<Write>,
-    written: flume::Receiver<(Aligned, io::Result<()>)>,
+    jobs: flume::Sender<Job>,
+    done: flume::Receiver<Done>,
     buffer: Aligned,
 }
 
+fn gone() -> io::Error {
+    io::Error::other("the thread that writes is gone")
+}
+
 impl Writer {
-    /// Starts the thread.
+    /// Starts the thread, which writes to this segment.
     ///
     /// # Errors
-    /// There is none left.
-    pub(super) fn start() -> Result<Self, Fault> {
-        let (writes, to_write) = flume::bounded::<Write>(1);
-        let (done, written) = flume::bounded(1);
+    /// There is no thread left.
+    pub(super) fn start(segment: File) -> Result<Self, Fault> {
+        let (jobs, to_do) = flume::bounded::<Job>(1);
+        let (report, done) = flume::bounded(1);
+        let mut segment = Segment(segment);
         thread::start_nice("wal", NICE, move || {
-            while let Ok(Write { file, at, buffer }) = to_write.recv() {
-                let result = file.write_all_at(buffer.filled(), at);
-                if done.send((buffer, result)).is_err() {
+            while let Ok(job) = to_do.recv() {
+                if report.send(segment.run(job)).is_err() {
                     return;
                 }
             }
         })?;
-        Ok(Self { writes, written, buffer: Aligned::default() })
+        Ok(Self { jobs, done, buffer: Aligned::default() })
     }
 
-    /// Writes all of `bytes` at an offset of a file.
+    /// Writes all of `bytes` at an offset of the segment.
     ///
     /// # Errors
     /// The disk's; how much was written is not known.
-    pub(super) async fn write(
-        &mut self,
-        file: &Arc<File>,
-        at: u64,
-        bytes: &[u8],
-    ) -> io::Result<()> {
+    pub(super) async fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.fill(bytes);
-        let gone = |_| io::Error::other("the thread that writes is gone");
-        let write = Write { file: Arc::clone(file), at, buffer };
-        self.writes.send_async(write).await.map_err(|_| gone(flume::RecvError::Disconnected))?;
-        let (buffer, result) = self.written.recv_async().await.map_err(gone)?;
-        self.buffer = buffer;
-        result
+        match self.run(Job::Write { at, buffer }).await? {
+            Done::Written(buffer, result) => {
+                self.buffer = buffer;
+                result
+            }
+            Done::Switched(_) => Err(gone()),
+        }
+    }
+
+    /// Makes a spare file the next segment: what is written from now on goes there.
+    ///
+    /// # Errors
+    /// The disk's. The log must not be appended to any more.
+    pub(super) async fn switch(
+        &mut self,
+        spare: PathBuf,
+        segment: PathBuf,
+        flags: i32,
+    ) -> Result<(), Fault> {
+        match self.run(Job::Switch { spare, segment, flags }).await {
+            Ok(Done::Switched(outcome)) => outcome,
+            Ok(Done::Written(..)) | Err(_) => Err(Fault::new(gone().to_string())),
+        }
+    }
+
+    async fn run(&mut self, job: Job) -> io::Result<Done> {
+        self.jobs.send_async(job).await.map_err(|_| gone())?;
+        self.done.recv_async().await.map_err(|_| gone())
     }
 }
 

@@ -160,7 +160,7 @@ fn nobody_is_forgotten_and_nothing_is_lost() {
                     read = 0;
                     futures_lite::future::block_on(answer.wait()).expect("its turn comes");
                 }
-                assert!(budget.taken.load(SeqCst) <= budget.bytes_max);
+                assert!(budget.taken.load(SeqCst) <= budget.bytes_max());
             }
             if random.random() {
                 drop(answer.permit());

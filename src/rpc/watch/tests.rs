@@ -53,6 +53,7 @@ struct Bench {
 }
 
 const OPTIONS: Options = Options {
+    hub_bytes_max: 256 << 20,
     max_request_bytes: 1 << 20,
     streams: StreamOptions { progress_interval_ms: 100, no_leader_ms_max: 300, seed: 1 },
 };

@@ -1,11 +1,11 @@
 //! `verify` and `snapshot save`: what a member's files hold when the member does not start. For an entry of the log
 //! that this version cannot apply, they tell which it is and what can be done, and save everything before it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use basalt::io::{LsmEngine, current_store, lock_data_dir, read_log};
+use basalt::io::{LsmEngine, current_store, lock_data_dir, read_log, rename_durably};
 use basalt::lease::ttl_min;
 use basalt::machine::{self, Machine, check_payload, standing};
 use basalt::snapshot::{Export, Turn};
@@ -123,7 +123,7 @@ pub(crate) fn save(args: &Args) -> Result<(), Failure> {
     let view = applied_to(store, &log, last).map_err(Failure::error)?;
     let part = PathBuf::from(format!("{}.part", path.display()));
     write(Export::new(view), &part)?;
-    fs::rename(&part, path).map_err(|error| Failure::file("rename", &part, &error))?;
+    rename_durably(&part, path).map_err(|error| Failure::file("rename", &part, &error))?;
     output::text(&format!(
         "Snapshot saved at {}, with everything up to entry {last}\n",
         path.display()

@@ -1,0 +1,208 @@
+//! Lines of the log on their way to where they are written: through a queue to a thread, so that a pipe that nobody
+//! reads, or a slow disk, stops no executor.
+//!
+//! The queue is bounded in bytes. What does not fit is dropped and counted, and the thread says how much it was when
+//! there is room again. What ends the process flushes the queue first.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::thread;
+use crate::metrics;
+use crate::types::Fault;
+use crate::types::limits::{LOG_QUEUE_BYTES_ERRORS, LOG_QUEUE_BYTES_MAX};
+
+/// Bytes that go out in one write, if as many wait.
+const WRITE_BYTES: usize = 64 << 10;
+/// What a line takes in the queue beside its bytes.
+const LINE_BYTES: usize = 64;
+/// How often the thread asks for lines of its own, beside after each write.
+const REPORTS: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for lines to be written.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// Where lines are written.
+#[derive(Debug)]
+pub enum LogOutput {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// A file that is open for appending.
+    File(File),
+}
+
+impl LogOutput {
+    fn write(&self, lines: &[u8]) {
+        // A log that cannot be written has nowhere to say so.
+        let _ = match self {
+            Self::Stderr => std::io::stderr().write_all(lines),
+            Self::Stdout => std::io::stdout().write_all(lines),
+            Self::File(file) => (&*file).write_all(lines),
+        };
+    }
+}
+
+/// Lines about the log itself, which the thread writes: given how many lines were dropped since it asked last.
+pub type Reports = Box<dyn FnMut(u64) -> Vec<String> + Send>;
+
+enum Item {
+    Line(String),
+    /// Answered when everything before it is written.
+    Flush(flume::Sender<()>),
+}
+
+/// The queue. Cheap to share; its thread ends with it.
+#[derive(Debug)]
+pub struct LogQueue {
+    // Bounded by `bytes`, not by the channel: lines differ in length.
+    items: flume::Sender<Item>,
+    shared: std::sync::Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Bytes that wait.
+    bytes: AtomicUsize,
+    /// Lines dropped that the log does not tell of yet.
+    dropped: AtomicU64,
+}
+
+impl LogQueue {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The kernel has no thread left.
+    pub fn start(outputs: Vec<LogOutput>, reports: Reports) -> Result<Self, Fault> {
+        let (items, queue) = flume::unbounded();
+        let shared = std::sync::Arc::<Shared>::default();
+        let writes = std::sync::Arc::clone(&shared);
+        thread::start("log", move || write_all(&queue, &outputs, &writes, reports))?;
+        Ok(Self { items, shared })
+    }
+
+    /// Queues a line, which ends with a line feed; drops it if there is no room. Errors find room where others do not.
+    pub fn push(&self, line: String, is_error: bool) {
+        let bytes = line.len() + LINE_BYTES;
+        let max = LOG_QUEUE_BYTES_MAX + if is_error { LOG_QUEUE_BYTES_ERRORS } else { 0 };
+        let fits = |waiting: usize| Some(waiting + bytes).filter(|waiting| *waiting <= max);
+        if self.shared.bytes.fetch_update(Relaxed, Relaxed, fits).is_err() {
+            self.shared.dropped.fetch_add(1, Relaxed);
+            metrics::LOG_LINES_DROPPED.add(1);
+            return;
+        }
+        drop(self.items.send(Item::Line(line)));
+    }
+
+    /// Waits until what was queued is written, a second at most. Blocks.
+    pub fn flush(&self) {
+        let (done, flushed) = flume::bounded(1);
+        drop(self.items.send(Item::Flush(done)));
+        let _ = flushed.recv_timeout(FLUSH_MAX);
+    }
+}
+
+/// The thread's work, until the queue is gone.
+fn write_all(
+    queue: &flume::Receiver<Item>,
+    outputs: &[LogOutput],
+    shared: &Shared,
+    mut reports: Reports,
+) {
+    let mut buffer = String::new();
+    loop {
+        let mut next = match queue.recv_timeout(REPORTS) {
+            Ok(first) => Some(first),
+            Err(flume::RecvTimeoutError::Timeout) => None,
+            Err(flume::RecvTimeoutError::Disconnected) => return,
+        };
+        let (mut bytes, mut flushed) = (0, None);
+        while let Some(item) = next {
+            match item {
+                Item::Line(line) => {
+                    bytes += line.len() + LINE_BYTES;
+                    buffer.push_str(&line);
+                }
+                Item::Flush(done) => flushed = Some(done),
+            }
+            let goes_on = flushed.is_none() && buffer.len() < WRITE_BYTES;
+            next = if goes_on { queue.try_recv().ok() } else { None };
+        }
+        reports(shared.dropped.swap(0, Relaxed)).iter().for_each(|line| buffer.push_str(line));
+        if !buffer.is_empty() {
+            outputs.iter().for_each(|output| output.write(buffer.as_bytes()));
+        }
+        buffer.clear();
+        buffer.shrink_to(WRITE_BYTES);
+        shared.bytes.fetch_sub(bytes, Relaxed);
+        if let Some(done) = flushed {
+            let _ = done.send(());
+        }
+    }
+}
+
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// Starts the queue of the process, which [`flush_log`] knows; the one of before if there is one already. What ends by a
+/// panic flushes it, too.
+///
+/// # Errors
+/// The kernel has no thread left.
+pub fn start_log(outputs: Vec<LogOutput>, reports: Reports) -> Result<&'static LogQueue, Fault> {
+    if let Some(queue) = QUEUE.get() {
+        return Ok(queue);
+    }
+    let queue = LogQueue::start(outputs, reports)?;
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        flush_log();
+    }));
+    Ok(QUEUE.get_or_init(|| queue))
+}
+
+/// Waits until the log of the process is written, a second at most. Before whatever ends it. Blocks.
+pub fn flush_log() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::io::clock::Moment;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_stops_nobody_and_what_it_cost_is_told() {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let file = File::from(OwnedFd::from(writer));
+        let told: Reports = Box::new(|dropped| {
+            (dropped > 0).then(|| format!("dropped {dropped}\n")).into_iter().collect()
+        });
+        let queue = LogQueue::start(vec![LogOutput::File(file)], told).expect("it starts");
+        let line = format!("{}\n", "x".repeat(999));
+        let began = Moment::now();
+        let lines = 3 * LOG_QUEUE_BYTES_MAX / line.len();
+        (0..lines).for_each(|_| queue.push(line.clone(), false));
+        queue.push("the end of it\n".to_owned(), true);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        queue.flush();
+        assert!(began.elapsed() < Duration::from_secs(10), "the flush gives up");
+        assert!(queue.shared.bytes.load(Relaxed) <= LOG_QUEUE_BYTES_MAX + LOG_QUEUE_BYTES_ERRORS);
+        drop(queue);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("all of it");
+        let written = text.lines().filter(|line| line.starts_with('x')).count();
+        let dropped = text.lines().filter_map(|line| line.strip_prefix("dropped "));
+        let dropped: usize = dropped.map(|count| count.parse::<usize>().expect("a number")).sum();
+        assert!(dropped > lines / 2 && written + dropped == lines, "{written} {dropped} {lines}");
+        assert!(text.contains("the end of it\n"), "errors find room");
+    }
+}

@@ -1,0 +1,113 @@
+//! How much memory the process may use: its control group's limit, or the machine's.
+
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::types::Budgets;
+
+static BUDGETS: OnceLock<Budgets> = OnceLock::new();
+
+/// Divides the memory that there is for a process with so many executors, once; later calls give the same. Blocks.
+pub fn divide_memory(executors: usize) -> (u64, Budgets) {
+    let bytes = memory_bytes(Path::new("/"));
+    (bytes, *BUDGETS.get_or_init(|| Budgets::new(bytes, executors)))
+}
+
+/// Bytes that a store may use for its cache of blocks.
+pub(super) fn block_cache_bytes() -> u64 {
+    BUDGETS.get().map_or_else(|| Budgets::unbounded().block_cache, |budgets| budgets.block_cache)
+}
+
+/// The lowest of all limits below `root`, the machine's memory included.
+fn memory_bytes(root: &Path) -> u64 {
+    let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let groups = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let (mount, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            named if named.split(',').any(|it| it == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        // Of each group above it, too: the lowest counts. In a container the path may be that of the host, and then
+        // only the root is found.
+        let path = Path::new(path.trim_start_matches('/'));
+        let above = path.ancestors().map(|path| root.join(mount).join(path).join(file));
+        above.filter_map(|path| number(&path)).min()
+    });
+    groups.chain(machine_bytes(root)).min().unwrap_or(u64::MAX)
+}
+
+fn machine_bytes(root: &Path) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Path, files: &[(&str, &str)]) {
+        for (path, content) in files {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+            fs::write(path, content).expect("written");
+        }
+    }
+
+    #[test]
+    fn the_lowest_limit_of_both_kinds_of_control_groups_counts() {
+        const MACHINE: (&str, &str) = ("proc/meminfo", "MemTotal:       16384 kB\nMemFree: 1 kB\n");
+        let cases: [(&[(&str, &str)], u64); 6] = [
+            (&[], u64::MAX),
+            (&[MACHINE], 16 << 20),
+            (
+                &[MACHINE, ("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "max\n")],
+                16 << 20,
+            ),
+            (
+                &[
+                    MACHINE,
+                    ("proc/self/cgroup", "0::/pod/one\n"),
+                    ("sys/fs/cgroup/pod/one/memory.max", "max\n"),
+                    ("sys/fs/cgroup/pod/memory.max", "4096\n"),
+                    ("sys/fs/cgroup/memory.max", "8192\n"),
+                ],
+                4096,
+            ),
+            (
+                &[
+                    MACHINE,
+                    ("proc/self/cgroup", "3:cpu,cpuacct:/a\n2:rdma,memory:/a\n0::/\n"),
+                    ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "12288\n"),
+                    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+                ],
+                12288,
+            ),
+            (
+                &[
+                    MACHINE,
+                    // The host's path, which is not there in the container.
+                    ("proc/self/cgroup", "2:memory:/docker/0123\n"),
+                    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "8388608\n"),
+                ],
+                8 << 20,
+            ),
+        ];
+        for (files, expected) in cases {
+            let root = tempfile::tempdir().expect("a directory");
+            write(root.path(), files);
+            assert_eq!(memory_bytes(root.path()), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn this_machine_says_how_much_it_has() {
+        let bytes = memory_bytes(Path::new("/"));
+        assert!(bytes > 64 << 20 && bytes < 1 << 50, "{bytes}");
+    }
+}

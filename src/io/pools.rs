@@ -1,0 +1,214 @@
+//! Threads for work that blocks, in named pools: a slow name server delays no snapshot, and a client's large range
+//! delays no fsync.
+//!
+//! ```text
+//!  executor ─run─► queue of the pool (bounded) ─► one of its threads ─result─► executor
+//!                   └ full: the caller waits, first come first served, and its executor goes on
+//! ```
+//!
+//! A pool starts its threads with its first job and keeps them. They run on any core of the process.
+
+use std::sync::OnceLock;
+
+use super::clock::Moment;
+use super::{system, thread};
+use crate::metrics;
+use crate::types::limits::{
+    CPU_THREADS_MAX, DNS_THREADS, DURABLE_THREADS, POOL_QUEUE_MAX, READS_THREADS_MAX,
+};
+
+/// A pool of threads, named by its work. Work of one pool runs in no particular order, but one caller that waits for
+/// each result runs its own in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pool {
+    /// Looks up names of hosts: up to half a minute each while a name server is silent.
+    Dns,
+    /// Makes things durable: fsync, flushes of the store, renames, writes to files that are not the log.
+    Durable,
+    /// Reads much of the store for clients: ranges that are sorted, transactions of ranges.
+    Reads,
+    /// Computes for long: large messages from and to JSON.
+    Cpu,
+    /// Reads `/proc` for metrics, which are asked for when everything else is stuck.
+    Stats,
+}
+
+/// All of them, by number.
+static POOLS: [OnceLock<flume::Sender<Job>>; 5] = [const { OnceLock::new() }; 5];
+
+struct Job {
+    since: Moment,
+    work: Box<dyn FnOnce() + Send>,
+}
+
+impl Pool {
+    /// Runs work on a thread of this pool and waits for the result. The work is begun even if the caller is gone by
+    /// then, and the result dropped.
+    ///
+    /// # Panics
+    /// If the work does.
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = flume::bounded(1);
+        self.queue(move || drop(done.send(work()))).await;
+        result.recv_async().await.expect("the work is done")
+    }
+
+    /// Runs work on a thread of this pool, unless the caller is gone when its turn comes: jobs of thousands of
+    /// cancelled requests would keep others waiting, and hold the memory that they work on.
+    ///
+    /// # Panics
+    /// If the work does.
+    pub async fn run_if_wanted<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let (done, result) = flume::bounded(1);
+        self.queue(move || {
+            if !done.is_disconnected() {
+                drop(done.send(work()));
+            }
+        })
+        .await;
+        result.recv_async().await.expect("the work is done")
+    }
+
+    async fn queue(self, work: impl FnOnce() + Send + 'static) {
+        let queued = Queued::new(self);
+        let job = Job {
+            since: Moment::now(),
+            work: Box::new(move || {
+                drop(queued);
+                work();
+            }),
+        };
+        // The threads hold the other end for as long as the process lives.
+        drop(self.jobs().send_async(job).await);
+    }
+
+    fn jobs(self) -> &'static flume::Sender<Job> {
+        POOLS[self as usize].get_or_init(|| {
+            let (jobs, queue) = flume::bounded(POOL_QUEUE_MAX);
+            for _ in 0..self.threads() {
+                let queue = queue.clone();
+                let started = thread::start(self.name(), move || self.serve(&queue));
+                assert!(started.is_ok(), "the threads of the pool {} cannot start", self.name());
+            }
+            metrics::pool(self.name()).threads.set(self.threads() as i64);
+            jobs
+        })
+    }
+
+    fn serve(self, queue: &flume::Receiver<Job>) {
+        while let Ok(job) = queue.recv() {
+            metrics::pool(self.name()).waited.observe(job.since.elapsed().as_secs_f64());
+            (job.work)();
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Durable => "durable",
+            Self::Reads => "reads",
+            Self::Cpu => "cpu",
+            Self::Stats => "stats",
+        }
+    }
+
+    fn threads(self) -> usize {
+        match self {
+            Self::Dns => DNS_THREADS,
+            Self::Durable => DURABLE_THREADS,
+            Self::Reads => system::process_cores().clamp(1, READS_THREADS_MAX),
+            Self::Cpu => system::process_cores().clamp(1, CPU_THREADS_MAX),
+            Self::Stats => 1,
+        }
+    }
+}
+
+/// Counts a job from when it is asked for until it is begun, or given up.
+struct Queued(Pool);
+
+impl Queued {
+    fn new(pool: Pool) -> Self {
+        metrics::pool(pool.name()).queued.add(1);
+        Self(pool)
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        metrics::pool(self.0.name()).queued.add(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Makes all threads of a pool wait until the sender is dropped.
+    fn occupy(pool: Pool) -> flume::Sender<()> {
+        let (release, released) = flume::bounded::<()>(0);
+        let (began, begun) = flume::unbounded();
+        for _ in 0..pool.threads() {
+            let (released, began) = (released.clone(), began.clone());
+            let work = move || {
+                let _ = began.send(());
+                let _ = released.recv();
+            };
+            assert_eq!(poll(pin!(pool.run(work)).as_mut()), Poll::Pending);
+        }
+        (0..pool.threads()).for_each(|_| begun.recv().expect("it begins"));
+        release
+    }
+
+    /// One test for what fills pools: they belong to the whole process.
+    #[test]
+    fn pools_are_bounded_apart_and_drop_what_nobody_waits_for() {
+        let release = occupy(Pool::Dns);
+        // Others are not kept waiting.
+        assert_eq!(futures_lite::future::block_on(Pool::Durable.run(|| 7)), 7);
+
+        let (witness, ran) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+        let mut queued: Vec<_> = (0..POOL_QUEUE_MAX + 3)
+            .map(|_| {
+                let (witness, ran) = (Arc::clone(&witness), Arc::clone(&ran));
+                Box::pin(Pool::Dns.run_if_wanted(move || {
+                    drop(witness);
+                    ran.fetch_add(1, Ordering::Relaxed);
+                }))
+            })
+            .collect();
+        queued.iter_mut().for_each(|job| assert_eq!(poll(job.as_mut()), Poll::Pending));
+        let queue = Pool::Dns.jobs();
+        assert!(queue.is_full());
+        assert_eq!(Arc::strong_count(&witness), 1 + queued.len());
+        // Three wait outside of the queue; when they go, nothing is left of them.
+        queued.truncate(POOL_QUEUE_MAX);
+        assert_eq!(Arc::strong_count(&witness), 1 + POOL_QUEUE_MAX);
+
+        drop(queued);
+        drop(release);
+        while !queue.is_empty() {
+            std::thread::yield_now();
+        }
+        // Every thread of the pool has passed over the others when it serves one of these.
+        drop(occupy(Pool::Dns));
+        assert_eq!(ran.load(Ordering::Relaxed), 0);
+        let page = metrics::text(&metrics::Gauges::default());
+        let length = "basalt_pool_queue_length{pool=\"dns\"} 0\n";
+        assert!(page.contains(length), "{page}");
+        let threads = format!("basalt_pool_threads{{pool=\"dns\"}} {DNS_THREADS}\n");
+        assert!(page.contains(&threads), "{page}");
+    }
+}

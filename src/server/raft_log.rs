@@ -1,0 +1,76 @@
+//! The log lines of the consensus library in the member's log, under the target `raft` and with its own call sites.
+
+use std::fmt::{Arguments, Write as _};
+
+use serde_json::{Map, Value};
+use slog::{Drain, KV as _, Key, Level, Never, OwnedKVList, Record, Serializer};
+
+use super::log::RAFT;
+
+/// What takes the library's lines.
+pub(super) fn logger() -> slog::Logger {
+    slog::Logger::root(Bridge, slog::o!())
+}
+
+/// Names of values that are member ids, which the log shows in hex as everywhere else.
+const IDS: [&str; 7] = ["raft_id", "id", "from", "to", "leader_id", "leader", "candidate_id"];
+
+struct Bridge;
+
+impl Drain for Bridge {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        let mut pairs = Pairs::default();
+        // It only fails if `Pairs` does.
+        let _ = record.kv().serialize(record, &mut pairs);
+        let _ = values.serialize(record, &mut pairs);
+        let about = Value::Object(pairs.0);
+        let (file, line, message) = (record.file(), record.line(), record.msg());
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: RAFT, from_file = file, from_line = line, about = %about, "{message}"
+                )
+            };
+        }
+        match record.level() {
+            Level::Critical | Level::Error => event!(error),
+            Level::Warning => event!(warn),
+            Level::Info => event!(info),
+            Level::Debug | Level::Trace => event!(debug),
+        }
+        Ok(())
+    }
+}
+
+/// Values by name.
+#[derive(Default)]
+struct Pairs(Map<String, Value>);
+
+impl Serializer for Pairs {
+    fn emit_arguments(&mut self, key: Key, value: &Arguments<'_>) -> slog::Result {
+        let mut text = String::new();
+        write!(text, "{value}")?;
+        let id = text.parse::<u64>().ok().filter(|_| IDS.contains(&key));
+        let text = id.map_or(text, |id| format!("{id:x}"));
+        self.0.insert(key.replace('_', "-"), Value::String(text));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_kept_by_name_and_ids_in_hex() {
+        let mut pairs = Pairs::default();
+        pairs.emit_u64("from", 0x8e9e_05c5_2164_694d).expect("taken");
+        pairs.emit_u64("term", 12).expect("taken");
+        pairs.emit_str("pending_conf", "none").expect("taken");
+        let text = Value::Object(pairs.0).to_string();
+        assert_eq!(text, r#"{"from":"8e9e05c52164694d","pending-conf":"none","term":"12"}"#);
+    }
+}
