@@ -12,7 +12,7 @@ use super::{Export, Restore, Turn, hash_kv, restore, status};
 use crate::cluster::{Cluster, Member};
 use crate::mvcc::{self, Mvcc, ReadView};
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
-use crate::types::{Error, Fault, Refusal};
+use crate::types::{Error, Fault, FeatureLevel, Refusal};
 
 type Buckets = BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>;
 
