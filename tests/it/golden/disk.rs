@@ -4,7 +4,7 @@ use std::fs;
 
 use basalt::cluster::{self, Member};
 use basalt::command::Command;
-use basalt::io::{current_store, note_promise, promised_ms};
+use basalt::io::{Incoming, current_store, note_promise, promised_ms};
 use basalt::types::limits::WAL_BLOCK_BYTES;
 use basalt::types::{ConfChange, ConfState, Entry, EntryKind, HardState};
 use basalt::wal::{FrameHead, Record, encode_frame, replay_segment};
@@ -164,8 +164,14 @@ fn small_files_are_written_and_read_as_ever() {
     note_promise(scratch.path(), 900).expect("it is written");
     let mut golden = Golden::default();
     golden.add("promise", fs::read(scratch.path().join("promise")).expect("it is there"));
-    // Written when a snapshot was installed; a test of that holds the same text.
-    golden.add("current", "store-50000 70000 300\n");
+    let incoming = Incoming::begin(scratch.path(), 70_000).expect("it begins");
+    let store = incoming.store();
+    fs::create_dir(&store).expect("made");
+    incoming.install(70_000, 300).expect("installed");
+    let current = fs::read_to_string(scratch.path().join("current")).expect("it is there");
+    // The number of the store is drawn.
+    let name = store.file_name().expect("it has a name").to_str().expect("it is text");
+    golden.add("current", current.replace(name, "store-50000"));
     let kept = golden.check("files.hex");
     fs::write(scratch.path().join("promise"), &kept["promise"]).expect("written");
     assert_eq!(promised_ms(scratch.path()), Ok(900));
