@@ -103,7 +103,7 @@ fn raft(kind: MessageType) -> Message {
         reject_hint: 69_000,
         request_snapshot: 11,
         deprecated_priority: 12,
-        priority: -1,
+        priority: -258,
         context: Bytes::from_static(b"context"),
         ..Message::default()
     };
