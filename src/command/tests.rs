@@ -71,11 +71,11 @@ fn the_bytes_are_those_of_an_internal_raft_request() {
     let mut fields = Vec::new();
     for (command, whole) in each() {
         assert_eq!(command.to_payload(0), whole.encode_to_vec(), "{command:?}");
-        let header = Some(RequestHeader { id: u64::MAX, ..RequestHeader::default() });
-        let whole = InternalRaftRequest { header: header.clone(), ..whole };
+        let header = RequestHeader { id: u64::MAX, ..RequestHeader::default() };
+        let whole = InternalRaftRequest { header: Some(header.clone()), ..whole };
         let payload = command.to_payload(u64::MAX);
         assert_eq!(InternalRaftRequest::decode(payload.clone()), Ok(whole.clone()));
-        let read = Some((header.unwrap(), command.clone()));
+        let read = Some((header, command.clone()));
         assert_eq!(Command::decode(payload.clone()).ok(), read);
         // In the order in which etcd writes the fields, too.
         assert_eq!(Command::decode(whole.encode_to_vec().into()).ok(), read);

@@ -1,6 +1,7 @@
 //! The whole replicated state over the store in memory: facts, and a model with seeds.
 
 mod facts;
+mod levels;
 mod model;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;

@@ -26,6 +26,7 @@ mod discovery;
 mod endings;
 mod frames;
 mod gateway;
+mod golden;
 mod half_made;
 mod handover;
 mod holders;

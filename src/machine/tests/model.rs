@@ -23,6 +23,7 @@ struct Seen {
     alarms: Vec<AlarmMember>,
     members: Vec<Member>,
     version: Option<String>,
+    feature_level: FeatureLevel,
     conf_state: ConfState,
 }
 
@@ -49,6 +50,7 @@ impl Seen {
             alarms: machine.alarms(),
             members: machine.cluster().members().cloned().collect(),
             version: machine.cluster().version().map(|version| version.to_string()),
+            feature_level: machine.cluster().feature_level(),
             conf_state: machine.conf_state().clone(),
         }
     }
@@ -297,6 +299,7 @@ impl Pairing {
                 attributes(member, names[self.random.random_range(0..names.len())])
             }
             95..97 => version(["3.6.0", "3.7.0"][self.random.random_range(0..2)]),
+            97 => feature_level(self.random.random_range(1..3)),
             _ => return None,
         })
     }
