@@ -13,7 +13,7 @@ mod text;
 
 pub use self::cells::{Counter, Gauge, Histogram};
 pub use self::families::*;
-pub use self::grpc::{Kind, Method};
+pub use self::grpc::{rpc_handled, rpc_received, rpc_sent, rpc_started};
 use self::text::{Writer, quoted};
 
 /// What the kernel says of this process.
@@ -244,6 +244,8 @@ fn process(out: &mut Writer, process: &Process) {
 
 #[cfg(test)]
 mod tests {
+    use basalt_proto::rpc::{Rpc, Unary};
+
     use super::*;
 
     #[test]
@@ -251,7 +253,7 @@ mod tests {
         PUTS.add(2);
         WAL_FSYNC.observe(0.003);
         client_request("unary", "3.7");
-        Method::find("/etcdserverpb.KV/Put").expect("it is served").handled(8);
+        rpc_handled(Rpc::Unary(Unary::KVPut), 8);
         let gauges = Gauges {
             version: "3.7.1".to_owned(),
             cluster_version: Some("3.7".to_owned()),

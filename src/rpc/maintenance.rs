@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Growing;
-use super::{Answers, header, is_learner, not_yet, refused, status, while_led};
+use super::{Answers, header, is_learner, not_yet, refused, require_leader, status};
 use crate::actors::{Desk, State};
 use crate::cluster::Version;
 use crate::io::clock::Moment;
@@ -186,7 +186,7 @@ impl maintenance_server::Maintenance for Maintenance {
                 Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(while_led(&self.0, request.metadata(), stream)))
+        Ok(Response::new(require_leader(&self.0, request.metadata(), stream)))
     }
 
     async fn move_leader(
