@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
+use gocompat::time::rfc3339_micros;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -202,7 +203,7 @@ impl<S: Subscriber> Layer<S> for Zap {
         // Of a library's path, what is inside it.
         let file = file.rsplit_once("src/").map_or(file, |(_, inside)| inside);
         let caller = format!("{file}:{}", metadata.line().unwrap_or(0));
-        let time = timestamp(clock::unix_time());
+        let time = rfc3339_micros(clock::unix_time());
         let line = match self.console {
             true => console(&time, level, &caller, &fields),
             false => json(&time, level, &caller, &fields),
@@ -235,36 +236,4 @@ fn console(time: &str, level: &str, caller: &str, fields: &Fields) -> String {
     }
     line.push('\n');
     line
-}
-/// RFC 3339 with microseconds, in UTC.
-fn timestamp(since_1970: std::time::Duration) -> String {
-    let seconds = since_1970.as_secs();
-    let (days, second) = ((seconds / 86_400) as i64, seconds % 86_400);
-    // Days to date: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    let micros = since_1970.subsec_micros();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{micros:06}Z", second % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_utc() {
-        let at = std::time::Duration::from_micros(1_763_692_445_252_995);
-        assert_eq!(timestamp(at), "2025-11-21T02:34:05.252995Z");
-        let leap = std::time::Duration::from_secs(951_782_400);
-        assert_eq!(timestamp(leap), "2000-02-29T00:00:00.000000Z");
-    }
 }
