@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use basalt_proto::etcdserverpb::{AlarmMember, AlarmType, ResponseHeader};
@@ -33,8 +34,16 @@ pub struct Node {
     pub strict_reconfig: bool,
     /// `--election-timeout`, in ms.
     pub election_timeout_ms: u64,
-    /// `--watch-progress-notify-interval`, in ms.
-    pub progress_notify_ms: u64,
+    /// `--warning-apply-duration`.
+    pub slow_apply: Duration,
+    /// `--compaction-batch-limit`: revisions compacted before a pause.
+    pub compaction_batch: usize,
+    /// `--compaction-sleep-interval`: the pause.
+    pub compaction_sleep: Duration,
+    /// `--raft-read-timeout`.
+    pub raft_read_timeout: Duration,
+    /// `--raft-write-timeout`.
+    pub raft_write_timeout: Duration,
 }
 
 /// The replicated state as of one applied batch. Published after the batch is in the store and before

@@ -13,7 +13,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::flags::{Flags, Level, Note};
+use super::settings::{Flags, Level, Note};
+use super::table;
 use crate::io::clock;
 
 /// Events of this target end the process, and are told so.
@@ -33,11 +34,11 @@ impl Options {
     /// # Errors
     /// What is wrong with them.
     pub fn new(flags: &Flags) -> Result<Self, String> {
-        let logger = flags.get("logger");
+        let logger = table::LOGGER.get(flags);
         if logger != "zap" {
             return Err(format!("unknown logger option {logger:?}"));
         }
-        let outputs = super::values::list(flags.get("log-outputs"));
+        let outputs = table::LOG_OUTPUTS.get(flags);
         if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
             return Err("multi logoutput for \"default\" is not supported yet".to_owned());
         }
@@ -47,14 +48,14 @@ impl Options {
                  takes there"
             ));
         }
-        let level = match flags.get("log-level") {
+        let level = match table::LOG_LEVEL.get(flags).as_str() {
             "debug" => LevelFilter::DEBUG,
             "info" => LevelFilter::INFO,
             "warn" => LevelFilter::WARN,
             "error" | "dpanic" | "panic" | "fatal" => LevelFilter::ERROR,
             other => return Err(format!("unrecognized level: {other:?}")),
         };
-        let console = match flags.get("log-format") {
+        let console = match table::LOG_FORMAT.get(flags).as_str() {
             "json" | "" => false,
             "console" => true,
             other => {

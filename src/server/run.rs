@@ -13,6 +13,7 @@ use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use futures_lite::future::or;
 
 use super::Config;
+use super::gates::Gate;
 use super::open::{Opened, open};
 use super::{corruption, versions};
 use crate::actors::desk::{Delivery, LEADERLESS_ELECTIONS_MAX, Reach};
@@ -163,7 +164,7 @@ async fn first_core(
 
 /// Waits until this member is one of those that the cluster counts on.
 async fn join_in(config: &Config, desk: &Desk) -> Result<(), Fault> {
-    if config.gates["InitialCorruptCheck"] {
+    if config.gates.is_on(Gate::InitialCorruptCheck) {
         corruption::check_first(desk).await?;
     }
     publish_self(config, desk).await
@@ -173,7 +174,7 @@ fn watch_corruption(config: &Config, desk: &Desk) {
     if !config.corrupt_check.is_zero() {
         io::spawn(corruption::watch(desk.clone(), config.corrupt_check));
     }
-    if config.gates["CompactHashCheck"] {
+    if config.gates.is_on(Gate::CompactHashCheck) {
         io::spawn(corruption::watch_compactions(desk.clone(), config.compact_hash_check));
     }
 }
@@ -426,7 +427,11 @@ fn node(config: &Config, opened: &Opened) -> Node {
         request_timeout_ms: 5000 + 2 * config.election.as_millis() as u64,
         strict_reconfig: config.strict_reconfig,
         election_timeout_ms: config.election.as_millis() as u64,
-        progress_notify_ms: config.progress_notify.as_millis() as u64,
+        slow_apply: config.slow_apply,
+        compaction_batch: config.compaction_batch,
+        compaction_sleep: config.compaction_sleep,
+        raft_read_timeout: config.raft_read_timeout,
+        raft_write_timeout: config.raft_write_timeout,
     }
 }
 
