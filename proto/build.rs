@@ -1,5 +1,9 @@
 //! Compiles the .proto files twice: typed messages with client stubs, and server stubs whose
-//! bulk responses carry keys and events that are already encoded (`src/encoded.rs`).
+//! bulk responses carry keys and events that are already encoded (`src/encoded.rs`). `build/rpc.rs` makes the list of
+//! all RPCs from the same descriptors.
+
+#[path = "build/rpc.rs"]
+mod rpc;
 
 use std::path::PathBuf;
 use std::{env, error::Error, fs};
@@ -37,9 +41,12 @@ const NESTED: &[&str] = &["RequestOp", "ResponseOp"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build");
+    println!("cargo:rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["proto"])?;
     fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
+    fs::write(out.join("rpc.rs"), rpc::list(&descriptors))?;
 
     let mut typed = Config::new();
     typed.bytes(["."]);

@@ -19,6 +19,7 @@ pub mod lease;
 pub mod mailbox;
 pub mod peer;
 pub mod requests;
+pub mod slow_apply;
 pub mod state;
 pub mod wal;
 pub mod watch;

@@ -34,7 +34,7 @@ use tonic::body::Body;
 use self::websocket::Accepted;
 use crate::actors::Desk;
 use crate::io::Switched;
-use crate::rpc::{Outgoing, Services, Source};
+use crate::rpc::{MeteredResponse, Services, Source};
 
 /// What a port is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +101,7 @@ pub struct Front {
     upgrade: Rc<Cell<Option<Accepted>>>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>>>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infallible>>>>;
 
 impl Front {
     /// Serves what this desk answers.
@@ -126,7 +126,7 @@ impl Front {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Front {
-    type Response = Response<Outgoing>;
+    type Response = Response<MeteredResponse>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -135,7 +135,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
             return self.services.call(request.map(Source::Wire), &self.peer);
         }
         let front = self.clone();
-        Box::pin(async move { Ok(front.answer(request).await.map(Outgoing::plain)) })
+        Box::pin(async move { Ok(front.answer(request).await.map(MeteredResponse::plain)) })
     }
 }
 

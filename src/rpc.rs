@@ -3,6 +3,7 @@
 //! message each way are served by `unary`.
 
 mod auth;
+mod body;
 mod budget;
 mod call;
 mod cluster;
@@ -10,6 +11,7 @@ mod concurrency;
 mod deadline;
 pub mod door;
 mod election;
+mod go_errors;
 mod health;
 mod kv;
 mod lease;
@@ -17,6 +19,8 @@ mod lock;
 mod maintenance;
 mod range;
 mod reflection;
+mod table;
+pub mod timeout;
 mod unary;
 mod watch;
 
@@ -29,34 +33,27 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
-use basalt_proto::server::etcdserverpb::kv_server::KvServer;
-use basalt_proto::server::etcdserverpb::lease_server::LeaseServer;
-use basalt_proto::server::etcdserverpb::maintenance_server::MaintenanceServer;
-use basalt_proto::server::etcdserverpb::watch_server::WatchServer;
-use basalt_proto::server::health::health_server::HealthServer;
-use basalt_proto::server::reflection::server_reflection_server::ServerReflectionServer;
-use basalt_proto::server::v3electionpb::election_server::ElectionServer;
+use basalt_proto::rpc::{Rpc, is_service};
 use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
 use hyper::header::HeaderMap;
-use tonic::body::Body;
-use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
-use tower_service::Service as _;
 
-use self::call::{Call, Received, Said};
+use self::body::ResponseBody;
+use self::call::{Call, MeteredRequest};
 use self::deadline::{Deadline, in_time};
 use crate::actors::Desk;
 use crate::command::Command;
 use crate::io::fatal;
-use crate::metrics::{self, Kind, Method};
+use crate::metrics;
 use crate::types::limits::GRPC_OVERHEAD_BYTES;
 use crate::types::{Error, Refusal};
 
 pub use self::budget::set_response_bytes_max;
-pub use self::call::{Outgoing, Source};
+pub use self::call::{MeteredResponse, Source};
+pub use self::table::{Access, Admission, Rule, rule};
 
 /// All services of one executor. Cheap to clone.
 #[derive(Clone)]
@@ -79,7 +76,7 @@ struct Inner {
 }
 
 /// What comes of a request; the shape is hyper's.
-type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<Outgoing>, Infallible>>>>;
+type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<MeteredResponse>, Infallible>>>>;
 
 impl Services {
     /// All services, asking this desk.
@@ -108,47 +105,52 @@ impl Services {
 
     /// Answers one gRPC request of a client at `peer`.
     pub fn call(&self, request: hyper::Request<Source>, peer: &Arc<str>) -> Answer {
-        let Some(method) = Method::find(request.uri().path()) else {
-            let refused = Outgoing::refusal(unknown(request.uri().path()));
+        let Some(rpc) = Rpc::find(request.uri().path()) else {
+            let refused = MeteredResponse::refusal(unknown(request.uri().path()));
             return Box::pin(ready(Ok(refused)));
         };
         let mut deadline = match Deadline::of(request.headers()) {
             Ok(deadline) => deadline,
             Err((code, status)) => {
-                let mut refused = Outgoing::refusal(status);
+                let mut refused = MeteredResponse::refusal(status);
                 *refused.status_mut() = code;
                 return Box::pin(ready(Ok(refused)));
             }
         };
         let (inner, receive_max) = (Rc::clone(&self.0), self.0.receive_max);
-        let call = Call::begin(method, Arc::clone(peer), inner.slow);
-        if let Err(refusal) = inner.admit(method, request.headers()) {
-            let refused = status(refusal).into_http().map(Said::Many);
+        let call = Call::begin(rpc, rule(rpc).timed, Arc::clone(peer), inner.slow);
+        if let Err(refusal) = inner.admit(rpc, request.headers()) {
+            let refused = status(refusal).into_http().map(ResponseBody::Stream);
             return Box::pin(ready(Ok(call.answered(refused, receive_max))));
         }
-        let request = request.map(|body| Received::new(body, method));
-        if method.kind != Kind::Unary {
-            return Box::pin(async move {
-                let answer = pin!(async { inner.stream(method, request).await.map(Said::Many) });
-                let answer = in_time(answer, &mut deadline).await;
-                Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
-            });
-        }
+        let request = request.map(|body| MeteredRequest::new(body, rpc));
+        let rpc = match rpc {
+            Rpc::Unary(rpc) => rpc,
+            Rpc::Streaming(rpc) => {
+                return Box::pin(async move {
+                    let answer = pin!(async {
+                        inner.streaming(rpc, request).await.map(ResponseBody::Stream)
+                    });
+                    let answer = in_time(answer, &mut deadline).await;
+                    Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
+                });
+            }
+        };
         let (head, mut body) = request.into_parts();
-        let headers = looked_at(&head.headers);
+        let headers = relevant_headers(&head.headers);
         // What is moved into a future within this one would be kept twice.
         Box::pin(async move {
-            let answer = pin!(unary::answer(&inner, method, headers, &mut body));
+            let answer = pin!(unary::answer(&inner, rpc, headers, &mut body));
             let answer = in_time(answer, &mut deadline).await;
             Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
         })
     }
 }
 
-/// Of a request's headers those that services look at, seldom any. Clients with many requests under way send the
+/// The headers that services read, seldom any. Clients with many requests under way send the
 /// headers of all before the first body, and thousands of requests that wait with all of them do not fit into a
 /// processor's cache.
-fn looked_at(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
+fn relevant_headers(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
     let names = ["authorization", "grpc-encoding", "token"];
     let kept = headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
     let kept: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -156,45 +158,12 @@ fn looked_at(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
 }
 
 impl Inner {
-    /// Serves a call with many messages.
-    async fn stream(
-        &self,
-        method: &Method,
-        request: hyper::Request<Received>,
-    ) -> hyper::Response<Body> {
-        let receive_max = self.receive_max;
-        macro_rules! serve {
-            ($server:ident, $service:ident) => {
-                $server::from_arc(Arc::clone(&self.$service))
-                    .accept_compressed(CompressionEncoding::Gzip)
-                    .max_decoding_message_size(receive_max)
-                    .max_encoding_message_size(i32::MAX as usize)
-                    .call(request)
-            };
-        }
-        let served = match method.service {
-            "etcdserverpb.KV" => serve!(KvServer, kv),
-            "etcdserverpb.Watch" => serve!(WatchServer, watch),
-            "etcdserverpb.Lease" => serve!(LeaseServer, lease),
-            "etcdserverpb.Maintenance" => serve!(MaintenanceServer, maintenance),
-            "v3electionpb.Election" => serve!(ElectionServer, election),
-            "grpc.health.v1.Health" => serve!(HealthServer, health),
-            _ => serve!(ServerReflectionServer, reflection),
-        };
-        match served.await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
-    }
-
-    /// What is looked at before any service, in etcd's order: learners, the client's version, its wish for a
-    /// leader.
-    fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
-        if method.service.starts_with("grpc.") {
-            return Ok(());
-        }
-        if !is_for_learners(method) {
-            refuse_learner(&self.desk)?;
+    /// The checks before any service, in etcd's order: learners, the client's version, its wish for a leader.
+    fn admit(&self, rpc: Rpc, headers: &HeaderMap) -> Result<(), Refusal> {
+        match rule(rpc).admission {
+            Admission::Unchecked => return Ok(()),
+            Admission::Everyone => (),
+            Admission::Voters => refuse_learner(&self.desk)?,
         }
         let version = match headers.get("client-api-version").map(|value| value.as_bytes()) {
             None => "unknown",
@@ -202,7 +171,10 @@ impl Inner {
                 std::str::from_utf8(bytes).map_err(|_| Refusal::InvalidClientAPIVersion)?
             }
         };
-        let kind = if method.kind == Kind::Unary { "unary" } else { "stream" };
+        let kind = match rpc {
+            Rpc::Unary(_) => "unary",
+            Rpc::Streaming(_) => "stream",
+        };
         metrics::client_request(kind, version);
         let header = headers.get("hasleader").map(|value| value.as_bytes());
         if wants_leader(header) && self.desk.status().leader == 0 {
@@ -223,21 +195,13 @@ fn refuse_learner(desk: &Desk) -> Result<(), Refusal> {
     if is_learner(desk) { Err(Refusal::NotSupportedForLearner) } else { Ok(()) }
 }
 
-/// What a learner serves; of ranges only the serializable ones, which the service itself looks at.
-fn is_for_learners(method: &Method) -> bool {
-    matches!(
-        (method.service, method.name),
-        ("etcdserverpb.Maintenance", "Status" | "Snapshot") | ("etcdserverpb.KV", "Range")
-    )
-}
-
 /// What grpc-go says of a path it does not serve.
 fn unknown(path: &str) -> Status {
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
     else {
         return Status::unimplemented(format!("malformed method name: \"{path}\""));
     };
-    match Method::is_service(service) {
+    match is_service(service) {
         true => Status::unimplemented(format!("unknown method {method} for service {service}")),
         false => Status::unimplemented(format!("unknown service {service}")),
     }
@@ -247,7 +211,7 @@ fn unknown(path: &str) -> Status {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Ends the answers when the client wants a leader and there has been none for too long.
-fn while_led<T: Send + 'static>(
+fn require_leader<T: Send + 'static>(
     desk: &Desk,
     metadata: &MetadataMap,
     answers: impl Stream<Item = Result<T, Status>> + Send + 'static,

@@ -15,7 +15,9 @@
 #[cfg(feature = "server")]
 pub mod codec;
 pub mod encoded;
+pub mod grpc_frame;
 pub mod nested;
+pub mod rpc;
 
 /// Keys, values and events.
 pub mod mvccpb {

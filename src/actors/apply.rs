@@ -16,6 +16,7 @@ use super::client::Pending;
 use super::mailbox::apply::{Handle, Msg, Prepared};
 use super::mailbox::peer::Peers;
 use super::mailbox::{consensus, lease, wal};
+use super::slow_apply::warn_if_slow;
 use super::state::{Shared, State};
 use super::watch;
 use crate::cluster::Version;
@@ -108,16 +109,21 @@ pub async fn run(
         out: Vec::new(),
     };
     loop {
-        if actor.applier.is_compaction_due(inbox.is_empty()) {
+        if actor.applier.is_compaction_due(clock::since_boot(), inbox.is_empty()) {
             actor.compact().await?;
         }
         let msg = match inbox.try_recv() {
-            Ok(msg) => msg,
-            Err(_) if actor.applier.is_compacting() => continue,
-            Err(_) => match inbox.recv_async().await {
-                Ok(msg) => msg,
-                Err(flume::RecvError::Disconnected) => return Ok(()),
+            Ok(msg) => Some(Ok(msg)),
+            Err(_) => match actor.applier.compaction_due_in(clock::since_boot()) {
+                None => Some(inbox.recv_async().await),
+                Some(Duration::ZERO) => None,
+                Some(wait) => clock::deadline(wait, inbox.recv_async()).await,
             },
+        };
+        let msg = match msg {
+            Some(Ok(msg)) => msg,
+            Some(Err(flume::RecvError::Disconnected)) => return Ok(()),
+            None => continue,
         };
         actor.on(msg, &inbox).await?;
     }
@@ -242,12 +248,14 @@ impl Actor {
             self.applier.truncated();
         }
         let mut began = Moment::now();
+        let slow_apply = self.shared.node.slow_apply;
         for entry in batch {
             self.applier.apply(entry, |applied| {
                 let ended = Moment::now();
-                let took = ended.since(began).as_secs_f64();
+                let took = ended.since(began);
                 if let Some(operation) = applied.operation {
-                    metrics::applied(operation, applied.reply.is_ok(), took);
+                    metrics::applied(operation, applied.reply.is_ok(), took.as_secs_f64());
+                    warn_if_slow(took, slow_apply, "", operation.name());
                 }
                 began = ended;
             })?;
@@ -352,6 +360,7 @@ impl Actor {
         let Prepared { machine, incoming } = prepared;
         let (index, term) = machine.position();
         let engine = machine.engine().clone();
+        metrics::SNAPSHOTS_APPLYING.add(1);
         let old = self.applier.install(machine, &mut self.out)?;
         Pool::Durable.run(move || incoming.install(index, term)).await?;
         self.outputs.disk.owe(engine.unflushed());
@@ -359,6 +368,7 @@ impl Actor {
         // Closing a store waits for its threads.
         spawn(Pool::Durable.run(move || drop(old)));
         self.perform().await;
+        metrics::SNAPSHOTS_APPLYING.add(-1);
         tracing::info!(index, term, "applied snapshot");
         Ok(())
     }
@@ -366,7 +376,7 @@ impl Actor {
     /// One slice, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
         let began = Moment::now();
-        self.applier.compact(&mut self.out)?;
+        self.applier.compact(clock::since_boot(), &mut self.out)?;
         if self.compacting_since.is_some() {
             metrics::COMPACTION_SLICE.observe(milliseconds(began));
         }

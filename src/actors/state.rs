@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use basalt_proto::etcdserverpb::{AlarmMember, AlarmType, ResponseHeader};
@@ -41,8 +42,8 @@ pub struct Node {
     pub feature_level: FeatureLevel,
     /// `--election-timeout`, in ms.
     pub election_timeout_ms: u64,
-    /// `--watch-progress-notify-interval`, in ms.
-    pub progress_notify_ms: u64,
+    /// `--warning-apply-duration`.
+    pub slow_apply: Duration,
 }
 
 /// The replicated state as of one applied batch. Published after the batch is in the store and before

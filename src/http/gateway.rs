@@ -17,27 +17,26 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use basalt_proto::DESCRIPTORS;
+use basalt_proto::rpc::{Kind, METHODS, Rpc};
 use bytes::Bytes;
 use futures_lite::StreamExt as _;
 use futures_lite::future::{or, poll_fn};
 use http_body_util::BodyExt as _;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 use self::answers::{Lines, Messages};
-use self::routes::Route;
 use super::page;
 use crate::cluster;
 use crate::io::clock::{self, Moment};
 use crate::io::{Closing, Pool};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
-use crate::metrics::Kind;
-use crate::rpc::{Outgoing, Services, Source};
+use crate::rpc::{MeteredResponse, Services, Source};
 use crate::types::limits::JSON_OVERHEAD_MAX;
 
 const JSON: &str = "application/json";
@@ -53,6 +52,15 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     // Made by the build from the same files as everything else.
     Schema::new(&FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default())
 });
+
+/// The request and the response of an RPC.
+fn types(rpc: Rpc) -> Result<(MessageId, MessageId), Status> {
+    /// By the RPC's number.
+    static TYPES: LazyLock<Vec<Option<(MessageId, MessageId)>>> = LazyLock::new(|| {
+        METHODS.iter().map(|it| Some((SCHEMA.find(it.input)?, SCHEMA.find(it.output)?))).collect()
+    });
+    TYPES[rpc.number()].ok_or_else(|| Status::internal("the method has no descriptor"))
+}
 
 /// The description of all that is served here, for programs.
 pub(super) fn description() -> Response<Body> {
@@ -71,29 +79,29 @@ pub(super) async fn answer(
     path: &str,
     body: Body,
 ) -> Response<Body> {
-    let answer = match Route::find(path) {
+    let answer = match routes::find(path) {
         None => Err(Status::not_found("Not Found")),
         Some(_) if head.method != Method::POST => Err(Status::unimplemented("Method Not Allowed")),
-        Some(route) => call(services, peer, head, body, route).await,
+        Some(rpc) => call(services, peer, head, body, rpc).await,
     };
     answer.unwrap_or_else(|status| refusal(&status))
 }
 
-/// Calls the method of a route.
+/// Calls an RPC.
 async fn call(
     services: &Services,
     peer: &Arc<str>,
     head: &Parts,
     body: Body,
-    route: Route,
+    rpc: Rpc,
 ) -> Result<Response<Body>, Status> {
-    let (input, output) = route.types(&SCHEMA)?;
+    let (input, output) = types(rpc)?;
     let timeout = metadata::timeout(&head.headers)?;
     let began = Moment::now();
     let max = services.receive_max();
-    let is_unary = route.method.kind == Kind::Unary;
-    let messages = match route.method.kind {
-        Kind::Bidi => requests::stream(body, &SCHEMA, input, max),
+    let is_unary = matches!(rpc, Rpc::Unary(_));
+    let messages = match rpc.method().kind {
+        Kind::BidiStream | Kind::ClientStream => requests::stream(body, &SCHEMA, input, max),
         Kind::Unary | Kind::ServerStream => {
             let message = unless_stopped(Duration::ZERO, whole(body, input, max)).await?;
             requests::one(&message)
@@ -102,7 +110,7 @@ async fn call(
     let mut request = Request::new(Source::Made(messages));
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
-    *request.uri_mut() = route.uri();
+    *request.uri_mut() = Uri::from_static(rpc.method().path);
     *request.headers_mut() = metadata::of(head, peer);
     let answer = async {
         let Ok(response) = services.call(request, peer).await;
@@ -190,7 +198,7 @@ fn bounded(values: &Values, max: usize) -> Result<(), Status> {
 type Answered = (Option<Bytes>, Messages);
 
 /// Waits for the first message, which decides about the status; of a unary call, for its end too.
-async fn first(answer: Response<Outgoing>, is_unary: bool) -> Result<Answered, Status> {
+async fn first(answer: Response<MeteredResponse>, is_unary: bool) -> Result<Answered, Status> {
     let (head, body) = answer.into_parts();
     if let Some(status) = Status::from_header_map(&head.headers)
         && status.code() != Code::Ok

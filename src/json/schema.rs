@@ -187,11 +187,6 @@ impl Schema {
         self.messages[id] = made;
     }
 
-    /// What a method takes and gives.
-    pub fn method(&self, service: &str, name: &str) -> Option<(MessageId, MessageId)> {
-        self.described(service, name).map(|method| (method.input, method.output))
-    }
-
     pub(super) fn described(&self, service: &str, name: &str) -> Option<&Method> {
         self.methods.get(&(service.to_owned(), name.to_owned()))
     }
@@ -205,8 +200,7 @@ impl Schema {
     }
 
     /// The message of this full name.
-    #[cfg(test)]
-    pub(super) fn find(&self, name: &str) -> Option<MessageId> {
+    pub fn find(&self, name: &str) -> Option<MessageId> {
         self.messages.iter().position(|message| message.name == name).map(MessageId)
     }
 }

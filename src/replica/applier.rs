@@ -67,6 +67,10 @@ pub struct Settings {
     pub snapshot_count: u64,
     /// Log records looked at in one slice of compaction.
     pub slice_records: usize,
+    /// `--compaction-batch-limit`: log records after which compaction pauses.
+    pub compaction_batch: usize,
+    /// `--compaction-sleep-interval`: that pause.
+    pub compaction_pause: Duration,
 }
 
 /// A read that waits until its index is applied.
@@ -79,8 +83,7 @@ struct WaitingRead {
 /// The apply side of one member.
 pub struct Applier<E: Engine> {
     machine: Machine<E>,
-    boot_nonce: u32,
-    slice_records: usize,
+    settings: Settings,
     /// Answers of the open batch, by executor.
     deliveries: Vec<Delivery>,
     reads: VecDeque<WaitingRead>,
@@ -91,25 +94,28 @@ pub struct Applier<E: Engine> {
     compacting: bool,
     /// Entries since the last slice of compaction.
     since_slice: usize,
+    /// Log records looked at since the last pause of compaction, and the end of that pause.
+    since_pause: usize,
+    resumes_at: Duration,
     truncation: LogTruncation,
 }
 
 impl<E: Engine> Applier<E> {
     /// Goes on from what the machine holds. A compaction that an earlier run left unfinished is taken up.
     pub fn new(machine: Machine<E>, settings: &Settings) -> Self {
-        let Settings { executors, boot_nonce, snapshot_count, slice_records } = *settings;
         Self {
-            truncation: LogTruncation::new(snapshot_count, machine.applied()),
+            truncation: LogTruncation::new(settings.snapshot_count, machine.applied()),
             machine,
-            boot_nonce,
-            slice_records,
-            deliveries: (0..executors).map(|_| Delivery::default()).collect(),
+            settings: *settings,
+            deliveries: (0..settings.executors).map(|_| Delivery::default()).collect(),
             reads: VecDeque::new(),
             effects: Vec::new(),
             bytes: 0,
             has_conf_changes: false,
             compacting: true,
             since_slice: 0,
+            since_pause: 0,
+            resumes_at: Duration::ZERO,
         }
     }
 
@@ -131,7 +137,7 @@ impl<E: Engine> Applier<E> {
         self.truncation.applied(entry.data.len());
         self.has_conf_changes |= entry.kind != EntryKind::Normal;
         self.effects.extend(applied.effects);
-        let executor = executor_of(applied.request, self.boot_nonce);
+        let executor = executor_of(applied.request, self.settings.boot_nonce);
         if let Some(delivery) = executor.and_then(|it| self.deliveries.get_mut(it)) {
             delivery.replies.push((applied.request, applied.reply));
         }
@@ -254,17 +260,29 @@ impl<E: Engine> Applier<E> {
     }
 
     /// Whether the next slice of compaction is due. `is_idle`: nothing else waits.
-    pub fn is_compaction_due(&self, is_idle: bool) -> bool {
-        self.compacting && (is_idle || self.since_slice >= COMPACT_AFTER_ENTRIES)
+    pub fn is_compaction_due(&self, now: Duration, is_idle: bool) -> bool {
+        let waited = is_idle || self.since_slice >= COMPACT_AFTER_ENTRIES;
+        self.compacting && waited && now >= self.resumes_at
+    }
+
+    /// The time after which the next slice is due if nothing else happens; `None` if no compaction is under way.
+    pub fn compaction_due_in(&self, now: Duration) -> Option<Duration> {
+        self.compacting.then(|| self.resumes_at.saturating_sub(now))
     }
 
     /// Does one slice of compaction, as a batch of its own.
     ///
     /// # Errors
     /// The store failed.
-    pub fn compact(&mut self, out: &mut Vec<Output<E::View>>) -> Result<(), Fault> {
+    pub fn compact(&mut self, now: Duration, out: &mut Vec<Output<E::View>>) -> Result<(), Fault> {
+        let batch = self.settings.compaction_batch;
+        let records = self.settings.slice_records.min(batch);
         self.since_slice = 0;
-        let is_done = self.machine.compact_step(self.slice_records)?;
+        let is_done = self.machine.compact_step(records)?;
+        self.since_pause += records;
+        if self.since_pause >= batch {
+            (self.since_pause, self.resumes_at) = (0, now + self.settings.compaction_pause);
+        }
         out.push(Output::Publish(self.machine.commit()?));
         if is_done {
             self.compacting = false;

@@ -1,10 +1,10 @@
-//! What surrounds every call: messages are counted both ways, the end is counted by its code, slow ones are
-//! told of, and what an answer takes of the budget is held until it has left.
+//! The metrics of every call: messages are counted both ways, the end is counted by its code, slow calls are
+//! logged, and the part of the byte budget that a response takes is held until it was sent.
 //!
 //! ```text
-//!                            ┌─► unary ─┐               ┌─► unary ─┐
-//!  request body ─► Received ─┤          ├─► a service ─►┤          ├─► Outgoing ─► HTTP/2, in slices, as the
-//!                            └─► tonic ─┘               └─► tonic ─┘               client takes them
+//!                                  ┌─► unary ─┐               ┌─► unary ─┐
+//!  request body ─► MeteredRequest ─┤          ├─► a service ─►┤          ├─► MeteredResponse ─► HTTP/2, in slices, as the
+//!                                  └─► tonic ─┘               └─► tonic ─┘                      client takes them
 //! ```
 
 use std::future::poll_fn;
@@ -13,59 +13,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use basalt_proto::grpc_frame::MessageCounter;
+use basalt_proto::rpc::Rpc;
 use bytes::{Buf as _, Bytes};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::HeaderMap;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::body::ResponseBody;
 use super::budget::Permit;
 use super::deadline::{Deadline, late};
+use super::go_errors::in_go_words;
 use crate::io::clock::Moment;
-use crate::metrics::{self, Kind, Method, Timed};
+use crate::metrics::{self, Timed};
 
 /// Bytes of an answer that are handed to HTTP/2 at once: the rest waits here, where it is counted, until the
 /// client has taken what came before.
 const SLICE_BYTES: usize = 256 << 10;
 
-/// The status of a call that went well.
-const WELL: HeaderValue = HeaderValue::from_static("0");
-
-/// A transaction told that it only reads; put into the extensions of its answer.
+/// Marks the answer of a transaction that only reads, as one of its extensions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadOnly;
-
-/// Counts gRPC messages in a body, however it is cut into frames (five bytes before each message: a flag and
-/// the length).
-#[derive(Debug, Default)]
-struct Messages {
-    head: [u8; 5],
-    filled: usize,
-    left: usize,
-}
-
-impl Messages {
-    /// Messages that begin in `data`.
-    fn count(&mut self, mut data: &[u8]) -> u64 {
-        let mut begun = 0;
-        while !data.is_empty() {
-            let skip = self.left.min(data.len());
-            self.left -= skip;
-            data = &data[skip..];
-            let take = data.len().min(self.head.len() - self.filled);
-            self.head[self.filled..self.filled + take].copy_from_slice(&data[..take]);
-            self.filled += take;
-            data = &data[take..];
-            if self.filled == self.head.len() {
-                let [_, length @ ..] = self.head;
-                self.left = u32::from_be_bytes(length) as usize;
-                self.filled = 0;
-                begun += 1;
-            }
-        }
-        begun
-    }
-}
 
 /// Where the messages of a request come from.
 pub enum Source {
@@ -76,15 +45,15 @@ pub enum Source {
 }
 
 /// A request's body, counted.
-pub(super) struct Received {
+pub(super) struct MeteredRequest {
     body: Source,
-    method: &'static Method,
-    messages: Messages,
+    rpc: Rpc,
+    messages: MessageCounter,
 }
 
-impl Received {
-    pub(super) fn new(body: Source, method: &'static Method) -> Self {
-        Self { body, method, messages: Messages::default() }
+impl MeteredRequest {
+    pub(super) fn new(body: Source, rpc: Rpc) -> Self {
+        Self { body, rpc, messages: MessageCounter::default() }
     }
 
     /// Bytes that come next; nothing at the end.
@@ -111,7 +80,7 @@ impl Received {
 
 type Piece = Result<Frame<Bytes>, tonic::codegen::StdError>;
 
-impl hyper::body::Body for Received {
+impl hyper::body::Body for MeteredRequest {
     type Data = Bytes;
     type Error = tonic::codegen::StdError;
 
@@ -122,7 +91,7 @@ impl hyper::body::Body for Received {
         {
             metrics::BYTES_RECEIVED.add(data.len() as u64);
             let begun = self.messages.count(data);
-            self.method.received(begun);
+            metrics::rpc_received(self.rpc, begun);
         }
         Poll::Ready(frame)
     }
@@ -144,7 +113,9 @@ impl hyper::body::Body for Received {
 
 /// One call, from its first header to its last byte. Dropped before its end, it counts as canceled.
 pub(super) struct Call {
-    method: &'static Method,
+    rpc: Rpc,
+    /// The label under which its time is taken.
+    timed: Option<Timed>,
     peer: Arc<str>,
     began: Moment,
     slow: Duration,
@@ -152,25 +123,25 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn begin(method: &'static Method, peer: Arc<str>, slow: Duration) -> Self {
-        method.started();
-        Self { method, peer, began: Moment::now(), slow, ended: false }
+    pub(super) fn begin(rpc: Rpc, timed: Option<Timed>, peer: Arc<str>, slow: Duration) -> Self {
+        metrics::rpc_started(rpc);
+        Self { rpc, timed, peer, began: Moment::now(), slow, ended: false }
     }
 
     /// The service has answered; the body is yet to be sent.
     pub(super) fn answered(
         self,
-        response: hyper::Response<Said>,
+        response: hyper::Response<ResponseBody>,
         max: usize,
-    ) -> hyper::Response<Outgoing> {
+    ) -> hyper::Response<MeteredResponse> {
         let (mut head, body) = response.into_parts();
         let code = in_go_words(&mut head.headers, max);
         self.time(code.is_none_or(|code| code == 0), head.extensions.get::<ReadOnly>().is_some());
         let permit = head.extensions.remove::<Permit>();
-        let mut outgoing = Outgoing {
+        let mut outgoing = MeteredResponse {
             body,
             rest: Bytes::new(),
-            messages: Messages::default(),
+            messages: MessageCounter::default(),
             max,
             call: Some(self),
             deadline: None,
@@ -183,18 +154,22 @@ impl Call {
     }
 
     fn time(&self, success: bool, read_only: bool) {
-        if self.method.kind != Kind::Unary {
+        if matches!(self.rpc, Rpc::Streaming(_)) {
             return;
         }
         let took = self.began.elapsed();
-        if let Some(kind) = timed(self.method.name, read_only) {
+        let timed = match self.timed {
+            Some(Timed::Txn) if read_only => Some(Timed::ReadonlyTxn),
+            other => other,
+        };
+        if let Some(kind) = timed {
             metrics::request(kind, success, took.as_secs_f64());
         }
         if took > self.slow {
             tracing::warn!(
                 "time spent" = ?took,
                 remote = &*self.peer,
-                "response type" = format!("/{}/{}", self.method.service, self.method.name),
+                "response type" = self.rpc.method().path,
                 "request stats"
             );
         }
@@ -202,7 +177,7 @@ impl Call {
 
     fn end(&mut self, code: i32) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.method.handled(code);
+            metrics::rpc_handled(self.rpc, code);
         }
     }
 }
@@ -213,56 +188,12 @@ impl Drop for Call {
     }
 }
 
-fn timed(method: &str, read_only: bool) -> Option<Timed> {
-    Some(match method {
-        "Range" => Timed::Range,
-        "Put" => Timed::Put,
-        "DeleteRange" => Timed::DeleteRange,
-        "Txn" if read_only => Timed::ReadonlyTxn,
-        "Txn" => Timed::Txn,
-        "Compact" => Timed::Compaction,
-        "LeaseGrant" => Timed::LeaseGrant,
-        "LeaseRevoke" => Timed::LeaseRevoke,
-        "Alarm" => Timed::Alarm,
-        _ => return None,
-    })
-}
-
-/// What a service has to say.
-pub(super) enum Said {
-    /// One message, with its head, and then that all is well.
-    One(Bytes),
-    /// That all is well.
-    Well,
-    /// Many messages and how it ended; or only that, if the headers tell.
-    Many(Body),
-}
-
-impl Said {
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let (frame, then) = match self {
-            Self::Many(body) => return Pin::new(body).poll_frame(context),
-            Self::One(message) => (Frame::data(std::mem::take(message)), Self::Well),
-            Self::Well => {
-                let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert(Status::GRPC_STATUS, WELL);
-                (Frame::trailers(trailers), Self::Many(Body::empty()))
-            }
-        };
-        *self = then;
-        Poll::Ready(Some(Ok(frame)))
-    }
-}
-
 /// A response's body.
-pub struct Outgoing {
-    body: Said,
+pub struct MeteredResponse {
+    body: ResponseBody,
     /// What is left of the last frame.
     rest: Bytes,
-    messages: Messages,
+    messages: MessageCounter,
     max: usize,
     call: Option<Call>,
     /// When the client no longer waits for the rest.
@@ -271,10 +202,11 @@ pub struct Outgoing {
     _permit: Option<Permit>,
 }
 
-impl Outgoing {
+impl MeteredResponse {
     /// A body that is none of gRPC's.
     pub fn plain(body: Body) -> Self {
-        let (body, rest, messages) = (Said::Many(body), Bytes::new(), Messages::default());
+        let (body, rest, messages) =
+            (ResponseBody::Stream(body), Bytes::new(), MessageCounter::default());
         Self { body, rest, messages, max: 0, call: None, deadline: None, _permit: None }
     }
 
@@ -300,7 +232,7 @@ impl Outgoing {
         if polled.is_ready() || !self.deadline.as_mut().is_some_and(is_over) {
             return polled;
         }
-        (self.body, self.deadline) = (Said::Many(Body::empty()), None);
+        (self.body, self.deadline) = (ResponseBody::Stream(Body::empty()), None);
         let mut trailers = HeaderMap::new();
         let added = late().add_header(&mut trailers);
         Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
@@ -323,7 +255,7 @@ impl Outgoing {
     }
 }
 
-impl hyper::body::Body for Outgoing {
+impl hyper::body::Body for MeteredResponse {
     type Data = Bytes;
     type Error = Status;
 
@@ -339,9 +271,9 @@ impl hyper::body::Body for Outgoing {
         };
         let frame = match frame?.into_data() {
             Ok(data) => {
-                if let Some(method) = self.call.as_ref().map(|call| call.method) {
+                if let Some(rpc) = self.call.as_ref().map(|call| call.rpc) {
                     let begun = self.messages.count(&data);
-                    method.sent(begun);
+                    metrics::rpc_sent(rpc, begun);
                 }
                 self.rest = data;
                 Frame::data(self.slice())
@@ -361,155 +293,14 @@ impl hyper::body::Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && matches!(&self.body, Said::Many(body) if body.is_end_stream())
+        self.rest.is_empty()
+            && matches!(&self.body, ResponseBody::Stream(body) if body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        if let (Said::Many(body), true) = (&self.body, self.rest.is_empty()) {
+        if let (ResponseBody::Stream(body), true) = (&self.body, self.rest.is_empty()) {
             return body.size_hint();
         }
         SizeHint::default()
-    }
-}
-
-/// How a call ended, if these headers tell.
-fn code_of(headers: &HeaderMap) -> Option<i32> {
-    headers.get(Status::GRPC_STATUS)?.to_str().ok()?.parse().ok()
-}
-
-/// Gives the code, if the headers hold one. What went wrong is said as grpc-go says it, which clients and scripts
-/// look for, instead of as tonic does.
-fn in_go_words(headers: &mut HeaderMap, max: usize) -> Option<i32> {
-    let code = code_of(headers)?;
-    if code == Code::Ok as i32 {
-        return Some(code);
-    }
-    let status = Status::from_header_map(headers)?;
-    let (code, message) = translated(&status, max);
-    headers.insert(Status::GRPC_STATUS, HeaderValue::from(code as i32));
-    let message = HeaderValue::from_bytes(&escaped(&message)).expect("printable ASCII");
-    headers.insert(Status::GRPC_MESSAGE, message);
-    Some(code as i32)
-}
-
-/// tonic's refusals of messages that make no sense.
-fn translated(status: &Status, max: usize) -> (Code, String) {
-    let message = status.message();
-    let after = |words| message.split_once(words).map(|(_, rest)| rest);
-    let number = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
-    if let Some(rest) = after("message length too large: found ") {
-        let found = number(rest);
-        let text = format!("grpc: received message larger than max ({found} vs. {max})");
-        (Code::ResourceExhausted, text)
-    } else if let Some(rest) = after("Error decompressing: size limit, of ") {
-        let max = number(rest);
-        let text = format!("grpc: received message after decompression larger than max {max}");
-        (Code::ResourceExhausted, text)
-    } else if let Some(rest) = after("Error decompressing: ") {
-        let why = rest.strip_suffix(", while sending request").unwrap_or(rest);
-        (Code::Internal, not_decompressed(why, false))
-    } else if let Some(rest) = after("Content is compressed with `") {
-        let encoding = rest.split('`').next().unwrap_or_default();
-        (Code::Unimplemented, unknown_encoding(encoding))
-    } else if message.contains("received message with compressed-flag but no grpc-encoding") {
-        (Code::Internal, NO_ENCODING.to_owned())
-    } else if let Some(rest) = after("received message with invalid compression flag: ") {
-        (Code::Internal, unknown_format(number(rest)))
-    } else if message == "Unexpected EOF decoding stream." {
-        (Code::Internal, "unexpected EOF".to_owned())
-    } else if message == "Missing request message." {
-        let text =
-            "cardinality violation: received no request message from non-client-streaming RPC";
-        (Code::Internal, text.to_owned())
-    } else if message.starts_with("failed to decode Protobuf message") {
-        let why = nonsense(message);
-        let text = format!("grpc: failed to unmarshal the received message: {why}");
-        (Code::Internal, text)
-    } else {
-        (status.code(), message.to_owned())
-    }
-}
-
-/// Go's words for a compressed message in a call that names no compression.
-pub(super) const NO_ENCODING: &str = "grpc: compressed flag set with identity or empty encoding";
-
-/// Go's words for a compression that is not known.
-pub(super) fn unknown_encoding(name: &str) -> String {
-    format!("grpc: Decompressor is not installed for grpc-encoding {name:?}")
-}
-
-/// Go's words for what is not compressed as its call says, or only begins so, given flate2's.
-pub(super) fn not_decompressed(why: &str, begins: bool) -> String {
-    let what = if begins { "read decompressed data" } else { "decompress the message" };
-    let why = match why {
-        "unexpected end of file" | "incomplete deflate stream" => "unexpected EOF",
-        "invalid gzip header" => "gzip: invalid header",
-        "corrupt gzip stream does not have a matching checksum" => "gzip: invalid checksum",
-        other => other,
-    };
-    format!("grpc: failed to {what}: {why}")
-}
-
-/// Go's words for what is neither a plain message nor a compressed one.
-pub(super) fn unknown_format(flag: impl std::fmt::Display) -> String {
-    format!("grpc: received unexpected payload format {flag}")
-}
-
-/// A message as headers carry it: only what is no printable ASCII is escaped, and the sign of that (gRPC over
-/// HTTP/2, "Status-Message"). tonic escapes blanks and quotes, too.
-fn escaped(message: &str) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(message.len());
-    for byte in message.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => escaped.push(byte),
-            _ => escaped.extend_from_slice(format!("%{byte:02X}").as_bytes()),
-        }
-    }
-    escaped
-}
-
-/// Go's words for why bytes are no message, given prost's.
-pub(super) fn nonsense(why: &str) -> &'static str {
-    match why.contains("UTF-8") {
-        true => "string field contains invalid UTF-8",
-        false => "proto: cannot parse invalid wire-format data",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_counted_however_they_are_cut() {
-        // Three bytes, none, and one.
-        let bytes = [0, 0, 0, 0, 3, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7];
-        for size in 1..=bytes.len() {
-            let mut messages = Messages::default();
-            let counted: u64 = bytes.chunks(size).map(|chunk| messages.count(chunk)).sum();
-            assert_eq!(counted, 3, "in pieces of {size}");
-        }
-    }
-
-    #[test]
-    fn only_what_cannot_be_printed_is_escaped() {
-        let mut headers = HeaderMap::new();
-        Status::not_found("\"a b\" <100 %>\n\u{e4}").add_header(&mut headers).expect("escaped");
-        assert_eq!(in_go_words(&mut headers, 0), Some(Code::NotFound as i32));
-        assert_eq!(headers[Status::GRPC_MESSAGE], "\"a b\" <100 %25>%0A%C3%A4");
-    }
-
-    #[test]
-    fn too_large_a_message_is_refused_in_gos_words() {
-        let text = "Error, decoded message length too large: found 3000000 bytes, the limit is: 2097152 bytes";
-        let mut headers = HeaderMap::new();
-        Status::out_of_range(text).add_header(&mut headers).expect("plain text");
-        in_go_words(&mut headers, 2_097_152);
-        let status = Status::from_header_map(&headers).expect("a status");
-        assert_eq!(status.code(), Code::ResourceExhausted);
-        assert_eq!(
-            status.message(),
-            "grpc: received message larger than max (3000000 vs. 2097152)"
-        );
     }
 }

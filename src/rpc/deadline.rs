@@ -15,7 +15,8 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use tonic::{Code, Status};
 
-use super::call::Said;
+use super::body::ResponseBody;
+use super::timeout::{Malformed, parse, split};
 use crate::io::clock::{self, Moment};
 use crate::io::spawn;
 
@@ -130,13 +131,13 @@ async fn watch() {
 
 /// Waits for an answer as long as the time lasts, if it is limited.
 pub(super) async fn in_time(
-    mut answer: Pin<&mut impl Future<Output = hyper::Response<Said>>>,
+    mut answer: Pin<&mut impl Future<Output = hyper::Response<ResponseBody>>>,
     deadline: &mut Option<Deadline>,
-) -> hyper::Response<Said> {
+) -> hyper::Response<ResponseBody> {
     poll_fn(|context| {
         let polled = answer.as_mut().poll(context);
         if polled.is_pending() && deadline.as_mut().is_some_and(|it| it.is_over(context)) {
-            return Poll::Ready(late().into_http().map(Said::Many));
+            return Poll::Ready(late().into_http().map(ResponseBody::Stream));
         }
         polled
     })
@@ -148,28 +149,22 @@ pub(super) fn late() -> Status {
     Status::new(Code::DeadlineExceeded, "context deadline exceeded")
 }
 
-/// Digits and a unit.
+/// The timeout of a call.
 ///
 /// # Errors
 /// grpc-go's text.
 fn timeout(text: &str) -> Result<Duration, String> {
-    let (digits, unit) = match text.len() {
-        0 | 1 => return Err(format!("transport: timeout string is too short: {text:?}")),
-        2..=TEXT_BYTES_MAX => text.split_at(text.floor_char_boundary(text.len() - 1)),
-        _ => return Err(format!("transport: timeout string is too long: {text:?}")),
-    };
-    let of: fn(u64) -> Duration = match unit {
-        "H" => |number| Duration::from_secs(number * 3600),
-        "M" => |number| Duration::from_secs(number * 60),
-        "S" => Duration::from_secs,
-        "m" => Duration::from_millis,
-        "u" => Duration::from_micros,
-        "n" => Duration::from_nanos,
-        _ => return Err(format!("transport: timeout unit is not recognized: {text:?}")),
-    };
-    let number = digits.parse().ok().filter(|_| !digits.starts_with('+'));
-    let number = number.ok_or(format!("strconv.ParseUint: parsing {digits:?}: invalid syntax"))?;
-    Ok(of(number))
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("transport: timeout string is too long: {text:?}"));
+    }
+    parse(text).map_err(|malformed| match malformed {
+        Malformed::TooShort => format!("transport: timeout string is too short: {text:?}"),
+        Malformed::Unit => format!("transport: timeout unit is not recognized: {text:?}"),
+        Malformed::Number => {
+            let (digits, _) = split(text);
+            format!("strconv.ParseUint: parsing {digits:?}: invalid syntax")
+        }
+    })
 }
 
 #[cfg(test)]
@@ -177,18 +172,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_digits_and_a_unit() {
-        for (text, nanos) in [
-            ("1H", 3_600_000_000_000),
-            ("2M", 120_000_000_000),
-            ("3S", 3_000_000_000),
-            ("00000004m", 4_000_000),
-            ("5u", 5_000),
-            ("6n", 6),
-            ("0n", 0),
-        ] {
-            assert_eq!(timeout(text).map(|it| it.as_nanos()), Ok(nanos), "{text}");
-        }
+    fn malformed_timeouts_are_refused_in_the_words_of_grpc_go() {
+        assert_eq!(timeout("00000004m"), Ok(Duration::from_millis(4)));
         for (text, why) in [
             ("", "transport: timeout string is too short: \"\""),
             ("S", "transport: timeout string is too short: \"S\""),

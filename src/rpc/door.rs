@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::Status;
 
-use super::call::nonsense;
+use super::go_errors::decode_error;
 use super::status;
 use crate::command::Command;
 use crate::mvcc::{check_delete, check_put, check_txn, is_read_only};
@@ -26,7 +26,7 @@ pub fn read<Q: Message + Default>(message: Bytes) -> Result<Q, Status> {
         if is_too_deep(&error) {
             return status(Refusal::TooManyOps);
         }
-        let why = nonsense(&error.to_string());
+        let why = decode_error(&error.to_string());
         Status::internal(format!("grpc: error unmarshalling request: {why}"))
     })
 }

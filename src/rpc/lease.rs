@@ -9,7 +9,7 @@ use basalt_proto::server::etcdserverpb::lease_server;
 use futures_util::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{Answers, check_quota, complete, door, header, mismatch, status, while_led};
+use super::{Answers, check_quota, complete, door, header, mismatch, require_leader, status};
 use crate::actors::Desk;
 use crate::command::{Command, LEASE_COST};
 use crate::io::random_u64;
@@ -76,7 +76,7 @@ impl lease_server::Lease for Lease {
         });
         // Answers keep the order of the requests.
         let answers = answers.buffered(KEEP_ALIVES_IN_FLIGHT_MAX);
-        Ok(Response::new(while_led(&self.0, &metadata, answers)))
+        Ok(Response::new(require_leader(&self.0, &metadata, answers)))
     }
 
     async fn lease_time_to_live(

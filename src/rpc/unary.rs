@@ -11,14 +11,8 @@
 
 use std::io::{Read as _, Write as _};
 
-use basalt_proto::server::etcdserverpb::auth_server::Auth as _;
-use basalt_proto::server::etcdserverpb::cluster_server::Cluster as _;
-use basalt_proto::server::etcdserverpb::kv_server::Kv as _;
-use basalt_proto::server::etcdserverpb::lease_server::Lease as _;
-use basalt_proto::server::etcdserverpb::maintenance_server::Maintenance as _;
-use basalt_proto::server::health::health_server::Health as _;
-use basalt_proto::server::v3electionpb::election_server::Election as _;
-use basalt_proto::server::v3lockpb::lock_server::Lock as _;
+use basalt_proto::grpc_frame::{COMPRESSED, HEAD_BYTES, Head, PLAIN};
+use basalt_proto::rpc::Unary;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
@@ -28,16 +22,11 @@ use prost::Message;
 use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
 use tonic::{Extensions, Request, Response, Status};
 
-use super::call::{
-    NO_ENCODING, Received, Said, not_decompressed, unknown_encoding, unknown_format,
-};
+use super::body::ResponseBody;
+use super::call::MeteredRequest;
+use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
 use super::{Inner, door};
-use crate::metrics::Method;
 
-/// Before each message: a flag that tells whether it is compressed, and its length.
-const HEAD_BYTES: usize = 5;
-const PLAIN: u8 = 0;
-const COMPRESSED: u8 = 1;
 /// The most bytes of an answer, as etcd sets it.
 const SEND_MAX: usize = i32::MAX as usize;
 /// The most bytes of an answer that are compressed: some ten milliseconds.
@@ -48,16 +37,16 @@ const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 /// Answers a call with these headers, if services look at any.
 pub(super) async fn answer(
     services: &Inner,
-    method: &Method,
+    rpc: Unary,
     headers: Option<Box<HeaderMap>>,
-    body: &mut Received,
-) -> hyper::Response<Said> {
+    body: &mut MeteredRequest,
+) -> hyper::Response<ResponseBody> {
     let attempt = async {
         let gzip = is_gzip(headers.as_deref())?;
         let message = read(body, gzip, services.receive_max).await?;
-        write(services.ask(method, headers, message).await?, gzip)
+        write(services.unary(rpc, headers, message).await?, gzip)
     };
-    attempt.await.unwrap_or_else(|status| status.into_http().map(Said::Many))
+    attempt.await.unwrap_or_else(|status| status.into_http().map(ResponseBody::Stream))
 }
 
 /// Whether messages may be compressed, and the answer is to be.
@@ -74,7 +63,7 @@ fn is_gzip(headers: Option<&HeaderMap>) -> Result<bool, Status> {
 
 /// The one message of a call, of at most `max` bytes. Waits for the end of the body, too, and lets go of what else
 /// is in it.
-async fn read(body: &mut Received, gzip: bool, max: usize) -> Result<Bytes, Status> {
+async fn read(body: &mut MeteredRequest, gzip: bool, max: usize) -> Result<Bytes, Status> {
     let mut came = BytesMut::new();
     let length = loop {
         let length = whole(&came, max)?;
@@ -93,19 +82,17 @@ async fn read(body: &mut Received, gzip: bool, max: usize) -> Result<Bytes, Stat
 
 /// Bytes of a message that begins so, head included, if that is known already.
 fn whole(begin: &[u8], max: usize) -> Result<Option<usize>, Status> {
-    let Some(([flag, length @ ..], _)) = begin.split_first_chunk::<HEAD_BYTES>() else {
-        return Ok(None);
-    };
-    if *flag > COMPRESSED {
-        return Err(Status::internal(unknown_format(flag)));
+    let Some(head) = Head::read(begin) else { return Ok(None) };
+    if head.flag > COMPRESSED {
+        return Err(Status::internal(unknown_format(head.flag)));
     }
-    let length = u32::from_be_bytes(*length) as usize;
+    let length = head.length as usize;
     if length > max {
         return Err(Status::resource_exhausted(format!(
             "grpc: received message larger than max ({length} vs. {max})"
         )));
     }
-    Ok(Some(HEAD_BYTES + length))
+    Ok(Some(head.framed_length()))
 }
 
 /// A message without its head, and as it was before it was compressed.
@@ -136,9 +123,9 @@ fn inflate(compressed: &[u8], max: usize) -> Result<Bytes, Status> {
 }
 
 /// An answer with its headers.
-fn write(answer: Response<BytesMut>, gzip: bool) -> Result<hyper::Response<Said>, Status> {
+fn write(answer: Response<BytesMut>, gzip: bool) -> Result<hyper::Response<ResponseBody>, Status> {
     let (metadata, message, extensions) = answer.into_parts();
-    let mut response = hyper::Response::new(Said::One(pack(message, gzip)?));
+    let mut response = hyper::Response::new(ResponseBody::Message(pack(message, gzip)?));
     *response.extensions_mut() = extensions;
     let headers = response.headers_mut();
     *headers = metadata.into_headers();
@@ -163,9 +150,7 @@ fn pack(message: BytesMut, gzip: bool) -> Result<Bytes, Status> {
             "grpc: trying to send message larger than max ({length} vs. {SEND_MAX})"
         ))
     })?;
-    let mut head = &mut message[..HEAD_BYTES];
-    head.put_u8(flag);
-    head.put_u32(fits);
+    message[..HEAD_BYTES].copy_from_slice(&Head { flag, length: fits }.to_bytes());
     Ok(message.freeze())
 }
 
@@ -178,7 +163,7 @@ fn deflate(message: &[u8]) -> BytesMut {
 }
 
 /// A message as its service takes it.
-fn decode<Q: Message + Default>(
+pub(super) fn decode<Q: Message + Default>(
     headers: Option<Box<HeaderMap>>,
     message: Bytes,
 ) -> Result<Request<Q>, Status> {
@@ -188,92 +173,22 @@ fn decode<Q: Message + Default>(
 }
 
 /// An answer's bytes, with room for its head.
-fn encode(answer: &impl Message) -> BytesMut {
+pub(super) fn encode(answer: &impl Message) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(HEAD_BYTES + answer.encoded_len());
     bytes.put_bytes(0, HEAD_BYTES);
     answer.encode_raw(&mut bytes);
     bytes
 }
 
-macro_rules! methods {
-    ($($service:literal $field:ident { $($name:literal $method:ident)* })*) => {
-        impl Inner {
-            /// Asks the method of a service.
-            async fn ask(
-                &self,
-                method: &Method,
-                headers: Option<Box<HeaderMap>>,
-                message: Bytes,
-            ) -> Result<Response<BytesMut>, Status> {
-                match (method.service, method.name) {
-                    $($(($service, $name) => {
-                        let request = decode(headers, message)?;
-                        let answer = self.$field.$method(request).await?;
-                        Ok(answer.map(|answer| encode(&answer)))
-                    })*)*
-                    (service, name) => Err(Status::unimplemented(format!(
-                        "unknown method {name} for service {service}"
-                    ))),
-                }
-            }
-        }
-
-        #[cfg(test)]
-        const METHODS: &[(&str, &str)] = &[$($(($service, $name),)*)*];
-    };
-}
-
-// The first of them are asked for most.
-methods! {
-    "etcdserverpb.KV" kv {
-        "Range" range "Put" put "Txn" txn "DeleteRange" delete_range "Compact" compact
-    }
-    "etcdserverpb.Lease" lease {
-        "LeaseGrant" lease_grant "LeaseLeases" lease_leases "LeaseRevoke" lease_revoke
-        "LeaseTimeToLive" lease_time_to_live
-    }
-    "etcdserverpb.Cluster" cluster {
-        "MemberAdd" member_add "MemberList" member_list "MemberPromote" member_promote
-        "MemberRemove" member_remove "MemberUpdate" member_update
-    }
-    "etcdserverpb.Maintenance" maintenance {
-        "Alarm" alarm "Defragment" defragment "Downgrade" downgrade "Hash" hash "HashKV" hash_kv
-        "MoveLeader" move_leader "Status" status
-    }
-    "etcdserverpb.Auth" auth {
-        "AuthDisable" auth_disable "AuthEnable" auth_enable "AuthStatus" auth_status
-        "Authenticate" authenticate "RoleAdd" role_add "RoleDelete" role_delete "RoleGet" role_get
-        "RoleGrantPermission" role_grant_permission "RoleList" role_list
-        "RoleRevokePermission" role_revoke_permission "UserAdd" user_add
-        "UserChangePassword" user_change_password "UserDelete" user_delete "UserGet" user_get
-        "UserGrantRole" user_grant_role "UserList" user_list "UserRevokeRole" user_revoke_role
-    }
-    "v3lockpb.Lock" lock { "Lock" lock "Unlock" unlock }
-    "v3electionpb.Election" election {
-        "Campaign" campaign "Leader" leader "Proclaim" proclaim "Resign" resign
-    }
-    "grpc.health.v1.Health" health { "Check" check "List" list }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Kind;
 
     const MAX: usize = 1000;
 
     fn refused<T>(outcome: Result<T, Status>) -> (tonic::Code, String) {
         let status = outcome.err().expect("a refusal");
         (status.code(), status.message().to_owned())
-    }
-
-    #[test]
-    fn every_unary_method_is_asked() {
-        let unary: Vec<_> = Method::all().iter().filter(|it| it.kind == Kind::Unary).collect();
-        for method in &unary {
-            assert!(METHODS.contains(&(method.service, method.name)), "{method:?}");
-        }
-        assert_eq!(METHODS.len(), unary.len());
     }
 
     #[test]

@@ -3,67 +3,73 @@
 
 use serde_norway::{Mapping, Value};
 
-use super::flags::{Flags, Level, Note};
-use super::table::{self, Kind};
-use super::values;
+use super::flag::{Form, Row};
+use super::settings::{Flags, Level, Note};
+use super::table;
+
+/// A key of a section, and its flag.
+type Key = (&'static str, &'static dyn Row);
 
 /// Sections, and the flags that their keys stand for.
-const SECTIONS: &[(&str, &[(&str, &str)])] = &[
+static SECTIONS: &[(&str, &[Key])] = &[
     (
         "client-transport-security",
         &[
-            ("cert-file", "cert-file"),
-            ("key-file", "key-file"),
-            ("client-cert-file", "client-cert-file"),
-            ("client-key-file", "client-key-file"),
-            ("client-cert-auth", "client-cert-auth"),
-            ("trusted-ca-file", "trusted-ca-file"),
-            ("auto-tls", "auto-tls"),
-            ("allowed-hostname", "client-cert-allowed-hostname"),
+            ("cert-file", &table::CERT_FILE),
+            ("key-file", &table::KEY_FILE),
+            ("client-cert-file", &table::CLIENT_CERT_FILE),
+            ("client-key-file", &table::CLIENT_KEY_FILE),
+            ("client-cert-auth", &table::CLIENT_CERT_AUTH),
+            ("trusted-ca-file", &table::TRUSTED_CA_FILE),
+            ("auto-tls", &table::AUTO_TLS),
+            ("allowed-hostname", &table::CLIENT_CERT_ALLOWED_HOSTNAME),
         ],
     ),
     (
         "peer-transport-security",
         &[
-            ("cert-file", "peer-cert-file"),
-            ("key-file", "peer-key-file"),
-            ("client-cert-file", "peer-client-cert-file"),
-            ("client-key-file", "peer-client-key-file"),
-            ("client-cert-auth", "peer-client-cert-auth"),
-            ("trusted-ca-file", "peer-trusted-ca-file"),
-            ("auto-tls", "peer-auto-tls"),
-            ("allowed-cn", "peer-cert-allowed-cn"),
-            ("allowed-hostname", "peer-cert-allowed-hostname"),
-            ("skip-client-san-verification", "peer-skip-client-san-verification"),
+            ("cert-file", &table::PEER_CERT_FILE),
+            ("key-file", &table::PEER_KEY_FILE),
+            ("client-cert-file", &table::PEER_CLIENT_CERT_FILE),
+            ("client-key-file", &table::PEER_CLIENT_KEY_FILE),
+            ("client-cert-auth", &table::PEER_CLIENT_CERT_AUTH),
+            ("trusted-ca-file", &table::PEER_TRUSTED_CA_FILE),
+            ("auto-tls", &table::PEER_AUTO_TLS),
+            ("allowed-cn", &table::PEER_CERT_ALLOWED_CN),
+            ("allowed-hostname", &table::PEER_CERT_ALLOWED_HOSTNAME),
+            ("skip-client-san-verification", &table::PEER_SKIP_CLIENT_SAN_VERIFICATION),
         ],
     ),
     (
         "socket-options",
-        &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")],
+        &[
+            ("reuse-port", &table::SOCKET_REUSE_PORT),
+            ("reuse-address", &table::SOCKET_REUSE_ADDRESS),
+        ],
     ),
     (
         "discovery-config",
         &[
-            ("token", "discovery-token"),
-            ("endpoints", "discovery-endpoints"),
-            ("dial-timeout", "discovery-dial-timeout"),
-            ("request-timeout", "discovery-request-timeout"),
-            ("keepalive-time", "discovery-keepalive-time"),
-            ("keepalive-timeout", "discovery-keepalive-timeout"),
+            ("token", &table::DISCOVERY_TOKEN),
+            ("endpoints", &table::DISCOVERY_ENDPOINTS),
+            ("dial-timeout", &table::DISCOVERY_DIAL_TIMEOUT),
+            ("request-timeout", &table::DISCOVERY_REQUEST_TIMEOUT),
+            ("keepalive-time", &table::DISCOVERY_KEEPALIVE_TIME),
+            ("keepalive-timeout", &table::DISCOVERY_KEEPALIVE_TIMEOUT),
         ],
     ),
 ];
 
 /// Flags that a file cannot set: in etcd they are not part of it.
-const NOT_IN_FILES: &[&str] = &[
-    "config-file",
-    "version",
-    "raft-read-timeout",
-    "raft-write-timeout",
-    "client-crl-file",
-    "peer-crl-file",
-    "discovery-fallback",
-    "v2-deprecation",
+static NOT_IN_FILES: &[&dyn Row] = &[
+    &table::CONFIG_FILE,
+    &table::VERSION,
+    &table::RAFT_READ_TIMEOUT,
+    &table::RAFT_WRITE_TIMEOUT,
+    &table::CLIENT_CRL_FILE,
+    &table::PEER_CRL_FILE,
+    &table::DISCOVERY_FALLBACK,
+    &table::V2_DEPRECATION,
 ];
 
 /// Reads the file at `path`.
@@ -114,39 +120,38 @@ fn section(name: &str, keys: &Mapping, flags: &mut Flags) -> Result<(), String> 
             continue;
         }
         let flag = match SECTIONS.iter().find(|(known, _)| *known == name) {
-            Some((_, keys)) => {
-                keys.iter().find(|(known, _)| *known == key).and_then(|(_, flag)| table::find(flag))
-            }
-            None => table::find(key).filter(|flag| !is_in_section(flag.name)),
+            Some((_, keys)) => keys.iter().find(|(known, _)| *known == key).map(|(_, flag)| *flag),
+            None => table::find(key).filter(|flag| !is_in_section(flag.name())),
         };
-        let Some(flag) = flag.filter(|flag| !NOT_IN_FILES.contains(&flag.name)) else { continue };
-        let Some(text) = scalar(flag.kind, value).map_err(|error| format!("{key}: {error}"))?
+        let is_settable =
+            |flag: &&dyn Row| NOT_IN_FILES.iter().all(|other| other.name() != flag.name());
+        let Some(flag) = flag.filter(is_settable) else { continue };
+        let Some(text) = scalar(flag.form(), value).map_err(|error| format!("{key}: {error}"))?
         else {
             continue;
         };
-        values::check(flag, &text)
-            .map_err(|error| format!("invalid value {text:?} for {key}: {error}"))?;
-        flags.set(flag.name, text);
+        flag.check(&text).map_err(|error| format!("invalid value {text:?} for {key}: {error}"))?;
+        flags.put(flag.name(), text);
     }
     Ok(())
 }
 
 fn is_in_section(flag: &str) -> bool {
-    SECTIONS.iter().any(|(_, keys)| keys.iter().any(|(_, name)| *name == flag))
+    SECTIONS.iter().any(|(_, keys)| keys.iter().any(|(_, row)| row.name() == flag))
 }
 
 /// A value as a flag would have it; `None` for none.
-fn scalar(kind: Kind, value: &Value) -> Result<Option<String>, String> {
-    Ok(match (kind, value) {
+fn scalar(form: Form, value: &Value) -> Result<Option<String>, String> {
+    Ok(match (form, value) {
         (_, Value::Null) => None,
-        (Kind::Time, Value::Number(nanoseconds)) => Some(format!("{nanoseconds}ns")),
-        (Kind::Time, _) => return Err("times in a file are whole nanoseconds".to_owned()),
+        (Form::Duration, Value::Number(nanoseconds)) => Some(format!("{nanoseconds}ns")),
+        (Form::Duration, _) => return Err("times in a file are whole nanoseconds".to_owned()),
         (_, Value::String(text)) if text.is_empty() => None,
         (_, Value::String(text)) => Some(text.clone()),
         (_, Value::Bool(on)) => Some(on.to_string()),
         (_, Value::Number(number)) => Some(number.to_string()),
         (_, Value::Sequence(parts)) => {
-            let parts = parts.iter().filter_map(|part| scalar(Kind::Text, part).transpose());
+            let parts = parts.iter().filter_map(|part| scalar(Form::Value, part).transpose());
             let parts = parts.collect::<Result<Vec<_>, _>>()?;
             Some(parts.join(",")).filter(|text| !text.is_empty())
         }
@@ -158,6 +163,8 @@ fn scalar(kind: Kind, value: &Value) -> Result<Option<String>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -171,19 +178,15 @@ mod tests {
             "peer-transport-security": {"client-cert-auth": true, "allowed-cn": ["c", "d"]}}"#;
         let flags = parse(yaml).expect("it is fine");
         assert_eq!(flags, parse(json).expect("it is fine"));
-        let names = [
-            "name",
-            "heartbeat-interval",
-            "pre-vote",
-            "log-outputs",
-            "peer-client-cert-auth",
-            "cors",
-        ];
-        let values = names.map(|name| flags.get(name));
-        assert_eq!(values, ["a", "7", "false", "stderr,x", "true", "*"]);
-        assert_eq!(flags.get("peer-cert-allowed-cn"), "c,d");
-        assert_eq!(flags.get("watch-progress-notify-interval"), "5000000000ns");
-        assert!(!flags.is_set("cert-file"), "nothing is no value");
+        assert_eq!(table::NAME.get(&flags), "a");
+        assert_eq!(table::HEARTBEAT_INTERVAL.get(&flags), Duration::from_millis(7));
+        assert!(!table::PRE_VOTE.get(&flags));
+        assert_eq!(table::LOG_OUTPUTS.get(&flags), ["stderr", "x"]);
+        assert!(table::PEER_CLIENT_CERT_AUTH.is_changed(&flags));
+        assert_eq!(table::CORS.get(&flags), ["*"]);
+        assert_eq!(table::PEER_CERT_ALLOWED_CN.text(&flags), "c,d");
+        assert_eq!(table::WATCH_PROGRESS_NOTIFY_INTERVAL.get(&flags), Duration::from_secs(5));
+        assert!(!table::CERT_FILE.is_set(&flags), "nothing is no value");
     }
 
     #[test]
@@ -192,6 +195,6 @@ mod tests {
         assert!(parse("watch-progress-notify-interval: 10m").is_err(), "times are numbers");
         assert!(parse("- a").is_err());
         assert!(parse("a: [").is_err());
-        assert_eq!(parse("").map(|flags| flags.is_set("name")), Ok(false));
+        assert_eq!(parse("").map(|flags| table::NAME.is_set(&flags)), Ok(false));
     }
 }

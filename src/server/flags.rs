@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{self, Flag, Kind};
-use super::{file, values};
+use super::flag::{Form, Row};
+use super::gates::Gates;
+use super::settings::{Flags, Level, Note};
+use super::{file, table, values};
 
-/// What the command line asks for.
+/// The deed that the command line asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Run a member with these values; flags that were not given have their default.
@@ -15,76 +17,10 @@ pub enum Command {
     Version,
     /// Print all flags.
     Help,
-    /// Not understood: what to print on stderr, with how to use it behind. Exit code 2.
+    /// The flags do not parse: print the message and the usage on stderr and exit with code 2.
     Misuse(String),
-    /// Understood, and cannot be: what to log. Exit code 1.
+    /// The flags parse, but cannot be: log the message and exit with code 1.
     Refuse(Note),
-}
-
-/// Something to log once logs are written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Note {
-    /// How bad it is.
-    pub level: Level,
-    /// What.
-    pub message: String,
-    /// About what: name and value.
-    pub about: Vec<(&'static str, String)>,
-}
-
-/// How bad something is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Level {
-    /// Good to know.
-    Info,
-    /// Perhaps not what was meant.
-    Warn,
-    /// The member cannot run.
-    Fatal,
-}
-
-impl Note {
-    pub(super) fn new(level: Level, message: impl Into<String>) -> Self {
-        Self { level, message: message.into(), about: Vec::new() }
-    }
-
-    pub(super) fn about(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.about.push((name, value.into()));
-        self
-    }
-}
-
-/// Values by name of flag.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Flags {
-    values: BTreeMap<String, String>,
-    /// Things to log.
-    pub notes: Vec<Note>,
-    /// Whether the values come from a file.
-    pub(super) from_file: bool,
-}
-
-impl Flags {
-    /// The value of a flag: given, or its default.
-    pub fn get(&self, name: &str) -> &str {
-        match self.values.get(name) {
-            Some(value) => value,
-            None => table::find(name).map_or("", |flag| flag.default),
-        }
-    }
-
-    /// Whether a flag was given.
-    pub fn is_set(&self, name: &str) -> bool {
-        self.values.contains_key(name)
-    }
-
-    pub(super) fn set(&mut self, name: &str, value: impl Into<String>) {
-        self.values.insert(name.to_owned(), value.into());
-    }
-
-    pub(super) fn note(&mut self, note: Note) {
-        self.notes.push(note);
-    }
 }
 
 /// Reads a command line (without the program's name) and the environment. `read` reads a file.
@@ -98,17 +34,17 @@ pub fn parse(
         Ok(()) => (),
         Err(command) => return command,
     }
-    if values::switch(flags.get("version")) == Some(true) {
+    if table::VERSION.get(&flags) {
         return Command::Version;
     }
     let mut environment: BTreeMap<String, String> =
         environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    let file = match flags.get("config-file") {
-        "" => environment.get("ETCD_CONFIG_FILE").map_or("", String::as_str),
-        given => given,
-    };
+    let mut file = table::CONFIG_FILE.get(&flags);
+    if file.is_empty() {
+        file = environment.get("ETCD_CONFIG_FILE").cloned().unwrap_or_default();
+    }
     if !file.is_empty() {
-        return match file::load(file, read) {
+        return match file::load(&file, read) {
             Ok(flags) => Command::Run(flags),
             Err(text) => refuse(&text),
         };
@@ -123,8 +59,7 @@ pub fn parse(
     }
 }
 
-/// What is logged when flags cannot be.
-pub(super) fn refuse(error: &str) -> Command {
+fn refuse(error: &str) -> Command {
     Command::Refuse(Note::new(Level::Warn, "failed to verify flags").about("error", error))
 }
 
@@ -185,24 +120,24 @@ fn one_flag(
     let Some(flag) = known else {
         return Err(Command::Misuse(format!("flag provided but not defined: -{name}")));
     };
-    if flag.name != name {
-        let text = format!("--{name} is gone in 3.7; taken for --{}", flag.name);
+    if flag.name() != name {
+        let text = format!("--{name} is gone in 3.7; taken for --{}", flag.name());
         flags.note(Note::new(Level::Warn, text));
     }
     let value = match given {
         Some(value) => value,
-        None if flag.kind == Kind::Switch => "true".to_owned(),
+        None if flag.form() == Form::Switch => "true".to_owned(),
         None => rest
             .next()
             .ok_or_else(|| Command::Misuse(format!("flag needs an argument: -{name}")))?,
     };
-    checked(flag, &value).map_err(|error| Command::Misuse(misuse(flag, name, &value, &error)))?;
-    flags.set(flag.name, value);
+    flag.check(&value).map_err(|error| Command::Misuse(misuse(flag, name, &value, &error)))?;
+    flags.put(flag.name(), value);
     Ok(())
 }
 
-fn misuse(flag: &Flag, name: &str, value: &str, error: &str) -> String {
-    if flag.kind == Kind::Switch {
+fn misuse(flag: &dyn Row, name: &str, value: &str, error: &str) -> String {
+    if flag.form() == Form::Switch {
         return format!("invalid boolean value {value:?} for -{name}: {error}");
     }
     format!("invalid value {value:?} for flag -{name}: {error}")
@@ -215,16 +150,11 @@ fn gate_before(name: &str, gate: &str, on: &str, flags: &mut Flags) -> Result<()
     }
     let text = format!("--{name} is gone in 3.7; taken for --feature-gates={gate}={on}");
     flags.note(Note::new(Level::Warn, text));
-    let before = flags.get("feature-gates");
+    let before = table::FEATURE_GATES.text(flags);
     let comma = if before.is_empty() { "" } else { "," };
     let all = format!("{before}{comma}{gate}={on}");
-    flags.set("feature-gates", all);
+    flags.put("feature-gates", all);
     Ok(())
-}
-
-/// Checks a value; the empty one is none, for flags that need one.
-fn checked(flag: &Flag, value: &str) -> Result<(), String> {
-    values::check(flag, value)
 }
 
 fn apply_environment(
@@ -233,21 +163,21 @@ fn apply_environment(
 ) -> Result<(), Command> {
     let mut known = Vec::new();
     for flag in table::all() {
-        let variable = format!("{PREFIX}{}", flag.name.to_uppercase().replace('-', "_"));
+        let variable = format!("{PREFIX}{}", flag.name().to_uppercase().replace('-', "_"));
         let value = environment.get(&variable).filter(|value| !value.is_empty());
         known.push(variable.clone());
         let Some(value) = value else { continue };
-        if flags.is_set(flag.name) {
+        if flags.given(flag.name()).is_some() {
             let text = "conflicting environment variable is shadowed by corresponding \
                 command-line flag (either unset environment variable or disable flag))";
             let note = Note::new(Level::Fatal, text).about("environment-variable", variable);
             return Err(Command::Refuse(note));
         }
-        checked(flag, value)
+        flag.check(value)
             .map_err(|error| refuse(&format!("invalid value {value:?} for {variable}: {error}")))?;
         let note = Note::new(Level::Info, "recognized and used environment variable");
         flags.note(note.about("variable-name", variable).about("variable-value", value));
-        flags.set(flag.name, value);
+        flags.put(flag.name(), value);
     }
     let is_known = |name: &String| known.contains(name) || SPECIAL.contains(&name.as_str());
     for (name, value) in environment.iter().filter(|(name, _)| !is_known(name)) {
@@ -273,11 +203,12 @@ pub fn help() -> String {
     let mut text = String::new();
     for (title, flags) in table::SECTIONS {
         text.push_str(&format!("\n{title}:\n"));
-        for Flag { name, default, help, .. } in *flags {
-            let default = if *name == "data-dir" { "${name}.etcd" } else { default };
+        for flag in *flags {
+            let (name, default, help) = (flag.name(), flag.default(), flag.help());
+            let default = if name == "data-dir" { "${name}.etcd" } else { default };
             text.push_str(&format!("  --{name} '{default}'\n    {help}\n"));
-            if *name == "feature-gates" {
-                for (gate, stage, on) in table::GATES {
+            if name == "feature-gates" {
+                for (gate, stage, on) in Gates::default().all() {
                     text.push_str(&format!("    {gate}=true|false ({stage} - default={on})\n"));
                 }
             }
@@ -303,9 +234,11 @@ mod tests {
         let Command::Run(flags) = run(&spelled, &[("ETCD_MAX_TXN_OPS", "9")]) else {
             panic!("all of it is known")
         };
-        let names = ["name", "data-dir", "pre-vote", "force-new-cluster", "max-txn-ops", "logger"];
-        let values = names.map(|name| flags.get(name));
-        assert_eq!(values, ["a", "/b", "false", "true", "9", "zap"]);
+        assert_eq!(table::NAME.get(&flags), "a");
+        assert_eq!(table::DATA_DIR.get(&flags), "/b");
+        assert!(!table::PRE_VOTE.get(&flags) && table::FORCE_NEW_CLUSTER.get(&flags));
+        assert_eq!(table::MAX_TXN_OPS.get(&flags), 9);
+        assert_eq!(table::LOGGER.get(&flags), "zap");
     }
 
     #[test]
@@ -380,15 +313,15 @@ mod tests {
             "--experimental-watch-progress-notify-interval=5s",
         ];
         let Command::Run(flags) = run(&older, &[]) else { panic!("kubeadm uses them") };
-        assert_eq!(flags.get("feature-gates"), "InitialCorruptCheck=true");
-        assert_eq!(flags.get("watch-progress-notify-interval"), "5s");
+        assert_eq!(table::FEATURE_GATES.text(&flags), "InitialCorruptCheck=true");
+        assert_eq!(table::WATCH_PROGRESS_NOTIFY_INTERVAL.text(&flags), "5s");
         assert_eq!(flags.notes.len(), 2);
     }
 
     #[test]
     fn every_default_is_a_value() {
-        for flag in table::all().filter(|flag| !flag.default.is_empty()) {
-            assert_eq!(values::check(flag, flag.default), Ok(()), "{}", flag.name);
+        for flag in table::all() {
+            assert_eq!(flag.check(flag.default()), Ok(()), "{}", flag.name());
         }
         assert!(help().contains("  --data-dir '${name}.etcd'\n"));
     }

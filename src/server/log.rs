@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gocompat::time::rfc3339_micros;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -16,7 +17,8 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::limit::{Limiter, Site};
-use super::flags::{Flags, Level, Note};
+use super::settings::{Flags, Level, Note};
+use super::table;
 use crate::io::{self, LogOutput, LogQueue, Reports, clock};
 
 /// Events of this target end the process, and are told so.
@@ -38,11 +40,11 @@ impl Options {
     /// # Errors
     /// What is wrong with them.
     pub fn new(flags: &Flags) -> Result<Self, String> {
-        let logger = flags.get("logger");
+        let logger = table::LOGGER.get(flags);
         if logger != "zap" {
             return Err(format!("unknown logger option {logger:?}"));
         }
-        let outputs = super::values::list(flags.get("log-outputs"));
+        let outputs = table::LOG_OUTPUTS.get(flags);
         if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
             return Err("multi logoutput for \"default\" is not supported yet".to_owned());
         }
@@ -52,14 +54,14 @@ impl Options {
                  takes there"
             ));
         }
-        let level = match flags.get("log-level") {
+        let level = match table::LOG_LEVEL.get(flags).as_str() {
             "debug" => LevelFilter::DEBUG,
             "info" => LevelFilter::INFO,
             "warn" => LevelFilter::WARN,
             "error" | "dpanic" | "panic" | "fatal" => LevelFilter::ERROR,
             other => return Err(format!("unrecognized level: {other:?}")),
         };
-        let console = match flags.get("log-format") {
+        let console = match table::LOG_FORMAT.get(flags).as_str() {
             "json" | "" => false,
             "console" => true,
             other => {
@@ -230,7 +232,7 @@ fn inside(file: &str) -> &str {
 
 impl Format {
     fn line(self, time: Duration, level: &str, (file, line): &Site, fields: &Fields) -> String {
-        let (time, caller) = (timestamp(time), format!("{file}:{line}"));
+        let (time, caller) = (rfc3339_micros(time), format!("{file}:{line}"));
         match self.console {
             true => console(&time, level, &caller, fields),
             false => json(&time, level, &caller, fields),
@@ -290,36 +292,4 @@ fn console(time: &str, level: &str, caller: &str, fields: &Fields) -> String {
     }
     line.push('\n');
     line
-}
-/// RFC 3339 with microseconds, in UTC.
-fn timestamp(since_1970: std::time::Duration) -> String {
-    let seconds = since_1970.as_secs();
-    let (days, second) = ((seconds / 86_400) as i64, seconds % 86_400);
-    // Days to date: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    let micros = since_1970.subsec_micros();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{micros:06}Z", second % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_utc() {
-        let at = std::time::Duration::from_micros(1_763_692_445_252_995);
-        assert_eq!(timestamp(at), "2025-11-21T02:34:05.252995Z");
-        let leap = std::time::Duration::from_secs(951_782_400);
-        assert_eq!(timestamp(leap), "2000-02-29T00:00:00.000000Z");
-    }
 }

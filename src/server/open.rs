@@ -6,7 +6,7 @@
 //!  none, --initial-cluster-state existing ► asks the others who is a member; the state comes as a snapshot
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::beginning::{Beginning, begin};
@@ -50,29 +50,16 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let member_dir = config.data_dir.join("member");
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     io::prepare_data_dir(&wal_dir)?;
-    let settings = machine::Config {
-        cache_bytes: budgets.record_cache,
-        lease_ttl_min: ttl_min(config.election.as_millis() as u64),
-        learners_max: config.learners_max,
-        feature_level: levels::supported(),
-    };
+    let settings = machine_config(config, budgets);
     // Before the store, which may need what was reserved.
     let watched = member_dir.clone();
     let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
     let beginning = match machine.is_new() {
-        true => {
-            let (asked, has_log) = (config.clone(), io::has_log(&wal_dir));
-            Some(Pool::Dns.run(move || begin(&asked, has_log)).await?)
-        }
+        true => Some(begin_or_join(config, &wal_dir).await?),
         false => None,
     };
-    let options = WalOptions {
-        free_max: config.max_wals.min(free_segments_max(&wal_dir)),
-        dir: wal_dir,
-        segment_bytes: WAL_SEGMENT_BYTES,
-        unsafe_no_fsync: config.unsafe_no_fsync,
-    };
+    let options = wal_options(config, wal_dir);
     let first = beginning.as_ref().map(Beginning::first);
     let (mut wal, mut replay) = WalFile::open(options, first).await?;
     let owner = replay.owner.or(beginning.as_ref().map(Beginning::owner));
@@ -109,14 +96,14 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let Some(member) = known.cloned() else {
         return Err(not_a_member(&machine, id));
     };
-    let urls = member.peer_urls.clone();
-    let times = Times {
-        dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
-        read: config.raft_read_timeout,
-        write: config.raft_write_timeout,
+    let identity = Identity {
+        cluster: cluster_id,
+        member: id,
+        urls: member.peer_urls.clone(),
+        times: times(config),
+        member_dir,
+        machine: settings,
     };
-    let identity =
-        Identity { cluster: cluster_id, member: id, urls, times, member_dir, machine: settings };
     let others = given.into_iter().filter(|other| other.id != id).collect();
     Ok(Opened {
         member,
@@ -130,6 +117,38 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
         disk,
         budgets,
     })
+}
+
+/// Names may have to be resolved.
+async fn begin_or_join(config: &Config, wal_dir: &Path) -> Result<Beginning, Fault> {
+    let (config, has_log) = (config.clone(), io::has_log(wal_dir));
+    Pool::Dns.run(move || begin(&config, has_log)).await
+}
+
+fn machine_config(config: &Config, budgets: Budgets) -> machine::Config {
+    machine::Config {
+        cache_bytes: budgets.record_cache,
+        lease_ttl_min: ttl_min(config.election.as_millis() as u64),
+        learners_max: config.learners_max,
+        feature_level: levels::supported(),
+    }
+}
+
+fn wal_options(config: &Config, dir: PathBuf) -> WalOptions {
+    WalOptions {
+        free_max: config.max_wals.min(free_segments_max(&dir)),
+        dir,
+        segment_bytes: WAL_SEGMENT_BYTES,
+        unsafe_no_fsync: config.unsafe_no_fsync,
+    }
+}
+
+fn times(config: &Config) -> Times {
+    Times {
+        dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
+        read: config.raft_read_timeout,
+        write: config.raft_write_timeout,
+    }
 }
 
 /// Segments of the log that may wait to be recycled, beside the next one.

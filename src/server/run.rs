@@ -8,6 +8,7 @@ use basalt_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use futures_lite::future::or;
 
 use super::Config;
+use super::gates::Gate;
 use super::open::open;
 use super::topology::{mailboxes, node, ports, seats, start_actors};
 use super::{corruption, versions};
@@ -155,7 +156,7 @@ async fn first_core(
 
 /// Waits until this member is one of those that the cluster counts on.
 async fn join_in(config: &Config, desk: &Desk) -> Result<(), Fault> {
-    if config.gates["InitialCorruptCheck"] {
+    if config.gates.is_on(Gate::InitialCorruptCheck) {
         corruption::check_first(desk).await?;
     }
     publish_self(config, desk).await
@@ -165,7 +166,7 @@ fn watch_corruption(config: &Config, desk: &Desk) {
     if !config.corrupt_check.is_zero() {
         io::spawn(corruption::watch(desk.clone(), config.corrupt_check));
     }
-    if config.gates["CompactHashCheck"] {
+    if config.gates.is_on(Gate::CompactHashCheck) {
         io::spawn(corruption::watch_compactions(desk.clone(), config.compact_hash_check));
     }
 }

@@ -1,50 +1,21 @@
-//! Every flag of etcd 3.7.1: how its value reads, its default, and what it is for.
+//! The table of flags: all of etcd 3.7.1, and Basalt's own. Each is a constant whose type says what its value is and
+//! whether it has an effect; its row is here and nowhere else.
 
-/// How a value reads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
-    /// Anything.
-    Text,
-    /// `true` or `false`; needs no value.
-    Switch,
-    /// A whole number.
-    Int,
-    /// A whole number that is not negative.
-    Uint,
-    /// A whole number of 32 bits.
-    Uint32,
-    /// A time in Go's spelling, as in `1m30s`; in files whole nanoseconds.
-    Time,
-    /// URLs, with commas between.
-    Urls,
-    /// URLs or `*`, with commas between.
-    Origins,
-    /// One of these.
-    One(&'static [&'static str]),
-    /// Feature gates: `A=true,B=false`.
-    Gates,
-}
+use std::time::Duration;
 
-/// One flag.
-#[derive(Debug)]
-pub(super) struct Flag {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    pub(super) default: &'static str,
-    pub(super) help: &'static str,
-}
+use super::flag::{
+    Flag, Form, Refused, Row, Syntax, Warned, refused, used, warned, without_effect,
+};
+use super::gates::{self, Gates};
+use super::values::{
+    self, COUNT, DURATION, INT, LIST, MILLIS, ORIGINS, SWITCH, TEXT, UINT, UINT32, URLS, Url,
+};
 
-/// Where `--help` lists it.
-pub(super) type Section = (&'static str, &'static [Flag]);
-
-const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, kind, default, help }
-}
-
-use Kind::{Gates, Int, One, Origins, Switch, Text, Time, Uint, Uint32, Urls};
+/// A heading of `--help`, and its flags.
+pub(super) type Section = (&'static str, &'static [&'static dyn Row]);
 
 /// All flags, in the order of `--help`.
-pub(super) const SECTIONS: &[Section] = &[
+pub(super) static SECTIONS: &[Section] = &[
     ("Member", MEMBER),
     ("Clustering", CLUSTERING),
     ("Security", SECURITY),
@@ -57,319 +28,296 @@ pub(super) const SECTIONS: &[Section] = &[
     ("Basalt", BASALT),
 ];
 
-const MEMBER: &[Flag] = &[
-    flag("name", Text, "default", "Name of this member, for people."),
-    flag("data-dir", Text, "", "Directory of the data; by default the name with .etcd behind it."),
-    flag("wal-dir", Text, "", "Directory of the write-ahead log, if it is to be apart."),
-    flag("snapshot-count", Uint, "10000", "Applied entries after which the log is cut."),
-    flag("heartbeat-interval", Uint, "100", "Milliseconds between two heartbeats."),
-    flag("election-timeout", Uint, "1000", "Milliseconds without a leader until an election."),
-    flag("initial-election-tick-advance", Switch, "true", "Hold the first election sooner."),
-    flag("listen-peer-urls", Urls, "http://localhost:2380", "URLs to hear other members on."),
-    flag("listen-client-urls", Urls, "http://localhost:2379", "URLs to hear clients on."),
-    flag(
-        "listen-client-http-urls",
-        Urls,
-        "",
-        "URLs for HTTP alone, which the client URLs then leave.",
-    ),
-    flag("max-snapshots", Uint, "5", "Has no meaning any more."),
-    flag("max-wals", Uint, "5", "Log segments kept for use again."),
-    flag("memory-mlock", Switch, "false", "Keep the memory of the process from being swapped out."),
-    flag(
-        "quota-backend-bytes",
-        Int,
-        "0",
-        "Bytes the store may take; 0 for 2 GiB, less for no limit.",
-    ),
-    flag("backend-bbolt-freelist-type", Text, "map", "Has no meaning for this store."),
-    flag("backend-batch-interval", Time, "0s", "Has no meaning for this store."),
-    flag("backend-batch-limit", Int, "0", "Has no meaning for this store."),
-    flag("max-txn-ops", Uint, "128", "Operations that a transaction may have."),
-    flag("max-request-bytes", Uint, "1572864", "Bytes that a request may have."),
-    flag(
-        "max-concurrent-streams",
-        Uint32,
-        "4294967295",
-        "Streams a client may have open at a time.",
-    ),
-    flag(
-        "grpc-keepalive-min-time",
-        Time,
-        "5s",
-        "Time that a client should leave between two pings.",
-    ),
-    flag("grpc-keepalive-interval", Time, "2h", "Time between two pings to a client; 0 for none."),
-    flag(
-        "grpc-keepalive-timeout",
-        Time,
-        "20s",
-        "Time until a client that does not answer is given up.",
-    ),
-    flag("socket-reuse-port", Switch, "false", "Share listening ports with other processes."),
-    flag(
-        "socket-reuse-address",
-        Switch,
-        "false",
-        "Listen on addresses that were in use a moment ago.",
-    ),
-    flag("enable-grpc-gateway", Switch, "true", "Serve the API as JSON over HTTP too."),
-    flag(
-        "raft-read-timeout",
-        Time,
-        "5s",
-        "Time until a silent connection to a member is given up.",
-    ),
-    flag(
-        "raft-write-timeout",
-        Time,
-        "5s",
-        "Time until a stuck connection to a member is given up.",
-    ),
-    flag("feature-gates", Gates, "", "Features to switch on or off, as in A=true,B=false."),
-];
+const GATE_LIST: Syntax<Gates> = Syntax { parse: gates::parse, form: Form::Value };
+const CORE_LIST: Syntax<Vec<usize>> = Syntax { parse: values::cores, form: Form::Value };
+/// Whether the cluster exists.
+const NEW_OR_EXISTING: Syntax<bool> = Syntax {
+    parse: |text| values::one_of(text, &[("new", false), ("existing", true)]),
+    form: Form::Value,
+};
+/// Whether a failure of discovery leads to the proxy that is no more.
+const EXIT_OR_PROXY: Syntax<bool> = Syntax {
+    parse: |text| values::one_of(text, &[("exit", false), ("proxy", true)]),
+    form: Form::Value,
+};
+/// All of its values are the same here.
+const V2_PHASE: Syntax<()> = Syntax {
+    parse: |text| {
+        let phases = ["write-only", "write-only-skip-check", "write-only-drop-data", "gone"];
+        values::one_of(text, &phases.map(|phase| (phase, ())))
+    },
+    form: Form::Value,
+};
+/// Whether tokens are of another kind than simple ones.
+const TOKEN_KIND: Syntax<bool> = Syntax {
+    parse: |text| Ok(!["", "simple"].contains(&text.split(',').next().unwrap_or_default())),
+    form: Form::Value,
+};
 
-const CLUSTERING: &[Flag] = &[
-    flag(
-        "initial-advertise-peer-urls",
-        Urls,
-        "http://localhost:2380",
-        "URLs other members reach this one at.",
-    ),
-    flag(
-        "initial-cluster",
-        Text,
-        "default=http://localhost:2380",
-        "The first members, as in name=url,name=url.",
-    ),
-    flag(
-        "initial-cluster-state",
-        One(&["new", "existing"]),
-        "new",
-        "Whether a new cluster begins or one exists.",
-    ),
-    flag(
-        "initial-cluster-token",
-        Text,
-        "etcd-cluster",
-        "A word that tells clusters with the same members apart.",
-    ),
-    flag("advertise-client-urls", Urls, "http://localhost:2379", "URLs that clients are told."),
-    flag("discovery-token", Text, "", "Discovery: the token of the cluster to come."),
-    flag("discovery-endpoints", Text, "", "Discovery: where to ask."),
-    flag("discovery-dial-timeout", Time, "2s", "Discovery: time until a connection is given up."),
-    flag("discovery-request-timeout", Time, "5s", "Discovery: time until a request is given up."),
-    flag("discovery-keepalive-time", Time, "2s", "Discovery: time between two pings."),
-    flag("discovery-keepalive-timeout", Time, "6s", "Discovery: time until a ping is given up."),
-    flag("discovery-insecure-transport", Switch, "true", "Discovery: without TLS."),
-    flag(
-        "discovery-insecure-skip-tls-verify",
-        Switch,
-        "false",
-        "Discovery: trust any certificate; for tests.",
-    ),
-    flag("discovery-cert", Text, "", "Discovery: file of our certificate."),
-    flag("discovery-key", Text, "", "Discovery: file of our key."),
-    flag("discovery-cacert", Text, "", "Discovery: file of the certificates to trust."),
-    flag("discovery-user", Text, "", "Discovery: name[:password]."),
-    flag("discovery-password", Text, "", "Discovery: the password, if not with the name."),
-    flag(
-        "discovery-fallback",
-        One(&["exit", "proxy"]),
-        "exit",
-        "What to do when discovery fails; exit is all there is.",
-    ),
-    flag("discovery-srv", Text, "", "Domain whose SRV records name the first members."),
-    flag("discovery-srv-name", Text, "", "Behind the service's name in those records."),
-    flag(
-        "strict-reconfig-check",
-        Switch,
-        "true",
-        "Refuse changes of membership that would cost the quorum.",
-    ),
-    flag(
-        "pre-vote",
-        Switch,
-        "true",
-        "Ask before an election, so that a member that was cut off disturbs nobody.",
-    ),
-    flag("auto-compaction-retention", Text, "0", "How much history to keep; 0 for all."),
-    flag(
-        "auto-compaction-mode",
-        Text,
-        "periodic",
-        "What that counts: periodic (hours, or 5m) or revision.",
-    ),
-    flag(
-        "v2-deprecation",
-        One(&["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]),
-        "write-only",
-        "Has no meaning any more.",
-    ),
-];
+/// Flags and the list of them.
+macro_rules! section {
+    ($list:ident $($name:ident: $flag:ty = $make:expr;)*) => {
+        $(pub(super) static $name: $flag = $make;)*
+        static $list: &[&dyn Row] = &[$(&$name),*];
+    };
+}
 
-const SECURITY: &[Flag] = &[
-    flag("cert-file", Text, "", "File of the certificate shown to clients."),
-    flag("key-file", Text, "", "File of its key."),
-    flag("client-cert-auth", Switch, "false", "Ask clients for certificates."),
-    flag(
-        "client-cert-file",
-        Text,
-        "",
-        "File of the certificate shown when this member is the client.",
-    ),
-    flag("client-key-file", Text, "", "File of its key."),
-    flag("client-crl-file", Text, "", "File of revoked client certificates."),
-    flag("client-cert-allowed-hostname", Text, "", "Host names that client certificates may have."),
-    flag("trusted-ca-file", Text, "", "File of the authorities trusted for clients."),
-    flag("auto-tls", Switch, "false", "Make a certificate for clients to see."),
-    flag("peer-cert-file", Text, "", "File of the certificate shown to members."),
-    flag("peer-key-file", Text, "", "File of its key."),
-    flag("peer-client-cert-auth", Switch, "false", "Ask members for certificates."),
-    flag(
-        "peer-client-cert-file",
-        Text,
-        "",
-        "File of the certificate shown when members are asked.",
-    ),
-    flag("peer-client-key-file", Text, "", "File of its key."),
-    flag("peer-trusted-ca-file", Text, "", "File of the authorities trusted for members."),
-    flag("peer-cert-allowed-cn", Text, "", "Common names that members' certificates may have."),
-    flag("peer-cert-allowed-hostname", Text, "", "Host names that members' certificates may have."),
-    flag("peer-auto-tls", Switch, "false", "Make a certificate for members to see."),
-    flag("self-signed-cert-validity", Uint, "1", "Years that certificates made here are good for."),
-    flag("peer-crl-file", Text, "", "File of revoked members' certificates."),
-    flag("cipher-suites", Text, "", "TLS suites to use, in Go's names; empty for a good choice."),
-    flag("cors", Origins, "*", "Origins whose scripts may ask; * for all."),
-    flag(
-        "host-whitelist",
-        Text,
-        "*",
-        "Host names under which this member may be asked without TLS; * for all.",
-    ),
-    flag("tls-min-version", Text, "TLS1.2", "Oldest TLS: TLS1.2 or TLS1.3."),
-    flag(
-        "tls-max-version",
-        Text,
-        "",
-        "Newest TLS: TLS1.2 or TLS1.3; empty for the newest there is.",
-    ),
-];
+section! { MEMBER
+    NAME: Flag<String> = used("name", TEXT, "default", "Name of this member, for people to read.");
+    DATA_DIR: Flag<String> = used("data-dir", TEXT, "",
+        "Directory of the data; by default the name followed by .etcd.");
+    WAL_DIR: Flag<String> = used("wal-dir", TEXT, "",
+        "Directory of the write-ahead log; by default inside the data directory.");
+    SNAPSHOT_COUNT: Flag<u64> = used("snapshot-count", UINT, "10000",
+        "Number of applied entries after which the log is truncated.");
+    HEARTBEAT_INTERVAL: Flag<Duration> = used("heartbeat-interval", MILLIS, "100",
+        "Interval between heartbeats, in milliseconds.");
+    ELECTION_TIMEOUT: Flag<Duration> = used("election-timeout", MILLIS, "1000",
+        "Time without a leader after which an election starts, in milliseconds.");
+    INITIAL_ELECTION_TICK_ADVANCE: Flag<bool> = used("initial-election-tick-advance", SWITCH, "true",
+        "Shorten the wait for the first election after a start.");
+    LISTEN_PEER_URLS: Flag<Vec<Url>> = used("listen-peer-urls", URLS, "http://localhost:2380",
+        "List of URLs to listen on for other members.");
+    LISTEN_CLIENT_URLS: Flag<Vec<Url>> = used("listen-client-urls", URLS, "http://localhost:2379",
+        "List of URLs to listen on for clients: gRPC, and HTTP unless --listen-client-http-urls is set.");
+    LISTEN_CLIENT_HTTP_URLS: Flag<Vec<Url>> = used("listen-client-http-urls", URLS, "",
+        "List of URLs to listen on for clients over HTTP alone; --listen-client-urls then serves gRPC alone.");
+    MAX_SNAPSHOTS: Flag<u64, Warned> = warned("max-snapshots", UINT, "5",
+        "Number of snapshot files to keep. Deprecated, without effect.");
+    MAX_WALS: Flag<usize> = used("max-wals", COUNT, "5", "Number of unused log segments to keep for reuse.");
+    MEMORY_MLOCK: Flag<bool, Warned> = warned("memory-mlock", SWITCH, "false",
+        "Lock the memory of the process in RAM. Without effect.");
+    QUOTA_BACKEND_BYTES: Flag<i64> = used("quota-backend-bytes", INT, "0",
+        "Maximum size of the store in bytes, past which writes are refused; 0 for 2 GiB, below 0 for no limit.");
+    BACKEND_BBOLT_FREELIST_TYPE: Flag<String, Warned> = warned("backend-bbolt-freelist-type", TEXT, "map",
+        "Type of bbolt's freelist. Without effect: the store is not bbolt.");
+    BACKEND_BATCH_INTERVAL: Flag<Duration, Warned> = warned("backend-batch-interval", DURATION, "0s",
+        "Maximum time between commits of the store. Without effect.");
+    BACKEND_BATCH_LIMIT: Flag<i64, Warned> = warned("backend-batch-limit", INT, "0",
+        "Maximum number of operations between commits of the store. Without effect.");
+    MAX_TXN_OPS: Flag<usize> = used("max-txn-ops", COUNT, "128", "Maximum number of operations in a transaction.");
+    MAX_REQUEST_BYTES: Flag<usize> = used("max-request-bytes", COUNT, "1572864", "Maximum size of a request in bytes.");
+    MAX_CONCURRENT_STREAMS: Flag<u32> = used("max-concurrent-streams", UINT32, "4294967295",
+        "Maximum number of open streams per client connection.");
+    GRPC_KEEPALIVE_MIN_TIME: Flag<Duration, Warned> = without_effect("grpc-keepalive-min-time", DURATION, "5s",
+        "Minimum time that a client should leave between pings. Without effect: pings are not limited.");
+    GRPC_KEEPALIVE_INTERVAL: Flag<Duration> = used("grpc-keepalive-interval", DURATION, "2h",
+        "Interval between pings of the server to a client; 0 to send none.");
+    GRPC_KEEPALIVE_TIMEOUT: Flag<Duration> = used("grpc-keepalive-timeout", DURATION, "20s",
+        "Time to wait for the answer to a ping before the connection is closed.");
+    SOCKET_REUSE_PORT: Flag<bool, Warned> = warned("socket-reuse-port", SWITCH, "false",
+        "Set SO_REUSEPORT on listening sockets. Without effect.");
+    SOCKET_REUSE_ADDRESS: Flag<bool, Warned> = warned("socket-reuse-address", SWITCH, "false",
+        "Set SO_REUSEADDR on listening sockets. Without effect.");
+    ENABLE_GRPC_GATEWAY: Flag<bool> = used("enable-grpc-gateway", SWITCH, "true",
+        "Serve the API as JSON over HTTP too.");
+    RAFT_READ_TIMEOUT: Flag<Duration> = used("raft-read-timeout", DURATION, "5s",
+        "Time without received data after which a connection to a member is closed.");
+    RAFT_WRITE_TIMEOUT: Flag<Duration> = used("raft-write-timeout", DURATION, "5s",
+        "Time without progress in sending after which a connection to a member is closed.");
+    FEATURE_GATES: Flag<Gates> = used("feature-gates", GATE_LIST, "",
+        "List of feature gates to turn on or off, as in A=true,B=false. The gates are:");
+}
 
-const AUTH: &[Flag] = &[
-    flag("auth-token", Text, "simple", "Kind of tokens: simple, or jwt with its options."),
-    flag("bcrypt-cost", Uint, "10", "Work that guessing a password shall cost: 4 to 31."),
-    flag("auth-token-ttl", Uint, "300", "Seconds that a simple token lives without use."),
-];
+section! { CLUSTERING
+    INITIAL_ADVERTISE_PEER_URLS: Flag<Vec<Url>> = used("initial-advertise-peer-urls", URLS, "http://localhost:2380",
+        "List of this member's peer URLs that other members connect to.");
+    INITIAL_CLUSTER: Flag<String> = used("initial-cluster", TEXT, "default=http://localhost:2380",
+        "Members of the new cluster, as in name=url,name=url. Used while a cluster is founded.");
+    INITIAL_CLUSTER_STATE: Flag<bool> = used("initial-cluster-state", NEW_OR_EXISTING, "new",
+        "'new' to found a cluster, 'existing' to join one. Used at the first start only.");
+    INITIAL_CLUSTER_TOKEN: Flag<String> = used("initial-cluster-token", TEXT, "etcd-cluster",
+        "Cluster token, used while a cluster is founded. Clusters with equal member URLs need different tokens.");
+    ADVERTISE_CLIENT_URLS: Flag<Vec<Url>> = used("advertise-client-urls", URLS, "http://localhost:2379",
+        "List of this member's client URLs that other members and clients are given.");
+    DISCOVERY_TOKEN: Flag<String, Refused> = refused("discovery-token", TEXT, "",
+        "V3 discovery: token of the cluster to found. Not supported.", "discovery");
+    DISCOVERY_ENDPOINTS: Flag<String, Refused> = refused("discovery-endpoints", TEXT, "",
+        "V3 discovery: endpoints of the discovery service. Not supported.", "discovery");
+    DISCOVERY_DIAL_TIMEOUT: Flag<Duration, Warned> = warned("discovery-dial-timeout", DURATION, "2s",
+        "V3 discovery: timeout of a connection attempt. Without effect.");
+    DISCOVERY_REQUEST_TIMEOUT: Flag<Duration, Warned> = warned("discovery-request-timeout", DURATION, "5s",
+        "V3 discovery: timeout of a request. Without effect.");
+    DISCOVERY_KEEPALIVE_TIME: Flag<Duration, Warned> = warned("discovery-keepalive-time", DURATION, "2s",
+        "V3 discovery: interval between pings. Without effect.");
+    DISCOVERY_KEEPALIVE_TIMEOUT: Flag<Duration, Warned> = warned("discovery-keepalive-timeout", DURATION, "6s",
+        "V3 discovery: time to wait for the answer to a ping. Without effect.");
+    DISCOVERY_INSECURE_TRANSPORT: Flag<bool, Warned> = warned("discovery-insecure-transport", SWITCH, "true",
+        "V3 discovery: connect without TLS. Without effect.");
+    DISCOVERY_INSECURE_SKIP_TLS_VERIFY: Flag<bool, Warned> = warned("discovery-insecure-skip-tls-verify", SWITCH, "false",
+        "V3 discovery: do not verify the server's certificate. Without effect.");
+    DISCOVERY_CERT: Flag<String, Warned> = warned("discovery-cert", TEXT, "",
+        "V3 discovery: file of the client certificate. Without effect.");
+    DISCOVERY_KEY: Flag<String, Warned> = warned("discovery-key", TEXT, "",
+        "V3 discovery: file of the client key. Without effect.");
+    DISCOVERY_CACERT: Flag<String, Warned> = warned("discovery-cacert", TEXT, "",
+        "V3 discovery: file of the trusted CA certificates. Without effect.");
+    DISCOVERY_USER: Flag<String, Warned> = warned("discovery-user", TEXT, "",
+        "V3 discovery: user, as name[:password]. Without effect.");
+    DISCOVERY_PASSWORD: Flag<String, Warned> = warned("discovery-password", TEXT, "",
+        "V3 discovery: password of the user. Without effect.");
+    DISCOVERY_FALLBACK: Flag<bool> = used("discovery-fallback", EXIT_OR_PROXY, "exit",
+        "Action when discovery fails; 'exit' is the only one.");
+    DISCOVERY_SRV: Flag<String, Refused> = refused("discovery-srv", TEXT, "",
+        "DNS domain whose SRV records list the initial members. Not supported.", "discovery");
+    DISCOVERY_SRV_NAME: Flag<String, Warned> = warned("discovery-srv-name", TEXT, "",
+        "Suffix of the service name in those SRV records. Without effect.");
+    STRICT_RECONFIG_CHECK: Flag<bool> = used("strict-reconfig-check", SWITCH, "true",
+        "Refuse membership changes that would lose the quorum.");
+    PRE_VOTE: Flag<bool> = used("pre-vote", SWITCH, "true",
+        "Ask other members before an election, so that a member that was cut off does not depose the leader when it returns.");
+    AUTO_COMPACTION_RETENTION: Flag<String> = used("auto-compaction-retention", TEXT, "0",
+        "History to keep when the key space is compacted automatically; 0 to disable automatic compaction.");
+    AUTO_COMPACTION_MODE: Flag<String> = used("auto-compaction-mode", TEXT, "periodic",
+        "Unit of --auto-compaction-retention: 'periodic' for a duration (hours without a unit), 'revision' for a number of revisions.");
+    V2_DEPRECATION: Flag<(), Warned> = warned("v2-deprecation", V2_PHASE, "write-only",
+        "Phase of the deprecation of the v2 store. Deprecated, without effect.");
+}
 
-const MONITORING: &[Flag] = &[
-    flag("enable-pprof", Switch, "false", "Serve profiles; there are none of Go's here."),
-    flag("metrics", Text, "basic", "How much to measure: basic or extensive."),
-    flag("listen-metrics-urls", Urls, "", "URLs that serve metrics and health alone."),
-];
+section! { SECURITY
+    CERT_FILE: Flag<String, Refused> = refused("cert-file", TEXT, "",
+        "File of the server certificate for clients. Not supported.", "TLS");
+    KEY_FILE: Flag<String, Refused> = refused("key-file", TEXT, "",
+        "File of the key of --cert-file. Not supported.", "TLS");
+    CLIENT_CERT_AUTH: Flag<bool, Refused> = refused("client-cert-auth", SWITCH, "false",
+        "Require client certificates. Not supported.", "TLS");
+    CLIENT_CERT_FILE: Flag<String, Refused> = refused("client-cert-file", TEXT, "",
+        "File of the certificate that this member uses as a client; by default --cert-file. Not supported.", "TLS");
+    CLIENT_KEY_FILE: Flag<String, Refused> = refused("client-key-file", TEXT, "",
+        "File of the key of --client-cert-file. Not supported.", "TLS");
+    CLIENT_CRL_FILE: Flag<String, Refused> = refused("client-crl-file", TEXT, "",
+        "File of the revocation list for client certificates. Not supported.", "TLS");
+    CLIENT_CERT_ALLOWED_HOSTNAME: Flag<String, Refused> = refused("client-cert-allowed-hostname", TEXT, "",
+        "List of host names allowed in client certificates. Not supported.", "TLS");
+    TRUSTED_CA_FILE: Flag<String, Refused> = refused("trusted-ca-file", TEXT, "",
+        "File of the CA certificates trusted for clients. Not supported.", "TLS");
+    AUTO_TLS: Flag<bool, Refused> = refused("auto-tls", SWITCH, "false",
+        "Generate a server certificate for clients. Not supported.", "TLS");
+    PEER_CERT_FILE: Flag<String, Refused> = refused("peer-cert-file", TEXT, "",
+        "File of the server certificate for other members. Not supported.", "TLS");
+    PEER_KEY_FILE: Flag<String, Refused> = refused("peer-key-file", TEXT, "",
+        "File of the key of --peer-cert-file. Not supported.", "TLS");
+    PEER_CLIENT_CERT_AUTH: Flag<bool, Refused> = refused("peer-client-cert-auth", SWITCH, "false",
+        "Require certificates of other members. Not supported.", "TLS");
+    PEER_CLIENT_CERT_FILE: Flag<String, Refused> = refused("peer-client-cert-file", TEXT, "",
+        "File of the certificate used to connect to other members; by default --peer-cert-file. Not supported.", "TLS");
+    PEER_CLIENT_KEY_FILE: Flag<String, Refused> = refused("peer-client-key-file", TEXT, "",
+        "File of the key of --peer-client-cert-file. Not supported.", "TLS");
+    PEER_TRUSTED_CA_FILE: Flag<String, Refused> = refused("peer-trusted-ca-file", TEXT, "",
+        "File of the CA certificates trusted for other members. Not supported.", "TLS");
+    PEER_CERT_ALLOWED_CN: Flag<String, Refused> = refused("peer-cert-allowed-cn", TEXT, "",
+        "List of common names allowed in certificates of other members. Not supported.", "TLS");
+    PEER_CERT_ALLOWED_HOSTNAME: Flag<String, Refused> = refused("peer-cert-allowed-hostname", TEXT, "",
+        "List of host names allowed in certificates of other members. Not supported.", "TLS");
+    PEER_AUTO_TLS: Flag<bool, Refused> = refused("peer-auto-tls", SWITCH, "false",
+        "Generate a certificate for other members. Not supported.", "TLS");
+    SELF_SIGNED_CERT_VALIDITY: Flag<u64, Warned> = warned("self-signed-cert-validity", UINT, "1",
+        "Validity of generated certificates, in years. Without effect.");
+    PEER_CRL_FILE: Flag<String, Refused> = refused("peer-crl-file", TEXT, "",
+        "File of the revocation list for certificates of other members. Not supported.", "TLS");
+    CIPHER_SUITES: Flag<String, Warned> = warned("cipher-suites", TEXT, "",
+        "List of TLS cipher suites, by their names in Go; empty for the defaults. Without effect.");
+    CORS: Flag<Vec<String>> = used("cors", ORIGINS, "*",
+        "List of origins allowed to send cross-origin requests; empty or * for all.");
+    HOST_WHITELIST: Flag<Vec<String>> = used("host-whitelist", LIST, "*",
+        "List of host names accepted in HTTP requests without TLS; empty or * for all.");
+    TLS_MIN_VERSION: Flag<String, Warned> = warned("tls-min-version", TEXT, "TLS1.2",
+        "Minimum TLS version: TLS1.2 or TLS1.3. Without effect.");
+    TLS_MAX_VERSION: Flag<String, Warned> = warned("tls-max-version", TEXT, "",
+        "Maximum TLS version: TLS1.2 or TLS1.3; empty for the newest. Without effect.");
+}
 
-const LOGGING: &[Flag] = &[
-    flag("logger", Text, "zap", "The shape of the log; zap is all there is."),
-    flag(
-        "log-outputs",
-        Text,
-        "default",
-        "Where to: stderr, stdout, or files, with commas between.",
-    ),
-    flag("log-level", Text, "info", "From where on: debug, info, warn, error, panic or fatal."),
-    flag("log-format", Text, "json", "How a line looks: json or console."),
-    flag("enable-log-rotation", Switch, "false", "Begin a new file when the log is large."),
-    flag(
-        "log-rotation-config-json",
-        Text,
-        r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
-        "When to, in JSON.",
-    ),
-    flag(
-        "warning-unary-request-duration",
-        Time,
-        "300ms",
-        "Time from which on a request is told of.",
-    ),
-];
+section! { AUTH
+    AUTH_TOKEN: Flag<bool, Refused> = refused("auth-token", TOKEN_KIND, "simple",
+        "Type of authentication tokens: 'simple' is supported.", "tokens other than simple ones");
+    BCRYPT_COST: Flag<u64, Warned> = warned("bcrypt-cost", UINT, "10",
+        "Cost of the bcrypt hash of passwords, 4 to 31. Without effect.");
+    AUTH_TOKEN_TTL: Flag<u64, Warned> = warned("auth-token-ttl", UINT, "300",
+        "Lifetime of a simple token, in seconds. Without effect.");
+}
 
-const TRACING: &[Flag] = &[
-    flag("enable-distributed-tracing", Switch, "false", "Send traces."),
-    flag("distributed-tracing-address", Text, "localhost:4317", "Where to."),
-    flag("distributed-tracing-service-name", Text, "etcd", "As which service."),
-    flag("distributed-tracing-instance-id", Text, "", "As which instance of it."),
-    flag("distributed-tracing-sampling-rate", Uint, "0", "Requests of a million that are traced."),
-];
+section! { MONITORING
+    ENABLE_PPROF: Flag<bool, Warned> = warned("enable-pprof", SWITCH, "false",
+        "Serve Go's runtime profiles over HTTP. Without effect.");
+    METRICS: Flag<String, Warned> = warned("metrics", TEXT, "basic",
+        "Set of exported metrics: 'basic'; 'extensive' is the same.");
+    LISTEN_METRICS_URLS: Flag<Vec<Url>> = used("listen-metrics-urls", URLS, "",
+        "List of URLs to listen on for /metrics and /health alone.");
+}
 
-const FEATURES: &[Flag] = &[
-    flag(
-        "corrupt-check-time",
-        Time,
-        "0s",
-        "Time between two comparisons of the members' data; 0 for none.",
-    ),
-    flag(
-        "compact-hash-check-time",
-        Time,
-        "1m0s",
-        "Time between two comparisons of compacted data.",
-    ),
-    flag("compaction-batch-limit", Uint, "1000", "Revisions of one slice of compaction."),
-    flag(
-        "peer-skip-client-san-verification",
-        Switch,
-        "false",
-        "Do not look at the names in members' certificates.",
-    ),
-    flag(
-        "watch-progress-notify-interval",
-        Time,
-        "10m",
-        "Time between two notes of progress to a silent watch.",
-    ),
-    flag("warning-apply-duration", Time, "100ms", "Time from which on an application is told of."),
-    flag(
-        "bootstrap-defrag-threshold-megabytes",
-        Uint,
-        "0",
-        "Mebibytes on disk beyond those in use, past which the store is defragmented at the start; 0 for never.",
-    ),
-    flag("max-learners", Uint, "1", "Members without a vote at a time."),
-    flag("compaction-sleep-interval", Time, "10ms", "Time between two slices of compaction."),
-    flag("downgrade-check-time", Time, "5s", "Time between two looks at a downgrade."),
-    flag("snapshot-catchup-entries", Uint, "5000", "Entries kept for members that are behind."),
-];
+section! { LOGGING
+    LOGGER: Flag<String> = used("logger", TEXT, "zap", "Format of log lines: 'zap' is the only one.");
+    LOG_OUTPUTS: Flag<Vec<String>> = used("log-outputs", LIST, "default",
+        "List of log outputs: stderr, stdout or files; 'default' is stderr.");
+    LOG_LEVEL: Flag<String> = used("log-level", TEXT, "info",
+        "Lowest level that is logged: debug, info, warn, error, panic or fatal.");
+    LOG_FORMAT: Flag<String> = used("log-format", TEXT, "json", "Encoding of log lines: json or console.");
+    ENABLE_LOG_ROTATION: Flag<bool, Warned> = warned("enable-log-rotation", SWITCH, "false",
+        "Rotate the log file. Without effect.");
+    LOG_ROTATION_CONFIG_JSON: Flag<String, Warned> = warned("log-rotation-config-json", TEXT, r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
+        "Settings of log rotation, as JSON. Without effect.");
+    WARNING_UNARY_REQUEST_DURATION: Flag<Duration> = used("warning-unary-request-duration", DURATION, "300ms",
+        "Time above which a unary request is logged as slow.");
+}
 
-const UNSAFE: &[Flag] = &[
-    flag("force-new-cluster", Switch, "false", "Make a cluster of this member alone."),
-    flag(
-        "unsafe-no-fsync",
-        Switch,
-        "false",
-        "Do not wait for the disk: loses data when power fails.",
-    ),
-];
+section! { TRACING
+    ENABLE_DISTRIBUTED_TRACING: Flag<bool, Warned> = warned("enable-distributed-tracing", SWITCH, "false",
+        "Send traces. Without effect.");
+    DISTRIBUTED_TRACING_ADDRESS: Flag<String, Warned> = warned("distributed-tracing-address", TEXT, "localhost:4317",
+        "Address of the trace collector. Without effect.");
+    DISTRIBUTED_TRACING_SERVICE_NAME: Flag<String, Warned> = warned("distributed-tracing-service-name", TEXT, "etcd",
+        "Service name in traces. Without effect.");
+    DISTRIBUTED_TRACING_INSTANCE_ID: Flag<String, Warned> = warned("distributed-tracing-instance-id", TEXT, "",
+        "Instance ID in traces. Without effect.");
+    DISTRIBUTED_TRACING_SAMPLING_RATE: Flag<u64, Warned> = warned("distributed-tracing-sampling-rate", UINT, "0",
+        "Number of requests per million that are traced. Without effect.");
+}
 
-const BASALT: &[Flag] = &[
-    flag(
-        "cores",
-        Text,
-        "",
-        "Cores to run on, as in 0,2-3; by default all that the process may use.",
-    ),
-    flag(
-        "lease-based-reads",
-        Switch,
-        "false",
-        "Let the leader read alone while a quorum promises not to vote.",
-    ),
-];
+section! { FEATURES
+    CORRUPT_CHECK_TIME: Flag<Duration> = used("corrupt-check-time", DURATION, "0s",
+        "Interval between checks that all members hold the same data; 0 to make none.");
+    COMPACT_HASH_CHECK_TIME: Flag<Duration> = used("compact-hash-check-time", DURATION, "1m0s",
+        "Interval between the leader's checks of the hashes of compactions, with the feature gate CompactHashCheck.");
+    COMPACTION_BATCH_LIMIT: Flag<usize> = used("compaction-batch-limit", COUNT, "1000",
+        "Maximum number of revisions compacted before a pause of --compaction-sleep-interval.");
+    PEER_SKIP_CLIENT_SAN_VERIFICATION: Flag<bool, Warned> = warned("peer-skip-client-san-verification", SWITCH, "false",
+        "Do not verify the SAN field of other members' certificates. Without effect.");
+    WATCH_PROGRESS_NOTIFY_INTERVAL: Flag<Duration> = used("watch-progress-notify-interval", DURATION, "10m",
+        "Interval between progress notifications of a watch without events.");
+    WARNING_APPLY_DURATION: Flag<Duration> = used("warning-apply-duration", DURATION, "100ms",
+        "Time above which applying a request is logged as slow.");
+    BOOTSTRAP_DEFRAG_THRESHOLD_MEGABYTES: Flag<u64> = used("bootstrap-defrag-threshold-megabytes", UINT, "0",
+        "Defragment the store at the start if that frees at least so many mebibytes; 0 to never do so.");
+    MAX_LEARNERS: Flag<usize> = used("max-learners", COUNT, "1", "Maximum number of learners in the cluster.");
+    COMPACTION_SLEEP_INTERVAL: Flag<Duration> = used("compaction-sleep-interval", DURATION, "10ms",
+        "Pause between batches of a compaction.");
+    DOWNGRADE_CHECK_TIME: Flag<Duration, Warned> = warned("downgrade-check-time", DURATION, "5s",
+        "Interval between checks of a downgrade. Without effect: there are no downgrades.");
+    SNAPSHOT_CATCHUP_ENTRIES: Flag<u64> = used("snapshot-catchup-entries", UINT, "5000",
+        "Number of entries that are kept in the log for slow followers when it is truncated.");
+}
 
-/// Known, and in no section of `--help`.
-pub(super) const UNLISTED: &[Flag] =
-    &[flag("config-file", Text, "", ""), flag("version", Switch, "false", "")];
+section! { UNSAFE
+    FORCE_NEW_CLUSTER: Flag<bool> = used("force-new-cluster", SWITCH, "false",
+        "Found a new cluster with this member alone, from its data.");
+    UNSAFE_NO_FSYNC: Flag<bool> = used("unsafe-no-fsync", SWITCH, "false",
+        "Do not sync the log to disk. Loses data when the machine fails.");
+}
 
-/// Flags of old versions that are taken and mean nothing. As in etcd they need no value.
+section! { BASALT
+    CORES: Flag<Vec<usize>> = used("cores", CORE_LIST, "",
+        "List of cores to run on, as in 0,2-3; by default all cores that the process may use.");
+    LEASE_BASED_READS: Flag<bool> = used("lease-based-reads", SWITCH, "false",
+        "Let the leader answer linearizable reads without a heartbeat round while it holds a leader lease.");
+}
+
+// Known, and in no section of `--help`.
+section! { UNLISTED
+    CONFIG_FILE: Flag<String> = used("config-file", TEXT, "", "Path of the configuration file.");
+    VERSION: Flag<bool> = used("version", SWITCH, "false", "Print the version.");
+}
+
+/// Flags of old versions that are accepted with a warning and mean nothing. As in etcd they need no value.
 pub(super) const IGNORED: &[&str] = &[
     "cluster-active-size",
     "cluster-remove-delay",
@@ -398,28 +346,12 @@ pub(super) const GATES_BEFORE: &[(&str, &str)] = &[
     ("experimental-txn-mode-write-with-shared-buffer", "TxnModeWriteWithSharedBuffer"),
 ];
 
-/// A feature gate: name, stage, whether it is on by default.
-pub(super) const GATES: &[(&str, &str, bool)] = &[
-    ("AllAlpha", "ALPHA", false),
-    ("AllBeta", "BETA", false),
-    ("CompactHashCheck", "ALPHA", false),
-    ("FastLeaseKeepAlive", "BETA", true),
-    ("InitialCorruptCheck", "ALPHA", false),
-    ("LeaseCheckpoint", "ALPHA", false),
-    ("LeaseCheckpointPersist", "ALPHA", false),
-    ("PriorityRequest", "ALPHA", false),
-    ("SetMemberLocalAddr", "ALPHA", false),
-    ("StopGRPCServiceOnDefrag", "ALPHA", false),
-    ("TxnModeWriteWithSharedBuffer", "BETA", true),
-];
-
 /// The flag of this name.
-pub(super) fn find(name: &str) -> Option<&'static Flag> {
-    let listed = SECTIONS.iter().flat_map(|(_, flags)| flags.iter());
-    listed.chain(UNLISTED).find(|flag| flag.name == name)
+pub(super) fn find(name: &str) -> Option<&'static dyn Row> {
+    all().find(|flag| flag.name() == name)
 }
 
 /// All flags.
-pub(super) fn all() -> impl Iterator<Item = &'static Flag> {
-    SECTIONS.iter().flat_map(|(_, flags)| flags.iter()).chain(UNLISTED)
+pub(super) fn all() -> impl Iterator<Item = &'static dyn Row> {
+    SECTIONS.iter().flat_map(|(_, flags)| flags.iter()).chain(UNLISTED).copied()
 }

@@ -153,6 +153,8 @@ pub(super) fn start_actors(
         boot_nonce: boot_nonce as u32,
         snapshot_count: config.snapshot_count,
         slice_records: COMPACT_SLICE_RECORDS,
+        compaction_batch: config.compaction_batch,
+        compaction_pause: config.compaction_sleep,
     };
     let applier = Applier::new(opened.machine, &settings);
 
@@ -245,7 +247,7 @@ pub(super) fn node(config: &Config, opened: &Opened) -> Node {
         lease_ttl_min: ttl_min(config.election.as_millis() as u64),
         learners_max: config.learners_max,
         feature_level: opened.identity.machine.feature_level,
-        progress_notify_ms: config.progress_notify.as_millis() as u64,
+        slow_apply: config.slow_apply,
     }
 }
 

@@ -1,55 +1,75 @@
-//! Values as Go's packages read them: times, switches, URLs, feature gates; with their words for what is
-//! wrong.
+//! Values as Go's packages read them: durations, switches, numbers, URLs; with their texts of errors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::table::{Flag, GATES, Kind};
+use gocompat::duration;
+
+use super::flag::{Form, Syntax};
 use crate::io::Address;
 use crate::types::limits::EXECUTORS_MAX;
 
-/// Checks that a value can be that of a flag.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn check(flag: &Flag, value: &str) -> Result<(), String> {
-    let parse_error = || "parse error".to_owned();
-    match flag.kind {
-        Kind::Text => Ok(()),
-        Kind::Switch => switch(value).map(drop).ok_or_else(parse_error),
-        Kind::Int => whole::<i64>(value),
-        Kind::Uint => whole::<u64>(value),
-        // Go's flag package names the function for this one.
-        Kind::Uint32 => whole::<u32>(value).map_err(|error| {
-            let error = if error == "parse error" { "invalid syntax".to_owned() } else { error };
-            format!("strconv.ParseUint: parsing {value:?}: {error}")
-        }),
-        Kind::Time => time(value).map(drop).ok_or_else(parse_error),
-        Kind::One(choices) if choices.contains(&value) => Ok(()),
-        Kind::One(_) => Err("invalid value".to_owned()),
-        Kind::Urls => urls(value).map(drop),
-        Kind::Origins => {
-            list(value).iter().filter(|it| *it != "*").try_for_each(|it| url(it).map(drop))
-        }
-        Kind::Gates => gates(value).map(drop),
-    }
+/// Any text.
+pub(super) const TEXT: Syntax<String> = value(|text| Ok(text.to_owned()));
+/// `true` or `false`; the flag alone means `true`.
+pub(super) const SWITCH: Syntax<bool> =
+    Syntax { parse: |text| switch(text).ok_or_else(parse_error), form: Form::Switch };
+/// A whole number.
+pub(super) const INT: Syntax<i64> = value(whole);
+/// A whole number that is not negative.
+pub(super) const UINT: Syntax<u64> = value(whole);
+/// The same, of things in memory.
+pub(super) const COUNT: Syntax<usize> = value(whole);
+/// The same, of milliseconds.
+pub(super) const MILLIS: Syntax<Duration> = value(|text| whole(text).map(Duration::from_millis));
+/// A whole number of 32 bits. Go's flag package names the function for this one.
+pub(super) const UINT32: Syntax<u32> = value(|text| {
+    whole(text).map_err(|error| {
+        let error = if error == "parse error" { "invalid syntax".to_owned() } else { error };
+        format!("strconv.ParseUint: parsing {text:?}: {error}")
+    })
+});
+/// A duration in Go's spelling, as in `1m30s`. Below zero it is zero.
+pub(super) const DURATION: Syntax<Duration> =
+    Syntax { parse: |text| duration::parse(text).map_err(|_| parse_error()), form: Form::Duration };
+/// URLs, with commas between.
+pub(super) const URLS: Syntax<Vec<Url>> = value(urls);
+/// Texts, with commas between.
+pub(super) const LIST: Syntax<Vec<String>> = value(|text| Ok(list(text)));
+/// URLs or `*`, with commas between.
+pub(super) const ORIGINS: Syntax<Vec<String>> = value(|text| {
+    let origins = list(text);
+    origins.iter().filter(|it| *it != "*").try_for_each(|it| url(it).map(drop))?;
+    Ok(origins)
+});
+
+const fn value<T>(parse: fn(&str) -> Result<T, String>) -> Syntax<T> {
+    Syntax { parse, form: Form::Value }
 }
 
-fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<(), String> {
-    match text.parse::<T>().map_err(|error| *error.kind()) {
-        Ok(_) => Ok(()),
+fn parse_error() -> String {
+    "parse error".to_owned()
+}
+
+/// One of some words, by its place among them.
+///
+/// # Errors
+/// It is none of them.
+pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| "invalid value".to_owned())
+}
+
+fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    match text.parse().map_err(|error: ParseIntError| *error.kind()) {
+        Ok(number) => Ok(number),
         Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
             Err("value out of range".into())
         }
         Err(_) => Err("parse error".into()),
     }
-}
-
-/// A whole number; 0 if it is none.
-pub(super) fn number(text: &str) -> u64 {
-    text.parse().unwrap_or(0)
 }
 
 /// Go's spellings of true and false.
@@ -59,40 +79,6 @@ pub(super) fn switch(text: &str) -> Option<bool> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
         _ => None,
     }
-}
-
-/// Go's durations: numbers with units, as in `1m30s`. Below zero they mean zero here.
-pub(super) fn time(text: &str) -> Option<Duration> {
-    let (negative, text) = match text.strip_prefix(['-', '+']) {
-        Some(rest) => (text.starts_with('-'), rest),
-        None => (false, text),
-    };
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    if text.is_empty() {
-        return None;
-    }
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let value: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..letters] {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        rest = &rest[letters..];
-        seconds += value * unit;
-    }
-    if negative { Some(Duration::ZERO) } else { Duration::try_from_secs_f64(seconds).ok() }
 }
 
 /// What a list holds, without what is around it.
@@ -172,36 +158,6 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Reads feature gates: all of them, and whether each is on.
-///
-/// # Errors
-/// One that does not exist, or is neither true nor false.
-pub(super) fn gates(text: &str) -> Result<BTreeMap<&'static str, bool>, String> {
-    let mut gates: BTreeMap<_, _> = GATES.iter().map(|(name, _, on)| (*name, *on)).collect();
-    let mut given = Vec::new();
-    for part in list(text) {
-        let (name, value) =
-            part.split_once('=').ok_or_else(|| format!("missing bool value for {part}"))?;
-        let Some((name, ..)) = GATES.iter().find(|(known, ..)| *known == name.trim()) else {
-            return Err(format!("unrecognized feature gate: {}", name.trim()));
-        };
-        let value = value.trim();
-        let on = switch(value).ok_or_else(|| {
-            format!("invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: invalid syntax")
-        })?;
-        given.push((*name, on));
-    }
-    // All gates of a stage first, then single ones, which know better.
-    for (all, stage) in [("AllAlpha", "ALPHA"), ("AllBeta", "BETA")] {
-        if let Some((_, on)) = given.iter().find(|(name, _)| *name == all) {
-            let of_stage = GATES.iter().filter(|(_, of, _)| *of == stage);
-            gates.extend(of_stage.map(|(name, ..)| (*name, *on)));
-        }
-    }
-    gates.extend(given);
-    Ok(gates)
-}
-
 /// A list of cores and ranges of cores, as in `0,2-3`.
 ///
 /// # Errors
@@ -239,18 +195,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_read_as_in_go() {
-        let seconds = |text| time(text).map(|time| time.as_secs_f64());
-        assert_eq!(seconds("1m30s"), Some(90.0));
-        assert_eq!(seconds("1.5h"), Some(5400.0));
-        assert_eq!(seconds("0"), Some(0.0));
-        assert_eq!(seconds("-5s"), Some(0.0));
-        for wrong in ["5", "", "x", "5 s", "s", "-"] {
-            assert_eq!(seconds(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
     fn urls_are_told_apart() {
         let error = |text| urls(text).expect_err("it is wrong");
         assert_eq!(error("foo"), "URL scheme must be http, https, unix, or unixs: foo");
@@ -266,16 +210,6 @@ mod tests {
             bind("http://foo:1"),
             Err("expected IP in URL for binding (http://foo:1)".into())
         );
-    }
-
-    #[test]
-    fn gates_have_stages() {
-        let gate = |text: &str, name| gates(text).expect("it is right")[name];
-        assert!(gate("", "FastLeaseKeepAlive") && !gate("", "LeaseCheckpoint"));
-        assert!(gate("AllAlpha=true", "LeaseCheckpoint"));
-        assert!(!gate("LeaseCheckpoint=false,AllAlpha=true", "LeaseCheckpoint"));
-        assert_eq!(gates("Foo=true"), Err("unrecognized feature gate: Foo".into()));
-        assert_eq!(gates("AllBeta"), Err("missing bool value for AllBeta".into()));
     }
 
     #[test]

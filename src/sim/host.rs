@@ -355,11 +355,11 @@ impl Cluster {
 
     /// Does what is next. `false` if there is nothing.
     fn apply_next(&mut self, id: MemberId) -> bool {
-        let bug = self.bug;
+        let (bug, now) = (self.bug, self.clock(id));
         let live = self.live(id);
         let mut out = Vec::new();
-        if live.applier.is_compaction_due(live.tasks.is_empty()) {
-            live.applier.compact(&mut out).expect("memory takes it");
+        if live.applier.is_compaction_due(now, live.tasks.is_empty()) {
+            live.applier.compact(now, &mut out).expect("memory takes it");
             self.perform_applied(id, out);
             self.reaches(id, Point::Compacting);
             return true;
@@ -371,9 +371,25 @@ impl Cluster {
                 live.applier.read_at(executor, batch, index, &mut out);
                 self.perform_applied(id, out);
             }
-            None => return false,
+            None => {
+                // A pause of compaction ends without another event.
+                if live.applier.is_compacting() {
+                    self.after_pause(id);
+                }
+                return false;
+            }
         }
         true
+    }
+
+    fn after_pause(&mut self, id: MemberId) {
+        let now = self.clock(id);
+        let live = self.live(id);
+        let pause = live.applier.compaction_due_in(now).unwrap_or_default();
+        let pause = self.true_time(id, pause.as_micros() as Micros + 1);
+        if !std::mem::replace(&mut self.live(id).apply_due, true) {
+            self.next_turn(id, pause, Turn::Apply);
+        }
     }
 
     /// Applies the first of these entries as one batch.

@@ -238,6 +238,8 @@ impl Member {
             boot_nonce,
             snapshot_count: knobs.snapshot_count,
             slice_records: COMPACT_SLICE,
+            compaction_batch: 3 * COMPACT_SLICE,
+            compaction_pause: Duration::from_millis(3),
         };
         let extend_ms = ELECTION_TICKS as u64 * knobs.tick / MS;
         self.live = Some(Live {

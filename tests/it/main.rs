@@ -24,6 +24,7 @@ mod deadlines;
 mod descriptors;
 mod discovery;
 mod endings;
+mod flags;
 mod frames;
 mod gateway;
 mod golden;

@@ -150,7 +150,7 @@ impl Member {
 
     /// The gateway prints transactions and reads them.
     fn read_as_json(&self, txn: &TxnRequest) {
-        let (id, _) = self.schema.method("etcdserverpb.KV", "Txn").expect("there is");
+        let id = self.schema.find("etcdserverpb.TxnRequest").expect("there is");
         let mut text = String::new();
         self.schema.print(id, &txn.encode_to_vec(), Spelling::Html, &mut text).expect("printed");
         let mut values = Values::default();
@@ -210,7 +210,7 @@ impl Member {
         let typed = TxnResponse::decode(&bytes[..]).expect("the answer is read");
         assert_eq!(typed.encode_to_vec(), bytes);
         if generator.chance(5) {
-            let (_, id) = self.schema.method("etcdserverpb.KV", "Txn").expect("there is");
+            let id = self.schema.find("etcdserverpb.TxnResponse").expect("there is");
             let mut text = String::new();
             self.schema.print(id, &bytes, Spelling::Html, &mut text).expect("printed");
         }

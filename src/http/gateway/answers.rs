@@ -4,6 +4,7 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use basalt_proto::grpc_frame::{HEAD_BYTES, Head};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_lite::Stream;
 use hyper::body::{Body as _, Frame, SizeHint};
@@ -13,32 +14,28 @@ use super::{error_line, late, stopped};
 use crate::io::Closing;
 use crate::io::clock::Sleep;
 use crate::json::{MessageId, Schema, Spelling};
-use crate::rpc::Outgoing;
-
-/// What stands before a message: a flag, and the length.
-const HEAD_BYTES: usize = 5;
+use crate::rpc::MeteredResponse;
 
 /// The messages of an answer, however its body is cut.
 pub(super) struct Messages {
-    body: Outgoing,
+    body: MeteredResponse,
     waiting: BytesMut,
     ended: bool,
 }
 
 impl Messages {
-    pub(super) fn new(body: Outgoing) -> Self {
+    pub(super) fn new(body: MeteredResponse) -> Self {
         Self { body, waiting: BytesMut::new(), ended: false }
     }
 
     fn take(&mut self) -> Option<Bytes> {
-        let (_, length) = self.waiting.get(..HEAD_BYTES)?.split_first()?;
-        let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
-        if self.waiting.len() < HEAD_BYTES + length {
-            self.waiting.reserve(HEAD_BYTES + length - self.waiting.len());
+        let head = Head::read(&self.waiting)?;
+        if self.waiting.len() < head.framed_length() {
+            self.waiting.reserve(head.framed_length() - self.waiting.len());
             return None;
         }
         self.waiting.advance(HEAD_BYTES);
-        Some(self.waiting.split_to(length).freeze())
+        Some(self.waiting.split_to(head.length as usize).freeze())
     }
 }
 

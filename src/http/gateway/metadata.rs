@@ -8,6 +8,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use tonic::Status;
 
+use crate::rpc::timeout;
 use crate::types::limits::GATEWAY_TIMEOUT_MAX;
 
 /// Headers that are handed on under a name of the gateway's.
@@ -89,18 +90,9 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     }
 }
 
+/// Go's `ParseInt`, which reads the number here, takes a sign.
 fn decoded(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number.saturating_mul(3600)),
-        "M" => Duration::from_secs(number.saturating_mul(60)),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
+    timeout::parse(text.strip_prefix('+').unwrap_or(text)).ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use basalt_proto::grpc_frame::frame;
+use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Frame;
 use tonic::Status;
@@ -12,18 +13,9 @@ use tonic::body::Body;
 use super::bounded;
 use crate::json::{MessageId, Schema, Values};
 
-/// A message as gRPC frames it: a flag, the length, the message.
-fn framed(message: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(5 + message.len());
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    frame.put_slice(message);
-    frame.freeze()
-}
-
 /// One message.
 pub(super) fn one(message: &[u8]) -> Body {
-    Body::new(Full::new(framed(message)))
+    Body::new(Full::new(frame(message)))
 }
 
 /// Many messages of at most `max` bytes, as they come.
@@ -42,15 +34,15 @@ struct Stream {
 }
 
 impl Stream {
-    /// The next message; `Ok(None)` if it is not here yet. What is wrong ends the requests, and nobody is told:
-    /// so does grpc-gateway, which writes it into a log.
+    /// The next message; `Ok(None)` if more of the body is needed. A malformed message ends the request stream without an
+    /// error to the client, as in grpc-gateway.
     fn take(&mut self) -> Result<Option<Bytes>, String> {
         let value = match self.ended {
             false => self.values.take()?,
             true => self.values.last()?,
         };
         let Some(value) = value else { return Ok(None) };
-        self.schema.encode(self.input, &value).map(|message| Some(framed(&message)))
+        self.schema.encode(self.input, &value).map(|message| Some(frame(&message)))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::store::{Memory, MemoryView};
 use crate::types::{Entry, EntryKind, FeatureLevel};
 
 const NONCE: u32 = 9;
+const PAUSE: Duration = Duration::from_millis(10);
 
 fn machine() -> Machine<Memory> {
     let config = machine::Config {
@@ -30,10 +31,17 @@ fn machine() -> Machine<Memory> {
 }
 
 fn applier(snapshot_count: u64) -> Applier<Memory> {
-    let settings = Settings { executors: 2, boot_nonce: NONCE, snapshot_count, slice_records: 2 };
+    let settings = Settings {
+        executors: 2,
+        boot_nonce: NONCE,
+        snapshot_count,
+        slice_records: 2,
+        compaction_batch: 4,
+        compaction_pause: PAUSE,
+    };
     let mut applier = Applier::new(machine(), &settings);
     // Nothing was left by an earlier run.
-    applier.compact(&mut Vec::new()).expect("memory takes it");
+    applier.compact(Duration::ZERO, &mut Vec::new()).expect("memory takes it");
     assert!(!applier.is_compacting());
     applier
 }
@@ -164,11 +172,12 @@ fn a_compaction_goes_on_under_load() {
     let compact = InternalRaftRequest { compaction, ..request(0) };
     let out = commit(&mut applier, &[entry(40, &compact)]);
     assert!(brief(&out).contains(&"compaction".to_owned()));
-    let (mut slices, mut index) = (0, 41);
+    let (mut slices, mut index, mut now) = (0, 41, Duration::ZERO);
     while applier.is_compacting() && index < 100_000 {
-        if applier.is_compaction_due(false) {
+        now += PAUSE / 100;
+        if applier.is_compaction_due(now, false) {
             let mut out = Vec::new();
-            applier.compact(&mut out).expect("memory takes it");
+            applier.compact(now, &mut out).expect("memory takes it");
             slices += 1;
             continue;
         }
@@ -177,6 +186,25 @@ fn a_compaction_goes_on_under_load() {
     }
     assert!(!applier.is_compacting(), "it ends though something always waits");
     assert!(slices > 1 && index > 41, "{slices} slices between {index} entries");
+}
+
+#[test]
+fn a_compaction_pauses_after_each_batch() {
+    let mut applier = applier(100_000);
+    let puts: Vec<_> = (2..40).map(|index| entry(index, &put(0))).collect();
+    commit(&mut applier, &puts);
+    assert_eq!(applier.compaction_due_in(Duration::ZERO), None);
+    let compaction = Some(CompactionRequest { revision: 30, physical: false });
+    commit(&mut applier, &[entry(40, &InternalRaftRequest { compaction, ..request(0) })]);
+    assert_eq!(applier.compaction_due_in(PAUSE), Some(Duration::ZERO));
+    let mut slices = 0;
+    while applier.is_compaction_due(PAUSE, true) && slices < 10 {
+        applier.compact(PAUSE, &mut Vec::new()).expect("memory takes it");
+        slices += 1;
+    }
+    assert!((1..=2).contains(&slices), "{slices} slices of two records in a batch of four");
+    assert_eq!(applier.compaction_due_in(PAUSE), Some(PAUSE));
+    assert!(applier.is_compaction_due(2 * PAUSE, true));
 }
 
 #[test]

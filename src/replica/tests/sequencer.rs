@@ -25,6 +25,7 @@ fn replica(voters: u64) -> Replica<&'static str> {
         boot_nonce: 1,
         catch_up_entries: 100,
         promise: Duration::ZERO,
+        logger: None,
     };
     let restored = Restored {
         hard_state: HardState { term: 1, vote: 0, commit: voters },

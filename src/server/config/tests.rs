@@ -1,6 +1,7 @@
 //! The configuration as a whole, flag by flag.
 
 use super::super::flags::{Command, parse};
+use super::super::table;
 use super::*;
 
 fn flags(arguments: &[&str]) -> Flags {
@@ -26,7 +27,7 @@ fn defaults_are_etcds() {
     assert_eq!(config.keep_alive, Duration::from_secs(7200));
     assert_eq!(config.initial_cluster["default"], ["http://localhost:2380"]);
     assert_eq!(config.retention, Retention::All);
-    assert!(config.gates["FastLeaseKeepAlive"] && !config.joins_existing);
+    assert!(config.gates.is_on(Gate::FastLeaseKeepAlive) && !config.joins_existing);
 }
 
 #[test]
@@ -109,12 +110,63 @@ fn never_less_than_asked_for() {
     assert!(config(&["--client-cert-auth=false", "--cert-file", ""]).is_ok());
 }
 
+/// A flag with an effect that nothing reads is ignored in silence. The fields of [`Config`] that it ends in are seen in this
+/// room alone, so that the compiler refuses those that nothing reads.
 #[test]
-fn what_has_no_effect_is_told() {
-    let config = config(&["--enable-pprof", "--feature-gates=LeaseCheckpoint=true"]);
-    let notes = config.expect("it is fine").notes;
-    let told = |text: &str| notes.iter().any(|note| note.message.contains(text));
-    assert!(told("--enable-pprof") && told("LeaseCheckpoint"), "{notes:?}");
+fn every_flag_with_an_effect_is_read() {
+    let flags = flags(&[]);
+    Config::new(&flags, Vec::new()).expect("the defaults are fine");
+    let unread: Vec<_> =
+        table::all().filter(|flag| flag.is_used()).map(|flag| flag.name()).collect();
+    let unread: Vec<_> = unread.into_iter().filter(|name| !flags.reads.contains(name)).collect();
+    // The default is composed of other flags, and read only if it was given.
+    assert_eq!(unread, ["initial-cluster"]);
+    let flags = self::flags(&["--initial-cluster=default=http://localhost:2380"]);
+    Config::new(&flags, Vec::new()).expect("it is fine");
+    assert!(flags.reads.contains("initial-cluster"));
+}
+
+#[test]
+fn flags_without_effect_are_warned_of_when_they_are_given() {
+    let warnings = |arguments: &[&str]| -> Vec<String> {
+        let notes = config(arguments).expect("they are fine").notes.into_iter();
+        notes.map(|note| note.message).filter(|message| message.contains("no effect")).collect()
+    };
+    assert_eq!(warnings(&[]), [""; 0]);
+    for (argument, name) in [
+        ("--enable-pprof", "--enable-pprof"),
+        ("--feature-gates=LeaseCheckpoint=true", "feature gate LeaseCheckpoint"),
+        ("--grpc-keepalive-min-time=1s", "--grpc-keepalive-min-time"),
+        ("--grpc-keepalive-min-time=5s", "--grpc-keepalive-min-time"),
+        ("--downgrade-check-time=1s", "--downgrade-check-time"),
+        ("--discovery-dial-timeout=1s", "--discovery-dial-timeout"),
+        ("--backend-batch-limit=1", "--backend-batch-limit"),
+        ("--max-snapshots=1", "--max-snapshots"),
+        ("--auth-token-ttl=1", "--auth-token-ttl"),
+        ("--peer-skip-client-san-verification", "--peer-skip-client-san-verification"),
+    ] {
+        let warning = format!("{name} has no effect in this version of Basalt");
+        assert_eq!(warnings(&[argument]), [warning], "{argument}");
+    }
+    // Their defaults are what happens.
+    for argument in ["--enable-pprof=false", "--max-snapshots=5", "--downgrade-check-time=5000ms"] {
+        assert_eq!(warnings(&[argument]), [""; 0], "{argument}");
+    }
+}
+
+#[test]
+fn durations_are_bounded_as_in_go() {
+    let Command::Misuse(text) =
+        parse(["--corrupt-check-time=2562048h".to_owned()].into_iter(), std::iter::empty(), |_| {
+            Err(std::io::Error::other("no file"))
+        })
+    else {
+        panic!("it is longer than Go's durations")
+    };
+    assert_eq!(text, "invalid value \"2562048h\" for flag -corrupt-check-time: parse error");
+    let hours = config(&["--auto-compaction-retention=18446744073709551615"]);
+    let retention = hours.expect("a number of hours").retention;
+    assert_eq!(retention, Retention::Time(gocompat::duration::MAX));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use basalt::consensus::wire::{Encoder, decode};
 use basalt::consensus::{Message, MessageType};
 use basalt::peer::{
-    Answer, Ask, Decoder, Frame, Hello, Kind, Lane, MAGIC, Question, Refused, Why, encode, message,
+    Answer, Ask, Decoder, Frame, Hello, Kind, Lane, MAGIC, Question, Refused, Welcome, Why, encode,
+    message,
 };
 use bytes::Bytes;
 
@@ -17,6 +18,7 @@ fn hello() -> Hello {
         lane: Lane::Bulk as i32,
         urls: vec!["http://one:2380".into()],
         feature_level: 2,
+        pings: false,
     }
 }
 
@@ -61,7 +63,16 @@ fn frames_between_members_are_written_and_read_as_ever() {
         "hello of the first feature level",
         message(Kind::Hello, &Hello { feature_level: 0, ..hello() }),
     );
+    golden.add(
+        "hello of a member that sends pings",
+        message(Kind::Hello, &Hello { pings: true, ..hello() }),
+    );
     golden.add("welcome", message(Kind::Welcome, &()));
+    golden.add(
+        "welcome of a member that reads pings",
+        message(Kind::Welcome, &Welcome { pings: true }),
+    );
+    golden.add("ping", encode(Kind::Ping, &[], &[]));
     golden.add("refused", message(Kind::Refused, &refused));
     for (name, ask) in questions() {
         let question = Question { number: 300, ask: Some(ask) };

@@ -10,8 +10,8 @@ use basalt_proto::etcdserverpb::{
 };
 use tokio::runtime;
 
+use crate::error::Fatal;
 use crate::paths;
-use crate::session::Fatal;
 use crate::wire::Dialer;
 
 /// Grants `count` leases of `ttl` seconds.

@@ -14,11 +14,13 @@
 pub mod cli;
 pub mod clock;
 pub mod distribution;
+pub mod error;
 pub mod generator;
 pub mod http2;
 pub mod keys;
 pub mod leases;
 pub mod notice;
+pub mod options;
 pub mod paths;
 pub mod progress;
 pub mod report;

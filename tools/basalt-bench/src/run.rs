@@ -5,13 +5,13 @@ use std::thread;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command, Globals};
+use crate::cli::{Cli, Command};
 use crate::clock;
+use crate::error::Fatal;
+use crate::options::Globals;
 use crate::report::{
     Comparison, Finished, How, Side, Style, write_json, write_page, write_perfdash,
 };
-use crate::session::Fatal;
-use crate::workload;
 
 /// Runs what the command line asks for. Whether everything in it went well.
 ///
@@ -26,7 +26,7 @@ pub fn run(cli: Cli) -> Result<bool, Fatal> {
         return Ok(true);
     }
     if globals.against.is_empty() {
-        let finished = workload::run(&globals, &command)?;
+        let finished = command.run(&globals)?;
         let name = name(&globals, 0);
         tell(&globals, &[(&name, &finished)], None)?;
         return Ok(finished.is_good());
@@ -42,7 +42,7 @@ fn compare(globals: &Globals, command: &Command) -> Result<Comparison, Fatal> {
     let mut second = globals.clone();
     second.endpoints = std::mem::take(&mut second.against);
     let (how, sides) = if globals.together {
-        let run = |globals: &Globals| Ok::<_, Fatal>(vec![workload::run(globals, command)?]);
+        let run = |globals: &Globals| Ok::<_, Fatal>(vec![command.run(globals)?]);
         let (first, second) = thread::scope(|scope| {
             let other = scope.spawn(|| run(&second));
             (run(globals), other.join())
@@ -71,7 +71,7 @@ fn take_turns(
     for turn in 0..turns {
         for place in 0..2 {
             let who = (turn + place) % 2;
-            sides[who].push(workload::run(targets[who], command)?);
+            sides[who].push(command.run(targets[who])?);
         }
     }
     Ok(sides)

@@ -1,7 +1,6 @@
 //! What a load needs around itself: TLS and the user's token, single calls, the revision before and
 //! after, the processor time it took.
 
-use std::error::Error;
 use std::fs;
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -25,13 +24,11 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, crypto,
 };
 
-use crate::cli::Globals;
+use crate::error::Fatal;
+use crate::options::Globals;
 use crate::paths;
 use crate::report::{Verified, Written};
 use crate::wire::Dialer;
-
-/// Anything that ends a run before it is one.
-pub type Fatal = Box<dyn Error + Send + Sync>;
 
 /// A dialer as the flags say, with the user's token if there is a user.
 ///

@@ -19,12 +19,12 @@ use tokio::runtime;
 use tokio::task::LocalSet;
 
 use crate::clock;
+use crate::error::Fatal;
 use crate::generator::{Health, Pulse};
 use crate::http2::Event;
 use crate::notice::Notice;
 use crate::paths;
 use crate::report::Recorder;
-use crate::session::Fatal;
 use crate::wire::{Channel, Dialer};
 
 /// How long nothing may come while something is missing, before it counts as lost.

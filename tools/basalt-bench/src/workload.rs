@@ -1,5 +1,5 @@
-//! The loads, one file each: flags, requests, what an answer must be. This file runs whichever was
-//! asked for.
+//! The loads, one file each: flags, requests, the checks of an answer. Above them, in this file, the closed and open loops
+//! that most of them run.
 
 pub mod kube;
 pub mod lease_keepalive;
@@ -20,34 +20,13 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Map, Value};
 
-use crate::cli::{Command, Globals};
+use crate::error::Fatal;
 use crate::generator::{self, Outcome, Pace, Plan, Workload};
+use crate::options::Globals;
 use crate::progress::Progress;
 use crate::report::{Finished, Report, Written};
-use crate::session::{self, Fatal};
+use crate::session;
 use crate::wire::Dialer;
-
-/// Runs a load against the endpoints of `globals`.
-///
-/// # Errors
-/// When it could not be run at all.
-pub fn run(globals: &Globals, command: &Command) -> Result<Finished, Fatal> {
-    match command {
-        Command::Completion { .. } => Err("completion is no load".into()),
-        Command::K8s(flags) => kube::run(globals, flags),
-        Command::LeaseKeepalive(flags) => lease_keepalive::run(globals, flags),
-        Command::Mix(flags) => mix::run(globals, flags),
-        Command::Mvcc(flags) => mvcc::run(globals, flags),
-        Command::Put(flags) => put::run(globals, flags),
-        Command::Range(flags) => range::run(globals, flags),
-        Command::Stm(flags) => stm::run(globals, flags),
-        Command::TxnMixed(flags) => txn_mixed::run(globals, flags),
-        Command::TxnPut(flags) => txn_put::run(globals, flags),
-        Command::Watch(flags) => watch::run(globals, flags),
-        Command::WatchGet(flags) => watch_get::run(globals, flags),
-        Command::WatchLatency(flags) => watch_latency::run(globals, flags),
-    }
-}
 
 /// A kind of operations, with a report of its own.
 #[derive(Clone, Debug)]

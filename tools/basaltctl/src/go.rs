@@ -1,8 +1,6 @@
 //! The words of Go's standard library that etcdctl's users see: quoted strings, numbers and what is
-//! wrong with them, durations, JSON.
+//! wrong with them, JSON. Durations and times are in the crate `gocompat`.
 
-pub(crate) mod clock;
-pub(crate) mod duration;
 pub(crate) mod json;
 pub(crate) mod number;
 pub(crate) mod quote;

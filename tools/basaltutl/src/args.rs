@@ -375,35 +375,8 @@ fn wrong(kind: Kind, value: &str) -> Option<String> {
         Kind::Switch => go("ParseBool", "invalid syntax"),
         Kind::Int => value.parse::<i64>().err().and_then(|error| go("ParseInt", why(&error))),
         Kind::Uint => value.parse::<u64>().err().and_then(|error| go("ParseUint", why(&error))),
-        Kind::Time => duration(value).err(),
+        Kind::Time => gocompat::duration::parse(value).err(),
     }
-}
-
-/// Reads a duration as Go does, only to find what is wrong with it: nothing waits as long as it says.
-fn duration(text: &str) -> Result<(), String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if unsigned == "0" {
-        return Ok(());
-    }
-    if unsigned.is_empty() {
-        return Err(invalid());
-    }
-    let mut rest = unsigned;
-    while !rest.is_empty() {
-        let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.').unwrap_or(rest.len());
-        rest[..end].parse::<f64>().map_err(|_| invalid())?;
-        rest = &rest[end..];
-        let end = rest.find(|it: char| it.is_ascii_digit() || it == '.').unwrap_or(rest.len());
-        let (unit, tail) = rest.split_at(end);
-        rest = tail;
-        match unit {
-            "ns" | "us" | "µs" | "μs" | "ms" | "s" | "m" | "h" => {}
-            "" => return Err(format!("time: missing unit in duration {text:?}")),
-            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

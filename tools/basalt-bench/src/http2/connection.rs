@@ -9,6 +9,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use basalt_proto::grpc_frame::{HEAD_BYTES, Head, PLAIN};
+
 use super::frame::{self, Header};
 use super::hpack;
 
@@ -18,7 +20,6 @@ const RECEIVE_WINDOW: u32 = 1 << 30;
 const WINDOW_AT_START: u32 = 65_535;
 /// The largest frame we accept, which is what HTTP/2 starts with.
 const FRAME_BYTES_MAX: usize = 16_384;
-const GRPC_PREFIX_BYTES: usize = 5;
 /// A message above this is refused: a length prefix must not make us reserve all memory.
 const MESSAGE_BYTES_MAX: usize = 2 << 30;
 /// Buffers of large answers are kept for the next ones.
@@ -244,7 +245,7 @@ impl Connection {
             grpc_status: None,
             grpc_message: String::new(),
         };
-        let length = message.len() + GRPC_PREFIX_BYTES;
+        let length = message.len() + HEAD_BYTES;
         let room = self.window.min(stream.window);
         if self.held.is_empty() && length <= self.peer_frame_max && length as i64 <= room {
             // The usual case: one frame, written straight into the output.
@@ -601,9 +602,8 @@ fn write_block(stream: u32, block: &[u8], out: &mut Vec<u8>) {
 }
 
 fn grpc_frame(message: &[u8], out: &mut Vec<u8>) {
-    out.push(0);
     let length = u32::try_from(message.len()).expect("requests are below 4 GiB");
-    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&Head { flag: PLAIN, length }.to_bytes());
     out.extend_from_slice(message);
 }
 
@@ -619,8 +619,8 @@ fn messages(
         if stream.received.is_empty() {
             // Whole messages are handed out where they lie.
             while let Some(length) = message_length(data)? {
-                let end = GRPC_PREFIX_BYTES + length;
-                let Some(message) = data.get(GRPC_PREFIX_BYTES..end) else { break };
+                let end = HEAD_BYTES + length;
+                let Some(message) = data.get(HEAD_BYTES..end) else { break };
                 on(Event::Message { token, body: message });
                 data = &data[end..];
             }
@@ -633,11 +633,11 @@ fn messages(
             }
             return Ok(());
         }
-        let missing = GRPC_PREFIX_BYTES.saturating_sub(stream.received.len()).min(data.len());
+        let missing = HEAD_BYTES.saturating_sub(stream.received.len()).min(data.len());
         stream.received.extend_from_slice(&data[..missing]);
         data = &data[missing..];
         let Some(length) = message_length(&stream.received)? else { return Ok(()) };
-        let end = GRPC_PREFIX_BYTES + length;
+        let end = HEAD_BYTES + length;
         let missing = (end - stream.received.len()).min(data.len());
         stream.received.reserve(end - stream.received.len());
         stream.received.extend_from_slice(&data[..missing]);
@@ -645,16 +645,16 @@ fn messages(
         if stream.received.len() < end {
             return Ok(());
         }
-        on(Event::Message { token, body: &stream.received[GRPC_PREFIX_BYTES..] });
+        on(Event::Message { token, body: &stream.received[HEAD_BYTES..] });
         stream.received.clear();
     }
 }
 
 /// The length in a message's prefix, once the prefix is whole.
 fn message_length(data: &[u8]) -> Result<Option<usize>, Violation> {
-    let Some(prefix) = data.first_chunk::<GRPC_PREFIX_BYTES>() else { return Ok(None) };
-    let length = frame::number(&prefix[1..]) as usize;
-    if prefix[0] != 0 || length > MESSAGE_BYTES_MAX {
+    let Some(head) = Head::read(data) else { return Ok(None) };
+    let length = head.length as usize;
+    if head.flag != PLAIN || length > MESSAGE_BYTES_MAX {
         return violation("a compressed or oversized message");
     }
     Ok(Some(length))
@@ -861,7 +861,7 @@ mod tests {
         let length = connection.outgoing().len();
         connection.sent(length);
         connection.open(2, "/etcdserverpb.KV/Put", b"", true);
-        assert_eq!(connection.outgoing().len(), 2 * frame::HEADER_BYTES + 7 + GRPC_PREFIX_BYTES);
+        assert_eq!(connection.outgoing().len(), 2 * frame::HEADER_BYTES + 7 + HEAD_BYTES);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use gocompat::time::rfc3339;
 use serde_json::Value;
 
 use super::chart::{Across, Chart, Line, Up, escaped, short};
-use super::perfdash::rfc3339;
 use super::{Comparison, Finished, Report, Style};
 
 const STYLE_SHEET: &str = include_str!("page.css");
@@ -43,7 +43,7 @@ fn page(sides: &[(&str, &Finished)], compared: Option<&Comparison>, now: Duratio
          <title>{0}: {who}</title>\n<style>\n{STYLE_SHEET}</style>\n</head>\n<body>\n<main>\n\
          <h1>{0}: {who}</h1>\n<p class=\"sub\">{1}{how} · measured by basalt-bench {2}</p>\n",
         escaped(title),
-        rfc3339(now.as_secs()),
+        rfc3339(now),
         env!("CARGO_PKG_VERSION"),
     );
     cards(&mut html, sides, compared);

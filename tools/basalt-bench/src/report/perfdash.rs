@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
 
+use gocompat::time::rfc3339;
 use serde_json::json;
 
 use super::{Recorder, Report};
@@ -22,7 +23,7 @@ pub fn write(report: &Report, now: Duration) -> io::Result<PathBuf> {
 
 fn write_below(directory: &Path, report: &Report, now: Duration) -> io::Result<PathBuf> {
     fs::create_dir_all(directory)?;
-    let name = format!("EtcdAPI_benchmark_{}_{}.json", report.name, rfc3339(now.as_secs()));
+    let name = format!("EtcdAPI_benchmark_{}_{}.json", report.name, rfc3339(now));
     let path = directory.join(name);
     fs::write(&path, text(&report.name, &report.recorder))?;
     Ok(path)
@@ -42,31 +43,9 @@ fn text(name: &str, recorder: &Recorder) -> String {
     serde_json::to_string_pretty(&value).expect("a value is JSON")
 }
 
-/// Seconds since 1970 as a date and time in UTC, by the civil calendar counted in eras of 400 years.
-pub(super) fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    // The years of this count begin in March.
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + next;
-    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_civil() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(1_795_251_661), "2026-11-21T09:01:01Z");
-    }
 
     #[test]
     fn the_file_has_the_operation_in_capitals_and_milliseconds() {

@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use gocompat::duration;
+
 use super::{Finished, Recorder};
 
 const BUCKETS: u64 = 10;
@@ -147,7 +149,8 @@ fn samples(text: &mut String, recorder: &Recorder) {
     text.push_str("UNIX-SECOND,MIN-LATENCY-MS,AVG-LATENCY-MS,MAX-LATENCY-MS,AVG-THROUGHPUT\n");
     for (at, interval) in series.intervals() {
         let values = interval.map_or([0; 3], |it| [it.fastest, it.mean(), it.slowest]);
-        let [fastest, mean, slowest] = values.map(go_duration);
+        let [fastest, mean, slowest] =
+            values.map(|nanos| duration::text(Duration::from_nanos(nanos)));
         let count = interval.map_or(0, |it| it.count() / series.width());
         line(text, format_args!("{at},{fastest},{mean},{slowest},{count}"));
     }
@@ -164,25 +167,6 @@ fn shortest(value: f64) -> String {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())
-}
-
-/// Nanoseconds as Go prints a duration.
-fn go_duration(nanos: u64) -> String {
-    match nanos {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{nanos}ns"),
-        1_000..1_000_000 => format!("{}µs", nanos as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{}ms", nanos as f64 / 1e6),
-        _ => {
-            let minutes = nanos / 60_000_000_000;
-            let seconds = (nanos % 60_000_000_000) as f64 / 1e9;
-            match (minutes / 60, minutes % 60) {
-                (0, 0) => format!("{seconds}s"),
-                (0, minutes) => format!("{minutes}m{seconds}s"),
-                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -242,8 +226,5 @@ mod tests {
         assert_eq!(shortest(0.000_05), "5e-05");
         assert_eq!(shortest(0.000_123), "0.000123");
         assert_eq!(shortest(5000.25), "5000.25");
-        assert_eq!(go_duration(1_234), "1.234µs");
-        assert_eq!(go_duration(61_500_000_000), "1m1.5s");
-        assert_eq!(go_duration(0), "0s");
     }
 }

@@ -28,10 +28,11 @@ use rand::rngs::SmallRng;
 
 use self::objects::{Object, Objects, Sizes};
 use super::{Kind, Load};
-use crate::cli::Globals;
+use crate::error::Fatal;
 use crate::generator::Workload;
+use crate::options::Globals;
 use crate::report::{Finished, Report};
-use crate::session::{self, Fatal};
+use crate::session;
 use crate::spectators::Spectators;
 use crate::{clock, keys};
 

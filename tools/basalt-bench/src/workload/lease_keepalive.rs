@@ -6,10 +6,11 @@ use clap::Args;
 use prost::Message;
 
 use super::{Kind, Load};
-use crate::cli::Globals;
+use crate::error::Fatal;
 use crate::generator::{self, Workload};
+use crate::options::Globals;
 use crate::report::Finished;
-use crate::session::{self, Fatal};
+use crate::session;
 use crate::wire::Dialer;
 use crate::{leases, paths};
 

@@ -7,10 +7,11 @@ use rand::distr::weighted::WeightedIndex;
 use rand::rngs::SmallRng;
 
 use super::{Kind, Load, lease_keepalive, put, range, txn_mixed, txn_put};
-use crate::cli::Globals;
+use crate::error::Fatal;
 use crate::generator::Workload;
+use crate::options::Globals;
 use crate::report::Finished;
-use crate::session::{self, Fatal};
+use crate::session;
 
 /// Flags of `mix`.
 #[derive(Args, Clone, Debug)]

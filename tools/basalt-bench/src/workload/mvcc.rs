@@ -12,11 +12,11 @@ use clap::{Args, Subcommand};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 
-use crate::cli::Globals;
 use crate::clock;
+use crate::error::Fatal;
 use crate::generator::{Health, Pace};
+use crate::options::Globals;
 use crate::report::{Finished, Recorder, Report, Verified, Written};
-use crate::session::Fatal;
 
 /// Bytes of newest records that the server keeps, too.
 const CACHE_BYTES: u64 = 64 << 20;

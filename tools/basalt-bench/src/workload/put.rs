@@ -11,11 +11,12 @@ use prost::Message;
 use serde_json::{Map, Value};
 
 use super::{Kind, Load};
-use crate::cli::{Globals, duration};
+use crate::error::Fatal;
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys, Values};
+use crate::options::Globals;
 use crate::report::Finished;
-use crate::session::{self, Fatal};
+use crate::session;
 use crate::wire::Dialer;
 use crate::{clock, distribution, paths};
 
@@ -47,7 +48,7 @@ pub struct Flags {
     #[arg(long)]
     pub different_values: bool,
     /// Interval to compact database (do not duplicate this with etcd's 'auto-compaction-retention' flag)
-    #[arg(long, default_value = "0", value_parser = duration)]
+    #[arg(long, default_value = "0", value_parser = gocompat::duration::parse)]
     pub compact_interval: Duration,
     /// Delta between current revision and compact revision (e.g. current revision 10000, compact at 9000)
     #[arg(long, default_value_t = 1000)]

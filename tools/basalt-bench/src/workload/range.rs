@@ -7,11 +7,12 @@ use clap::Args;
 use prost::Message;
 
 use super::{Kind, Load};
-use crate::cli::Globals;
+use crate::error::Fatal;
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys, prefix_end};
+use crate::options::Globals;
 use crate::report::Finished;
-use crate::session::{self, Fatal};
+use crate::session;
 use crate::walk::field;
 use crate::{distribution, paths};
 

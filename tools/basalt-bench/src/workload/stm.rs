@@ -18,14 +18,15 @@ use rand::{Rng, SeedableRng};
 
 use super::mutex::Mutex;
 use super::{Kind, Load};
-use crate::cli::Globals;
 use crate::distribution::Distribution;
+use crate::error::Fatal;
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys, Values};
 use crate::leases::Kept;
+use crate::options::Globals;
 use crate::paths;
 use crate::report::Finished;
-use crate::session::{self, Fatal};
+use crate::session;
 
 /// Bytes of a key, as etcd's benchmark has them.
 const KEY_BYTES: usize = 16;

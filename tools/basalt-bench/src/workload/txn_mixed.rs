@@ -9,13 +9,14 @@ use rand::{Rng, SeedableRng};
 
 use super::range::prologue;
 use super::{Kind, Load};
-use crate::cli::Globals;
 use crate::distribution::Distribution;
+use crate::error::Fatal;
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys, Values};
+use crate::options::Globals;
 use crate::paths;
 use crate::report::Finished;
-use crate::session::{self, Fatal};
+use crate::session;
 
 /// Flags of `txn-mixed`.
 #[derive(Args, Clone, Debug)]

@@ -6,13 +6,14 @@ use clap::Args;
 use prost::Message;
 
 use super::{Kind, Load};
-use crate::cli::Globals;
 use crate::distribution::Distribution;
+use crate::error::Fatal;
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys, Values};
+use crate::options::Globals;
 use crate::paths;
 use crate::report::Finished;
-use crate::session::{self, Fatal};
+use crate::session;
 
 /// Flags of `txn-put`.
 #[derive(Args, Clone, Debug)]

@@ -9,13 +9,14 @@ use clap::Args;
 use prost::Message;
 
 use super::{Kind, Load};
-use crate::cli::Globals;
 use crate::distribution::Distribution;
+use crate::error::Fatal;
 use crate::generator::Workload;
 use crate::keys::{KeySpec, Keys};
+use crate::options::Globals;
 use crate::paths;
 use crate::report::{Finished, Report};
-use crate::session::{self, Fatal};
+use crate::session;
 use crate::spectators::{Spectators, stamp};
 
 /// Flags of `watch`.

@@ -11,11 +11,12 @@ use clap::Args;
 use prost::Message;
 
 use super::{Kind, Load};
-use crate::cli::Globals;
+use crate::error::Fatal;
 use crate::generator::Workload;
+use crate::options::Globals;
 use crate::paths;
 use crate::report::Finished;
-use crate::session::{self, Fatal};
+use crate::session;
 use crate::spectators::Spectators;
 
 const WATCHED_KEY: &str = "watchkey";

@@ -17,15 +17,16 @@ use serde_json::{Map, Value};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use crate::cli::Globals;
 use crate::clock::{self, Alarm};
+use crate::error::Fatal;
 use crate::generator::Pulse;
 use crate::http2::Event;
 use crate::keys::Values;
+use crate::options::Globals;
 use crate::paths;
 use crate::progress::Progress;
 use crate::report::{Finished, Recorder, Report, Written};
-use crate::session::{self, Fatal};
+use crate::session;
 use crate::walk::field;
 use crate::wire::{Channel, Dialer};
 

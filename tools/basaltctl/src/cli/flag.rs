@@ -1,6 +1,6 @@
 //! What a flag is: its name, kind, default and description.
 
-use crate::go::duration;
+use gocompat::duration;
 
 /// What a flag's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

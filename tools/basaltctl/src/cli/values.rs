@@ -150,7 +150,7 @@ impl Values {
     }
 
     pub(crate) fn duration(&self, name: &str) -> std::time::Duration {
-        crate::go::duration::parse(self.text(name)).unwrap_or_default()
+        gocompat::duration::parse(self.text(name)).unwrap_or_default()
     }
 
     /// Whether it was given, on the command line or by the environment.

@@ -1,6 +1,9 @@
 //! zap's JSON lines on standard error.
 
-use crate::go::clock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gocompat::time::rfc3339_micros;
+
 use crate::go::json::string;
 use crate::print::out;
 
@@ -10,7 +13,7 @@ pub(crate) struct Line(String);
 impl Line {
     /// `logger` may be empty.
     pub(crate) fn new(level: &str, logger: &str, caller: &str) -> Self {
-        let line = Self(format!("{{\"level\":\"{level}\",\"ts\":\"{}\"", clock::now()));
+        let line = Self(format!("{{\"level\":\"{level}\",\"ts\":\"{}\"", now()));
         let line = if logger.is_empty() { line } else { line.text("logger", logger) };
         line.text("caller", caller)
     }
@@ -33,4 +36,10 @@ impl Line {
     pub(crate) fn write(self) {
         out::error(&(self.0 + "}"));
     }
+}
+
+/// Now, in UTC.
+#[allow(clippy::disallowed_methods, reason = "a log line tells its time")]
+fn now() -> String {
+    rfc3339_micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -6,12 +6,12 @@ use basalt_proto::etcdserverpb::{
     AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse,
     MemberListRequest, MemberListResponse, StatusRequest, StatusResponse,
 };
+use gocompat::duration;
 use tokio::time::Instant;
 
 use crate::client::requests;
 use crate::client::settings::Settings;
 use crate::command::{Context, alarm};
-use crate::go::duration;
 use crate::print::cluster::{Hashes, Health, Healths, Statuses};
 use crate::print::out;
 use crate::print::progress::Progress;

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use basalt_proto::etcdserverpb::{SnapshotRequest, SnapshotResponse};
+use gocompat::duration;
 use steady::Steady;
 use tokio::time::Instant;
 
@@ -14,7 +15,6 @@ use crate::client::log::Line;
 use crate::client::settings::Settings;
 use crate::command::Context;
 use crate::command::files::why;
-use crate::go::duration;
 use crate::print::progress::Progress;
 use crate::print::{human, out};
 use crate::{Failure, exit};

@@ -8,11 +8,11 @@ use rand::{Rng, SeedableRng};
 use tokio::runtime;
 
 use super::Flags;
-use crate::cli::Globals;
+use crate::error::Fatal;
 use crate::generator::Workload;
 use crate::keys::prefix_end;
+use crate::options::Globals;
 use crate::paths;
-use crate::session::Fatal;
 use crate::spectators::{STAMP_BYTES, stamp};
 use crate::wire::Dialer;
 use crate::workload::{Kind, Load};
