@@ -80,7 +80,7 @@ struct Link {
     counts: Counts,
     /// Sends a snapshot to it at this moment.
     transferring: AtomicBool,
-    /// What it stated on its newest urgent connection.
+    /// Its statement on its newest urgent connection.
     stated: Stated,
 }
 
