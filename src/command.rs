@@ -132,7 +132,7 @@ impl Operation {
     }
 }
 
-/// What a command touches, which decides the alarms that refuse it.
+/// The part of the state that a command touches, which decides the alarms that refuse it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AlarmClass {
     /// No keys: what the cluster knows of itself. Never refused.
@@ -144,7 +144,7 @@ pub enum AlarmClass {
 }
 
 impl AlarmClass {
-    /// Whether a command of this class is refused while an alarm of this type is active.
+    /// True if a command of this class is refused while an alarm of this type is active.
     pub const fn is_refused_under(self, alarm: AlarmType) -> bool {
         match (self, alarm) {
             (Self::Control, _) | (_, AlarmType::None) => false,
@@ -271,7 +271,7 @@ impl Command {
         }
     }
 
-    /// Which alarms refuse it.
+    /// Its class, which says the alarms that refuse it.
     pub fn alarm_class(&self) -> AlarmClass {
         match self {
             Self::Put(_)

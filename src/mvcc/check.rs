@@ -1,4 +1,4 @@
-//! What is wrong with a request by its form alone, in etcd's order of asking.
+//! Checks of a request's form alone, in etcd's order.
 
 use std::collections::{BTreeMap, BTreeSet};
 

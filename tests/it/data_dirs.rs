@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// killed. Its store holds what was flushed at an earlier stop, its log everything after that too.
 const LEVEL_1: &str = "tests/golden/data-dir-level-1.tar.gz";
 const MEMBER: u64 = 0xddd6_7b31_2462_fd7b;
-/// What that version answered to `HashKV` before it was killed.
+/// The answer of that version to `HashKV` before it was killed.
 const HASH: (u32, i64, i64) = (4_169_483_515, 44, 61);
 
 /// A server whose data directory is the one that was kept.

@@ -1,4 +1,4 @@
-//! What the store holds: every space and every key of `meta`, after a history that uses all of them.
+//! The contents of the store: every space and every key of `meta`, after a history that uses all of them.
 
 use std::ops::Bound;
 

@@ -1,4 +1,4 @@
-//! What members say to each other.
+//! Frames and messages between members.
 
 use basalt::consensus::wire::{Encoder, decode};
 use basalt::consensus::{Message, MessageType};
