@@ -59,13 +59,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let watched = member_dir.clone();
     let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
-    let beginning = match machine.is_new() {
-        true => {
-            let (asked, has_log) = (config.clone(), io::has_log(&wal_dir));
-            Some(Pool::Dns.run(move || begin(&asked, has_log)).await?)
-        }
-        false => None,
-    };
+    let beginning = beginning_of(config, &machine, &wal_dir).await?;
     let options = WalOptions {
         free_max: config.max_wals.min(free_segments_max(&wal_dir)),
         dir: wal_dir,
@@ -107,14 +101,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let Some(member) = known.cloned() else {
         return Err(not_a_member(&machine, id));
     };
-    let urls = member.peer_urls.clone();
-    let times = Times {
-        dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
-        read: config.raft_read_timeout,
-        write: config.raft_write_timeout,
-    };
-    let identity =
-        Identity { cluster: cluster_id, member: id, urls, times, member_dir, machine: settings };
+    let identity = identity(config, cluster_id, &member, settings);
     let others = given.into_iter().filter(|other| other.id != id).collect();
     Ok(Opened {
         member,
@@ -128,6 +115,37 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
         disk,
         budgets,
     })
+}
+
+/// What a member begins with that has nothing on disk.
+async fn beginning_of(
+    config: &Config,
+    machine: &Machine<LsmEngine>,
+    wal_dir: &Path,
+) -> Result<Option<Beginning>, Fault> {
+    if !machine.is_new() {
+        return Ok(None);
+    }
+    let (asked, has_log) = (config.clone(), io::has_log(wal_dir));
+    Pool::Dns.run(move || begin(&asked, has_log)).await.map(Some)
+}
+
+/// Who this member is to others.
+fn identity(config: &Config, cluster: u64, member: &Member, machine: machine::Config) -> Identity {
+    let times = Times {
+        dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
+        read: config.raft_read_timeout,
+        write: config.raft_write_timeout,
+    };
+    let member_dir = config.data_dir.join("member");
+    Identity {
+        cluster,
+        member: member.id,
+        urls: member.peer_urls.clone(),
+        times,
+        member_dir,
+        machine,
+    }
 }
 
 /// Segments of the log that may wait to be recycled, beside the next one.

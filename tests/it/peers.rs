@@ -171,7 +171,7 @@ fn inside() {
         println!("skipped: networks cannot be made or connected");
         return;
     }
-    let cut = Duration::from_secs(from_environment("PEERS_CUT_SECONDS", 12));
+    let cut = Duration::from_secs(from_environment("PEERS_CUT_SECONDS", 15));
     let dir = Scratch::new();
     let mut members: Vec<_> = (1..=3).map(|at| member(at, &dir)).collect();
     let endpoint = |at: usize| format!("http://10.77.0.{at}:2379");
