@@ -55,10 +55,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let watched = member_dir.clone();
     let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
-    let beginning = match machine.is_new() {
-        true => Some(begin_or_join(config, &wal_dir).await?),
-        false => None,
-    };
+    let beginning = beginning_of(config, &machine, &wal_dir).await?;
     let options = wal_options(config, wal_dir);
     let first = beginning.as_ref().map(Beginning::first);
     let (mut wal, mut replay) = WalFile::open(options, first).await?;
@@ -96,14 +93,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let Some(member) = known.cloned() else {
         return Err(not_a_member(&machine, id));
     };
-    let identity = Identity {
-        cluster: cluster_id,
-        member: id,
-        urls: member.peer_urls.clone(),
-        times: times(config),
-        member_dir,
-        machine: settings,
-    };
+    let identity = identity(config, cluster_id, &member, settings);
     let others = given.into_iter().filter(|other| other.id != id).collect();
     Ok(Opened {
         member,
@@ -117,12 +107,6 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
         disk,
         budgets,
     })
-}
-
-/// Names may have to be resolved.
-async fn begin_or_join(config: &Config, wal_dir: &Path) -> Result<Beginning, Fault> {
-    let (config, has_log) = (config.clone(), io::has_log(wal_dir));
-    Pool::Dns.run(move || begin(&config, has_log)).await
 }
 
 fn machine_config(config: &Config, budgets: Budgets) -> machine::Config {
@@ -143,11 +127,34 @@ fn wal_options(config: &Config, dir: PathBuf) -> WalOptions {
     }
 }
 
-fn times(config: &Config) -> Times {
-    Times {
+/// What a member begins with that has nothing on disk.
+async fn beginning_of(
+    config: &Config,
+    machine: &Machine<LsmEngine>,
+    wal_dir: &Path,
+) -> Result<Option<Beginning>, Fault> {
+    if !machine.is_new() {
+        return Ok(None);
+    }
+    let (asked, has_log) = (config.clone(), io::has_log(wal_dir));
+    Pool::Dns.run(move || begin(&asked, has_log)).await.map(Some)
+}
+
+/// Who this member is to others.
+fn identity(config: &Config, cluster: u64, member: &Member, machine: machine::Config) -> Identity {
+    let times = Times {
         dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
         read: config.raft_read_timeout,
         write: config.raft_write_timeout,
+    };
+    let member_dir = config.data_dir.join("member");
+    Identity {
+        cluster,
+        member: member.id,
+        urls: member.peer_urls.clone(),
+        times,
+        member_dir,
+        machine,
     }
 }
 

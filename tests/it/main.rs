@@ -35,6 +35,7 @@ mod locks;
 mod logging;
 mod metrics;
 mod mirror;
+mod peers;
 mod ports;
 mod process;
 mod readable;

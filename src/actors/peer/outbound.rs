@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_lite::future::or;
 
 use crate::actors::mailbox::peer::{Link, Packet, Peers, Times};
@@ -183,16 +182,19 @@ impl Outbound {
             let told = async { Err(connected.next().await) };
             let work = async { self.inbox.recv_async().await.map_err(|_| None) };
             let first = match clock::deadline(ping_every, or(told, work)).await {
-                Some(Ok(packet)) => packet,
+                Some(Ok(packet)) => Some(packet),
                 Some(Err(frame)) => match self.take(frame).await {
                     Some(()) => continue,
                     None => return,
                 },
-                None if welcome.pings => Packet(encode(Kind::Ping, &[], &[]), Bytes::new()),
+                None if welcome.pings => None,
                 None => continue,
             };
             buffer.clear();
-            let mut next = Some(first);
+            if first.is_none() {
+                buffer.extend_from_slice(&encode(Kind::Ping, &[], &[]));
+            }
+            let mut next = first;
             while let Some(packet) = next {
                 self.count_off(&packet);
                 buffer.extend_from_slice(&packet.0);
