@@ -16,6 +16,7 @@ pub mod consensus;
 pub mod desk;
 pub mod lease;
 pub mod peer;
+pub mod slow_apply;
 pub mod state;
 pub mod wal;
 pub mod watch;

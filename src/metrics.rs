@@ -126,18 +126,30 @@ pub fn text(gauges: &Gauges) -> String {
 fn server(out: &mut Writer, gauges: &Gauges) {
     let flag = |on: bool| f64::from(u8::from(on));
     let rows = [
-        ("etcd_server_has_leader", "Whether a leader is known.", flag(gauges.has_leader)),
-        ("etcd_server_is_leader", "Whether this member leads.", flag(gauges.is_leader)),
-        ("etcd_server_is_learner", "Whether this member has no vote.", flag(gauges.is_learner)),
+        ("etcd_server_has_leader", "1 if a leader is known, else 0.", flag(gauges.has_leader)),
+        (
+            "etcd_server_is_leader",
+            "1 if this member is the leader, else 0.",
+            flag(gauges.is_leader),
+        ),
+        (
+            "etcd_server_is_learner",
+            "1 if this member is a learner, else 0.",
+            flag(gauges.is_learner),
+        ),
         (
             "etcd_server_proposals_committed_total",
-            "The newest index that a quorum has.",
+            "Index of the last committed entry.",
             gauges.committed as f64,
         ),
-        ("etcd_server_proposals_applied_total", "The newest index applied.", gauges.applied as f64),
+        (
+            "etcd_server_proposals_applied_total",
+            "Index of the last applied entry.",
+            gauges.applied as f64,
+        ),
         (
             "etcd_server_quota_backend_bytes",
-            "Bytes that the store may take.",
+            "Quota of the store in bytes; 0 for no limit.",
             gauges.quota_bytes as f64,
         ),
     ];
@@ -154,23 +166,28 @@ fn peers(out: &mut Writer, gauges: &Gauges) {
         rows.collect::<Vec<_>>().into_iter()
     };
     let active = rows(&both, |peer| u64::from(peer.active));
-    out.family("etcd_network_active_peers", "gauge", "Members that are connected.", active);
+    out.family(
+        "etcd_network_active_peers",
+        "gauge",
+        "1 for each member that is connected.",
+        active,
+    );
     let ended = rows(&both, |peer| peer.disconnects);
-    let help = "Connections to a member that ended.";
+    let help = "Total number of lost connections to a member.";
     out.family("etcd_network_disconnected_peers_total", "counter", help, ended);
     let sent = rows(&to, |peer| peer.sent_bytes);
-    let help = "Bytes sent to a member.";
+    let help = "Total number of bytes sent to a member.";
     out.family("etcd_network_peer_sent_bytes_total", "counter", help, sent);
     let failed = rows(&to, |peer| peer.sent_failures);
-    let help = "Messages to a member that could not be sent.";
+    let help = "Total number of messages to a member that were not sent.";
     out.family("etcd_network_peer_sent_failures_total", "counter", help, failed);
     let received = rows(&from, |peer| peer.received_bytes);
-    let help = "Bytes that came from a member.";
+    let help = "Total number of bytes received from a member.";
     out.family("etcd_network_peer_received_bytes_total", "counter", help, received);
 }
 
 fn labels(out: &mut Writer, gauges: &Gauges) {
-    const HELP: &str = "Always 1; the label tells.";
+    const HELP: &str = "Information in the labels; the value is 1.";
     let one = |labels| std::iter::once((labels, 1.0));
     let id = format!("server_id=\"{:x}\"", gauges.member_id);
     out.family("etcd_server_id", "gauge", HELP, one(id.clone()));
@@ -183,61 +200,74 @@ fn labels(out: &mut Writer, gauges: &Gauges) {
     let local = gauges.member_id;
     let members = gauges.members.iter();
     let known = members.map(|remote| (format!("Local=\"{local:x}\",Remote=\"{remote:x}\""), 1.0));
-    out.family("etcd_network_known_peers", "gauge", "Members of the cluster.", known);
+    out.family("etcd_network_known_peers", "gauge", "1 for each member of the cluster.", known);
     peers(out, gauges);
     let alarms = gauges.alarms.iter();
     let alarms =
         alarms.map(|(id, kind)| (format!("alarm_type=\"{kind}\",server_id=\"{id:x}\""), 1.0));
-    out.family("etcd_debugging_server_alarms", "gauge", "Active alarms.", alarms);
+    out.family("etcd_debugging_server_alarms", "gauge", "1 for each active alarm.", alarms);
     let features = gauges.features.iter().map(|(name, stage, on)| {
         (format!("name=\"{name}\",stage=\"{stage}\""), f64::from(u8::from(*on)))
     });
-    out.family("etcd_server_feature_enabled", "gauge", "Whether a feature gate is on.", features);
+    out.family(
+        "etcd_server_feature_enabled",
+        "gauge",
+        "1 if a feature gate is on, else 0.",
+        features,
+    );
 }
 
 fn store(out: &mut Writer, gauges: &Gauges) {
     let disk = gauges.disk_bytes as f64;
     let rows = [
-        ("etcd_mvcc_db_total_size_in_bytes", "Bytes of the store on disk.", disk),
+        ("etcd_mvcc_db_total_size_in_bytes", "Size of the store on disk, in bytes.", disk),
         (
             "etcd_mvcc_db_total_size_in_use_in_bytes",
-            "Bytes of keys and their kept history.",
+            "Size of the keys and their kept history, in bytes.",
             gauges.bytes_in_use as f64,
         ),
-        ("etcd_debugging_mvcc_current_revision", "The newest revision.", gauges.revision as f64),
+        ("etcd_debugging_mvcc_current_revision", "Current revision.", gauges.revision as f64),
         (
             "etcd_debugging_mvcc_compact_revision",
-            "History up to this revision is gone.",
+            "Revision of the last compaction.",
             gauges.compacted as f64,
         ),
-        ("etcd_debugging_mvcc_keys_total", "Keys that live.", gauges.keys as f64),
-        ("etcd_debugging_auth_revision", "The revision of users and roles.", 1.0),
+        ("etcd_debugging_mvcc_keys_total", "Number of keys.", gauges.keys as f64),
+        ("etcd_debugging_auth_revision", "Revision of the auth store.", 1.0),
     ];
     rows.iter().for_each(|(name, help, value)| out.one(name, "gauge", help, *value));
 }
 
 fn process(out: &mut Writer, process: &Process) {
-    let help = "Processor time used, in seconds.";
+    let help = "Total user and system CPU time, in seconds.";
     out.one("process_cpu_seconds_total", "counter", help, process.cpu_seconds);
     let (received, sent) = (process.received_bytes as f64, process.sent_bytes as f64);
-    let help = "Bytes that came over the network.";
+    let help = "Total number of bytes received over the network.";
     out.one("process_network_receive_bytes_total", "counter", help, received);
-    let help = "Bytes that were sent over the network.";
+    let help = "Total number of bytes sent over the network.";
     out.one("process_network_transmit_bytes_total", "counter", help, sent);
     let (open, max) = (process.open_files as f64, process.files_max as f64);
     let rows = [
-        ("process_resident_memory_bytes", "Bytes in memory.", process.resident_bytes as f64),
-        ("process_virtual_memory_bytes", "Bytes of address space.", process.virtual_bytes as f64),
+        (
+            "process_resident_memory_bytes",
+            "Resident memory, in bytes.",
+            process.resident_bytes as f64,
+        ),
+        ("process_virtual_memory_bytes", "Virtual memory, in bytes.", process.virtual_bytes as f64),
         (
             "process_virtual_memory_max_bytes",
-            "Bytes of address space allowed.",
+            "Maximum virtual memory, in bytes.",
             process.virtual_bytes_max as f64,
         ),
-        ("process_open_fds", "Open files.", open),
-        ("process_max_fds", "Files that may be open.", max),
-        ("os_fd_used", "Open files.", open),
-        ("os_fd_limit", "Files that may be open.", max),
-        ("process_start_time_seconds", "When it started, since 1970.", process.start_seconds),
+        ("process_open_fds", "Number of open file descriptors.", open),
+        ("process_max_fds", "Maximum number of open file descriptors.", max),
+        ("os_fd_used", "Number of open file descriptors.", open),
+        ("os_fd_limit", "Maximum number of open file descriptors.", max),
+        (
+            "process_start_time_seconds",
+            "Unix time of the start of the process, in seconds.",
+            process.start_seconds,
+        ),
     ];
     rows.iter().for_each(|(name, help, value)| out.one(name, "gauge", help, *value));
 }

@@ -15,6 +15,7 @@
 //! It never reads a clock, never waits, and knows leases by number only.
 
 mod bucket;
+mod bucket_hash;
 mod cache;
 mod check;
 mod compaction;
@@ -39,8 +40,9 @@ use basalt_proto::encoded::{RangeResponse, TxnResponse};
 use basalt_proto::etcdserverpb::{RangeRequest, TxnRequest};
 use bytes::Bytes;
 
+use self::bucket_hash::CompactionHash;
 use self::cache::RecordCache;
-use self::compaction::{CompactionHash, Pass};
+use self::compaction::Pass;
 use self::fences::Fences;
 use self::read::{Cached, Reader};
 use self::record::{Encoder, Record};

@@ -11,6 +11,7 @@ mod concurrency;
 mod deadline;
 pub mod door;
 mod election;
+mod go_errors;
 mod health;
 mod kv;
 mod lease;
@@ -115,7 +116,7 @@ impl Services {
             }
         };
         let (inner, receive_max) = (Rc::clone(&self.0), self.0.receive_max);
-        let call = Call::begin(rpc, Arc::clone(peer), inner.slow);
+        let call = Call::begin(rpc, rule(rpc).timed, Arc::clone(peer), inner.slow);
         if let Err(refusal) = inner.admit(rpc, request.headers()) {
             let refused = status(refusal).into_http().map(ResponseBody::Stream);
             return Box::pin(ready(Ok(call.answered(refused, receive_max))));

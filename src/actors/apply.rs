@@ -17,6 +17,7 @@ use prost::Message as _;
 
 use super::desk::{self, Delivery};
 use super::peer::Peers;
+use super::slow_apply::warn_if_slow;
 use super::state::{Shared, State};
 use super::{consensus, lease, wal, watch};
 use crate::cluster::Version;
@@ -199,6 +200,9 @@ struct Actor {
     /// life.
     compacting_since: Option<Moment>,
     compaction_waiters: Vec<flume::Sender<()>>,
+    /// Log records that compaction looked at since its last pause, and when that began.
+    compacted_since_pause: usize,
+    compaction_paused: Option<Moment>,
     /// Where the log was last cut.
     mark: LogIndex,
     /// Bytes of the entries since then.
@@ -236,6 +240,8 @@ pub async fn run(
         compacting: true,
         compacting_since: None,
         compaction_waiters: Vec::new(),
+        compacted_since_pause: 0,
+        compaction_paused: None,
         mark,
         uncut_bytes: 0,
         cut_at: None,
@@ -246,10 +252,17 @@ pub async fn run(
     loop {
         let msg = match inbox.try_recv() {
             Ok(msg) => msg,
-            Err(_) if actor.compacting => {
-                actor.compact().await?;
-                continue;
-            }
+            Err(_) if actor.compacting => match actor.compaction_pause() {
+                None => {
+                    actor.compact().await?;
+                    continue;
+                }
+                Some(pause) => match clock::deadline(pause, inbox.recv_async()).await {
+                    None => continue,
+                    Some(Ok(msg)) => msg,
+                    Some(Err(flume::RecvError::Disconnected)) => return Ok(()),
+                },
+            },
             Err(_) => match inbox.recv_async().await {
                 Ok(msg) => msg,
                 Err(flume::RecvError::Disconnected) => return Ok(()),
@@ -387,8 +400,9 @@ impl Actor {
             self.uncut_bytes += entry.data.len();
             let applied = self.machine.apply(entry)?;
             let ended = Moment::now();
-            let took = ended.since(began).as_secs_f64();
-            metrics::applied(applied.operation, applied.reply.is_ok(), took);
+            let took = ended.since(began);
+            metrics::applied(applied.operation, applied.reply.is_ok(), took.as_secs_f64());
+            warn_if_slow(took, self.shared.node.slow_apply, "", applied.operation);
             self.answer(applied, &mut effects);
             began = ended;
         }
@@ -476,6 +490,7 @@ impl Actor {
         if index <= self.machine.applied() {
             return Err(Fault::new("a snapshot would take this member back"));
         }
+        metrics::SNAPSHOTS_APPLYING.add(1);
         blocking(move || incoming.install(index, term)).await?;
         let old = std::mem::replace(&mut self.machine, machine);
         self.outlets.disk.owe(self.machine.engine().unflushed());
@@ -489,6 +504,7 @@ impl Actor {
         self.outlets.lease.replaced(self.machine.leases().collect()).await;
         self.outlets.hubs.iter().for_each(watch::Handle::resync);
         self.outlets.peers.update(self.machine.cluster());
+        metrics::SNAPSHOTS_APPLYING.add(-1);
         tracing::info!(index, term, "applied snapshot");
         self.release_reads();
         self.deliver();
@@ -525,10 +541,23 @@ impl Actor {
         }
     }
 
+    /// The rest of the pause between two batches of compaction (`--compaction-sleep-interval`), if there is one.
+    fn compaction_pause(&self) -> Option<Duration> {
+        let pause = self.shared.node.compaction_sleep;
+        let left = pause.checked_sub(self.compaction_paused?.elapsed())?;
+        (!left.is_zero()).then_some(left)
+    }
+
     /// One slice, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
         let began = Moment::now();
-        let done = self.machine.compact_step(COMPACT_SLICE)?;
+        let batch = self.shared.node.compaction_batch;
+        let slice = COMPACT_SLICE.min(batch);
+        let done = self.machine.compact_step(slice)?;
+        self.compacted_since_pause += slice;
+        if self.compacted_since_pause >= batch {
+            (self.compacted_since_pause, self.compaction_paused) = (0, Some(began));
+        }
         let published = self.machine.commit()?;
         self.publish(published);
         let milliseconds = |since: Moment| since.elapsed().as_secs_f64() * 1000.0;

@@ -14,44 +14,44 @@ macro_rules! numbers {
 }
 
 numbers! { COUNTERS: Counter Counter::new();
-    PUTS "etcd_mvcc_put_total" "Keys put.";
-    DELETES "etcd_mvcc_delete_total" "Keys deleted.";
-    TXNS "etcd_mvcc_txn_total" "Transactions of more than one change.";
-    RANGES "etcd_mvcc_range_total" "Ranges read.";
-    EVENTS "etcd_debugging_mvcc_events_total" "Events sent to watchers.";
-    LEADER_CHANGES "etcd_server_leader_changes_seen_total" "Changes of leader seen.";
-    PROPOSALS_FAILED "etcd_server_proposals_failed_total" "Proposals that were not applied in time.";
-    READ_INDEXES_FAILED "etcd_server_read_indexes_failed_total" "Reads that no leader confirmed in time.";
-    READ_INDEXES_SLOW "etcd_server_slow_read_indexes_total" "Reads whose confirmation took long.";
-    APPLIES_SLOW "etcd_server_slow_apply_total" "Requests whose application took long.";
-    HEARTBEATS_FAILED "etcd_server_heartbeat_send_failures_total" "Heartbeats that left late.";
-    LEASES_GRANTED "etcd_debugging_lease_granted_total" "Leases granted.";
-    LEASES_RENEWED "etcd_debugging_lease_renewed_total" "Leases renewed.";
-    LEASES_REVOKED "etcd_debugging_lease_revoked_total" "Leases revoked.";
-    LEASES_EXPIRED "etcd_debugging_server_lease_expired_total" "Leases that expired.";
-    COMPACTED_KEYS "etcd_debugging_mvcc_db_compaction_keys_total" "Versions taken away by compaction.";
-    HEALTHY "etcd_server_health_success" "Times that /health was asked and all was well.";
-    UNHEALTHY "etcd_server_health_failures" "Times that /health was asked and something was wrong.";
-    BYTES_RECEIVED "etcd_network_client_grpc_received_bytes_total" "Bytes that came from gRPC clients.";
-    ACCEPTS_WAITED "basalt_network_accept_waits_total" "Times that accepting waited for a file descriptor.";
-    ACCEPTS_FAILED "basalt_network_accept_failures_total" "Times that accepting failed.";
-    CONNECTIONS_TURNED_AWAY "basalt_network_connections_turned_away_total" "Connections of clients closed for want of a file descriptor.";
-    ANSWERS_WAITED "basalt_network_answer_waits_total" "Answers that waited until there was room for them.";
-    ANSWERS_REFUSED "basalt_network_answers_refused_total" "Answers for which there was no room in time.";
-    BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Bytes that were sent to gRPC clients.";
+    PUTS "etcd_mvcc_put_total" "Total number of puts.";
+    DELETES "etcd_mvcc_delete_total" "Total number of deletes.";
+    TXNS "etcd_mvcc_txn_total" "Total number of transactions with more than one change.";
+    RANGES "etcd_mvcc_range_total" "Total number of ranges.";
+    EVENTS "etcd_debugging_mvcc_events_total" "Total number of events sent to watchers.";
+    LEADER_CHANGES "etcd_server_leader_changes_seen_total" "Number of leader changes seen.";
+    PROPOSALS_FAILED "etcd_server_proposals_failed_total" "Total number of proposals that were not applied in time.";
+    READ_INDEXES_FAILED "etcd_server_read_indexes_failed_total" "Total number of read indexes that failed.";
+    READ_INDEXES_SLOW "etcd_server_slow_read_indexes_total" "Total number of read indexes that took longer than 500 ms.";
+    APPLIES_SLOW "etcd_server_slow_apply_total" "Total number of requests whose apply took longer than --warning-apply-duration.";
+    HEARTBEATS_FAILED "etcd_server_heartbeat_send_failures_total" "Total number of heartbeats that were sent late, probably because of a slow disk.";
+    LEASES_GRANTED "etcd_debugging_lease_granted_total" "Total number of leases granted.";
+    LEASES_RENEWED "etcd_debugging_lease_renewed_total" "Total number of lease renewals that the leader answered.";
+    LEASES_REVOKED "etcd_debugging_lease_revoked_total" "Total number of leases revoked.";
+    LEASES_EXPIRED "etcd_debugging_server_lease_expired_total" "Total number of leases expired.";
+    COMPACTED_KEYS "etcd_debugging_mvcc_db_compaction_keys_total" "Total number of key versions removed by compaction.";
+    HEALTHY "etcd_server_health_success" "Total number of successful health checks.";
+    UNHEALTHY "etcd_server_health_failures" "Total number of failed health checks.";
+    BYTES_RECEIVED "etcd_network_client_grpc_received_bytes_total" "Total number of bytes received from gRPC clients.";
+    ACCEPTS_WAITED "basalt_network_accept_waits_total" "Total number of times that accepting a connection waited for a file descriptor.";
+    ACCEPTS_FAILED "basalt_network_accept_failures_total" "Total number of failed accepts.";
+    CONNECTIONS_TURNED_AWAY "basalt_network_connections_turned_away_total" "Total number of client connections closed because no file descriptor was left.";
+    ANSWERS_WAITED "basalt_network_answer_waits_total" "Total number of responses that waited for memory of the response budget.";
+    ANSWERS_REFUSED "basalt_network_answers_refused_total" "Total number of responses refused because the response budget was exhausted.";
+    BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Total number of bytes sent to gRPC clients.";
 }
 
 numbers! { GAUGES: Gauge Gauge::new();
-    PROPOSALS_PENDING "etcd_server_proposals_pending" "Proposals that wait to be applied.";
-    WATCH_STREAMS "etcd_debugging_mvcc_watch_stream_total" "Open watch streams.";
-    WATCHERS "etcd_debugging_mvcc_watcher_total" "Watchers.";
-    WATCHERS_SLOW "etcd_debugging_mvcc_slow_watcher_total" "Watchers that are catching up.";
-    EVENTS_PENDING "etcd_debugging_mvcc_pending_events_total" "Events that wait to be sent.";
-    WAL_BYTES "etcd_disk_wal_write_bytes_total" "Bytes written to the log.";
-    SNAPSHOTS_APPLYING "etcd_server_snapshot_apply_in_progress_total" "Snapshots being installed.";
-    COMPACTION_LAST "etcd_debugging_mvcc_db_compaction_last" "When the last compaction was done, in seconds since 1970.";
-    DEFRAG_IN_FLIGHT "etcd_disk_defrag_inflight" "Whether all of the store's tables are being merged.";
-    PUT_BYTES "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of keys and values put.";
+    PROPOSALS_PENDING "etcd_server_proposals_pending" "Number of proposals that are not applied yet.";
+    WATCH_STREAMS "etcd_debugging_mvcc_watch_stream_total" "Number of open watch streams.";
+    WATCHERS "etcd_debugging_mvcc_watcher_total" "Number of watchers.";
+    WATCHERS_SLOW "etcd_debugging_mvcc_slow_watcher_total" "Number of unsynced watchers.";
+    EVENTS_PENDING "etcd_debugging_mvcc_pending_events_total" "Number of events that are not sent yet.";
+    WAL_BYTES "etcd_disk_wal_write_bytes_total" "Total number of bytes written to the WAL.";
+    SNAPSHOTS_APPLYING "etcd_server_snapshot_apply_in_progress_total" "1 while a snapshot from the leader is applied, else 0.";
+    COMPACTION_LAST "etcd_debugging_mvcc_db_compaction_last" "Unix time of the end of the last compaction.";
+    DEFRAG_IN_FLIGHT "etcd_disk_defrag_inflight" "1 while a defragmentation runs, else 0.";
+    PUT_BYTES "etcd_debugging_mvcc_total_put_size_in_bytes" "Total size of keys and values put, in bytes.";
 }
 
 macro_rules! histograms {
@@ -62,30 +62,45 @@ macro_rules! histograms {
 }
 
 histograms! {
-    WAL_FSYNC "etcd_disk_wal_fsync_duration_seconds" "Time to make the log durable." 0.001 14;
-    WAL_WRITE "etcd_disk_wal_write_duration_seconds" "Time to write to the log." 0.001 14;
-    STORE_COMMIT "etcd_disk_backend_commit_duration_seconds" "Time to commit a batch to the store." 0.001 14;
-    STORE_SNAPSHOT "etcd_disk_backend_snapshot_duration_seconds" "Time to send a snapshot." 0.01 17;
-    DEFRAG "etcd_disk_backend_defrag_duration_seconds" "Time to merge all of the store's tables." 0.1 13;
-    HASH "etcd_mvcc_hash_duration_seconds" "Time to hash the store." 0.01 15;
-    HASH_KV "etcd_mvcc_hash_rev_duration_seconds" "Time to hash the keys at a revision." 0.01 15;
-    COMPACTION "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" "Time to clean up after a compaction, in ms." 100.0 14;
-    COMPACTION_SLICE "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" "Time of one slice of compaction, in which nothing is applied, in ms." 1.0 13;
-    LEASE_TTLS "etcd_debugging_lease_ttl_total" "Times to live granted." 1.0 24;
+    WAL_FSYNC "etcd_disk_wal_fsync_duration_seconds" "Latency of WAL fsyncs." 0.001 14;
+    WAL_WRITE "etcd_disk_wal_write_duration_seconds" "Latency of WAL writes." 0.001 14;
+    STORE_COMMIT "etcd_disk_backend_commit_duration_seconds" "Latency of commits to the store." 0.001 14;
+    STORE_SNAPSHOT "etcd_disk_backend_snapshot_duration_seconds" "Latency of snapshots sent to clients." 0.01 17;
+    DEFRAG "etcd_disk_backend_defrag_duration_seconds" "Latency of defragmentations." 0.1 13;
+    HASH "etcd_mvcc_hash_duration_seconds" "Latency of hashing the whole store." 0.01 15;
+    HASH_KV "etcd_mvcc_hash_rev_duration_seconds" "Latency of hashing the key space at a revision." 0.01 15;
+    COMPACTION "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" "Duration of compactions, in milliseconds." 100.0 14;
+    COMPACTION_SLICE "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" "Duration of one slice of a compaction, during which nothing is applied, in milliseconds." 1.0 13;
+    LEASE_TTLS "etcd_debugging_lease_ttl_total" "TTLs of granted leases, in seconds." 1.0 24;
 }
 
-/// Families that monitoring asks for and whose truth is zero: nothing here has to be defragmented, there is no
-/// proxy in this process and no store of the second API.
+/// Families that monitoring asks for and whose value is always zero: this process is no proxy and has no v2 store.
 pub(super) const ZEROS: &[(&str, &str, &str)] = &[
-    ("etcd_debugging_store_expires_total", "counter", "Keys of the old API that expired."),
-    ("etcd_debugging_store_watch_requests_total", "counter", "Watches of the old API."),
-    ("etcd_debugging_store_watchers", "gauge", "Watchers of the old API."),
-    ("etcd_grpc_proxy_cache_hits_total", "gauge", "Answers from a proxy's cache."),
-    ("etcd_grpc_proxy_cache_keys_total", "gauge", "Keys in a proxy's cache."),
-    ("etcd_grpc_proxy_cache_misses_total", "gauge", "Answers not in a proxy's cache."),
-    ("etcd_grpc_proxy_events_coalescing_total", "counter", "Events shared by a proxy's watchers."),
-    ("etcd_grpc_proxy_watchers_coalescing_total", "gauge", "Watchers that share a proxy's watch."),
-    ("etcd_server_learner_promote_successes", "counter", "Learners promoted by this member."),
+    ("etcd_debugging_store_expires_total", "counter", "Total number of expired v2 keys."),
+    ("etcd_debugging_store_watch_requests_total", "counter", "Total number of v2 watch requests."),
+    ("etcd_debugging_store_watchers", "gauge", "Number of v2 watchers."),
+    ("etcd_grpc_proxy_cache_hits_total", "gauge", "Total number of cache hits of a gRPC proxy."),
+    ("etcd_grpc_proxy_cache_keys_total", "gauge", "Number of keys in the cache of a gRPC proxy."),
+    (
+        "etcd_grpc_proxy_cache_misses_total",
+        "gauge",
+        "Total number of cache misses of a gRPC proxy.",
+    ),
+    (
+        "etcd_grpc_proxy_events_coalescing_total",
+        "counter",
+        "Total number of events that a gRPC proxy coalesced.",
+    ),
+    (
+        "etcd_grpc_proxy_watchers_coalescing_total",
+        "gauge",
+        "Number of watchers that a gRPC proxy coalesced.",
+    ),
+    (
+        "etcd_server_learner_promote_successes",
+        "counter",
+        "Total number of learner promotions while this member was leader.",
+    ),
 ];
 
 /// Kinds of requests whose time is taken.
@@ -225,7 +240,7 @@ pub(super) fn write_labelled(out: &mut Writer) {
             (format!("success=\"{success}\",type=\"{name}\""), histogram.counts())
         })
     });
-    let help = "Time from a request to its answer.";
+    let help = "Latency of requests, from the request to the response.";
     out.histogram("etcd_server_request_duration_seconds", help, times);
     write_reads_and_writes(out);
     let clients = CLIENTS.iter().filter_map(|client| client.name.get().zip(Some(client)));
@@ -236,7 +251,7 @@ pub(super) fn write_labelled(out: &mut Writer) {
         })
     });
     let asked = clients.filter(|(_, count)| *count > 0.0);
-    let help = "Requests by the version of the client.";
+    let help = "Total number of client requests, by the API version of the client.";
     out.family("etcd_server_client_requests_total", "counter", help, asked);
     write_checks(out);
 }
@@ -251,12 +266,12 @@ fn write_reads_and_writes(out: &mut Writer) {
             (labels, histogram.counts())
         })
     });
-    let help = "Time to apply a request.";
+    let help = "Latency of applying requests.";
     out.histogram("etcd_server_apply_duration_seconds", help, applied);
     let ranged = RANGED.iter().zip(SUCCESS).filter(counted);
     let ranged =
         ranged.map(|(histogram, success)| (format!("success=\"{success}\""), histogram.counts()));
-    out.histogram("etcd_server_range_duration_seconds", "Time to read a range.", ranged);
+    out.histogram("etcd_server_range_duration_seconds", "Latency of ranges.", ranged);
 }
 
 fn write_checks(out: &mut Writer) {
@@ -265,7 +280,12 @@ fn write_checks(out: &mut Writer) {
         let last = CHECKED_LAST[at].load(Relaxed).checked_sub(1)?;
         Some((format!("name=\"{name}\",type=\"{page}\""), last as f64))
     });
-    out.family("etcd_server_healthcheck", "gauge", "What came of a check the last time.", last);
+    out.family(
+        "etcd_server_healthcheck",
+        "gauge",
+        "Result of the last health check: 1 for success, 0 for an error.",
+        last,
+    );
     let counts = all().flat_map(|(at, page, name)| {
         ["error", "success"].into_iter().zip(&CHECKED[at]).map(move |(status, count)| {
             let label = format!("name=\"{name}\",status=\"{status}\",type=\"{page}\"");
@@ -273,5 +293,10 @@ fn write_checks(out: &mut Writer) {
         })
     });
     let made = counts.filter(|(_, count)| *count > 0.0);
-    out.family("etcd_server_healthchecks_total", "counter", "Checks made.", made);
+    out.family(
+        "etcd_server_healthchecks_total",
+        "counter",
+        "Total number of health checks, by result.",
+        made,
+    );
 }

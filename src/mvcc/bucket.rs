@@ -6,8 +6,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::read;
-use super::record::{Encoder, Peek, Record};
-use super::usage::{Usage, item_bytes};
+use super::record::{Encoder, Peek, Record, item_bytes};
+use super::usage::Usage;
 use super::{FIRST_REVISION, log_revision, write_revision};
 use crate::store::{Overlay, Pair, Space, View};
 use crate::types::limits::KEY_BYTES_MAX;

@@ -9,8 +9,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::bucket_hash::{BucketHash, CompactionHash};
 use super::fences::Tally;
-use super::hash::BucketHash;
 use super::read;
 use super::record::{Record, Replaced};
 use super::{Mvcc, log_revision};
@@ -45,18 +45,6 @@ pub(super) struct Pass {
 struct PassHash {
     previous: i64,
     stretch: BucketHash,
-}
-
-/// The part of a compaction's hash that can only be computed while it runs: of the events after the
-/// compaction before it, up to it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CompactionHash {
-    /// The compaction before.
-    pub(super) previous: i64,
-    /// The compaction.
-    pub(super) revision: i64,
-    /// Of the events between.
-    pub(super) stretch: BucketHash,
 }
 
 /// Finds the compacted revision, -1 if there is none, and a pass that was interrupted.

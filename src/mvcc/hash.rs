@@ -14,47 +14,16 @@
 
 use std::ops::Bound;
 
-use super::compaction::{self, CompactionHash};
+use super::bucket_hash::{BucketHash, CompactionHash};
+use super::compaction;
 use super::read;
-use super::record::{Outline, Record};
-use super::{ReadView, crc, log_revision};
+use super::record::Record;
+use super::{ReadView, log_revision};
 use crate::store::{Pair, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
 
 /// The name of etcd's bucket, with which its hash starts.
 const BUCKET: &[u8] = b"key";
-
-/// The checksum of a stretch of etcd's bucket, which can be joined with what comes before it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct BucketHash {
-    sum: u32,
-    length: usize,
-}
-
-impl BucketHash {
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.sum = crc32c::crc32c_append(self.sum, bytes);
-        self.length += bytes.len();
-    }
-
-    /// Takes an event in. Of a stub it takes the checksum that the value had when it was written.
-    pub(super) fn write(&mut self, revision: Revision, record: &Record) -> Result<(), Fault> {
-        self.bytes(&revision.to_key());
-        if record.is_tombstone() {
-            self.bytes(b"t");
-        }
-        match record.outline()? {
-            Some(Outline { length, crc }) => self.join(&Self { sum: crc, length }),
-            None => self.bytes(record.bucket_value()?),
-        }
-        Ok(())
-    }
-
-    fn join(&mut self, behind: &Self) {
-        self.sum = crc::combine(self.sum, behind.sum, behind.length);
-        self.length += behind.length;
-    }
-}
 
 /// The answer to `HashKV`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +188,6 @@ impl HashCursor {
             hash = self.alive;
             hash.join(&compaction.stretch);
         }
-        KvHash { hash: hash.sum, compact_revision: self.compacted, revision: self.revision }
+        KvHash { hash: hash.sum(), compact_revision: self.compacted, revision: self.revision }
     }
 }

@@ -29,7 +29,6 @@ use bytes::{Buf, Bytes};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
 pub(super) use self::encoder::{Content, Draft, Encoder};
-use super::usage::item_bytes;
 use crate::types::limits::INLINE_BYTES_MAX;
 use crate::types::{Fault, LeaseId, Revision};
 
@@ -81,6 +80,14 @@ struct Header<'a> {
     outline: Option<Outline>,
     /// From the main revision on, the `KeyValue` too.
     numbers: &'a [u8],
+}
+
+/// Bytes that a page of etcd's file holds of an item beside key and value.
+const ITEM_HEADER_BYTES: u64 = 16;
+
+/// Bytes of an item of etcd's bucket: its header, the revision (marked for a tombstone), the value.
+pub(super) fn item_bytes(value_bytes: usize, tombstone: bool) -> u64 {
+    ITEM_HEADER_BYTES + (Revision::KEY_LENGTH + usize::from(tombstone)) as u64 + value_bytes as u64
 }
 
 impl Record {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::record::Record;
 use crate::store::{Overlay, Space, View};
-use crate::types::{Fault, Revision};
+use crate::types::Fault;
 
 /// `Meta`: both sums, big-endian, written with every change that they follow.
 const USAGE_KEY: &[u8] = b"usage";
@@ -23,8 +23,6 @@ const PAGE_HEADER_BYTES: u64 = 16;
 const PAGE_FILL_BYTES: u64 = 3686;
 /// Items that a page has at least, however large they are.
 const PAGE_ITEMS_MIN: u64 = 2;
-/// What a page holds of an item beside key and value.
-const ITEM_HEADER_BYTES: u64 = 16;
 
 /// Bytes that keys and their kept history take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,11 +31,6 @@ pub struct Usage {
     pub logical: u64,
     /// Of the pages that etcd's file has for them, without free ones.
     pub paged: u64,
-}
-
-/// Bytes of an item of etcd's bucket: its header, the revision (marked for a tombstone), the value.
-pub(super) fn item_bytes(value_bytes: usize, tombstone: bool) -> u64 {
-    ITEM_HEADER_BYTES + (Revision::KEY_LENGTH + usize::from(tombstone)) as u64 + value_bytes as u64
 }
 
 /// An item's share of the pages that it fills together with others of its size.
@@ -93,6 +86,7 @@ mod tests {
     use basalt_proto::mvccpb::KeyValue;
     use prost::Message;
 
+    use super::super::record::item_bytes;
     use super::*;
 
     /// Bytes for a key in `dbSizeInUse` of etcd 3.7.1 after its defragmentation: 2,000 keys of 16 bytes,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::Status;
 
-use super::call::decode_error;
+use super::go_errors::decode_error;
 use super::status;
 use crate::mvcc::{check_delete, check_put, check_txn, is_read_only};
 use crate::types::Refusal;

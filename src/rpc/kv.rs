@@ -1,6 +1,7 @@
 //! `etcdserverpb.KV`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use basalt_proto::encoded::{
     DeleteRangeResponse, PutResponse, RangeResponse, RangeStreamResponse, TxnResponse,
@@ -18,11 +19,15 @@ use super::call::ReadOnly;
 use super::door::{self, Txn};
 use super::range::{Chunks, range, read_txn};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
+use crate::actors::slow_apply::warn_if_slow;
 use crate::actors::{Desk, State};
 use crate::io::clock::Moment;
 use crate::machine::Reply;
 use crate::metrics;
 use crate::mvcc;
+
+/// Time after which a read index counts as slow, as in etcd, which asks again then.
+const READ_INDEX_SLOW: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(super) struct Kv(pub(super) Desk);
@@ -31,7 +36,11 @@ impl Kv {
     /// The state that a read may use.
     async fn state(&self, serializable: bool) -> Result<Arc<State>, Status> {
         if !serializable {
+            let began = Moment::now();
             self.0.read_index().await.map_err(status)?;
+            if began.elapsed() > READ_INDEX_SLOW {
+                metrics::READ_INDEXES_SLOW.add(1);
+            }
         }
         Ok(self.0.state())
     }
@@ -61,7 +70,9 @@ impl kv_server::Kv for Kv {
         let mut taken = Growing::new();
         let began = Moment::now();
         let read = range(&state, &request, &mut taken).await;
-        metrics::ranged(read.is_ok(), began.elapsed().as_secs_f64());
+        let took = began.elapsed();
+        metrics::ranged(read.is_ok(), took.as_secs_f64());
+        warn_if_slow(took, self.0.node().slow_apply, "read-only range ", "Range");
         let mut response = read?;
         metrics::RANGES.add(1);
         complete(&self.0, &mut response.header);

@@ -132,7 +132,7 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 
     async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let state = self.0.state();
+        let (state, began) = (self.0.state(), Moment::now());
         let mut hash = 0;
         for space in Space::ALL {
             hash = crc32c::crc32c_append(hash, space.name().as_bytes());
@@ -154,6 +154,7 @@ impl maintenance_server::Maintenance for Maintenance {
                 yield_now().await;
             }
         }
+        metrics::HASH.observe(began.elapsed().as_secs_f64());
         Ok(Response::new(HashResponse { header: header(&self.0), hash }))
     }
 
@@ -246,6 +247,7 @@ struct Sending {
     storage_version: String,
     sum: Sha256,
     sent: u64,
+    began: Moment,
     /// Few chunks at a time are on their way: the next are made when HTTP/2 has room for them.
     taken: Growing,
 }
@@ -257,7 +259,8 @@ impl Sending {
         let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES)
             .map_err(|fault| refused(Error::Faulty(fault)))?;
         let storage_version = storage_version(state);
-        Ok(Self { pieces, storage_version, sum: Sha256::new(), sent: 0, taken })
+        let began = Moment::now();
+        Ok(Self { pieces, storage_version, sum: Sha256::new(), sent: 0, began, taken })
     }
 
     /// The next message, and whether it is the last.
@@ -288,6 +291,7 @@ impl Sending {
 
     fn checksum(&mut self) -> SnapshotResponse {
         let blob = Bytes::copy_from_slice(&self.sum.finalize_reset());
+        metrics::STORE_SNAPSHOT.observe(self.began.elapsed().as_secs_f64());
         let (total_bytes, storage_version) = (self.sent, &self.storage_version);
         tracing::info!(
             total_bytes,

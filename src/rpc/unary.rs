@@ -23,9 +23,8 @@ use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
 use tonic::{Extensions, Request, Response, Status};
 
 use super::body::ResponseBody;
-use super::call::{
-    MeteredRequest, NO_ENCODING, not_decompressed, unknown_encoding, unknown_format,
-};
+use super::call::MeteredRequest;
+use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
 use super::{Inner, door};
 
 /// The most bytes of an answer, as etcd sets it.

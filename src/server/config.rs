@@ -1,12 +1,14 @@
 //! The configuration of a member, checked, in the order and words of etcd's own checks.
 
+mod checks;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gocompat::duration;
-
-use super::flag::Row;
+use self::checks::{
+    check_bootstrap, check_tls_versions, refuse_unsupported, request_bytes, retention,
+};
 use super::gates::{Gate, Gates};
 use super::settings::{Flags, Level, Note};
 use super::values::{self, Url};
@@ -15,7 +17,6 @@ use crate::consensus::promise;
 use crate::http;
 use crate::io::Address;
 use crate::mvcc::Retention;
-use crate::types::limits::REQUEST_BYTES_MAX;
 
 /// etcd's default quota of the store, in bytes.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -26,6 +27,9 @@ const QUOTA_LARGE: u64 = 8 << 30;
 const REQUEST_LARGE: usize = 10 << 20;
 /// The most streams that HTTP/2 can number.
 const STREAMS_MAX: u32 = 1 << 31;
+/// etcd's defaults of compaction.
+const COMPACTION_BATCH_DEFAULT: usize = 1000;
+const COMPACTION_SLEEP_DEFAULT: Duration = Duration::from_millis(10);
 /// Costs that bcrypt knows.
 const BCRYPT_COSTS: std::ops::RangeInclusive<u64> = 4..=31;
 
@@ -176,7 +180,7 @@ impl Config {
         }
         config.check_gates(flags)?;
         check_tls_versions(flags)?;
-        refuse_unsupported(flags, &addresses)?;
+        refuse_unsupported(flags, addresses.listened())?;
         Ok(config)
     }
 
@@ -198,9 +202,7 @@ impl Config {
         };
         Ok(Self {
             data_dir,
-            wal_dir: Some(table::WAL_DIR.get(flags))
-                .filter(|dir| !dir.is_empty())
-                .map(PathBuf::from),
+            wal_dir: wal_dir(flags),
             listen_peers: bind(&addresses.peers)?,
             listen_clients: bind(&addresses.clients)?,
             listen_http: bind(&addresses.http)?,
@@ -228,11 +230,7 @@ impl Config {
             max_txn_ops: table::MAX_TXN_OPS.get(flags),
             max_request_bytes: request_bytes(flags)?,
             max_streams: table::MAX_CONCURRENT_STREAMS.get(flags).min(STREAMS_MAX),
-            quota_bytes: match table::QUOTA_BACKEND_BYTES.get(flags) {
-                0 => QUOTA_DEFAULT,
-                none if none < 0 => 0,
-                bytes => bytes.unsigned_abs(),
-            },
+            quota_bytes: quota_bytes(flags),
             keep_alive: table::GRPC_KEEPALIVE_INTERVAL.get(flags),
             keep_alive_timeout: table::GRPC_KEEPALIVE_TIMEOUT.get(flags),
             // Less would be all that a watch does.
@@ -245,8 +243,15 @@ impl Config {
             retention: Retention::All,
             raft_read_timeout: table::RAFT_READ_TIMEOUT.get(flags),
             raft_write_timeout: table::RAFT_WRITE_TIMEOUT.get(flags),
-            compaction_batch: table::COMPACTION_BATCH_LIMIT.get(flags),
-            compaction_sleep: table::COMPACTION_SLEEP_INTERVAL.get(flags),
+            // Zero means the default, as in etcd.
+            compaction_batch: nonzero_or(
+                table::COMPACTION_BATCH_LIMIT.get(flags),
+                COMPACTION_BATCH_DEFAULT,
+            ),
+            compaction_sleep: nonzero_or(
+                table::COMPACTION_SLEEP_INTERVAL.get(flags),
+                COMPACTION_SLEEP_DEFAULT,
+            ),
             unsafe_no_fsync: table::UNSAFE_NO_FSYNC.get(flags),
             origins: table::CORS.get(flags),
             hosts: table::HOST_WHITELIST.get(flags),
@@ -374,6 +379,12 @@ impl Config {
 }
 
 impl Addresses {
+    /// URLs that this member listens on.
+    fn listened(&self) -> impl Iterator<Item = &Url> {
+        let Self { peers, clients, http, metrics, .. } = self;
+        [peers, clients, http, metrics].into_iter().flatten()
+    }
+
     fn new(flags: &Flags) -> Result<Self, String> {
         // Whoever says where to listen must say what clients are to be told, too. A file need not.
         let asked = table::LISTEN_CLIENT_URLS.is_set(flags) && !flags.from_file;
@@ -415,88 +426,20 @@ fn texts(urls: &[Url]) -> Vec<String> {
     urls.iter().map(|url| url.text.clone()).collect()
 }
 
-fn check_bootstrap(flags: &Flags) -> Result<(), String> {
-    let given = |name: &str| flags.given(name).is_some_and(|value| !value.is_empty());
-    let ways: [&dyn Row; 3] =
-        [&table::INITIAL_CLUSTER, &table::DISCOVERY_ENDPOINTS, &table::DISCOVERY_SRV];
-    if ways.iter().filter(|flag| given(flag.name())).count() > 1 {
-        let text = "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
-            \"discovery-endpoints\" or \"discovery-srv\"";
-        return Err(text.to_owned());
-    }
-    if table::DISCOVERY_TOKEN.is_changed(flags) != table::DISCOVERY_ENDPOINTS.is_changed(flags) {
-        return Err("both --discovery-token and --discovery-endpoints must be set".to_owned());
-    }
-    if table::DISCOVERY_FALLBACK.get(flags) {
-        let text =
-            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
-        return Err(text.to_owned());
-    }
-    Ok(())
+fn wal_dir(flags: &Flags) -> Option<PathBuf> {
+    Some(table::WAL_DIR.get(flags)).filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
-fn check_tls_versions(flags: &Flags) -> Result<(), String> {
-    let version = |text: &str| match text {
-        "" => Ok(0),
-        "TLS1.2" => Ok(12),
-        "TLS1.3" => Ok(13),
-        other => Err(format!("unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)")),
-    };
-    let (min_text, max_text) =
-        (table::TLS_MIN_VERSION.text(flags), table::TLS_MAX_VERSION.text(flags));
-    let (min, max) = (version(min_text)?, version(max_text)?);
-    if max != 0 && min > max {
-        return Err(format!("min version ({min_text}) is greater than max version ({max_text})"));
-    }
-    if min == 13 && table::CIPHER_SUITES.is_changed(flags) {
-        return Err("cipher suites cannot be configured when only TLS1.3 is enabled".to_owned());
-    }
-    Ok(())
-}
-
-/// Refuses what this version lacks: the member would do less than it was asked for.
-fn refuse_unsupported(flags: &Flags, addresses: &Addresses) -> Result<(), String> {
-    if let Some(refusal) = table::all().find_map(|flag| flag.refusal(flags)) {
-        return Err(refusal);
-    }
-    let all = [&addresses.peers, &addresses.clients, &addresses.http, &addresses.metrics];
-    match all.iter().flat_map(|urls| urls.iter()).find(|url| url.is_secure()) {
-        Some(secure) => {
-            Err(format!("this version of Basalt does not support TLS ({})", secure.text))
-        }
-        None => Ok(()),
+fn quota_bytes(flags: &Flags) -> u64 {
+    match table::QUOTA_BACKEND_BYTES.get(flags) {
+        0 => QUOTA_DEFAULT,
+        none if none < 0 => 0,
+        bytes => bytes.unsigned_abs(),
     }
 }
 
-fn retention(flags: &Flags) -> Result<Retention, String> {
-    let text = table::AUTO_COMPACTION_RETENTION.get(flags);
-    let revisions = table::AUTO_COMPACTION_MODE.get(flags) == "revision";
-    let time = match text.parse::<u64>() {
-        Ok(0) => return Ok(Retention::All),
-        Ok(count) if revisions => {
-            return Ok(Retention::Revisions(i64::try_from(count).unwrap_or(i64::MAX)));
-        }
-        Ok(hours) => Duration::from_secs(hours.saturating_mul(3600)).min(duration::MAX),
-        Err(_) => duration::parse(&text)
-            .map_err(|error| format!("error parsing CompactionRetention: {error}"))?,
-    };
-    Ok(match time {
-        Duration::ZERO => Retention::All,
-        // As etcd takes it: a time is a number, of nanoseconds.
-        time if revisions => Retention::Revisions(time.as_nanos() as i64),
-        time => Retention::Time(time),
-    })
-}
-
-/// What is proposed has to fit into the log.
-fn request_bytes(flags: &Flags) -> Result<usize, String> {
-    match table::MAX_REQUEST_BYTES.get(flags) {
-        bytes if bytes > REQUEST_BYTES_MAX => Err(format!(
-            "--max-request-bytes must be at most {REQUEST_BYTES_MAX} (set to {bytes}): a request is one \
-             record of the log, and a record lies in one of its segments"
-        )),
-        bytes => Ok(bytes),
-    }
+fn nonzero_or<T: Default + PartialEq>(value: T, default: T) -> T {
+    if value == T::default() { default } else { value }
 }
 
 #[cfg(test)]

@@ -7,8 +7,11 @@ use super::flag::{Form, Row};
 use super::settings::{Flags, Level, Note};
 use super::table;
 
+/// A key of a section, and its flag.
+type Key = (&'static str, &'static dyn Row);
+
 /// Sections, and the flags that their keys stand for.
-static SECTIONS: &[(&str, &[(&str, &dyn Row)])] = &[
+static SECTIONS: &[(&str, &[Key])] = &[
     (
         "client-transport-security",
         &[

@@ -23,6 +23,7 @@ mod deadlines;
 mod descriptors;
 mod discovery;
 mod endings;
+mod flags;
 mod frames;
 mod gateway;
 mod half_made;

@@ -1,7 +1,11 @@
 //! Checks the shape of the code itself: which room may use which, and which rooms stay pure.
 //!
+//! `circles` refuses files that need each other in a circle.
+//!
 //! `ROOMS` is the floor plan. It reads bottom-up: a room may name only rooms listed above it, so
 //! the graph cannot have a cycle. Change the plan in the same commit as the code that needs it.
+
+mod circles;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -166,7 +166,7 @@ fn durations_are_bounded_as_in_go() {
     assert_eq!(text, "invalid value \"2562048h\" for flag -corrupt-check-time: parse error");
     let hours = config(&["--auto-compaction-retention=18446744073709551615"]);
     let retention = hours.expect("a number of hours").retention;
-    assert_eq!(retention, Retention::Time(duration::MAX));
+    assert_eq!(retention, Retention::Time(gocompat::duration::MAX));
 }
 
 #[test]
