@@ -77,6 +77,7 @@ fn nobody_is_dialed_whom_only_a_stranger_named() {
         to: own,
         lane: Lane::Urgent as i32,
         urls: vec![format!("http://{}", trap.local_addr().expect("its own"))],
+        feature_level: 0,
         pings: true,
     };
     let mut stream = TcpStream::connect(("127.0.0.1", server.peer_port)).expect("accepted");
