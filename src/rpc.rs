@@ -46,7 +46,7 @@ use self::call::{Call, MeteredRequest};
 use self::deadline::{Deadline, in_time};
 use crate::actors::Desk;
 use crate::command::Command;
-use crate::io::fatal;
+use crate::io::{clock, fatal};
 use crate::metrics;
 use crate::types::limits::GRPC_OVERHEAD_BYTES;
 use crate::types::{Error, Refusal};
@@ -109,6 +109,17 @@ impl Services {
             let refused = MeteredResponse::refusal(unknown(request.uri().path()));
             return Box::pin(ready(Ok(refused)));
         };
+        if rule(rpc).admission == Admission::Voters && is_learner(&self.0.desk) {
+            let (services, peer) = (self.clone(), Arc::clone(peer));
+            return Box::pin(async move {
+                catch_up_promotion(&services.0.desk).await;
+                services.serve(rpc, request, &peer).await
+            });
+        }
+        self.serve(rpc, request, peer)
+    }
+
+    fn serve(&self, rpc: Rpc, request: hyper::Request<Source>, peer: &Arc<str>) -> Answer {
         let mut deadline = match Deadline::of(request.headers()) {
             Ok(deadline) => deadline,
             Err((code, status)) => {
@@ -188,6 +199,13 @@ impl Inner {
 pub fn is_learner(desk: &Desk) -> bool {
     let (id, state) = (desk.node().member_id, desk.state());
     !state.sole_voter && state.members.iter().any(|member| member.id == id && member.is_learner)
+}
+
+/// Waits until this learner has applied all that was acknowledged before: a promotion that was answered must be in force here
+/// before the next request is refused for the lack of a vote. Gives up after an election timeout.
+async fn catch_up_promotion(desk: &Desk) {
+    let patience = Duration::from_millis(desk.node().election_timeout_ms);
+    clock::deadline(patience, desk.read_index()).await;
 }
 
 /// Refuses what a learner does not serve.

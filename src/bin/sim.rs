@@ -118,7 +118,7 @@ fn named<T: Copy + Debug>(flag: &str, all: &[T], name: &str) -> Result<T, String
 /// What a seed stands for.
 fn plan(seed: u64, options: &Options) -> Plan {
     match options.scenario {
-        Some(scenario) => Plan::of_scenario(scenario, seed),
+        Some(scenario) => scenario.plan(seed),
         None => Plan::new(seed),
     }
 }

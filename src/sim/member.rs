@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::bugs::Bug;
 use super::checks::Digest;
 use super::disk::{Disk, Log};
-use super::plan::{Knobs, MS, Micros, Point};
+use super::plan::{ELECTION_TICKS, Knobs, MS, Micros, Point};
 use super::random::Random;
 use super::store::Store;
 use crate::cluster;
@@ -27,7 +27,6 @@ use crate::types::{ConfState, DiskSpace, Entry, Fault, FeatureLevel, LogIndex, M
 use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub, StreamOptions, Streams};
 
-pub(super) const ELECTION_TICKS: usize = 10;
 /// Log records looked at in a slice of compaction.
 const COMPACT_SLICE: usize = 7;
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 /// Here: of simulated time.
 pub(super) use super::linear::Micros;
-use super::member::ELECTION_TICKS;
 use super::random::Random;
-use super::scenario::Scenario;
 use crate::consensus::promise;
 use crate::types::{DiskSpace, LeaseId, MemberId};
+
+/// Ticks of the shortest election timeout.
+pub(super) const ELECTION_TICKS: usize = 10;
 
 pub(super) const MS: Micros = 1000;
 pub(super) const SECOND: Micros = 1000 * MS;
@@ -220,7 +221,7 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed, "plan", 0);
         let mut knobs = knobs(random);
-        // By itself: the rest of what a seed stands for is older than this.
+        // Drawn from its own stream, so that adding it did not change the plans of existing seeds.
         knobs.reads_alone = Random::new(seed, "reads alone", 0).chance(333);
         let (lasts, pause, faults_max) = if Self::is_long(seed) {
             let lasts = random.between(3600, 4 * 3600) * SECOND;
@@ -243,15 +244,6 @@ impl Plan {
     /// Whether a seed is such hours.
     pub fn is_long(seed: u64) -> bool {
         seed % Self::LONG_EVERY == Self::LONG_EVERY - 1
-    }
-
-    /// The plan that comes of a seed, made to do what a scenario is about.
-    pub fn of_scenario(scenario: Scenario, seed: u64) -> Self {
-        let mut plan = Self::new(seed * 8);
-        plan.seed = seed;
-        plan.faults.retain(|(_, fault)| !matches!(fault, Fault::FullDisk { .. }));
-        scenario.shape(&mut plan);
-        plan
     }
 
     /// How many parts can be taken away: faults, operations, watches.

@@ -97,7 +97,16 @@ impl Scenario {
         }
     }
 
-    pub(super) fn shape(self, plan: &mut Plan) {
+    /// The plan of a seed, changed so that it does what the scenario is about.
+    pub fn plan(self, seed: u64) -> Plan {
+        // Seeds that are multiples of eight make short plans.
+        let mut plan = Plan { seed, ..Plan::new(seed * 8) };
+        plan.faults.retain(|(_, fault)| !matches!(fault, Fault::FullDisk { .. }));
+        self.shape(&mut plan);
+        plan
+    }
+
+    fn shape(self, plan: &mut Plan) {
         let random = &mut Random::new(plan.seed, "scenario", self as u64);
         // Leases take their time.
         let is_long = matches!(self, Self::ReadAfterPause | Self::ReadsAlone);

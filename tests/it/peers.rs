@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use basalt::cluster::{cluster_id, member_id};
 use basalt::peer::{self, Hello, Kind, Lane, MAGIC};
+use basalt::types::FeatureLevel;
 
 use crate::compare::{from_environment, runtime};
 use crate::process::{self, Scratch, Server, Setup};
@@ -77,7 +78,7 @@ fn nobody_is_dialed_whom_only_a_stranger_named() {
         to: own,
         lane: Lane::Urgent as i32,
         urls: vec![format!("http://{}", trap.local_addr().expect("its own"))],
-        feature_level: 0,
+        feature_level: FeatureLevel::NEWEST.number(),
         pings: true,
     };
     let mut stream = TcpStream::connect(("127.0.0.1", server.peer_port)).expect("accepted");
