@@ -50,6 +50,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, Fault> {
         lease_ttl_min: ttl_min(config.election.as_millis() as u64),
         learners_max: config.learners_max,
         feature_level: levels::supported(),
+        steps: crate::machine::StepLimits::DEFAULT,
     };
     // Before the store, which may need what was reserved.
     let watched = member_dir.clone();

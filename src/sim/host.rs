@@ -13,10 +13,10 @@ use super::plan::{Ask, MS, Micros, Point, SECOND};
 use super::store::Store;
 use crate::consensus::wire::set_snapshot;
 use crate::consensus::{Message, MessageType, Role};
-use crate::machine::{Effect, Published, standing};
+use crate::machine::{Applied, Effect, Published, standing};
 use crate::mvcc;
 use crate::replica::{
-    ApplierOutput, Delivery, Input, Lane, LeaseChange, LeaseKeeper, LogStart, Output,
+    ApplierOutput, Delivery, Input, Lane, LeaseChange, LeaseKeeper, LogStart, Output, Progress,
 };
 use crate::snapshot::bolt::Reader;
 use crate::snapshot::{self, Export, Turn as Step};
@@ -390,10 +390,13 @@ impl Cluster {
             self.checks.commit(id, entry);
             let before = self.live(id).applier.machine().applied();
             let mut seen = None;
-            let applied = self.live(id).applier.apply(entry, |applied| {
+            let mut see = |applied: &Applied| {
                 seen = Some((applied.reply.clone(), applied.effects.clone()));
-            });
-            applied.expect("an entry makes sense");
+            };
+            let mut progress = self.live(id).applier.begin(entry, &mut see);
+            while progress.expect("an entry makes sense") == Progress::Large {
+                progress = self.live(id).applier.step(usize::MAX, &mut see);
+            }
             if let Some((reply, effects)) = seen.filter(|_| entry.index > before)
                 && self.checks.applied(id, entry.index, &reply)
             {
@@ -515,7 +518,8 @@ impl Cluster {
 
     /// Shows the new state to everybody.
     fn publish(&mut self, id: MemberId, published: Published<MemoryView>) {
-        let Published { read, events } = published;
+        let Published { read, events, left_out_events, changes: _ } = published;
+        assert!(!left_out_events, "no batch here is too large for its events");
         let live = self.live(id);
         assert!(read.revision >= live.read.revision, "the revision goes back");
         let (revision, compacted) = (read.revision, read.compacted);

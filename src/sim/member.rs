@@ -358,8 +358,13 @@ fn hub_config(knobs: &Knobs) -> watch::Config {
 pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
     let lease_ttl_min = ttl_min(1000);
     let feature_level = FeatureLevel::NEWEST;
-    let settings =
-        machine::Config { cache_bytes: 20_000, lease_ttl_min, learners_max: 1, feature_level };
+    let settings = machine::Config {
+        cache_bytes: 20_000,
+        lease_ttl_min,
+        learners_max: 1,
+        feature_level,
+        steps: crate::machine::StepLimits::DEFAULT,
+    };
     Machine::open(store.clone(), &settings)
 }
 

@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use crate::cluster;
 use crate::machine::{self, Machine};
-use crate::replica::{Applier, ApplierOutput as Output, LeaseChange, Settings};
+use crate::replica::{Applier, ApplierOutput as Output, LeaseChange, Progress, Settings};
 use crate::store::{Memory, MemoryView};
 use crate::types::{Entry, EntryKind, FeatureLevel};
 
@@ -22,6 +22,7 @@ fn machine() -> Machine<Memory> {
         lease_ttl_min: 1,
         learners_max: 1,
         feature_level: FeatureLevel::NEWEST,
+        steps: crate::machine::StepLimits::DEFAULT,
     };
     let mut machine = Machine::open(Memory::default(), &config).expect("an empty store opens");
     let member = cluster::Member { id: 1, ..cluster::Member::default() };
@@ -66,7 +67,12 @@ fn conf_change(index: u64) -> Entry {
 }
 
 fn apply(applier: &mut Applier<Memory>, entries: &[Entry]) {
-    entries.iter().for_each(|entry| applier.apply(entry, |_| ()).expect("it applies"));
+    for entry in entries {
+        let mut progress = applier.begin(entry, |_| ());
+        while progress.expect("it applies") == Progress::Large {
+            progress = applier.step(1, |_| ());
+        }
+    }
 }
 
 fn commit(applier: &mut Applier<Memory>, entries: &[Entry]) -> Vec<Output<MemoryView>> {
@@ -188,6 +194,7 @@ fn a_snapshot_replaces_the_state_and_never_takes_it_back() {
         lease_ttl_min: 1,
         learners_max: 1,
         feature_level: FeatureLevel::NEWEST,
+        steps: crate::machine::StepLimits::DEFAULT,
     };
     let open = || Machine::open(newer.machine().engine().clone(), &config).expect("it opens");
     let mut applier = applier(1000);
