@@ -170,11 +170,6 @@ impl<E: Engine> Applier<E> {
         Progress::Done
     }
 
-    /// Whether the open batch has no entry yet.
-    pub fn is_batch_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
     /// Bytes of the entries of the open batch.
     pub fn batch_bytes(&self) -> usize {
         self.bytes
