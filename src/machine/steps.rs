@@ -57,6 +57,11 @@ impl<E: Engine> Machine<E> {
         }
     }
 
+    /// Whether an entry is being applied in steps.
+    pub fn is_in_steps(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Applies on, looking at `budget` records or a few more. Gives what came of the entry when it is applied as a whole.
     ///
     /// # Errors

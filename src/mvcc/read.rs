@@ -307,6 +307,9 @@ impl<V: View> Reader<'_, V> {
         read: &mut RangeRead,
         budget: &mut usize,
     ) -> Result<Option<RangeResponse>, Error> {
+        if *budget == 0 {
+            return Ok(None);
+        }
         if read.plan.count_only {
             let header = self.header();
             let count = self.count(&read.range, read.at)?;

@@ -143,6 +143,11 @@ impl<E: Engine> Applier<E> {
         self.since_slice += 1;
         self.truncation.applied(entry.data.len());
         self.has_conf_changes |= entry.kind != EntryKind::Normal;
+        if applied.is_none() {
+            for read in &self.reads {
+                self.deliveries[read.executor].indexed.push(read.batch);
+            }
+        }
         Ok(self.progress(applied, observe))
     }
 
@@ -233,10 +238,16 @@ impl<E: Engine> Applier<E> {
         index: LogIndex,
         out: &mut Vec<Output<E::View>>,
     ) {
-        if index > self.machine.applied() {
-            return self.reads.push_back(WaitingRead { index, executor, batch });
+        let delivery = &mut self.deliveries[executor];
+        if index <= self.machine.applied() {
+            delivery.reads.push(batch);
+        } else {
+            self.reads.push_back(WaitingRead { index, executor, batch });
+            if !self.machine.is_in_steps() {
+                return;
+            }
+            delivery.indexed.push(batch);
         }
-        self.deliveries[executor].reads.push(batch);
         self.deliver(out);
     }
 
