@@ -274,7 +274,13 @@ impl Actor {
                     self.applier.read_at(executor, batch, index, &mut self.out);
                 }
                 Msg::Refresh(None) => (),
-                msg => self.later.push_back(msg),
+                msg @ (Msg::Commit(_)
+                | Msg::Install(..)
+                | Msg::LeaseKeys(..)
+                | Msg::CompactionDone(_)
+                | Msg::Refresh(Some(_))
+                | Msg::Engine(_)
+                | Msg::Close(_)) => self.later.push_back(msg),
             }
         }
         self.perform().await;

@@ -262,11 +262,9 @@ fn a_large_entry_is_published_as_a_whole_and_hides_no_read_index() {
 
 /// Executors and batches of reads whose index is known before it is applied.
 fn indexed(out: &[Output<MemoryView>]) -> Vec<(usize, u64)> {
-    let batches = |output: &Output<MemoryView>| match output {
-        Output::Deliver(executor, delivery) => {
-            delivery.indexed.iter().map(|batch| (*executor, *batch)).collect()
-        }
-        _ => Vec::new(),
+    let batches = |output: &Output<MemoryView>| {
+        let Output::Deliver(executor, delivery) = output else { return Vec::new() };
+        delivery.indexed.iter().map(|batch| (*executor, *batch)).collect()
     };
     out.iter().flat_map(batches).collect()
 }
