@@ -8,6 +8,7 @@ mod alarms;
 mod apply;
 mod payload;
 mod position;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -19,11 +20,13 @@ use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 use self::alarms::Alarms;
 pub use self::payload::check_payload;
 pub use self::position::standing;
+use self::steps::Running;
 use crate::cluster::{Cluster, Member};
 use crate::command::Operation;
 use crate::lease::{Grant, Leases};
-use crate::mvcc::{Event, Mvcc, ReadView, Usage};
+use crate::mvcc::{Changes, Event, Mvcc, ReadView, Usage};
 use crate::store::{Engine, Overlay};
+use crate::types::limits::{APPLY_AT_ONCE_RECORDS_MAX, STAGE_WRITES_MAX};
 use crate::types::{
     ConfChange, ConfState, Fault, FeatureLevel, LeaseId, LogIndex, MemberId, Refusal, Term,
 };
@@ -40,6 +43,23 @@ pub struct Config {
     pub learners_max: usize,
     /// The level that this member supports: [`FeatureLevel::NEWEST`], less in tests.
     pub feature_level: FeatureLevel,
+    /// [`StepLimits::DEFAULT`], less in tests.
+    pub steps: StepLimits,
+}
+
+/// From where on entries are applied in steps. No limit changes what comes of an entry.
+#[derive(Clone, Copy, Debug)]
+pub struct StepLimits {
+    /// Records that an entry may look at to be applied at once.
+    pub at_once_records: usize,
+    /// Writes that are kept beside the store before it takes them.
+    pub stage_writes: usize,
+}
+
+impl StepLimits {
+    /// What members run with.
+    pub const DEFAULT: Self =
+        Self { at_once_records: APPLY_AT_ONCE_RECORDS_MAX, stage_writes: STAGE_WRITES_MAX };
 }
 
 /// The answer to a request that was applied.
@@ -101,6 +121,10 @@ pub struct Published<V> {
     pub read: ReadView<V>,
     /// What happened, in order.
     pub events: Arc<[Event]>,
+    /// Whether more happened than is kept: there are no events then, and they are to be read from history.
+    pub left_out_events: bool,
+    /// How much happened.
+    pub changes: Changes,
 }
 
 /// The replicated state of one member. Changes stay in an overlay until [`Machine::commit`].
@@ -116,6 +140,8 @@ pub struct Machine<E: Engine> {
     applied_term: Term,
     config: Config,
     dirty: bool,
+    /// An entry that is applied in steps.
+    running: Option<Running>,
 }
 
 impl<E: Engine> Machine<E> {

@@ -21,12 +21,15 @@ mod check;
 mod compaction;
 mod crc;
 mod cursor;
+mod deletion;
+mod events;
 mod fences;
 mod hash;
 mod history;
 mod read;
 mod record;
 mod retention;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod txn;
@@ -43,6 +46,7 @@ use bytes::Bytes;
 use self::bucket_hash::CompactionHash;
 use self::cache::RecordCache;
 use self::compaction::Pass;
+use self::events::Events;
 use self::fences::Fences;
 use self::read::{Cached, Reader};
 use self::record::{Encoder, Record};
@@ -55,9 +59,11 @@ pub use self::check::{
     is_serializable,
 };
 pub use self::cursor::{Chunk, RangeCursor};
+pub use self::events::Changes;
 pub use self::hash::{HashCursor, KvHash};
 pub use self::history::History;
 pub use self::retention::{AutoCompaction, Retention};
+pub use self::steps::{Outcome, Steps};
 pub use self::usage::Usage;
 
 /// `Meta`: the newest revision, big-endian. Written with every change, so that it commits with the
@@ -105,7 +111,8 @@ pub struct Mvcc {
     /// Records for the cache, taken in when they are committed; `None` for those that left `kv`.
     written: Vec<(Bytes, Option<Record>)>,
     encoder: Encoder,
-    events: Vec<Event>,
+    events: Events,
+    changes: Changes,
     attachments: Vec<Attachment>,
     pass: Option<Pass>,
     compaction_hash: Option<CompactionHash>,
@@ -157,7 +164,8 @@ impl Mvcc {
             cache: Arc::new(RecordCache::new(cache_bytes)),
             written: Vec::new(),
             encoder: Encoder::default(),
-            events: Vec::new(),
+            events: Events::default(),
+            changes: Changes::default(),
             attachments: Vec::new(),
             pass,
             compaction_hash: None,
@@ -184,9 +192,28 @@ impl Mvcc {
         self.usage
     }
 
-    /// What happened since this was last asked, in order.
+    /// What happened since this was last asked, in order. Nothing if that was too much to be kept, as
+    /// [`Mvcc::has_left_out_events`] says before.
     pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
+        self.events.take()
+    }
+
+    /// Whether more happened since events were last asked for than is kept.
+    pub fn has_left_out_events(&self) -> bool {
+        !self.events.wants_more()
+    }
+
+    /// How much happened since this was last asked.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// To be called when what was written is staged: the store has it, although it is not committed. Readers of the published
+    /// state find their records in the store again.
+    pub fn staged(&mut self) {
+        for (key, _) in self.written.drain(..) {
+            self.cache.remove(&key);
+        }
     }
 
     /// The leases that keys were given or lost since this was last asked, in order.

@@ -29,7 +29,7 @@ mod tests;
 mod truncation;
 mod waiters;
 
-pub use self::applier::{Applier, LeaseChange, Output as ApplierOutput, Settings};
+pub use self::applier::{Applier, LeaseChange, Output as ApplierOutput, Progress, Settings};
 pub use self::input::{Input, Inputs, Lane, Output};
 pub use self::late::{LeaderHistory, late_refusal};
 pub use self::leases::LeaseKeeper;

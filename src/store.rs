@@ -141,6 +141,13 @@ pub trait Engine {
     /// The store cannot be written; it must not be used any more.
     fn commit(&mut self, batch: Batch) -> Result<(), Fault>;
 
+    /// Takes the first writes of a batch that is too large for memory's sake to be kept until its end. Views made from now on
+    /// show them; on disk they appear together with the next [`Engine::commit`], or not at all.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    fn stage(&mut self, batch: Batch) -> Result<(), Fault>;
+
     /// Bytes that the store takes on disk.
     fn disk_bytes(&self) -> u64;
 }

@@ -4,13 +4,12 @@
 //! Between batches others run, and a compaction gets its slice.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::mvccpb;
 use futures_lite::future::yield_now;
-use prost::Message as _;
 
 use super::client::Pending;
 use super::mailbox::apply::{Handle, Msg, Prepared};
@@ -22,16 +21,16 @@ use super::watch;
 use crate::cluster::Version;
 use crate::io::clock::Moment;
 use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock, spawn};
-use crate::machine::{Machine, Published};
+use crate::machine::{Applied, Machine, Published};
 use crate::metrics;
-use crate::mvcc::{Event, ReadView};
-use crate::replica::{Applier, ApplierOutput as Output, Delivery, LeaseChange, LogStart};
+use crate::mvcc::{Changes, ReadView};
+use crate::replica::{Applier, ApplierOutput as Output, Delivery, LeaseChange, LogStart, Progress};
 use crate::store::Engine as _;
+use crate::types::limits::APPLY_STEP_RECORDS;
 use crate::types::{Entry, Fault, MemberId};
 
-/// Entries in one batch: enough to share the cost of a commit, few enough that heartbeats, which share this
-/// executor on small machines, never wait long.
-const BATCH_ENTRIES_MAX: usize = 1024;
+/// How long entries are applied before others run.
+const SLICE: Duration = Duration::from_micros(500);
 
 /// How often the store's files are looked at when nothing is applied.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -74,6 +73,9 @@ struct Actor {
     /// When compaction was asked for; none while one that an earlier run left is looked for.
     compacting_since: Option<Moment>,
     compaction_waiters: Vec<flume::Sender<()>>,
+    /// Taken from the mailbox while a large entry was applied. Consensus and sessions bound it, by the entries that they let
+    /// be committed and not applied, and by their own number.
+    later: VecDeque<Msg>,
     /// Whether a truncation of the log has ended.
     truncated: Rc<Cell<bool>>,
     /// The store's bytes on disk and its files, as published last.
@@ -103,16 +105,18 @@ pub async fn run(
         shared,
         compacting_since: None,
         compaction_waiters: Vec::new(),
+        later: VecDeque::new(),
         truncated: Rc::default(),
         disk_bytes,
         changes,
         out: Vec::new(),
     };
     loop {
-        if actor.applier.is_compaction_due(clock::since_boot(), inbox.is_empty()) {
+        let is_idle = actor.later.is_empty() && inbox.is_empty();
+        if actor.applier.is_compaction_due(clock::since_boot(), is_idle) {
             actor.compact().await?;
         }
-        let msg = match inbox.try_recv() {
+        let msg = match actor.later.pop_front().map_or_else(|| inbox.try_recv(), Ok) {
             Ok(msg) => Some(Ok(msg)),
             Err(_) => match actor.applier.compaction_due_in(clock::since_boot()) {
                 None => Some(inbox.recv_async().await),
@@ -165,23 +169,22 @@ fn tell_version(before: Option<Version>, now: Option<Version>) {
 }
 
 /// Counts changes of keys.
-fn count(events: &[Event]) {
-    let deletes = events.iter().filter(|event| event.delete).count();
-    metrics::DELETES.add(deletes as u64);
-    metrics::PUTS.add((events.len() - deletes) as u64);
-    // The changes of one transaction follow each other; the second one makes it count.
-    let seconds = events.iter().filter(|event| event.revision.sub == 1).count();
-    metrics::TXNS.add(seconds as u64);
-    metrics::PUT_BYTES.add(events.iter().map(put_bytes).sum());
+fn count(changes: Changes) {
+    metrics::DELETES.add(changes.deletes as u64);
+    metrics::PUTS.add(changes.puts as u64);
+    metrics::TXNS.add(changes.txns as u64);
+    metrics::PUT_BYTES.add(changes.put_bytes);
 }
 
-/// Bytes of a put's key and value.
-fn put_bytes(event: &Event) -> i64 {
-    if event.delete {
-        return 0;
+/// Counts an entry that was applied since `began`, which moves on, and logs one that took longer than `slow`.
+fn observe(applied: &Applied, slow: Duration, began: &mut Moment) {
+    let ended = Moment::now();
+    let took = ended.since(*began);
+    if let Some(operation) = applied.operation {
+        metrics::applied(operation, applied.reply.is_ok(), took.as_secs_f64());
+        warn_if_slow(took, slow, "", operation.name());
     }
-    let kv = mvccpb::Event::decode(event.encoded.clone()).ok().and_then(|event| event.kv);
-    kv.map_or(0, |kv| (kv.key.len() + kv.value.len()) as i64)
+    *began = ended;
 }
 
 impl Actor {
@@ -226,40 +229,82 @@ impl Actor {
 
     async fn apply_all(
         &mut self,
-        mut rest: &[Entry],
+        entries: &[Entry],
         inbox: &flume::Receiver<Msg>,
     ) -> Result<(), Fault> {
-        while !rest.is_empty() {
-            while self.applier.machine().engine().is_behind() {
-                clock::sleep(BEHIND).await;
-            }
-            let (batch, later) = rest.split_at(rest.len().min(BATCH_ENTRIES_MAX));
-            self.apply(batch).await?;
-            rest = later;
-            if !(rest.is_empty() && inbox.is_empty()) {
-                yield_now().await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn apply(&mut self, batch: &[Entry]) -> Result<(), Fault> {
         if self.truncated.take() {
             self.applier.truncated();
         }
-        let mut began = Moment::now();
-        let slow_apply = self.shared.node.slow_apply;
-        for entry in batch {
-            self.applier.apply(entry, |applied| {
-                let ended = Moment::now();
-                let took = ended.since(began);
-                if let Some(operation) = applied.operation {
-                    metrics::applied(operation, applied.reply.is_ok(), took.as_secs_f64());
-                    warn_if_slow(took, slow_apply, "", operation.name());
-                }
-                began = ended;
-            })?;
+        self.pause_if_behind().await;
+        let mut slice = Moment::now();
+        let mut now = slice;
+        let slow = self.shared.node.slow_apply;
+        for entry in entries {
+            if self.applier.begin(entry, |it| observe(it, slow, &mut now))? == Progress::Large {
+                self.apply_large(inbox).await?;
+                now = Moment::now();
+            }
+            if now.since(slice) >= SLICE {
+                self.commit().await?;
+                yield_now().await;
+                self.pause_if_behind().await;
+                slice = Moment::now();
+                now = slice;
+            }
         }
+        self.commit().await
+    }
+
+    /// An entry that takes steps. The entries before it are answered first. Nothing but reads is taken from the mailbox
+    /// before it is committed: anything else would find half of it.
+    async fn apply_large(&mut self, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
+        self.commit().await?;
+        self.pause_if_behind().await;
+        let slow = self.shared.node.slow_apply;
+        let mut began = Moment::now();
+        let mut slice = began;
+        while self.applier.step(APPLY_STEP_RECORDS, |it| observe(it, slow, &mut began))?
+            == Progress::Large
+        {
+            if slice.elapsed() >= SLICE {
+                self.take_reads(inbox).await;
+                yield_now().await;
+                slice = Moment::now();
+            }
+        }
+        self.commit().await
+    }
+
+    /// Takes the reads that wait in the mailbox, so that it has room: consensus must never wait for a large entry.
+    async fn take_reads(&mut self, inbox: &flume::Receiver<Msg>) {
+        for msg in inbox.try_iter() {
+            match msg {
+                Msg::ReadAt { executor, batch, index } => {
+                    self.applier.read_at(executor, batch, index, &mut self.out);
+                }
+                Msg::Refresh(None) => (),
+                msg @ (Msg::Commit(_)
+                | Msg::Install(..)
+                | Msg::LeaseKeys(..)
+                | Msg::CompactionDone(_)
+                | Msg::Refresh(Some(_))
+                | Msg::Engine(_)
+                | Msg::Close(_)) => self.later.push_back(msg),
+            }
+        }
+        self.perform().await;
+    }
+
+    /// Lets others run for as long as the store's flushes and merges are behind.
+    async fn pause_if_behind(&self) {
+        while self.applier.machine().engine().is_behind() {
+            clock::sleep(BEHIND).await;
+        }
+    }
+
+    /// Commits what was applied, and performs what follows from it.
+    async fn commit(&mut self) -> Result<(), Fault> {
+        let began = Moment::now();
         self.outputs.disk.wait_for(self.applier.batch_bytes() as u64).await;
         let log_is_full = self.outputs.wal.room_left().is_some();
         self.applier.commit(clock::since_boot(), log_is_full, &mut self.out)?;
@@ -310,7 +355,7 @@ impl Actor {
     }
 
     fn publish(&mut self, published: Published<LsmView>) {
-        count(&published.events);
+        count(published.changes);
         let revision = published.read.revision;
         let state = self.state(published.read);
         let before = self.shared.state();
@@ -321,7 +366,11 @@ impl Actor {
         }
         self.shared.publish(state);
         for hub in &self.outputs.hubs {
-            hub.events(&published.events, revision);
+            if published.left_out_events {
+                hub.left_out();
+            } else {
+                hub.events(&published.events, revision);
+            }
         }
     }
 

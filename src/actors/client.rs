@@ -136,6 +136,19 @@ impl ReplicaClient {
         poll_fn(|context| reader.poll(context.waker())).await
     }
 
+    /// Waits until a read index shows that a leader was known that a quorum follows; not until that is applied, while a large
+    /// entry is.
+    async fn confirm_leader(&self) -> Result<(), Refusal> {
+        if self.shared.stopping() {
+            return Err(Refusal::Stopped);
+        }
+        if self.shared.reads_freely() {
+            return Ok(());
+        }
+        let reader = slot::Reader::join(&self.pending);
+        poll_fn(|context| reader.poll_index(context.waker())).await
+    }
+
     /// The newest published state; never waits.
     pub fn state(&self) -> Arc<State> {
         self.shared.state()

@@ -151,6 +151,15 @@ impl Handle {
         }
     }
 
+    /// More happened at the published revision than is kept: watchers read it from history, if there are any.
+    pub fn left_out(&self) {
+        // As in `events`.
+        fence(Ordering::SeqCst);
+        if self.shared.listening.load(Ordering::Relaxed) {
+            self.resync();
+        }
+    }
+
     /// A snapshot replaced the store: all watchers read what they have not been sent. Never waits.
     pub fn resync(&self) {
         self.shared.missed.store(true, Ordering::Release);

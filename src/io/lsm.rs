@@ -79,7 +79,8 @@ struct Store {
     sequence: SequenceNumberCounter,
     pins: Pins,
     /// Held while a batch goes into the memtable, and while memtables are exchanged: one of them holds whole batches.
-    writing: Mutex<()>,
+    /// Whether the active memtable holds the first part of a batch, and nothing that is committed.
+    staging: Mutex<bool>,
     /// How many merges were made; held while one is.
     merges: Mutex<u64>,
     /// Sealed memtables, until they are flushed and nobody reads them: freed where nobody waits.
@@ -198,7 +199,7 @@ impl LsmEngine {
             memtable_bytes,
             sequence,
             pins: Pins::default(),
-            writing: Mutex::default(),
+            staging: Mutex::default(),
             merges: Mutex::default(),
             retired: Mutex::default(),
             control,
@@ -258,11 +259,38 @@ impl LsmEngine {
 impl Store {
     /// The memtable takes no more batches; the next one does.
     fn seal(&self) {
-        let _writing = lock(&self.writing);
+        let staging = lock(&self.staging);
+        if !*staging {
+            self.rotate();
+        }
+    }
+
+    /// Called with `staging` locked.
+    fn rotate(&self) {
         if let Some(sealed) = self.tree.rotate_memtable() {
             self.counters.sealed.fetch_add(sealed.size(), Ordering::Relaxed);
             lock(&self.retired).push(sealed);
         }
+    }
+
+    /// Writes a batch into the active memtable. Called with `staging` locked. Gives the size of the memtable.
+    fn insert(&self, batch: Batch) -> u64 {
+        let memtable = self.tree.active_memtable();
+        let number = self.sequence.next();
+        let mut bytes = 0;
+        for (space, key, value) in batch.writes {
+            let key = prefixed(space, &key);
+            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+            memtable.insert(match value {
+                Some(value) => InternalValue::from_components(key, value, number, ValueType::Value),
+                // It and the one value that it hides go together, in whichever merge they meet.
+                None if space.is_written_once() => InternalValue::new_weak_tombstone(key, number),
+                None => InternalValue::new_tombstone(key, number),
+            });
+        }
+        self.counters.committed.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.count_unflushed(memtable.size());
+        memtable.size()
     }
 
     /// Writes sealed memtables to tables, which are durable then.
@@ -325,31 +353,30 @@ impl Engine for LsmEngine {
 
     fn commit(&mut self, batch: Batch) -> Result<(), Fault> {
         let store = &*self.store;
-        let mut bytes = 0;
-        let full = {
-            let _writing = lock(&store.writing);
-            let memtable = store.tree.active_memtable();
-            let number = store.sequence.next();
-            for (space, key, value) in batch.writes {
-                let key = prefixed(space, &key);
-                bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-                memtable.insert(match value {
-                    Some(value) => {
-                        InternalValue::from_components(key, value, number, ValueType::Value)
-                    }
-                    // It and the one value that it hides go together, in whichever merge they meet.
-                    None if space.is_written_once() => {
-                        InternalValue::new_weak_tombstone(key, number)
-                    }
-                    None => InternalValue::new_tombstone(key, number),
-                });
-            }
-            store.count_unflushed(memtable.size());
-            memtable.size() >= store.memtable_bytes
+        let is_full = {
+            let mut staging = lock(&store.staging);
+            *staging = false;
+            store.insert(batch) >= store.memtable_bytes
         };
-        store.counters.committed.fetch_add(bytes as u64, Ordering::Relaxed);
-        if full {
+        if is_full {
             store.seal();
+            self.upkeep.flush_soon();
+        }
+        Ok(())
+    }
+
+    /// What is staged goes into a memtable of its own, which takes no flush before the commit. What was committed before is
+    /// sealed, so that it can be made durable meanwhile.
+    fn stage(&mut self, batch: Batch) -> Result<(), Fault> {
+        let store = &*self.store;
+        let mut staging = lock(&store.staging);
+        let begins = !std::mem::replace(&mut *staging, true);
+        if begins {
+            store.rotate();
+        }
+        store.insert(batch);
+        drop(staging);
+        if begins {
             self.upkeep.flush_soon();
         }
         Ok(())

@@ -118,6 +118,11 @@ impl Leases {
         self.leases.get(&id).into_iter().flat_map(|lease| lease.keys.iter().cloned()).collect()
     }
 
+    /// How many keys a lease has.
+    pub fn key_count(&self, id: LeaseId) -> usize {
+        self.leases.get(&id).map_or(0, |lease| lease.keys.len())
+    }
+
     /// All leases.
     pub fn all(&self) -> impl Iterator<Item = Grant> {
         let grant = |(id, lease): (&LeaseId, &Lease)| Grant {

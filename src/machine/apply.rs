@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::alarms::Alarms;
 use super::position::{APPLIED, APPLIED_TERM, CONF_STATE, standing};
+use super::steps::Running;
 use super::{Applied, Config, Effect, Machine, Published, Reply, payload, position};
 use crate::cluster::{Cluster, unknown_change};
 use crate::command::Command;
@@ -43,23 +44,39 @@ impl<E: Engine> Machine<E> {
             applied_term,
             config: config.clone(),
             dirty: false,
+            running: None,
             tx: Overlay::new(view),
             engine,
         })
     }
 
-    /// Applies the next entry of the log; one that was applied before a restart does nothing.
+    /// Applies the next entry of the log, however long it takes; one that was applied before a restart does nothing.
     ///
     /// # Errors
     /// The store cannot be read, or the entry is none this version understands.
     pub fn apply(&mut self, entry: &Entry) -> Result<Applied, Fault> {
+        let mut applied = self.begin(entry)?;
+        loop {
+            match applied {
+                Some(applied) => return Ok(applied),
+                None => applied = self.step(usize::MAX)?,
+            }
+        }
+    }
+
+    /// Begins to apply the next entry of the log. Gives what came of it at once, if it is small. Nothing if it is large, and
+    /// then it has changed nothing yet: [`Machine::step`] follows, and [`Machine::commit`] may come before the first step.
+    ///
+    /// # Errors
+    /// As [`Machine::apply`].
+    pub fn begin(&mut self, entry: &Entry) -> Result<Option<Applied>, Fault> {
+        assert!(self.running.is_none(), "the entry before {} is not applied", entry.index);
         let mut applied =
             Applied { request: 0, operation: None, reply: Ok(Reply::Done), effects: Vec::new() };
         if entry.index <= self.applied {
-            return Ok(applied);
+            return Ok(Some(applied));
         }
         assert_eq!(entry.index, self.applied + 1, "entries are applied in order");
-        (self.applied, self.applied_term, self.dirty) = (entry.index, entry.term, true);
         match entry.kind {
             EntryKind::Normal if entry.data.is_empty() => (),
             EntryKind::Normal => {
@@ -67,18 +84,29 @@ impl<E: Engine> Machine<E> {
                 let (header, command) = Command::decode(entry.data.clone()).map_err(stop)?;
                 command.check_supported(self.config.feature_level).map_err(stop)?;
                 (applied.request, applied.operation) = (header.id, Some(command.operation()));
+                if self.records_max(&command) > self.config.steps.at_once_records {
+                    self.running = Some(Running::new(entry, applied, command));
+                    return Ok(None);
+                }
+                self.applied = entry.index;
                 let outcome = self.command(command, &mut applied.effects);
                 applied.reply = Error::refusal(outcome)?;
-                for change in self.mvcc.take_attachments() {
-                    self.leases.attach(&change.key, change.old, change.new);
-                }
+                self.move_attachments();
             }
             EntryKind::ConfChange => self.conf_change(entry, &mut applied)?,
             EntryKind::ConfChangeV2 => {
                 return Err(payload::stop(entry.index, &unknown_change()));
             }
         }
-        Ok(applied)
+        (self.applied, self.applied_term, self.dirty) = (entry.index, entry.term, true);
+        Ok(Some(applied))
+    }
+
+    /// Keys that were given a lease or lost it since this was last called.
+    pub(super) fn move_attachments(&mut self) {
+        for change in self.mvcc.take_attachments() {
+            self.leases.attach(&change.key, change.old, change.new);
+        }
     }
 
     /// Commits everything applied since the last time, and where the log stands, as one batch.
@@ -86,6 +114,8 @@ impl<E: Engine> Machine<E> {
     /// # Errors
     /// The store cannot be written.
     pub fn commit(&mut self) -> Result<Published<E::View>, Fault> {
+        let has_half = self.running.as_ref().is_some_and(Running::has_begun);
+        assert!(!has_half, "an entry is committed as a whole");
         if self.dirty {
             self.mvcc.write_meta(&mut self.tx);
             let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
@@ -96,8 +126,10 @@ impl<E: Engine> Machine<E> {
         }
         let view = self.engine.view();
         self.tx.rebase(view.clone());
+        let left_out_events = self.mvcc.has_left_out_events();
         let events = self.mvcc.take_events().into();
-        Ok(Published { read: self.mvcc.publish(view), events })
+        let changes = self.mvcc.take_changes();
+        Ok(Published { read: self.mvcc.publish(view), events, left_out_events, changes })
     }
 
     /// A slice of compaction, to be committed like entries. `true` when nothing is left to do.
@@ -133,8 +165,7 @@ impl<E: Engine> Machine<E> {
     }
 
     fn command(&mut self, command: Command, effects: &mut Vec<Effect>) -> Result<Reply, Error> {
-        command.check_level(self.cluster.feature_level())?;
-        self.check_alarms(&command)?;
+        self.check(&command)?;
         let (mvcc, tx, leases) = (&mut self.mvcc, &mut self.tx, &mut self.leases);
         let exists = |id| leases.exists(id);
         Ok(match command {
@@ -173,6 +204,12 @@ impl<E: Engine> Machine<E> {
         })
     }
 
+    /// Checks what may refuse a command of any kind.
+    pub(super) fn check(&self, command: &Command) -> Result<(), Refusal> {
+        command.check_level(self.cluster.feature_level())?;
+        self.check_alarms(command)
+    }
+
     /// With a corrupt member nothing that reads or writes keys is done, without space nothing that takes any.
     fn check_alarms(&self, command: &Command) -> Result<(), Refusal> {
         let class = command.alarm_class();
@@ -190,7 +227,8 @@ impl<E: Engine> Machine<E> {
         keys: BTreeSet<Bytes>,
         effects: &mut Vec<Effect>,
     ) -> Result<Reply, Error> {
-        self.mvcc.delete_keys(&mut self.tx, keys.into_iter())?;
+        let mut steps = self.mvcc.begin_delete_keys(keys);
+        while self.mvcc.step(&mut self.tx, &mut steps, usize::MAX)?.is_none() {}
         effects.push(Effect::LeaseRevoked(id));
         Ok(Reply::LeaseRevoke { revision: self.mvcc.revision() })
     }

@@ -27,6 +27,7 @@ const CONFIG: Config = Config {
     lease_ttl_min: 2,
     learners_max: 1,
     feature_level: FeatureLevel::NEWEST,
+    steps: crate::machine::StepLimits::DEFAULT,
 };
 const HERE: MemberId = 10;
 const TERM: Term = 3;
@@ -39,7 +40,11 @@ fn bytes(text: &str) -> Bytes {
 
 /// A machine with one member, as after its first start.
 fn bootstrapped() -> Machine<Memory> {
-    let mut machine = Machine::open(Memory::default(), &CONFIG).unwrap();
+    bootstrapped_with(&CONFIG)
+}
+
+fn bootstrapped_with(config: &Config) -> Machine<Memory> {
+    let mut machine = Machine::open(Memory::default(), config).unwrap();
     let peer_urls = vec!["http://localhost:2380".to_owned()];
     machine.bootstrap(vec![Member { id: HERE, peer_urls, ..Member::default() }]).unwrap();
     machine
@@ -47,7 +52,7 @@ fn bootstrapped() -> Machine<Memory> {
 
 /// What is committed, and nothing that is only in memory.
 fn restarted(machine: &Machine<Memory>) -> Machine<Memory> {
-    Machine::open(machine.engine().clone(), &CONFIG).unwrap()
+    Machine::open(machine.engine().crashed(), &machine.config).unwrap()
 }
 
 /// The entry of a request; its index is the request's id too.

@@ -257,42 +257,142 @@ impl<V: View> Reader<'_, V> {
         Ok(Some(change))
     }
 
+    /// Calls `visit` with each living version of the range at `at` among the next `records_max` records. Gives what is left
+    /// of the range; nothing at its end.
+    pub(super) fn each_some(
+        &self,
+        range: &KeyRange,
+        at: i64,
+        records_max: usize,
+        mut visit: impl FnMut(Record) -> Result<(), Fault>,
+    ) -> Result<Option<KeyRange>, Fault> {
+        if let KeyRange::One(key) = range {
+            self.one(key, at)?.map_or(Ok(()), visit)?;
+            return Ok(None);
+        }
+        let (from, to) = range.bounds();
+        let mut last = None;
+        for (number, pair) in self.view.scan(Space::Kv, from, to).take(records_max).enumerate() {
+            let (key, record) = pair?;
+            if let Some(record) = self.live_at(Record::new(record)?, at)? {
+                visit(whole(self.view, record)?)?;
+            }
+            last = Some(key).filter(|_| number + 1 == records_max);
+        }
+        Ok(last.map(|last| rest_behind(range.clone(), &last, false)))
+    }
+
     /// Answers a range request; the header holds the revision alone.
     pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        let at = self.resolve(request.revision)?;
-        let range = KeyRange::new(request.key.clone(), request.range_end.clone());
-        let header = Some(ResponseHeader { revision: self.revision, ..Default::default() });
-        if request.count_only {
-            let count = self.count(&range, at)?;
-            return Ok(RangeResponse { header, count, ..Default::default() });
+        let mut read = self.begin_range(request)?;
+        let answer = self.range_step(&mut read, &mut usize::MAX.clone())?;
+        answer.ok_or_else(|| Fault::new("a range did not end").into())
+    }
+
+    /// [`Reader::range`] in steps.
+    pub(super) fn begin_range(&self, request: &RangeRequest) -> Result<RangeRead, Refusal> {
+        Ok(RangeRead {
+            at: self.resolve(request.revision)?,
+            range: KeyRange::new(request.key.clone(), request.range_end.clone()),
+            rest: None,
+            plan: Plan::new(request),
+            kvs: Vec::new(),
+            seen: 0,
+        })
+    }
+
+    /// Reads on until `budget` records were looked at, which are taken off it. Gives the answer at the end.
+    pub(super) fn range_step(
+        &self,
+        read: &mut RangeRead,
+        budget: &mut usize,
+    ) -> Result<Option<RangeResponse>, Error> {
+        if *budget == 0 {
+            return Ok(None);
         }
-        let plan = Plan::new(request);
-        let mut kvs = Vec::new();
-        let mut seen = 0;
-        let heads = request.keys_only && plan.target != SortTarget::Value;
-        let ended = self.find_each(&range, at, plan.backward, |record| {
-            seen += 1;
-            let record = if heads { record } else { whole(self.view, record)? };
-            let kv = record.into_key_value();
-            if plan.filter.admits(&kv)? {
-                kvs.push(kv);
+        if read.plan.count_only {
+            let header = self.header();
+            let count = self.count(&read.range, read.at)?;
+            return Ok(Some(RangeResponse { header, count, ..Default::default() }));
+        }
+        let Some(is_at_end) = self.read_on(read, budget)? else { return Ok(None) };
+        let count = if is_at_end { read.seen } else { self.count(&read.range, read.at)? };
+        let response = read.plan.respond(std::mem::take(&mut read.kvs), count)?;
+        Ok(Some(RangeResponse { header: self.header(), ..response }))
+    }
+
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: self.revision, ..Default::default() })
+    }
+
+    /// Whether the end of the range was reached, when enough was read; nothing if the budget was used up before.
+    fn read_on(&self, read: &mut RangeRead, budget: &mut usize) -> Result<Option<bool>, Fault> {
+        if let KeyRange::One(key) = &read.range {
+            let found = self.find(key, read.at)?;
+            return Ok(Some(found.map_or(Ok(true), |record| read.take(self.view, record))?));
+        }
+        let rest = read.rest.take();
+        let (from, to) = rest.as_ref().unwrap_or(&read.range).bounds();
+        let mut pairs = self.view.scan(Space::Kv, from, to);
+        let mut last = None;
+        while let Some(pair) = if read.plan.backward { pairs.next_back() } else { pairs.next() } {
+            let (key, record) = pair?;
+            if let Some(record) = self.live_at(Record::new(record)?, read.at)?
+                && !read.take(self.view, record)?
+            {
+                return Ok(Some(false));
             }
-            Ok(kvs.len() < plan.fetch)
-        })?;
-        let count = if ended { seen } else { self.count(&range, at)? };
-        plan.sort(&mut kvs)?;
-        let limit = usize::try_from(request.limit).unwrap_or(0);
-        let more = limit > 0 && kvs.len() > limit;
-        if more {
-            kvs.truncate(limit);
-        }
-        if request.keys_only {
-            let keep_lease = plan.target == SortTarget::Value;
-            for kv in &mut kvs {
-                *kv = without_value(kv, keep_lease)?;
+            *budget -= 1;
+            if *budget == 0 {
+                last = Some(key);
+                break;
             }
         }
-        Ok(RangeResponse { header, kvs, more, count })
+        drop(pairs);
+        let Some(last) = last else { return Ok(Some(true)) };
+        read.rest = Some(rest_behind(
+            rest.unwrap_or_else(|| read.range.clone()),
+            &last,
+            read.plan.backward,
+        ));
+        Ok(None)
+    }
+}
+
+/// What is left of a range when it was read up to this key.
+fn rest_behind(range: KeyRange, last: &[u8], backward: bool) -> KeyRange {
+    if backward {
+        return KeyRange::Span(range.start().clone(), Bytes::copy_from_slice(last));
+    }
+    let next = Bytes::from([last, &[0]].concat());
+    match range {
+        KeyRange::Span(_, end) => KeyRange::Span(next, end),
+        KeyRange::From(_) | KeyRange::One(_) => KeyRange::From(next),
+    }
+}
+
+/// A range that is read in steps.
+pub(super) struct RangeRead {
+    at: i64,
+    range: KeyRange,
+    /// What is left of it, once a step was made.
+    rest: Option<KeyRange>,
+    plan: Plan,
+    kvs: Vec<Bytes>,
+    seen: i64,
+}
+
+impl RangeRead {
+    /// Takes a version that was found in. Whether more are wanted.
+    fn take(&mut self, view: &impl View, record: Record) -> Result<bool, Fault> {
+        self.seen += 1;
+        let heads = self.plan.keys_only && self.plan.target != SortTarget::Value;
+        let record = if heads { record } else { whole(view, record)? };
+        let kv = record.into_key_value();
+        if self.plan.filter.admits(&kv)? {
+            self.kvs.push(kv);
+        }
+        Ok(self.kvs.len() < self.plan.fetch)
     }
 }
 
@@ -321,6 +421,9 @@ struct Plan {
     target: SortTarget,
     descend: bool,
     filter: Filter,
+    limit: usize,
+    keys_only: bool,
+    count_only: bool,
 }
 
 impl Plan {
@@ -333,7 +436,25 @@ impl Plan {
         let all = target != SortTarget::Key && (order != SortOrder::None || filter.on);
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let fetch = if all || limit == 0 { usize::MAX } else { limit.saturating_add(1) };
-        Self { fetch, backward: descend && target == SortTarget::Key, target, descend, filter }
+        let backward = descend && target == SortTarget::Key;
+        let RangeRequest { keys_only, count_only, .. } = *request;
+        Self { fetch, backward, target, descend, filter, limit, keys_only, count_only }
+    }
+
+    /// The answer made of what was read, without its header.
+    fn respond(&self, mut kvs: Vec<Bytes>, count: i64) -> Result<RangeResponse, Fault> {
+        self.sort(&mut kvs)?;
+        let more = self.limit > 0 && kvs.len() > self.limit;
+        if more {
+            kvs.truncate(self.limit);
+        }
+        if self.keys_only {
+            let keep_lease = self.target == SortTarget::Value;
+            for kv in &mut kvs {
+                *kv = without_value(kv, keep_lease)?;
+            }
+        }
+        Ok(RangeResponse { header: None, kvs, more, count })
     }
 
     /// Ties stay in the order of keys.

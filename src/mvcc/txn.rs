@@ -31,17 +31,16 @@ impl Mvcc {
         let pending = self.pending(tx);
         let path = prepare(&self.reader(&pending), request, Some(lease_exists))?;
         let mut writer = Writer::new(self, tx);
-        let mut response =
-            execute(request, &mut path.iter().copied(), &mut |request| match request {
-                Request::RequestRange(range) => {
-                    writer.read(|reader| reader.range(range)).map(Response::ResponseRange)
-                }
-                Request::RequestPut(put) => writer.put(put).map(Response::ResponsePut),
-                Request::RequestDeleteRange(delete) => {
-                    writer.delete_range(delete).map(Response::ResponseDeleteRange)
-                }
-                Request::RequestTxn(_) => Ok(Response::ResponseTxn(TxnResponse::default())),
-            })?;
+        let mut response = execute(request, &path, &mut |request| match request {
+            Request::RequestRange(range) => {
+                writer.read(|reader| reader.range(range)).map(Response::ResponseRange)
+            }
+            Request::RequestPut(put) => writer.put(put).map(Response::ResponsePut),
+            Request::RequestDeleteRange(delete) => {
+                writer.delete_range(delete).map(Response::ResponseDeleteRange)
+            }
+            Request::RequestTxn(_) => Ok(Response::ResponseTxn(TxnResponse::default())),
+        })?;
         response.header = writer.header();
         writer.finish();
         Ok(response)
@@ -54,7 +53,7 @@ pub(super) fn read<V: View>(
     request: &TxnRequest,
 ) -> Result<TxnResponse, Error> {
     let path = prepare(reader, request, None)?;
-    let mut response = execute(request, &mut path.iter().copied(), &mut |request| match request {
+    let mut response = execute(request, &path, &mut |request| match request {
         Request::RequestRange(range) => reader.range(range).map(Response::ResponseRange),
         Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_) => {
             Err(Fault::new("a transaction that writes came where only reads may").into())
@@ -64,17 +63,29 @@ pub(super) fn read<V: View>(
     Ok(response)
 }
 
-/// Which branch each transaction takes, outermost first, nested ones in order; after making sure that
-/// the taken branches can run.
-fn prepare<V: View>(
+/// Which branch each transaction takes, outermost first, nested ones in order.
+pub(super) struct TxnPath(Vec<bool>);
+
+/// Chooses the branches, after making sure that they can run.
+pub(super) fn prepare<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,
     lease_exists: Option<LeaseExists<'_>>,
-) -> Result<Vec<bool>, Error> {
+) -> Result<TxnPath, Error> {
     let mut path = Vec::with_capacity(1);
     choose(reader, request, &mut path)?;
     check(reader, request, lease_exists, &mut path.iter().copied())?;
-    Ok(path)
+    Ok(TxnPath(path))
+}
+
+/// The operations of the branches taken, in order; nested transactions unfolded.
+pub(super) fn operations(request: &TxnRequest, path: &TxnPath) -> Result<Vec<Request>, Error> {
+    let mut operations = Vec::new();
+    execute(request, path, &mut |request| {
+        operations.push(request.clone());
+        Ok(Response::ResponseTxn(TxnResponse::default()))
+    })?;
+    Ok(operations)
 }
 
 fn branch<'a>(
@@ -151,7 +162,15 @@ fn check_put<V: View>(
 }
 
 /// Runs the chosen branches; nested transactions are unfolded here, all else is `run`'s.
-fn execute(
+pub(super) fn execute(
+    request: &TxnRequest,
+    path: &TxnPath,
+    run: &mut impl FnMut(&Request) -> Result<Response, Error>,
+) -> Result<TxnResponse, Error> {
+    execute_branch(request, &mut path.0.iter().copied(), run)
+}
+
+fn execute_branch(
     request: &TxnRequest,
     path: &mut impl Iterator<Item = bool>,
     run: &mut impl FnMut(&Request) -> Result<Response, Error>,
@@ -161,7 +180,7 @@ fn execute(
     for operation in operations {
         let response = match &operation.request {
             Some(Request::RequestTxn(nested)) => {
-                Some(Response::ResponseTxn(execute(nested, path, run)?))
+                Some(Response::ResponseTxn(execute_branch(nested, path, run)?))
             }
             Some(request) => Some(run(request)?),
             None => None,

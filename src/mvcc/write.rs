@@ -4,6 +4,7 @@ use basalt_proto::encoded::{DeleteRangeResponse, PutResponse};
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, ResponseHeader};
 use bytes::Bytes;
 
+use super::deletion::Deletion;
 use super::fences::Tally;
 use super::history;
 use super::read::{self, Pending, Reader};
@@ -12,7 +13,7 @@ use super::usage::Usage;
 use super::{Attachment, Event, Mvcc};
 use crate::store::{Overlay, Space, View};
 use crate::types::limits::KEY_BYTES_MAX;
-use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal, Revision};
+use crate::types::{Error, Fault, LeaseId, Refusal, Revision};
 
 /// Says whether a lease exists.
 pub(super) type LeaseExists<'a> = &'a dyn Fn(LeaseId) -> bool;
@@ -21,10 +22,22 @@ pub(super) type LeaseExists<'a> = &'a dyn Fn(LeaseId) -> bool;
 pub(super) struct Writer<'a, V> {
     mvcc: &'a mut Mvcc,
     tx: &'a mut Overlay<V>,
+    position: Position,
+}
+
+/// How far a transaction has come.
+#[derive(Clone, Copy)]
+pub(super) struct Position {
     /// The revision before it.
     before: i64,
     /// Changes so far.
     changes: i64,
+}
+
+impl Position {
+    pub(super) fn new(mvcc: &Mvcc) -> Self {
+        Self { before: mvcc.revision, changes: 0 }
+    }
 }
 
 impl Mvcc {
@@ -64,25 +77,6 @@ impl Mvcc {
         let response = writer.delete_range(request)?;
         writer.finish();
         Ok(response)
-    }
-
-    /// Deletes the given keys in the given order in one revision and says how many there were; none
-    /// make no revision. This is how a lease takes its keys along.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    pub fn delete_keys<V: View>(
-        &mut self,
-        tx: &mut Overlay<V>,
-        keys: impl Iterator<Item = Bytes>,
-    ) -> Result<u64, Fault> {
-        let mut writer = Writer::new(self, tx);
-        for key in keys {
-            if let Some(previous) = writer.previous(&key)?.filter(|record| !record.is_tombstone()) {
-                writer.delete(previous)?;
-            }
-        }
-        Ok(writer.finish().cast_unsigned())
     }
 
     /// What this batch has made of the keys so far.
@@ -156,8 +150,13 @@ impl Draft {
 
 impl<'a, V: View> Writer<'a, V> {
     pub(super) fn new(mvcc: &'a mut Mvcc, tx: &'a mut Overlay<V>) -> Self {
-        let before = mvcc.revision;
-        Self { mvcc, tx, before, changes: 0 }
+        let position = Position::new(mvcc);
+        Self { mvcc, tx, position }
+    }
+
+    /// Goes on with a transaction; nothing else may have been written meanwhile.
+    pub(super) fn go_on(mvcc: &'a mut Mvcc, tx: &'a mut Overlay<V>, position: Position) -> Self {
+        Self { mvcc, tx, position }
     }
 
     /// The revision in this transaction's headers, as far as it got.
@@ -165,9 +164,9 @@ impl<'a, V: View> Writer<'a, V> {
         Some(ResponseHeader { revision: self.mvcc.revision, ..Default::default() })
     }
 
-    /// Ends the transaction and says how many changes it made.
-    pub(super) fn finish(self) -> i64 {
-        self.changes
+    /// Ends the transaction, or a step of it.
+    pub(super) fn finish(self) -> Position {
+        self.position
     }
 
     /// Calls `read` with a reader that sees what was written so far.
@@ -208,6 +207,7 @@ impl<'a, V: View> Writer<'a, V> {
             lease: if request.ignore_lease { old_lease } else { request.lease },
         };
         let link = self.link(previous.as_ref())?;
+        self.mvcc.changes.put_bytes += (content.key.len() + content.value.len()) as i64;
         let draft = self.mvcc.encoder.put(revision, link, self.mvcc.compacted, &content)?;
         let new_lease = content.lease;
         let key = self.store(revision, previous.as_ref(), draft)?;
@@ -220,28 +220,18 @@ impl<'a, V: View> Writer<'a, V> {
         &mut self,
         request: &DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Error> {
-        let range = KeyRange::new(request.key.clone(), request.range_end.clone());
-        let mut found = Vec::new();
-        self.read(|reader| {
-            reader.each(&range, reader.revision, false, |record| {
-                found.push(record);
-                Ok(true)
-            })
-        })?;
-        let prev_kvs = if request.prev_kv {
-            found.iter().map(Record::key_value).collect()
-        } else {
-            Vec::new()
-        };
-        let deleted = found.len().cast_signed() as i64;
-        for previous in found {
-            self.delete(previous)?;
-        }
+        let Deletion { deleted, prev_kvs, .. } = self.delete_all(request)?;
         Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
     }
 
+    fn delete_all(&mut self, request: &DeleteRangeRequest) -> Result<Deletion, Fault> {
+        let mut deletion = Deletion::of_range(&request.key, &request.range_end, request.prev_kv);
+        deletion.step(self, &mut usize::MAX.clone())?;
+        Ok(deletion)
+    }
+
     /// Deletes a living key.
-    fn delete(&mut self, previous: Record) -> Result<(), Fault> {
+    pub(super) fn delete(&mut self, previous: Record) -> Result<(), Fault> {
         let revision = self.next();
         let key = previous.key()?;
         let lease = previous.peek()?.lease;
@@ -253,8 +243,9 @@ impl<'a, V: View> Writer<'a, V> {
     }
 
     fn next(&mut self) -> Revision {
-        let revision = Revision { main: self.before + 1, sub: self.changes };
-        self.changes += 1;
+        let Position { before, changes } = &mut self.position;
+        let revision = Revision { main: *before + 1, sub: *changes };
+        *changes += 1;
         self.mvcc.revision = revision.main;
         revision
     }
@@ -288,14 +279,17 @@ impl<'a, V: View> Writer<'a, V> {
         if let Some(change) = change {
             self.mvcc.fences.note(self.tx, &key, change)?;
         }
-        let encoded = record.event();
-        let prev = match previous {
-            Some(previous) if !record.is_creation() => {
-                history::before(self.tx, previous.clone(), revision.main)?
-            }
-            Some(_) | None => None,
-        };
-        self.mvcc.events.push(Event { revision, key: key.clone(), delete, encoded, prev });
+        self.mvcc.changes.note(revision, delete);
+        if self.mvcc.events.wants_more() {
+            let encoded = record.event();
+            let prev = match previous {
+                Some(previous) if !record.is_creation() => {
+                    history::before(self.tx, previous.clone(), revision.main)?
+                }
+                Some(_) | None => None,
+            };
+            self.mvcc.events.push(Event { revision, key: key.clone(), delete, encoded, prev });
+        }
         self.mvcc.written.push((key.clone(), Some(record)));
         Ok(key)
     }

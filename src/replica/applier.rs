@@ -56,6 +56,15 @@ pub enum Output<V> {
     Compacted,
 }
 
+/// How far an entry is applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// It is applied.
+    Done,
+    /// It needs [`Applier::step`].
+    Large,
+}
+
 /// Properties of a member that do not change while it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -125,23 +134,51 @@ impl<E: Engine> Applier<E> {
     }
 
     /// Applies the next entry of the open batch, and shows its result to `observe`. Nothing is visible to readers before
-    /// [`Applier::commit`].
+    /// [`Applier::commit`]. [`Progress::Large`] if it takes steps, of which none is made: the batch should be
+    /// committed first, so that the entries before do not wait for it.
     ///
     /// # Errors
     /// The store failed, or the entry makes no sense: this member must stop.
-    pub fn apply(&mut self, entry: &Entry, observe: impl FnOnce(&Applied)) -> Result<(), Fault> {
-        let applied = self.machine.apply(entry)?;
-        observe(&applied);
+    pub fn begin(
+        &mut self,
+        entry: &Entry,
+        observe: impl FnOnce(&Applied),
+    ) -> Result<Progress, Fault> {
+        let applied = self.machine.begin(entry)?;
         self.bytes += entry.data.len();
         self.since_slice += 1;
         self.truncation.applied(entry.data.len());
         self.has_conf_changes |= entry.kind != EntryKind::Normal;
+        if applied.is_none() {
+            for read in &self.reads {
+                self.deliveries[read.executor].indexed.push(read.batch);
+            }
+        }
+        Ok(self.progress(applied, observe))
+    }
+
+    /// Goes on with a large entry for one step. Between steps reads may be asked for; nothing else may be done.
+    ///
+    /// # Errors
+    /// As [`Applier::begin`].
+    pub fn step(
+        &mut self,
+        records: usize,
+        observe: impl FnOnce(&Applied),
+    ) -> Result<Progress, Fault> {
+        let applied = self.machine.step(records)?;
+        Ok(self.progress(applied, observe))
+    }
+
+    fn progress(&mut self, applied: Option<Applied>, observe: impl FnOnce(&Applied)) -> Progress {
+        let Some(applied) = applied else { return Progress::Large };
+        observe(&applied);
         self.effects.extend(applied.effects);
         let executor = executor_of(applied.request, self.settings.boot_nonce);
         if let Some(delivery) = executor.and_then(|it| self.deliveries.get_mut(it)) {
             delivery.replies.push((applied.request, applied.reply));
         }
-        Ok(())
+        Progress::Done
     }
 
     /// Bytes of the entries of the open batch.
@@ -207,8 +244,16 @@ impl<E: Engine> Applier<E> {
         index: LogIndex,
         out: &mut Vec<Output<E::View>>,
     ) {
-        self.reads.push_back(WaitingRead { index, executor, batch });
-        self.release_reads();
+        let delivery = &mut self.deliveries[executor];
+        if index <= self.machine.applied() {
+            delivery.reads.push(batch);
+        } else {
+            self.reads.push_back(WaitingRead { index, executor, batch });
+            if !self.machine.is_in_steps() {
+                return;
+            }
+            delivery.indexed.push(batch);
+        }
         self.deliver(out);
     }
 

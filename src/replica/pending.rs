@@ -28,12 +28,14 @@ pub struct Delivery {
     pub replies: Vec<(u64, Result<Reply, Refusal>)>,
     /// Batches of reads that may be served now.
     pub reads: Vec<u64>,
+    /// Batches of reads whose read index is known, although it is not applied yet: a large entry is being applied.
+    pub indexed: Vec<u64>,
 }
 
 impl Delivery {
     /// Whether there is nothing to deliver.
     pub fn is_empty(&self) -> bool {
-        self.replies.is_empty() && self.reads.is_empty()
+        self.replies.is_empty() && self.reads.is_empty() && self.indexed.is_empty()
     }
 }
 
@@ -62,6 +64,9 @@ struct Request {
 /// Reads that share one read index.
 struct ReadBatch {
     readers: usize,
+    /// The read index is known.
+    indexed: bool,
+    /// It is applied too.
     confirmed: bool,
     wakers: Vec<Waker>,
     since_ms: u64,
@@ -169,7 +174,13 @@ impl PendingRequests {
             self.batch += 1;
             self.batch_is_open = true;
             let since_ms = self.now_ms;
-            let batch = ReadBatch { readers: 0, confirmed: false, wakers: Vec::new(), since_ms };
+            let batch = ReadBatch {
+                readers: 0,
+                indexed: false,
+                confirmed: false,
+                wakers: Vec::new(),
+                since_ms,
+            };
             self.batches.insert(self.batch, batch);
             self.wake_flusher();
         }
@@ -186,6 +197,15 @@ impl PendingRequests {
                 batch.wakers.push(waker.clone());
                 Poll::Pending
             }
+        }
+    }
+
+    /// Ready when the read index of a batch is known, which says that this member knew what was committed when the batch
+    /// left; an error when that took too long.
+    pub fn poll_read_index(&mut self, batch: u64, waker: &Waker) -> Poll<Result<(), Refusal>> {
+        match self.batches.get(&batch) {
+            Some(batch) if batch.indexed => Poll::Ready(Ok(())),
+            Some(_) | None => self.poll_read(batch, waker),
         }
     }
 
@@ -235,6 +255,11 @@ impl PendingRequests {
             if let Slot::Waiting(Some(waker)) = before {
                 waker.wake();
             }
+        }
+        for number in delivery.indexed {
+            let Some(batch) = self.batches.get_mut(&number) else { continue };
+            batch.indexed = true;
+            batch.wakers.drain(..).for_each(Waker::wake);
         }
         for number in delivery.reads {
             let Some(batch) = self.batches.get_mut(&number) else { continue };

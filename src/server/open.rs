@@ -115,6 +115,7 @@ fn machine_config(config: &Config, budgets: Budgets) -> machine::Config {
         lease_ttl_min: ttl_min(config.election.as_millis() as u64),
         learners_max: config.learners_max,
         feature_level: levels::supported(),
+        steps: machine::StepLimits::DEFAULT,
     }
 }
 

@@ -13,10 +13,10 @@ use super::plan::{Ask, MS, Micros, Point, SECOND};
 use super::store::Store;
 use crate::consensus::wire::set_snapshot;
 use crate::consensus::{Message, MessageType, Role};
-use crate::machine::{Effect, Published, standing};
+use crate::machine::{Effect, Published, Reply, standing};
 use crate::mvcc;
 use crate::replica::{
-    ApplierOutput, Delivery, Input, Lane, LeaseChange, LeaseKeeper, LogStart, Output,
+    ApplierOutput, Delivery, Input, Lane, LeaseChange, LeaseKeeper, LogStart, Output, Progress,
 };
 use crate::snapshot::bolt::Reader;
 use crate::snapshot::{self, Export, Turn as Step};
@@ -358,7 +358,8 @@ impl Cluster {
         let (bug, now) = (self.bug, self.clock(id));
         let live = self.live(id);
         let mut out = Vec::new();
-        if live.applier.is_compaction_due(now, live.tasks.is_empty()) {
+        let steps = matches!(live.tasks.front(), Some(Task::Step(_)));
+        if !steps && live.applier.is_compaction_due(now, live.tasks.is_empty()) {
             live.applier.compact(now, &mut out).expect("memory takes it");
             self.perform_applied(id, out);
             self.reaches(id, Point::Compacting);
@@ -366,6 +367,7 @@ impl Cluster {
         }
         match live.tasks.pop_front() {
             Some(Task::Commit(entries)) => self.apply_some(id, entries),
+            Some(Task::Step(entry)) => self.apply_step(id, entry),
             Some(Task::ReadAt { executor, batch, index }) => {
                 let index = if bug == Some(Bug::ReadBeforeApplied) { 0 } else { index };
                 live.applier.read_at(executor, batch, index, &mut out);
@@ -401,24 +403,71 @@ impl Cluster {
         if !rest.is_empty() {
             self.live(id).tasks.push_front(Task::Commit(rest));
         }
-        for entry in &entries {
+        let mut entries = entries.into_iter();
+        while let Some(entry) = entries.next() {
             if entry.index > self.checks.committed() {
-                let copies = self.members.iter().filter(|member| member.holds(entry)).count();
+                let copies = self.members.iter().filter(|member| member.holds(&entry)).count();
                 self.checks.copies(entry.index, copies);
             }
-            self.checks.commit(id, entry);
-            let before = self.live(id).applier.machine().applied();
+            self.checks.commit(id, &entry);
+            let is_new = entry.index > self.live(id).applier.machine().applied();
             let mut seen = None;
-            let applied = self.live(id).applier.apply(entry, |applied| {
+            let progress = self.live(id).applier.begin(&entry, |applied| {
                 seen = Some((applied.reply.clone(), applied.effects.clone()));
             });
-            applied.expect("an entry makes sense");
-            if let Some((reply, effects)) = seen.filter(|_| entry.index > before)
-                && self.checks.applied(id, entry.index, &reply)
-            {
-                effects.iter().for_each(|effect| self.first_effect(id, effect));
+            if progress.expect("an entry makes sense") == Progress::Large {
+                // The entries before it are answered first, those behind it wait.
+                let tasks = &mut self.live(id).tasks;
+                tasks.push_front(Task::Commit(entries.collect()));
+                tasks.push_front(Task::Step(entry));
+                break;
             }
+            self.saw(id, entry.index, seen.filter(|_| is_new));
         }
+        self.commit_batch(id);
+    }
+
+    /// One step of a large entry, and all reads that wait.
+    fn apply_step(&mut self, id: MemberId, entry: Entry) {
+        let records = self.member(id).random.between(1, 4) as usize;
+        let mut seen = None;
+        let live = self.live(id);
+        let mut out = Vec::new();
+        live.tasks.retain(|task| {
+            if let Task::ReadAt { executor, batch, index } = *task {
+                live.applier.read_at(executor, batch, index, &mut out);
+            }
+            !matches!(task, Task::ReadAt { .. })
+        });
+        let progress = live.applier.step(records, |applied| {
+            seen = Some((applied.reply.clone(), applied.effects.clone()));
+        });
+        let progress = progress.expect("memory takes it");
+        self.perform_applied(id, out);
+        if progress == Progress::Large {
+            self.live(id).tasks.push_front(Task::Step(entry));
+            self.reaches(id, Point::Stepping);
+            return;
+        }
+        self.saw(id, entry.index, seen);
+        self.commit_batch(id);
+    }
+
+    /// Checks what came of an entry that this member applied.
+    fn saw(
+        &mut self,
+        id: MemberId,
+        index: LogIndex,
+        seen: Option<(Result<Reply, Refusal>, Vec<Effect>)>,
+    ) {
+        if let Some((reply, effects)) = seen
+            && self.checks.applied(id, index, &reply)
+        {
+            effects.iter().for_each(|effect| self.first_effect(id, effect));
+        }
+    }
+
+    fn commit_batch(&mut self, id: MemberId) {
         let (now, mut out) = (self.clock(id), Vec::new());
         self.live(id).applier.commit(now, false, &mut out).expect("memory takes it");
         let last = self.live(id).applier.machine().applied();
@@ -534,7 +583,8 @@ impl Cluster {
 
     /// Shows the new state to everybody.
     fn publish(&mut self, id: MemberId, published: Published<MemoryView>) {
-        let Published { read, events } = published;
+        let Published { read, events, left_out_events, changes: _ } = published;
+        assert!(!left_out_events, "no batch here is too large for its events");
         let live = self.live(id);
         assert!(read.revision >= live.read.revision, "the revision goes back");
         let (revision, compacted) = (read.revision, read.compacted);

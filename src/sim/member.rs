@@ -65,7 +65,13 @@ pub(super) struct Write {
 /// What waits to be applied.
 pub(super) enum Task {
     Commit(Vec<Entry>),
-    ReadAt { executor: usize, batch: u64, index: LogIndex },
+    ReadAt {
+        executor: usize,
+        batch: u64,
+        index: LogIndex,
+    },
+    /// The next step of a large entry.
+    Step(Entry),
 }
 
 /// The mailbox of consensus. A snapshot is a file here.
@@ -351,12 +357,20 @@ fn hub_config(knobs: &Knobs) -> watch::Config {
     }
 }
 
+/// Entries of two records and more are large here, and staged at once.
+const STEPS: machine::StepLimits = machine::StepLimits { at_once_records: 1, stage_writes: 1 };
+
 /// The state machine on a store.
 pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
     let lease_ttl_min = ttl_min(1000);
     let feature_level = FeatureLevel::NEWEST;
-    let settings =
-        machine::Config { cache_bytes: 20_000, lease_ttl_min, learners_max: 1, feature_level };
+    let settings = machine::Config {
+        cache_bytes: 20_000,
+        lease_ttl_min,
+        learners_max: 1,
+        feature_level,
+        steps: STEPS,
+    };
     Machine::open(store.clone(), &settings)
 }
 

@@ -63,6 +63,8 @@ pub(super) enum Point {
     Syncing,
     /// The store is synced, the log not cut.
     Synced,
+    /// A part of a large entry is in the store's memory, and not committed.
+    Stepping,
     /// A slice of compaction is in the store.
     Compacting,
     /// It has become leader.
@@ -354,6 +356,7 @@ fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
                 Point::Syncing,
                 Point::Synced,
                 Point::Compacting,
+                Point::Stepping,
                 Point::Elected,
                 Point::Installed,
             ];

@@ -18,6 +18,8 @@ struct Disk {
     synced: Memory,
     /// What was committed since, in order.
     since: Vec<Batch>,
+    /// What was staged for the next of them.
+    staged: Batch,
     /// How many of those the sync under way takes along.
     syncing: usize,
 }
@@ -35,7 +37,15 @@ impl Engine for Store {
 
     fn commit(&mut self, batch: Batch) -> Result<(), Fault> {
         let mut disk = self.0.borrow_mut();
-        disk.since.push(batch.clone());
+        let mut whole = std::mem::take(&mut disk.staged);
+        whole.writes.extend(batch.writes.iter().cloned());
+        disk.since.push(whole);
+        disk.now.commit(batch)
+    }
+
+    fn stage(&mut self, batch: Batch) -> Result<(), Fault> {
+        let mut disk = self.0.borrow_mut();
+        disk.staged.writes.extend(batch.writes.iter().cloned());
         disk.now.commit(batch)
     }
 
@@ -48,7 +58,7 @@ impl Store {
     /// A store that was filled and synced.
     pub(super) fn holding(memory: Memory) -> Self {
         let (synced, since) = (memory.clone(), Vec::new());
-        Self(Rc::new(RefCell::new(Disk { now: memory, synced, since, syncing: 0 })))
+        Self(Rc::new(RefCell::new(Disk { now: memory, synced, since, ..Disk::default() })))
     }
 
     /// Waits for the disk.
@@ -80,6 +90,7 @@ impl Store {
         };
         let apart = bug.filter(|_| kept > 0);
         disk.syncing = 0;
+        disk.staged = Batch::default();
         for (at, batch) in std::mem::take(&mut disk.since).into_iter().enumerate() {
             let is_position = |key: &Bytes| matches!(&key[..], b"consistent_index" | b"term");
             let mut writes = batch.writes;

@@ -15,6 +15,26 @@ type Maps = BTreeMap<Space, Arc<BTreeMap<Bytes, Bytes>>>;
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     maps: Maps,
+    /// What was committed, while a batch is staged on top of it.
+    committed: Option<Maps>,
+}
+
+impl Memory {
+    /// The store without what is staged, as a crash leaves it.
+    pub fn crashed(&self) -> Self {
+        let maps = self.committed.as_ref().unwrap_or(&self.maps);
+        Self { maps: maps.clone(), committed: None }
+    }
+
+    fn write(&mut self, batch: Batch) {
+        for (space, key, value) in batch.writes {
+            let map = Arc::make_mut(self.maps.entry(space).or_default());
+            match value {
+                Some(value) => drop(map.insert(key, value)),
+                None => drop(map.remove(&key)),
+            }
+        }
+    }
 }
 
 /// [`Memory`] at one moment.
@@ -31,13 +51,14 @@ impl Engine for Memory {
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), Fault> {
-        for (space, key, value) in batch.writes {
-            let map = Arc::make_mut(self.maps.entry(space).or_default());
-            match value {
-                Some(value) => drop(map.insert(key, value)),
-                None => drop(map.remove(&key)),
-            }
-        }
+        self.write(batch);
+        self.committed = None;
+        Ok(())
+    }
+
+    fn stage(&mut self, batch: Batch) -> Result<(), Fault> {
+        self.committed.get_or_insert_with(|| self.maps.clone());
+        self.write(batch);
         Ok(())
     }
 

@@ -44,6 +44,16 @@ impl<V: View> Overlay<V> {
         batch
     }
 
+    /// Pairs written and deleted since the last commit.
+    pub fn len(&self) -> usize {
+        self.writes.iter().map(BTreeMap::len).sum()
+    }
+
+    /// Whether nothing was written since the last commit.
+    pub fn is_empty(&self) -> bool {
+        self.writes.iter().all(BTreeMap::is_empty)
+    }
+
     /// Continues on top of `base`, which holds what was committed.
     pub fn rebase(&mut self, base: V) {
         self.base = base;

@@ -31,6 +31,21 @@ pub const DEFERRED_BYTES_MAX: usize = 256 << 20;
 /// Records of the log looked at in one slice of compaction: about a millisecond.
 pub const COMPACT_SLICE_RECORDS: usize = 250;
 
+/// Records that an entry may look at to be applied at once; a larger one is applied in steps. About a millisecond.
+pub const APPLY_AT_ONCE_RECORDS_MAX: usize = 256;
+
+/// Records that one step of a large entry looks at: a fraction of a millisecond, so that whoever counts the time can stop.
+pub const APPLY_STEP_RECORDS: usize = 64;
+
+/// Records that a deletion of many keys reads at once, before it deletes them: what it costs to begin a scan is shared by so many.
+pub const DELETE_READ_RECORDS: usize = 256;
+
+/// Writes of a large entry that are kept in memory beside the store before it takes them.
+pub const STAGE_WRITES_MAX: usize = 1024;
+
+/// Bytes of the events of one batch that are kept for watchers. Of a larger batch they read all from history.
+pub const BATCH_EVENTS_BYTES_MAX: usize = 16 << 20;
+
 /// Changes of the members that wait for a leader, or for the one before them to be applied.
 pub const CONF_CHANGES_WAITING_MAX: usize = 64;
 

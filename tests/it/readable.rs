@@ -49,6 +49,7 @@ const CONFIG: Config = Config {
     lease_ttl_min: 2,
     learners_max: 1,
     feature_level: FeatureLevel::NEWEST,
+    steps: basalt::machine::StepLimits::DEFAULT,
 };
 
 struct File(Vec<u8>);

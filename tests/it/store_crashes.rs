@@ -20,6 +20,7 @@ const CONFIG: machine::Config = machine::Config {
     lease_ttl_min: 2,
     learners_max: 1,
     feature_level: FeatureLevel::NEWEST,
+    steps: basalt::machine::StepLimits::DEFAULT,
 };
 /// Small, so that most crashes are after some flushes and merges.
 const SMALL_MEMTABLE_BYTES: u64 = 24 << 10;

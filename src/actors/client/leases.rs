@@ -36,11 +36,18 @@ impl ReplicaClient {
     /// It does not, or is stopping.
     pub async fn keep_alive_here(&self, id: LeaseId) -> Result<i64, Refusal> {
         // Who was deposed without knowing could prolong what the next leader ends.
-        self.read_index().await.map_err(|_| Refusal::NotPrimaryLessor)?;
+        self.confirm_leader().await.map_err(|_| Refusal::NotPrimaryLessor)?;
         if !self.leads() {
             return Err(Refusal::NotLeader);
         }
-        self.handles.lease.keep_alive(id).await
+        match self.handles.lease.keep_alive(id).await? {
+            // The grant may have been acknowledged by a member that applied it earlier than this one.
+            0 => {
+                self.read_index().await.map_err(|_| Refusal::NotPrimaryLessor)?;
+                self.handles.lease.keep_alive(id).await
+            }
+            ttl => Ok(ttl),
+        }
     }
 
     /// What is left of a lease, and its keys if asked for.

@@ -76,6 +76,13 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// Ready when its read index is known.
+    pub(super) fn poll_index(&self, waker: &Waker) -> Poll<Result<(), Refusal>> {
+        self.pending.borrow_mut().poll_read_index(self.batch, waker)
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         self.pending.borrow_mut().leave_read(self.batch);

@@ -384,3 +384,47 @@ fn bounds_longer_than_any_key_read_as_in_memory() {
         }
     }
 }
+
+/// Writes of these keys to `kv`.
+fn batch_of(keys: std::ops::Range<u32>, value: &str) -> Batch {
+    let value = Some(Bytes::copy_from_slice(value.as_bytes()));
+    let write = |key: u32| (Space::Kv, Bytes::copy_from_slice(&key.to_be_bytes()), value.clone());
+    Batch { writes: keys.map(write).collect() }
+}
+
+fn kv_pairs(view: &LsmView) -> Vec<Pair> {
+    let pairs = view.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded);
+    pairs.collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn a_staged_batch_is_on_disk_as_a_whole_or_not_at_all() {
+    let path = tempfile::tempdir().unwrap();
+    // Each batch is larger than a memtable.
+    let open = || LsmEngine::open_with_memtables(path.path(), 1000).unwrap();
+    let mut engine = open();
+    engine.commit(batch_of(0..100, "before")).unwrap();
+    let before = kv_pairs(&engine.view());
+    for ends_staged in [true, false] {
+        let published = engine.view();
+        engine.stage(batch_of(0..50, "after")).unwrap();
+        // Made durable beside it: the log is truncated after that.
+        engine.persist().unwrap();
+        engine.stage(batch_of(50..150, "after")).unwrap();
+        engine.persist().unwrap();
+        assert_eq!(kv_pairs(&engine.view()).len(), 150, "the writer sees it");
+        assert_eq!(kv_pairs(&published), before, "readers do not");
+        drop(published);
+        if ends_staged {
+            drop(engine);
+            engine = open();
+            assert_eq!(kv_pairs(&engine.view()), before, "a crash leaves nothing of it");
+        }
+    }
+    engine.commit(batch_of(150..160, "after")).unwrap();
+    let after = kv_pairs(&engine.view());
+    assert_eq!(after.len(), 160);
+    engine.persist().unwrap();
+    drop(engine);
+    assert_eq!(kv_pairs(&open().view()), after);
+}

@@ -10,6 +10,7 @@ use super::*;
 use crate::mvcc::read::{self, newest};
 use crate::mvcc::{Import, bucket, is_read_only, is_serializable, leased_keys};
 use crate::store::{Batch, Pair, Space, View};
+use crate::types::limits::BATCH_EVENTS_BYTES_MAX;
 use crate::types::{Fault, KeyRange};
 
 /// A view that counts its look-ups.
@@ -328,4 +329,18 @@ fn what_is_no_bucket_entry_is_not_imported() {
 fn views_may_be_read_on_every_core() {
     fn assert_shareable<T: Clone + Send + Sync + 'static>() {}
     assert_shareable::<ReadView<MemoryView>>();
+}
+
+#[test]
+fn events_of_a_batch_are_kept_up_to_their_bound() {
+    let mut store = Store::new(0);
+    let large = "v".repeat(1 << 20);
+    for number in 0..BATCH_EVENTS_BYTES_MAX >> 20 {
+        assert!(!store.mvcc.has_left_out_events(), "after {number} events");
+        store.quick_put(&number.to_string(), &large);
+    }
+    assert!(store.mvcc.has_left_out_events());
+    assert!(store.mvcc.take_events().is_empty());
+    assert_eq!(store.mvcc.take_changes().puts, 16);
+    assert!(!store.mvcc.has_left_out_events(), "the next batch is another one");
 }

@@ -321,8 +321,15 @@ impl Pair {
         }
         self.model.revision += i64::from(deleted > 0);
         let store = &mut self.store;
-        let count = store.mvcc.delete_keys(&mut store.tx, keys.into_iter()).unwrap();
-        assert_eq!(count, deleted as u64);
+        let mut steps = store.mvcc.begin_delete_keys(keys);
+        let count = loop {
+            match store.mvcc.step(&mut store.tx, &mut steps, 1).unwrap() {
+                Some(mvcc::Outcome::Keys(count)) => break count,
+                Some(_) => panic!("a deletion has another outcome"),
+                None => (),
+            }
+        };
+        assert_eq!(count, deleted);
         assert_eq!(store.mvcc.revision(), self.model.revision);
     }
 

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{
-    CompactionRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest,
+    RequestHeader,
 };
 use bytes::Bytes;
 use prost::Message as _;
 
 use crate::cluster;
 use crate::machine::{self, Machine};
-use crate::replica::{Applier, ApplierOutput as Output, LeaseChange, Settings};
+use crate::replica::{Applier, ApplierOutput as Output, LeaseChange, Progress, Settings};
 use crate::store::{Memory, MemoryView};
+use crate::types::limits::APPLY_AT_ONCE_RECORDS_MAX;
 use crate::types::{Entry, EntryKind, FeatureLevel};
 
 const NONCE: u32 = 9;
@@ -23,6 +25,7 @@ fn machine() -> Machine<Memory> {
         lease_ttl_min: 1,
         learners_max: 1,
         feature_level: FeatureLevel::NEWEST,
+        steps: crate::machine::StepLimits::DEFAULT,
     };
     let mut machine = Machine::open(Memory::default(), &config).expect("an empty store opens");
     let member = cluster::Member { id: 1, ..cluster::Member::default() };
@@ -74,7 +77,12 @@ fn conf_change(index: u64) -> Entry {
 }
 
 fn apply(applier: &mut Applier<Memory>, entries: &[Entry]) {
-    entries.iter().for_each(|entry| applier.apply(entry, |_| ()).expect("it applies"));
+    for entry in entries {
+        let mut progress = applier.begin(entry, |_| ());
+        while progress.expect("it applies") == Progress::Large {
+            progress = applier.step(1, |_| ());
+        }
+    }
 }
 
 fn commit(applier: &mut Applier<Memory>, entries: &[Entry]) -> Vec<Output<MemoryView>> {
@@ -216,6 +224,7 @@ fn a_snapshot_replaces_the_state_and_never_takes_it_back() {
         lease_ttl_min: 1,
         learners_max: 1,
         feature_level: FeatureLevel::NEWEST,
+        steps: crate::machine::StepLimits::DEFAULT,
     };
     let open = || Machine::open(newer.machine().engine().clone(), &config).expect("it opens");
     let mut applier = applier(1000);
@@ -229,4 +238,61 @@ fn a_snapshot_replaces_the_state_and_never_takes_it_back() {
     );
     let refused = applier.install(open(), &mut out).err().expect("it is not newer");
     assert!(refused.to_string().contains("would take this member back from 3"), "{refused}");
+}
+
+/// Reads that wait while an entry of many keys is applied know their index, and are served after it.
+#[test]
+fn a_large_entry_is_published_as_a_whole_and_hides_no_read_index() {
+    let mut applier = applier(100_000);
+    let keys = APPLY_AT_ONCE_RECORDS_MAX as u64 + 100;
+    let put = |index: u64| {
+        let key = index.to_be_bytes().to_vec().into();
+        let put = PutRequest { key, ..PutRequest::default() };
+        entry(index, &InternalRaftRequest { put: Some(put), ..request(0) })
+    };
+    let puts: Vec<_> = (2..2 + keys).map(put).collect();
+    commit(&mut applier, &puts);
+    let (last, revision) = (applier.machine().applied() + 1, keys + 1);
+    let delete = DeleteRangeRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        ..DeleteRangeRequest::default()
+    };
+    let delete = InternalRaftRequest { delete_range: Some(delete), ..request(1) };
+    let mut out = Vec::new();
+    applier.read_at(0, 7, last, &mut out);
+    assert_eq!(applier.begin(&entry(last, &delete), |_| ()).ok(), Some(Progress::Large));
+    applier.commit(Duration::ZERO, false, &mut out).expect("memory takes it");
+    let before = [format!("publish {revision}"), format!("applied {} changes 0", last - 1)];
+    assert_eq!(brief(&out)[..2], before, "what came before does not wait");
+    let mut deliveries = indexed(&out);
+    let mut steps = 0;
+    while applier.step(1, |_| ()).expect("memory takes it") == Progress::Large {
+        steps += 1;
+        if steps == 3 {
+            out.clear();
+            applier.read_at(1, 8, last, &mut out);
+            deliveries.extend(indexed(&out));
+        }
+    }
+    assert!(steps > keys / 2, "{steps} steps");
+    assert_eq!(deliveries, [(0, 7), (1, 8)]);
+    out.clear();
+    applier.commit(Duration::ZERO, false, &mut out).expect("memory takes it");
+    let after = [
+        format!("publish {}", revision + 1),
+        format!("applied {last} changes 0"),
+        "deliver 0 replies 0 reads [7]".to_owned(),
+        "deliver 1 replies 1 reads [8]".to_owned(),
+    ];
+    assert_eq!(brief(&out), after);
+}
+
+/// Executors and batches of reads whose index is known before it is applied.
+fn indexed(out: &[Output<MemoryView>]) -> Vec<(usize, u64)> {
+    let batches = |output: &Output<MemoryView>| {
+        let Output::Deliver(executor, delivery) = output else { return Vec::new() };
+        delivery.indexed.iter().map(|batch| (*executor, *batch)).collect()
+    };
+    out.iter().flat_map(batches).collect()
 }

@@ -26,7 +26,7 @@ fn acquire(pending: &mut PendingRequests) -> u64 {
 
 fn replies(ids: &[u64]) -> Delivery {
     let replies = ids.iter().map(|id| (*id, Ok(Reply::Done))).collect();
-    Delivery { replies, reads: Vec::new() }
+    Delivery { replies, ..Delivery::default() }
 }
 
 #[derive(Default)]
@@ -115,7 +115,7 @@ fn readers_share_a_batch_until_it_leaves() {
     assert_eq!(pending.take_bundle(0), (Vec::new(), Some(first)));
     let third = pending.join_read();
     assert_ne!(third, first, "the index of a batch that left may be older than this read");
-    pending.deliver(Delivery { replies: Vec::new(), reads: vec![first] });
+    pending.deliver(Delivery { reads: vec![first], ..Delivery::default() });
     assert_eq!(pending.poll_read(first, Waker::noop()), Poll::Ready(Ok(())));
     assert!(pending.poll_read(third, Waker::noop()).is_pending());
 }
@@ -131,11 +131,11 @@ fn readers_that_are_gone_leave_no_batch_behind() {
     let batch = pending.join_read();
     assert_eq!(pending.take_bundle(0).1, Some(batch));
     pending.leave_read(batch);
-    pending.deliver(Delivery { replies: Vec::new(), reads: vec![batch] });
+    pending.deliver(Delivery { reads: vec![batch], ..Delivery::default() });
     // Gone after the answer.
     let batch = pending.join_read();
     assert_eq!(pending.take_bundle(0).1, Some(batch));
-    pending.deliver(Delivery { replies: Vec::new(), reads: vec![batch] });
+    pending.deliver(Delivery { reads: vec![batch], ..Delivery::default() });
     pending.leave_read(batch);
     assert_eq!(pending.counts(), (0, 0));
 }
@@ -157,4 +157,15 @@ fn late_requests_and_reads_are_answered() {
     assert_eq!(pending.poll_read(read, Waker::noop()), Poll::Ready(Err(Refusal::Timeout)));
     pending.close();
     assert_eq!(pending.poll_reply(new, Waker::noop()), Poll::Ready(Err(Refusal::Stopped)));
+}
+
+#[test]
+fn a_read_index_is_known_before_it_is_applied() {
+    let mut pending = pending();
+    let batch = pending.join_read();
+    assert_eq!(pending.take_bundle(0).1, Some(batch));
+    assert!(pending.poll_read_index(batch, Waker::noop()).is_pending());
+    pending.deliver(Delivery { indexed: vec![batch], ..Delivery::default() });
+    assert_eq!(pending.poll_read_index(batch, Waker::noop()), Poll::Ready(Ok(())));
+    assert!(pending.poll_read(batch, Waker::noop()).is_pending(), "a read waits longer");
 }

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use basalt::cluster::{self, Member};
 use basalt::command::Command;
-use basalt::machine::{Config, Machine};
+use basalt::machine::{Config, Machine, StepLimits};
 use basalt::store::{Batch, Engine as _, Memory, MemoryView, Space, View as _};
 use basalt::types::{ConfChange, Entry, EntryKind, Error, FeatureLevel, LogIndex};
 use basalt_proto::etcdserverpb::{
@@ -24,6 +24,7 @@ const CONFIG: Config = Config {
     lease_ttl_min: 2,
     learners_max: 1,
     feature_level: FeatureLevel::NEWEST,
+    steps: StepLimits::DEFAULT,
 };
 const TERM: u64 = 300;
 

@@ -142,6 +142,7 @@ fn applied_to(
         lease_ttl_min: ttl_min(ELECTION_MS),
         learners_max: LEARNERS_MAX,
         feature_level: FeatureLevel::NEWEST,
+        steps: basalt::machine::StepLimits::DEFAULT,
     };
     let mut machine = Machine::open(store, &config)?;
     for entry in log.entries.iter().filter(|entry| entry.index <= last) {
