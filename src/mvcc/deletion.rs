@@ -5,6 +5,8 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::vec;
 
+use basalt_proto::encoded::DeleteRangeResponse;
+use basalt_proto::etcdserverpb::DeleteRangeRequest;
 use bytes::Bytes;
 
 use super::read;
@@ -12,7 +14,7 @@ use super::record::Record;
 use super::write::Writer;
 use crate::store::{Space, View};
 use crate::types::limits::DELETE_READ_RECORDS;
-use crate::types::{Fault, KeyRange};
+use crate::types::{Error, Fault, KeyRange};
 
 /// Records are read several times as fast as they are deleted.
 const RECORDS_READ_FOR_ONE_DELETED: usize = 8;
@@ -101,6 +103,20 @@ impl Deletion {
             None => (),
         }
         Ok(found)
+    }
+}
+
+impl<V: View> Writer<'_, V> {
+    /// Deletes the keys of a range at once.
+    pub(super) fn delete_range(
+        &mut self,
+        request: &DeleteRangeRequest,
+    ) -> Result<DeleteRangeResponse, Error> {
+        let mut deletion = Deletion::of_range(&request.key, &request.range_end, request.prev_kv);
+        let mut unlimited = usize::MAX;
+        deletion.step(self, &mut unlimited)?;
+        let Deletion { deleted, prev_kvs, .. } = deletion;
+        Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
     }
 }
 

@@ -4,7 +4,6 @@ use basalt_proto::encoded::{DeleteRangeResponse, PutResponse};
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, ResponseHeader};
 use bytes::Bytes;
 
-use super::deletion::Deletion;
 use super::fences::Tally;
 use super::history;
 use super::read::{self, Pending, Reader};
@@ -214,20 +213,6 @@ impl<'a, V: View> Writer<'a, V> {
         self.attach(key, old_lease, new_lease);
         let prev_kv = alive.filter(|_| request.prev_kv).map(Record::key_value);
         Ok(PutResponse { header: self.header(), prev_kv })
-    }
-
-    pub(super) fn delete_range(
-        &mut self,
-        request: &DeleteRangeRequest,
-    ) -> Result<DeleteRangeResponse, Error> {
-        let Deletion { deleted, prev_kvs, .. } = self.delete_all(request)?;
-        Ok(DeleteRangeResponse { header: self.header(), deleted, prev_kvs })
-    }
-
-    fn delete_all(&mut self, request: &DeleteRangeRequest) -> Result<Deletion, Fault> {
-        let mut deletion = Deletion::of_range(&request.key, &request.range_end, request.prev_kv);
-        deletion.step(self, &mut usize::MAX.clone())?;
-        Ok(deletion)
     }
 
     /// Deletes a living key.

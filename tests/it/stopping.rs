@@ -14,8 +14,15 @@ use crate::process::{self, Server, Setup};
 /// etcd takes seven seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Which of the two etcd's gateway says depends on whether it or the server behind it ends first.
-const LAST_WORDS: [(&str, u64); 2] =
-    [("error reading from server: EOF", 14), ("grpc: the client connection is closing", 1)];
+const LAST_WORDS: [(&str, u64); 3] = [
+    ("error reading from server: EOF", 14),
+    ("grpc: the client connection is closing", 1),
+    (
+        "closing transport due to: connection error: desc = \"error reading from server: EOF\", received prior goaway: \
+         code: NO_ERROR, debug data: \"graceful_stop\"",
+        14,
+    ),
+];
 
 fn open(server: &Server, request: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).expect("accepted");
