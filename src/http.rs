@@ -33,7 +33,7 @@ use tonic::body::Body;
 
 use self::websocket::Accepted;
 use crate::actors::Desk;
-use crate::io::Switched;
+use crate::io::{OpenConnection, PeerCertificate, Switched};
 use crate::rpc::{MeteredResponse, Services, Source};
 
 /// What a port is for.
@@ -97,6 +97,9 @@ pub struct Front {
     services: Services,
     options: Arc<Options>,
     peer: Arc<str>,
+    /// What the client has shown, if it has.
+    certificate: Option<Arc<PeerCertificate>>,
+    is_secure: bool,
     /// What the connection goes on with once HTTP has ended on it.
     upgrade: Rc<Cell<Option<Accepted>>>,
 }
@@ -108,13 +111,27 @@ impl Front {
     pub fn new(desk: &Desk, options: Options) -> Self {
         let services = Services::new(desk, options.slow);
         let (options, peer) = (Arc::new(options), Arc::from(""));
-        Self { desk: desk.clone(), services, options, peer, upgrade: Rc::default() }
+        Self {
+            desk: desk.clone(),
+            services,
+            options,
+            peer,
+            certificate: None,
+            is_secure: false,
+            upgrade: Rc::default(),
+        }
     }
 
-    /// The same, for the connection of a client at this address.
+    /// The same, for a connection.
     #[must_use]
-    pub fn to(&self, peer: &str) -> Self {
-        Self { peer: Arc::from(peer), upgrade: Rc::default(), ..self.clone() }
+    pub fn to(&self, connection: &OpenConnection) -> Self {
+        Self {
+            peer: Arc::from(connection.peer()),
+            certificate: connection.certificate(),
+            is_secure: connection.is_secure(),
+            upgrade: Rc::default(),
+            ..self.clone()
+        }
     }
 
     /// Goes on with a connection on which HTTP has ended, if an upgrade was granted on it.
@@ -130,7 +147,10 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     type Error = Infallible;
     type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(Arc::clone(certificate));
+        }
         if is_grpc(&request) && self.options.serves.grpc() {
             return self.services.call(request.map(Source::Wire), &self.peer);
         }
@@ -187,7 +207,8 @@ impl Front {
             Serves::Metrics => return routes(&self.desk, options, &head).await,
             Serves::Peers => return peers::answer(&self.desk, &head).await,
         }
-        if !is_allowed(&options.hosts, host(&head)) {
+        // What comes over TLS was not led here by a name of somebody else's.
+        if !self.is_secure && !is_allowed(&options.hosts, host(&head)) {
             tracing::warn!(
                 host = host(&head),
                 "rejecting HTTP request to prevent DNS rebinding attacks"

@@ -20,6 +20,7 @@ mod promise;
 mod removal;
 mod system;
 mod thread;
+mod tls;
 mod wal_file;
 
 pub use self::bolt_file::BoltFile;
@@ -32,8 +33,8 @@ pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
 pub use self::net::{
-    Address, Closing, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire,
-    close_connections, get, handover, listen, resolve, serve, serve_peer,
+    Address, Closing, Connection, Dialer, Door, Http2, Listener, OpenConnection, Secure, Switched,
+    Wire, close_connections, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, current_store, find_store, has_log};
 pub use self::pools::Pool;
@@ -44,4 +45,8 @@ pub use self::preflight::{
 pub use self::promise::{note_promise, promised_ms};
 pub use self::system::{end_by, fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::aside;
+pub use self::tls::{
+    Credentials, Options as TlsOptions, PairFiles, PeerCertificate, Versions as TlsVersions,
+    make_self_signed, reload_all,
+};
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};

@@ -11,12 +11,14 @@ mod families;
 mod grpc;
 mod pools;
 mod text;
+mod tls;
 
 pub use self::cells::{Counter, Gauge, Histogram};
 pub use self::families::*;
 pub use self::grpc::{rpc_handled, rpc_received, rpc_sent, rpc_started};
 pub use self::pools::{PoolCells, pool};
 use self::text::{Writer, quoted};
+pub use self::tls::{CertificateRole, certificate_ends};
 
 /// What the kernel says of this process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,6 +123,7 @@ pub fn text(gauges: &Gauges) -> String {
     families::write_labelled(&mut out);
     grpc::write(&mut out);
     pools::write(&mut out);
+    tls::write(&mut out);
     server(&mut out, gauges);
     labels(&mut out, gauges);
     store(&mut out, gauges);

@@ -14,6 +14,7 @@ mod raft_log;
 mod run;
 mod settings;
 mod table;
+mod tls;
 mod topology;
 mod values;
 mod versions;

@@ -248,7 +248,7 @@ impl Talk {
             let sent = ready!(self.connection.poll_write(context, leaving))?;
             leaving.advance(sent);
         }
-        Poll::Ready(Ok(()))
+        self.connection.poll_flush(context)
     }
 
     /// The next line of the answer that is not empty.

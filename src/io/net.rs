@@ -10,8 +10,10 @@
 //! few and busy connections that gRPC clients open, and taking turns is so as soon as some of them have closed.
 //! Of equals the first takes it, where consensus is: who is alone there waits for no other core.
 
+mod dialer;
 mod merge;
 mod open;
+mod secure;
 mod socket;
 mod switched;
 #[cfg(test)]
@@ -22,9 +24,10 @@ mod wire;
 use std::future::{Future, poll_fn};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use glommio::net::{AcceptedTcpStream, AcceptedUnixStream, TcpListener, UnixListener};
+use glommio::net::{AcceptedTcpStream, TcpListener};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
@@ -32,18 +35,21 @@ use hyper::service::Service;
 use self::open::{Counted, Seat, Share, say_failed, turned_away};
 use self::socket::{Clock, Socket, Stream};
 use self::turn::{Handle, Turn};
-use super::clock;
+use super::clock::{self, Moment};
 use super::descriptors::Lane;
+use super::tls::{HANDSHAKE_TIME, PeerCertificate};
 use crate::types::Fault;
 
+pub use self::dialer::Dialer;
 pub use self::open::{Closing, close_connections};
+pub use self::secure::Secure;
 pub use self::switched::Switched;
-pub use self::wire::{Wire, get, resolve};
+pub use self::wire::{Wire, resolve};
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long a connection may take to say what it speaks.
-const PREFACE_TIME: Duration = Duration::from_secs(10);
+/// How long a connection may take to say what it speaks, the handshake of TLS included.
+const PREFACE_TIME: Duration = HANDSHAKE_TIME;
 /// How long one may take that may only ask for health, and the beginnings of such questions.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 const PROBES: [&[u8]; 4] = [b"GET /health", b"GET /livez", b"GET /readyz", b"GET /metrics"];
@@ -81,11 +87,21 @@ pub struct Connection {
     stream: Accepted,
     port: usize,
     counted: Counted,
+    began: Moment,
+    identity: Identity,
 }
 
 enum Accepted {
     Tcp(AcceptedTcpStream),
-    Unix(AcceptedUnixStream),
+    /// One of a unix socket, or one whose first bytes were looked at elsewhere.
+    Looked(secure::Looked),
+}
+
+/// Who is at the other end, as far as TLS tells.
+#[derive(Clone, Default)]
+struct Identity {
+    is_secure: bool,
+    certificate: Option<Arc<PeerCertificate>>,
 }
 
 impl Connection {
@@ -93,8 +109,9 @@ impl Connection {
     /// its peer comes too early: it closes the socket if there is none any more, and so does its owner
     /// again, when the descriptor may be that of another connection or file.
     pub fn open(self) -> Option<OpenConnection> {
-        let stream = bind(self.stream)?;
-        Some(OpenConnection { stream, port: self.port, counted: self.counted })
+        let Self { stream, port, counted, began, identity } = self;
+        let stream = bind(stream)?;
+        Some(OpenConnection { stream, port, counted, began, identity })
     }
 }
 
@@ -103,6 +120,8 @@ pub struct OpenConnection {
     stream: Stream,
     port: usize,
     counted: Counted,
+    began: Moment,
+    identity: Identity,
 }
 
 impl OpenConnection {
@@ -113,12 +132,25 @@ impl OpenConnection {
 
     /// Who is at the other end; `@` for a unix socket, as Go prints it.
     pub fn peer(&self) -> String {
-        match &self.stream {
-            Stream::Tcp(stream) => {
-                stream.peer_addr().map_or_else(|_| String::new(), |it| it.to_string())
-            }
-            Stream::Unix(_) => "@".to_owned(),
+        match self.stream.tcp() {
+            Some(stream) => stream.peer_addr().map_or_else(|_| String::new(), |it| it.to_string()),
+            None => "@".to_owned(),
         }
+    }
+
+    /// Tells if it is encrypted.
+    pub fn is_secure(&self) -> bool {
+        self.identity.is_secure
+    }
+
+    /// The certificate that the other end has shown and that was verified; nothing without one.
+    pub fn certificate(&self) -> Option<Arc<PeerCertificate>> {
+        self.identity.certificate.clone()
+    }
+
+    /// What is left of the time until it must be clear what the connection speaks.
+    fn preface_time(&self, whole: Duration) -> Duration {
+        whole.saturating_sub(self.began.elapsed())
     }
 }
 
@@ -127,7 +159,9 @@ pub struct Listener(Listening);
 
 enum Listening {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// glommio's listener of this name accepts on any socket. Its own for unix sockets gives streams that lend nobody their
+    /// descriptor.
+    Unix(TcpListener),
 }
 
 /// Where to listen.
@@ -148,13 +182,13 @@ impl std::fmt::Display for Address {
 }
 
 impl Address {
-    /// Where a URL of a member leads: to `host:port`, or to the path of a socket for `unix://path`. etcd's own such URLs
+    /// Where a URL of a member leads: to `host:port`, or to the path of a socket for `unix://path` and `unixs://path`. etcd's own such URLs
     /// look like `unix://host:port`, which is a path relative to the working directory.
     pub fn of_url(url: &str) -> Self {
         let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
         let rest = rest.strip_prefix("//").unwrap_or(rest);
         match scheme {
-            "unix" => Self::Unix(rest.to_owned()),
+            "unix" | "unixs" => Self::Unix(rest.to_owned()),
             _ => Self::Tcp(rest.split('/').next().unwrap_or(rest).to_owned()),
         }
     }
@@ -188,12 +222,16 @@ fn listen_tcp(address: &str) -> Result<Listener, Fault> {
     Ok(Listener(Listening::Tcp(listener)))
 }
 
+#[allow(unsafe_code, reason = "glommio takes a socket that someone else made as a number only")]
 fn listen_unix(path: &str) -> Result<Listener, Fault> {
     // What an earlier run left behind is in the way; whoever still listens there has the data directory
     // locked, so that we do not get this far.
     drop(std::fs::remove_file(path));
     let cannot = |error: &dyn std::fmt::Display| Fault::new(format!("listen unix {path}: {error}"));
-    let listener = UnixListener::bind(path).map_err(|error| cannot(&error))?;
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(|error| cannot(&error))?;
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| cannot(&error))?;
+    // SAFETY: the descriptor is that of a listening socket, and nobody else owns it any more.
+    let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
     Ok(Listener(Listening::Unix(listener)))
 }
 
@@ -213,15 +251,28 @@ pub fn handover() -> (Door, flume::Receiver<Connection>) {
 impl Listener {
     /// Accepts connections of a lane, giving each to the executor with the fewest, marked with `port`. Ends when this
     /// executor closes its connections, or another one is gone: who connects to a member that stops is refused
-    /// at once and goes elsewhere, instead of being taken and then dropped.
-    pub async fn accept(self, lane: Lane, port: usize, executors: Vec<Door>) {
+    /// at once and goes elsewhere, instead of being taken and then dropped. With `secure` a handshake comes before that.
+    pub async fn accept(
+        self,
+        lane: Lane,
+        port: usize,
+        executors: Vec<Door>,
+        secure: Option<Secure>,
+    ) {
+        let secure = secure.map(|secure| secure.on(lane, port, executors.clone()));
         let seat = Seat::take();
         loop {
             let next = async { (Counted::enter(lane, ACCEPT_PAUSE).await, self.next().await) };
             let Some((counted, stream)) = seat.or_closing(next).await else { return };
+            if let Some(secure) = &secure {
+                secure.take(stream, counted).await;
+                continue;
+            }
             let Some(door) = executors.iter().min_by_key(|door| door.share.count()) else { return };
             let counted = counted.with(&door.share);
-            if door.to.send_async(Connection { stream, port, counted }).await.is_err() {
+            let (began, identity) = (Moment::now(), Identity::default());
+            let connection = Connection { stream, port, counted, began, identity };
+            if door.to.send_async(connection).await.is_err() {
                 return;
             }
         }
@@ -240,11 +291,17 @@ impl Listener {
     }
 
     async fn try_next(&self) -> Result<Accepted, String> {
-        let accepted = match &self.0 {
-            Listening::Tcp(listener) => listener.shared_accept().await.map(Accepted::Tcp),
-            Listening::Unix(listener) => listener.shared_accept().await.map(Accepted::Unix),
-        };
-        accepted.map_err(|error| error.to_string())
+        let text = |error: glommio::GlommioError<()>| error.to_string();
+        match &self.0 {
+            Listening::Tcp(listener) => {
+                listener.shared_accept().await.map(Accepted::Tcp).map_err(text)
+            }
+            Listening::Unix(listener) => {
+                let accepted = listener.shared_accept().await.map_err(text)?;
+                let socket = secure::owned(accepted).map_err(|error| error.to_string())?;
+                Ok(Accepted::Looked(secure::Looked::unix(socket)))
+            }
+        }
     }
 }
 
@@ -276,9 +333,10 @@ pub async fn serve<S, B, F>(
     F: Future<Output = ()>,
 {
     // Held until the connection ends.
+    let whole_time = connection.preface_time(PREFACE_TIME);
     let OpenConnection { mut stream, mut counted, .. } = connection;
     let seat = Seat::take();
-    let time = if counted.is_spare() { PROBE_TIME } else { PREFACE_TIME };
+    let time = if counted.is_spare() { PROBE_TIME } else { whole_time };
     let begin = clock::deadline(time, begin(&mut stream, PREFACE));
     let begin = seat.or_closing(begin).await.flatten().flatten();
     let is_probe = |begin: &Vec<u8>| PROBES.iter().any(|probe| begin.starts_with(probe));
@@ -288,7 +346,7 @@ pub async fn serve<S, B, F>(
     }
     let Some(begin) = begin else { return };
     let speaks_http2 = begin.starts_with(b"PRI");
-    if let (true, Stream::Tcp(stream)) = (speaks_http2, &stream) {
+    if let (true, Some(stream)) = (speaks_http2, stream.tcp()) {
         // Refused by no kernel that has the option, and of no harm if it is.
         let _ = end_after(borrow(stream.as_raw_fd()), options.keep_alive_timeout);
     }
@@ -338,8 +396,9 @@ pub async fn serve_peer<S, B, F>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Future<Output = ()>,
 {
+    let time = connection.preface_time(PREFACE_TIME);
     let OpenConnection { mut stream, counted, .. } = connection;
-    let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, magic)).await;
+    let begin = clock::deadline(time, begin(&mut stream, magic)).await;
     let Some(Some(begin)) = begin else { return };
     if begin == magic {
         member(Wire::accepted(stream, counted)).await;
@@ -403,7 +462,7 @@ fn bind(accepted: Accepted) -> Option<Stream> {
             keep_alive(borrow(stream.as_raw_fd())).ok()?;
             Some(Stream::Tcp(stream))
         }
-        Accepted::Unix(stream) => Some(Stream::Unix(stream.bind_to_executor())),
+        Accepted::Looked(looked) => looked.bind(),
     }
 }
 

@@ -72,17 +72,25 @@ impl Pool {
         result.recv_async().await.expect("the work is done")
     }
 
+    /// Runs work on a thread of this pool if its queue has room; dropped otherwise.
+    pub(super) fn try_run(self, work: impl FnOnce() + Send + 'static) {
+        let job = self.job(work);
+        drop(self.jobs().try_send(job));
+    }
+
     async fn queue(self, work: impl FnOnce() + Send + 'static) {
-        let queued = Queued::new(self);
-        let job = Job {
-            since: Moment::now(),
-            work: Box::new(move || {
-                drop(queued);
-                work();
-            }),
-        };
+        let job = self.job(work);
         // The threads hold the other end for as long as the process lives.
         drop(self.jobs().send_async(job).await);
+    }
+
+    fn job(self, work: impl FnOnce() + Send + 'static) -> Job {
+        let queued = Queued::new(self);
+        let work = move || {
+            drop(queued);
+            work();
+        };
+        Job { since: Moment::now(), work: Box::new(work) }
     }
 
     fn jobs(self) -> &'static flume::Sender<Job> {

@@ -14,6 +14,11 @@ macro_rules! numbers {
     };
 }
 
+/// Times that changed certificate files were taken over, and that they were not; shown with labels.
+pub static TLS_RELOADS: Counter = Counter::new();
+/// See [`TLS_RELOADS`].
+pub static TLS_RELOADS_FAILED: Counter = Counter::new();
+
 numbers! { COUNTERS: Counter Counter::new();
     PUTS "etcd_mvcc_put_total" "Total number of puts.";
     DELETES "etcd_mvcc_delete_total" "Total number of deletes.";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Config, versions};
 use crate::cluster::{Member, cluster_id, member_id};
-use crate::io;
+use crate::io::{self, Dialer};
 use crate::types::{ConfState, Fault, MemberId};
 use crate::wal::Record;
 
@@ -45,13 +45,13 @@ impl Beginning {
 ///
 /// # Errors
 /// What does not fit together, in etcd's words.
-pub(super) fn begin(config: &Config, has_log: bool) -> Result<Beginning, Fault> {
+pub(super) fn begin(config: &Config, dialer: &Dialer, has_log: bool) -> Result<Beginning, Fault> {
     let given = given(config).map_err(Fault::new)?;
     if config.joins_existing {
-        return join(config, given);
+        return join(config, dialer, given);
     }
     check_advertised(config).map_err(Fault::new)?;
-    if !has_log && has_served(&given) {
+    if !has_log && has_served(dialer, &given) {
         let text = format!("member {:x} has already been bootstrapped", given.id);
         return Err(Fault::new(text));
     }
@@ -146,12 +146,12 @@ fn resolved(url: &str) -> String {
 }
 
 /// Asks the other members who is one, and what their cluster's id is.
-fn ask_others(beginning: &Beginning) -> Option<(u64, Vec<Member>)> {
+fn ask_others(dialer: &Dialer, beginning: &Beginning) -> Option<(u64, Vec<Member>)> {
     let others = beginning.members.iter().filter(|member| member.id != beginning.id);
     let mut urls: Vec<_> = others.flat_map(|member| &member.peer_urls).collect();
     urls.sort_unstable();
     urls.into_iter().find_map(|url| {
-        let (head, body) = io::get(&io::Address::of_url(url), "/members", ASK_TIME).ok()?;
+        let (head, body) = dialer.get(url, "/members", ASK_TIME).ok()?;
         let id = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             let is_it = name.eq_ignore_ascii_case("x-etcd-cluster-id");
@@ -163,8 +163,8 @@ fn ask_others(beginning: &Beginning) -> Option<(u64, Vec<Member>)> {
 }
 
 /// Takes the ids over that the running cluster has given; the flags must name the same members.
-fn join(config: &Config, given: Beginning) -> Result<Beginning, Fault> {
-    let Some((cluster_id, members)) = ask_others(&given) else {
+fn join(config: &Config, dialer: &Dialer, given: Beginning) -> Result<Beginning, Fault> {
+    let Some((cluster_id, members)) = ask_others(dialer, &given) else {
         return Err(Fault::new(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information \
              from the given URLs",
@@ -206,7 +206,7 @@ fn join(config: &Config, given: Beginning) -> Result<Beginning, Fault> {
         }
     }
     let id = id.ok_or_else(|| wrong(format!("{} is not among them", config.name)))?;
-    versions::check_joining(&members, id)?;
+    versions::check_joining(dialer, &members, id)?;
     Ok(Beginning { cluster_id, id, members, joins: true })
 }
 
@@ -225,7 +225,7 @@ fn told(member: &Member) -> String {
 
 /// Whether the others know that this member has served: one that has, and lost its data, must not vote again
 /// as if it never had.
-fn has_served(given: &Beginning) -> bool {
-    let Some((_, members)) = ask_others(given) else { return false };
+fn has_served(dialer: &Dialer, given: &Beginning) -> bool {
+    let Some((_, members)) = ask_others(dialer, given) else { return false };
     members.iter().any(|member| member.id == given.id && !member.client_urls.is_empty())
 }

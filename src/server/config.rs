@@ -11,11 +11,11 @@ use self::checks::{
 };
 use super::gates::{Gate, Gates};
 use super::settings::{Flags, Level, Note};
-use super::values::{self, Url};
+use super::tls::Sides;
+use super::values::{self, Listen, Url, listen};
 use super::{log, table};
 use crate::consensus::promise;
 use crate::http;
-use crate::io::Address;
 use crate::mvcc::Retention;
 
 /// etcd's default quota of the store, in bytes.
@@ -45,13 +45,15 @@ pub struct Config {
     /// `--wal-dir`, if it is apart.
     pub(super) wal_dir: Option<PathBuf>,
     /// `--listen-peer-urls`.
-    pub(super) listen_peers: Vec<Address>,
+    pub(super) listen_peers: Vec<Listen>,
     /// `--listen-client-urls`.
-    pub(super) listen_clients: Vec<Address>,
+    pub(super) listen_clients: Vec<Listen>,
     /// `--listen-client-http-urls`; the client URLs serve gRPC alone if there are any.
-    pub(super) listen_http: Vec<Address>,
+    pub(super) listen_http: Vec<Listen>,
     /// `--listen-metrics-urls`.
-    pub(super) listen_metrics: Vec<Address>,
+    pub(super) listen_metrics: Vec<Listen>,
+    /// TLS towards clients and members.
+    pub(super) tls: Sides,
     /// `--advertise-client-urls`.
     pub(super) advertise_clients: Vec<String>,
     /// `--initial-advertise-peer-urls`.
@@ -153,18 +155,18 @@ impl Config {
     /// # Errors
     /// What is wrong, in etcd's words where it has some.
     pub fn new(flags: &Flags, command_line: Vec<String>) -> Result<Self, Note> {
-        let mut config = Self::verify(flags, command_line).map_err(|text| {
+        let (mut config, addresses) = Self::verify(flags, command_line).map_err(|text| {
             Note::new(Level::Warn, "failed to verify flags").about("error", text)
         })?;
         // etcd finds these when it looks for the other members.
         config
-            .settle(flags)
+            .settle(flags, &addresses)
             .map_err(|text| Note::new(Level::Fatal, "discovery failed").about("error", text))?;
         config.note(flags);
         Ok(config)
     }
 
-    fn verify(flags: &Flags, command_line: Vec<String>) -> Result<Self, String> {
+    fn verify(flags: &Flags, command_line: Vec<String>) -> Result<(Self, Addresses), String> {
         log::Options::new(flags)?;
         let addresses = Addresses::new(flags)?;
         let config = Self::read(flags, &addresses, command_line)?;
@@ -182,11 +184,15 @@ impl Config {
         }
         config.check_gates(flags)?;
         check_tls_versions(flags)?;
-        refuse_unsupported(flags, addresses.listened())?;
-        Ok(config)
+        refuse_unsupported(flags)?;
+        Ok((config, addresses))
     }
 
-    fn settle(&mut self, flags: &Flags) -> Result<(), String> {
+    fn settle(&mut self, flags: &Flags, addresses: &Addresses) -> Result<(), String> {
+        let Addresses { peers, clients, http, metrics, .. } = addresses;
+        let clients: Vec<_> = clients.iter().chain(http).collect();
+        self.tls.check(peers, &clients, metrics, &mut self.notes)?;
+        self.check_split()?;
         self.read_cluster(flags)?;
         self.retention = retention(flags)?;
         Ok(())
@@ -197,7 +203,7 @@ impl Config {
         addresses: &Addresses,
         command_line: Vec<String>,
     ) -> Result<Self, String> {
-        let name = table::NAME.get(flags);
+        let (name, mut notes) = (table::NAME.get(flags), Vec::new());
         let data_dir = match table::DATA_DIR.get(flags) {
             none if none.is_empty() => format!("{name}.etcd").into(),
             given => given.into(),
@@ -205,10 +211,11 @@ impl Config {
         Ok(Self {
             data_dir,
             wal_dir: wal_dir(flags),
-            listen_peers: bind(&addresses.peers)?,
-            listen_clients: bind(&addresses.clients)?,
-            listen_http: bind(&addresses.http)?,
-            listen_metrics: bind(&addresses.metrics)?,
+            listen_peers: listen(&addresses.peers)?,
+            listen_clients: listen(&addresses.clients)?,
+            listen_http: listen(&addresses.http)?,
+            listen_metrics: listen(&addresses.metrics)?,
+            tls: Sides::read(flags, &addresses.peers, &addresses.clients, &mut notes)?,
             advertise_clients: texts(&addresses.advertise_clients),
             advertise_peers: texts(&addresses.advertise_peers),
             initial_cluster: BTreeMap::new(),
@@ -261,7 +268,7 @@ impl Config {
             lease_based_reads: table::LEASE_BASED_READS.get(flags),
             cores: table::CORES.get(flags),
             command_line,
-            notes: Vec::new(),
+            notes,
             name,
         })
     }
@@ -310,6 +317,25 @@ impl Config {
         }
         self.initial_cluster.values_mut().for_each(|urls| urls.sort_unstable());
         Ok(())
+    }
+
+    /// gRPC and HTTP cannot have ports of their own at the same address.
+    fn check_split(&self) -> Result<(), String> {
+        let both = self
+            .listen_http
+            .iter()
+            .find(|http| self.listen_clients.iter().any(|clients| clients.address == http.address));
+        match both {
+            Some(both) => {
+                let scheme = if both.secure { "https" } else { "http" };
+                Err(format!(
+                    "cannot bind both --listen-client-urls and --listen-client-http-urls on the same \
+                     url {scheme}://{}",
+                    both.address
+                ))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_times(&self) -> Result<(), String> {
@@ -381,12 +407,6 @@ impl Config {
 }
 
 impl Addresses {
-    /// URLs that this member listens on.
-    fn listened(&self) -> impl Iterator<Item = &Url> {
-        let Self { peers, clients, http, metrics, .. } = self;
-        [peers, clients, http, metrics].into_iter().flatten()
-    }
-
     fn new(flags: &Flags) -> Result<Self, String> {
         // Whoever says where to listen must say what clients are to be told, too. A file need not.
         let asked = table::LISTEN_CLIENT_URLS.is_set(flags) && !flags.from_file;
@@ -418,10 +438,6 @@ impl Addresses {
         }
         Ok(addresses)
     }
-}
-
-fn bind(urls: &[Url]) -> Result<Vec<Address>, String> {
-    urls.iter().map(Url::bind).collect()
 }
 
 fn texts(urls: &[Url]) -> Vec<String> {

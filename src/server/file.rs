@@ -22,7 +22,9 @@ static SECTIONS: &[(&str, &[Key])] = &[
             ("client-cert-auth", &table::CLIENT_CERT_AUTH),
             ("trusted-ca-file", &table::TRUSTED_CA_FILE),
             ("auto-tls", &table::AUTO_TLS),
+            ("allowed-cn", &table::CLIENT_CERT_ALLOWED_CN),
             ("allowed-hostname", &table::CLIENT_CERT_ALLOWED_HOSTNAME),
+            ("skip-client-san-verification", &table::CLIENT_SKIP_CLIENT_SAN_VERIFICATION),
         ],
     ),
     (

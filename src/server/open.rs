@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::beginning::{Beginning, begin};
-use super::{Config, levels};
+use super::{Config, levels, tls};
 use crate::actors::State;
 use crate::actors::apply::state_of;
 use crate::actors::bytes_in_use;
 use crate::actors::mailbox::peer::{Identity, Times};
 use crate::cluster::{self, Member};
 use crate::consensus::Restored;
-use crate::io::{self, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};
+use crate::io::{self, Dialer, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::store::Engine as _;
@@ -46,7 +46,12 @@ pub(super) struct Opened {
     pub(super) budgets: Budgets,
 }
 
-pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fault> {
+pub(super) async fn open(
+    config: &Config,
+    credentials: &tls::Opened,
+    budgets: Budgets,
+) -> Result<Opened, Fault> {
+    let dialer = Dialer::new(credentials.peer.clone());
     let member_dir = config.data_dir.join("member");
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     io::prepare_data_dir(&wal_dir)?;
@@ -55,7 +60,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let watched = member_dir.clone();
     let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
-    let beginning = beginning_of(config, &machine, &wal_dir).await?;
+    let beginning = beginning_of(config, &dialer, &machine, &wal_dir).await?;
     let options = wal_options(config, wal_dir);
     let first = beginning.as_ref().map(Beginning::first);
     let (mut wal, mut replay) = WalFile::open(options, first).await?;
@@ -93,7 +98,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let Some(member) = known.cloned() else {
         return Err(not_a_member(&machine, id));
     };
-    let identity = identity(config, cluster_id, &member, settings);
+    let identity = identity(config, dialer, cluster_id, &member, settings);
     let others = given.into_iter().filter(|other| other.id != id).collect();
     Ok(Opened {
         member,
@@ -131,18 +136,25 @@ fn wal_options(config: &Config, dir: PathBuf) -> WalOptions {
 /// What a member begins with that has nothing on disk.
 async fn beginning_of(
     config: &Config,
+    dialer: &Dialer,
     machine: &Machine<LsmEngine>,
     wal_dir: &Path,
 ) -> Result<Option<Beginning>, Fault> {
     if !machine.is_new() {
         return Ok(None);
     }
-    let (asked, has_log) = (config.clone(), io::has_log(wal_dir));
-    Pool::Dns.run(move || begin(&asked, has_log)).await.map(Some)
+    let (asked, dialer, has_log) = (config.clone(), dialer.clone(), io::has_log(wal_dir));
+    Pool::Dns.run(move || begin(&asked, &dialer, has_log)).await.map(Some)
 }
 
 /// Who this member is to others.
-fn identity(config: &Config, cluster: u64, member: &Member, machine: machine::Config) -> Identity {
+fn identity(
+    config: &Config,
+    dialer: Dialer,
+    cluster: u64,
+    member: &Member,
+    machine: machine::Config,
+) -> Identity {
     let times = Times {
         dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
         read: config.raft_read_timeout,
@@ -153,6 +165,7 @@ fn identity(config: &Config, cluster: u64, member: &Member, machine: machine::Co
         cluster,
         member: member.id,
         urls: member.peer_urls.clone(),
+        dialer,
         times,
         member_dir,
         machine,

@@ -10,14 +10,16 @@ use futures_lite::future::or;
 use super::Config;
 use super::gates::Gate;
 use super::open::open;
+use super::tls::Opened;
 use super::topology::{mailboxes, node, ports, seats, start_actors};
+use super::values::Listen;
 use super::{corruption, versions};
 use crate::actors::mailbox::peer::Peers;
 use crate::actors::{Desk, Shared, client, compactor, peer};
 use crate::cluster::Version;
 use crate::command::Command;
 use crate::http::{Front, Serves};
-use crate::io::{self, Executors, Lane, clock};
+use crate::io::{self, Credentials, Executors, Lane, Secure, clock};
 use crate::rpc;
 use crate::types::{Budgets, Fault, Refusal};
 
@@ -59,28 +61,37 @@ pub fn run(config: Config) -> Result<(), Fault> {
         layout = "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
         "starting a member"
     );
+    let credentials = config.tls.open(&config.data_dir)?;
     let (stop, stopped) = flume::bounded(1);
     let opens = Arc::new(AtomicBool::new(true));
     on_signal(stop, Arc::clone(&opens))?;
     let mut executors = Executors::new();
     let first = cores[0];
     let others = cores[1..].to_vec();
-    executors.start(first, move || first_core(config, others, stopped, opens, budgets))?;
+    executors
+        .start(first, move || first_core(config, others, stopped, opens, budgets, credentials))?;
     executors.poke();
     executors.join()
 }
 
-/// Tells `stop` when the process is asked to end. While the member still opens what is on disk there is nothing to end in
+/// Tells `stop` when the process is asked to end, and has certificates read again on SIGHUP, which ends nothing. While the member still opens what is on disk there is nothing to end in
 /// order, and opening may wait for other members; whoever asks twice does not want to wait either. Then the process ends
 /// at once: what was acknowledged is in the log.
 fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let cannot = |error| Fault::new(format!("signals cannot be caught: {error}"));
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(cannot)?;
     let waiting = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for (count, signal) in signals.forever().enumerate() {
+        let mut is_asked = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                tracing::info!(signal, "received signal; reading certificates again");
+                io::reload_all();
+                continue;
+            }
             tracing::info!(signal, "received signal; shutting down");
-            if count > 0 || opens.load(Ordering::Relaxed) {
+            if std::mem::replace(&mut is_asked, true) || opens.load(Ordering::Relaxed) {
                 io::end_by(signal);
             }
             let _ = stop.try_send(());
@@ -97,8 +108,9 @@ async fn first_core(
     stopped: flume::Receiver<()>,
     opens: Arc<AtomicBool>,
     budgets: Budgets,
+    credentials: Opened,
 ) -> Result<(), Fault> {
-    let opened = open(&config, budgets).await?;
+    let opened = open(&config, &credentials, budgets).await?;
     opens.store(false, Ordering::Relaxed);
     let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
     handles.peers.update(opened.machine.cluster());
@@ -128,13 +140,14 @@ async fn first_core(
     }
     executors.poke();
     let desk = own.take(Some(pending), &shared);
-    listen_peers(&config, &desk, &handles.peers)?;
-    io::spawn(versions::watch(desk.clone(), led));
+    listen_peers(&config, credentials.peer.as_ref(), &desk, &handles.peers)?;
+    let dialer = handles.peers.identity().dialer.clone();
+    io::spawn(versions::watch(desk.clone(), led, dialer));
     let serving = async {
         // May wait for the others for as long as they take.
         join_in(&config, &desk).await?;
         watch_corruption(&config, &desk);
-        listen(&config, &connections)?;
+        listen(&config, credentials.client.as_ref(), &connections)?;
         io::spawn(compactor::run(config.retention, desk.clone(), Arc::clone(&shared)));
         say_ready(&config, &desk);
         std::future::pending().await
@@ -187,10 +200,17 @@ async fn hand_over(config: &Config, desk: &Desk) {
 }
 
 /// Serves other members, and what they and operators ask over HTTP. Everything of theirs is on this core.
-fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault> {
+fn listen_peers(
+    config: &Config,
+    credentials: Option<&Arc<Credentials>>,
+    desk: &Desk,
+    peers: &Peers,
+) -> Result<(), Fault> {
     let (connections, accepted) = io::handover();
-    for address in &config.listen_peers {
-        io::spawn(io::listen(address)?.accept(Lane::Peers, 0, vec![connections.clone()]));
+    for listen in &config.listen_peers {
+        let secure = secure(listen, credentials);
+        let listener = io::listen(&listen.address)?;
+        io::spawn(listener.accept(Lane::Peers, 0, vec![connections.clone()], secure));
     }
     let front = Front::new(desk, config.http(Serves::Peers));
     let (desk, peers) = (desk.clone(), peers.clone());
@@ -199,7 +219,7 @@ fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault
             let Some(connection) = connection.open() else { continue };
             let (peers, desk) = (peers.clone(), desk.clone());
             let member = |wire| peer::serve(peers, wire, desk);
-            let front = front.to(&connection.peer());
+            let front = front.to(&connection);
             io::spawn(io::serve_peer(connection, crate::peer::MAGIC, front, member));
         }
     });
@@ -212,13 +232,21 @@ fn say_ready(config: &Config, desk: &Desk) {
         member_id = format!("{:x}", desk.node().member_id),
         "ready to serve client requests"
     );
-    for address in &config.listen_clients {
-        let traffic = "grpc+http";
-        tracing::info!(
-            traffic,
-            %address,
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
+    let traffic = if config.listen_http.is_empty() { "grpc+http" } else { "grpc" };
+    let all = config.listen_clients.iter().map(|listen| (traffic, listen));
+    for (traffic, Listen { address, plain, secure }) in
+        all.chain(config.listen_http.iter().map(|listen| ("http", listen)))
+    {
+        if *plain {
+            tracing::info!(
+                traffic,
+                %address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
+        if *secure {
+            tracing::info!(traffic, %address, "serving client traffic securely");
+        }
     }
 }
 
@@ -256,12 +284,24 @@ async fn publish(desk: &Desk, command: &Command) -> Result<(), Fault> {
     }
 }
 
-fn listen(config: &Config, executors: &[io::Door]) -> Result<(), Fault> {
+fn listen(
+    config: &Config,
+    credentials: Option<&Arc<Credentials>>,
+    executors: &[io::Door],
+) -> Result<(), Fault> {
     for (port, (serves, addresses)) in ports(config).into_iter().enumerate() {
         let lane = if serves == Serves::Metrics { Lane::Metrics } else { Lane::Clients };
-        for address in addresses {
-            io::spawn(io::listen(address)?.accept(lane, port, executors.to_vec()));
+        for listen in addresses {
+            let secure = secure(listen, credentials);
+            let listener = io::listen(&listen.address)?;
+            io::spawn(listener.accept(lane, port, executors.to_vec(), secure));
         }
     }
     Ok(())
+}
+
+/// TLS on an address, if its URL asks for it.
+fn secure(listen: &Listen, credentials: Option<&Arc<Credentials>>) -> Option<Secure> {
+    let credentials = credentials.filter(|_| listen.secure)?;
+    Some(Secure { credentials: Arc::clone(credentials), allows_plain: listen.plain })
 }

@@ -175,56 +175,56 @@ section! { CLUSTERING
 }
 
 section! { SECURITY
-    CERT_FILE: Flag<String, Refused> = refused("cert-file", TEXT, "",
-        "File of the server certificate for clients. Not supported.", "TLS");
-    KEY_FILE: Flag<String, Refused> = refused("key-file", TEXT, "",
-        "File of the key of --cert-file. Not supported.", "TLS");
-    CLIENT_CERT_AUTH: Flag<bool, Refused> = refused("client-cert-auth", SWITCH, "false",
-        "Require client certificates. Not supported.", "TLS");
-    CLIENT_CERT_FILE: Flag<String, Refused> = refused("client-cert-file", TEXT, "",
-        "File of the certificate that this member uses as a client; by default --cert-file. Not supported.", "TLS");
-    CLIENT_KEY_FILE: Flag<String, Refused> = refused("client-key-file", TEXT, "",
-        "File of the key of --client-cert-file. Not supported.", "TLS");
-    CLIENT_CRL_FILE: Flag<String, Refused> = refused("client-crl-file", TEXT, "",
-        "File of the revocation list for client certificates. Not supported.", "TLS");
-    CLIENT_CERT_ALLOWED_HOSTNAME: Flag<String, Refused> = refused("client-cert-allowed-hostname", TEXT, "",
-        "List of host names allowed in client certificates. Not supported.", "TLS");
-    TRUSTED_CA_FILE: Flag<String, Refused> = refused("trusted-ca-file", TEXT, "",
-        "File of the CA certificates trusted for clients. Not supported.", "TLS");
-    AUTO_TLS: Flag<bool, Refused> = refused("auto-tls", SWITCH, "false",
-        "Generate a server certificate for clients. Not supported.", "TLS");
-    PEER_CERT_FILE: Flag<String, Refused> = refused("peer-cert-file", TEXT, "",
-        "File of the server certificate for other members. Not supported.", "TLS");
-    PEER_KEY_FILE: Flag<String, Refused> = refused("peer-key-file", TEXT, "",
-        "File of the key of --peer-cert-file. Not supported.", "TLS");
-    PEER_CLIENT_CERT_AUTH: Flag<bool, Refused> = refused("peer-client-cert-auth", SWITCH, "false",
-        "Require certificates of other members. Not supported.", "TLS");
-    PEER_CLIENT_CERT_FILE: Flag<String, Refused> = refused("peer-client-cert-file", TEXT, "",
-        "File of the certificate used to connect to other members; by default --peer-cert-file. Not supported.", "TLS");
-    PEER_CLIENT_KEY_FILE: Flag<String, Refused> = refused("peer-client-key-file", TEXT, "",
-        "File of the key of --peer-client-cert-file. Not supported.", "TLS");
-    PEER_TRUSTED_CA_FILE: Flag<String, Refused> = refused("peer-trusted-ca-file", TEXT, "",
-        "File of the CA certificates trusted for other members. Not supported.", "TLS");
-    PEER_CERT_ALLOWED_CN: Flag<String, Refused> = refused("peer-cert-allowed-cn", TEXT, "",
-        "List of common names allowed in certificates of other members. Not supported.", "TLS");
-    PEER_CERT_ALLOWED_HOSTNAME: Flag<String, Refused> = refused("peer-cert-allowed-hostname", TEXT, "",
-        "List of host names allowed in certificates of other members. Not supported.", "TLS");
-    PEER_AUTO_TLS: Flag<bool, Refused> = refused("peer-auto-tls", SWITCH, "false",
-        "Generate a certificate for other members. Not supported.", "TLS");
-    SELF_SIGNED_CERT_VALIDITY: Flag<u64, Warned> = warned("self-signed-cert-validity", UINT, "1",
-        "Validity of generated certificates, in years. Without effect.");
-    PEER_CRL_FILE: Flag<String, Refused> = refused("peer-crl-file", TEXT, "",
-        "File of the revocation list for certificates of other members. Not supported.", "TLS");
-    CIPHER_SUITES: Flag<String, Warned> = warned("cipher-suites", TEXT, "",
-        "List of TLS cipher suites, by their names in Go; empty for the defaults. Without effect.");
+    CERT_FILE: Flag<String> = used("cert-file", TEXT, "",
+        "File of the server certificate for clients.");
+    KEY_FILE: Flag<String> = used("key-file", TEXT, "",
+        "File of the key of --cert-file.");
+    CLIENT_CERT_AUTH: Flag<bool> = used("client-cert-auth", SWITCH, "false",
+        "Require client certificates.");
+    CLIENT_CERT_FILE: Flag<String> = used("client-cert-file", TEXT, "",
+        "File of the certificate that this member uses as a client; by default --cert-file.");
+    CLIENT_KEY_FILE: Flag<String> = used("client-key-file", TEXT, "",
+        "File of the key of --client-cert-file.");
+    CLIENT_CRL_FILE: Flag<String> = used("client-crl-file", TEXT, "",
+        "File of the revocation list for client certificates.");
+    CLIENT_CERT_ALLOWED_HOSTNAME: Flag<Vec<String>> = used("client-cert-allowed-hostname", LIST, "",
+        "List of host names allowed in client certificates.");
+    TRUSTED_CA_FILE: Flag<String> = used("trusted-ca-file", TEXT, "",
+        "File of the CA certificates trusted for clients.");
+    AUTO_TLS: Flag<bool> = used("auto-tls", SWITCH, "false",
+        "Generate a server certificate for clients.");
+    PEER_CERT_FILE: Flag<String> = used("peer-cert-file", TEXT, "",
+        "File of the server certificate for other members.");
+    PEER_KEY_FILE: Flag<String> = used("peer-key-file", TEXT, "",
+        "File of the key of --peer-cert-file.");
+    PEER_CLIENT_CERT_AUTH: Flag<bool> = used("peer-client-cert-auth", SWITCH, "false",
+        "Require certificates of other members.");
+    PEER_CLIENT_CERT_FILE: Flag<String> = used("peer-client-cert-file", TEXT, "",
+        "File of the certificate used to connect to other members; by default --peer-cert-file.");
+    PEER_CLIENT_KEY_FILE: Flag<String> = used("peer-client-key-file", TEXT, "",
+        "File of the key of --peer-client-cert-file.");
+    PEER_TRUSTED_CA_FILE: Flag<String> = used("peer-trusted-ca-file", TEXT, "",
+        "File of the CA certificates trusted for other members.");
+    PEER_CERT_ALLOWED_CN: Flag<Vec<String>> = used("peer-cert-allowed-cn", LIST, "",
+        "List of common names allowed in certificates of other members.");
+    PEER_CERT_ALLOWED_HOSTNAME: Flag<Vec<String>> = used("peer-cert-allowed-hostname", LIST, "",
+        "List of host names allowed in certificates of other members.");
+    PEER_AUTO_TLS: Flag<bool> = used("peer-auto-tls", SWITCH, "false",
+        "Generate a certificate for other members.");
+    SELF_SIGNED_CERT_VALIDITY: Flag<u64> = used("self-signed-cert-validity", UINT, "1",
+        "Validity of generated certificates, in years.");
+    PEER_CRL_FILE: Flag<String> = used("peer-crl-file", TEXT, "",
+        "File of the revocation list for certificates of other members.");
+    CIPHER_SUITES: Flag<Vec<String>> = used("cipher-suites", LIST, "",
+        "List of TLS cipher suites, by their names in Go; empty for the defaults.");
     CORS: Flag<Vec<String>> = used("cors", ORIGINS, "*",
         "List of origins allowed to send cross-origin requests; empty or * for all.");
     HOST_WHITELIST: Flag<Vec<String>> = used("host-whitelist", LIST, "*",
         "List of host names accepted in HTTP requests without TLS; empty or * for all.");
-    TLS_MIN_VERSION: Flag<String, Warned> = warned("tls-min-version", TEXT, "TLS1.2",
-        "Minimum TLS version: TLS1.2 or TLS1.3. Without effect.");
-    TLS_MAX_VERSION: Flag<String, Warned> = warned("tls-max-version", TEXT, "",
-        "Maximum TLS version: TLS1.2 or TLS1.3; empty for the newest. Without effect.");
+    TLS_MIN_VERSION: Flag<String> = used("tls-min-version", TEXT, "TLS1.2",
+        "Minimum TLS version: TLS1.2 or TLS1.3.");
+    TLS_MAX_VERSION: Flag<String> = used("tls-max-version", TEXT, "",
+        "Maximum TLS version: TLS1.2 or TLS1.3; empty for the newest.");
 }
 
 section! { AUTH
@@ -280,8 +280,8 @@ section! { FEATURES
         "Interval between the leader's checks of the hashes of compactions, with the feature gate CompactHashCheck.");
     COMPACTION_BATCH_LIMIT: Flag<usize> = used("compaction-batch-limit", COUNT, "1000",
         "Maximum number of revisions compacted before a pause of --compaction-sleep-interval.");
-    PEER_SKIP_CLIENT_SAN_VERIFICATION: Flag<bool, Warned> = warned("peer-skip-client-san-verification", SWITCH, "false",
-        "Do not verify the SAN field of other members' certificates. Without effect.");
+    PEER_SKIP_CLIENT_SAN_VERIFICATION: Flag<bool> = used("peer-skip-client-san-verification", SWITCH, "false",
+        "Do not compare the addresses that other members connect from with the SAN field of their certificates.");
     WATCH_PROGRESS_NOTIFY_INTERVAL: Flag<Duration> = used("watch-progress-notify-interval", DURATION, "10m",
         "Interval between progress notifications of a watch without events.");
     WARNING_APPLY_DURATION: Flag<Duration> = used("warning-apply-duration", DURATION, "100ms",
@@ -316,6 +316,20 @@ section! { UNLISTED
     CONFIG_FILE: Flag<String> = used("config-file", TEXT, "", "Path of the configuration file.");
     VERSION: Flag<bool> = used("version", SWITCH, "false", "Print the version.");
 }
+
+// Keys of the configuration file that are no flags in etcd.
+pub(super) static CLIENT_CERT_ALLOWED_CN: Flag<Vec<String>> = used(
+    "client-cert-allowed-cn",
+    LIST,
+    "",
+    "List of common names allowed in client certificates.",
+);
+pub(super) static CLIENT_SKIP_CLIENT_SAN_VERIFICATION: Flag<bool> = used(
+    "client-skip-client-san-verification",
+    SWITCH,
+    "false",
+    "Do not compare the addresses of clients of the metrics port with the SAN field of their certificates.",
+);
 
 /// Flags of old versions that are accepted with a warning and mean nothing. As in etcd they need no value.
 pub(super) const IGNORED: &[&str] = &[

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Config;
 use super::open::Opened;
 use super::raft_log;
+use super::values::Listen;
 use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClient};
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
@@ -17,7 +18,7 @@ use crate::actors::{self, Node, Shared, requests, watch};
 use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
-use crate::io::{self, Address, DiskMonitor, clock};
+use crate::io::{self, DiskMonitor, clock};
 use crate::lease::ttl_min;
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
 use crate::types::Fault;
@@ -31,7 +32,7 @@ const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
 pub(super) const PORTS: usize = 3;
 
 /// What is served where. Connections are marked with the place in this list of the port they came to.
-pub(super) fn ports(config: &Config) -> [(Serves, &Vec<Address>); PORTS] {
+pub(super) fn ports(config: &Config) -> [(Serves, &Vec<Listen>); PORTS] {
     let clients = if config.listen_http.is_empty() { Serves::All } else { Serves::Grpc };
     [
         (clients, &config.listen_clients),
@@ -224,7 +225,7 @@ impl Seat {
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
                 let Some(connection) = connection.open() else { continue };
-                let front = fronts[connection.port()].to(&connection.peer());
+                let front = fronts[connection.port()].to(&connection);
                 let switched = front.clone();
                 io::spawn(io::serve(connection, http2, front, |rest| switched.switched(rest)));
             }

@@ -120,6 +120,33 @@ impl Url {
     }
 }
 
+/// An address to listen on, and how it is asked for: plainly, with TLS, or both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Listen {
+    pub(super) address: Address,
+    pub(super) plain: bool,
+    pub(super) secure: bool,
+}
+
+/// The addresses of these URLs, each once.
+///
+/// # Errors
+/// One has a name where an address is needed.
+pub(super) fn listen(urls: &[Url]) -> Result<Vec<Listen>, String> {
+    let mut all: Vec<Listen> = Vec::new();
+    for url in urls {
+        let (address, secure) = (url.bind()?, url.is_secure());
+        match all.iter_mut().find(|listen| listen.address == address) {
+            Some(listen) => {
+                listen.secure |= secure;
+                listen.plain |= !secure;
+            }
+            None => all.push(Listen { address, plain: !secure, secure }),
+        }
+    }
+    Ok(all)
+}
+
 /// Reads URLs with commas between, sorted, each once.
 ///
 /// # Errors

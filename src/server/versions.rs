@@ -9,7 +9,7 @@ use super::levels;
 use crate::actors::Desk;
 use crate::cluster::{Fit, Member, Version, Versions, decide, may_join};
 use crate::command::Command;
-use crate::io::{self, clock};
+use crate::io::{self, Dialer, clock};
 use crate::types::{Fault, MemberId, Refusal};
 
 /// How often a leader asks; etcd's too.
@@ -19,10 +19,10 @@ const EVERY: Duration = Duration::from_secs(5);
 const ASK_TIME: Duration = Duration::from_secs(2);
 
 /// What a member says of its versions; nothing if it does not answer at any of its addresses. Blocks.
-fn ask(member: &Member) -> Option<Versions> {
+fn ask(dialer: &Dialer, member: &Member) -> Option<Versions> {
     let remote_member_id = format!("{:x}", member.id);
     let told = member.peer_urls.iter().find_map(|url| {
-        let answer = io::get(&io::Address::of_url(url), "/version", ASK_TIME);
+        let answer = dialer.get(url, "/version", ASK_TIME);
         let told = answer.and_then(|(_, body)| {
             serde_json::from_str(&body)
                 .map_err(|error| format!("the answer does not read: {error}"))
@@ -40,9 +40,13 @@ fn ask(member: &Member) -> Option<Versions> {
 }
 
 /// What the others say. Blocks: not for executors.
-fn ask_all(members: &[Member], own: MemberId) -> Vec<(MemberId, Option<Versions>)> {
+fn ask_all(
+    dialer: &Dialer,
+    members: &[Member],
+    own: MemberId,
+) -> Vec<(MemberId, Option<Versions>)> {
     let others = members.iter().filter(|member| member.id != own);
-    others.map(|member| (member.id, ask(member))).collect()
+    others.map(|member| (member.id, ask(dialer, member))).collect()
 }
 
 /// That this member, which is not there yet, can speak what the members speak. etcd looks for downgrades under
@@ -50,8 +54,13 @@ fn ask_all(members: &[Member], own: MemberId) -> Vec<(MemberId, Option<Versions>
 ///
 /// # Errors
 /// It cannot, or nobody says what they speak.
-pub(super) fn check_joining(members: &[Member], own: MemberId) -> Result<(), Fault> {
-    let clusters = ask_all(members, own).into_iter().map(|(id, told)| cluster_version(id, &told?));
+pub(super) fn check_joining(
+    dialer: &Dialer,
+    members: &[Member],
+    own: MemberId,
+) -> Result<(), Fault> {
+    let clusters =
+        ask_all(dialer, members, own).into_iter().map(|(id, told)| cluster_version(id, &told?));
     if may_join(clusters) {
         return Ok(());
     }
@@ -88,24 +97,25 @@ fn cluster_version(id: MemberId, told: &Versions) -> Option<Version> {
 
 /// Decides every so often, and whenever this member begins to lead, as `led` tells. Ends when nobody can tell any
 /// more.
-pub(super) async fn watch(desk: Desk, led: flume::Receiver<()>) {
+pub(super) async fn watch(desk: Desk, led: flume::Receiver<()>, dialer: Dialer) {
     while !matches!(clock::deadline(EVERY, led.recv_async()).await, Some(Err(_))) {
         // A leader that cannot decide now does so the next time.
         if desk.leads()
-            && let Err(error) = check(&desk).await
+            && let Err(error) = check(&desk, &dialer).await
         {
             tracing::error!(%error, "failed to monitor cluster version");
         }
     }
 }
 
-async fn check(desk: &Desk) -> Result<(), Fault> {
+async fn check(desk: &Desk, dialer: &Dialer) -> Result<(), Fault> {
     // What earlier leaders decided is applied then, and a majority still wants this one.
     if desk.read_index().await.is_err() || !desk.leads() {
         return Ok(());
     }
     let (own, members) = (desk.node().member_id, desk.state().members.clone());
-    let told = io::aside("versions", move || ask_all(&members, own)).await?;
+    let dialer = dialer.clone();
+    let told = io::aside("versions", move || ask_all(&dialer, &members, own)).await?;
     let others = told.into_iter().map(|(id, told)| server_version(id, &told?));
     let servers: Vec<_> = others.chain([Some(Version::SERVER)]).collect();
     let spoken = desk.state().cluster_version;

@@ -315,6 +315,13 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
 const _: () =
     assert!(UNAPPLIED_ENTRIES_MAX + BUNDLE_PROPOSALS_MAX < COMMITTED_UNAPPLIED_MAX as usize);
+/// TLS handshakes of one thread under way at once, some 20 KB each; more wait for the first record of another to go.
+pub const HANDSHAKES_MAX: usize = 512;
+/// Accepted sockets on their way to such a thread; past it accepting waits.
+pub const HANDSHAKES_QUEUED_MAX: usize = 1024;
+/// Threads that make handshakes of clients, however many cores there are.
+pub const HANDSHAKE_THREADS_MAX: usize = 4;
+
 const _: () = assert!(BUNDLE_BYTES_MAX + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(PEER_WRITE_BYTES < PEER_BULK_BYTES_MAX);

@@ -18,7 +18,7 @@ use super::consensus;
 use crate::cluster::{Cluster, Member};
 use crate::consensus::Message;
 use crate::consensus::wire::{Encoder, Travels, is_proposal, travels};
-use crate::io::clock;
+use crate::io::{Dialer, clock};
 use crate::metrics;
 use crate::peer::{Answer, Ask, Kind, encode};
 use crate::types::limits::{
@@ -35,6 +35,8 @@ pub struct Identity {
     pub member: MemberId,
     /// Where it is reached.
     pub urls: Vec<String>,
+    /// How others are reached.
+    pub dialer: Dialer,
     /// How long others may take.
     pub times: Times,
     /// Where snapshots are put together.

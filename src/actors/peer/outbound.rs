@@ -9,7 +9,7 @@ use futures_lite::future::or;
 use crate::actors::mailbox::peer::{Link, Packet, Peers, Times};
 use crate::cluster::check_feature_level;
 use crate::consensus::wire::decode;
-use crate::io::{self, Address, Wire, clock};
+use crate::io::{self, Wire, clock};
 use crate::peer::{
     Decoder, Frame, Hello, Kind, Lane, MAGIC, Refused, Welcome, Why, encode, message,
 };
@@ -96,7 +96,7 @@ pub(super) async fn connect(
     };
     let urls = link.urls.load_full();
     for url in urls.iter() {
-        let dialed = Wire::dial(&Address::of_url(url), identity.times.dial).await;
+        let dialed = identity.dialer.dial(url, identity.times.dial).await;
         let Ok(wire) = dialed else { continue };
         let mut connected = Connected::new(wire, identity.times);
         let begin = [MAGIC.as_slice(), &message(Kind::Hello, &hello)].concat();

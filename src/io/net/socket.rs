@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::Result;
+use std::io::{IoSlice, Result};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
@@ -15,14 +15,61 @@ use super::clock;
 use super::merge::Merge;
 use super::turn::{Handle, TURN_BYTES_MAX};
 use crate::io::executor;
+use crate::io::tls::Session;
 
 /// A connected socket.
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of the others, with TLS over it.
+    Secured(Box<Secured>),
+}
+
+/// A socket and the session over it.
+pub(super) struct Secured {
+    plain: Stream,
+    session: Box<Session>,
 }
 
 impl Stream {
+    /// The same socket with TLS over it, whose handshake is done.
+    pub(super) fn secured(self, session: Box<Session>) -> Self {
+        Self::Secured(Box::new(Secured { plain: self, session }))
+    }
+
+    /// The socket, if it is one of TCP.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(_) => None,
+            Self::Secured(secured) => secured.plain.tcp(),
+        }
+    }
+
+    /// Whether slices that are written together leave together.
+    fn is_write_vectored(&self) -> bool {
+        matches!(self, Self::Secured(_))
+    }
+
+    /// Sends some of these slices; how much is told.
+    fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        match self {
+            Self::Secured(secured) => {
+                let Secured { plain, session } = &mut **secured;
+                session
+                    .poll_write(context, slices, |context, bytes| plain.poll_write(context, bytes))
+            }
+            Self::Tcp(_) | Self::Unix(_) => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                self.poll_write(context, first.map_or(&[][..], |slice| slice))
+            }
+        }
+    }
+
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -31,6 +78,11 @@ impl Stream {
         let read = match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Secured(secured) => {
+                let Secured { plain, session } = &mut **secured;
+                return session
+                    .poll_read(context, into, |context, into| plain.poll_read(context, into));
+            }
         };
         if read.is_ready() {
             executor::busy();
@@ -46,13 +98,18 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Secured(_) => self.poll_write_vectored(context, &[IoSlice::new(bytes)]),
         }
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Self::Secured(secured) => {
+                let Secured { plain, session } = &mut **secured;
+                session.poll_flush(context, |context, bytes| plain.poll_write(context, bytes))
+            }
         }
     }
 
@@ -60,6 +117,14 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_close(context),
             Self::Unix(stream) => Pin::new(stream).poll_close(context),
+            Self::Secured(secured) => {
+                let Secured { plain, session } = &mut **secured;
+                ready!(
+                    session
+                        .poll_close(context, |context, bytes| { plain.poll_write(context, bytes) })
+                )?;
+                plain.poll_close(context)
+            }
         }
     }
 }
@@ -126,6 +191,18 @@ impl hyper::rt::Write for Socket {
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
         self.stream.poll_write(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        self.stream.poll_write_vectored(context, slices)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {

@@ -32,7 +32,15 @@ impl Switched {
         Poll::Ready(Ok(count))
     }
 
-    /// Sends some of it; how much is told.
+    /// Sends what was taken and not sent yet.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.stream.poll_flush(context)
+    }
+
+    /// Takes some of it; how much is told. It may leave with the next write or flush only.
     ///
     /// # Errors
     /// The connection broke.

@@ -1,4 +1,4 @@
-//! Plain connections between members: dialed ones, and accepted ones that turn out to be such.
+//! Connections between members: dialed ones, and accepted ones that turn out to be such.
 
 use std::future::poll_fn;
 use std::io::{ErrorKind, Result};
@@ -7,12 +7,14 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use glommio::net::{TcpStream, UnixStream};
+use rustls::pki_types::ServerName;
 
 use super::open::Counted;
+use super::secure::bind;
 use super::socket::Stream;
 use super::{Address, PEER_SILENCE_MAX, borrow, clock, end_after, keep_alive};
 use crate::io::Pool;
-use crate::io::clock::Moment;
+use crate::io::tls::{self, Credentials};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -43,7 +45,7 @@ impl Wire {
     /// Lets the kernel end the connection when the other end has acknowledged no bytes for so long. Other than a
     /// deadline for writes it also counts while all that was written waits in the socket's buffer.
     pub fn limit_silence(&self, silence: Duration) {
-        if let Stream::Tcp(stream) = &self.stream {
+        if let Some(stream) = self.stream.tcp() {
             // Refused by no kernel that has the option, and of no harm if it is.
             let _ = end_after(borrow(stream.as_raw_fd()), silence);
         }
@@ -90,7 +92,51 @@ impl Wire {
                 count => left = &left[count..],
             }
         }
-        Ok(())
+        let flush = poll_fn(|context| self.stream.poll_flush(context));
+        clock::deadline(wait, flush).await.ok_or_else(late)?
+    }
+
+    /// The same connection with TLS over it, after a handshake within `wait` with who must be `name`.
+    ///
+    /// # Errors
+    /// It is somebody else, refuses this member, or is late.
+    pub(super) async fn secure(
+        self,
+        credentials: &Credentials,
+        name: ServerName<'static>,
+        wait: Duration,
+    ) -> Result<Self> {
+        let Some(stream) = self.stream.tcp() else {
+            return Err(std::io::Error::other("no socket to make a handshake on"));
+        };
+        let socket = rustix::io::fcntl_dupfd_cloexec(borrow(stream.as_raw_fd()), 0)?;
+        // Its own descriptor is closed: the handshake is made on another one of the same socket.
+        drop(self);
+        Self::make_secure(socket, false, credentials, name, wait).await
+    }
+
+    /// The same for the unix socket at a path.
+    pub(super) async fn dial_secure_unix(
+        path: &str,
+        credentials: &Credentials,
+        name: ServerName<'static>,
+        wait: Duration,
+    ) -> Result<Self> {
+        let socket = std::os::unix::net::UnixStream::connect(path)?.into();
+        Self::make_secure(socket, true, credentials, name, wait).await
+    }
+
+    async fn make_secure(
+        socket: OwnedFd,
+        is_unix: bool,
+        credentials: &Credentials,
+        name: ServerName<'static>,
+        wait: Duration,
+    ) -> Result<Self> {
+        let made = tls::dial(socket, credentials, name, wait).await;
+        let (socket, session) = made.map_err(std::io::Error::other)?;
+        let stream = bind(socket, is_unix).ok_or(ErrorKind::NotConnected)?;
+        Ok(Self::new(stream.secured(session), None))
     }
 }
 
@@ -121,68 +167,3 @@ async fn look_up(name: &str, wait: Duration) -> Result<Vec<SocketAddr>> {
 pub fn resolve(address: &str) -> Option<SocketAddr> {
     address.to_socket_addrs().ok()?.next()
 }
-
-/// Asks another member over HTTP: head and body of what `path` gives, within `wait` for each of its addresses to
-/// connect, and another `wait` for the answer. Blocks: not for executors.
-///
-/// # Errors
-/// Nobody is there, or answers too late or with anything but 200.
-pub fn get(
-    address: &Address,
-    path: &str,
-    wait: Duration,
-) -> std::result::Result<(String, String), String> {
-    let text = |error: std::io::Error| error.to_string();
-    let name = match address {
-        Address::Tcp(name) => name,
-        Address::Unix(socket) => {
-            let stream = std::os::unix::net::UnixStream::connect(socket).map_err(text)?;
-            // What is done with it from here on is the same for both kinds of sockets.
-            return ask(OwnedFd::from(stream).into(), "localhost", path, wait);
-        }
-    };
-    let mut last = format!("{address} has no address");
-    for address in name.to_socket_addrs().map_err(text)? {
-        match std::net::TcpStream::connect_timeout(&address, wait) {
-            Ok(stream) => return ask(stream, &address.to_string(), path, wait),
-            Err(error) => last = error.to_string(),
-        }
-    }
-    Err(last)
-}
-
-fn ask(
-    mut stream: std::net::TcpStream,
-    host: &str,
-    path: &str,
-    wait: Duration,
-) -> std::result::Result<(String, String), String> {
-    use std::io::{Read as _, Write as _};
-    let text = |error: std::io::Error| error.to_string();
-    let began = Moment::now();
-    stream.set_write_timeout(Some(wait)).map_err(text)?;
-    let ask = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
-    stream.write_all(ask.as_bytes()).map_err(text)?;
-    let (mut answer, mut piece) = (Vec::new(), [0; ANSWER_PIECE_BYTES]);
-    while answer.len() < ANSWER_BYTES_MAX {
-        // Who sends a byte now and then must not keep the asker for ever.
-        let left = wait.checked_sub(began.elapsed()).filter(|left| !left.is_zero());
-        let left = left.ok_or_else(late).map_err(text)?;
-        stream.set_read_timeout(Some(left)).map_err(text)?;
-        match stream.read(&mut piece).map_err(text)? {
-            0 => break,
-            count => answer.extend_from_slice(&piece[..count]),
-        }
-    }
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split(' ').nth(1) {
-        Some("200") => Ok((head.to_owned(), body.to_owned())),
-        _ => Err(head.lines().next().unwrap_or_default().to_owned()),
-    }
-}
-
-/// Bytes of an answer of another member's HTTP side.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Bytes of it that are read at once.
-const ANSWER_PIECE_BYTES: usize = 8 << 10;

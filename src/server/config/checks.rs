@@ -8,7 +8,6 @@ use crate::mvcc::Retention;
 use crate::server::flag::Row;
 use crate::server::settings::Flags;
 use crate::server::table;
-use crate::server::values::Url;
 use crate::types::limits::REQUEST_BYTES_MAX;
 
 pub(super) fn check_bootstrap(flags: &Flags) -> Result<(), String> {
@@ -51,17 +50,9 @@ pub(super) fn check_tls_versions(flags: &Flags) -> Result<(), String> {
 }
 
 /// Refuses what this version lacks: the member would do less than it was asked for.
-pub(super) fn refuse_unsupported<'a>(
-    flags: &Flags,
-    mut listened: impl Iterator<Item = &'a Url>,
-) -> Result<(), String> {
-    if let Some(refusal) = table::all().find_map(|flag| flag.refusal(flags)) {
-        return Err(refusal);
-    }
-    match listened.find(|url| url.is_secure()) {
-        Some(secure) => {
-            Err(format!("this version of Basalt does not support TLS ({})", secure.text))
-        }
+pub(super) fn refuse_unsupported(flags: &Flags) -> Result<(), String> {
+    match table::all().find_map(|flag| flag.refusal(flags)) {
+        Some(refusal) => Err(refusal),
         None => Ok(()),
     }
 }

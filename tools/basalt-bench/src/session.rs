@@ -12,17 +12,11 @@ use basalt_proto::etcdserverpb::{
     RangeResponse,
 };
 use bytes::Bytes;
+use gotls::{Roots, ServerVerifier, SkipVerification, Suites, Trust};
 use prost::Message;
 use tokio::runtime;
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, crypto,
-};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 
 use crate::error::Fatal;
 use crate::options::Globals;
@@ -136,72 +130,24 @@ fn authenticate(dialer: &Dialer, user: &str) -> Result<String, Fatal> {
 }
 
 fn tls(globals: &Globals) -> Result<ClientConfig, Fatal> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?;
-    let builder = if globals.insecure_skip_tls_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    let suites = Suites::All;
+    let provider = gotls::provider(&suites);
+    let verifier: Arc<dyn ServerCertVerifier> = if globals.insecure_skip_tls_verify {
+        SkipVerification::new(provider)
     } else {
-        let mut roots = RootCertStore::empty();
-        let Some(path) = &globals.cacert else { return Err("https needs --cacert".into()) };
-        for certificate in certificates(path)? {
-            roots.add(certificate)?;
-        }
-        builder.with_root_certificates(roots)
+        let roots = match &globals.cacert {
+            Some(path) => Roots::parse(&read(path)?)?,
+            None => gotls::system_roots(),
+        };
+        ServerVerifier::new(provider, Trust { roots, ..Trust::default() }, None)
     };
-    let mut config = match (&globals.cert, &globals.key_file) {
-        (Some(cert), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_slice(&fs::read(key)?)?;
-            builder.with_client_auth_cert(certificates(cert)?, key)?
-        }
-        _ => builder.with_no_client_auth(),
+    let identity = match (&globals.cert, &globals.key_file) {
+        (Some(cert), Some(key)) => Some(gotls::key_pair(&read(cert)?, &read(key)?)?),
+        _ => None,
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    Ok(gotls::client_config(&suites, gotls::VERSIONS, verifier, identity, &[b"h2"])?)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fatal> {
-    let pem = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>()?)
-}
-
-/// Takes any certificate, but still checks that the server holds its key.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, tokio_rustls::rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+fn read(path: &Path) -> Result<Vec<u8>, Fatal> {
+    Ok(fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?)
 }

@@ -38,7 +38,7 @@ struct Usages {
 
 /// What a certificate is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Usage {
+pub(super) enum Usage {
     /// To prove who a client is.
     Client,
     /// To prove who a server is.
@@ -140,8 +140,9 @@ impl Leaf {
         }
         let named = self.common_name.as_deref().unwrap_or_default();
         if !self.has_alternative_names && matches(named, host) {
-            return Err("x509: certificate relies on legacy Common Name field, use SANs instead"
-                .to_owned());
+            return Err(
+                "x509: certificate relies on legacy Common Name field, use SANs instead".to_owned()
+            );
         }
         if self.dns_names.is_empty() {
             return Err(format!(

@@ -13,9 +13,7 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -258,7 +256,8 @@ fn check_revoked(
 fn refusal(error: webpki::Error) -> Refused {
     match error {
         webpki::Error::CertExpired { time, not_after } => {
-            let (now, bound) = (rfc3339(time.as_secs() as i64), rfc3339(not_after.as_secs() as i64));
+            let (now, bound) =
+                (rfc3339(time.as_secs() as i64), rfc3339(not_after.as_secs() as i64));
             untrusted(
                 CertificateError::Expired,
                 format!(
@@ -267,7 +266,8 @@ fn refusal(error: webpki::Error) -> Refused {
             )
         }
         webpki::Error::CertNotValidYet { time, not_before } => {
-            let (now, bound) = (rfc3339(time.as_secs() as i64), rfc3339(not_before.as_secs() as i64));
+            let (now, bound) =
+                (rfc3339(time.as_secs() as i64), rfc3339(not_before.as_secs() as i64));
             untrusted(
                 CertificateError::Expired,
                 format!(

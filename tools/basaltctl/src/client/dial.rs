@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::client::dns;
 use crate::client::preface::{Prefaced, Socket};
 use crate::client::settings::Settings;
+use crate::client::tls;
 
 /// grpc-go pings no more often than this, and servers complain if one does.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(10);
@@ -141,7 +142,7 @@ impl Dialer {
         let name = name.strip_suffix('.').unwrap_or(&name).to_owned();
         let name = ServerName::try_from(name).map_err(|it| failed(&it))?;
         let secured = TlsConnector::from(tls.clone()).connect(name, socket).await;
-        let secured = secured.map_err(|it| failed(&it))?;
+        let secured = secured.map_err(|it| failed(&tls::why(&it)))?;
         Ok((Box::new(secured), ends))
     }
 }

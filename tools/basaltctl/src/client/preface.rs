@@ -36,7 +36,7 @@ impl Prefaced {
         }
         let outcome = match read {
             Poll::Pending => return,
-            Poll::Ready(Err(it)) => Err(crate::command::files::why(it)),
+            Poll::Ready(Err(it)) => Err(crate::client::tls::why(it)),
             Poll::Ready(Ok(())) if bytes.is_empty() => Err("EOF".to_owned()),
             Poll::Ready(Ok(())) => {
                 self.begun.extend_from_slice(bytes);

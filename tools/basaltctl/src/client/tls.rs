@@ -3,17 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, ServerName as PeerName, UnixTime,
-};
-use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use gotls::{Roots, ServerVerifier, SkipVerification, Suites, Trust};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 
 /// What the flags say.
 #[derive(Clone, Debug, Default)]
@@ -25,14 +17,6 @@ pub(crate) struct Security {
     pub(crate) insecure_transport: bool,
     pub(crate) skip_verify: bool,
 }
-
-/// Where systems keep the certificates they trust.
-const SYSTEM_ROOTS: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// The configuration, if any flag asks for TLS.
 ///
@@ -48,31 +32,25 @@ pub(crate) fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, S
         let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
         return Err(text);
     }
-    let roots = if cacert.is_empty() { system_roots() } else { roots(cacert)? };
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|it| it.to_string())?
-        .with_root_certificates(roots);
-    let mut config = match cert.is_empty() {
-        true => builder.with_no_client_auth(),
+    let roots = match cacert.is_empty() {
+        true => gotls::system_roots(),
+        false => Roots::parse(&read(cacert)?)?,
+    };
+    let identity = match cert.is_empty() {
+        true => None,
+        false => Some(gotls::key_pair(&read(cert)?, &read(key)?)?),
+    };
+    let suites = Suites::All;
+    let provider = gotls::provider(&suites);
+    let verifier: Arc<dyn ServerCertVerifier> = match security.skip_verify {
+        true => SkipVerification::new(provider),
         false => {
-            let chain = certificates(cert)?;
-            let text = read(key)?;
-            let key = PrivateKeyDer::from_pem_slice(&text)
-                .map_err(|_| "tls: failed to find any PEM data in key input".to_owned())?;
-            builder.with_client_auth_cert(chain, key).map_err(|it| {
-                if matches!(it, Error::InconsistentKeys(_)) {
-                    return "tls: private key does not match public key".to_owned();
-                }
-                it.to_string()
-            })?
+            let name = Some(server_name.clone()).filter(|name| !name.is_empty());
+            ServerVerifier::new(provider, Trust { roots, ..Trust::default() }, name)
         }
     };
-    if security.skip_verify {
-        config.dangerous().set_certificate_verifier(Arc::new(Trusting));
-    }
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Some(Arc::new(config)))
+    gotls::client_config(&suites, gotls::VERSIONS, verifier, identity, &[b"h2"])
+        .map(|config| Some(Arc::new(config)))
 }
 
 /// For `https` endpoints without any flag: what the system trusts.
@@ -86,81 +64,8 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     crate::command::files::read(Path::new(path))
 }
 
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = read(path)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match chain {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ if String::from_utf8_lossy(&text).contains("PRIVATE KEY-----") => {
-            Err("tls: failed to find certificate PEM data in certificate input, but did find a \
-             private key; PEM inputs may have been switched"
-                .to_owned())
-        }
-        _ => Err("tls: failed to find any PEM data in certificate input".to_owned()),
-    }
-}
-
-fn roots(path: &str) -> Result<RootCertStore, String> {
-    let text = read(path)?;
-    let begun = String::from_utf8_lossy(&text);
-    if begun.matches("-----BEGIN ").count() != begun.matches("-----BEGIN CERTIFICATE").count() {
-        return Err("x509: malformed tbs certificate".to_owned());
-    }
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text).flatten() {
-        roots.add(certificate).map_err(|it| it.to_string())?;
-    }
-    Ok(roots)
-}
-
-fn system_roots() -> RootCertStore {
-    let named = std::env::var("SSL_CERT_FILE").ok();
-    let files = named.iter().map(String::as_str).chain(SYSTEM_ROOTS.iter().copied());
-    let mut roots = RootCertStore::empty();
-    for path in files {
-        let Ok(text) = read(path) else { continue };
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).flatten());
-        break;
-    }
-    roots
-}
-
-/// Believes every certificate, as `--insecure-skip-tls-verify` asks.
-#[derive(Debug)]
-struct Trusting;
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &PeerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let schemes = ring::default_provider().signature_verification_algorithms;
-        schemes.supported_schemes()
-    }
+/// What went wrong with a connection that has TLS over it, in Go's words.
+pub(crate) fn why(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|it| it.downcast_ref::<tokio_rustls::rustls::Error>());
+    inner.map_or_else(|| crate::command::files::why(error), gotls::handshake_error)
 }

@@ -1,0 +1,30 @@
+//! TLS below HTTP and below the frames of members: who may connect, with which certificates, and the bytes themselves.
+//!
+//! ```text
+//!  accepted or dialed descriptor ─► handshaker: threads that step back ─► Session + descriptor ─► an executor's stream
+//!                                      │ which configuration?
+//!                                      ▼
+//!                                   Credentials ◄─ files, looked at anew while connections come, and on SIGHUP
+//! ```
+//!
+//! Handshakes are made by threads of their own: one costs as much as a hundred requests, and thousands of clients may
+//! come back at once. Nothing is known here of HTTP or of executors: [`session::Session`] turns bytes into bytes.
+
+mod address;
+mod auto;
+mod certificate;
+mod credentials;
+mod files;
+mod handshake;
+mod options;
+mod session;
+mod threads;
+
+pub use self::auto::make_self_signed;
+pub use self::certificate::PeerCertificate;
+pub use self::credentials::{Credentials, reload_all};
+pub use self::options::{Options, PairFiles, Versions};
+pub(super) use self::session::Session;
+pub(super) use self::threads::{
+    Accepting, HANDSHAKE_TIME, Outcome, Rules, dial, handshakers, remote_of,
+};

@@ -1,0 +1,433 @@
+//! One TLS connection: ciphertext in, plaintext out, and back. Knows no socket: whoever owns one lends its reads and
+//! writes to each call.
+//!
+//! ```text
+//!  socket ─poll_read─► scratch of the thread ─► records ─► the caller's buffer; what is over waits in `plain`
+//!                          ▲ an unfinished record waits in `partial`
+//!  socket ◄─poll_write─ `out` ◄─ records ◄─ the caller's slices, joined
+//! ```
+//!
+//! An idle connection holds no buffer. What it takes to read or write is borrowed from the thread.
+
+use std::cell::RefCell;
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::task::{Context, Poll, ready};
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError};
+
+/// A record: its head, the most that its plaintext may have, and what encryption adds at most (RFC 8446, 5.2; RFC 5246, 6.2.3).
+const RECORD_BYTES_MAX: usize = 5 + (16 << 10) + 2048;
+const RECORD_HEAD_BYTES: usize = 5;
+/// Plaintext of one record.
+const PLAIN_BYTES_MAX: usize = 16 << 10;
+/// What a record adds to its plaintext, with room to spare.
+const OVERHEAD_BYTES: usize = 64;
+/// Plaintext that is encrypted at once; the caller waits with the rest until this was sent.
+const WRITE_BYTES_MAX: usize = 64 << 10;
+/// Ciphertext that is read at once.
+const READ_BYTES_MAX: usize = 64 << 10;
+
+thread_local! {
+    /// Shared by all connections of a thread: ciphertext that came, and plaintext that goes.
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        read: vec![0; READ_BYTES_MAX + RECORD_BYTES_MAX],
+        joined: Vec::with_capacity(WRITE_BYTES_MAX),
+        encrypted: vec![0; WRITE_BYTES_MAX + (WRITE_BYTES_MAX / PLAIN_BYTES_MAX + 1) * OVERHEAD_BYTES],
+    });
+}
+
+struct Scratch {
+    read: Vec<u8>,
+    joined: Vec<u8>,
+    encrypted: Vec<u8>,
+}
+
+/// Which end this is.
+pub(super) enum Side {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// What comes of records: plaintext, first into what the reader offered, and ciphertext to send.
+struct Sink<'a> {
+    into: &'a mut [u8],
+    filled: usize,
+    plain: &'a mut Vec<u8>,
+    out: &'a mut Vec<u8>,
+    closed: &'a mut bool,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, plain: &[u8]) {
+        let room = self.into.len() - self.filled;
+        let now = if self.plain.is_empty() { room.min(plain.len()) } else { 0 };
+        self.into[self.filled..self.filled + now].copy_from_slice(&plain[..now]);
+        self.filled += now;
+        self.plain.extend_from_slice(&plain[now..]);
+    }
+}
+
+/// Whether there may be more to do with the same bytes.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Again,
+    Done,
+}
+
+/// A TLS connection whose handshake is under way or done.
+pub(in crate::io) struct Session {
+    side: Side,
+    /// The beginning of a record whose rest is yet to come.
+    partial: Vec<u8>,
+    /// Plaintext that the reader had no room for, and how much of it was taken.
+    plain: Vec<u8>,
+    taken: usize,
+    /// Ciphertext that the socket has not taken, and how much of it was sent.
+    out: Vec<u8>,
+    sent: usize,
+    /// The other end has said that it sends no more.
+    closed: bool,
+    /// So has this one.
+    closing: bool,
+}
+
+impl Session {
+    pub(super) fn new(side: Side) -> Self {
+        Self {
+            side,
+            partial: Vec::new(),
+            plain: Vec::new(),
+            taken: 0,
+            out: Vec::new(),
+            sent: 0,
+            closed: false,
+            closing: false,
+        }
+    }
+
+    pub(super) fn side(&self) -> &Side {
+        &self.side
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        match &self.side {
+            Side::Server(connection) => connection.is_handshaking(),
+            Side::Client(connection) => connection.is_handshaking(),
+        }
+    }
+
+    /// Takes bytes of the handshake that came.
+    ///
+    /// # Errors
+    /// They are refused. An alert waits to be sent.
+    pub(super) fn take_handshake(
+        &mut self,
+        bytes: &[u8],
+    ) -> std::result::Result<(), rustls::Error> {
+        let mut all = std::mem::take(&mut self.partial);
+        all.extend_from_slice(bytes);
+        let (used, _) = self.process(&mut all, &mut [])?;
+        all.drain(..used);
+        self.partial = all;
+        Ok(())
+    }
+
+    /// Ciphertext that waits to be sent.
+    pub(super) fn to_send(&self) -> &[u8] {
+        &self.out[self.sent..]
+    }
+
+    /// So much of it was sent.
+    pub(super) fn note_sent(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.out.len() {
+            (self.out, self.sent) = (Vec::new(), 0);
+        }
+    }
+
+    /// Lets records be decrypted, as many as are whole. Gives how many bytes are done with, and how many of plaintext
+    /// came into `into`.
+    fn process(
+        &mut self,
+        bytes: &mut [u8],
+        into: &mut [u8],
+    ) -> std::result::Result<(usize, usize), rustls::Error> {
+        let Self { side, plain, out, closed, .. } = self;
+        let mut sink = Sink { into, filled: 0, plain, out, closed };
+        let mut used = 0;
+        loop {
+            let (discard, flow) = step(side, &mut bytes[used..], &mut sink);
+            used += discard;
+            match flow {
+                Ok(Flow::Again) => (),
+                Ok(Flow::Done) => return Ok((used, sink.filled)),
+                Err(error) => {
+                    // The alert, if there is one.
+                    while let (_, Ok(Flow::Again)) = step(side, &mut [], &mut sink) {}
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Reads plaintext; 0 at its end.
+    ///
+    /// # Errors
+    /// Those of `read`, and records that are none.
+    pub(in crate::io) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut [u8],
+        mut read: impl FnMut(&mut Context<'_>, &mut [u8]) -> Poll<Result<usize>>,
+    ) -> Poll<Result<usize>> {
+        if self.taken < self.plain.len() {
+            return Poll::Ready(Ok(self.take_plain(into)));
+        }
+        if !self.partial.is_empty() && self.partial.len() >= wanted(&self.partial) {
+            // Records that came with the end of the handshake.
+            let mut bytes = std::mem::take(&mut self.partial);
+            let filled = self.take_records(&mut bytes, into)?;
+            if filled > 0 {
+                return Poll::Ready(Ok(filled));
+            }
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            while !self.closed {
+                let before = self.partial.len();
+                let wanted = wanted(&self.partial).saturating_sub(before);
+                let room = into.len().min(READ_BYTES_MAX).max(wanted);
+                let end = (before + room).min(scratch.read.len());
+                let count = ready!(read(context, &mut scratch.read[before..end]))?;
+                if count == 0 {
+                    return Poll::Ready(Ok(0));
+                }
+                scratch.read[..before].copy_from_slice(&self.partial);
+                self.partial.clear();
+                let filled = self.take_records(&mut scratch.read[..before + count], into)?;
+                if filled > 0 {
+                    return Poll::Ready(Ok(filled));
+                }
+            }
+            Poll::Ready(Ok(0))
+        })
+    }
+
+    /// Decrypts what is whole, and keeps what is not.
+    fn take_records(&mut self, bytes: &mut [u8], into: &mut [u8]) -> Result<usize> {
+        let processed = self.process(bytes, into);
+        let (used, filled) =
+            processed.map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
+        match used < bytes.len() {
+            true => self.partial = bytes[used..].to_vec(),
+            false => self.partial = Vec::new(),
+        }
+        Ok(filled)
+    }
+
+    fn take_plain(&mut self, into: &mut [u8]) -> usize {
+        let count = into.len().min(self.plain.len() - self.taken);
+        into[..count].copy_from_slice(&self.plain[self.taken..self.taken + count]);
+        self.taken += count;
+        if self.taken == self.plain.len() {
+            (self.plain, self.taken) = (Vec::new(), 0);
+        }
+        count
+    }
+
+    /// Sends what waits, then encrypts some of these slices and sends that: how much of them is told. What the socket
+    /// does not take waits until the next write or flush.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub(in crate::io) fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        mut write: impl FnMut(&mut Context<'_>, &[u8]) -> Poll<Result<usize>>,
+    ) -> Poll<Result<usize>> {
+        ready!(self.poll_flush(context, &mut write))?;
+        SCRATCH.with_borrow_mut(|scratch| {
+            let Scratch { joined, encrypted, .. } = scratch;
+            let plain = match slices {
+                [one] => &one[..one.len().min(WRITE_BYTES_MAX)],
+                several => {
+                    joined.clear();
+                    for slice in several {
+                        let room = WRITE_BYTES_MAX - joined.len();
+                        joined.extend_from_slice(&slice[..slice.len().min(room)]);
+                    }
+                    &joined[..]
+                }
+            };
+            if plain.is_empty() {
+                return Poll::Ready(Ok(0));
+            }
+            let length = self.encrypt(plain, encrypted)?;
+            // Alerts and key updates that became due come first.
+            ready!(self.poll_flush_or_keep(context, &encrypted[..length], &mut write))?;
+            Poll::Ready(Ok(plain.len()))
+        })
+    }
+
+    /// Sends what waits and then these bytes, as far as the socket takes them; the rest waits. Always ready.
+    fn poll_flush_or_keep(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+        write: &mut impl FnMut(&mut Context<'_>, &[u8]) -> Poll<Result<usize>>,
+    ) -> Poll<Result<()>> {
+        let mut left = bytes;
+        if self.poll_flush(context, &mut *write)?.is_ready() {
+            while !left.is_empty() {
+                match write(context, left)? {
+                    Poll::Ready(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                    Poll::Ready(count) => left = &left[count..],
+                    Poll::Pending => break,
+                }
+            }
+        }
+        self.out.extend_from_slice(left);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Encrypts into `encrypted`; gives the length.
+    fn encrypt(&mut self, plain: &[u8], encrypted: &mut [u8]) -> Result<usize> {
+        let failed = |error: EncryptError| Error::other(error);
+        loop {
+            let Self { side, plain: rest, out, closed, .. } = self;
+            let mut sink = Sink { into: &mut [], filled: 0, plain: rest, out, closed };
+            let (state, again) = match side {
+                Side::Server(connection) => match connection.process_tls_records(&mut []).state {
+                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                        return traffic.encrypt(plain, encrypted).map_err(failed);
+                    }
+                    other => (other.is_ok(), other.and_then(|state| handle(state, &mut sink))),
+                },
+                Side::Client(connection) => match connection.process_tls_records(&mut []).state {
+                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                        return traffic.encrypt(plain, encrypted).map_err(failed);
+                    }
+                    other => (other.is_ok(), other.and_then(|state| handle(state, &mut sink))),
+                },
+            };
+            match again {
+                Ok(Flow::Again) if state => (),
+                Ok(_) => return Err(ErrorKind::BrokenPipe.into()),
+                Err(error) => return Err(Error::new(ErrorKind::InvalidData, error)),
+            }
+        }
+    }
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub(in crate::io) fn poll_flush(
+        &mut self,
+        context: &mut Context<'_>,
+        mut write: impl FnMut(&mut Context<'_>, &[u8]) -> Poll<Result<usize>>,
+    ) -> Poll<Result<()>> {
+        while self.sent < self.out.len() {
+            match ready!(write(context, &self.out[self.sent..]))? {
+                0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                count => self.note_sent(count),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the other end that no more comes, and sends what waits.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub(in crate::io) fn poll_close(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnMut(&mut Context<'_>, &[u8]) -> Poll<Result<usize>>,
+    ) -> Poll<Result<()>> {
+        if !std::mem::replace(&mut self.closing, true) {
+            let mut alert = [0; 2 * OVERHEAD_BYTES];
+            let notify = match &mut self.side {
+                Side::Server(connection) => match connection.process_tls_records(&mut []).state {
+                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                        traffic.queue_close_notify(&mut alert).unwrap_or(0)
+                    }
+                    _ => 0,
+                },
+                Side::Client(connection) => match connection.process_tls_records(&mut []).state {
+                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                        traffic.queue_close_notify(&mut alert).unwrap_or(0)
+                    }
+                    _ => 0,
+                },
+            };
+            self.out.extend_from_slice(&alert[..notify]);
+        }
+        self.poll_flush(context, write)
+    }
+}
+
+/// Bytes of the first record, as far as is known: those of its head until that is there.
+fn wanted(partial: &[u8]) -> usize {
+    match partial {
+        [_, _, _, high, low, ..] => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            (RECORD_HEAD_BYTES + length).min(RECORD_BYTES_MAX)
+        }
+        _ => RECORD_HEAD_BYTES,
+    }
+}
+
+/// One step of rustls. Gives how many bytes are done with.
+fn step(
+    side: &mut Side,
+    bytes: &mut [u8],
+    sink: &mut Sink<'_>,
+) -> (usize, std::result::Result<Flow, rustls::Error>) {
+    match side {
+        Side::Server(connection) => {
+            let status = connection.process_tls_records(bytes);
+            (status.discard, status.state.and_then(|state| handle(state, sink)))
+        }
+        Side::Client(connection) => {
+            let status = connection.process_tls_records(bytes);
+            (status.discard, status.state.and_then(|state| handle(state, sink)))
+        }
+    }
+}
+
+fn handle<Data>(
+    state: ConnectionState<'_, '_, Data>,
+    sink: &mut Sink<'_>,
+) -> std::result::Result<Flow, rustls::Error> {
+    match state {
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(record) = traffic.next_record() {
+                sink.take(record?.payload);
+            }
+        }
+        ConnectionState::EncodeTlsData(mut record) => {
+            let begin = sink.out.len();
+            sink.out.resize(begin + RECORD_BYTES_MAX, 0);
+            let encoded = match record.encode(&mut sink.out[begin..]) {
+                Err(EncodeError::InsufficientSize(lacking)) => {
+                    sink.out.resize(begin + lacking.required_size, 0);
+                    record.encode(&mut sink.out[begin..])
+                }
+                other => other,
+            };
+            let length = encoded.map_err(|error| rustls::Error::General(error.to_string()))?;
+            sink.out.truncate(begin + length);
+        }
+        // It counts as sent from here on: `out` is sent before anything else is.
+        ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+        ConnectionState::PeerClosed => *sink.closed = true,
+        ConnectionState::Closed
+        | ConnectionState::BlockedHandshake
+        | ConnectionState::WriteTraffic(_) => return Ok(Flow::Done),
+        _ => return Err(rustls::Error::General("a state that is not known".to_owned())),
+    }
+    Ok(Flow::Again)
+}
