@@ -12,15 +12,15 @@ mod log_queue;
 mod lsm;
 mod memory;
 mod net;
-mod pace;
-mod place;
 mod pools;
 mod preflight;
-mod promise;
+mod rate_limiter;
 mod removal;
+mod store_dir;
 mod system;
 mod thread;
 mod tls;
+mod vote_lease;
 mod wal_file;
 
 pub use self::bolt_file::BoltFile;
@@ -33,20 +33,20 @@ pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
 pub use self::net::{
-    Address, Closing, Connection, Dialer, Door, Http2, Listener, OpenConnection, Secure, Switched,
-    Wire, close_connections, handover, listen, resolve, serve, serve_peer,
+    Address, Closing, Connection, ConnectionSender, Dialer, Http2, Listener, OpenConnection,
+    Secure, UpgradedIo, Wire, close_connections, handover, listen, resolve, serve, serve_peer,
 };
-pub use self::place::{Incoming, current_store, find_store, has_log};
 pub use self::pools::Pool;
 pub use self::preflight::{
     UNFINISHED_RESTORE, lock_data_dir, preflight, prepare_data_dir, refuse_foreign,
     refuse_unfinished,
 };
-pub use self::promise::{note_promise, promised_ms};
+pub use self::store_dir::{IncomingSnapshot, current_store, find_store, has_log};
 pub use self::system::{end_by, fatal, leave, own_cores, process_stats, random_u64};
-pub use self::thread::aside;
+pub use self::thread::spawn_blocking;
 pub use self::tls::{
     Credentials, Options as TlsOptions, PairFiles, PeerCertificate, Versions as TlsVersions,
     make_self_signed, reload_all,
 };
+pub use self::vote_lease::{note_vote_lease, vote_lease_ms};
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};

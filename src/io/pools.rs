@@ -10,7 +10,7 @@
 
 use std::sync::OnceLock;
 
-use super::clock::Moment;
+use super::clock::Instant;
 use super::{system, thread};
 use crate::metrics;
 use crate::types::limits::{
@@ -37,7 +37,7 @@ pub enum Pool {
 static POOLS: [OnceLock<flume::Sender<Job>>; 5] = [const { OnceLock::new() }; 5];
 
 struct Job {
-    since: Moment,
+    since: Instant,
     work: Box<dyn FnOnce() + Send>,
 }
 
@@ -90,7 +90,7 @@ impl Pool {
             drop(queued);
             work();
         };
-        Job { since: Moment::now(), work: Box::new(work) }
+        Job { since: Instant::now(), work: Box::new(work) }
     }
 
     fn jobs(self) -> &'static flume::Sender<Job> {

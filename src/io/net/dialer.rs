@@ -11,7 +11,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::Address;
 use super::wire::Wire;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::io::tls::{Credentials, Options};
 
 /// Dials other members.
@@ -163,7 +163,7 @@ fn ask(
 ) -> std::result::Result<(String, String), String> {
     let text = |error: Error| error.to_string();
     let late = || text(ErrorKind::TimedOut.into());
-    let began = Moment::now();
+    let began = Instant::now();
     stream.socket().set_write_timeout(Some(wait)).map_err(text)?;
     let ask = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
     stream.write_all(ask.as_bytes()).map_err(text)?;

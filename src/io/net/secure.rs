@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use glommio::net::{AcceptedTcpStream, TcpStream, UnixStream};
 
-use super::open::Counted;
+use super::open::ConnectionPermit;
 use super::socket::Stream;
-use super::{Accepted, Connection, Door, Identity, borrow, keep_alive};
-use crate::io::clock::Moment;
+use super::{Accepted, Connection, ConnectionSender, Identity, borrow, keep_alive};
+use crate::io::clock::Instant;
 use crate::io::descriptors::Lane;
 use crate::io::tls::{Accepting, Credentials, Outcome, Rules, Session, handshakers, remote_of};
 
@@ -29,7 +29,7 @@ pub struct Secure {
 
 impl Secure {
     /// On a port of this lane whose connections go to these executors.
-    pub(super) fn on(self, lane: Lane, port: usize, executors: Vec<Door>) -> OnPort {
+    pub(super) fn on(self, lane: Lane, port: usize, executors: Vec<ConnectionSender>) -> OnPort {
         let Self { credentials, allows_plain } = self;
         let is_peers = lane == Lane::Peers;
         let rules = Rules {
@@ -47,14 +47,14 @@ pub(super) struct OnPort {
     rules: Arc<Rules>,
     port: usize,
     is_peers: bool,
-    executors: Arc<[Door]>,
+    executors: Arc<[ConnectionSender]>,
 }
 
 impl OnPort {
     /// Hands a connection to the threads that make handshakes.
-    pub(super) async fn take(&self, stream: Accepted, counted: Counted) {
+    pub(super) async fn take(&self, stream: Accepted, counted: ConnectionPermit) {
         static TURN: AtomicUsize = AtomicUsize::new(0);
-        let began = Moment::now();
+        let began = Instant::now();
         // The threads were started before anyone listened.
         let Ok(threads) = handshakers() else { return };
         let (socket, is_unix) = match stream {

@@ -13,7 +13,7 @@ use hyper::rt::ReadBufCursor;
 
 use super::clock;
 use super::merge::Merge;
-use super::turn::{Handle, TURN_BYTES_MAX};
+use super::scheduler::{Handle, TURN_BYTES_MAX};
 use crate::io::executor;
 use crate::io::tls::Session;
 
@@ -85,7 +85,7 @@ impl Stream {
             }
         };
         if read.is_ready() {
-            executor::busy();
+            executor::mark_runnable();
         }
         read
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use glommio::net::{TcpStream, UnixStream};
 use rustls::pki_types::ServerName;
 
-use super::open::Counted;
+use super::open::ConnectionPermit;
 use super::secure::bind;
 use super::socket::Stream;
 use super::{Address, PEER_SILENCE_MAX, borrow, clock, end_after, keep_alive};
@@ -24,7 +24,7 @@ pub struct Wire {
     stream: Stream,
     buffer: Vec<u8>,
     /// Held while it is open, if it was accepted.
-    _counted: Option<Counted>,
+    _permit: Option<ConnectionPermit>,
 }
 
 fn late() -> std::io::Error {
@@ -32,14 +32,14 @@ fn late() -> std::io::Error {
 }
 
 impl Wire {
-    fn new(stream: Stream, counted: Option<Counted>) -> Self {
-        let wire = Self { stream, buffer: vec![0; READ_BYTES], _counted: counted };
+    fn new(stream: Stream, permit: Option<ConnectionPermit>) -> Self {
+        let wire = Self { stream, buffer: vec![0; READ_BYTES], _permit: permit };
         wire.limit_silence(PEER_SILENCE_MAX);
         wire
     }
 
-    pub(super) fn accepted(stream: Stream, counted: Counted) -> Self {
-        Self::new(stream, Some(counted))
+    pub(super) fn accepted(stream: Stream, permit: ConnectionPermit) -> Self {
+        Self::new(stream, Some(permit))
     }
 
     /// Lets the kernel end the connection when the other end has acknowledged no bytes for so long. Other than a

@@ -23,7 +23,7 @@ use super::certificate::PeerCertificate;
 use super::credentials::Credentials;
 use super::handshake::{self, Begin, Failure, Progress};
 use super::session::Session;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::io::pools::Pool;
 use crate::io::{system, thread};
 use crate::types::Fault;
@@ -69,7 +69,7 @@ type Told = flume::Sender<Result<(OwnedFd, Box<Session>), String>>;
 /// A socket that was accepted.
 pub(in crate::io) struct Accepting {
     pub(in crate::io) socket: OwnedFd,
-    pub(in crate::io) began: Moment,
+    pub(in crate::io) began: Instant,
     pub(in crate::io) rules: Arc<Rules>,
     pub(in crate::io) remote: Option<SocketAddr>,
     /// Takes it when it is let in; dropped if it is not.
@@ -80,7 +80,7 @@ pub(in crate::io) struct Accepting {
 struct Dialing {
     socket: OwnedFd,
     wait: Duration,
-    began: Moment,
+    began: Instant,
     done: Told,
 }
 
@@ -191,7 +191,7 @@ pub(in crate::io) async fn dial(
     let session = Box::new(handshake::connect(credentials.client(), name)?);
     let threads = handshakers().map_err(|fault| fault.to_string())?;
     let (done, outcome) = flume::bounded(1);
-    let dialing = Job::Dial(Dialing { socket, wait, began: Moment::now(), done });
+    let dialing = Job::Dial(Dialing { socket, wait, began: Instant::now(), done });
     let gone = || "the thread for handshakes is gone".to_owned();
     threads.peers.jobs.send_async((dialing, Some(session))).await.map_err(|_| gone())?;
     threads.peers.wake();
@@ -203,9 +203,9 @@ enum State {
     Silent,
     /// One has, and too many handshakes are under way.
     Ready,
-    Running(Box<Session>, Moment),
+    Running(Box<Session>, Instant),
     /// Was refused; the alert is on its way.
-    Draining(Moment),
+    Draining(Instant),
 }
 
 struct Slot {
@@ -240,7 +240,7 @@ struct Worker {
 impl Worker {
     fn run(mut self, wake: &OwnedFd) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        let mut swept = Moment::now();
+        let mut swept = Instant::now();
         let pause = Timespec { tv_sec: 0, tv_nsec: SWEEP.as_nanos() as i64 };
         loop {
             events.clear();
@@ -259,7 +259,7 @@ impl Worker {
                 return;
             }
             if swept.elapsed() >= SWEEP {
-                swept = Moment::now();
+                swept = Instant::now();
                 self.sweep();
             }
         }
@@ -281,7 +281,7 @@ impl Worker {
             None => State::Silent,
             Some(session) => {
                 self.running += 1;
-                State::Running(session, Moment::now())
+                State::Running(session, Instant::now())
             }
         };
         let key = self.slots.insert(Slot { job, state });
@@ -347,7 +347,7 @@ impl Worker {
         match handshake::accept(config) {
             Ok(session) => {
                 self.running += 1;
-                self.slots[key].state = State::Running(Box::new(session), Moment::now());
+                self.slots[key].state = State::Running(Box::new(session), Instant::now());
                 self.advance(key);
                 Verdict::Stays
             }
@@ -374,7 +374,7 @@ impl Worker {
     fn refuse(&mut self, key: usize, why: String) {
         let slot = &mut self.slots[key];
         self.running -= 1;
-        slot.state = State::Draining(Moment::now());
+        slot.state = State::Draining(Instant::now());
         match &slot.job {
             Job::Accept(accepting) => say_rejected(accepting, None, &why),
             Job::Dial(dialing) => drop(dialing.done.try_send(Err(why))),
