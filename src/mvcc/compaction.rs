@@ -179,6 +179,7 @@ impl Mvcc {
         if record.is_tombstone() && revision.main < pass.target {
             tx.delete(Space::Log, Bytes::copy_from_slice(&revision.to_key()));
             self.usage.remove(record.item_bytes()?);
+            self.changes.compacted += 1;
             let key = record.key()?;
             let newest = read::newest(&self.pending(tx), &key)?;
             if newest.as_ref() == Some(record) {
@@ -206,6 +207,7 @@ impl Mvcc {
             },
         };
         self.usage.remove(replaced.item_bytes);
+        self.changes.compacted += 1;
         if replaced.superseded {
             tx.delete(Space::Superseded, key.clone());
         }

@@ -250,7 +250,7 @@ impl Member {
         self.live = Some(Live {
             boot: self.boots,
             started: now,
-            replica: Replica::new(driver),
+            replica: Replica::new(driver, Duration::from_micros(knobs.tick)),
             streams: Streams::new(Hub::new(hub_config(knobs), read.revision), STREAM_OPTIONS),
             marked: restored.mark_index,
             keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),

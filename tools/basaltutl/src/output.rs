@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use basalt::snapshot::{KvHash, Status};
+use gocompat::bytes;
 
 use crate::{Failure, exit};
 
