@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::bucket_hash::{BucketHash, CompactionHash};
 use super::fences::Tally;
-use super::read;
 use super::record::{Record, Replaced};
+use super::versions;
 use super::{Mvcc, log_revision};
 use crate::store::{Overlay, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
@@ -181,7 +181,7 @@ impl Mvcc {
             self.usage.remove(record.item_bytes()?);
             self.changes.compacted += 1;
             let key = record.key()?;
-            let newest = read::newest(&self.pending(tx), &key)?;
+            let newest = versions::newest(&self.pending(tx), &key)?;
             if newest.as_ref() == Some(record) {
                 tx.delete(Space::Kv, key.clone());
                 self.fences.note(tx, &key, Tally::GONE)?;
@@ -201,7 +201,7 @@ impl Mvcc {
         let key = Bytes::copy_from_slice(&previous.to_key());
         let replaced = match record.replaced()? {
             Some(replaced) => replaced,
-            None => match read::logged(tx, previous)? {
+            None => match versions::logged(tx, previous)? {
                 Some(older) => Replaced { item_bytes: older.item_bytes()?, superseded: false },
                 None => return Ok(()),
             },
