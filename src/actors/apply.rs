@@ -22,7 +22,7 @@ use super::mailbox::peer::Peers;
 use super::mailbox::{consensus, lease, wal};
 use super::state::Shared;
 use super::watch;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock};
 use crate::metrics;
 use crate::replica::{Applier, ApplierOutput as Output, Delivery, Progress};
@@ -61,7 +61,7 @@ struct Actor {
     outputs: Outputs,
     shared: Arc<Shared>,
     /// When compaction was asked for; none while one that an earlier run left is looked for.
-    compacting_since: Option<Moment>,
+    compacting_since: Option<Instant>,
     compaction_waiters: Vec<flume::Sender<()>>,
     /// Taken from the mailbox while a large entry was applied. Consensus and sessions bound it, by the entries that they let
     /// be committed and not applied, and by their own number.
@@ -172,7 +172,7 @@ impl Actor {
             self.applier.truncated();
         }
         self.pause_if_behind().await;
-        let mut slice = Moment::now();
+        let mut slice = Instant::now();
         let mut now = slice;
         let slow = self.shared.node.slow_apply;
         for entry in entries {
@@ -180,13 +180,13 @@ impl Actor {
                 == Progress::Large
             {
                 self.apply_large(inbox).await?;
-                now = Moment::now();
+                now = Instant::now();
             }
             if now.since(slice) >= SLICE {
                 self.commit().await?;
                 yield_now().await;
                 self.pause_if_behind().await;
-                slice = Moment::now();
+                slice = Instant::now();
                 now = slice;
             }
         }
@@ -199,7 +199,7 @@ impl Actor {
         self.commit().await?;
         self.pause_if_behind().await;
         let slow = self.shared.node.slow_apply;
-        let mut began = Moment::now();
+        let mut began = Instant::now();
         let mut slice = began;
         while self.applier.step(APPLY_STEP_RECORDS, |it| report::observe(it, slow, &mut began))?
             == Progress::Large
@@ -207,7 +207,7 @@ impl Actor {
             if slice.elapsed() >= SLICE {
                 self.take_reads(inbox).await;
                 yield_now().await;
-                slice = Moment::now();
+                slice = Instant::now();
             }
         }
         self.commit().await
@@ -234,7 +234,7 @@ impl Actor {
 
     /// Commits what was applied, and performs what follows from it.
     async fn commit(&mut self) -> Result<(), Fault> {
-        let began = Moment::now();
+        let began = Instant::now();
         self.outputs.disk.wait_for(self.applier.batch_bytes() as u64).await;
         let log_is_full = self.outputs.wal.room_left().is_some();
         self.applier.commit(clock::since_boot(), log_is_full, &mut self.out)?;
@@ -266,7 +266,7 @@ impl Actor {
                 Output::Deliver(executor, delivery) => self.deliver(executor, delivery),
                 Output::TruncateLog(start) => self.truncate_log(start),
                 Output::CompactionBegun => {
-                    self.compacting_since.get_or_insert_with(Moment::now);
+                    self.compacting_since.get_or_insert_with(Instant::now);
                 }
                 Output::Compacted => self.compacted(),
             }
@@ -276,7 +276,7 @@ impl Actor {
 
     /// One slice, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
-        let began = Moment::now();
+        let began = Instant::now();
         self.applier.compact(clock::since_boot(), &mut self.out)?;
         if self.compacting_since.is_some() {
             metrics::COMPACTION_SLICE.observe(report::milliseconds(began));

@@ -6,7 +6,7 @@ use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{Compare, TxnRequest};
 
 use super::read::Reader;
-use super::record::Peek;
+use super::record::RecordHeader;
 use crate::store::View;
 use crate::types::{Fault, KeyRange};
 
@@ -109,7 +109,7 @@ impl Choice {
             let rest = reader.each_some(&begun.rest, reader.revision, records, |record| {
                 begun.is_empty = false;
                 let kv = record.into_key_value();
-                all &= satisfies(compare, &Peek::new(&kv)?, &kv);
+                all &= satisfies(compare, &RecordHeader::new(&kv)?, &kv);
                 Ok(())
             })?;
             match rest {
@@ -126,29 +126,30 @@ impl Choice {
 
 /// A value that is not there is different from every value, and not by being empty.
 fn satisfies_nothing(compare: &Compare) -> bool {
-    compare.target != CompareTarget::Value as i32 && satisfies(compare, &Peek::default(), &[])
+    compare.target != CompareTarget::Value as i32
+        && satisfies(compare, &RecordHeader::default(), &[])
 }
 
-fn satisfies(compare: &Compare, peek: &Peek, kv: &[u8]) -> bool {
+fn satisfies(compare: &Compare, header: &RecordHeader, kv: &[u8]) -> bool {
     let wanted = compare.target_union.as_ref();
     let order = match CompareTarget::try_from(compare.target) {
-        Ok(CompareTarget::Version) => peek.version.cmp(&match wanted {
+        Ok(CompareTarget::Version) => header.version.cmp(&match wanted {
             Some(TargetUnion::Version(version)) => *version,
             _ => 0,
         }),
-        Ok(CompareTarget::Create) => peek.create.cmp(&match wanted {
+        Ok(CompareTarget::Create) => header.create.cmp(&match wanted {
             Some(TargetUnion::CreateRevision(revision)) => *revision,
             _ => 0,
         }),
-        Ok(CompareTarget::Mod) => peek.modified.cmp(&match wanted {
+        Ok(CompareTarget::Mod) => header.modified.cmp(&match wanted {
             Some(TargetUnion::ModRevision(revision)) => *revision,
             _ => 0,
         }),
-        Ok(CompareTarget::Lease) => peek.lease.cmp(&match wanted {
+        Ok(CompareTarget::Lease) => header.lease.cmp(&match wanted {
             Some(TargetUnion::Lease(lease)) => *lease,
             _ => 0,
         }),
-        Ok(CompareTarget::Value) => kv[peek.value.clone()].cmp(match wanted {
+        Ok(CompareTarget::Value) => kv[header.value.clone()].cmp(match wanted {
             Some(TargetUnion::Value(value)) => value,
             _ => &[][..],
         }),

@@ -147,12 +147,12 @@ impl<V: View> Reader<'_, V> {
             return self.count(&read.range, read.at).map(Some);
         }
         let events = i64::try_from(*budget).unwrap_or(i64::MAX);
-        let events = self.fences.records_max(&read.range).min(events);
+        let events = self.count_index.records_max(&read.range).min(events);
         let Some(change) = self.change_since(&read.range, read.at, events)? else {
             return Ok(None);
         };
         *budget -= events.unsigned_abs() as usize;
-        Ok(Some(self.fences.count(self.view, &read.range)? - change))
+        Ok(Some(self.count_index.count(self.view, &read.range)? - change))
     }
 
     /// Whether the end of the range was reached, when enough was read; nothing if the budget was used up before.

@@ -8,21 +8,21 @@ use basalt_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::encode_varint;
 
-use super::record::{LEASE, Peek};
+use super::record::{LEASE, RecordHeader};
 use crate::types::Fault;
 
 /// An encoded `KeyValue` without its value. etcd 3.7 answers keys from its index, which knows no
 /// leases, except when it sorts by value.
 pub(super) fn without_value(kv: &Bytes, keep_lease: bool) -> Result<Bytes, Fault> {
-    let peek = Peek::new(kv)?;
-    let head = kv.slice(..peek.head);
-    if !keep_lease || peek.lease == 0 {
+    let header = RecordHeader::new(kv)?;
+    let head = kv.slice(..header.head);
+    if !keep_lease || header.lease == 0 {
         return Ok(head);
     }
     let mut with_lease = BytesMut::with_capacity(head.len() + 11);
     with_lease.put(head);
     with_lease.put_u8(LEASE);
-    encode_varint(peek.lease.cast_unsigned(), &mut with_lease);
+    encode_varint(header.lease.cast_unsigned(), &mut with_lease);
     Ok(with_lease.freeze())
 }
 
@@ -79,16 +79,16 @@ impl Plan {
 
     /// What a key-value is sorted by; equal ones stay in the order of keys.
     pub(super) fn sort_key(&self, kv: &Bytes) -> Result<SortKey, Fault> {
-        let peek = Peek::new(kv)?;
+        let header = RecordHeader::new(kv)?;
         let number = match self.target {
             SortTarget::Key => return Ok(SortKey::Number(0)),
             SortTarget::Value if self.descend => {
-                return Ok(SortKey::ValueDown(Reverse(kv.slice(peek.value))));
+                return Ok(SortKey::ValueDown(Reverse(kv.slice(header.value))));
             }
-            SortTarget::Value => return Ok(SortKey::Value(kv.slice(peek.value))),
-            SortTarget::Version => peek.version,
-            SortTarget::Create => peek.create,
-            SortTarget::Mod => peek.modified,
+            SortTarget::Value => return Ok(SortKey::Value(kv.slice(header.value))),
+            SortTarget::Version => header.version,
+            SortTarget::Create => header.create,
+            SortTarget::Mod => header.modified,
         };
         // Larger ones come first if all bits are the other way round.
         Ok(SortKey::Number(if self.descend { !number } else { number }))
@@ -139,8 +139,8 @@ impl Filter {
         if !self.on {
             return Ok(true);
         }
-        let peek = Peek::new(kv)?;
+        let header = RecordHeader::new(kv)?;
         let within = |value: i64, (min, max): (i64, i64)| min <= value && value <= max;
-        Ok(within(peek.modified, self.modified) && within(peek.create, self.created))
+        Ok(within(header.modified, self.modified) && within(header.create, self.created))
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::fences::Fences;
+use super::count_index::CountIndex;
 use super::record::Record;
 use super::versions::{newest, version_at, whole};
 use crate::store::{Space, View};
@@ -16,7 +16,7 @@ pub(super) struct Reader<'a, V> {
     pub(super) view: &'a V,
     pub(super) revision: i64,
     pub(super) compacted: i64,
-    pub(super) fences: &'a Fences,
+    pub(super) count_index: &'a CountIndex,
 }
 
 impl<V: View> Reader<'_, V> {
@@ -81,11 +81,11 @@ impl<V: View> Reader<'_, V> {
             return Ok(i64::from(self.find(key, at)?.is_some()));
         }
         if at >= self.revision {
-            return self.fences.count(self.view, range);
+            return self.count_index.count(self.view, range);
         }
-        let scanned = self.fences.records_max(range);
+        let scanned = self.count_index.records_max(range);
         if let Some(change) = self.change_since(range, at, scanned)? {
-            return Ok(self.fences.count(self.view, range)? - change);
+            return Ok(self.count_index.count(self.view, range)? - change);
         }
         let mut count = 0;
         self.find_each(range, at, |_| {

@@ -1,7 +1,7 @@
 //! Where messages for other members go, and what waits for them.
 
 use crate::consensus::Message;
-use crate::consensus::wire::{Travels, is_proposal, travels};
+use crate::consensus::wire::{Priority, is_proposal, travels};
 use crate::types::limits::{PEER_BULK_BYTES_MAX, PEER_GUESTS_MAX};
 
 /// What becomes of a message for another member.
@@ -26,11 +26,11 @@ pub fn route(message: &Message, is_known: bool, takes_bulk: bool) -> Route {
     let travels = travels(message);
     match (is_known, travels) {
         _ if is_proposal(message) && !(is_known && takes_bulk) => Route::GiveBack,
-        (true, Travels::Urgent) => Route::Urgent,
-        (true, Travels::Bulk) => Route::Bulk,
-        (true, Travels::Snapshot) => Route::Snapshot,
-        (false, Travels::Urgent) => Route::Guest,
-        (false, Travels::Bulk | Travels::Snapshot) => Route::Drop,
+        (true, Priority::Urgent) => Route::Urgent,
+        (true, Priority::Bulk) => Route::Bulk,
+        (true, Priority::Snapshot) => Route::Snapshot,
+        (false, Priority::Urgent) => Route::Guest,
+        (false, Priority::Bulk | Priority::Snapshot) => Route::Drop,
     }
 }
 

@@ -13,22 +13,22 @@ use bytes::Bytes;
 use crate::consensus::{Message, MessageType, Role};
 use crate::replica::{Input, Lane, LeaseKeeper, Output};
 use crate::sim::bugs::Bug;
-use crate::sim::cluster::{Cluster, Event, Turn, brief};
+use crate::sim::cluster::{Cluster, Event, MemberEvent, brief};
 use crate::sim::member::{EXECUTORS, Live, Task, Write};
-use crate::sim::plan::{Micros, Point, SECOND};
+use crate::sim::plan::{CrashPoint, Micros, SECOND};
 use crate::types::{DiskSpace, LogIndex, MemberId};
 use crate::wal::Record;
 
 impl Cluster {
-    pub(super) fn turn(&mut self, id: MemberId, turn: Turn) {
-        match turn {
-            Turn::Tick => self.tick(id),
-            Turn::Leases => self.leases(id),
-            Turn::Round => self.round(id),
-            Turn::Written => self.written(id),
-            Turn::Apply => self.apply(id),
-            Turn::Synced => self.synced(id),
-            Turn::Hub => self.hub_turn(id),
+    pub(super) fn turn(&mut self, id: MemberId, event: MemberEvent) {
+        match event {
+            MemberEvent::Tick => self.tick(id),
+            MemberEvent::Leases => self.leases(id),
+            MemberEvent::Round => self.round(id),
+            MemberEvent::Written => self.written(id),
+            MemberEvent::Apply => self.apply(id),
+            MemberEvent::Synced => self.synced(id),
+            MemberEvent::Hub => self.hub_turn(id),
         }
     }
 
@@ -36,9 +36,9 @@ impl Cluster {
         self.member(id).live.as_mut().expect("its turn comes only while it runs")
     }
 
-    fn next_turn(&mut self, id: MemberId, after: Micros, turn: Turn) {
+    fn schedule(&mut self, id: MemberId, after: Micros, event: MemberEvent) {
         let boot = self.live(id).boot;
-        self.after(after, Event::Member(id, boot, turn));
+        self.after(after, Event::Member(id, boot, event));
     }
 
     /// True time that a member's clock takes for so long.
@@ -47,7 +47,7 @@ impl Cluster {
     }
 
     fn drift(&self, id: MemberId) -> u64 {
-        let drift = &self.plan.knobs.drift;
+        let drift = &self.plan.parameters.drift;
         drift[(id as usize - 1) % drift.len()]
     }
 
@@ -68,7 +68,7 @@ impl Cluster {
         if let Some(live) = member.live.as_mut()
             && !std::mem::replace(&mut live.round_due, true)
         {
-            self.next_turn(id, delay, Turn::Round);
+            self.schedule(id, delay, MemberEvent::Round);
         }
     }
 
@@ -82,8 +82,8 @@ impl Cluster {
         let has_leader = live.replica.role().leader.is_some();
         live.streams.tick(now_ms, has_leader);
         self.watched(id);
-        let time = self.true_time(id, self.plan.knobs.tick);
-        self.next_turn(id, time, Turn::Tick);
+        let time = self.true_time(id, self.plan.parameters.tick);
+        self.schedule(id, time, MemberEvent::Tick);
         self.round_soon(id);
     }
 
@@ -153,7 +153,8 @@ impl Cluster {
                     self.wake(id);
                 }
                 let live = self.live(id);
-                live.marked = records.iter().filter_map(mark_of).fold(live.marked, u64::max);
+                live.log_start_index =
+                    records.iter().filter_map(log_start_of).fold(live.log_start_index, u64::max);
                 live.to_write.push_back(Write { number: Some(number), records });
                 self.write(id);
             }
@@ -197,7 +198,7 @@ impl Cluster {
             live.leads = role.leads.then_some(role.term);
         }
         if role.leads {
-            self.reaches(id, Point::Elected);
+            self.reaches(id, CrashPoint::Elected);
         }
     }
 
@@ -225,14 +226,14 @@ impl Cluster {
         }
         self.sweep(id);
         let time = self.true_time(id, SECOND / 2);
-        self.next_turn(id, time, Turn::Leases);
+        self.schedule(id, time, MemberEvent::Leases);
     }
 }
 
 /// The index of a mark.
-fn mark_of(record: &Record) -> Option<LogIndex> {
+fn log_start_of(record: &Record) -> Option<LogIndex> {
     match record {
-        Record::Mark { index, .. } => Some(*index),
+        Record::LogStart { index, .. } => Some(*index),
         Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => None,
     }
 }

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::plan::{Ask, Fault, From, Knobs, Micros, Operation, Plan, Watch};
+use super::plan::{ClientOp, Fault, From, Micros, Operation, Parameters, Plan, Watch};
 
 #[derive(Serialize, Deserialize)]
 struct PlanFile {
     seed: u64,
     lasts: Micros,
-    knobs: Knobs,
+    parameters: Parameters,
     faults: Vec<(Micros, Fault)>,
     /// By number; the plan had so many.
     operations: BTreeMap<usize, Operation>,
@@ -23,7 +23,7 @@ struct PlanFile {
 
 /// A request that is never made.
 const NO_OPERATION: Operation =
-    Operation { at: Micros::MAX, member: 1, timeout: 0, ask: Ask::GetPair };
+    Operation { at: Micros::MAX, member: 1, timeout: 0, ask: ClientOp::GetPair };
 /// A watch that never begins.
 const NO_WATCH: Watch = Watch {
     at: Micros::MAX,
@@ -46,7 +46,7 @@ impl Plan {
         let file = PlanFile {
             seed: self.seed,
             lasts: self.lasts,
-            knobs: self.knobs.clone(),
+            parameters: self.parameters.clone(),
             faults: self.faults.clone(),
             operations: operations.filter(|(_, it)| kept(it.at)).collect(),
             operations_count: self.operations.len(),
@@ -73,7 +73,7 @@ impl Plan {
             lasts: file.lasts,
             operations: (0..file.operations_count).map(operation).collect(),
             watches: (0..file.watches_count).map(watch).collect(),
-            knobs: file.knobs,
+            parameters: file.parameters,
             faults: file.faults,
         })
     }
@@ -110,8 +110,8 @@ mod tests {
             let read = Plan::from_text(&text).unwrap();
             assert_eq!(read.to_text().unwrap(), text);
             assert_eq!(
-                (read.parts(), format!("{:?}", read.knobs)),
-                (plan.parts(), format!("{:?}", plan.knobs))
+                (read.parts(), format!("{:?}", read.parameters)),
+                (plan.parts(), format!("{:?}", plan.parameters))
             );
         }
         assert!(Plan::from_text("{}").is_err());

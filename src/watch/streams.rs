@@ -17,7 +17,7 @@ use basalt_proto::etcdserverpb::WatchRequest;
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use slab::Slab;
 
-use super::{Census, Hub, Input, Output, Published, StreamId};
+use super::{Hub, HubStats, Input, Output, Published, StreamId};
 use crate::types::Refusal;
 
 /// A queue that grew beyond this is given back when it is empty.
@@ -243,8 +243,8 @@ impl Streams {
     }
 
     /// How many streams and watchers there are.
-    pub fn census(&self) -> Census {
-        Census { events: self.pending_events, ..self.hub.census() }
+    pub fn stats(&self) -> HubStats {
+        HubStats { events: self.pending_events, ..self.hub.stats() }
     }
 }
 
@@ -296,11 +296,11 @@ mod tests {
         let mut store = Store::default();
         let events = [1, 2].map(|value| store.change(&[("k".to_owned(), Some(value.to_string()))]));
         streams.on(Input::Events { events: events.concat().into(), revision: 3 });
-        assert_eq!(streams.census().events, 4);
+        assert_eq!(streams.stats().events, 4);
         while let Poll::Ready(Ok(_)) = streams.poll_next(open[0], Waker::noop()) {}
-        assert_eq!(streams.census().events, 2);
+        assert_eq!(streams.stats().events, 2);
         streams.close(open[1]);
-        assert_eq!(streams.census().events, 0);
+        assert_eq!(streams.stats().events, 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::actors::slow_apply::warn_if_slow;
 use crate::cluster::Version;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::machine::Applied;
 use crate::metrics;
 use crate::mvcc::Changes;
@@ -34,8 +34,8 @@ pub(super) fn count(changes: Changes) {
 }
 
 /// Counts an entry that was applied since `began`, which moves on, and logs one that took longer than `slow`.
-pub(super) fn observe(applied: &Applied, slow: Duration, began: &mut Moment) {
-    let ended = Moment::now();
+pub(super) fn observe(applied: &Applied, slow: Duration, began: &mut Instant) {
+    let ended = Instant::now();
     let took = ended.since(*began);
     if let Some(operation) = applied.operation {
         metrics::applied(operation, applied.reply.is_ok(), took.as_secs_f64());
@@ -64,6 +64,6 @@ pub(super) fn count_lease(change: &LeaseChange) {
 }
 
 /// Milliseconds since a moment.
-pub(super) fn milliseconds(since: Moment) -> f64 {
+pub(super) fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1000.0
 }

@@ -48,7 +48,7 @@ impl Actor {
         let truncated = Rc::clone(&self.truncated);
         spawn(async move {
             match Pool::Durable.run(move || engine.persist()).await {
-                Ok(()) => wal.mark(start.index, start.term, start.conf_state).await,
+                Ok(()) => wal.log_start(start.index, start.term, start.conf_state).await,
                 // The log keeps what the store does not hold; the next time may do better.
                 Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
             }

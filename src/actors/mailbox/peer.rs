@@ -25,7 +25,7 @@ use crate::consensus::Message;
 use crate::consensus::wire::Encoder;
 use crate::io::clock;
 use crate::metrics;
-use crate::peer::{Answer, Ask, Kind, encode};
+use crate::peer::{Answer, Kind, PeerRequest, encode};
 use crate::replica::{Route, route};
 use crate::types::limits::{PEER_BULK_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX};
 use crate::types::{FeatureLevel, MemberId, Refusal};
@@ -35,7 +35,7 @@ pub struct Asking {
     /// Whom to ask.
     pub to: MemberId,
     /// What.
-    pub ask: Ask,
+    pub request: PeerRequest,
     /// Takes the answer.
     pub asker: flume::Sender<Answer>,
 }
@@ -112,14 +112,17 @@ impl Peers {
         let mut peers = self.0.peers.load_full().as_ref().clone();
         peers.retain(|id, _| !cluster.is_removed(*id));
         self.0.peers.store(Arc::new(peers));
-        cluster.members().filter(|member| member.id != own).for_each(|member| self.meet(member));
+        cluster
+            .members()
+            .filter(|member| member.id != own)
+            .for_each(|member| self.add_peer(member));
         if cluster.is_removed(own) {
             self.leave();
         }
     }
 
     /// Makes a way to a member, or notes where it is reached now.
-    pub fn meet(&self, member: &Member) {
+    pub fn add_peer(&self, member: &Member) {
         let known = self.0.peers.load_full();
         if let Some(peer) = known.get(&member.id) {
             if **peer.link.urls.load() != member.peer_urls {
@@ -187,9 +190,9 @@ impl Peers {
     }
 
     /// Asks another member. The answer may be lost: `None` after `wait`.
-    pub async fn ask(&self, to: MemberId, ask: Ask, wait: Duration) -> Option<Answer> {
+    pub async fn ask(&self, to: MemberId, request: PeerRequest, wait: Duration) -> Option<Answer> {
         let (answer, inbox) = flume::bounded(1);
-        self.0.asking.send_async(Asking { to, ask, asker: answer }).await.ok()?;
+        self.0.asking.send_async(Asking { to, request, asker: answer }).await.ok()?;
         clock::deadline(wait, inbox.recv_async()).await?.ok()
     }
 

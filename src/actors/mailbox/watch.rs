@@ -8,7 +8,7 @@ use basalt_proto::etcdserverpb::ResponseHeader;
 use crate::mvcc::Event;
 use crate::types::Fault;
 use crate::types::limits::{GRPC_OVERHEAD_BYTES, HUB_MAILBOX};
-use crate::watch::{Census, Config, History, Hub, Published, StreamOptions};
+use crate::watch::{Config, History, Hub, HubStats, Published, StreamOptions};
 
 /// What the actor can be asked.
 pub enum Msg {
@@ -148,9 +148,9 @@ impl Handle {
     }
 
     /// How many there were at the last tick, for metrics.
-    pub fn census(&self) -> Census {
+    pub fn stats(&self) -> HubStats {
         let read = |number: &AtomicUsize| number.load(Ordering::Relaxed);
-        Census {
+        HubStats {
             streams: read(&self.shared.streams),
             watchers: read(&self.shared.watchers),
             behind: read(&self.shared.behind),

@@ -3,9 +3,9 @@
 use crate::machine::{Effect, Published, Reply};
 use crate::replica::{ApplierOutput, Input, Lane, LeaseChange, Progress};
 use crate::sim::bugs::Bug;
-use crate::sim::cluster::{Cluster, Turn};
+use crate::sim::cluster::{Cluster, MemberEvent};
 use crate::sim::member::Task;
-use crate::sim::plan::{Micros, Point};
+use crate::sim::plan::{CrashPoint, Micros};
 use crate::store::MemoryView;
 use crate::types::{Entry, LogIndex, MemberId, Refusal};
 
@@ -14,12 +14,12 @@ const DIGEST_EVERY: u64 = 32;
 
 impl Cluster {
     pub(super) fn apply_soon(&mut self, id: MemberId) {
-        let apply_max = self.plan.knobs.apply_max;
+        let apply_max = self.plan.parameters.apply_max;
         let member = self.member(id);
         let time = member.random.skewed(20, apply_max);
         let Some(live) = member.live.as_mut() else { return };
         if !std::mem::replace(&mut live.apply_due, true) {
-            self.next_turn(id, time, Turn::Apply);
+            self.schedule(id, time, MemberEvent::Apply);
         }
     }
 
@@ -39,7 +39,7 @@ impl Cluster {
         if !steps && live.applier.is_compaction_due(now, live.tasks.is_empty()) {
             live.applier.compact(now, &mut out).expect("memory takes it");
             self.perform_applied(id, out);
-            self.reaches(id, Point::Compacting);
+            self.reaches(id, CrashPoint::Compacting);
             return true;
         }
         match live.tasks.pop_front() {
@@ -67,7 +67,7 @@ impl Cluster {
         let pause = live.applier.compaction_due_in(now).unwrap_or_default();
         let pause = self.true_time(id, pause.as_micros() as Micros + 1);
         if !std::mem::replace(&mut self.live(id).apply_due, true) {
-            self.next_turn(id, pause, Turn::Apply);
+            self.schedule(id, pause, MemberEvent::Apply);
         }
     }
 
@@ -123,7 +123,7 @@ impl Cluster {
         self.perform_applied(id, out);
         if progress == Progress::Large {
             self.live(id).tasks.push_front(Task::Step(entry));
-            self.reaches(id, Point::Stepping);
+            self.reaches(id, CrashPoint::Stepping);
             return;
         }
         self.saw(id, entry.index, seen);
@@ -168,7 +168,7 @@ impl Cluster {
                 ApplierOutput::Persist => self.member(id).store.sync(),
                 ApplierOutput::Publish(published) => {
                     self.publish(id, published);
-                    if self.reaches(id, Point::Applied) {
+                    if self.reaches(id, CrashPoint::Applied) {
                         return;
                     }
                 }
@@ -218,7 +218,7 @@ impl Cluster {
         if events.is_empty() {
             return;
         }
-        let (mailbox, bug) = (self.plan.knobs.hub_mailbox, self.bug);
+        let (mailbox, bug) = (self.plan.parameters.hub_mailbox, self.bug);
         let live = self.live(id);
         if live.batches.len() < mailbox {
             live.batches.push_back((events, revision));

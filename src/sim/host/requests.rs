@@ -6,7 +6,7 @@ use crate::replica::Delivery;
 use crate::sim::clients::{Answer, takes_space};
 use crate::sim::cluster::{Cluster, Event};
 use crate::sim::member::EXECUTORS;
-use crate::sim::plan::{Ask, MS};
+use crate::sim::plan::{ClientOp, MS};
 use crate::types::{MemberId, Refusal};
 
 /// The time that a request may wait in a member.
@@ -77,7 +77,7 @@ impl Cluster {
         let member = self.member(id);
         if member.paused_until > now {
             let until = member.paused_until;
-            return self.at(until, Event::Ask(number));
+            return self.at(until, Event::ClientOp(number));
         }
         let Some(live) = member.live.as_mut() else {
             return self.answer(id, number, Answer::Failed);
@@ -85,8 +85,8 @@ impl Cluster {
         if live.replica.lacks_space() && takes_space(operation.ask) {
             return self.answer(id, number, Answer::Failed);
         }
-        let renews = matches!(operation.ask, Ask::KeepAlive { .. });
-        let here = matches!(operation.ask, Ask::GetSerializable { .. });
+        let renews = matches!(operation.ask, ClientOp::KeepAlive { .. });
+        let here = matches!(operation.ask, ClientOp::GetSerializable { .. });
         if renews && live.leads.is_none() {
             return self.pass_on(id, number);
         }
@@ -116,13 +116,13 @@ impl Cluster {
         let Some(leader) = leader else { return self.answer(id, number, Answer::Failed) };
         self.clients.move_to(number, leader);
         let time = self.member(id).random.skewed(100, 5 * MS);
-        self.after(time, Event::Ask(number));
+        self.after(time, Event::ClientOp(number));
     }
 
     /// Answers from what is published here and now.
     fn read(&mut self, id: MemberId, number: usize) {
         let ask = self.clients.operation(number).ask;
-        let answer = if let Ask::KeepAlive { lease } = ask {
+        let answer = if let ClientOp::KeepAlive { lease } = ask {
             let (keeper, now_ms) = self.keeper(id);
             let renewed = keeper.renew(lease, now_ms);
             renewed.map_or(Answer::Failed, Answer::Renewed)

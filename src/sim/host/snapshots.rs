@@ -4,14 +4,14 @@ use bytes::Bytes;
 
 use crate::consensus::Message;
 use crate::consensus::wire::set_snapshot;
-use crate::machine::standing;
+use crate::machine::applied_state;
 use crate::replica::{Input, Lane};
 use crate::sim::cluster::{Cluster, Event};
 use crate::sim::member::open_machine;
-use crate::sim::plan::{MS, Point, SECOND};
+use crate::sim::plan::{CrashPoint, MS, SECOND};
 use crate::sim::store::Store;
 use crate::snapshot::bolt::Reader;
-use crate::snapshot::{self, Export, Turn as Step};
+use crate::snapshot::{self, Export, ExportStep};
 use crate::store::Memory;
 use crate::types::{LogIndex, MemberId, Term};
 
@@ -25,15 +25,15 @@ impl Cluster {
             return self.wake(id);
         }
         let view = live.read.view.clone();
-        let (index, term, conf_state) = standing(&view).expect("memory reads");
+        let (index, term, conf_state) = applied_state(&view).expect("memory reads");
         set_snapshot(&mut message, index, term, &conf_state);
         let (boot, mut file) = (live.boot, Vec::new());
         let mut export = Export::new(view);
         loop {
-            match export.turn(1 << 20).expect("memory reads") {
-                Step::Working => (),
-                Step::Chunk(chunk) => file.extend_from_slice(&chunk),
-                Step::Done => break,
+            match export.step(1 << 20).expect("memory reads") {
+                ExportStep::Working => (),
+                ExportStep::Chunk(chunk) => file.extend_from_slice(&chunk),
+                ExportStep::Done => break,
             }
         }
         let time = self.member(id).random.skewed(MS, 2 * SECOND);
@@ -88,7 +88,7 @@ impl Cluster {
         let member = self.member(id);
         (member.store, member.snapshot) = (store, Some((index, term)));
         self.say(|| format!("{id} holds the snapshot of {index}"));
-        if self.reaches(id, Point::Installed) {
+        if self.reaches(id, CrashPoint::Installed) {
             return;
         }
         self.perform_applied(id, out);

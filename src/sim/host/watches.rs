@@ -3,7 +3,7 @@
 use std::task::{Poll, Waker};
 
 use crate::mvcc;
-use crate::sim::cluster::{Cluster, Event, Turn};
+use crate::sim::cluster::{Cluster, Event, MemberEvent};
 use crate::sim::plan::MS;
 use crate::sim::watchers::Next;
 use crate::types::MemberId;
@@ -15,7 +15,7 @@ impl Cluster {
         let time = member.random.skewed(10, 20 * MS);
         let Some(live) = member.live.as_mut() else { return };
         if !std::mem::replace(&mut live.hub_due, true) {
-            self.next_turn(id, time, Turn::Hub);
+            self.schedule(id, time, MemberEvent::Hub);
         }
     }
 
