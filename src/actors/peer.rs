@@ -33,7 +33,7 @@ pub use self::inbound::serve;
 /// Time in which a member that was removed tells the others what it knows.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves until all handles are gone.
+/// Endpoints until all handles are gone.
 pub async fn run(peers: Peers, inbox: Inbox, shared: Arc<Shared>) {
     io::spawn(questions(peers.clone(), inbox.asking, inbox.answers));
     while let Ok(control) = inbox.control.recv_async().await {
@@ -60,9 +60,10 @@ async fn questions(
         let asked = async { asking.recv_async().await.ok().map(Ok) };
         match or(answered, asked).await {
             Some(Err(answer)) => pending.answer(answer),
-            Some(Ok(Asking { to, ask, asker })) => {
+            Some(Ok(Asking { to, request, asker })) => {
                 if let Some(number) = pending.ask(asker, clock::now_ms()) {
-                    let question = message(Kind::Question, &Question { number, ask: Some(ask) });
+                    let question =
+                        message(Kind::Question, &Question { number, ask: Some(request) });
                     peers.send_urgent(to, question);
                 }
             }

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::concurrency::{Caller, Waiter, get, key_of, oldest, outliving, prefix, put, range};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 
 /// etcd's words for a lock whose key went away while it was waited for.
 const EXPIRED: &str = "mutex: session is expired";
 
 #[derive(Clone)]
-pub(super) struct Lock(pub(super) Desk);
+pub(super) struct Lock(pub(super) ReplicaClient);
 
 /// One who queues up for a lock.
 struct Contender {
@@ -73,7 +73,7 @@ impl Contender {
     }
 }
 
-/// Serves a call of `Lock`, whose key leaves the queue if nobody takes the answer.
+/// Endpoints a call of `Lock`, whose key leaves the queue if nobody takes the answer.
 async fn lock(caller: Caller, request: LockRequest, waiter: Waiter<LockResponse>) {
     let entered = async {
         let (contender, lease) = Contender::new(caller, request).await?;
