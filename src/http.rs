@@ -104,7 +104,7 @@ pub struct HttpService {
 type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infallible>>>>;
 
 impl HttpService {
-    /// Endpoints what this replica answers.
+    /// Serves what this replica answers.
     pub fn new(replica: &ReplicaClient, options: Options) -> Self {
         let services = Services::new(replica, options.slow);
         let (options, peer) = (Arc::new(options), Arc::from(""));

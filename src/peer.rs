@@ -71,7 +71,7 @@ pub struct Welcome {
     pub pings: bool,
 }
 
-/// RejectReason a connection is not taken.
+/// Why a connection is not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
 #[repr(i32)]
 pub enum RejectReason {
@@ -90,7 +90,7 @@ pub enum RejectReason {
 /// A connection is not taken.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Refused {
-    /// RejectReason.
+    /// Why.
     #[prost(enumeration = "RejectReason", tag = "1")]
     pub reason: i32,
     /// The feature level of the cluster, for [`RejectReason::FeatureLevel`].
@@ -101,7 +101,7 @@ pub struct Refused {
 /// Checks what a dialer says. `agreed` is the feature level of the cluster; `is_removed` knows who may not come back.
 ///
 /// # Errors
-/// RejectReason it is not let in.
+/// Why it is not let in.
 pub fn check(
     hello: &Hello,
     cluster: u64,

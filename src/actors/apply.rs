@@ -85,7 +85,7 @@ struct Actor {
     out: Vec<Output<LsmView>>,
 }
 
-/// Endpoints until all handles are gone.
+/// Serves until all handles are gone.
 ///
 /// # Errors
 /// The store failed, or an entry makes no sense: this member must stop.

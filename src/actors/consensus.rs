@@ -36,7 +36,7 @@ struct Actor {
     shared: Arc<Shared>,
 }
 
-/// Endpoints until all handles are gone.
+/// Serves until all handles are gone.
 pub async fn run(
     replica: Replica<Box<Prepared>>,
     mut inbox: Inbox,

@@ -20,7 +20,7 @@ pub async fn ticks(handle: Handle) {
     }
 }
 
-/// Endpoints until all handles are gone.
+/// Serves until all handles are gone.
 pub async fn run(
     mut keeper: LeaseKeeper,
     Inbox { inbox, leads }: Inbox,

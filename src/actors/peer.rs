@@ -33,7 +33,7 @@ pub use self::inbound::serve;
 /// Time in which a member that was removed tells the others what it knows.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Endpoints until all handles are gone.
+/// Serves until all handles are gone.
 pub async fn run(peers: Peers, inbox: Inbox, shared: Arc<Shared>) {
     io::spawn(questions(peers.clone(), inbox.asking, inbox.answers));
     while let Ok(control) = inbox.control.recv_async().await {

@@ -45,7 +45,7 @@ impl Actor {
     }
 }
 
-/// Endpoints until all handles are gone.
+/// Serves until all handles are gone.
 ///
 /// # Errors
 /// The disk failed: what was asked for may or may not be on it, and the member must stop.

@@ -318,7 +318,7 @@ enum Woken {
     Stop,
 }
 
-/// Endpoints until it is to stop.
+/// Serves until it is to stop.
 async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fault> {
     let shared = &sessions.shared;
     let mut tick = pin!(clock::sleep(TICK));

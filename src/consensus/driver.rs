@@ -598,7 +598,7 @@ fn asks_for_vote(message: &Message) -> bool {
         && message.context != raft::CAMPAIGN_TRANSFER
 }
 
-/// Answers to heartbeats say what they vote_lease, in a field of which raft makes no use there: so that each answer counts
+/// Answers to heartbeats say what they promise, in a field of which raft makes no use there: so that each answer counts
 /// for as much as was promised with it, by members with other settings and of versions that promise nothing too.
 fn add_vote_lease(message: &mut Message, vote_lease: Duration) {
     if message.get_msg_type() == MessageType::MsgHeartbeatResponse {

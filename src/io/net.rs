@@ -260,7 +260,7 @@ pub struct Http2 {
     pub keep_alive_timeout: Duration,
 }
 
-/// Endpoints a connection on this executor until it ends. What is left of one on which HTTP/1 has ended goes to
+/// Serves a connection on this executor until it ends. What is left of one on which HTTP/1 has ended goes to
 /// `switched`: if an answer was `101 Switching Protocols`, the client speaks something else from here on.
 pub async fn serve<S, B, F>(
     connection: OpenConnection,
@@ -324,7 +324,7 @@ pub async fn serve<S, B, F>(
     }
 }
 
-/// Endpoints a connection to the peer port: one of another member, which begins with `magic`, or HTTP/1.
+/// Serves a connection to the peer port: one of another member, which begins with `magic`, or HTTP/1.
 pub async fn serve_peer<S, B, F>(
     connection: OpenConnection,
     magic: &'static [u8],

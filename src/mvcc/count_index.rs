@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!  keys    a b c d │ e f g │ h i j k l │ m n …
-//!  count_index  ""      e       h           m          each with its live and dead records
-//!          └────── chunk ──────┘└── chunk ───…    each with the sum of its count_index
+//!  fences  ""      e       h           m          each with its live and dead records
+//!          └────── chunk ──────┘└── chunk ───…    each with the sum of its fences
 //! ```
 //!
-//! A count adds chunks and count_index that lie inside the range and scans its two ends. Chunks are shared
+//! A count adds chunks and fences that lie inside the range and scans its two ends. Chunks are shared
 //! with the readers of earlier revisions: what changes is copied, what does not is not.
 //! Dead records (tombstones that compaction has not passed) are counted so that a stretch between two
-//! count_index is always short to scan.
+//! fences is always short to scan.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -196,7 +196,7 @@ impl CountIndex {
         self.counts(from, to).map(|tally| tally.live).sum()
     }
 
-    /// What the chunks and count_index in `[from, to)` hold, whole chunks as one.
+    /// What the chunks and fences in `[from, to)` hold, whole chunks as one.
     fn counts(&self, from: Option<Place>, to: Option<Place>) -> impl Iterator<Item = KeyCounts> {
         let behind = Place { chunk: self.chunks.len(), fence: 0 };
         let from = from.unwrap_or(behind);

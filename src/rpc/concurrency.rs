@@ -277,7 +277,7 @@ impl<T> Waiter<T> {
     }
 }
 
-/// Endpoints a call in a task of its own, which lives on when the call has ended: it takes back what it left in a queue.
+/// Serves a call in a task of its own, which lives on when the call has ended: it takes back what it left in a queue.
 /// Without that, a call that ends while its entry is being written would leave the entry there for as long as its lease lives.
 pub(super) async fn outliving<T, W>(serve: impl FnOnce(Waiter<T>) -> W) -> Result<T, Status>
 where

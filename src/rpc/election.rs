@@ -94,7 +94,7 @@ impl Candidate {
     }
 }
 
-/// Endpoints a call of `Campaign`, whose key leaves the queue if nobody takes the answer.
+/// Serves a call of `Campaign`, whose key leaves the queue if nobody takes the answer.
 async fn campaign(caller: Caller, request: CampaignRequest, waiter: Waiter<CampaignResponse>) {
     let candidate = match Candidate::enter(caller, request).await {
         Ok(candidate) => candidate,

@@ -73,7 +73,7 @@ impl Contender {
     }
 }
 
-/// Endpoints a call of `Lock`, whose key leaves the queue if nobody takes the answer.
+/// Serves a call of `Lock`, whose key leaves the queue if nobody takes the answer.
 async fn lock(caller: Caller, request: LockRequest, waiter: Waiter<LockResponse>) {
     let entered = async {
         let (contender, lease) = Contender::new(caller, request).await?;

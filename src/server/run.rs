@@ -33,7 +33,7 @@ const VERSION_PAUSE: Duration = Duration::from_millis(10);
 /// Runs a member until it is told to stop by SIGTERM or SIGINT.
 ///
 /// # Errors
-/// RejectReason it cannot start, or what stopped it.
+/// Why it cannot start, or what stopped it.
 pub fn run(config: Config) -> Result<(), Fault> {
     let cores = match config.cores.is_empty() {
         true => io::own_cores(),
@@ -190,7 +190,7 @@ async fn hand_over(config: &Config, replica: &ReplicaClient) {
     tracing::info!(moved = matches!(moved, Some(Ok(()))), "leadership transfer finished");
 }
 
-/// Endpoints other members, and what they and operators ask over HTTP. Everything of theirs is on this core.
+/// Serves other members, and what they and operators ask over HTTP. Everything of theirs is on this core.
 fn listen_peers(config: &Config, replica: &ReplicaClient, peers: &Peers) -> Result<(), Fault> {
     let (connections, accepted) = io::handover();
     for address in &config.listen_peers {

@@ -207,7 +207,7 @@ pub(super) struct ExecutorContext {
 }
 
 impl ExecutorContext {
-    /// Endpoints the connections that this executor is given. `pending` are its own requests, made here if there are none yet.
+    /// Serves the connections that this executor is given. `pending` are its own requests, made here if there are none yet.
     pub(super) fn take(self, pending: Option<Pending>, shared: &Arc<Shared>) -> ReplicaClient {
         let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
         let pending = pending.unwrap_or_else(|| client::pending(executor, self.boot_nonce));

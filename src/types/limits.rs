@@ -296,7 +296,7 @@ pub const STORES_OPEN_MAX: usize = 3;
 /// around it still less than a segment.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 
-/// Transactions in each other that are read, wherever they come from: a client, another member, the log. ConnectionPermit without
+/// Transactions in each other that are read, wherever they come from: a client, another member, the log. Counted without
 /// what holds them, so that what was read once can be read again.
 pub const NESTED_TXNS_MAX: usize = basalt_proto::nested::DEPTH_MAX;
 

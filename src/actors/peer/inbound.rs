@@ -25,7 +25,7 @@ use crate::types::{Error, FeatureLevel, MemberId, Refusal};
 /// How long a dialer may take to say hello.
 const HELLO_TIME: Duration = Duration::from_secs(5);
 
-/// Endpoints a connection that another member dialed, until it ends.
+/// Serves a connection that another member dialed, until it ends.
 pub async fn serve(peers: Peers, wire: Wire, replica: ReplicaClient) {
     let mut connected = Connected::new(wire, peers.identity().times);
     let frame = clock::deadline(HELLO_TIME, connected.next()).await.flatten();

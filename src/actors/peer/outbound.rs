@@ -182,7 +182,7 @@ impl Outbound {
         let mut buffer = Vec::new();
         let ping_every = self.peers.identity().times.read / PINGS;
         loop {
-            // RejectReason the connection ends, or what a member says that does not know this one yet.
+            // Why the connection ends, or what a member says that does not know this one yet.
             let told = async { Err(connected.next().await) };
             let work = async { self.inbox.recv_async().await.map_err(|_| None) };
             let first = match clock::deadline(ping_every, or(told, work)).await {

@@ -432,7 +432,7 @@ impl Merger {
     }
 }
 
-/// Keeps merges at their limiter, and ends them when the store is closed. The tree asks it for each pair that is merged.
+/// Keeps merges at their pace, and ends them when the store is closed. The tree asks it for each pair that is merged.
 pub(super) struct PaceFactory(Arc<Control>);
 
 impl PaceFactory {

@@ -31,7 +31,7 @@ impl ConnectionCount {
     }
 }
 
-/// One open connection, permit, also with its executor once that is known.
+/// One open connection, counted, also with its executor once that is known.
 pub(super) struct ConnectionPermit {
     entered: Entered,
     share: Option<ConnectionCount>,
@@ -55,7 +55,7 @@ impl ConnectionPermit {
         }
     }
 
-    /// ConnectionPermit with an executor from here on.
+    /// Counted with an executor from here on.
     pub(super) fn with(mut self, share: &ConnectionCount) -> Self {
         share.0.fetch_add(1, Ordering::Relaxed);
         self.share = Some(share.clone());

@@ -71,7 +71,7 @@ pub struct Globals {
     /// Operations per second at the start of --ramp
     #[arg(long, global = true, default_value_t = 0)]
     pub ramp_from: u64,
-    /// Endpoints of a second target, to be loaded and compared in the same run
+    /// Serves of a second target, to be loaded and compared in the same run
     #[arg(long, global = true, value_delimiter = ',')]
     pub against: Vec<String>,
     /// What reports call the targets, comma-separated (by default their first endpoint)
