@@ -269,11 +269,11 @@ impl Listener {
                 secure.take(stream, permit).await;
                 continue;
             }
-            let Some(door) = executors.iter().min_by_key(|door| door.share.count()) else { return };
-            let permit = permit.with(&door.share);
+            let Some(sender) = executors.iter().min_by_key(|it| it.share.count()) else { return };
+            let permit = permit.with(&sender.share);
             let (began, identity) = (Instant::now(), Identity::default());
             let connection = Connection { stream, port, permit, began, identity };
-            if door.to.send_async(connection).await.is_err() {
+            if sender.to.send_async(connection).await.is_err() {
                 return;
             }
         }

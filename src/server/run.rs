@@ -13,10 +13,9 @@ use super::open::open;
 use super::tls::Opened;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
 use super::values::Listen;
-use super::{corruption, versions};
+use super::{corruption, start_line, versions};
 use crate::actors::mailbox::peer::Peers;
 use crate::actors::{ReplicaClient, Shared, client, compactor, peer};
-use crate::cluster::Version;
 use crate::command::Command;
 use crate::http::{Endpoints, HttpService};
 use crate::io::{self, Credentials, Executors, Lane, Secure, clock};
@@ -51,16 +50,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
     io::prepare_data_dir(&config.data_dir)?;
     io::prepare_data_dir(&member_dir)?;
     let _lock = io::lock_data_dir(&member_dir)?;
-    tracing::info!(
-        name = config.name,
-        data_dir = %config.data_dir.display(),
-        etcd_version = %Version::SERVER,
-        basalt_version = env!("CARGO_PKG_VERSION"),
-        cores = ?cores,
-        memory_bytes,
-        layout = "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
-        "starting a member"
-    );
+    start_line::say(&config, &cores, memory_bytes);
     let credentials = config.tls.open(&config.data_dir)?;
     let (stop, stopped) = flume::bounded(1);
     let opens = Arc::new(AtomicBool::new(true));

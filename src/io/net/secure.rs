@@ -52,7 +52,7 @@ pub(super) struct OnPort {
 
 impl OnPort {
     /// Hands a connection to the threads that make handshakes.
-    pub(super) async fn take(&self, stream: Accepted, counted: ConnectionPermit) {
+    pub(super) async fn take(&self, stream: Accepted, permit: ConnectionPermit) {
         static TURN: AtomicUsize = AtomicUsize::new(0);
         let began = Instant::now();
         // The threads were started before anyone listened.
@@ -74,9 +74,9 @@ impl OnPort {
             };
             let identity = Identity { is_secure: session.is_some(), certificate };
             let stream = Accepted::Looked(Looked { socket, is_unix, session });
-            let Some(door) = executors.iter().min_by_key(|door| door.share.count()) else { return };
-            let counted = counted.with(&door.share);
-            drop(door.to.send(Connection { stream, port, counted, began, identity }));
+            let Some(sender) = executors.iter().min_by_key(|it| it.share.count()) else { return };
+            let permit = permit.with(&sender.share);
+            drop(sender.to.send(Connection { stream, port, permit, began, identity }));
         };
         let remote = if is_unix { None } else { remote_of(&socket) };
         let rules = Arc::clone(&self.rules);
