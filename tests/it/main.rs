@@ -48,6 +48,7 @@ mod store_crashes;
 mod stress;
 mod terminal;
 mod tidy;
+mod tls;
 mod transcripts;
 mod unreadable;
 mod websocket;
