@@ -11,6 +11,7 @@
 //! come back at once. Nothing is known here of HTTP or of executors: [`session::Session`] turns bytes into bytes.
 
 mod address;
+mod admission;
 mod auto;
 mod certificate;
 mod credentials;
@@ -20,11 +21,10 @@ mod options;
 mod session;
 mod threads;
 
+pub(super) use self::admission::{Accepting, Outcome, Rules, remote_of};
 pub use self::auto::make_self_signed;
 pub use self::certificate::PeerCertificate;
 pub use self::credentials::{Credentials, reload_all};
 pub use self::options::{Options, PairFiles, Versions};
 pub(super) use self::session::Session;
-pub(super) use self::threads::{
-    Accepting, HANDSHAKE_TIME, Outcome, Rules, dial, handshakers, remote_of,
-};
+pub(super) use self::threads::{HANDSHAKE_TIME, dial, handshakers};

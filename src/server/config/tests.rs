@@ -97,17 +97,41 @@ fn what_makes_no_sense_is_refused_in_etcds_words() {
 
 #[test]
 fn never_less_than_asked_for() {
-    for arguments in [
-        &["--cert-file", "x"][..],
-        &["--peer-auto-tls"],
-        &["--auth-token", "jwt,pub-key=x"],
-        &["--discovery-srv", "example.com"],
-        &["--listen-peer-urls", "https://127.0.0.1:1"],
-    ] {
+    for arguments in [&["--auth-token", "jwt,pub-key=x"][..], &["--discovery-srv", "example.com"]] {
         let text = config(arguments).expect_err("it is not there");
         assert!(text.starts_with("this version of Basalt"), "{arguments:?}: {text}");
     }
     assert!(config(&["--client-cert-auth=false", "--cert-file", ""]).is_ok());
+}
+
+#[test]
+fn tls_is_refused_where_it_lacks_a_certificate() {
+    for (arguments, why) in [
+        (&["--cert-file", "x"][..], "KeyFile and CertFile must both be present[key: , cert: x]"),
+        (
+            &["--listen-peer-urls", "https://127.0.0.1:1"],
+            "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
+        ),
+        (
+            &[
+                "--listen-client-urls=https://127.0.0.1:1",
+                "--advertise-client-urls=https://127.0.0.1:1",
+            ],
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url \
+             https://127.0.0.1:1 with HTTPS scheme",
+        ),
+        (
+            &["--client-cert-file", "x"],
+            "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: x]",
+        ),
+        (&["--cipher-suites", "x"], "unexpected TLS cipher suite \"x\""),
+    ] {
+        assert_eq!(config(arguments).expect_err("it makes no sense"), why, "{arguments:?}");
+    }
+    let both = "--listen-peer-urls=https://127.0.0.1:1,http://127.0.0.1:1";
+    let config = config(&["--peer-auto-tls", both]).expect("it is fine");
+    assert_eq!(config.listen_peers.len(), 1, "one address serves both");
+    assert!(config.listen_peers[0].plain && config.listen_peers[0].secure);
 }
 
 /// A flag with an effect that nothing reads is ignored in silence. The fields of [`Config`] that it ends in are seen in this

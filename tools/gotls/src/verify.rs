@@ -458,3 +458,6 @@ impl ServerCertVerifier for SkipVerification {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;
