@@ -53,6 +53,10 @@ fn curl(arguments: &[&str]) -> Finished {
     run(command, PATIENCE)
 }
 
+fn joined<'a>(first: &[&'a str], second: &[&'a str]) -> Vec<&'a str> {
+    [first, second].concat()
+}
+
 #[test]
 fn clients_with_certificates_are_served_and_others_are_not() {
     let place = Scratch::new();
@@ -94,13 +98,29 @@ fn clients_with_certificates_are_served_and_others_are_not() {
     {
         let url = format!("{endpoint}/health");
         let with = ["--cacert", cacert, "--cert", cert, "--key", key, &url];
-        let told = curl(&[version, &with].concat());
+        let told = curl(&[version, &with[..]].concat());
         assert!(told.stdout.contains("\"health\":\"true\""), "{version:?}: {}", told.stdout);
     }
     let put = format!("{endpoint}/v3/kv/put");
     let body = r#"{"key":"anNvbg==","value":"MQ=="}"#;
     let with = ["--cacert", cacert, "--cert", cert, "--key", key, "-d", body, &put];
     assert!(curl(&with).stdout.contains("revision"), "JSON over TLS");
+}
+
+#[test]
+fn the_python_client_is_served_with_its_certificate() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("target/python/bin/python");
+    assert!(python.exists(), "{} is missing: run tools/setup", python.display());
+    let place = Scratch::new();
+    let authority = Authority::new(place.path(), "ca");
+    let pair = authority.issue("server", &Wanted::default());
+    let setup = Setup::new(process::basalt()).flag("trusted-ca-file", &authority.file);
+    let server = secured(setup, &pair);
+    let mut client = Command::new(python);
+    client.arg(root.join("tests/clients/python/tls.py")).arg(server.port.to_string());
+    client.args([&authority.file, &pair.certificate, &pair.key]);
+    assert_told(&run(client, PATIENCE), "over TLS", &server);
 }
 
 #[test]
@@ -149,12 +169,12 @@ fn every_kind_of_port_speaks_tls() {
         assert_told(&ask(program, &unix, &flags, &["get", "a"]), "b", &server);
     }
     for url in [&http, &metrics] {
-        let told = curl(&[&flags[..], &[&format!("{url}/health")]].concat());
+        let told = curl(&joined(&flags, &[&format!("{url}/health")]));
         assert!(told.stdout.contains("\"health\":\"true\""), "{url}: {}", told.stdout);
         let without = curl(&["--cacert", &authority.file, &format!("{url}/health")]);
         assert_ne!(without.code, Some(0), "{url} demands a certificate: {}", without.stdout);
     }
-    let told = curl(&[&flags[..], &[&format!("{metrics}/metrics")]].concat()).stdout;
+    let told = curl(&joined(&flags, &[&format!("{metrics}/metrics")])).stdout;
     for role in ["server", "client", "ca"] {
         let family = "basalt_tls_certificate_not_after_seconds";
         let row = format!("{family}{{kind=\"client\",role=\"{role}\"}} 4070908800");
@@ -307,7 +327,7 @@ fn suites_and_versions_are_chosen_as_in_go() {
     let server = secured(setup, &pair);
     let url = format!("{}/version", secure_endpoint(&server));
     let with = |more: &[&str]| {
-        let told = curl(&[&["-v", "--cacert", &authority.file, &url], more].concat());
+        let told = curl(&joined(&["-v", "--cacert", &authority.file, &url], more));
         (told.code, told.stderr)
     };
     let (code, told) = with(&[]);

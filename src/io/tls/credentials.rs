@@ -3,6 +3,7 @@
 //! All files are read together, and replace what there was only if all of them are right: whoever replaces one after
 //! the other, or half of one, leaves the last good ones in use. Connections that are open stay.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -166,12 +167,14 @@ impl Credentials {
     fn tell_ends(&self) {
         let current = self.current.load();
         let now = i64::try_from(clock::unix_time().as_secs()).unwrap_or(i64::MAX);
-        let mut soonest = usize::MAX;
+        // One that is shown to both sides is told of once.
+        let (mut soonest, mut told) = (usize::MAX, BTreeSet::new());
         for (role, path, not_after) in &current.ends {
             metrics::certificate_ends(self.options.kind, *role, *not_after);
             let left_days = (not_after - now) / DAY_SECONDS;
             let due = WARN_DAYS.iter().filter(|days| left_days < **days).count();
-            if due > usize::from(self.warned.load(Ordering::Relaxed)) {
+            let is_first = told.insert(path);
+            if is_first && due > usize::from(self.warned.load(Ordering::Relaxed)) {
                 tracing::warn!(
                     side = self.options.kind,
                     path,

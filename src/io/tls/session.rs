@@ -431,3 +431,6 @@ fn handle<Data>(
     }
     Ok(Flow::Again)
 }
+
+#[cfg(test)]
+mod tests;
