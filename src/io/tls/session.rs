@@ -8,6 +8,9 @@
 //! ```
 //!
 //! An idle connection holds no buffer. What it takes to read or write is borrowed from the thread.
+//!
+//! rustls remembers places in the bytes that it was given and has not done with. So each call of it gets all of them,
+//! `partial`, also when it is about something else: with other bytes it panics, and the process with it.
 
 use std::cell::RefCell;
 use std::io::{Error, ErrorKind, IoSlice, Result};
@@ -15,7 +18,7 @@ use std::task::{Context, Poll, ready};
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError};
+use rustls::unbuffered::{ConnectionState, EncodeError};
 
 /// A record: its head, the most that its plaintext may have, and what encryption adds at most (RFC 8446, 5.2; RFC 5246, 6.2.3).
 const RECORD_BYTES_MAX: usize = 5 + (16 << 10) + 2048;
@@ -69,6 +72,14 @@ impl Sink<'_> {
     }
 }
 
+/// What is to be written when the state of the connection allows it: these bytes, or that nothing more comes.
+struct Goal<'a> {
+    plain: Option<&'a [u8]>,
+    into: &'a mut [u8],
+    /// Bytes written, once they are.
+    length: Option<usize>,
+}
+
 /// Whether there may be more to do with the same bytes.
 #[derive(PartialEq, Eq)]
 enum Flow {
@@ -91,6 +102,8 @@ pub(in crate::io) struct Session {
     closed: bool,
     /// So has this one.
     closing: bool,
+    /// It sent what is none of TLS; nothing more is asked of rustls.
+    failed: bool,
 }
 
 impl Session {
@@ -104,6 +117,7 @@ impl Session {
             sent: 0,
             closed: false,
             closing: false,
+            failed: false,
         }
     }
 
@@ -126,11 +140,21 @@ impl Session {
         &mut self,
         bytes: &[u8],
     ) -> std::result::Result<(), rustls::Error> {
+        self.partial.extend_from_slice(bytes);
+        self.process_partial(None)
+    }
+
+    /// Goes on with what is there, and reaches a goal if there is one.
+    fn process_partial(
+        &mut self,
+        goal: Option<&mut Goal<'_>>,
+    ) -> std::result::Result<(), rustls::Error> {
         let mut all = std::mem::take(&mut self.partial);
-        all.extend_from_slice(bytes);
-        let (used, _) = self.process(&mut all, &mut [])?;
-        all.drain(..used);
-        self.partial = all;
+        let (used, _) = self.process(&mut all, &mut [], goal)?;
+        if used > 0 {
+            all.drain(..used);
+        }
+        self.partial = if all.is_empty() { Vec::new() } else { all };
         Ok(())
     }
 
@@ -153,20 +177,30 @@ impl Session {
         &mut self,
         bytes: &mut [u8],
         into: &mut [u8],
+        mut goal: Option<&mut Goal<'_>>,
     ) -> std::result::Result<(usize, usize), rustls::Error> {
-        let Self { side, plain, out, closed, .. } = self;
+        if self.failed {
+            return Err(rustls::Error::General("the connection has failed before".to_owned()));
+        }
+        let Self { side, plain, out, closed, failed, .. } = self;
         let mut sink = Sink { into, filled: 0, plain, out, closed };
         let mut used = 0;
         loop {
-            let (discard, flow) = step(side, &mut bytes[used..], &mut sink);
+            let (discard, flow) = step(side, &mut bytes[used..], &mut sink, goal.as_deref_mut());
             used += discard;
             match flow {
                 Ok(Flow::Again) => (),
                 Ok(Flow::Done) => return Ok((used, sink.filled)),
                 Err(error) => {
+                    *failed = true;
                     // The alert, if there is one.
-                    while let (_, Ok(Flow::Again)) = step(side, &mut [], &mut sink) {}
-                    return Err(error);
+                    loop {
+                        let (discard, flow) = step(side, &mut bytes[used..], &mut sink, None);
+                        used += discard;
+                        if flow != Ok(Flow::Again) {
+                            return Err(error);
+                        }
+                    }
                 }
             }
         }
@@ -185,20 +219,14 @@ impl Session {
         if self.taken < self.plain.len() {
             return Poll::Ready(Ok(self.take_plain(into)));
         }
-        if !self.partial.is_empty() && self.partial.len() >= wanted(&self.partial) {
-            // Records that came with the end of the handshake.
-            let mut bytes = std::mem::take(&mut self.partial);
-            let filled = self.take_records(&mut bytes, into)?;
-            if filled > 0 {
-                return Poll::Ready(Ok(filled));
-            }
-        }
         SCRATCH.with_borrow_mut(|scratch| {
             while !self.closed {
                 let before = self.partial.len();
-                let wanted = wanted(&self.partial).saturating_sub(before);
-                let room = into.len().min(READ_BYTES_MAX).max(wanted);
-                let end = (before + room).min(scratch.read.len());
+                let room = into.len().clamp(RECORD_HEAD_BYTES, READ_BYTES_MAX);
+                if scratch.read.len() < before + room {
+                    scratch.read.resize(before + room, 0);
+                }
+                let end = before + room;
                 let count = ready!(read(context, &mut scratch.read[before..end]))?;
                 if count == 0 {
                     return Poll::Ready(Ok(0));
@@ -216,7 +244,7 @@ impl Session {
 
     /// Decrypts what is whole, and keeps what is not.
     fn take_records(&mut self, bytes: &mut [u8], into: &mut [u8]) -> Result<usize> {
-        let processed = self.process(bytes, into);
+        let processed = self.process(bytes, into, None);
         let (used, filled) =
             processed.map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
         match used < bytes.len() {
@@ -294,30 +322,10 @@ impl Session {
 
     /// Encrypts into `encrypted`; gives the length.
     fn encrypt(&mut self, plain: &[u8], encrypted: &mut [u8]) -> Result<usize> {
-        let failed = |error: EncryptError| Error::other(error);
-        loop {
-            let Self { side, plain: rest, out, closed, .. } = self;
-            let mut sink = Sink { into: &mut [], filled: 0, plain: rest, out, closed };
-            let (state, again) = match side {
-                Side::Server(connection) => match connection.process_tls_records(&mut []).state {
-                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                        return traffic.encrypt(plain, encrypted).map_err(failed);
-                    }
-                    other => (other.is_ok(), other.and_then(|state| handle(state, &mut sink))),
-                },
-                Side::Client(connection) => match connection.process_tls_records(&mut []).state {
-                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                        return traffic.encrypt(plain, encrypted).map_err(failed);
-                    }
-                    other => (other.is_ok(), other.and_then(|state| handle(state, &mut sink))),
-                },
-            };
-            match again {
-                Ok(Flow::Again) if state => (),
-                Ok(_) => return Err(ErrorKind::BrokenPipe.into()),
-                Err(error) => return Err(Error::new(ErrorKind::InvalidData, error)),
-            }
-        }
+        let mut goal = Goal { plain: Some(plain), into: encrypted, length: None };
+        let processed = self.process_partial(Some(&mut goal));
+        processed.map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
+        goal.length.ok_or_else(|| ErrorKind::BrokenPipe.into())
     }
 
     /// Sends what waits.
@@ -349,34 +357,13 @@ impl Session {
     ) -> Poll<Result<()>> {
         if !std::mem::replace(&mut self.closing, true) {
             let mut alert = [0; 2 * OVERHEAD_BYTES];
-            let notify = match &mut self.side {
-                Side::Server(connection) => match connection.process_tls_records(&mut []).state {
-                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                        traffic.queue_close_notify(&mut alert).unwrap_or(0)
-                    }
-                    _ => 0,
-                },
-                Side::Client(connection) => match connection.process_tls_records(&mut []).state {
-                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                        traffic.queue_close_notify(&mut alert).unwrap_or(0)
-                    }
-                    _ => 0,
-                },
-            };
+            let mut goal = Goal { plain: None, into: &mut alert, length: None };
+            // One that has failed has said so with an alert of its own.
+            let _ = self.process_partial(Some(&mut goal));
+            let notify = goal.length.unwrap_or(0);
             self.out.extend_from_slice(&alert[..notify]);
         }
         self.poll_flush(context, write)
-    }
-}
-
-/// Bytes of the first record, as far as is known: those of its head until that is there.
-fn wanted(partial: &[u8]) -> usize {
-    match partial {
-        [_, _, _, high, low, ..] => {
-            let length = usize::from(u16::from_be_bytes([*high, *low]));
-            (RECORD_HEAD_BYTES + length).min(RECORD_BYTES_MAX)
-        }
-        _ => RECORD_HEAD_BYTES,
     }
 }
 
@@ -385,15 +372,16 @@ fn step(
     side: &mut Side,
     bytes: &mut [u8],
     sink: &mut Sink<'_>,
+    goal: Option<&mut Goal<'_>>,
 ) -> (usize, std::result::Result<Flow, rustls::Error>) {
     match side {
         Side::Server(connection) => {
             let status = connection.process_tls_records(bytes);
-            (status.discard, status.state.and_then(|state| handle(state, sink)))
+            (status.discard, status.state.and_then(|state| handle(state, sink, goal)))
         }
         Side::Client(connection) => {
             let status = connection.process_tls_records(bytes);
-            (status.discard, status.state.and_then(|state| handle(state, sink)))
+            (status.discard, status.state.and_then(|state| handle(state, sink, goal)))
         }
     }
 }
@@ -401,6 +389,7 @@ fn step(
 fn handle<Data>(
     state: ConnectionState<'_, '_, Data>,
     sink: &mut Sink<'_>,
+    goal: Option<&mut Goal<'_>>,
 ) -> std::result::Result<Flow, rustls::Error> {
     match state {
         ConnectionState::ReadTraffic(mut traffic) => {
@@ -424,9 +413,18 @@ fn handle<Data>(
         // It counts as sent from here on: `out` is sent before anything else is.
         ConnectionState::TransmitTlsData(transmit) => transmit.done(),
         ConnectionState::PeerClosed => *sink.closed = true,
-        ConnectionState::Closed
-        | ConnectionState::BlockedHandshake
-        | ConnectionState::WriteTraffic(_) => return Ok(Flow::Done),
+        ConnectionState::WriteTraffic(mut traffic) => {
+            if let Some(goal) = goal {
+                let written = match goal.plain {
+                    Some(plain) => traffic.encrypt(plain, goal.into),
+                    None => traffic.queue_close_notify(goal.into),
+                };
+                let length = written.map_err(|error| rustls::Error::General(error.to_string()))?;
+                goal.length = Some(length);
+            }
+            return Ok(Flow::Done);
+        }
+        ConnectionState::Closed | ConnectionState::BlockedHandshake => return Ok(Flow::Done),
         _ => return Err(rustls::Error::General("a state that is not known".to_owned())),
     }
     Ok(Flow::Again)

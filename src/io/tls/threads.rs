@@ -360,7 +360,9 @@ impl Worker {
         }
         let _ = epoll::delete(&self.poll, job.socket());
         match (job, finished) {
-            (_, None) => (),
+            (Job::Accept(_), None) => (),
+            // Refused, it was told why.
+            (Job::Dial(dialing), None) => drop(dialing.done.try_send(Err("EOF".to_owned()))),
             (Job::Accept(accepting), Some(Finished::Failed(why))) => {
                 say_rejected(&accepting, None, &why);
             }

@@ -42,7 +42,7 @@ fn cases(place: &Scratch) -> (Authority, Vec<Case>) {
         case(
             "revoked",
             issue("revoked", Wanted { serial: 0xabc, usages: BOTH, ..Wanted::default() }),
-            "transport: certificate serial abc revoked",
+            "transport: certificate serial 0abc revoked",
         ),
     ];
     (authority, cases)

@@ -153,11 +153,9 @@ impl Leaf {
         Err(format!("x509: certificate is valid for {known}, not {host}"))
     }
 
-    /// The serial number as Go prints it.
+    /// The serial number as etcd prints it: its bytes, two digits each.
     pub(super) fn serial_text(&self) -> String {
-        let hex: String = self.serial.iter().map(|byte| format!("{byte:02x}")).collect();
-        let trimmed = hex.trim_start_matches('0');
-        if trimmed.is_empty() { "0".to_owned() } else { trimmed.to_owned() }
+        self.serial.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

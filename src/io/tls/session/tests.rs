@@ -40,24 +40,33 @@ impl Pipe {
     }
 }
 
-/// Both ends of a connection whose handshake is done.
-fn connected(versions: &'static [&'static rustls::SupportedProtocolVersion]) -> [Session; 2] {
+/// Both ends of a connection.
+fn ends(
+    versions: &'static [&'static rustls::SupportedProtocolVersion],
+    change: impl FnOnce(&mut ServerConfig),
+) -> [Session; 2] {
     let key = rcgen::KeyPair::generate().expect("a key");
     let params = rcgen::CertificateParams::new(vec!["a".to_owned()]).expect("a name");
     let certificate = params.self_signed(&key).expect("a certificate").pem();
     let pair = gotls::key_pair(certificate.as_bytes(), key.serialize_pem().as_bytes());
     let provider = gotls::provider(&Suites::All);
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .expect("versions")
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair.expect("a pair"))));
+    change(&mut server);
     let skip = SkipVerification::new(provider);
     let client = gotls::client_config(&Suites::All, versions, skip, None, &[]).expect("a client");
     let name = "a".try_into().expect("a name");
     let client = UnbufferedClientConnection::new(Arc::new(client), name).expect("a client");
     let server = UnbufferedServerConnection::new(Arc::new(server)).expect("a server");
-    let mut ends = [Session::new(Side::Client(client)), Session::new(Side::Server(server))];
+    [Session::new(Side::Client(client)), Session::new(Side::Server(server))]
+}
+
+/// The same with the handshake done.
+fn connected(versions: &'static [&'static rustls::SupportedProtocolVersion]) -> [Session; 2] {
+    let mut ends = ends(versions, |_| ());
     while ends.iter().any(|end| end.is_handshaking() || !end.to_send().is_empty()) {
         for at in 0..2 {
             ends[at].take_handshake(&[]).expect("it goes on");
@@ -155,4 +164,72 @@ fn changed_bytes_end_the_connection() {
     });
     assert!(matches!(read, Poll::Ready(Err(_))), "{read:?}");
     assert!(!ends[1].to_send().is_empty(), "an alert waits");
+}
+
+/// The server's tickets come in many small records, and in pieces of those: each time one ends in the middle of a
+/// message, the client writes, and the bytes that rustls remembers must still be there.
+#[test]
+fn messages_in_pieces_do_not_keep_others_from_writing() {
+    let mut ends = ends(gotls::VERSIONS, |server| {
+        server.max_fragment_size = Some(48);
+        server.send_tls13_tickets = 4;
+        server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().expect("a ticketer");
+    });
+    let (mut context, mut random) =
+        (Context::from_waker(Waker::noop()), SmallRng::seed_from_u64(1));
+    let (mut sent, mut came, mut into) = (Vec::new(), Vec::new(), [0; 999]);
+    for _ in 0..1000 {
+        for at in 0..2 {
+            ends[at].take_handshake(&[]).expect("it goes on");
+            let count = ends[at].to_send().len().min(random.random_range(1..30));
+            let piece = ends[at].to_send()[..count].to_vec();
+            ends[at].note_sent(count);
+            ends[1 - at].take_handshake(&piece).expect("it is understood");
+        }
+        if !ends[0].is_handshaking() {
+            let written = ends[0].encrypt(&[7; 10], &mut into).expect("it may write");
+            ends[0].out.extend_from_slice(&into[..written]);
+            sent.extend([7; 10]);
+        }
+        let read = ends[1].poll_read(&mut context, &mut into, |_, _| Poll::Pending);
+        if let Poll::Ready(Ok(count)) = read {
+            came.extend_from_slice(&into[..count]);
+        }
+    }
+    assert!(came.len() > 100 && sent.starts_with(&came), "{} of {}", came.len(), sent.len());
+}
+
+/// Whatever comes in place of a handshake is refused or waited for; nothing panics.
+#[test]
+fn changed_handshakes_are_refused() {
+    for seed in 0..300 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut ends = ends(gotls::VERSIONS, |_| ());
+        let mut flips = 0;
+        'rounds: for _ in 0..20 {
+            for at in 0..2 {
+                if ends[at].take_handshake(&[]).is_err() {
+                    break 'rounds;
+                }
+                let mut bytes = ends[at].to_send().to_vec();
+                ends[at].note_sent(bytes.len());
+                if !bytes.is_empty() && random.random_bool(0.5) {
+                    flips += 1;
+                    let place = random.random_range(0..bytes.len());
+                    bytes[place] ^= 1 << random.random_range(0..8);
+                    bytes.truncate(random.random_range(0..=bytes.len()));
+                }
+                for piece in bytes.chunks(random.random_range(1..900)) {
+                    if ends[1 - at].take_handshake(piece).is_err() {
+                        break 'rounds;
+                    }
+                }
+            }
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        for end in &mut ends {
+            let _ = end.poll_close(&mut context, |_, bytes| Poll::Ready(Ok(bytes.len())));
+        }
+        assert!(flips < 40);
+    }
 }

@@ -123,7 +123,7 @@ fn dates_usages_names_and_revocations_are_looked_at() {
     let pem = list.pem().expect("as text");
     for file in [list.der().as_ref(), pem.as_bytes()] {
         trust.revoked = Some(Revoked::parse(file).expect("it reads"));
-        let refused = "transport: certificate serial abc revoked";
+        let refused = "transport: certificate serial 0abc revoked";
         assert_eq!(verify(&trust, &[&leaf], Usage::Server, Some("leaf")), Err(refused.to_owned()));
     }
     assert_eq!(Revoked::parse(b"x"), Err("x509: malformed crl".to_owned()));
