@@ -27,9 +27,8 @@ use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock};
 use crate::metrics;
 use crate::replica::{Applier, ApplierOutput as Output, Delivery, Progress};
 use crate::store::Engine as _;
-use crate::types::{Entry, Fault};
 use crate::types::limits::{APPLY_BATCH_BYTES, APPLY_STEP_RECORDS};
-use crate::types::{Entry, Fault, MemberId};
+use crate::types::{Entry, Fault};
 
 /// How long entries are applied before others run.
 const SLICE: Duration = Duration::from_micros(500);
