@@ -1,12 +1,12 @@
 //! The command line as cobra reads it: flags anywhere, `--flag=value` or `--flag value`, `-w json`, `--` ends
-//! them; commands by any unambiguous beginning.
+//! them; commands by any unambiguous prefix.
 
 use std::collections::BTreeMap;
 use std::num::{IntErrorKind, ParseIntError};
 
 use crate::{Failure, usage};
 
-/// What can be asked for.
+/// The commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     Root,
@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Verify,
 }
 
-/// What a flag takes.
+/// Type of a flag's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Text,
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     Time,
 }
 
-/// A flag: name, what it takes, its default, what it is for.
+/// A flag: name, type, default, description.
 pub(crate) type Flag<'a> = (&'static str, Kind, &'static str, &'a str);
 
 pub(crate) const GLOBAL: &[Flag<'static>] = &[
@@ -122,7 +122,7 @@ const MIGRATE: &[Flag<'static>] = &[
     ),
 ];
 
-/// Flags of what reads the files of a member.
+/// Flags of the commands that read the files of a member.
 const MEMBER: &[Flag<'static>] = &[
     (
         "data-dir",
@@ -134,7 +134,7 @@ const MEMBER: &[Flag<'static>] = &[
 ];
 
 impl Command {
-    /// The flags of its own.
+    /// The flags of the command itself.
     pub(crate) fn flags(self) -> &'static [Flag<'static>] {
         match self {
             Self::Restore => RESTORE,
@@ -153,7 +153,7 @@ impl Command {
         }
     }
 
-    /// Flags without which it does nothing.
+    /// The required flags.
     pub(crate) fn required(self) -> &'static [&'static str] {
         match self {
             Self::Defrag | Self::Save | Self::Verify => &["data-dir"],
@@ -169,7 +169,7 @@ impl Command {
         }
     }
 
-    /// The commands below it.
+    /// The subcommands.
     pub(crate) fn below(self) -> &'static [(&'static str, Self)] {
         match self {
             Self::Root => &[
@@ -195,8 +195,8 @@ impl Command {
         }
     }
 
-    /// Commands below it that etcdutl does not have: whole words alone name them, and lists and completion leave them
-    /// out, so that scripts and people find etcdutl's.
+    /// Subcommands that etcdutl does not have: only their whole names select them, and lists and completion leave them
+    /// out, so that scripts and users find etcdutl's.
     fn ours(self, word: &str) -> Option<Self> {
         match (self, word) {
             (Self::Root, "verify") => Some(Self::Verify),
@@ -205,7 +205,7 @@ impl Command {
         }
     }
 
-    /// The command below it that a word names, whole or by a beginning that only one has.
+    /// The subcommand that a word names, by its name or by a prefix that only one has.
     pub(crate) fn find(self, word: &str) -> Option<Self> {
         let exact = self.below().iter().find(|(name, _)| *name == word);
         let mut begun = self.below().iter().filter(|(name, _)| name.starts_with(word));
@@ -214,16 +214,16 @@ impl Command {
     }
 }
 
-/// What was typed.
+/// The parsed command line.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) command: Command,
     flags: BTreeMap<&'static str, String>,
-    /// What is no flag.
+    /// The arguments that are no flags.
     pub(crate) positional: Vec<String>,
 }
 
-/// Reads the command line.
+/// Parses the command line.
 pub(crate) fn read(arguments: Vec<String>) -> Result<Args, Failure> {
     let (command, rest) = command(arguments)?;
     let mut args = Args { command, flags: BTreeMap::new(), positional: Vec::new() };
@@ -252,7 +252,7 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
             break;
         }
         if argument.starts_with('-') {
-            // Those that have no value are not known yet, nor is the flag for help.
+            // The flags without a value are not known yet, nor is the flag for help.
             let is_whole = argument.starts_with("--") || argument.len() == 2;
             let takes_next = is_whole && !argument.contains('=');
             rest.push(argument);
@@ -264,7 +264,7 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
         match command.find(&argument) {
             Some(below) => command = below,
             None if command == Command::Root => return Err(usage::unknown(&argument)),
-            // A command that only holds others shows them.
+            // A command that only contains others prints them.
             None => return Ok((command, Vec::new())),
         }
     }
@@ -323,10 +323,10 @@ impl Args {
         self.flags.get(name).map(String::as_str).or(known.map(|it| it.2)).unwrap_or_default()
     }
 
-    /// Refuses a command line that lacks a flag.
+    /// Refuses a command line that lacks a required flag.
     ///
     /// # Errors
-    /// Those that are missing.
+    /// The missing flags.
     pub(crate) fn check_required(&self) -> Result<(), Failure> {
         let missing = self.command.required().iter().filter(|it| !self.flags.contains_key(**it));
         let missing: Vec<_> = missing.map(|it| format!("{it:?}")).collect();
@@ -339,12 +339,12 @@ impl Args {
         }
     }
 
-    /// Whether a switch is on.
+    /// True if a switch is on.
     pub(crate) fn is_on(&self, name: &str) -> bool {
         switch(self.get(name)) == Some(true)
     }
 
-    /// A whole number; it was looked at when it was read.
+    /// A whole number; it was checked when it was parsed.
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, Failure> {
         let wrong = |_| Failure::error(format!("invalid argument for \"--{name}\" flag"));
         self.get(name).parse().map_err(wrong)
@@ -360,7 +360,7 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// Why a value cannot be that of a flag, in Go's words.
+/// The reason why a flag cannot have this value, in Go's words.
 fn wrong(kind: Kind, value: &str) -> Option<String> {
     let go =
         |function: &str, why: &str| Some(format!("strconv.{function}: parsing {value:?}: {why}"));

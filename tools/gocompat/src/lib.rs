@@ -1,5 +1,5 @@
-//! Durations and times as Go's packages read and print them. etcd's flags, its command lines and its logs show them, and
-//! scripts read them.
+//! Durations and times as Go's packages parse and print them. etcd's flags, its command lines and its logs contain them, and
+//! scripts parse them.
 
 pub mod duration;
 pub mod time;

@@ -30,7 +30,7 @@ pub struct Flags {
     /// A limit of batched transaction
     #[arg(long, global = true, default_value_t = 10_000)]
     pub batch_limit: u64,
-    /// What is measured.
+    /// The measured load.
     #[command(subcommand)]
     pub load: Loads,
 }

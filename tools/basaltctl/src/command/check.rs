@@ -1,4 +1,4 @@
-//! check perf and check datascale: many clients put, and what it took is judged.
+//! check perf and check datascale: many clients put, and the throughput and latency are judged.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,16 +21,16 @@ use crate::print::progress::Progress;
 use crate::{Failure, exit};
 
 const PERF: Duration = Duration::from_secs(60);
-/// For what is done after the check.
+/// Timeout of the requests after the check.
 const CLEANUP_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What every request took, and what went wrong.
+/// Latencies and errors of the requests.
 #[derive(Default)]
 struct Tally {
     seconds: RefCell<Vec<f64>>,
     errors: RefCell<BTreeMap<String, u64>>,
     sent: Cell<u64>,
-    /// Nothing more is to be sent.
+    /// No further request is to be sent.
     is_stopped: Cell<bool>,
 }
 
@@ -39,7 +39,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Position of a load among those there are.
+/// Index of the `--load` in the table of loads.
 fn load(context: &Context) -> Result<usize, Failure> {
     match context.values.text("load") {
         "s" | "small" => Ok(0),
@@ -73,7 +73,7 @@ async fn must_be_empty(client: &Client, prefix: &str, hint: &str) -> Result<(), 
     Err(Failure::new(exit::INVALID_INPUT, text))
 }
 
-/// A put whose key nobody else has: the prefix, a number scrambled, and zeros.
+/// A put of a key that no other request uses: the prefix, a scrambled number, and zeros.
 fn request(prefix: &str, number: u64, key_bytes: usize, value_bytes: usize) -> PutRequest {
     let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
     let mut key = vec![0; key_bytes];
@@ -81,7 +81,7 @@ fn request(prefix: &str, number: u64, key_bytes: usize, value_bytes: usize) -> P
     put([prefix.as_bytes(), &key].concat(), vec![0; value_bytes], 0)
 }
 
-/// Puts by all clients at once until `next` has no more to send.
+/// Puts by all clients at once until `next` returns no request.
 async fn put_all(
     clients: &[Rc<Client>],
     tally: &Rc<Tally>,
@@ -109,7 +109,7 @@ async fn put_all(
 }
 
 /// # Errors
-/// The cluster is too slow, or not there.
+/// The cluster is too slow, or cannot be reached.
 pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
     const LOADS: [(u32, usize); 4] = [(150, 50), (1000, 200), (8000, 500), (15000, 1000)];
     let (rate, count) = LOADS[load(&context)?];
@@ -138,7 +138,7 @@ pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
     tokio::select! {
         () = &mut work => {}
         _ = tokio::signal::ctrl_c() => {
-            // What is put after the keys were taken away would stay.
+            // A put after the deletion of the keys would leave its key behind.
             tally.is_stopped.set(true);
             work.await;
         }
@@ -191,7 +191,7 @@ fn tell_errors(errors: &BTreeMap<String, u64>) {
     }
 }
 
-/// Takes the keys away, then does what the flags ask for.
+/// Deletes the keys, then compacts and defragments if the flags ask for it.
 async fn clean_up(context: &Context, client: &Client, prefix: &str) -> Result<(), Failure> {
     let mut request = delete(prefix.to_owned());
     request.range_end = prefix_end(prefix.as_bytes());
