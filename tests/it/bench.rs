@@ -1,5 +1,5 @@
-//! `basalt-bench` against the real server: every load runs shortly, and what it says it did is what the
-//! server has: revisions, keys, events.
+//! `basalt-bench` against the real server: every load runs shortly, and its reports must match the
+//! server's state: revisions, keys, events.
 
 use std::process::Command;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn bench(server: &Server, arguments: &[&str]) -> (Finished, Vec<Value>) {
     (told, reports)
 }
 
-/// The newest revision, as the load that reads nothing finds it.
+/// The newest revision, as the load without writes reads it.
 fn revision(server: &Server) -> i64 {
     let (_, reports) = bench(server, &["put", "--total=0"]);
     reports[0]["verified"]["revision_after"].as_i64().unwrap()
@@ -131,7 +131,7 @@ fn two_targets_are_compared_and_shown_on_one_page() {
     assert_eq!(html.matches("<svg class=\"chart\"").count(), 3);
 }
 
-/// Transactions that the server ended well, as `/metrics` counts them.
+/// Successful transactions, as `/metrics` counts them.
 fn transactions(server: &Server) -> u64 {
     let mark = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Txn\",";
     let page = metrics::get(&server.endpoint(), "/metrics");
@@ -139,7 +139,7 @@ fn transactions(server: &Server) -> u64 {
     line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().unwrap())
 }
 
-/// Everything with a prefix, as etcdctl tells it.
+/// Everything with a prefix, as etcdctl prints it.
 fn told(server: &Server, line: &[&str]) -> Value {
     let mut command = Command::new(process::reference("etcdctl"));
     command.args(line).args(["-w", "json", "--endpoints", &server.endpoint()]);
@@ -158,7 +158,7 @@ fn who_holds_the_lock_is_alone() {
             let (_, reports) = bench(&server, &flags);
             assert_eq!((&reports[0]["ok"], &reports[0]["errors"]), (&TOTAL.into(), &0.into()));
             assert_eq!(reports[0]["verified"]["holds"], true, "{}", reports[0]);
-            // All write the same key: had two been in at a time, one would have had to commit again.
+            // All write the same key: had two held the lock at a time, one would have had to commit again.
             assert_eq!(transactions(&server) - before, TOTAL * each, "{locker}");
             let keys = told(&server, &["get", "", "--from-key"]);
             assert_eq!(keys["count"], 1, "the lock's own keys are gone: {keys}");

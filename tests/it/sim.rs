@@ -1,5 +1,5 @@
-//! Simulated clusters: some seeds, all scenarios, and whether the checkers find what is planted.
-//! `cargo run --release --bin sim` runs as many more as one likes.
+//! Simulated clusters: some seeds, all scenarios, and a check that the checkers find planted bugs.
+//! `cargo run --release --bin sim` runs any number of them.
 
 use std::process::Command;
 
@@ -7,8 +7,8 @@ use std::process::Command;
 const STORMS: &str = "24";
 const SCENARIO_SEEDS: &str = "2";
 
-/// Seeds within which each planted mistake must be found, measured, with some room; and the scenario that storms
-/// seldom come to by themselves.
+/// Number of seeds within which each planted bug must be found, measured, with some room; and the scenario that storms
+/// rarely contain by themselves.
 const PLANTED: [(&str, u64, Option<&str>); 18] = [
     ("AckBeforePersist", 20, None),
     ("VoteNotPersisted", 100, None),
@@ -30,8 +30,8 @@ const PLANTED: [(&str, u64, Option<&str>); 18] = [
     ("ClockBeforeMailbox", 20, Some("ReadsAlone")),
 ];
 
-/// Seeds that showed mistakes of ours, without the parts that it did not take: a campaign while a snapshot is not
-/// durable, because it was time or because somebody asked for it; the end of a lease proposed twice, whose owner
+/// Seeds that found bugs of ours, without the irrelevant parts of their plans: a campaign while a snapshot is not
+/// durable, because of a timeout or a transfer; the revoke of a lease proposed twice, whose owner
 /// granted it anew in between.
 const ONCE_FAILED: [(&str, &str); 3] = [
     ("29370", "20-23,176-179,592-599,672-703,800-831,872-879,912-1015,1024-1047"),
@@ -39,14 +39,14 @@ const ONCE_FAILED: [(&str, &str); 3] = [
     ("10224", "0-0,2-2,4-13,22-24,30-30,40-44,52-52,54-55,60-69,73-93,95-339"),
 ];
 
-/// What the simulator prints, and whether all was well.
+/// The simulator's output, and true if no check failed.
 fn sim(flags: &[&str]) -> (String, bool) {
     let output = Command::new(env!("CARGO_BIN_EXE_sim")).args(flags).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     (text, output.status.success())
 }
 
-/// What `--flag list` names.
+/// The names that `--flag list` prints.
 fn list(flag: &str) -> Vec<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_sim")).args([flag, "list"]).output();
     let text = output.expect("it starts").stderr;

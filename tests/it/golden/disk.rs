@@ -85,7 +85,7 @@ fn the_write_ahead_log_is_written_and_read_as_ever() {
     assert_eq!((read.records, read.torn), (records, false));
 }
 
-/// One command of each kind, with all that it can say.
+/// One command of each kind, with all its fields.
 fn commands() -> Vec<(&'static str, Command)> {
     let put = || PutRequest {
         key: "key".into(),
@@ -169,7 +169,7 @@ fn small_files_are_written_and_read_as_ever() {
     fs::create_dir(&store).expect("made");
     incoming.install(70_000, 300).expect("installed");
     let current = fs::read_to_string(scratch.path().join("current")).expect("it is there");
-    // The number of the store is drawn.
+    // The number of the store is random.
     let name = store.file_name().expect("it has a name").to_str().expect("it is text");
     golden.add("current", current.replace(name, "store-50000"));
     let kept = golden.check("files.hex");

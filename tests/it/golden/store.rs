@@ -65,7 +65,7 @@ fn member(id: u64, is_learner: bool) -> Member {
     Member { id, peer_urls: vec![format!("http://{id}:2380")], is_learner, ..Member::default() }
 }
 
-/// The state after a bit of everything.
+/// The state after a few commands of every kind.
 fn state() -> Machine<Memory> {
     let mut machine = Machine::open(Memory::default(), &CONFIG).unwrap();
     machine.bootstrap(vec![member(0x1f, false)]).unwrap();
@@ -103,7 +103,7 @@ fn state() -> Machine<Memory> {
     history.machine
 }
 
-/// Everything in it: number and name of the space, and the key, before the value.
+/// Its whole content: number and name of the space, and the key, before the value.
 fn contents(view: &MemoryView) -> Golden {
     let mut golden = Golden::default();
     for space in Space::ALL {
