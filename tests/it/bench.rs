@@ -52,7 +52,7 @@ const WRITES: &[(&str, &[&str], u64, i64)] = &[
 ];
 
 #[test]
-fn every_load_that_writes_makes_the_revisions_it_says() {
+fn every_writing_load_makes_the_revisions_it_reports() {
     let server = Setup::new(basalt()).start();
     for (name, flags, operations, revisions) in WRITES {
         let before = revision(&server);
@@ -66,7 +66,7 @@ fn every_load_that_writes_makes_the_revisions_it_says() {
 }
 
 #[test]
-fn every_load_that_reads_gets_what_is_there() {
+fn every_reading_load_gets_all_keys() {
     let server = Setup::new(basalt()).start();
     let put = ["put", "--prefix=r/", "--sequential-keys", "--key-space-size=30", "--total=30"];
     bench(&server, &put);
@@ -147,7 +147,7 @@ fn told(server: &Server, line: &[&str]) -> Value {
 }
 
 #[test]
-fn who_holds_the_lock_is_alone() {
+fn transactions_under_a_lock_run_alone() {
     const TOTAL: u64 = 120;
     for binary in [basalt(), process::etcd()] {
         let server = Setup::new(binary).start();

@@ -146,7 +146,7 @@ const LONG: &[(&str, &str, u64)] = &[
 ];
 
 #[test]
-fn long_work_shows_how_far_it_is_only_to_who_looks() {
+fn progress_is_shown_on_a_terminal_only() {
     let server = server();
     let place = process::Scratch::new();
     for (line, progress, seconds) in LONG {

@@ -120,7 +120,7 @@ const UTL_LINES: &[&str] = &[
 /// Powershell itself is not available here; this sends the queries of its script, which makes its offers of the
 /// answers alone.
 #[test]
-fn what_powershell_asks_is_answered_as_by_etcds_programs() {
+fn powershells_queries_are_answered_as_by_etcds_programs() {
     let ctl = [reference("etcdctl"), process::basaltctl()];
     let utl = [reference("etcdutl"), process::basaltutl()];
     for (programs, lines) in [(ctl, LINES), (utl, UTL_LINES)] {

@@ -150,7 +150,7 @@ async fn check(server: &Server, ledger: &Ledger) {
 }
 
 #[test]
-fn what_was_acknowledged_survives_kill_9() {
+fn acknowledged_writes_survive_kill_9() {
     let seed = from_environment("CRASH_SEED", 1);
     let kills = from_environment("CRASH_KILLS", 4);
     let mut rng = StdRng::seed_from_u64(seed);
@@ -193,7 +193,7 @@ fn sigterm_and_sigint_end_the_process_cleanly() {
 /// While requests are in flight a member that was told to stop runs on for a moment: new connections are
 /// refused then, not accepted and dropped.
 #[test]
-fn a_member_that_stops_listens_no_more() {
+fn a_stopping_member_accepts_no_connections() {
     runtime().block_on(async {
         let mut server = setup().start();
         // This watch never ends, so that the member waits for its maximum time.
@@ -215,7 +215,7 @@ fn a_member_that_stops_listens_no_more() {
 /// The log below the store's durable state is deleted, a segment at a time: every few seconds, or after some
 /// hundred MiB. The rest begins with an older log start than the one that let the first segment be deleted.
 #[test]
-fn a_member_starts_from_a_log_whose_first_segment_is_gone() {
+fn a_member_starts_from_a_log_without_its_first_segments() {
     const WRITES_MAX: i64 = 400;
     let often = Setup::new(process::basalt()).flag("snapshot-count", "10");
     let by_size = Setup::new(process::basalt());
@@ -529,7 +529,7 @@ fn tear(path: &Path) {
 }
 
 #[test]
-fn a_torn_tail_is_cut_and_said() {
+fn a_torn_tail_is_truncated_and_logged() {
     runtime().block_on(async {
         let (mut server, ledger) = killed_member().await;
         let path = server.wal_files().pop().expect("a segment");

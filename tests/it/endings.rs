@@ -371,7 +371,7 @@ fn nothing_of_a_connection_outlives_it() {
 
 /// A machine that loses its power sends nothing: the server notices that its packets are not acknowledged.
 #[test]
-fn a_client_that_falls_silent_is_given_up() {
+fn connections_without_acknowledgements_are_closed() {
     let place = Place::new(0);
     let mut raw = Raw::connect(To::Tcp(place.server.port)).unwrap();
     raw.preface();

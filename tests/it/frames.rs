@@ -100,7 +100,7 @@ fn messages_are_taken_and_refused_as_by_etcd() {
 }
 
 #[test]
-fn who_compresses_is_answered_so() {
+fn compressed_requests_get_compressed_responses() {
     let server = Setup::new(basalt()).start();
     let encoding = ["grpc-encoding: gzip".to_owned()];
     let value = vec![b'v'; 10_000];

@@ -217,7 +217,7 @@ fn both_answer_the_same_bytes_alike() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_alike() {
+fn requests_too_large_are_refused_alike() {
     let etcd = Setup::new(process::etcd()).start();
     let basalt = Setup::new(process::basalt()).start();
     // Within both limits, above that of a request, above that of a message.
@@ -378,7 +378,7 @@ fn a_snapshot_in_lines_is_the_file() {
 }
 
 #[test]
-fn what_is_served_is_described() {
+fn served_methods_are_described() {
     let server = Setup::new(process::basalt()).start();
     let told = ask(&server, &framed("GET", "/openapi.json", "", b""), None);
     assert_eq!(told.headers["content-type"], "application/json");

@@ -19,7 +19,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use self::contender::{Client, Contender, Contest};
-use self::judge::{Judge, Moment};
+use self::judge::{Judge, KillPoint};
 use crate::cluster::members::Members;
 use crate::compare::{from_environment, runtime};
 use crate::process::{self, Server, Setup};
@@ -218,8 +218,8 @@ impl Arena {
     /// Selects a contender of a contest to be killed: at once, whatever it does, or when it next holds.
     fn sentence(&mut self, contest: usize) {
         match self.rng.random_range(0..4) {
-            0 => self.contests[contest].lock().unwrap().judge.condemn(Moment::Entered),
-            1 => self.contests[contest].lock().unwrap().judge.condemn(Moment::Leaving),
+            0 => self.contests[contest].lock().unwrap().judge.condemn(KillPoint::Entered),
+            1 => self.contests[contest].lock().unwrap().judge.condemn(KillPoint::Leaving),
             _ => {
                 let among: Vec<_> = (0..self.contenders.len())
                     .filter(|at| self.contenders[*at].0 == contest)

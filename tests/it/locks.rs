@@ -191,7 +191,7 @@ async fn stand(who: u64, wire: Wire, shared: Arc<Shared>) {
 }
 
 #[test]
-fn leaders_follow_one_another_and_are_heard() {
+fn leaders_follow_one_another_and_are_observed() {
     let wanted = from_environment("ELECTIONS", 300);
     let server = Setup::new(process::basalt()).start();
     runtime().block_on(async {

@@ -111,7 +111,7 @@ fn a_second_process_on_the_same_data_directory_is_kept_out() {
 }
 
 #[test]
-fn a_port_in_use_is_said() {
+fn a_port_in_use_is_named_in_the_error() {
     let first = Setup::new(process::basalt()).start();
     let taken = first.endpoint();
     let mut second = Server::new(Setup::new(process::basalt()).flag("listen-client-urls", &taken));
@@ -149,7 +149,7 @@ fn a_foreign_data_directory_is_refused_untouched() {
 }
 
 #[test]
-fn garbage_on_the_port_harms_nobody() {
+fn garbage_on_the_port_affects_no_other_client() {
     let server = Setup::new(process::basalt()).start();
     let mut rng = StdRng::seed_from_u64(4);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

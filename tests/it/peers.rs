@@ -66,7 +66,7 @@ fn three_members_on_unix_sockets_elect_and_serve() {
 }
 
 #[test]
-fn nobody_is_dialed_whom_only_a_stranger_named() {
+fn addresses_named_only_by_a_stranger_are_not_dialed() {
     const PEER_URL: &str = "http://127.0.0.1:12380";
     let server = Setup::new(process::basalt()).start();
     let trap = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -82,7 +82,7 @@ struct Member {
 }
 
 #[test]
-fn what_is_accepted_is_read_again() {
+fn accepted_requests_are_readable_everywhere() {
     let requests = from_environment("READABLE_REQUESTS", 3_000);
     let seed = from_environment("READABLE_SEED", 1);
     let scratch = Scratch::new();

@@ -19,7 +19,7 @@ async fn at(wire: &Wire, revision: i64) -> Result<RangeResponse, Status> {
 }
 
 #[test]
-fn what_is_older_than_the_retention_goes_and_nothing_else() {
+fn versions_older_than_the_retention_are_compacted_and_no_others() {
     for binary in [process::basalt(), process::etcd()] {
         let server = Setup::new(binary).flag("auto-compaction-retention", "1s").start();
         runtime().block_on(async {

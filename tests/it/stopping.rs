@@ -154,7 +154,7 @@ fn messages(mut bytes: &[u8]) -> Value {
 }
 
 #[test]
-fn what_is_under_way_ends_with_an_error_as_from_etcd() {
+fn calls_in_flight_end_with_etcds_errors() {
     let (theirs, ours) = std::thread::scope(|scope| {
         let theirs = scope.spawn(|| told(process::etcd()));
         let ours = told(process::basalt());
@@ -167,7 +167,7 @@ fn what_is_under_way_ends_with_an_error_as_from_etcd() {
 
 /// Opening the store may wait for other processes for seconds. etcd then ends as by an unhandled signal, too.
 #[test]
-fn a_member_that_still_opens_ends_at_once() {
+fn a_member_that_is_still_starting_stops_at_once() {
     use std::os::unix::process::ExitStatusExt as _;
     // They accept connections and send nothing.
     let silent: Vec<_> =
@@ -182,7 +182,11 @@ fn a_member_that_still_opens_ends_at_once() {
             .flag("initial-cluster-state", "existing");
         let mut server = Server::new(setup);
         server.launch();
-        assert!(server.logs.wait_for("starting a member", PATIENCE), "{}", server.logs.tail());
+        assert!(
+            server.logs.wait_for("starting an etcd server", PATIENCE),
+            "{}",
+            server.logs.tail()
+        );
         std::thread::sleep(Duration::from_millis(300));
         server.signal(signal);
         let ended = server.wait_exit(Duration::from_secs(1));
@@ -194,7 +198,7 @@ fn a_member_that_still_opens_ends_at_once() {
 
 /// etcd continues to wait for its clients, up to seven seconds.
 #[test]
-fn a_member_that_is_told_twice_to_stop_waits_for_nobody() {
+fn a_second_signal_ends_a_member_at_once() {
     use std::os::unix::process::ExitStatusExt as _;
     let mut server = Setup::new(process::basalt()).start();
     // This watch never ends, so that the member waits for its maximum time.

@@ -203,7 +203,7 @@ async fn watch_all((mut talk, past): (Talk, bool)) -> Result<(), String> {
 /// A client that reads and then watches from the revision of the header must not miss an event: every write
 /// is to the one key, so that its revision is the whole store's.
 #[test]
-fn an_answer_is_as_old_as_its_header_says() {
+fn a_watch_from_the_revision_of_a_response_misses_no_event() {
     let reads = from_environment("STRESS_READS", 4_000);
     runtime().block_on(async {
         let server = Setup::new(process::basalt()).start();

@@ -1,11 +1,14 @@
 //! Checks the structure of the code itself: the rooms that each room may use, and the purity of rooms.
 //!
-//! `circles` refuses files that need each other in a circle.
+//! `circles` refuses files that need each other in a circle, `vocabulary` names that are not terms of the field, `comments`
+//! sentences that do not begin with their subject.
 //!
 //! `ROOMS` is the list of rooms. It reads bottom-up: a room may name only rooms listed above it, so
 //! the graph cannot have a cycle. Change the plan in the same commit as the code that needs it.
 
 mod circles;
+mod comments;
+mod vocabulary;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -179,7 +182,7 @@ fn every_room_keeps_to_the_floor_plan() {
 }
 
 #[test]
-fn every_file_opens_by_saying_what_it_is() {
+fn every_file_begins_with_a_module_doc() {
     let silent: Vec<_> = rust_files(Path::new("src"))
         .into_iter()
         .chain(rust_files(Path::new("tests/it")))

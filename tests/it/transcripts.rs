@@ -74,7 +74,7 @@ fn basaltutl_works_on_files_like_etcdutl() {
 }
 
 #[test]
-fn basaltutl_says_what_basalts_files_do_not_need() {
+fn basaltutl_reports_that_basalts_files_need_no_defrag_or_migrate() {
     let mut server = Setup::new(process::basalt()).start();
     asked(&server, "put a 1");
     server.kill();

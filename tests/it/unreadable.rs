@@ -157,7 +157,7 @@ fn propose(server: &Server, payloads: &[&'static [u8]]) {
 }
 
 #[test]
-fn a_leader_does_not_take_what_it_could_not_apply() {
+fn a_leader_refuses_proposals_that_it_could_not_apply() {
     let mut server = Setup::new(process::basalt()).start();
     propose(&server, &[b"\xff", b"\xf8\x7f\x01"]);
     propose(&server, &[]);

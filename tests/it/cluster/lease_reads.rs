@@ -30,7 +30,7 @@ async fn value(wire: &Wire) -> Option<String> {
 }
 
 #[test]
-fn a_leader_that_is_cut_off_reads_alone_until_others_may_vote() {
+fn a_leader_that_is_cut_off_serves_lease_reads_until_others_may_vote() {
     runtime().block_on(async {
         let (members, links) = Members::found_apart(&alone_with(3000), 3);
         let leader = members.leader().await;
@@ -56,7 +56,7 @@ fn a_leader_that_is_cut_off_reads_alone_until_others_may_vote() {
 }
 
 #[test]
-fn a_leader_that_stood_still_does_not_read_alone_what_was_replaced() {
+fn a_paused_leader_serves_no_stale_lease_read() {
     let turns = from_environment("CLUSTER_KILLS", 5);
     runtime().block_on(async {
         let members = Members::found(&alone_with(500), 3);
@@ -86,7 +86,7 @@ fn a_leader_that_stood_still_does_not_read_alone_what_was_replaced() {
 }
 
 #[test]
-fn nothing_is_read_that_was_replaced_while_members_die_and_stand_still() {
+fn lease_reads_are_never_stale_while_members_are_killed_and_paused() {
     let kills = from_environment("CLUSTER_KILLS", 5);
     runtime().block_on(async {
         let mut members = Members::found(&alone_with(500), 3);
@@ -117,7 +117,7 @@ fn nothing_is_read_that_was_replaced_while_members_die_and_stand_still() {
 }
 
 #[test]
-fn what_was_promised_is_known_after_the_flag_is_taken_away() {
+fn vote_leases_hold_after_the_flag_is_removed() {
     runtime().block_on(async {
         let mut members = Members::found(&alone_with(500), 3);
         let note = members.0[0].data_dir().join("member/promise");

@@ -145,7 +145,7 @@ pub(super) fn reason(binary: PathBuf, flags: &[&str]) -> String {
 }
 
 #[test]
-fn clusters_that_cannot_be_are_refused_in_etcds_words() {
+fn contradictory_cluster_flags_are_refused_with_etcds_texts() {
     for flags in MISTAKES {
         let (etcd, basalt) = (reason(process::etcd(), flags), reason(process::basalt(), flags));
         assert_eq!(basalt, etcd, "{flags:?}");
@@ -154,7 +154,7 @@ fn clusters_that_cannot_be_are_refused_in_etcds_words() {
 
 /// Clients that require a leader are refused; others wait for one.
 #[test]
-fn without_a_quorum_a_member_says_so() {
+fn without_a_quorum_a_member_returns_etcds_errors() {
     for binary in [process::etcd(), process::basalt()] {
         let setup =
             Setup::new(binary).flag("heartbeat-interval", "50").flag("election-timeout", "500");

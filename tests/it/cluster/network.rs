@@ -72,7 +72,7 @@ async fn told<T: std::fmt::Debug>(answer: impl Future<Output = Result<T, Status>
 }
 
 #[test]
-fn a_leader_that_is_cut_off_steps_down_and_says_so() {
+fn a_leader_that_is_cut_off_steps_down_and_reports_it() {
     runtime().block_on(async {
         let (members, links) = Members::found_apart(&setup(), 3);
         let load = Load::begin(&members, from_environment("CLUSTER_SEED", 11));
@@ -116,7 +116,7 @@ fn a_leader_that_is_cut_off_steps_down_and_says_so() {
 }
 
 #[test]
-fn a_leader_that_hears_nobody_or_that_nobody_hears_is_replaced() {
+fn a_leader_cut_off_in_one_direction_is_replaced() {
     runtime().block_on(async {
         let (members, links) = Members::found_apart(&setup(), 3);
         let load = Load::begin(&members, from_environment("CLUSTER_SEED", 12));

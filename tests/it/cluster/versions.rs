@@ -123,7 +123,7 @@ fn the_leader_decides_and_the_next_one_leaves_it_so() {
 }
 
 #[test]
-fn the_lowest_member_decides_what_is_spoken() {
+fn the_lowest_member_version_is_the_cluster_version() {
     runtime().block_on(async {
         let third = Pretender::begin().await;
         third.runs("3.6.9", "not_decided");
@@ -153,7 +153,7 @@ fn the_lowest_member_decides_what_is_spoken() {
 
 /// Members of a newer cluster, of one that has not decided yet, and one that does not report it.
 #[test]
-fn who_cannot_speak_what_the_others_speak_does_not_join() {
+fn members_that_do_not_support_the_cluster_version_do_not_join() {
     runtime().block_on(async {
         let other = Pretender::begin().await;
         let own = "http://127.0.0.1:12380";

@@ -60,7 +60,7 @@ fn frames() -> [(&'static str, Vec<Record>); 3] {
 }
 
 #[test]
-fn the_write_ahead_log_is_written_and_read_as_ever() {
+fn the_write_ahead_log_keeps_its_bytes() {
     let (mut golden, mut segment) = (Golden::default(), Vec::new());
     let mut previous = 0xfeed_beef;
     let mut names = Vec::new();
@@ -141,7 +141,7 @@ fn changes() -> [(&'static str, ConfChange); 5] {
 }
 
 #[test]
-fn entries_are_written_and_read_as_ever() {
+fn entries_keep_their_bytes() {
     const ID: u64 = 0x0102_0304_0506_0708;
     let mut golden = Golden::default();
     commands().iter().for_each(|(name, command)| golden.add(*name, command.to_payload(ID)));
@@ -159,7 +159,7 @@ fn entries_are_written_and_read_as_ever() {
 }
 
 #[test]
-fn small_files_are_written_and_read_as_ever() {
+fn small_files_keep_their_bytes() {
     let scratch = Scratch::new();
     note_vote_lease(scratch.path(), 900).expect("it is written");
     let mut golden = Golden::default();

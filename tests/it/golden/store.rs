@@ -120,7 +120,7 @@ fn space(name: &str) -> Space {
 }
 
 #[test]
-fn the_store_is_written_and_read_as_ever() {
+fn the_store_keeps_its_bytes() {
     let machine = state();
     let kept = contents(&machine.engine().view()).check("store.hex");
     let mut engine = Memory::default();

@@ -33,7 +33,7 @@ pub(super) enum Answer {
 
 /// The moment at which the next contender is to be killed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Moment {
+pub(super) enum KillPoint {
     /// It holds, and has not counted.
     Entered,
     /// It holds, and has counted.
@@ -57,7 +57,7 @@ pub(super) struct Judge {
     deposed: BTreeSet<usize>,
     /// Acquisitions of each contender.
     held: BTreeMap<usize, u64>,
-    sentence: Option<Moment>,
+    sentence: Option<KillPoint>,
     doomed: Option<usize>,
     /// Killed contenders, whose last lines may be read later.
     dead: BTreeSet<usize>,
@@ -85,11 +85,11 @@ impl Judge {
             "enter" => {
                 let revision = number.parse().map_err(|_| format!("{who} says {line:?}"))?;
                 self.enter(who, revision, is_there)?;
-                Ok(self.go_on(who, Moment::Entered))
+                Ok(self.go_on(who, KillPoint::Entered))
             }
             "leave" => {
                 self.leave(who, number.parse().map_err(|_| format!("{who} says {line:?}"))?)?;
-                Ok(self.go_on(who, Moment::Leaving))
+                Ok(self.go_on(who, KillPoint::Leaving))
             }
             "lost" => {
                 if !self.deposed.remove(&who) {
@@ -163,14 +163,14 @@ impl Judge {
         Ok(())
     }
 
-    fn go_on(&mut self, who: usize, moment: Moment) -> Answer {
+    fn go_on(&mut self, who: usize, moment: KillPoint) -> Answer {
         if self.sentence == Some(moment) {
             (self.sentence, self.doomed) = (None, Some(who));
             return Answer::Silence;
         }
         match moment {
-            Moment::Entered => Answer::Go,
-            Moment::Leaving => self.go_on_or_stop(),
+            KillPoint::Entered => Answer::Go,
+            KillPoint::Leaving => self.go_on_or_stop(),
         }
     }
 
@@ -197,7 +197,7 @@ impl Judge {
     }
 
     /// The next contender to reach this moment is left waiting there.
-    pub(super) fn condemn(&mut self, moment: Moment) {
+    pub(super) fn condemn(&mut self, moment: KillPoint) {
         self.sentence = Some(moment);
     }
 
@@ -244,7 +244,7 @@ fn a_judge_sees_two_holders_and_a_count_that_went_back() {
 }
 
 #[test]
-fn a_holder_whose_key_is_gone_holds_no_more_and_counts_alone() {
+fn a_holder_whose_key_was_deleted_holds_no_more_and_counts_alone() {
     for (words, right) in [
         (["leave 1", "leave 2"], true),
         (["lost", "leave 1"], true),
@@ -260,10 +260,10 @@ fn a_holder_whose_key_is_gone_holds_no_more_and_counts_alone() {
 }
 
 #[test]
-fn who_dies_while_it_holds_may_have_counted_or_not() {
+fn killed_holders_may_have_counted_or_not() {
     for count in ["leave 1", "leave 2"] {
         let mut judge = Judge::default();
-        judge.condemn(Moment::Entered);
+        judge.condemn(KillPoint::Entered);
         assert_eq!(judge.hear(1, "enter 5", |_| true), Ok(Answer::Silence));
         assert_eq!(judge.doomed(), Some(1));
         judge.died(1);

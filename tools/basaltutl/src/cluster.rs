@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_in_etcds_words() {
+    fn inconsistent_flags_are_refused_with_etcds_texts() {
         let refused = |name, own, cluster| found(name, own, cluster, "t").unwrap_err();
         assert_eq!(
             refused("x", "http://a:1", "y=http://a:1"),

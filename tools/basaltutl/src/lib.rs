@@ -1,10 +1,12 @@
 //! `basaltutl`: etcdutl's commands, flags, output and exit codes, for snapshots of etcd and of Basalt.
 //!
-//! [`args`] parses the command line as cobra does, [`cluster`] its member lists, [`restore`] makes a data
-//! directory, [`member`] inspects one, [`log`] one that does not start, [`complete`] serves shells, [`output`] prints.
+//! [`command`] lists commands and flags, [`args`] parses the command line as cobra does, [`cluster`] its member lists,
+//! [`restore`] makes a data directory, [`member`] inspects one, [`log`] one that does not start, [`complete`] serves shells,
+//! [`output`] prints.
 
 mod args;
 mod cluster;
+mod command;
 mod complete;
 mod log;
 mod member;
@@ -19,7 +21,8 @@ use basalt::io::BoltFile;
 use basalt::snapshot;
 use basalt::snapshot::bolt::Reader;
 
-use self::args::{Args, Command};
+use self::args::Args;
+use self::command::Command;
 use self::output::Format;
 
 /// etcdutl's exit codes.

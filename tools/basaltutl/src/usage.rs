@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::args::{Command, Flag, GLOBAL, Kind};
+use crate::command::{Command, Flag, GLOBAL, Kind};
 use crate::{Failure, exit, output};
 
 /// An invalid command line: the error before and after the usage, as cobra prints it.

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_there_however_it_comes() {
+    fn written_bytes_are_there_for_all_write_sizes() {
         let path = std::env::temp_dir().join(format!("steady-{}", std::process::id()));
         let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 1000).map(|at| (at % 251) as u8).collect();
         for size in [1000, PIECE_BYTES as usize, bytes.len()] {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_a_disk_is_written_too() {
+    fn files_without_writeback_support_are_written_too() {
         let (mut ours, mut theirs) = std::io::pipe().expect("a pipe");
         let reader = std::thread::spawn(move || {
             let mut bytes = Vec::new();

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stalled_server_delays_is_sent_late_and_not_left_out() {
+    fn operations_delayed_by_a_stalled_server_are_sent_late_and_not_left_out() {
         let start = crate::clock::now();
         let pace = Rate { end: Duration::from_secs(1), ..at_rate(100) };
         let schedule = Schedule::new(u64::MAX, pace, 1);

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_more_weight_is_more_often_first() {
+    fn larger_weights_are_first_more_often() {
         let service = |port, priority, weight| Service {
             target: "h.test.".to_owned(),
             port,

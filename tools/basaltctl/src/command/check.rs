@@ -26,7 +26,7 @@ const CLEANUP_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Latencies and errors of the requests.
 #[derive(Default)]
-struct Tally {
+struct Results {
     seconds: RefCell<Vec<f64>>,
     errors: RefCell<BTreeMap<String, u64>>,
     sent: Cell<u64>,
@@ -84,8 +84,8 @@ fn request(prefix: &str, number: u64, key_bytes: usize, value_bytes: usize) -> P
 /// Puts by all clients at once until `next` returns no request.
 async fn put_all(
     clients: &[Rc<Client>],
-    tally: &Rc<Tally>,
-    next: impl AsyncFn(&Tally) -> Option<PutRequest> + 'static,
+    tally: &Rc<Results>,
+    next: impl AsyncFn(&Results) -> Option<PutRequest> + 'static,
 ) {
     let next = Rc::new(next);
     let mut workers = Vec::new();
@@ -118,11 +118,11 @@ pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
     let prefix = context.values.text("prefix").to_owned();
     let hint = format!("'etcdctl del --prefix {prefix}'");
     must_be_empty(&clients[0], &prefix, &hint).await?;
-    let tally = Rc::new(Tally::default());
+    let tally = Rc::new(Results::default());
     let began = now();
     let every = Duration::from_secs(1) / rate;
     let name = prefix.clone();
-    let paced = async move |tally: &Tally| {
+    let paced = async move |tally: &Results| {
         let number = tally.sent.get();
         tally.sent.set(number + 1);
         let due = began + every * u32::try_from(number).unwrap_or(u32::MAX);
@@ -148,7 +148,7 @@ pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
     judge(&tally, took, f64::from(rate))
 }
 
-fn judge(tally: &Tally, took: f64, rate: f64) -> Result<(), Failure> {
+fn judge(tally: &Results, took: f64, rate: f64) -> Result<(), Failure> {
     let seconds = tally.seconds.borrow();
     let errors = tally.errors.borrow();
     #[allow(clippy::cast_precision_loss, reason = "a count far below 2^53")]
@@ -249,9 +249,9 @@ pub(crate) async fn datascale(mut context: Context) -> Result<(), Failure> {
         "Start data scale check for work load [{keys} key-value pairs, 1024 bytes per key-value, \
          {count} concurrent clients]."
     ));
-    let tally = Rc::new(Tally::default());
+    let tally = Rc::new(Results::default());
     let name = prefix.clone();
-    let all = async move |tally: &Tally| {
+    let all = async move |tally: &Results| {
         let number = tally.sent.get();
         tally.sent.set(number + 1);
         (number < keys).then(|| request(&name, number, 512, 512))

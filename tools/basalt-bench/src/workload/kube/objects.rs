@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_gone() {
+    fn taken_objects_are_removed() {
         let object = |key: &'static str| Object { key: key.into(), revision: 1 };
         let mut objects = vec![object("a"), object("b")];
         let mut random = SmallRng::seed_from_u64(1);

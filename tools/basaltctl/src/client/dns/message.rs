@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_turns_in_circles_is_no_message() {
+    fn truncated_and_circular_messages_are_refused() {
         // Header, question, and the record's own header behind a pointer.
         const FIRST_RECORD_END: usize = 12 + 23 + 4 + 12;
         let whole = answer();
