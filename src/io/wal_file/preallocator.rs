@@ -41,7 +41,7 @@ impl SegmentPreallocator {
             }
             // What the store needs is not taken from it: it would end with that.
             let fits =
-                |room: disk::Room| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
+                |room: disk::FreeSpace| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
             if !disk::room(&dir).is_none_or(fits) {
                 return Ok(None);
             }
