@@ -1,4 +1,4 @@
-//! What arrives is what was sent, however it is cut; and nothing else is taken for it.
+//! Frames arrive as they were sent, however the bytes are cut; other bytes are rejected.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! etcd's refusals: code and text.
+//! etcd's refusals: gRPC status code and text of each error that a client can receive.
 
 use std::fmt;
 
@@ -23,25 +23,25 @@ pub enum Code {
 
 macro_rules! refusals {
     ($($name:ident $code:ident $text:literal)*) => {
-        /// An answer that is not the one hoped for: the same on every member, sent to the client with
-        /// etcd's own code and text. Go clients compare the text, so it must match byte for byte.
+        /// A negative answer, the same on every member, sent to the client with etcd's own code and text. Go clients
+        /// compare the text, so it must match byte for byte.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
         pub enum Refusal {
             $(#[doc = $text] $name,)*
         }
 
         impl Refusal {
-            /// The gRPC status code that etcd sends with it.
+            /// The gRPC status code that etcd sends for this error.
             pub const fn code(self) -> Code {
                 match self { $(Self::$name => Code::$code,)* }
             }
 
-            /// The text that etcd sends with it.
+            /// The text that etcd sends for this error.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// The refusal with this text, as another member tells it.
+            /// The refusal with this text, as another member sent it; `None` for an unknown text.
             pub fn from_text(text: &str) -> Option<Self> {
                 [$(Self::$name),*].into_iter().find(|refusal| refusal.text() == text)
             }

@@ -1,4 +1,4 @@
-//! Whatever is cut or flipped: the exact records come back, or damage is reported.
+//! For every cut and every flipped bit, either the exact records are read back, or damage is reported.
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -82,7 +82,7 @@ fn a_flipped_bit_is_damage_or_a_torn_tail_and_never_wrong_data() {
             Ok(read) => {
                 let complete = ends.iter().any(|(_, records)| *records == read);
                 assert!(complete || read.is_empty(), "seed 3, segment {number}, flip at {at}");
-                // Only the last frame may go without a complaint (or a flip in the padding goes unseen).
+                // Only the last frame may be lost without an error (and a flip in the padding is not detected).
                 assert!(
                     ends.iter().rev().take(2).any(|(_, records)| *records == read)
                         || ends.len() == 1
