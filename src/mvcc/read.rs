@@ -1,5 +1,5 @@
-//! Reading at a revision: the newest from one scan of `kv`, the past by following each newer record's
-//! ancestors back through `log`.
+//! Reads at a revision: the newest from one scan of `kv`, older ones by following each newer record's ancestors
+//! back through `log`.
 
 use std::cmp::Reverse;
 use std::ops::Bound;
@@ -16,7 +16,7 @@ use super::record::{Record, RecordHeader};
 use crate::store::{Overlay, Pair, Space, View};
 use crate::types::{Error, Fault, KeyRange, Refusal, Revision};
 
-/// What is read: a view whose newest revision is `revision`.
+/// A reader of a view whose newest revision is `revision`.
 pub(super) struct Reader<'a, V> {
     pub(super) view: &'a V,
     pub(super) revision: i64,
@@ -52,7 +52,7 @@ impl<V: View> View for Cached<'_, V> {
     }
 }
 
-/// What apply sees: its own writes, then the cache, which holds what was committed, then the store.
+/// The view of apply: its own writes, then the cache of committed records, then the store.
 pub(super) struct Pending<'a, V> {
     pub(super) tx: &'a Overlay<V>,
     pub(super) cache: &'a RecordCache,
@@ -86,12 +86,12 @@ pub(super) fn newest(view: &impl View, key: &[u8]) -> Result<Option<Record>, Fau
     view.get(Space::Kv, key)?.map(Record::new).transpose()
 }
 
-/// What `log` holds of the event at `revision`, if compaction has not removed it; maybe a stub.
+/// The record of the event at `revision` in `log`, if compaction has not removed it; maybe a stub.
 pub(super) fn logged(view: &impl View, revision: Revision) -> Result<Option<Record>, Fault> {
     view.get(Space::Log, &revision.to_key())?.map(Record::new).transpose()
 }
 
-/// The record that a stub stands for. A newest one is in `kv`, any other in `superseded`.
+/// The whole record of a stub. A key's newest record is in `kv`, any other in `superseded`.
 pub(super) fn whole(view: &impl View, record: Record) -> Result<Record, Fault> {
     if !record.is_stub() {
         return Ok(record);
@@ -111,8 +111,7 @@ pub(super) fn lacks(revision: Revision) -> Fault {
     Fault::new(format!("history lacks revision {}", revision.main))
 }
 
-/// The version of a key at the main revision `at`, found from a newer one; tombstones included, and maybe
-/// a stub.
+/// The version of a key at the main revision `at`, found from a newer one; tombstones included, and maybe a stub.
 pub(super) fn version_at(
     view: &impl View,
     newest: Record,
@@ -120,7 +119,7 @@ pub(super) fn version_at(
 ) -> Result<Option<Record>, Fault> {
     let mut record = newest;
     while record.main()? > at {
-        // The oldest that is still too new brings the walk forward most.
+        // The oldest ancestor that is still too new skips the most versions.
         let mut target = None;
         for ancestor in record.ancestors()? {
             let ancestor = ancestor?;
@@ -134,7 +133,7 @@ pub(super) fn version_at(
         let Some(target) = target else { return Ok(None) };
         record = match logged(view, target)? {
             Some(older) => older,
-            // A tombstone that compaction has passed.
+            // A tombstone that compaction has removed.
             None if target.main <= at => return Ok(None),
             None => return Err(lacks(target)),
         };
@@ -153,7 +152,7 @@ impl<V: View> Reader<'_, V> {
         }
     }
 
-    /// What a record of `kv` says at `at`: a living version, maybe a stub, or nothing.
+    /// The version at `at` of a record of `kv`: not a tombstone, maybe a stub; `None` if the key does not exist at `at`.
     fn live_at(&self, newest: Record, at: i64) -> Result<Option<Record>, Fault> {
         let found =
             if at >= self.revision { Some(newest) } else { version_at(self.view, newest, at)? };
@@ -165,7 +164,7 @@ impl<V: View> Reader<'_, V> {
         self.find(key, at)?.map(|record| whole(self.view, record)).transpose()
     }
 
-    /// The same, maybe a stub.
+    /// One key at `at`, maybe a stub.
     fn find(&self, key: &[u8], at: i64) -> Result<Option<Record>, Fault> {
         match newest(self.view, key)? {
             Some(newest) => self.live_at(newest, at),
@@ -173,8 +172,8 @@ impl<V: View> Reader<'_, V> {
         }
     }
 
-    /// Calls `visit` with each living version of the range at `at` until it returns false; says
-    /// whether the end was reached.
+    /// Calls `visit` with each version in the range at `at`, tombstones excluded, until it returns false; returns true
+    /// if the end was reached.
     pub(super) fn each(
         &self,
         range: &KeyRange,
@@ -185,7 +184,7 @@ impl<V: View> Reader<'_, V> {
         self.find_each(range, at, backward, |record| visit(whole(self.view, record)?))
     }
 
-    /// The same with versions that may be stubs, for who needs no values.
+    /// As [`Reader::each`], with versions that may be stubs, for callers that need no values.
     fn find_each(
         &self,
         range: &KeyRange,
@@ -211,7 +210,7 @@ impl<V: View> Reader<'_, V> {
         Ok(true)
     }
 
-    /// The living keys of a range at `at`.
+    /// Number of keys of a range at `at`.
     pub(super) fn count(&self, range: &KeyRange, at: i64) -> Result<i64, Fault> {
         if let KeyRange::One(key) = range {
             return Ok(i64::from(self.find(key, at)?.is_some()));
@@ -231,7 +230,7 @@ impl<V: View> Reader<'_, V> {
         Ok(count)
     }
 
-    /// How many more living keys a range has now than at `at`, if at most `steps_max` events tell.
+    /// By how many keys a range has grown since `at`, if at most `steps_max` events are enough to compute it.
     fn change_since(
         &self,
         range: &KeyRange,
@@ -257,8 +256,8 @@ impl<V: View> Reader<'_, V> {
         Ok(Some(change))
     }
 
-    /// Calls `visit` with each living version of the range at `at` among the next `records_max` records. Gives what is left
-    /// of the range; nothing at its end.
+    /// Calls `visit` with each version in the range at `at` among the next `records_max` records. Returns the rest of
+    /// the range; `None` at its end.
     pub(super) fn each_some(
         &self,
         range: &KeyRange,
@@ -282,7 +281,7 @@ impl<V: View> Reader<'_, V> {
         Ok(last.map(|last| rest_behind(range.clone(), &last, false)))
     }
 
-    /// Answers a range request; the header holds the revision alone.
+    /// Answers a range request; the header contains the revision alone.
     pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
         let mut read = self.begin_range(request)?;
         let answer = self.range_step(&mut read, &mut usize::MAX.clone())?;
@@ -301,7 +300,7 @@ impl<V: View> Reader<'_, V> {
         })
     }
 
-    /// Reads on until `budget` records were looked at, which are taken off it. Gives the answer at the end.
+    /// Reads on for `budget` records, from which the records read are subtracted. Returns the answer at the end.
     pub(super) fn range_step(
         &self,
         read: &mut RangeRead,
@@ -325,7 +324,7 @@ impl<V: View> Reader<'_, V> {
         Some(ResponseHeader { revision: self.revision, ..Default::default() })
     }
 
-    /// Whether the end of the range was reached, when enough was read; nothing if the budget was used up before.
+    /// True if the end of the range was reached, false if enough was read; `None` if the budget was used up before.
     fn read_on(&self, read: &mut RangeRead, budget: &mut usize) -> Result<Option<bool>, Fault> {
         if let KeyRange::One(key) = &read.range {
             let found = self.find(key, read.at)?;
@@ -359,7 +358,7 @@ impl<V: View> Reader<'_, V> {
     }
 }
 
-/// What is left of a range when it was read up to this key.
+/// The rest of a range that was read up to this key.
 fn rest_behind(range: KeyRange, last: &[u8], backward: bool) -> KeyRange {
     if backward {
         return KeyRange::Span(range.start().clone(), Bytes::copy_from_slice(last));
@@ -375,7 +374,7 @@ fn rest_behind(range: KeyRange, last: &[u8], backward: bool) -> KeyRange {
 pub(super) struct RangeRead {
     at: i64,
     range: KeyRange,
-    /// What is left of it, once a step was made.
+    /// The rest of the range, after the first step.
     rest: Option<KeyRange>,
     plan: Plan,
     kvs: Vec<Bytes>,
@@ -383,7 +382,7 @@ pub(super) struct RangeRead {
 }
 
 impl RangeRead {
-    /// Takes a version that was found in. Whether more are wanted.
+    /// Adds a version. True if more are wanted.
     fn take(&mut self, view: &impl View, record: Record) -> Result<bool, Fault> {
         self.seen += 1;
         let heads = self.plan.keys_only && self.plan.target != SortTarget::Value;
@@ -396,8 +395,8 @@ impl RangeRead {
     }
 }
 
-/// An encoded `KeyValue` without its value. etcd 3.7 answers keys from its index, which knows no
-/// leases, except when it sorts by value.
+/// An encoded `KeyValue` without its value. etcd 3.7 answers keys-only requests from its index, which has no leases,
+/// except when it sorts by value.
 pub(super) fn without_value(kv: &Bytes, keep_lease: bool) -> Result<Bytes, Fault> {
     let header = RecordHeader::new(kv)?;
     let head = kv.slice(..header.head);
@@ -411,13 +410,13 @@ pub(super) fn without_value(kv: &Bytes, keep_lease: bool) -> Result<Bytes, Fault
     Ok(with_lease.freeze())
 }
 
-/// How a range is read and put in order.
+/// Order and limits of reading and sorting.
 struct Plan {
-    /// How many to read before limit and order are applied.
+    /// Number of versions to read before limit and order are applied.
     fetch: usize,
-    /// From the last key to the first: the order asked for, so that no sorting follows.
+    /// Reads from the last key to the first: the requested order, so that no sorting follows.
     backward: bool,
-    /// What to sort by afterwards; `Key` needs none.
+    /// The field to sort by afterwards; `Key` needs no sorting.
     target: SortTarget,
     descend: bool,
     filter: Filter,
@@ -432,7 +431,7 @@ impl Plan {
         let target = request.sort_target();
         let descend = order == SortOrder::Descend;
         let filter = Filter::new(request);
-        // etcd applies the limit before it sorts if an order was not asked for in so many words.
+        // etcd applies the limit before it sorts unless the request names an order.
         let all = target != SortTarget::Key && (order != SortOrder::None || filter.on);
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let fetch = if all || limit == 0 { usize::MAX } else { limit.saturating_add(1) };
@@ -441,7 +440,7 @@ impl Plan {
         Self { fetch, backward, target, descend, filter, limit, keys_only, count_only }
     }
 
-    /// The answer made of what was read, without its header.
+    /// The response with the versions that were read, without its header.
     fn respond(&self, mut kvs: Vec<Bytes>, count: i64) -> Result<RangeResponse, Fault> {
         self.sort(&mut kvs)?;
         let more = self.limit > 0 && kvs.len() > self.limit;
@@ -457,7 +456,7 @@ impl Plan {
         Ok(RangeResponse { header: None, kvs, more, count })
     }
 
-    /// Ties stay in the order of keys.
+    /// Sorts; ties stay in the order of keys.
     fn sort(&self, kvs: &mut [Bytes]) -> Result<(), Fault> {
         let read: fn(&RecordHeader) -> i64 = match self.target {
             SortTarget::Key => return Ok(()),

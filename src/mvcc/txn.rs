@@ -1,5 +1,5 @@
-//! Transactions. All compares, those of nested transactions too, are evaluated against the state
-//! before the transaction; then everything that could refuse it is checked; only then it writes.
+//! Transactions. All compares, those of nested transactions too, are evaluated against the state before the
+//! transaction; then every reason to refuse it is checked; only then it writes.
 
 use basalt_proto::encoded::{Response, ResponseOp, TxnResponse};
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -16,12 +16,12 @@ use crate::store::{Overlay, View};
 use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal};
 
 impl Mvcc {
-    /// Applies a transaction that passed [`check_txn`](super::check_txn). Headers hold the revision
-    /// alone; those of nested transactions are empty.
+    /// Applies a transaction that passed [`check_txn`](super::check_txn). Headers contain the revision alone; those of
+    /// nested transactions are empty.
     ///
     /// # Errors
-    /// `EmptyKey`, `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the branch that
-    /// would run has that fault, or a fault of the store. A refused transaction changes nothing.
+    /// `EmptyKey`, `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the
+    /// branch that would run is invalid, or a fault of the store. A refused transaction changes nothing.
     pub fn txn<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -47,7 +47,7 @@ impl Mvcc {
     }
 }
 
-/// Runs a transaction of ranges alone.
+/// Runs a transaction that consists of ranges.
 pub(super) fn read<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,
@@ -63,10 +63,10 @@ pub(super) fn read<V: View>(
     Ok(response)
 }
 
-/// Which branch each transaction takes, outermost first, nested ones in order.
+/// The branch that each transaction takes: true for success; outermost first, nested ones in order.
 pub(super) struct TxnPath(Vec<bool>);
 
-/// Chooses the branches, after making sure that they can run.
+/// Evaluates the compares, and checks that the chosen branches can run.
 pub(super) fn prepare<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,
@@ -78,7 +78,7 @@ pub(super) fn prepare<V: View>(
     Ok(TxnPath(path))
 }
 
-/// The operations of the branches taken, in order; nested transactions unfolded.
+/// The operations of the chosen branches, in order; nested transactions flattened.
 pub(super) fn operations(request: &TxnRequest, path: &TxnPath) -> Result<Vec<Request>, Error> {
     let mut operations = Vec::new();
     execute(request, path, &mut |request| {
@@ -161,7 +161,7 @@ fn check_put<V: View>(
     Ok(())
 }
 
-/// Runs the chosen branches; nested transactions are unfolded here, all else is `run`'s.
+/// Runs the chosen branches; nested transactions are flattened here, all other operations are passed to `run`.
 pub(super) fn execute(
     request: &TxnRequest,
     path: &TxnPath,
@@ -190,7 +190,7 @@ fn execute_branch(
     Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses })
 }
 
-/// Whether every key of the compare's range satisfies it; without one, whether no key would.
+/// True if every key of the compare's range satisfies it; without a key, if a missing key satisfies it.
 fn holds<V: View>(reader: &Reader<'_, V>, compare: &Compare) -> Result<bool, Fault> {
     let range = KeyRange::new(compare.key.clone(), compare.range_end.clone());
     let mut empty = true;
@@ -202,7 +202,7 @@ fn holds<V: View>(reader: &Reader<'_, V>, compare: &Compare) -> Result<bool, Fau
     if !empty {
         return Ok(all);
     }
-    // A value that is not there is different from every value, and not by being empty.
+    // A missing value differs from every value, the empty one included.
     Ok(compare.target != CompareTarget::Value as i32
         && satisfies(compare, &RecordHeader::default(), &[]))
 }
@@ -237,7 +237,7 @@ fn satisfies(compare: &Compare, header: &RecordHeader, kv: &[u8]) -> bool {
         Ok(CompareResult::NotEqual) => order.is_ne(),
         Ok(CompareResult::Greater) => order.is_gt(),
         Ok(CompareResult::Less) => order.is_lt(),
-        // etcd lets what it does not know pass.
+        // etcd accepts unknown results.
         Err(_) => true,
     }
 }
