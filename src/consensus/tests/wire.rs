@@ -1,4 +1,4 @@
-//! Messages as bytes: what is read is what was sent, whatever else was sent before it.
+//! Messages are decoded as they were encoded, whatever the encoder encoded before.
 
 use raft::eraftpb::{self, MessageType};
 
@@ -7,7 +7,7 @@ use crate::consensus::wire::{
     Encoder, decode, proposals_of, retain_proposals, set_snapshot, snapshot_position,
 };
 
-/// What arrives of messages that leave together.
+/// The decoded form of messages that are encoded one after the other.
 pub(super) fn carried(messages: Vec<Message>) -> Vec<Message> {
     let mut encoder = Encoder::default();
     let carry = |message: Message| {
@@ -38,7 +38,7 @@ fn what_is_sent_together_arrives_each_as_it_is() {
     set_snapshot(&mut snapshot, 40, 2, &conf_state);
     assert_eq!(snapshot_position(&snapshot), (40, 2));
     let sent = vec![
-        // Entries without a place in the log: nothing but the payload tells them apart.
+        // Entries without an index: only the payloads differ.
         message(MsgPropose, 2, &[(0, 0, "a")]),
         message(MsgPropose, 2, &[(0, 0, "b")]),
         message(MsgReadIndexResp, 2, &[(0, 0, "one read")]),
