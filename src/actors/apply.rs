@@ -1,7 +1,7 @@
 //! Hosts [`Applier`], the single writer of the replicated state. One per member.
 //!
-//! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's order.
-//! Between batches others run, and a compaction gets its slice.
+//! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's
+//! order. Between batches the task yields, and a compaction runs its slice.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -29,17 +29,17 @@ use crate::store::Engine as _;
 use crate::types::limits::APPLY_STEP_RECORDS;
 use crate::types::{Entry, Fault, MemberId};
 
-/// How long entries are applied before others run.
+/// Time for which entries are applied before the task yields.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// How often the store's files are looked at when nothing is applied.
+/// Interval at which the store's files are checked when nothing is applied.
 const REFRESH: Duration = Duration::from_millis(500);
-/// How long to wait for a store whose flushes and merges are behind, before it is asked again.
+/// Pause before the store is asked again if its flushes and merges are still behind.
 const BEHIND: Duration = Duration::from_millis(2);
-/// How long to wait until a store that cannot be written is tried again.
+/// Pause before a store that cannot be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Has the state published again now and then, for when nothing is applied.
+/// Requests at intervals that the state is published again, for when nothing is applied.
 pub async fn refreshes(apply: Handle) {
     while apply.try_refresh() {
         clock::sleep(REFRESH).await;
@@ -48,21 +48,21 @@ pub async fn refreshes(apply: Handle) {
 
 /// The actors that perform outputs.
 pub struct Outputs {
-    /// Learns what is applied.
+    /// Receives acknowledgements.
     pub consensus: consensus::Handle,
-    /// Learns who is a member.
+    /// Receives changes of the members.
     pub peers: Peers,
     /// Truncates the log.
     pub wal: wal::Handle,
-    /// Learns of leases.
+    /// Receives changes of leases.
     pub lease: lease::Handle,
     /// One hub per executor.
     pub hubs: Vec<watch::Handle>,
-    /// Answers for each executor.
+    /// The channel of answers of each executor.
     pub deliveries: Vec<flume::Sender<Delivery>>,
-    /// The executor this actor runs on, and its requests.
+    /// The executor of this actor, and its requests.
     pub here: (usize, Pending),
-    /// The room on the disk of the store.
+    /// The monitor of the free space on the disk of the store.
     pub disk: DiskMonitor,
 }
 
@@ -70,25 +70,25 @@ struct Actor {
     applier: Applier<LsmEngine>,
     outputs: Outputs,
     shared: Arc<Shared>,
-    /// When compaction was asked for; none while one that an earlier run left is looked for.
+    /// Time of the compaction request; `None` while a compaction left unfinished by a previous run is being resumed.
     compacting_since: Option<Instant>,
     compaction_waiters: Vec<flume::Sender<()>>,
-    /// Taken from the mailbox while a large entry was applied. Consensus and sessions bound it, by the entries that they let
-    /// be committed and not applied, and by their own number.
+    /// Messages received while a large entry was applied. Bounded by consensus, through the number of entries that are
+    /// committed and not applied, and by the number of sessions.
     later: VecDeque<Msg>,
-    /// Whether a truncation of the log has ended.
+    /// True when a truncation of the log has ended.
     truncated: Rc<Cell<bool>>,
-    /// The store's bytes on disk and its files, as published last.
+    /// The store's bytes on disk and its files, as of the last published state.
     disk_bytes: u64,
     changes: u64,
     /// Scratch: empty between calls.
     out: Vec<Output<LsmView>>,
 }
 
-/// Serves until all handles are gone.
+/// Runs until all handles are dropped.
 ///
 /// # Errors
-/// The store failed, or an entry makes no sense: this member must stop.
+/// The store failed, or an entry is invalid: this member must stop.
 pub async fn run(
     applier: Applier<LsmEngine>,
     inbox: flume::Receiver<Msg>,
@@ -133,7 +133,7 @@ pub async fn run(
     }
 }
 
-/// The state to publish: `read` and what the machine knows beside it.
+/// The state to publish: `read` and the other replicated state of the machine.
 pub fn state_of(
     machine: &Machine<LsmEngine>,
     read: ReadView<LsmView>,
@@ -155,7 +155,7 @@ pub fn state_of(
     }
 }
 
-/// Says that the cluster speaks another version from now on.
+/// Logs a change of the cluster version.
 fn tell_version(before: Option<Version>, now: Option<Version>) {
     if before == now {
         return;
@@ -176,7 +176,7 @@ fn count(changes: Changes) {
     metrics::PUT_BYTES.add(changes.put_bytes);
 }
 
-/// Counts an entry that was applied since `began`, which moves on, and logs one that took longer than `slow`.
+/// Counts an entry that was applied since `began`, which is then advanced, and logs one that took longer than `slow`.
 fn observe(applied: &Applied, slow: Duration, began: &mut Instant) {
     let ended = Instant::now();
     let took = ended.since(*began);
@@ -214,7 +214,7 @@ impl Actor {
             Msg::Close(answer) => {
                 let engine = self.engine();
                 if let Err(fault) = Pool::Durable.run(move || engine.persist()).await {
-                    // Nothing is lost: the next start applies it from the log.
+                    // Nothing is lost: the next start applies the entries from the log again.
                     tracing::warn!(error = %fault, "the store could not be written before the end");
                 }
                 let _ = answer.try_send(());
@@ -255,8 +255,8 @@ impl Actor {
         self.commit().await
     }
 
-    /// An entry that takes steps. The entries before it are answered first. Nothing but reads is taken from the mailbox
-    /// before it is committed: anything else would find half of it.
+    /// Applies an entry in steps. The entries before it are answered first. Nothing but reads is taken from the mailbox
+    /// before it is committed: other messages would see a part of it.
     async fn apply_large(&mut self, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
         self.commit().await?;
         self.pause_if_behind().await;
@@ -275,7 +275,7 @@ impl Actor {
         self.commit().await
     }
 
-    /// Takes the reads that wait in the mailbox, so that it has room: consensus must never wait for a large entry.
+    /// Takes the waiting reads from the mailbox, to free its capacity: consensus must never wait for a large entry.
     async fn take_reads(&mut self, inbox: &flume::Receiver<Msg>) {
         for msg in inbox.try_iter() {
             match msg {
@@ -295,14 +295,14 @@ impl Actor {
         self.perform().await;
     }
 
-    /// Lets others run for as long as the store's flushes and merges are behind.
+    /// Yields as long as the store's flushes and merges are behind.
     async fn pause_if_behind(&self) {
         while self.applier.machine().engine().is_behind() {
             clock::sleep(BEHIND).await;
         }
     }
 
-    /// Commits what was applied, and performs what follows from it.
+    /// Commits the applied batch, and performs the outputs.
     async fn commit(&mut self) -> Result<(), Fault> {
         let began = Instant::now();
         self.outputs.disk.wait_for(self.applier.batch_bytes() as u64).await;
@@ -344,7 +344,7 @@ impl Actor {
         self.out = out;
     }
 
-    /// Makes durable what is applied, however long the disk has no room for it.
+    /// Makes the committed state durable, and waits as long as the disk has no space for it.
     async fn persist(&self) {
         loop {
             let engine = self.engine();
@@ -383,7 +383,7 @@ impl Actor {
         state_of(machine, read, self.shared.node.member_id, self.disk_bytes)
     }
 
-    /// To this executor directly, to the others as one message.
+    /// Answers on this executor by a call, to the others by one message.
     fn deliver(&self, executor: usize, delivery: Delivery) {
         let (here, pending) = &self.outputs.here;
         if executor == *here {
@@ -393,7 +393,7 @@ impl Actor {
         assert!(!matches!(sent, Err(flume::TrySendError::Full(_))), "more answers than requests");
     }
 
-    /// Publishes again if the store's files changed: the view that is published now keeps old ones.
+    /// Publishes again if the store's files changed: the published view keeps deleted ones open.
     fn refresh(&mut self) -> Result<(), Fault> {
         let engine = self.applier.machine().engine();
         if (engine.disk_bytes(), engine.changes()) == (self.disk_bytes, self.changes) {
@@ -404,7 +404,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Goes on from another member's state.
+    /// Replaces the state by another member's.
     async fn install(&mut self, prepared: Prepared) -> Result<(), Fault> {
         let Prepared { machine, incoming } = prepared;
         let (index, term) = machine.position();
@@ -414,7 +414,7 @@ impl Actor {
         Pool::Durable.run(move || incoming.install(index, term)).await?;
         self.outputs.disk.owe(engine.unflushed());
         old.engine().abandon();
-        // Closing a store waits for its threads.
+        // Closing a store joins its threads.
         spawn(Pool::Durable.run(move || drop(old)));
         self.perform().await;
         metrics::SNAPSHOTS_APPLYING.add(-1);
@@ -422,7 +422,7 @@ impl Actor {
         Ok(())
     }
 
-    /// One slice, as a batch of its own.
+    /// One slice of compaction, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
         let began = Instant::now();
         self.applier.compact(clock::since_boot(), &mut self.out)?;
@@ -444,14 +444,14 @@ impl Actor {
         }
     }
 
-    /// Lets the log go that the store holds on disk, beside the work.
+    /// Truncates the log in the background, after the store is durable.
     fn truncate_log(&self, start: LogStart) {
         let (engine, wal) = (self.engine(), self.outputs.wal.clone());
         let truncated = Rc::clone(&self.truncated);
         spawn(async move {
             match Pool::Durable.run(move || engine.persist()).await {
                 Ok(()) => wal.log_start(start.index, start.term, start.conf_state).await,
-                // The log keeps what the store does not hold; the next time may do better.
+                // The log keeps entries that the store does not have; the next attempt may succeed.
                 Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
             }
             truncated.set(true);

@@ -1,6 +1,5 @@
-//! Hosts [`crate::watch`]: one hub per executor, shared by the actor below, which feeds it what apply sends
-//! and reads history for it, and by the sessions of that executor, which hand in their clients' requests and
-//! take what is for them.
+//! Hosts [`crate::watch`]: one hub per executor, shared by the actor below, which passes it the events of apply and reads
+//! history for it, and by the sessions of that executor, which pass their clients' requests to it and take responses.
 //!
 //! ```text
 //!  apply ─events─► mailbox ─► actor ─► hub ─► one queue per stream ─► session ─► HTTP/2
@@ -8,8 +7,8 @@
 //!                                       └─ requests, credit ◄────────────────┘
 //! ```
 //!
-//! Apply never waits: what does not fit into the mailbox is read from history. Hub and queues belong to the executor, so that
-//! nothing here is locked and a session's request is a function call.
+//! Apply never waits: events that do not fit into the mailbox are read from history. Hub and queues belong to the
+//! executor, so that nothing here is locked and a session's request is a function call.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -33,42 +32,42 @@ use crate::types::{Fault, Refusal};
 use crate::watch::{Config, Hub, Input, StreamOptions, Streams};
 pub use crate::watch::{History, HubStats, Published};
 
-/// How often progress notifications, lost leaders and the stats are looked at.
+/// Interval for progress notifications, streams without a leader, and stats.
 const TICK: Duration = Duration::from_millis(100);
-/// Batches in a row before others get their turn.
+/// Batches handled before the task yields.
 const BATCHES_MAX: usize = 16;
 
-/// What the actor can be asked.
+/// Messages of the actor.
 pub enum Msg {
-    /// What was applied. If the mailbox is full it is dropped, and read from history instead.
+    /// A batch was applied. If the mailbox is full it is dropped, and read from history instead.
     Events {
-        /// In order.
+        /// The events in order.
         events: Arc<[Event]>,
         /// The last revision among them.
         revision: i64,
     },
-    /// Something was dropped. If the mailbox is full the actor looks anyway.
+    /// A batch was dropped. If the mailbox is full the actor checks the flag anyway.
     Missed,
     /// All streams end with `etcdserver: server stopped`. The sender waits if the mailbox is full.
     Stop,
 }
 
-/// What the hub needs to know of the member. Every answer is immediate.
+/// The hub's access to the member's state. No call waits.
 pub trait Source: Send + Sync + 'static {
-    /// The header of this moment; its revision is filled in by the hub.
+    /// The response header as of now; its revision is set by the hub.
     fn header(&self) -> ResponseHeader;
 
-    /// What readers see now. Never older than what an answered request did, or than a batch sent to a hub.
+    /// The published state. Never older than the effect of an answered request, or than a batch sent to a hub.
     fn published(&self) -> Published;
 
-    /// Reads events from `from` on: whole revisions, at least one if there is one, until either bound is
-    /// reached. None if `from` is compacted: [`History::published`] tells.
+    /// Reads events from `from` on: whole revisions, at least one if there is one, until either bound is reached. None
+    /// if `from` is compacted, which [`History::published`] shows.
     ///
     /// # Errors
     /// The store failed.
     fn history(&self, from: i64, revisions_max: usize, bytes_max: usize) -> Result<History, Fault>;
 
-    /// Whether this member knows a leader.
+    /// True if this member knows a leader.
     fn has_leader(&self) -> bool;
 }
 
@@ -77,13 +76,13 @@ pub trait Source: Send + Sync + 'static {
 pub struct Options {
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
-    /// Bytes of unsent events past which each stream may hold its share only: [`crate::types::Budgets::watch_hub`].
+    /// Bytes of unsent events past which each stream is limited to its share: [`crate::types::Budgets::watch_hub`].
     pub hub_bytes_max: usize,
-    /// Of its streams.
+    /// Options of its streams.
     pub streams: StreamOptions,
 }
 
-/// Seen by apply, sessions and actor.
+/// State shared by apply, sessions and actor.
 struct Shared {
     source: Arc<dyn Source>,
     /// A batch did not fit into the mailbox.
@@ -96,14 +95,14 @@ struct Shared {
     bytes: AtomicUsize,
 }
 
-/// Cheap to clone. Events may come from anywhere; sessions belong to the hub's executor.
+/// The handle of a hub's actor. Cheap to clone. Events may come from any thread; sessions belong to the hub's executor.
 #[derive(Clone)]
 pub struct Handle {
     inbox: flume::Sender<Msg>,
     shared: Arc<Shared>,
 }
 
-/// What [`start`] needs.
+/// The arguments of [`start`].
 pub struct Mailbox {
     inbox: flume::Receiver<Msg>,
     shared: Arc<Shared>,
@@ -111,7 +110,7 @@ pub struct Mailbox {
     hub: Hub,
 }
 
-/// A hub's mailbox, to be made before apply publishes anything.
+/// A hub's mailbox, to be created before apply publishes anything.
 pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
     let (sender, inbox) = flume::bounded(HUB_MAILBOX);
     let hub = Hub::new(
@@ -135,12 +134,12 @@ pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
 }
 
 impl Handle {
-    /// Tells the hub what was applied, after it was published. Never waits.
+    /// Sends an applied batch to the hub, after it was published. Never waits.
     pub fn events(&self, events: &Arc<[Event]>, revision: i64) {
         if events.is_empty() {
             return;
         }
-        // Either this sees the first watcher, or its creation saw what was just published.
+        // Either this load sees the first watcher, or the creation of that watcher saw the state just published.
         fence(Ordering::SeqCst);
         if !self.shared.listening.load(Ordering::Relaxed) {
             return;
@@ -151,7 +150,7 @@ impl Handle {
         }
     }
 
-    /// More happened at the published revision than is kept: watchers read it from history, if there are any.
+    /// The published revision has more events than are kept: watchers read them from history, if there are any watchers.
     pub fn left_out(&self) {
         // As in `events`.
         fence(Ordering::SeqCst);
@@ -160,11 +159,11 @@ impl Handle {
         }
     }
 
-    /// A snapshot replaced the store: all watchers read what they have not been sent. Never waits.
+    /// A snapshot replaced the store: all watchers read the events that they have not been sent. Never waits.
     pub fn resync(&self) {
         self.shared.missed.store(true, Ordering::Release);
-        // The actor may have emptied its mailbox before the flag was up: wake it. If the mailbox is
-        // full the actor is awake.
+        // The actor may have emptied its mailbox before the flag was set: wake it. If the mailbox is full the
+        // actor is running.
         drop(self.inbox.try_send(Msg::Missed));
     }
 
@@ -173,7 +172,7 @@ impl Handle {
         drop(self.inbox.send_async(Msg::Stop).await);
     }
 
-    /// How many there were at the last tick, for metrics.
+    /// Counts as of the last tick, for metrics.
     pub fn stats(&self) -> HubStats {
         let read = |number: &AtomicUsize| number.load(Ordering::Relaxed);
         HubStats {
@@ -205,7 +204,7 @@ impl Sessions {
         Ok(Session { sessions: self.clone(), stream })
     }
 
-    /// Calls, and wakes sessions afterwards.
+    /// Makes a call, and wakes sessions afterwards.
     fn with<T>(&self, call: impl FnOnce(&mut Streams) -> T) -> T {
         let mut streams = self.streams.borrow_mut();
         let result = call(&mut streams);
@@ -218,7 +217,7 @@ impl Sessions {
         result
     }
 
-    /// The published state of now. All batches that follow are sent to the hub, unless it has no watchers afterwards.
+    /// The published state. All batches that follow are sent to the hub, unless it has no watchers afterwards.
     fn listen(&self) -> Published {
         if !self.shared.listening.swap(true, Ordering::Relaxed) {
             fence(Ordering::SeqCst);
@@ -232,7 +231,7 @@ impl Sessions {
         self.count(self.streams.borrow().stats());
     }
 
-    /// Updates the gauges. Those of the process are sums over its hubs, so that each adds its own change.
+    /// Updates the gauges. They are sums over the hubs of the process, so that each adds its own change.
     fn count(&self, stats: HubStats) {
         let shared = &self.shared;
         for (number, now, total) in [
@@ -254,27 +253,27 @@ pub struct Session {
 }
 
 impl Session {
-    /// Hands in a client's request. Unknown requests are ignored, as etcd does.
+    /// Passes a client's request to the hub. Unknown requests are ignored, as etcd does.
     pub fn request(&self, request: WatchRequest) {
         let published = self.sessions.listen();
         self.sessions.with(|streams| streams.request(self.stream, request, published));
     }
 
-    /// Answers a client that may not create the watch that it wants.
+    /// Answers a create request without permission.
     pub fn refuse(&self, reason: String) {
         let (stream, published) = (self.stream, self.sessions.listen());
         self.sessions.with(|streams| streams.on(Input::Refuse { stream, reason, published }));
     }
 
-    /// Responses that wait to be taken.
+    /// Number of queued responses.
     pub fn waiting(&self) -> usize {
         self.sessions.streams.borrow().waiting(self.stream)
     }
 
-    /// The next response for the client, header and all.
+    /// The next response for the client, with a complete header.
     ///
     /// # Errors
-    /// The stream is over: the member stops, or there is no leader.
+    /// The stream has ended: the member stops, or there is no leader.
     pub fn poll_next(&self, context: &Context<'_>) -> Poll<Result<WatchResponse, Refusal>> {
         let next = self.sessions.with(|streams| streams.poll_next(self.stream, context.waker()));
         next.map_ok(|mut response| {
@@ -293,7 +292,7 @@ impl Drop for Session {
     }
 }
 
-/// Opens the hub on this executor: gives its streams, and the actor to run there.
+/// Creates the hub on this executor: returns its streams, and the actor to run there.
 pub fn start(mailbox: Mailbox) -> (Sessions, impl Future<Output = Result<(), Fault>>) {
     let Mailbox { inbox, shared, options, hub } = mailbox;
     let streams = Rc::new(RefCell::new(Streams::new(hub, options.streams)));
@@ -318,7 +317,7 @@ enum Woken {
     Stop,
 }
 
-/// Serves until it is to stop.
+/// Runs until a stop.
 async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fault> {
     let shared = &sessions.shared;
     let mut tick = pin!(clock::sleep(TICK));
@@ -334,7 +333,7 @@ async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fa
         };
         match or(msg, or(read, time)).await {
             Woken::Msg(msg) => {
-                // All that waits, up to a bound: load makes batches, idle makes none.
+                // All queued messages, up to a bound: load makes batches, idle makes none.
                 let waiting = inbox.try_iter().take(BATCHES_MAX);
                 if std::iter::once(msg).chain(waiting).any(|msg| is_last(msg, sessions)) {
                     return Ok(());
@@ -359,7 +358,7 @@ async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fa
     }
 }
 
-/// Takes a message; `true` for the one to stop.
+/// Handles a message; `true` for a stop.
 fn is_last(msg: Msg, sessions: &Sessions) -> bool {
     match msg {
         Msg::Events { events, revision } => {

@@ -6,18 +6,31 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub enum Code {
+    /// The caller canceled the request.
     Canceled = 1,
+    /// An error without a more precise code.
     Unknown = 2,
+    /// The request is malformed.
     InvalidArgument = 3,
+    /// The request timed out.
     DeadlineExceeded = 4,
+    /// The named object does not exist.
     NotFound = 5,
+    /// The caller may not do this.
     PermissionDenied = 7,
+    /// A limit was reached.
     ResourceExhausted = 8,
+    /// The cluster is in a state in which the request makes no sense.
     FailedPrecondition = 9,
+    /// The revision is not available.
     OutOfRange = 11,
+    /// The method does not exist.
     Unimplemented = 12,
+    /// The member cannot serve at the moment; a retry may succeed.
     Unavailable = 14,
+    /// Data was lost or is corrupt.
     DataLoss = 15,
+    /// The credentials are missing or invalid.
     Unauthenticated = 16,
 }
 
