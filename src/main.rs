@@ -42,7 +42,7 @@ fn start() -> ExitCode {
     }
 }
 
-/// Four lines as etcd's, which scripts read, and ours.
+/// Four lines as etcd's, which scripts read, and one of Basalt.
 fn print_version() {
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -56,7 +56,7 @@ fn print_version() {
     println!("Basalt Version: {}", env!("CARGO_PKG_VERSION"));
 }
 
-/// Logs why the member does not run.
+/// Logs the reason why the member does not run.
 fn refuse(options: &LogOptions, notes: &[Note], why: &Note) -> ExitCode {
     if let Err(text) = server::start_log(options) {
         eprintln!("{text}");

@@ -1,4 +1,4 @@
-//! What Go answers to the same text: found out by asking etcd 3.7.1.
+//! Go's results for the same texts, obtained from etcd 3.7.1.
 
 use basalt_proto::DESCRIPTORS;
 use basalt_proto::etcdserverpb::{
@@ -15,7 +15,7 @@ fn schema() -> Schema {
     Schema::new(&FileDescriptorSet::decode(DESCRIPTORS).expect("descriptors"))
 }
 
-/// All values of a text that comes in pieces of `size` bytes.
+/// All values of a text that arrives in pieces of `size` bytes.
 fn values(text: &[u8], size: usize) -> Result<Vec<String>, String> {
     let (mut values, mut found) = (Values::default(), Vec::new());
     let text_of = |value: super::Value| String::from_utf8_lossy(value.text()).into_owned();
@@ -152,7 +152,7 @@ fn every_way_of_writing_a_field_is_read() {
             "countOnly":true,"unknown":[{"a":null}],"serializable":null}"#,
         r#"{"key":"YT\u0038\n\n","range_end":"-_8=","limit":1000.0,"sort_order":2.0,
             "sort_target":"VALUE","count_only":true,"[ext]":1}"#,
-        // What a padded character says beyond its byte is passed over.
+        // The unused bits of a padded character are ignored.
         r#"{"key":"YT9=","range_end":"+/9","limit":"10000e-1","sort_order":20e-1,"sort_target":4,
             "countOnly":true}"#,
     ];
