@@ -1,4 +1,4 @@
-//! Hosts the replica as the actors do, without waiting: each turn takes what there is, calls, performs.
+//! Hosts the replica as the actors do, without waiting: each event takes inputs, calls, performs.
 
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -25,9 +25,9 @@ use crate::types::{DiskSpace, Entry, LogIndex, MemberId, Refusal, Term};
 use crate::wal::Record;
 use crate::watch::{self, HistoryRead};
 
-/// The time that a request may wait in a member.
+/// Timeout of a request.
 const REQUEST_TIMEOUT_MS: u64 = 7000;
-/// States are compared at indexes that can be divided by this.
+/// States are compared at indexes divisible by this.
 const DIGEST_EVERY: u64 = 32;
 fn log_start_of(record: &Record) -> Option<LogIndex> {
     match record {
@@ -58,7 +58,7 @@ impl Cluster {
         self.after(after, Event::Member(id, boot, event));
     }
 
-    /// True time that a member's clock takes for so long.
+    /// True time of a period on a member's clock.
     fn true_time(&self, id: MemberId, time: Micros) -> Micros {
         time * 1000 / (950 + self.drift(id))
     }
@@ -68,7 +68,7 @@ impl Cluster {
         drift[(id as usize - 1) % drift.len()]
     }
 
-    /// What a member's clock says.
+    /// The time on a member's clock.
     fn clock(&mut self, id: MemberId) -> Duration {
         let (now, drift) = (self.now, self.drift(id));
         self.live(id).clock(now, drift)
@@ -78,7 +78,7 @@ impl Cluster {
         self.clock(id).as_millis() as u64
     }
 
-    /// Consensus has something to do.
+    /// Schedules consensus.
     pub(super) fn wake(&mut self, id: MemberId) {
         let member = self.member(id);
         let delay = member.random.skewed(1, 500);
@@ -104,7 +104,7 @@ impl Cluster {
         self.round_soon(id);
     }
 
-    /// What came may be looked at alone, or together with what comes next.
+    /// Inputs may be handled alone, or together with later ones.
     pub(super) fn round_soon(&mut self, id: MemberId) {
         let member = self.member(id);
         let waits = member.random.chance(250);
@@ -115,7 +115,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the inputs that wait, and performs the outputs.
+    /// Takes the waiting inputs, and performs the outputs.
     fn round(&mut self, id: MemberId) {
         self.hand_in(id);
         let (now, bug) = (self.clock(id), self.bug);
@@ -137,7 +137,7 @@ impl Cluster {
         }
     }
 
-    /// Each executor hands in a bundle of requests.
+    /// Each executor sends a bundle of requests.
     fn hand_in(&mut self, id: MemberId) {
         let (now_ms, bug) = (self.now_ms(id), self.bug);
         let live = self.live(id);
@@ -202,7 +202,7 @@ impl Cluster {
         }
     }
 
-    /// The state goes along with the message that announces it; it is newer than what raft asked for.
+    /// Sends the state along with the message that announces it; it is newer than the snapshot that raft asked for.
     fn send_snapshot(&mut self, id: MemberId, mut message: Message) {
         let to = message.to;
         let live = self.live(id);
@@ -227,7 +227,7 @@ impl Cluster {
         self.after(time, Event::Snapshot(id, boot, Box::new(message), file.into()));
     }
 
-    /// It arrives, unless something is in the way at the end of its way.
+    /// A snapshot arrives, unless the receiver is down or partitioned by then.
     pub(super) fn snapshot(&mut self, id: MemberId, boot: u64, message: Box<Message>, file: Bytes) {
         let (to, now) = (message.to, self.now);
         let cut = self.is_cut(id, to) || self.is_cut(to, id);
@@ -249,7 +249,7 @@ impl Cluster {
         }
     }
 
-    /// Goes on from another member's state, when everything before is applied.
+    /// Replaces the state by another member's, when everything before is applied.
     fn install(&mut self, id: MemberId, file: Bytes, index: LogIndex, term: Term) {
         while !self.live(id).tasks.is_empty() {
             self.apply_next(id);
@@ -291,7 +291,7 @@ impl Cluster {
         }
     }
 
-    /// The lease keeper, told who leads as the actor tells it before each message.
+    /// The lease keeper, with its leadership updated as the actor does before each message.
     fn keeper(&mut self, id: MemberId) -> (&mut LeaseKeeper, u64) {
         let now_ms = self.now_ms(id);
         let live = self.live(id);
@@ -299,7 +299,7 @@ impl Cluster {
         (&mut live.keeper, now_ms)
     }
 
-    /// Gives the disk something to do, if it has nothing.
+    /// Starts a write, unless the disk is busy.
     fn write(&mut self, id: MemberId) {
         let (now, disk_max) = (self.now, self.plan.parameters.disk_max);
         let member = self.member(id);
@@ -354,7 +354,7 @@ impl Cluster {
         }
     }
 
-    /// Does what is next. `false` if there is nothing.
+    /// Runs the next task of apply. `false` if there is none.
     fn apply_next(&mut self, id: MemberId) -> bool {
         let (bug, now) = (self.bug, self.clock(id));
         let live = self.live(id);
@@ -428,7 +428,7 @@ impl Cluster {
         self.commit_batch(id);
     }
 
-    /// One step of a large entry, and all reads that wait.
+    /// Performs one step of a large entry, and takes all waiting reads.
     fn apply_step(&mut self, id: MemberId, entry: Entry) {
         let records = self.member(id).random.between(1, 4) as usize;
         let mut seen = None;
@@ -454,7 +454,7 @@ impl Cluster {
         self.commit_batch(id);
     }
 
-    /// Checks what came of an entry that this member applied.
+    /// Checks the result of an entry that this member applied.
     fn saw(
         &mut self,
         id: MemberId,
@@ -485,7 +485,7 @@ impl Cluster {
         }
     }
 
-    /// Performs the applier's outputs in order, until the member loses its power.
+    /// Performs the applier's outputs in order, until the member loses power.
     fn perform_applied(&mut self, id: MemberId, out: Vec<ApplierOutput<MemoryView>>) {
         for output in out {
             match output {
@@ -529,7 +529,7 @@ impl Cluster {
         }
     }
 
-    /// Answers for the clients of one executor.
+    /// Delivers answers to the clients of one executor.
     fn deliver_to(&mut self, id: MemberId, executor: usize, delivery: Delivery) {
         let requests: Vec<_> = delivery.replies.iter().map(|(request, _)| *request).collect();
         let batches = delivery.reads.clone();
@@ -553,7 +553,7 @@ impl Cluster {
         }
     }
 
-    /// Clients read, if their batch has its read index, or hear that there is none.
+    /// Clients read, if their batch has its read index, or get the error that there is none.
     fn take_reads(&mut self, id: MemberId, executor: usize, batch: u64) {
         let live = self.live(id);
         let pending = &mut live.pending[executor];
@@ -582,7 +582,7 @@ impl Cluster {
         batches.into_iter().for_each(|(executor, batch)| self.take_reads(id, executor, batch));
     }
 
-    /// Shows the new state to everybody.
+    /// Publishes the new state.
     fn publish(&mut self, id: MemberId, published: Published<MemoryView>) {
         let Published { read, events, left_out_events, changes: _ } = published;
         assert!(!left_out_events, "no batch here is too large for its events");
@@ -607,7 +607,7 @@ impl Cluster {
         self.hub_soon(id);
     }
 
-    /// What follows from an entry that nobody applied before.
+    /// The first effect of an entry on any member.
     fn first_effect(&mut self, id: MemberId, effect: &Effect) {
         match effect {
             Effect::LeaseGranted(grant) => self.checks.lease_granted(grant.id),
@@ -621,7 +621,7 @@ impl Cluster {
         }
     }
 
-    /// Syncs the store beside the work, to let the log below go. `true` if the member loses its power.
+    /// Syncs the store in the background, and truncates the log. `true` if the member loses power.
     fn truncate_log(&mut self, id: MemberId, start: LogStart) -> bool {
         let (now, bug) = (self.now, self.bug);
         let disk_max = self.plan.parameters.disk_max;
@@ -645,7 +645,7 @@ impl Cluster {
         let Some(start) = live.truncating.take() else { return };
         let LogStart { index, term, conf_state } = start;
         if index < live.log_start_index {
-            // A snapshot was faster.
+            // A snapshot has set a later log start already.
             return;
         }
         live.log_start_index = index;
@@ -655,14 +655,14 @@ impl Cluster {
         self.write(id);
     }
 
-    /// Looks for leases whose time is up, and for requests that waited too long.
+    /// Checks for expired leases, and for requests that waited too long.
     fn leases(&mut self, id: MemberId) {
         let bug = self.bug;
         let (keeper, now_ms) = self.keeper(id);
         if let Some((term, proposals)) = keeper.due(now_ms) {
             self.say(|| format!("{id} finds {} leases due", proposals.len()));
             let input = match bug {
-                // A member that does not lead passes proposals on.
+                // A member that does not lead forwards proposals.
                 Some(Bug::DeposedRevoke) => Input::Requests { executor: 0, proposals, read: None },
                 _ => Input::LeaderRequests(term, proposals),
             };
@@ -718,7 +718,7 @@ impl Cluster {
         self.wake(id);
     }
 
-    /// Who does not lead passes a renewal on to who does, as far as it knows.
+    /// A follower forwards a renewal to the member that it knows as leader.
     fn pass_on(&mut self, id: MemberId, number: usize) {
         let leader = self.live(id).replica.role().leader.filter(|leader| *leader != id);
         let Some(leader) = leader else { return self.answer(id, number, Answer::Failed) };
@@ -727,7 +727,7 @@ impl Cluster {
         self.after(time, Event::ClientOp(number));
     }
 
-    /// Answers from what is published here and now.
+    /// Answers from this member's published state.
     fn read(&mut self, id: MemberId, number: usize) {
         let ask = self.clients.operation(number).ask;
         let answer = if let ClientOp::KeepAlive { lease } = ask {
@@ -757,7 +757,7 @@ impl Cluster {
         }
     }
 
-    /// The hub takes a batch, or the history it asked for, or learns that it missed a batch.
+    /// The hub handles a batch, requested history, or the loss of a batch.
     fn hub_turn(&mut self, id: MemberId) {
         let history_first = self.member(id).random.chance(500);
         let live = self.live(id);
@@ -783,7 +783,7 @@ impl Cluster {
         self.hub_soon(id);
     }
 
-    /// After a call of the streams: clients take their responses, and the hub reads history if it asked for some.
+    /// After a call of the streams: clients take their responses, and the hub reads history if it requested some.
     pub(super) fn watched(&mut self, id: MemberId) {
         let live = self.live(id);
         drop(live.streams.take_wakers());
@@ -804,7 +804,7 @@ impl Cluster {
         }
     }
 
-    /// A client begins to watch somewhere, or goes on to.
+    /// A client creates its watch, or creates it again.
     pub(super) fn watch(&mut self, client: usize) {
         if self.watchers[client].at.is_some() {
             return;
@@ -825,7 +825,7 @@ impl Cluster {
         self.watched(id);
     }
 
-    /// A client reads one answer.
+    /// A client reads one response.
     pub(super) fn take(&mut self, client: usize) {
         self.watchers[client].taking = false;
         let Some((id, boot, number)) = self.watchers[client].at else { return };
