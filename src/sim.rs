@@ -3,11 +3,11 @@
 //!
 //! ```text
 //!  seed ─► plan ─► cluster ──┬─► members: driver, log, machine, hub, leases, each behind a queue
-//!        (faults,  (events   ├─► wire: loses, delays, repeats, mixes up, cuts
-//!       requests,  by time)  ├─► network: loses, delays, repeats, reorders, partitions
-//!        watches)            ├─► disks: lose unsynced writes, tear the write in progress
-//!                     checks ◄── everything that happens ──► a failure is a panic
+//!        (faults,  (events   ├─► network: loses, delays, repeats, reorders, partitions
+//!       requests,  by time)  ├─► disks: lose unsynced writes, tear the write in progress
+//!        watches)            └─► clients ─► histories
 //!                     checks ◄── every event ──► a failure is a panic
+//! ```
 //!
 //! The members run the rooms as they are; `host` takes the place of the actors, and `disk` of the files of the log. A
 //! run that finds a fault panics: the rooms' own asserts count as checks. `src/bin/sim.rs` runs seeds in processes of
