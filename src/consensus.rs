@@ -104,7 +104,7 @@ pub enum Input {
     Campaign,
     /// Transfer leadership to this member.
     Transfer(MemberId),
-    /// Messages to this member do not arrive.
+    /// Messages to this member cannot be delivered.
     Unreachable(MemberId),
     /// The state of this member's disk.
     Disk(DiskSpace),

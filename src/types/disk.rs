@@ -18,7 +18,18 @@ use super::limits::{
 };
 
 /// Levels of free disk space of a member.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(
+    serde::Serialize,
+    serde::Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+)]
 pub enum DiskSpace {
     /// Enough for every operation.
     #[default]

@@ -21,7 +21,7 @@ pub enum Msg {
     LogStart {
         /// Index of the entry.
         index: LogIndex,
-        /// Its term.
+        /// The term of that entry.
         term: Term,
         /// The configuration as of this entry.
         conf_state: ConfState,

@@ -35,7 +35,8 @@ fn replica(voters: u64) -> Replica<&'static str> {
         applied: voters,
         ..Restored::default()
     };
-    Replica::new(Driver::new(config, &restored).expect("it begins"))
+    let driver = Driver::new(config, &restored).expect("it begins");
+    Replica::new(driver, Duration::from_millis(100))
 }
 
 /// Completes disk writes at once, and returns the other outputs.
