@@ -133,7 +133,8 @@ impl Operation {
     }
 }
 
-/// A command that touches as many records as are stored in its range or hang on its lease; any other touches a bounded few.
+/// A command that touches as many records as are stored in its range or attached to its lease; any other
+/// touches a bounded few.
 #[derive(Clone, Copy, Debug)]
 pub enum Large<'a> {
     /// [`Command::DeleteRange`].
@@ -216,7 +217,7 @@ impl Command {
         }
     }
 
-    /// The command, if it may be large.
+    /// The command as a large one, if it is of such a kind.
     pub const fn large(&self) -> Option<Large<'_>> {
         match self {
             Self::DeleteRange(delete) => Some(Large::DeleteRange(delete)),

@@ -160,7 +160,7 @@ impl<E: Engine> Machine<E> {
         &self.conf_state
     }
 
-    /// Tells if this member votes alone, as of what is applied.
+    /// True if this member is the only voter, as of the last applied entry.
     pub fn is_sole_voter(&self, member: MemberId) -> bool {
         self.conf_state.voters == [member] && self.conf_state.voters_outgoing.is_empty()
     }

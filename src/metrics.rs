@@ -93,7 +93,7 @@ pub struct Peer {
     pub id: u64,
     /// True if it is connected.
     pub active: bool,
-    /// How often a connection to it ended.
+    /// Number of connections that ended.
     pub disconnects: u64,
     /// Bytes sent.
     pub sent_bytes: u64,

@@ -64,7 +64,7 @@ impl Revision {
     }
 }
 
-/// How the payload of a raft entry is encoded.
+/// The encoding of a raft entry's payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryKind {
     /// An encoded `InternalRaftRequest` (`command` reads it), or nothing (a new leader's first entry).
@@ -82,7 +82,7 @@ pub struct Entry {
     pub index: LogIndex,
     /// The term in which it was proposed.
     pub term: Term,
-    /// How to read `data`.
+    /// The encoding of `data`.
     pub kind: EntryKind,
     /// The payload.
     pub data: Bytes,

@@ -123,7 +123,7 @@ impl Actor {
     }
 }
 
-/// Counts and logs a late heartbeat, in etcd's words.
+/// Counts and logs a late heartbeat, with etcd's text.
 fn heartbeat_late(to: MemberId, late: Duration) {
     metrics::HEARTBEATS_FAILED.add(1);
     tracing::warn!(

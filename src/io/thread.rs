@@ -70,7 +70,7 @@ fn schedule(nice: i32, slice: u64) {
         sched_deadline: 0,
         sched_period: 0,
     };
-    // SAFETY: the kernel reads as many bytes as the first field says, and writes none.
+    // SAFETY: the kernel reads the number of bytes in the first field, and writes none.
     let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
 }
 

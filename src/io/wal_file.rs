@@ -186,7 +186,7 @@ impl WalFile {
         Ok(())
     }
 
-    /// Bytes that were written since the log was opened: records, their frames, and what fills the last block of a frame.
+    /// Bytes written since the log was opened: records, their frames, and the padding of frames.
     pub fn written_bytes(&self) -> u64 {
         self.written_bytes
     }

@@ -1,5 +1,5 @@
-//! The branches that a transaction takes: what its compares say, those of nested transactions too, of the state before it.
-//! A compare of a range may look at many keys, and can be cut into steps.
+//! The branches that a transaction takes: its compares, those of nested transactions too, are evaluated against the
+//! state before it. A compare of a range may read many keys, and can be evaluated in steps.
 
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
@@ -10,29 +10,29 @@ use super::record::RecordHeader;
 use crate::store::View;
 use crate::types::{Fault, KeyRange};
 
-/// Records looked at before a range is left in which a key does not satisfy the compare.
+/// Records read at least before the search in a range stops at a key that does not satisfy the compare.
 const LOOK_RECORDS: usize = 64;
 
 /// The branch that each transaction takes: true for success; outermost first, nested ones in order.
 pub(super) struct TxnPath(pub(super) Vec<bool>);
 
-/// The compares of a transaction under way.
+/// Progress of a transaction's compares.
 #[derive(Default)]
 pub(super) struct Choice {
-    /// Of the compares that were looked at, in the order in which they are.
+    /// Results of the evaluated compares, in their order.
     outcomes: Vec<bool>,
-    /// The next one, if a part of its range was looked at.
+    /// The next one, if a part of its range was read.
     begun: Option<Begun>,
 }
 
 struct Begun {
     rest: KeyRange,
-    /// No key was found yet.
+    /// True as long as no key was found.
     is_empty: bool,
 }
 
 impl Choice {
-    /// Goes on until about `budget` records were looked at, which are taken off it. Gives the path at the end.
+    /// Continues until about `budget` records were read, which are subtracted from it. Returns the path at the end.
     pub(super) fn step<V: View>(
         &mut self,
         reader: &Reader<'_, V>,
@@ -44,7 +44,7 @@ impl Choice {
         Ok(is_done.then_some(TxnPath(path)))
     }
 
-    /// Walks over the compares from the first one on; `number` counts them.
+    /// Visits the compares from the first one on; `number` counts them.
     fn choose<V: View>(
         &mut self,
         reader: &Reader<'_, V>,

@@ -50,8 +50,8 @@ impl<V: View> Reader<'_, V> {
         }
     }
 
-    /// Calls `visit` with each living version of the range at `at`, which may be a stub, until it returns false; says
-    /// whether the end was reached.
+    /// Calls `visit` with each version in the range at `at`, tombstones excluded, maybe a stub, until it returns false;
+    /// returns true if the end was reached.
     fn find_each(
         &self,
         range: &KeyRange,

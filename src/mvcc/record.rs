@@ -115,7 +115,7 @@ impl Record {
         self.0[0] & CREATION != 0
     }
 
-    /// Whether value and lease are missing: content is to be asked of [`versions::whole`](super::versions::whole).
+    /// True if value and lease are missing: the content has to be read by [`versions::whole`](super::versions::whole).
     pub(super) fn is_stub(&self) -> bool {
         self.0[0] & STUB != 0
     }

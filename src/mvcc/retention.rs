@@ -36,7 +36,7 @@ pub struct AutoCompaction {
     done: i64,
     /// Time of that compaction, in ms; of the start, if there was none.
     done_ms: u64,
-    /// How long after that the next one is due, in ms.
+    /// Time after that compaction until the next one is due, in ms.
     wait_ms: u64,
 }
 

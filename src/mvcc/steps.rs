@@ -43,9 +43,9 @@ pub enum Outcome {
 /// A transaction in progress.
 struct TxnSteps {
     request: TxnRequest,
-    /// Its compares; they come first.
+    /// Its compares, which are evaluated first.
     choice: Choice,
-    /// Once they are looked at.
+    /// The chosen branches, once the compares are evaluated.
     path: Option<TxnPath>,
     /// The operations of the chosen branches that have not run yet, the last one first; none for an empty operation.
     rest: Vec<Request>,
@@ -73,7 +73,7 @@ impl Mvcc {
         match &operation.request {
             Some(Request::RequestRange(range)) => {
                 let records = self.records_max(&range.key, &range.range_end);
-                // The keys of now are counted without looking at them.
+                // The present number of keys is computed without reading them.
                 if range.count_only && range.revision == 0 { 1 } else { records }
             }
             Some(Request::RequestDeleteRange(delete)) => {
@@ -105,7 +105,7 @@ impl Mvcc {
         Steps { position: Position::new(self), work: Work::Keys(Deletion::of_keys(keys)) }
     }
 
-    /// [`Mvcc::txn`] in steps. What could refuse it is looked at before anything is written.
+    /// [`Mvcc::txn`] in steps. All reasons to refuse it are checked before anything is written.
     pub fn begin_txn(&self, request: TxnRequest) -> Steps {
         let work = TxnSteps {
             request,
@@ -186,7 +186,7 @@ impl TxnSteps {
         Ok(Some(response))
     }
 
-    /// Looks at the compares, and then at what could refuse the operations.
+    /// Evaluates the compares, and then checks the operations.
     fn choose<V: View>(
         &mut self,
         reader: &Reader<'_, V>,

@@ -72,10 +72,10 @@ fn prepare<V: View>(
     Ok(path)
 }
 
-/// Makes sure that the branches taken can run.
+/// Checks that the chosen branches can run.
 ///
 /// # Errors
-/// What refuses the transaction.
+/// The reason to refuse the transaction.
 pub(super) fn check_path<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,

@@ -72,11 +72,11 @@ pub trait Inputs<S> {
 pub enum Output<S> {
     /// Send to other members. Proposals that cannot be sent come back by [`super::Replica::undeliverable`].
     Send(Vec<Message>),
-    /// A heartbeat that leaves with the next [`Output::Send`] is late.
+    /// The heartbeat in the next [`Output::Send`] is late.
     HeartbeatLate {
-        /// The member that waits for it.
+        /// The receiver of the heartbeat.
         to: MemberId,
-        /// By how much.
+        /// Time by which it is late.
         late: Duration,
     },
     /// Append to the log, then answer [`Input::Persisted`].

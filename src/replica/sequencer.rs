@@ -37,7 +37,7 @@ pub struct Replica<S> {
 }
 
 impl<S> Replica<S> {
-    /// A member that begins or goes on. While it leads it should send heartbeats at this interval.
+    /// A member that starts or restarts. As leader it should send heartbeats at this interval.
     pub fn new(driver: Driver, heartbeat: Duration) -> Self {
         Self {
             driver,

@@ -161,8 +161,8 @@ fn is_of_single_keys(request: &TxnRequest) -> bool {
         })
 }
 
-/// The answer to a streamed range that is one message: a count, a key, or with a sort target what fits into the first
-/// chunk. Etcd sorts each chunk by itself; more than one are sent in the order of keys here, so that none is left out.
+/// The answer to a streamed range that is one message: a count, a key, or with a sort target the content of the first
+/// chunk. etcd sorts each chunk by itself; several chunks are sent in the order of keys here, so that no key is left out.
 pub(super) async fn single_chunk(
     state: &Arc<State>,
     request: &RangeRequest,

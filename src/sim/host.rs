@@ -230,7 +230,7 @@ impl Cluster {
     }
 }
 
-/// The index of a mark.
+/// The index in a log start.
 fn log_start_of(record: &Record) -> Option<LogIndex> {
     match record {
         Record::LogStart { index, .. } => Some(*index),

@@ -241,7 +241,7 @@ impl Plan {
         Self { seed, parameters, lasts, faults, operations, watches }
     }
 
-    /// The seed that decides what the plan leaves open.
+    /// The seed of decisions that the plan leaves open.
     pub fn seed(&self) -> u64 {
         self.seed
     }

@@ -1,4 +1,4 @@
-//! How a member divides the memory of its machine or container.
+//! Division of the memory of a machine or container among the parts of a member.
 //!
 //! ```text
 //!  memory ─┬─ 1/4   responses in flight, all executors together
@@ -7,7 +7,7 @@
 //!          ├─ 1/16  blocks of the store ─┐ caches
 //!          ├─ 1/32  records              ┘
 //!          └─ the rest: memtables, entries for followers that lag, and memory without a budget
-//! └─ the rest: memtables, entries for followers that lag, and memory without a budget
+//! ```
 //!
 //! Each share has an upper bound, a constant of [`limits`](super::limits), beyond which more memory makes nothing faster.
 //! A share may be smaller than the largest request of one client; then that request is refused, as with any full budget.

@@ -1,4 +1,4 @@
-//! How much room is left on the disk of a member, and the bounds by which it is judged.
+//! Levels of free space on the disk of a member, and the thresholds between them.
 //!
 //! ```text
 //!                 free + reserve

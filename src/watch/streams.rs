@@ -48,20 +48,20 @@ pub struct HistoryRead {
     pub bytes_max: usize,
 }
 
-/// A response that waits.
+/// A queued response.
 struct Queued {
     response: WatchResponse,
-    /// What it counts for, in bytes.
+    /// Bytes for which it counts.
     cost: usize,
     events: usize,
 }
 
-/// A response that a client takes.
+/// A response for a client.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Taken {
-    /// Its header holds the revision only.
+    /// The response; its header contains the revision only.
     pub response: WatchResponse,
-    /// Events in it.
+    /// Number of events in it.
     pub events: usize,
 }
 
@@ -87,7 +87,7 @@ pub struct Streams {
     /// Since when there has been no leader.
     leaderless_since_ms: Option<u64>,
     has_ended: bool,
-    /// Events in all queues.
+    /// Number of events in all queues.
     pending_events: usize,
     wakers: Vec<Waker>,
     /// Scratch: empty between calls.

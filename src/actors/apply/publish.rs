@@ -1,4 +1,4 @@
-//! Shows the new state to readers and watchers, and answers to sessions.
+//! Publishes the new state to readers and watchers, and sends answers to sessions.
 
 use std::time::Duration;
 

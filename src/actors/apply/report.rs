@@ -1,4 +1,4 @@
-//! Counts and logs what was applied.
+//! Metrics and log lines of applied entries.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(super) fn observe(applied: &Applied, slow: Duration, began: &mut Instant) {
     *began = ended;
 }
 
-/// Says that all members support a higher feature level.
+/// Logs a change of the feature level.
 pub(super) fn tell_level(before: FeatureLevel, now: FeatureLevel) {
     if before != now {
         let (from, to) = (before.number(), now.number());

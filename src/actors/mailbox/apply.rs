@@ -38,8 +38,8 @@ pub enum Msg {
 }
 
 impl Msg {
-    /// Tells if it waits while a large entry is applied, because it would find half of that: all but reads, which wait for
-    /// their index, and the clock's notice, which comes again.
+    /// True for a message that waits while a large entry is applied, because it would see a part of it: all but reads,
+    /// which wait for their index, and the periodic refresh, which is repeated.
     pub fn waits_for_large_entry(&self) -> bool {
         match self {
             Self::ReadAt { .. } | Self::Refresh(None) => false,

@@ -173,7 +173,7 @@ impl Peers {
         undeliverable
     }
 
-    /// Raft is told of what found no room.
+    /// Notifies raft of a message that did not fit into its queue.
     fn note_sent(&self, peer: &Peer, sent: bool) {
         if !sent {
             peer.link.counts.sent_failures.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The mailbox of a watch hub: what apply sends, without ever waiting, and what the hub needs to know of the member.
+//! The mailbox of a watch hub: the events of apply, which never waits, and the hub's access to the member's state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -76,7 +76,7 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
-/// What the loop of the hub needs.
+/// The arguments of the hub's loop.
 pub struct Mailbox {
     pub(in crate::actors) inbox: flume::Receiver<Msg>,
     pub(in crate::actors) shared: Arc<Shared>,

@@ -85,7 +85,7 @@ struct Pair {
     /// Closed while it is reopened, as by a crash of the member.
     wal: Option<WalFile>,
     twin: Replay,
-    /// How often a segment was recycled.
+    /// Number of recycled segments.
     recycled: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Applies committed entries, and performs what comes of it.
+//! Application of committed entries, and its outputs.
 
 use crate::machine::{Effect, Published, Reply};
 use crate::replica::{ApplierOutput, Input, Lane, LeaseChange, Progress};

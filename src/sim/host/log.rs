@@ -1,4 +1,4 @@
-//! The log of a member: what is to be written waits for its disk.
+//! The log of a member: writes wait for its disk.
 
 use crate::replica::{Input, Lane, LogStart};
 use crate::sim::bugs::Bug;

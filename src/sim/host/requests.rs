@@ -1,4 +1,4 @@
-//! Requests of clients: they come to a member, wait there, and are answered.
+//! Requests of clients: arrival at a member, waiting, and answers.
 
 use std::task::{Poll, Waker};
 

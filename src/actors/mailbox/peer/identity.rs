@@ -1,4 +1,4 @@
-//! Who this member is to others, and how long others may take.
+//! Identity of this member for others, and timeouts of the connections to them.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is known of another member's reach, and the queues to it.
+//! Connection state of another member, and the queues to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -75,7 +75,7 @@ impl Link {
     }
 }
 
-/// Another member, and what waits for it.
+/// Another member, and its queues.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) link: Arc<Link>,
@@ -94,7 +94,7 @@ impl Peer {
         sent
     }
 
-    /// What went to and came from it, for metrics.
+    /// Its traffic, for metrics.
     pub(super) fn counts(&self) -> metrics::Peer {
         let counts = &self.link.counts;
         metrics::Peer {
