@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_must_fit_to_everybody_who_says_something() {
+    fn joining_member_must_be_compatible_with_all_that_answer() {
         let may_join = |clusters: &[&str]| may_join(clusters.iter().map(|text| read(text)));
         assert!(may_join(&["3.7.0", "3.7.0"]));
         assert!(may_join(&["3.0.0", "down"]), "another one may be down");

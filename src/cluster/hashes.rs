@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn who_contradicts_or_is_ahead_of_the_leader_is_corrupt() {
+    fn member_that_contradicts_or_is_ahead_of_the_leader_is_corrupt() {
         let leader = hashed(5, 2, 12);
         let found = |other| corrupt_member(1, &hashed(5, 2, 10), &leader, &[(2, other)]);
         assert_eq!(found(hashed(5, 2, 10)), None);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_reached_has_no_room() {
+    fn unreachable_member_counts_as_short_of_space() {
         let mut disks = leader(DiskSpace::Low, &[(2, false), (3, false)]);
         let to = disks.tick(1, &VOTERS, |id| id == 2, [3, 2].into_iter());
         assert_eq!((to, disks.take_change()), (None, Some(vec![1])));

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn who_promises_nothing_gives_nothing() {
+    fn response_without_a_vote_lease_adds_nothing() {
         let mut alone = alone(&[1, 2, 3]);
         round(&mut alone, 0, "a");
         alone.answered(2, b"a", ms(0));

@@ -171,7 +171,7 @@ fn a_read_waits_for_the_first_commit_of_the_term() {
 }
 
 #[test]
-fn what_was_on_disk_is_committed_again_after_a_restart() {
+fn durable_entries_are_committed_again_after_a_restart() {
     let mut node = Node::new(1, &[1]);
     node.on(Input::Campaign);
     node.settle();
@@ -211,7 +211,7 @@ fn three_members_agree_and_a_follower_reads() {
 }
 
 #[test]
-fn what_others_ask_of_a_follower_is_passed_on_in_its_own_name_or_not_at_all() {
+fn follower_forwards_proposals_in_its_own_name_and_drops_reads_of_others() {
     let mut nodes = [1, 2, 3].map(|id| Node::new(id, &[1, 2, 3]));
     elect(&mut nodes);
     nodes[1].sent.clear();
@@ -229,7 +229,7 @@ fn what_others_ask_of_a_follower_is_passed_on_in_its_own_name_or_not_at_all() {
 }
 
 #[test]
-fn who_gets_a_snapshot_gets_what_was_written_meanwhile_from_the_log() {
+fn entries_written_during_a_snapshot_are_sent_from_the_log() {
     let mut nodes = [1, 2, 3].map(|id| Node::new(id, &[1, 2, 3]));
     elect(&mut nodes);
     let [leader, follower, _] = &mut nodes;

@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_handshake_is_refused() {
+    fn invalid_handshakes_are_refused() {
         assert!(!is_wanted(&head(&UPGRADE[..1])));
         for left_out in [2, 3] {
             let mut headers = UPGRADE.to_vec();

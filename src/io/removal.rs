@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_large_goes_in_pieces_and_what_is_linked_to_stays() {
+    fn large_file_is_truncated_in_steps_and_link_target_stays() {
         let place = tempfile::tempdir().expect("a directory");
         let (gone, kept) = (place.path().join("gone"), place.path().join("kept"));
         fs::create_dir_all(gone.join("deep/deeper")).expect("directories");

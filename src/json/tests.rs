@@ -94,7 +94,7 @@ fn wrong_syntax_is_told_in_gos_words() {
 }
 
 #[test]
-fn what_does_not_fit_is_told_in_gos_words() {
+fn mismatches_have_gos_error_texts() {
     let cases = [
         ("5", "syntax error (line 1:1): unexpected token 5"),
         ("null", "syntax error (line 1:1): unexpected token null"),
@@ -208,7 +208,7 @@ fn messages_are_printed_as_protojson_prints_them() {
 }
 
 #[test]
-fn what_is_printed_reads_the_same() {
+fn printed_messages_are_read_back() {
     let schema = schema();
     let response = StatusResponse {
         header: Some(ResponseHeader { cluster_id: u64::MAX, ..ResponseHeader::default() }),

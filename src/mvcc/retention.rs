@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_new_is_not_compacted_twice() {
+    fn unchanged_history_is_not_compacted_twice() {
         let mut auto = AutoCompaction::new(Retention::Time(Duration::from_secs(10)), 0);
         auto.note(7);
         assert_eq!(auto.due(9_999, 7), None);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_tried_again_after_a_pause() {
+    fn failed_compaction_is_tried_again_after_a_pause() {
         let mut auto = AutoCompaction::new(Retention::Time(Duration::from_secs(10)), 0);
         auto.note(2);
         assert_eq!(auto.due(10_000, 3), Some(2));

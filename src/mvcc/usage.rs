@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_can_be_removed() {
+    fn added_items_can_be_removed() {
         let mut usage = Usage::default();
         let sizes = [33, 34, 100, 1834, 1835, 1836, 4096, 1 << 20];
         sizes.into_iter().for_each(|size| usage.add(size));

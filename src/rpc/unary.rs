@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_is_unpacked() {
+    fn packed_messages_are_unpacked() {
         for gzip in [false, true] {
             for (length, is_worth_it) in [(0, false), (1, true), (MAX, true), (COMPRESS_MAX, false)]
             {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_unpacked_is_refused() {
+    fn malformed_frames_are_refused() {
         let mut message = BytesMut::zeroed(HEAD_BYTES);
         message.put_bytes(7, MAX + 1);
         let packed = pack(message, true).expect("packed");

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_files_are_refused() {
         assert!(parse("heartbeat-interval: x").is_err());
         assert!(parse("watch-progress-notify-interval: 10m").is_err(), "times are numbers");
         assert!(parse("- a").is_err());

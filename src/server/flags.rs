@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_as_by_etcd() {
+    fn unknown_flags_are_refused_as_by_etcd() {
         let misuse = |arguments: &[&str]| {
             let Command::Misuse(text) = run(arguments, &[]) else {
                 panic!("{arguments:?} is fine")
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_environment_adds_is_told() {
+    fn environment_variables_are_logged() {
         let environment = [("ETCD_NAME", "a"), ("ETCD_FOO", "b"), ("HOME", "/")];
         let Command::Run(flags) = run(&[], &environment) else { panic!("it is fine") };
         let notes = flags.notes.iter().map(|note| (note.level, note.message.as_str()));

@@ -75,7 +75,7 @@ fn read(file: Bytes) -> Result<Buckets, Fault> {
 }
 
 #[test]
-fn what_was_written_is_read_back() {
+fn written_files_are_read_back() {
     for seed in 0..60 {
         let buckets = random_buckets(&mut SmallRng::seed_from_u64(seed));
         let file = file_of(&buckets);
@@ -98,7 +98,7 @@ fn many_buckets_make_a_tree_of_their_own() {
 }
 
 #[test]
-fn what_bbolt_does_not_take_is_refused() {
+fn entries_invalid_in_bbolt_are_refused() {
     let mut writer = Writer::counting();
     assert!(writer.entry(bytes("outside"), Bytes::new()).is_err());
     writer.bucket(bytes("b")).unwrap();

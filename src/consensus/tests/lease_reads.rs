@@ -86,7 +86,7 @@ fn a_renewal_that_is_answered_prolongs_it_and_is_nobodys_read() {
 }
 
 #[test]
-fn what_followers_ask_is_answered_alone_too() {
+fn reads_of_followers_are_answered_under_the_lease() {
     let mut nodes = promised(1000);
     nodes[0].now = ms(1100);
     nodes[1].on(Input::ReadIndex(7));
@@ -123,7 +123,7 @@ fn a_read_under_way_is_answered_though_others_need_not_wait() {
 }
 
 #[test]
-fn who_takes_over_has_to_be_promised_something_itself() {
+fn new_leader_needs_a_lease_of_its_own() {
     let mut nodes = promised(1000);
     nodes[0].on(Input::Transfer(2));
     exchange(&mut nodes);
@@ -138,7 +138,7 @@ fn who_takes_over_has_to_be_promised_something_itself() {
 }
 
 #[test]
-fn who_hands_over_reads_alone_no_more() {
+fn transfer_ends_the_lease() {
     let mut nodes = promised(1000);
     nodes[0].on(Input::Transfer(2));
     // The message that names the other one is in flight.
@@ -197,7 +197,7 @@ fn a_member_without_the_flag_promises_nothing_and_takes_nothing() {
 }
 
 #[test]
-fn who_answered_a_heartbeat_votes_for_nobody_until_its_ticks_are_over() {
+fn follower_refuses_votes_until_its_vote_lease_ends() {
     let mut nodes = promised(1000);
     let follower = &mut nodes[1];
     for tick in 0..10 {
@@ -218,7 +218,7 @@ fn who_answered_a_heartbeat_votes_for_nobody_until_its_ticks_are_over() {
 }
 
 #[test]
-fn who_is_named_by_a_leader_is_voted_for_at_once() {
+fn transfer_target_gets_votes_at_once() {
     let mut nodes = promised(1000);
     let mut named = vote_request(3, 2, 2, 10);
     named.context = Bytes::from_static(raft::CAMPAIGN_TRANSFER);
@@ -240,7 +240,7 @@ fn a_promise_of_an_earlier_life_is_kept() {
 }
 
 #[test]
-fn who_votes_alone_need_not_wait_unless_that_changes() {
+fn sole_voter_need_not_wait_unless_a_change_is_in_its_log() {
     let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
     let restored = Restored { conf_state, vote_lease_ticks: 3, ..Restored::default() };
     let mut node = start(1, restored.clone());

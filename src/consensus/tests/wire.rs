@@ -31,7 +31,7 @@ fn message(kind: MessageType, to: MemberId, entries: &[(LogIndex, Term, &'static
 }
 
 #[test]
-fn what_is_sent_together_arrives_each_as_it_is() {
+fn messages_encoded_in_sequence_are_decoded_unchanged() {
     use MessageType::{MsgAppend, MsgPropose, MsgReadIndexResp};
     let mut snapshot = message(MessageType::MsgSnapshot, 2, &[]);
     let conf_state = ConfState { voters: vec![1, 2], learners: vec![3], ..ConfState::default() };
@@ -65,7 +65,7 @@ fn half_a_message_is_none() {
 }
 
 #[test]
-fn what_may_not_enter_the_log_is_taken_out_of_proposals() {
+fn invalid_entries_are_removed_from_proposals() {
     let entries = [(0, 0, "good"), (0, 0, "bad"), (0, 0, "good too")];
     let mut proposal = message(MessageType::MsgPropose, 2, &entries);
     let may_enter = |kind: EntryKind, data: &Bytes| kind == EntryKind::Normal && data != "bad";

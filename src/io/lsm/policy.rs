@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_old_views_read_is_left_until_they_are_gone() {
+    fn garbage_read_by_old_views_is_kept() {
         let held = Facts { is_pinned: true, ..idle(facts(100, 40, 40)) };
         assert_eq!(policy().next(&held), Merge::None);
         assert_eq!(policy().next(&Facts { is_asked: true, ..held }), Merge::All);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_compresses_well_or_badly_is_measured() {
+    fn compression_ratio_is_measured() {
         let mut policy = MergePolicy::default();
         assert_eq!(policy.garbage(&facts(0, 150, 100)), 0, "found at the start");
         policy.merged_all(100 * MIB, 50 * MIB);

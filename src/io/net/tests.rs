@@ -70,7 +70,7 @@ fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
 }
 
 #[test]
-fn who_answers_drop_by_drop_is_not_waited_for() {
+fn slow_response_times_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap().to_string());
     let (asking, over) = channel::<()>();

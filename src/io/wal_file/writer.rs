@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_filled_in_is_aligned_whatever_was_there() {
+    fn filled_bytes_are_aligned() {
         let mut buffer = Aligned::default();
         for length in [1, 4096, 300_000, 0, 8192, 1_000_000, 4096] {
             let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();

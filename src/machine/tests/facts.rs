@@ -149,7 +149,7 @@ fn an_entry_that_leaves_a_gap_is_a_mistake() {
 }
 
 #[test]
-fn what_is_no_request_is_a_fault() {
+fn malformed_entry_is_a_fault() {
     let mut machine = bootstrapped();
     let data = Bytes::from_static(b"\xff\xff");
     let damaged = Entry { index: FIRST, term: TERM, kind: EntryKind::Normal, data };
@@ -204,7 +204,7 @@ fn the_end_of_a_lease_without_keys_makes_no_revision() {
 }
 
 #[test]
-fn what_ends_a_lease_spares_the_next_one_of_its_id() {
+fn expiry_of_a_lease_spares_the_next_one_of_its_id() {
     let mut member = Member1::new();
     let mut leases = Vec::new();
     for _ in 0..2 {
@@ -400,7 +400,7 @@ fn a_put_that_no_store_holds_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn what_a_leader_takes_it_can_apply() {
+fn accepted_payloads_can_be_applied() {
     let check = |kind, data: &Bytes| check_payload(kind, data, FeatureLevel::NEWEST);
     let normal = |data: &Bytes| check(EntryKind::Normal, data);
     let known = put_of("a", 0).to_payload(0);

@@ -313,7 +313,7 @@ fn an_exported_history_imports_as_it_was() {
 }
 
 #[test]
-fn what_is_no_bucket_entry_is_not_imported() {
+fn invalid_bucket_entries_are_not_imported() {
     let view = crate::store::Memory::default().view();
     let mut tx = Overlay::new(view);
     let mut import = Import::default();

@@ -28,7 +28,7 @@ fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
 }
 
 #[test]
-fn what_does_not_fit_waits_and_nobody_passes_it_by() {
+fn large_reservation_waits_and_is_not_overtaken() {
     let budget = patient();
     let (one, other) = (holding(budget, 45), holding(budget, 40));
     let mut late = holding(budget, 10);
@@ -54,7 +54,7 @@ fn what_does_not_fit_waits_and_nobody_passes_it_by() {
 }
 
 #[test]
-fn what_is_read_again_has_its_room_and_gives_the_rest_back() {
+fn repeated_read_has_its_reservation_and_releases_the_rest() {
     let budget = patient();
     let other = holding(budget, 70);
     let mut answer = holding(budget, 20);
@@ -76,7 +76,7 @@ fn what_is_read_again_has_its_room_and_gives_the_rest_back() {
 }
 
 #[test]
-fn who_goes_leaves_the_queue_at_once() {
+fn dropped_waiter_leaves_the_queue_at_once() {
     let budget = patient();
     let other = holding(budget, 60);
     let (mut large, mut small) = (Reservation::of(budget), Reservation::of(budget));

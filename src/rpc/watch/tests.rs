@@ -203,7 +203,7 @@ fn a_client_that_does_not_read_is_sent_all_later_and_delays_nobody() {
 }
 
 #[test]
-fn what_does_not_fit_into_the_mailbox_is_read_from_history() {
+fn batches_beyond_the_mailbox_are_read_from_history() {
     serve(|bench| async move {
         let mut client = bench.stream(false).await.unwrap();
         client.create("a", 0);

@@ -31,14 +31,14 @@ fn defaults_are_etcds() {
 }
 
 #[test]
-fn what_is_promised_is_the_election_timeout_but_for_a_tick() {
+fn vote_lease_is_the_election_timeout_less_a_tick() {
     assert_eq!(config(&[]).expect("the defaults are fine").vote_lease(), Duration::ZERO);
     let flags = ["--lease-based-reads", "--heartbeat-interval=60", "--election-timeout=500"];
     assert_eq!(config(&flags).expect("they are fine").vote_lease(), Duration::from_millis(420));
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_in_etcds_words() {
+fn invalid_combinations_are_refused_with_etcds_texts() {
     let listen = ["--listen-client-urls", "http://127.0.0.1:1"];
     let advertise = ["--advertise-client-urls", "http://127.0.0.1:1"];
     for (arguments, text) in [

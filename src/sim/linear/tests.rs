@@ -66,7 +66,7 @@ fn each_planted_answer_is_found() {
 }
 
 #[test]
-fn what_nobody_heard_of_happened_or_not_but_not_before_it_was_asked() {
+fn unanswered_request_may_be_applied_but_not_before_it_was_made() {
     let (one, two) = (kv(1, 2, 2, 1), kv(2, 2, 3, 2));
     let log = BTreeMap::from([(1, one), (2, two)]);
     let then = |asked: Micros, seen: Kv| {

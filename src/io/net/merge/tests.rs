@@ -58,7 +58,7 @@ fn streams_that_take_turns_are_joined_too() {
 }
 
 #[test]
-fn what_has_limits_of_its_own_is_left_alone() {
+fn empty_padded_and_last_frames_are_not_merged() {
     for (flags, payload) in [(END_STREAM, &[7][..]), (PADDED, &[0, 7]), (0, &[])] {
         let bytes = frame(DATA, flags, 1, payload).repeat(3);
         assert_eq!(merged(&bytes, std::iter::once(bytes.len())), bytes);

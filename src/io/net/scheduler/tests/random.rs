@@ -119,7 +119,7 @@ fn wake(turn: &mut ConnectionScheduler, woken: &Arc<Woken>, seen: &Seen, number:
 }
 
 #[test]
-fn whatever_calls_do_none_is_left_or_forgotten() {
+fn random_calls_are_all_polled_and_dropped() {
     for seed in 0..SEEDS {
         let mut rng = StdRng::seed_from_u64(seed);
         let seen = Rc::new(Seen::default());
