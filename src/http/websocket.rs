@@ -237,7 +237,7 @@ impl Talk {
                 let _ = ready!(Pin::new(sending).poll(context));
                 self.sending = None;
             }
-            ready!(self.poll_hear(context))?;
+            ready!(self.poll_read(context))?;
         }
     }
 
@@ -288,7 +288,7 @@ impl Talk {
     }
 
     /// Reads one message, or some bytes of it. Pings are answered by `frames`.
-    fn poll_hear(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.frames.read() {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
                 let mut piece = BytesMut::from(&message.into_data()[..]);

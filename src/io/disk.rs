@@ -89,7 +89,7 @@ impl DiskMonitor {
             )));
         }
         let looked_after = Arc::downgrade(&shared);
-        thread::start("disk", move || look_after(&looked_after, &mut reserve))?;
+        thread::start("disk", move || monitor(&looked_after, &mut reserve))?;
         Ok(Self(shared))
     }
 
@@ -131,7 +131,7 @@ impl DiskMonitor {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
-fn look_after(shared: &Weak<Shared>, reserve: &mut Reserve) {
+fn monitor(shared: &Weak<Shared>, reserve: &mut Reserve) {
     while let Some(shared) = shared.upgrade() {
         shared.look(reserve);
         drop(shared);
@@ -160,13 +160,13 @@ impl Shared {
         }
         if before != now {
             self.space.store(now.to_u8(), Ordering::Relaxed);
-            say(&self.dir, room.free, bounds, before, now);
+            log_change(&self.dir, room.free, bounds, before, now);
         }
     }
 }
 
 /// Logs that the disk is full, or not any more.
-fn say(dir: &Path, free: u64, bounds: DiskBounds, before: DiskSpace, now: DiskSpace) {
+fn log_change(dir: &Path, free: u64, bounds: DiskBounds, before: DiskSpace, now: DiskSpace) {
     let (dir, wanted) = (dir.display(), bounds.reserve + bounds.margin + bounds.margin / 2);
     match (before, now) {
         (_, DiskSpace::Enough) => tracing::info!(%dir, free, "there is room on the disk again"),

@@ -88,7 +88,7 @@ struct Store {
     control: Arc<Control>,
     counters: Counters,
     /// Dropped after the tree.
-    home: Home,
+    home: StoreDir,
 }
 
 #[derive(Default)]
@@ -107,12 +107,12 @@ struct Counters {
 }
 
 /// Directory of the store; removed with its last user, if it was abandoned.
-struct Home {
+struct StoreDir {
     path: PathBuf,
     abandoned: AtomicBool,
 }
 
-impl Drop for Home {
+impl Drop for StoreDir {
     fn drop(&mut self) {
         if self.abandoned.load(Ordering::Relaxed) {
             // A rest is removed by the next start if the process ends first.
@@ -122,18 +122,18 @@ impl Drop for Home {
 }
 
 fn fault(what: &str) -> impl Fn(lsm_tree::Error) -> Fault + '_ {
-    move |error| Fault::new(format!("the store cannot {what}: {}", told(&error)))
+    move |error| Fault::new(format!("the store cannot {what}: {}", error_text(&error)))
 }
 
 /// The text of a tree's error: the system's own, where it is one of those.
-fn told(error: &lsm_tree::Error) -> String {
+fn error_text(error: &lsm_tree::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => cause.to_string(),
         None => error.to_string(),
     }
 }
 
-/// A panic while one of these locks is held ends the process, so that they are never poisoned.
+/// Poisoning is ignored: no thread continues after a panic with one of these locks held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -193,7 +193,7 @@ impl LsmEngine {
         // Views are made at the next sequence number, and the first is never 0.
         sequence.fetch_max(tree.get_highest_persisted_seqno().map_or(1, |newest| newest + 1));
         let counters = Counters { disk: AtomicU64::new(tree.disk_space()), ..Counters::default() };
-        let home = Home { path: path.to_owned(), abandoned: AtomicBool::new(false) };
+        let home = StoreDir { path: path.to_owned(), abandoned: AtomicBool::new(false) };
         let store = Arc::new(Store {
             tree,
             memtable_bytes,

@@ -101,7 +101,7 @@ fn leases_are_listed_by_expiry() {
 }
 
 /// State of a lease in the twin, as time left.
-struct Told {
+struct TwinLease {
     ttl: i64,
     left_ms: i64,
     /// Time since it was last listed as due.
@@ -111,7 +111,7 @@ struct Told {
 /// A twin whose leases are updated with each step of time.
 #[derive(Default)]
 struct Naive {
-    leases: BTreeMap<LeaseId, Told>,
+    leases: BTreeMap<LeaseId, TwinLease>,
     leads: bool,
 }
 
@@ -173,7 +173,7 @@ fn time_agrees_with_counting_down() {
                 0..3 => {
                     let ttl = random.random_range(1..9);
                     expiry.granted(grant(id, ttl), now_ms);
-                    let told = Told { ttl, left_ms: ttl * 1000, handed_ms: None };
+                    let told = TwinLease { ttl, left_ms: ttl * 1000, handed_ms: None };
                     naive.leases.insert(id, told);
                 }
                 3 => {

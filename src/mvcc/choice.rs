@@ -10,7 +10,7 @@ use super::record::RecordHeader;
 use crate::store::View;
 use crate::types::{Fault, KeyRange};
 
-/// Records read at least before the search in a range stops at a key that does not satisfy the compare.
+/// Records read at once; a key among them that does not satisfy the compare ends the search.
 const LOOK_RECORDS: usize = 64;
 
 /// The branch that each transaction takes: true for success; outermost first, nested ones in order.

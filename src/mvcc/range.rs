@@ -13,7 +13,7 @@ use basalt_proto::etcdserverpb::{RangeRequest, ResponseHeader};
 use bytes::Bytes;
 
 use super::range_plan::{Plan, SortKey};
-use super::read::{Reader, rest_behind};
+use super::read::{Reader, rest_after};
 use super::record::Record;
 use super::versions::whole;
 use crate::store::{Space, View};
@@ -180,7 +180,7 @@ impl<V: View> Reader<'_, V> {
         drop(pairs);
         let Some((last, wants_more)) = stopped else { return Ok(Some(true)) };
         let range = rest.unwrap_or_else(|| read.range.clone());
-        read.rest = Some(rest_behind(range, &last, read.plan.backward));
+        read.rest = Some(rest_after(range, &last, read.plan.backward));
         Ok((!wants_more).then_some(false))
     }
 }

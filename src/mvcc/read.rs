@@ -143,12 +143,12 @@ impl<V: View> Reader<'_, V> {
             }
             last = Some(key).filter(|_| number + 1 == records_max);
         }
-        Ok(last.map(|last| rest_behind(range.clone(), &last, false)))
+        Ok(last.map(|last| rest_after(range.clone(), &last, false)))
     }
 }
 
 /// The rest of a range that was read up to this key.
-pub(super) fn rest_behind(range: KeyRange, last: &[u8], backward: bool) -> KeyRange {
+pub(super) fn rest_after(range: KeyRange, last: &[u8], backward: bool) -> KeyRange {
     if backward {
         return KeyRange::Span(range.start().clone(), Bytes::copy_from_slice(last));
     }

@@ -32,7 +32,7 @@ use crate::types::limits::SNAPSHOT_CHUNKS_AHEAD;
 use crate::types::{Error, Fault, Refusal};
 
 /// Entries hashed before the task yields.
-const TURN_ENTRIES: usize = 1000;
+const SLICE_ENTRIES: usize = 1000;
 
 /// Timeout of the answer to `Defragment`, of the 5 s that etcdctl waits for it.
 const DEFRAGMENT_PATIENCE: Duration = Duration::from_secs(3);
@@ -140,7 +140,7 @@ impl maintenance_server::Maintenance for Maintenance {
             loop {
                 let mut last = None;
                 let bound = from.as_ref().map(Vec::as_slice);
-                for pair in state.read.view.scan(space, bound, Bound::Unbounded).take(TURN_ENTRIES)
+                for pair in state.read.view.scan(space, bound, Bound::Unbounded).take(SLICE_ENTRIES)
                 {
                     let (key, value) = pair.map_err(|fault| refused(Error::Faulty(fault)))?;
                     // Pairs that depend on the batches in which the log was applied are skipped.

@@ -21,9 +21,9 @@ use crate::types::limits::RANGE_STREAM_MS_MAX;
 use crate::types::{Error, Refusal};
 
 /// Keys read before the task yields.
-const TURN_KEYS: usize = 256;
+const SLICE_KEYS: usize = 256;
 /// Bytes read before the task yields.
-const TURN_BYTES: usize = 1 << 20;
+const SLICE_BYTES: usize = 1 << 20;
 /// Keys in the first chunk of a streamed range.
 const STREAM_KEYS_FIRST: usize = 10;
 /// Largest distance in revisions of a count that is computed on this core, from the newest count back.
@@ -58,7 +58,7 @@ async fn attempt(
     taken: &mut Reservation,
 ) -> Result<Option<RangeResponse>, Status> {
     if is_plain(request) {
-        return in_turns(state, request, taken).await;
+        return in_slices(state, request, taken).await;
     }
     let mut answer = match is_quick(state, request)? {
         true => state.read.range(request).map_err(refused)?,
@@ -86,7 +86,7 @@ fn is_quick(state: &State, request: &RangeRequest) -> Result<bool, Status> {
     if request.range_end.is_empty() {
         return Ok(true);
     }
-    let few = |keys| keys <= TURN_KEYS as i64;
+    let few = |keys| keys <= SLICE_KEYS as i64;
     Ok(is_recent(state, request.revision)
         && (request.count_only || few(state.read.count(request).map_err(refused)?)))
 }
@@ -96,7 +96,7 @@ fn is_recent(state: &State, revision: i64) -> bool {
     revision <= 0 || state.read.revision - revision <= COUNT_BACK_MAX
 }
 
-async fn in_turns(
+async fn in_slices(
     state: &Arc<State>,
     request: &RangeRequest,
     taken: &mut Reservation,
@@ -104,7 +104,7 @@ async fn in_turns(
     let mut cursor = state.read.range_cursor(request).map_err(refused)?;
     let mut response = RangeResponse::default();
     loop {
-        let chunk = next(&mut cursor, state, TURN_KEYS, TURN_BYTES)?;
+        let chunk = next(&mut cursor, state, SLICE_KEYS, SLICE_BYTES)?;
         if !taken.grow(chunk.bytes()) {
             return Ok(None);
         }

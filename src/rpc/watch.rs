@@ -77,7 +77,7 @@ impl<S> Responses<S> {
 
 impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Responses<S> {
     /// Reads requests: ready when more may be read at once.
-    fn hear(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         self.responses = 0;
         let (Some(session), Some(requests)) = (&self.session, &mut self.requests) else {
             return Poll::Pending;
@@ -110,7 +110,7 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Response
         {
             return Poll::Ready(taken);
         }
-        let heard = this.hear(context);
+        let heard = this.poll_requests(context);
         if let Poll::Ready(Err(error)) = heard {
             let canceled = error.code() == Code::Cancelled;
             return this.end(if canceled { status(Refusal::WatchCanceled) } else { error });

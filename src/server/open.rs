@@ -77,7 +77,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     if config.force_new_cluster && !founds {
         force_new_cluster(&mut wal, &mut replay, &machine, id).await?;
     }
-    let vote_lease_ticks = keep_vote_lease(config, &member_dir).await?;
+    let vote_lease_ticks = store_vote_lease(config, &member_dir).await?;
     defragment(&machine, config.bootstrap_defrag_bytes).await?;
     let read = machine.commit()?.read;
     let state = state_of(&machine, read, id, machine.engine().disk_bytes());
@@ -169,7 +169,7 @@ fn free_segments_max(wal_dir: &Path) -> usize {
 
 /// Stores the vote lease of this run, and returns the ticks for which an earlier run may have given one. A shorter
 /// lease is stored only after the earlier one has ended: until then another start must find the longer one.
-async fn keep_vote_lease(config: &Config, member_dir: &Path) -> Result<usize, Fault> {
+async fn store_vote_lease(config: &Config, member_dir: &Path) -> Result<usize, Fault> {
     let (dir, own) = (member_dir.to_owned(), config.vote_lease());
     let own_ms = own.as_millis() as u64;
     let noting = move || {

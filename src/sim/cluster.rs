@@ -221,9 +221,9 @@ impl Cluster {
             Event::Take(number) => self.take(number),
             Event::Heal => self.heal(),
             Event::Look => {
-                let Some(why) = self.unrest() else { return true };
+                let Some(why) = self.unsettled() else { return true };
                 self.retire();
-                self.ask_again();
+                self.repeat_requests();
                 assert!(self.now < self.plan.lasts + REST_MAX, "no rest without faults: {why}");
                 self.after(SECOND / 2, Event::Look);
             }
@@ -254,7 +254,7 @@ impl Cluster {
         let is_proposal = message.get_msg_type() == MessageType::MsgPropose;
         if cut || (lost && !healed) {
             self.say(|| format!("{from} -> {to} lost: {}", brief(&message)));
-            if link_tells(later)
+            if reports_loss(later)
                 && let Some(live) = self.member(from).live.as_mut()
             {
                 if cut && is_proposal {
@@ -279,7 +279,7 @@ impl Cluster {
             return;
         }
         if self.bug == Some(Bug::PromiseFromAnswer) {
-            self.stretch(&mut message);
+            self.extend_vote_lease(&mut message);
         }
         let member = self.member(to);
         let is_paused = member.paused_until > now;
@@ -294,7 +294,7 @@ impl Cluster {
     }
 
     /// Adds the time since the start of a round of heartbeats to the vote lease in its response.
-    fn stretch(&mut self, message: &mut Message) {
+    fn extend_vote_lease(&mut self, message: &mut Message) {
         let now = self.now;
         let kind = message.get_msg_type();
         if message.context.is_empty() {
@@ -466,7 +466,7 @@ impl Cluster {
 
     /// Repeats unanswered requests: an answer is lost when its member loses power, and when another member's snapshot
     /// replaced the entry.
-    fn ask_again(&mut self) {
+    fn repeat_requests(&mut self) {
         for place in 0..self.last_asks.len() {
             let number = self.last_asks[place];
             if self.clients.was_in_vain(number) {
@@ -489,7 +489,7 @@ impl Cluster {
     }
 
     /// The reason why the cluster is not quiet yet.
-    fn unrest(&self) -> Option<String> {
+    fn unsettled(&self) -> Option<String> {
         for member in self.members.iter().filter(|member| !member.gone) {
             let Some(live) = member.live.as_ref() else { return Some("one is down".to_owned()) };
             let (applied, committed) = (live.applier.machine().applied(), self.checks.committed());
@@ -518,7 +518,7 @@ impl Cluster {
 }
 
 /// True if the sender is notified of the loss of its message.
-fn link_tells(drawn: u64) -> bool {
+fn reports_loss(drawn: u64) -> bool {
     drawn.is_multiple_of(2)
 }
 

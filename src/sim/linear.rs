@@ -77,7 +77,7 @@ type State = Option<Kv>;
 impl Call {
     /// The state after the request, if it is possible in this state. `log`: see [`check`].
     fn step(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
-        let Some((_, seen)) = self.answer else { return self.step_unheard(state, log) };
+        let Some((_, seen)) = self.answer else { return self.step_unanswered(state, log) };
         match self.deed {
             Effect::Get => (seen.kv == state).then_some(state),
             Effect::Delete => (seen.kv == state).then_some(None),
@@ -95,7 +95,7 @@ impl Call {
         }
     }
 
-    fn step_unheard(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
+    fn step_unanswered(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
         match self.deed {
             // A request without effect explains nothing.
             Effect::Delete if state.is_some() => Some(None),

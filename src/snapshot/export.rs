@@ -11,9 +11,9 @@ use crate::store::{Pair, Space, View};
 use crate::types::Fault;
 
 /// Upper bound of entries read in one step.
-const TURN_ENTRIES: usize = 256;
+const STEP_ENTRIES: usize = 256;
 /// Bytes of entries after which a step ends.
-const TURN_BYTES: usize = 256 << 10;
+const STEP_BYTES: usize = 256 << 10;
 
 /// Source of a bucket's entries.
 #[derive(Clone, Copy, Debug)]
@@ -132,14 +132,14 @@ impl<V: View> Export<V> {
             }
             // The first pass needs lengths only.
             Origin::Key if self.plan.is_none() => {
-                write_turn(writer, &mut self.after, mvcc::bucket_outline(&self.view, &after))?
+                write_step(writer, &mut self.after, mvcc::bucket_outline(&self.view, &after))?
             }
-            Origin::Key => write_turn(writer, &mut self.after, mvcc::bucket(&self.view, &after))?,
+            Origin::Key => write_step(writer, &mut self.after, mvcc::bucket(&self.view, &after))?,
             Origin::Space(space) => {
                 let from =
                     if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(&after[..]) };
                 let pairs = self.view.scan(space, from, Bound::Unbounded);
-                write_turn(writer, &mut self.after, pairs)?
+                write_step(writer, &mut self.after, pairs)?
             }
         };
         if !more {
@@ -152,7 +152,7 @@ impl<V: View> Export<V> {
 }
 
 /// Writes pairs until a step ends; true if there may be more.
-fn write_turn(
+fn write_step(
     writer: &mut Writer,
     after: &mut Bytes,
     pairs: impl Iterator<Item = Result<Pair, Fault>>,
@@ -163,7 +163,7 @@ fn write_turn(
         bytes += key.len() + value.len();
         *after = key.clone();
         writer.entry(key, value)?;
-        if bytes >= TURN_BYTES || count + 1 == TURN_ENTRIES {
+        if bytes >= STEP_BYTES || count + 1 == STEP_ENTRIES {
             return Ok(true);
         }
     }

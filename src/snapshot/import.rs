@@ -45,8 +45,8 @@ pub struct Restore {
 /// The log start of the new cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RestoredLogStart {
-    /// Each member counts as added by one entry, and the whole restored state as one more: the log of a newly founded
-    /// member begins one entry earlier, so that it never accepts this log as complete.
+    /// Each member counts as added by one entry, and the whole restored state as one more: the log of a newly founded,
+    /// empty member begins one entry earlier, so that it never counts as up to date with a restored one.
     pub index: LogIndex,
     /// The term of those entries.
     pub term: Term,
@@ -178,7 +178,7 @@ fn members<V: View>(tx: &mut Overlay<V>, members: &[Member]) -> Result<RestoredL
     Ok(RestoredLogStart { index, term, conf_state: ConfState { voters, ..ConfState::default() } })
 }
 
-/// Calls `found` with every pair of a bucket; a missing bucket has none.
+/// Calls `show` with every pair of a bucket; a missing bucket has none.
 pub(super) fn each_pair(
     file: &Reader<impl Source>,
     bucket: &str,

@@ -137,7 +137,7 @@ where
     W: DoubleEndedIterator<Item = Written>,
 {
     /// The order of the next two pairs; `None` when both runs are at their end.
-    fn turn(
+    fn order(
         base: Option<&Result<Pair, Fault>>,
         written: Option<&Written>,
         backward: bool,
@@ -161,9 +161,9 @@ where
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let turn = Self::turn(self.base.peek(), self.written.peek(), false)?;
-            let base = if turn.is_le() { self.base.front.take() } else { None };
-            if turn.is_lt() {
+            let order = Self::order(self.base.peek(), self.written.peek(), false)?;
+            let base = if order.is_le() { self.base.front.take() } else { None };
+            if order.is_lt() {
                 return base;
             }
             if let Some((key, Some(value))) = self.written.front.take() {
@@ -180,9 +180,9 @@ where
 {
     fn next_back(&mut self) -> Option<Self::Item> {
         loop {
-            let turn = Self::turn(self.base.peek_back(), self.written.peek_back(), true)?;
-            let base = if turn.is_le() { self.base.back.take() } else { None };
-            if turn.is_lt() {
+            let order = Self::order(self.base.peek_back(), self.written.peek_back(), true)?;
+            let base = if order.is_le() { self.base.back.take() } else { None };
+            if order.is_lt() {
                 return base;
             }
             if let Some((key, Some(value))) = self.written.back.take() {

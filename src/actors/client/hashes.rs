@@ -10,7 +10,7 @@ use crate::peer::{Answer, PeerRequest};
 use crate::types::{Error, MemberId, Refusal};
 
 /// Entries hashed before the task yields.
-const HASH_TURN_ENTRIES: usize = 1000;
+const HASH_SLICE_ENTRIES: usize = 1000;
 
 impl ReplicaClient {
     /// The hash of this member's keys up to a revision; of all of them for 0.
@@ -21,7 +21,7 @@ impl ReplicaClient {
         let state = self.state();
         let mut cursor = state.read.hash_kv(revision)?;
         loop {
-            if let Some(found) = cursor.step(&state.read.view, HASH_TURN_ENTRIES)? {
+            if let Some(found) = cursor.step(&state.read.view, HASH_SLICE_ENTRIES)? {
                 return Ok(HashKvReply {
                     hash: found.hash,
                     compact_revision: found.compact_revision,

@@ -186,7 +186,7 @@ impl Flusher {
 
     fn flush(&self) -> lsm_tree::Result<()> {
         self.store.flush()?;
-        self.store.look_at_disk();
+        self.store.measure_tables();
         lock(&self.signal.state).flushed = true;
         self.signal.merge.notify_one();
         Ok(())
@@ -205,7 +205,7 @@ impl Store {
     }
 
     /// Counts the disk space of the tables, including those that only old views read.
-    fn look_at_disk(&self) {
+    fn measure_tables(&self) {
         let tables = std::fs::read_dir(self.home.path.join("tables")).into_iter().flatten();
         let sizes = tables.flatten().filter_map(|table| table.metadata().ok()).map(|it| it.len());
         self.counters.disk.store(sizes.sum(), Ordering::Relaxed);
@@ -251,7 +251,7 @@ impl Merger {
                 (flushed || !waiting.is_empty()).then_some((merge_all, waiting))
             });
             let Some(asked) = asked else { return };
-            self.look_at_load();
+            self.measure_load();
             let (merge_all, waiting) = asked.unwrap_or_default();
             match self.merge(merge_all) {
                 Ok(()) => self.failing = false,
@@ -266,7 +266,7 @@ impl Merger {
                 }
             }
             self.let_go();
-            self.store.look_at_disk();
+            self.store.measure_tables();
             for done in waiting {
                 // The caller may be gone.
                 let _ = done.try_send(());
@@ -279,7 +279,7 @@ impl Merger {
     }
 
     /// Measures the rate of commits.
-    fn look_at_load(&mut self) {
+    fn measure_load(&mut self) {
         let (now, committed) =
             (Instant::now(), self.store.counters.committed.load(Ordering::Relaxed));
         let time = now.since(self.looked);
@@ -347,7 +347,7 @@ impl Merger {
                     took_ms = began.elapsed().as_millis() as u64,
                     "merged tables"
                 );
-                self.store.look_at_disk();
+                self.store.measure_tables();
                 // A view made from now on is later than the newest tables, so that earlier ones can be removed.
                 let _ = self.store.sequence.next();
                 self.store.counters.changes.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ const PAGE_BYTES_MIN: u64 = 1024;
 const PAGE_BYTES_MAX: u64 = 64 << 10;
 /// Upper bound of a tree's levels: more than any file that fits on a disk has.
 const DEPTH_MAX: usize = 32;
-/// Pages in every file: two meta pages and at least two more, counted from 0.
+/// Every file has more pages than this: two meta pages and at least two others.
 const PAGES_MIN: u64 = 3;
 
 /// Source of a file's bytes.
