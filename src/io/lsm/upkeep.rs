@@ -16,7 +16,7 @@ use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Ver
 
 use super::policy::{Facts, LEVEL_0_TABLES, Merge, MergePolicy, TABLE_BYTES, push_down_ratios};
 use super::write_back::WriteBack;
-use super::{Store, lock, told};
+use super::{Store, error_text, lock};
 use crate::io::clock::Instant;
 use crate::io::disk;
 use crate::io::rate_limiter::RateLimiter;
@@ -172,7 +172,7 @@ impl Flusher {
                     Err(error) => {
                         if !failing {
                             tracing::error!(
-                                error = told(&error),
+                                error = error_text(&error),
                                 "the store cannot flush to its disk; it is tried again"
                             );
                         }
@@ -258,7 +258,7 @@ impl Merger {
                 Err(error) => {
                     if !self.failing && !self.is_stopping() {
                         tracing::error!(
-                            error = told(&error),
+                            error = error_text(&error),
                             "the store cannot merge its tables; it is tried again"
                         );
                     }
@@ -420,7 +420,7 @@ impl Merger {
                 tree.get_version_history_lock().maintenance(&self.store.home.path, watermark);
             if let Err(error) = forgotten {
                 tracing::warn!(
-                    error = told(&error),
+                    error = error_text(&error),
                     "the store cannot remove an old list of its tables"
                 );
             }
