@@ -88,11 +88,9 @@ fn field(name: &str, value: &Value) -> String {
             elements.sort_by_key(|(number, _)| number.parse::<usize>().unwrap_or_default());
             elements.iter().map(|(number, it)| format!("    {number:?}: {it}")).collect()
         }
-        Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Object(_) => return format!("  {name:?}: {value}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            return format!("  {name:?}: {value}");
+        }
     };
     let (open, close) = if value.is_array() { ('[', ']') } else { ('{', '}') };
     match lines.is_empty() {
