@@ -34,7 +34,7 @@ const BLOCKING_THREADS: usize = 1;
 const BEGIN: Duration = Duration::from_millis(500);
 const ATTEMPTS_MAX: usize = 20;
 
-/// Whether bytes came in since executors were last poked.
+/// True if bytes were received since the last periodic wake.
 static RUNNABLE: AtomicBool = AtomicBool::new(false);
 
 /// Bytes came in.

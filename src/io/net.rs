@@ -387,7 +387,7 @@ async fn until_closed<C: Future>(
             told = true;
             wind_down(connection.as_mut());
         }
-        // What goes wrong with a connection is its client's business: it hung up, or spoke nonsense.
+        // Errors of a connection concern its client alone: it disconnected, or sent invalid input.
         turn.take(context, |context| connection.as_mut().poll(context)).map(drop)
     })
     .await;

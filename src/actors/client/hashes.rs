@@ -16,7 +16,7 @@ impl ReplicaClient {
     /// The hash of this member's keys up to a revision; of all of them for 0.
     ///
     /// # Errors
-    /// That revision is compacted or does not exist yet, or the store cannot be read.
+    /// The revision is compacted or does not exist yet, or the store cannot be read.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKvReply, Error> {
         let state = self.state();
         let mut cursor = state.read.hash_kv(revision)?;

@@ -10,7 +10,7 @@ use super::socket::{Socket, Stream};
 /// Bytes in both directions, in any protocol.
 pub struct UpgradedIo {
     stream: Stream,
-    /// What came together with the last request.
+    /// Bytes received together with the last request.
     begin: Bytes,
 }
 
