@@ -1,7 +1,7 @@
 //! Where messages for other members go, and what waits for them.
 
 use crate::consensus::Message;
-use crate::consensus::wire::{Priority, is_proposal, travels};
+use crate::consensus::wire::{Priority, is_proposal, priority};
 use crate::types::limits::{PEER_BULK_BYTES_MAX, PEER_GUESTS_MAX};
 
 /// What becomes of a message for another member.
@@ -23,8 +23,8 @@ pub enum Route {
 
 /// Where a message goes to a member that is known or not, and has a connection for [`Route::Bulk`] or not.
 pub fn route(message: &Message, is_known: bool, takes_bulk: bool) -> Route {
-    let travels = travels(message);
-    match (is_known, travels) {
+    let priority = priority(message);
+    match (is_known, priority) {
         _ if is_proposal(message) && !(is_known && takes_bulk) => Route::GiveBack,
         (true, Priority::Urgent) => Route::Urgent,
         (true, Priority::Bulk) => Route::Bulk,
