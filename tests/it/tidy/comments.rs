@@ -69,7 +69,9 @@ fn files(dir: &Path, into: &mut Vec<PathBuf>) {
 fn sentences_of_comments_open_with_their_subject() {
     let (mut faults, mut remaining) = (Vec::new(), REMAINING.to_vec());
     let mut sources = Vec::new();
-    ["src", "tools", "tests", "proto"].map(|dir| files(Path::new(dir), &mut sources));
+    for dir in ["src", "tools", "tests", "proto"] {
+        files(Path::new(dir), &mut sources);
+    }
     for path in &sources {
         let Some(mark) = comment_mark(path) else { continue };
         let Ok(text) = fs::read_to_string(path) else { continue };
