@@ -1,5 +1,5 @@
-//! Sees to it that the cluster speaks the highest version that all members know: asks them while this member
-//! leads, and before it joins them.
+//! Raises the cluster version to the highest that all members support: asks the members while this member leads, and
+//! before it joins them.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::command::Command;
 use crate::io::{self, Dialer, clock};
 use crate::types::{Fault, MemberId, Refusal};
 
-/// How often a leader asks; etcd's too.
+/// Interval at which a leader asks; etcd's too.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// How long one address of a member may take to answer.
+/// Timeout for one address of a member.
 const ASK_TIME: Duration = Duration::from_secs(2);
 
 /// What a member says of its versions; nothing if it does not answer at any of its addresses. Blocks.
@@ -49,8 +49,8 @@ fn ask_all(
     others.map(|member| (member.id, ask(dialer, member))).collect()
 }
 
-/// That this member, which is not there yet, can speak what the members speak. etcd looks for downgrades under
-/// way too; here there are none. Blocks: not for executors.
+/// Checks that this member, which has not joined yet, supports the version of the members. etcd also looks for
+/// downgrades in progress; here there are none. Blocks: not for executors.
 ///
 /// # Errors
 /// It cannot, or nobody says what they speak.
@@ -67,7 +67,7 @@ pub(super) fn check_joining(
     Err(Fault::new("incompatible with current running cluster"))
 }
 
-/// What this member says that its cluster speaks.
+/// The cluster version that a member reports.
 fn cluster_version(id: MemberId, told: &Versions) -> Option<Version> {
     let (remote_member_id, version) = (format!("{id:x}"), &told.cluster);
     let read = version.parse();
@@ -99,7 +99,7 @@ fn cluster_version(id: MemberId, told: &Versions) -> Option<Version> {
 /// more.
 pub(super) async fn watch(replica: ReplicaClient, led: flume::Receiver<()>, dialer: Dialer) {
     while !matches!(clock::deadline(EVERY, led.recv_async()).await, Some(Err(_))) {
-        // A leader that cannot decide now does so the next time.
+        // A leader that cannot decide now tries again in the next round.
         if replica.leads()
             && let Err(error) = check(&replica, &dialer).await
         {
@@ -126,7 +126,7 @@ async fn check(replica: &ReplicaClient, dialer: &Dialer) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Which version this member says that it is.
+/// The version that a member reports for itself.
 fn server_version(id: MemberId, told: &Versions) -> Option<Version> {
     let (remote_member_id, remote_member_version) = (format!("{id:x}"), &told.server);
     let read = remote_member_version.parse();

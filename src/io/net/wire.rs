@@ -23,7 +23,7 @@ const READ_BYTES: usize = 256 << 10;
 pub struct Wire {
     stream: Stream,
     buffer: Vec<u8>,
-    /// Held while it is open, if it was accepted.
+    /// The permit while the connection is open, if it was accepted.
     _permit: Option<ConnectionPermit>,
 }
 
@@ -42,8 +42,8 @@ impl Wire {
         Self::new(stream, Some(permit))
     }
 
-    /// Lets the kernel end the connection when the other end has acknowledged no bytes for so long. Other than a
-    /// deadline for writes it also counts while all that was written waits in the socket's buffer.
+    /// Lets the kernel end the connection when the other end has acknowledged no bytes for so long. Unlike a deadline
+    /// for writes it also counts while all written bytes are in the socket's buffer.
     pub fn limit_silence(&self, silence: Duration) {
         if let Some(stream) = self.stream.tcp() {
             // Refused by no kernel that has the option, and of no harm if it is.
@@ -51,10 +51,10 @@ impl Wire {
         }
     }
 
-    /// Connects to the first address of these that answers within `wait`.
+    /// Connects to the first of these addresses that answers within `wait`.
     ///
     /// # Errors
-    /// None does.
+    /// None of them answers.
     pub async fn dial(address: &Address, wait: Duration) -> Result<Self> {
         let name = match address {
             Address::Tcp(name) => name,
@@ -69,7 +69,7 @@ impl Wire {
         Ok(Self::new(Stream::Tcp(stream), None))
     }
 
-    /// What comes next; nothing when the other end has closed. May be given up and called again.
+    /// The next bytes; none when the other end has closed. Cancel-safe.
     ///
     /// # Errors
     /// The connection broke.
@@ -79,10 +79,10 @@ impl Wire {
         Ok(&self.buffer[..count])
     }
 
-    /// Sends all of it.
+    /// Sends all of the bytes.
     ///
     /// # Errors
-    /// The connection broke, or took nothing for so long.
+    /// The connection broke, or took nothing for `wait`.
     pub async fn write(&mut self, bytes: &[u8], wait: Duration) -> Result<()> {
         let mut left = bytes;
         while !left.is_empty() {
@@ -153,7 +153,7 @@ pub(super) async fn connect_first(addresses: &[SocketAddr], wait: Duration) -> R
     Err(last)
 }
 
-/// All addresses of `host:port`. Nobody is asked for the address of an address.
+/// All addresses of `host:port`. An address needs no name server.
 async fn look_up(name: &str, wait: Duration) -> Result<Vec<SocketAddr>> {
     if let Ok(address) = name.parse() {
         return Ok(vec![address]);

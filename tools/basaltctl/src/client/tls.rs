@@ -1,4 +1,4 @@
-//! TLS as `--cacert`, `--cert`, `--key` and `--insecure-skip-tls-verify` ask for it.
+//! TLS by the flags `--cacert`, `--cert`, `--key` and `--insecure-skip-tls-verify`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use gotls::{Roots, ServerVerifier, SkipVerification, Suites, Trust};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 
-/// What the flags say.
+/// The flags about TLS.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Security {
     pub(crate) cert: String,
@@ -21,7 +21,7 @@ pub(crate) struct Security {
 /// The configuration, if any flag asks for TLS.
 ///
 /// # Errors
-/// A file that cannot be read or holds something else, in Go's words.
+/// A file cannot be read or has other content; Go's text.
 pub(crate) fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, String> {
     let Security { cert, key, cacert, server_name, .. } = security;
     let named = [cert, key, cacert, server_name].iter().any(|it| !it.is_empty());
@@ -53,7 +53,7 @@ pub(crate) fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, S
         .map(|config| Some(Arc::new(config)))
 }
 
-/// For `https` endpoints without any flag: what the system trusts.
+/// The configuration for `https` endpoints without any flag: the system's certificates.
 pub(crate) fn default() -> Arc<ClientConfig> {
     let security = Security { insecure_transport: false, ..Security::default() };
     let config = config(&security).ok().flatten();
