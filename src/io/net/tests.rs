@@ -14,7 +14,7 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
         .spawn(|| async move {
             let ((first, at_first), (second, at_second)) = (handover(), handover());
             let listener = listen(&Address::Unix(path.clone())).unwrap();
-            spawn(listener.accept(Lane::Clients, 7, vec![first, second]));
+            spawn(listener.accept(Lane::Clients, 7, vec![first, second], None));
             let mut clients = Vec::new();
             let mut connect = || {
                 clients.push(std::os::unix::net::UnixStream::connect(&path).unwrap());
@@ -52,6 +52,7 @@ fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
                 Lane::Clients,
                 0,
                 vec![door],
+                None,
             ));
             for _ in 0..100 {
                 let client = std::net::TcpStream::connect(address).unwrap();
@@ -72,7 +73,7 @@ fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
 #[test]
 fn slow_response_times_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+    let url = format!("http://{}", listener.local_addr().unwrap());
     let (asking, over) = channel::<()>();
     let dripping = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -81,7 +82,7 @@ fn slow_response_times_out() {
             let _ = stream.write_all(b"x");
         }
     });
-    assert!(get(&address, "/version", Duration::from_millis(200)).is_err());
+    assert!(Dialer::default().get(&url, "/version", Duration::from_millis(200)).is_err());
     drop(asking);
     dripping.join().unwrap();
 }

@@ -3,6 +3,7 @@
 use super::super::flags::{Command, parse};
 use super::super::table;
 use super::*;
+use crate::io::Address;
 
 fn flags(arguments: &[&str]) -> Flags {
     let arguments = arguments.iter().map(|argument| (*argument).to_owned());
@@ -21,7 +22,8 @@ fn config(arguments: &[&str]) -> Result<Config, String> {
 #[test]
 fn defaults_are_etcds() {
     let config = config(&[]).expect("the defaults are fine");
-    assert_eq!(config.listen_clients, [Address::Tcp("127.0.0.1:2379".to_owned())]);
+    let address = Address::Tcp("127.0.0.1:2379".to_owned());
+    assert_eq!(config.listen_clients, [Listen { address, plain: true, secure: false }]);
     assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
     assert_eq!((config.quota_bytes, config.max_request_bytes), (2 << 30, 1_572_864));
     assert_eq!(config.keep_alive, Duration::from_secs(7200));

@@ -93,8 +93,8 @@ fn talk(versions: &'static [&'static rustls::SupportedProtocolVersion], seed: u6
     while (0..2).any(|at| read[1 - at].len() < sent[at].len() || sent[at].len() < total) {
         for at in 0..2 {
             if sent[at].len() < total {
-                let length =
-                    random.random_range(1..=if random.random_bool(0.2) { 90_000 } else { 300 });
+                let most = if random.random_bool(0.2) { 90_000 } else { 300 };
+                let length = random.random_range(1..=most);
                 let mut bytes = vec![0; length];
                 random.fill(&mut bytes[..]);
                 let cut = random.random_range(0..=length);
@@ -110,7 +110,8 @@ fn talk(versions: &'static [&'static rustls::SupportedProtocolVersion], seed: u6
             let flushed =
                 ends[at].poll_flush(&mut context, |_, bytes| pipe.write(bytes, &mut random));
             assert!(!matches!(flushed, Poll::Ready(Err(_))));
-            let room = random.random_range(1..=if random.random_bool(0.3) { 70_000 } else { 4096 });
+            let most = if random.random_bool(0.3) { 70_000 } else { 4096 };
+            let room = random.random_range(1..=most);
             let pipe = &mut pipes[1 - at];
             let came = ends[at].poll_read(&mut context, &mut buffer[..room], |_, into| {
                 pipe.read(into, &mut random)
