@@ -97,10 +97,10 @@ pub struct HttpService {
     services: Services,
     options: Arc<Options>,
     peer: Arc<str>,
-    /// What the client has shown, if it has.
+    /// The client's certificate, if it has sent one.
     certificate: Option<Arc<PeerCertificate>>,
     is_secure: bool,
-    /// What the connection goes on with once HTTP has ended on it.
+    /// The handler for the connection after an upgrade.
     upgrade: Rc<Cell<Option<Accepted>>>,
 }
 
@@ -207,7 +207,7 @@ impl HttpService {
             Endpoints::Metrics => return routes(&self.replica, options, &head).await,
             Endpoints::Peers => return peers::answer(&self.replica, &head).await,
         }
-        // What comes over TLS was not led here by a name of somebody else's.
+        // DNS rebinding does not work over TLS: the certificate names the host.
         if !self.is_secure && !is_allowed(&options.hosts, host(&head)) {
             tracing::warn!(
                 host = host(&head),

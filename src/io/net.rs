@@ -97,7 +97,7 @@ enum Accepted {
     Looked(secure::Looked),
 }
 
-/// Who is at the other end, as far as TLS tells.
+/// The identity of the other end, by TLS.
 #[derive(Clone, Default)]
 struct Identity {
     is_secure: bool,
@@ -148,7 +148,7 @@ impl OpenConnection {
         self.identity.certificate.clone()
     }
 
-    /// What is left of the time until it must be clear what the connection speaks.
+    /// The time left of the timeout for a connection's first bytes.
     fn preface_time(&self, whole: Duration) -> Duration {
         whole.saturating_sub(self.began.elapsed())
     }

@@ -25,6 +25,6 @@ pub(super) use self::admission::{Accepting, Outcome, Rules, remote_of};
 pub use self::auto::make_self_signed;
 pub use self::certificate::PeerCertificate;
 pub use self::credentials::{Credentials, reload_all};
-pub use self::options::{Options, PairFiles, Versions};
+pub use self::options::{Options, PairFiles, TlsVersions};
 pub(super) use self::session::Session;
 pub(super) use self::threads::{HANDSHAKE_TIME, dial, handshakers};

@@ -44,7 +44,7 @@ impl Bootstrap {
 /// the others answer: the cluster may need it to have a quorum.
 ///
 /// # Errors
-/// What does not fit together, in etcd's words.
+/// A contradiction among flags and members, with etcd's text.
 pub(super) fn bootstrap(
     config: &Config,
     dialer: &Dialer,
@@ -149,7 +149,7 @@ fn resolved(url: &str) -> String {
     }
 }
 
-/// Asks the other members who is one, and what their cluster's id is.
+/// Asks the other members for the members and the cluster's id.
 fn ask_others(dialer: &Dialer, bootstrap: &Bootstrap) -> Option<(u64, Vec<Member>)> {
     let others = bootstrap.members.iter().filter(|member| member.id != bootstrap.id);
     let mut urls: Vec<_> = others.flat_map(|member| &member.peer_urls).collect();
@@ -166,7 +166,7 @@ fn ask_others(dialer: &Dialer, bootstrap: &Bootstrap) -> Option<(u64, Vec<Member
     })
 }
 
-/// Takes the ids over that the running cluster has given; the flags must name the same members.
+/// Takes over the ids given by the running cluster; the flags must name the same members.
 fn join(config: &Config, dialer: &Dialer, given: Bootstrap) -> Result<Bootstrap, Fault> {
     let Some((cluster_id, members)) = ask_others(dialer, &given) else {
         return Err(Fault::new(
@@ -227,8 +227,8 @@ fn in_initial_cluster(member: &Member) -> String {
     )
 }
 
-/// Whether the others know that this member has served: one that has, and lost its data, must not vote again
-/// as if it never had.
+/// True if the other members know that this member has served: one that has, and lost its data, must not vote again as
+/// if it never had.
 fn has_served(dialer: &Dialer, given: &Bootstrap) -> bool {
     let Some((_, members)) = ask_others(dialer, given) else { return false };
     members.iter().any(|member| member.id == given.id && !member.client_urls.is_empty())

@@ -149,7 +149,7 @@ async fn beginning_of(
     Pool::Dns.run(move || bootstrap(&asked, &dialer, has_log)).await.map(Some)
 }
 
-/// Who this member is to others.
+/// Identity and settings of this member for its peers.
 fn identity(
     config: &Config,
     dialer: Dialer,

@@ -1,5 +1,5 @@
-//! What flags ask for TLS towards clients and towards other members, checked in the words of etcd's, and the credentials
-//! that come of it.
+//! The flags about TLS towards clients and towards other members, checked with etcd's texts, and the credentials for
+//! both.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use super::values::Url;
 use crate::io::{Credentials, PairFiles, TlsOptions, TlsVersions, make_self_signed};
 use crate::types::Fault;
 
-/// What is spoken over TLS where clients are served. etcd answers `http/1.1` without naming it.
+/// ALPN protocols of client ports. etcd answers `http/1.1` without naming it.
 const CLIENT_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
-/// What is spoken on peer ports.
+/// ALPN protocols of peer ports.
 const PEER_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// One side.
@@ -76,7 +76,7 @@ impl Sides {
     /// Reads what flags say. Things to log are added to `notes`.
     ///
     /// # Errors
-    /// What does not fit together.
+    /// A contradiction among flags.
     pub(super) fn read(
         flags: &Flags,
         peers: &[Url],

@@ -30,7 +30,7 @@ const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
 /// Kinds of ports.
 pub(super) const PORTS: usize = 3;
 
-/// What is served where. Connections are marked with the place in this list of the port they came to.
+/// The services of each kind of port, and its addresses. Connections are marked with the index of their port in this list.
 pub(super) fn ports(config: &Config) -> [(Endpoints, &Vec<Listen>); PORTS] {
     let clients = if config.listen_http.is_empty() { Endpoints::All } else { Endpoints::Grpc };
     [

@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Timeout for one address of a member.
 const ASK_TIME: Duration = Duration::from_secs(2);
 
-/// What a member says of its versions; nothing if it does not answer at any of its addresses. Blocks.
+/// A member's versions; `None` if it does not answer at any of its addresses. Blocks.
 fn ask(dialer: &Dialer, member: &Member) -> Option<Versions> {
     let remote_member_id = format!("{:x}", member.id);
     let told = member.peer_urls.iter().find_map(|url| {
@@ -39,7 +39,7 @@ fn ask(dialer: &Dialer, member: &Member) -> Option<Versions> {
     told
 }
 
-/// What the others say. Blocks: not for executors.
+/// The versions of the other members. Blocks: not for executors.
 fn ask_all(
     dialer: &Dialer,
     members: &[Member],
@@ -53,7 +53,7 @@ fn ask_all(
 /// downgrades in progress; here there are none. Blocks: not for executors.
 ///
 /// # Errors
-/// It cannot, or nobody says what they speak.
+/// It does not, or no member reports its version.
 pub(super) fn check_joining(
     dialer: &Dialer,
     members: &[Member],
@@ -95,8 +95,7 @@ fn cluster_version(id: MemberId, told: &Versions) -> Option<Version> {
     read.ok()
 }
 
-/// Decides every so often, and whenever this member begins to lead, as `led` tells. Ends when nobody can tell any
-/// more.
+/// Decides at intervals, and whenever this member becomes leader, as `led` notifies. Ends with the sender of `led`.
 pub(super) async fn watch(replica: ReplicaClient, led: flume::Receiver<()>, dialer: Dialer) {
     while !matches!(clock::deadline(EVERY, led.recv_async()).await, Some(Err(_))) {
         // A leader that cannot decide now tries again in the next round.
@@ -109,7 +108,7 @@ pub(super) async fn watch(replica: ReplicaClient, led: flume::Receiver<()>, dial
 }
 
 async fn check(replica: &ReplicaClient, dialer: &Dialer) -> Result<(), Fault> {
-    // What earlier leaders decided is applied then, and a majority still wants this one.
+    // Decisions of earlier leaders are applied then, and a majority still follows this one.
     if replica.read_index().await.is_err() || !replica.leads() {
         return Ok(());
     }

@@ -46,7 +46,7 @@ fn assert_told(told: &Finished, text: &str, server: &Server) {
     assert!(told.stdout.contains(text), "{}\n{}", told.stdout, told.stderr);
 }
 
-/// What curl prints.
+/// The output of curl.
 fn curl(arguments: &[&str]) -> Finished {
     let mut command = Command::new("curl");
     command.args(["-s", "--max-time", "20"]).args(arguments);
@@ -232,7 +232,7 @@ fn our_client_reaches_an_etcd_that_made_its_certificate() {
     }
 }
 
-/// What `openssl req -x509` makes by default: its own authority, which etcdctl accepts.
+/// The default output of `openssl req -x509` is its own authority, which etcdctl accepts.
 #[test]
 fn a_certificate_that_signed_itself_is_trusted_where_it_is_named() {
     let place = Scratch::new();

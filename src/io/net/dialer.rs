@@ -24,7 +24,7 @@ impl Dialer {
         Self(credentials)
     }
 
-    /// What is trusted and shown: without flags whom the system trusts, and nothing, as in etcd.
+    /// The credentials to dial with. Without flags: the system's roots and no certificate, as in etcd.
     fn credentials(&self) -> Result<Arc<Credentials>> {
         static USUAL: OnceLock<Option<Arc<Credentials>>> = OnceLock::new();
         let usual = || {
@@ -120,7 +120,7 @@ fn connect(address: &Address, wait: Duration) -> Result<(TcpStream, String)> {
     Err(last)
 }
 
-/// What answers over HTTP, with a limit for the next read.
+/// A stream for HTTP whose reads have a timeout.
 trait Asked: std::io::Read + std::io::Write {
     fn socket(&self) -> &TcpStream;
 }
@@ -169,7 +169,7 @@ fn ask(
     stream.write_all(ask.as_bytes()).map_err(text)?;
     let (mut answer, mut piece) = (Vec::new(), [0; ANSWER_PIECE_BYTES]);
     while answer.len() < ANSWER_BYTES_MAX {
-        // Who sends a byte now and then must not keep the asker for ever.
+        // A peer that sends a byte at times must not block the caller for ever.
         let left = wait.checked_sub(began.elapsed()).filter(|left| !left.is_zero());
         stream.socket().set_read_timeout(Some(left.ok_or_else(late)?)).map_err(text)?;
         match stream.read(&mut piece) {

@@ -21,7 +21,7 @@ use crate::io::tls::{Accepting, Credentials, Outcome, Rules, Session, handshaker
 /// TLS on a port.
 #[derive(Clone, Debug)]
 pub struct Secure {
-    /// What connections are accepted with.
+    /// The credentials to accept with.
     pub credentials: Arc<Credentials>,
     /// The port serves connections without TLS, too: the first byte tells.
     pub allows_plain: bool,

@@ -46,7 +46,7 @@ impl Stream {
         }
     }
 
-    /// Whether slices that are written together leave together.
+    /// True if slices that are written together are sent together.
     fn is_write_vectored(&self) -> bool {
         matches!(self, Self::Secured(_))
     }

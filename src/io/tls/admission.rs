@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::io::clock::Instant;
 use crate::io::pools::Pool;
 
-/// What a port demands.
+/// The requirements of a port.
 #[derive(Clone, Debug)]
 pub(in crate::io) struct Rules {
     pub(in crate::io) credentials: Arc<Credentials>,
@@ -26,7 +26,7 @@ pub(in crate::io) struct Rules {
     pub(in crate::io) endpoint: &'static str,
 }
 
-/// What came of a socket.
+/// The result for an accepted socket.
 pub(in crate::io) enum Outcome {
     /// It speaks no TLS, and may.
     Plain(OwnedFd),
@@ -45,12 +45,12 @@ pub(in crate::io) struct Accepting {
     pub(in crate::io) done: Done,
 }
 
-/// Who is at the other end; nobody for a unix socket.
+/// The address of the other end; `None` for a unix socket.
 pub(in crate::io) fn remote_of(socket: &OwnedFd) -> Option<SocketAddr> {
     rustix::net::getpeername(socket).ok().flatten().and_then(|it| SocketAddr::try_from(it).ok())
 }
 
-/// What Go says of a read that took too long.
+/// Go's text for a read that timed out.
 pub(super) fn late(socket: &OwnedFd) -> String {
     let local = rustix::net::getsockname(socket).ok().and_then(|it| SocketAddr::try_from(it).ok());
     let local = local.map_or_else(|| "@".to_owned(), |it| it.to_string());

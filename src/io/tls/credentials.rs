@@ -32,7 +32,7 @@ const DAY_SECONDS: i64 = 24 * 3600;
 /// All that there are, for those who ask for all of them.
 static ALL: Mutex<Vec<Weak<Credentials>>> = Mutex::new(Vec::new());
 
-/// What connections of one side are made with.
+/// The TLS configurations of one side, which follow its files.
 pub struct Credentials {
     options: Options,
     current: ArcSwap<Current>,
@@ -55,7 +55,7 @@ struct Seen {
     contents: Contents,
 }
 
-/// What is in use: swapped as a whole.
+/// The configurations in use: swapped as a whole.
 struct Current {
     server: Option<Arc<ServerConfig>>,
     client: Arc<ClientConfig>,
@@ -96,18 +96,18 @@ impl Credentials {
         Ok(credentials)
     }
 
-    /// What flags say of this side.
+    /// The options of this side.
     pub(super) fn options(&self) -> &Options {
         &self.options
     }
 
-    /// What a connection is accepted with that comes now. `None` if this side has no certificate.
+    /// The configuration to accept a connection with now. `None` if this side has no certificate.
     pub(super) fn server(&self) -> Option<Arc<ServerConfig>> {
         self.look_if_due();
         self.current.load().server.clone()
     }
 
-    /// What a connection is dialed with now.
+    /// The configuration to dial with now.
     pub(in crate::io) fn client(&self) -> Arc<ClientConfig> {
         self.look_if_due();
         Arc::clone(&self.current.load().client)

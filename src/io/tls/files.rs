@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::Options;
 
-/// What shows that a file may have changed: device, inode, time of change in seconds and nanoseconds, size.
+/// Metadata that change with a file: device, inode, time of change in seconds and nanoseconds, size.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
 /// How the files look from outside.
@@ -25,7 +25,7 @@ impl Stamps {
     }
 }
 
-/// What the files hold. Equal contents are not parsed again.
+/// The contents of the files. Equal contents are not parsed again.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Contents(BTreeMap<PathBuf, Vec<u8>>);
 

@@ -22,7 +22,7 @@ const HANDSHAKE: u8 = 0x16;
 /// The longest first record that is waited for.
 const HELLO_BYTES_MAX: usize = RECORD_HEAD_BYTES + (16 << 10);
 
-/// What the first bytes of a connection are.
+/// The kind of a connection's first bytes.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Begin {
     /// There are too few of them.

@@ -1,4 +1,4 @@
-//! What flags say of the TLS of one side: towards clients, or towards other members.
+//! Options of the TLS of one side: towards clients, or towards other members.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use rustls::SupportedProtocolVersion;
 
 /// Versions of TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Versions {
+pub enum TlsVersions {
     /// 1.2 and 1.3.
     #[default]
     Both,
@@ -17,7 +17,7 @@ pub enum Versions {
     Tls13,
 }
 
-impl Versions {
+impl TlsVersions {
     pub(super) fn list(self) -> &'static [&'static SupportedProtocolVersion] {
         match self {
             Self::Both => gotls::VERSIONS,
@@ -36,14 +36,14 @@ pub struct PairFiles {
     pub key: PathBuf,
 }
 
-/// What flags say of one side.
+/// TLS options of one side.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     /// `client` or `peer`: the side, in logs and metrics.
     pub kind: &'static str,
-    /// What this member shows to those who connect: `--cert-file`, `--key-file`.
+    /// The server certificate: `--cert-file`, `--key-file`.
     pub server: Option<PairFiles>,
-    /// What it shows when it connects: `--client-cert-file`, `--client-key-file`, or the same as above.
+    /// The client certificate of this member: `--client-cert-file`, `--client-key-file`, or the same as above.
     pub client: Option<PairFiles>,
     /// `--trusted-ca-file`; without it the system's, where certificates are verified.
     pub trusted_ca: Option<PathBuf>,
@@ -53,7 +53,7 @@ pub struct Options {
     pub certificate_users: bool,
     /// `--client-crl-file`.
     pub revoked: Option<PathBuf>,
-    /// Who is accepted.
+    /// The accepted common names or hosts.
     pub allowed: Allowed,
     /// The alternative names of certificates are not compared with the address that connects.
     pub skips_address_check: bool,
@@ -62,8 +62,8 @@ pub struct Options {
     /// `--cipher-suites`.
     pub suites: Suites,
     /// `--tls-min-version`, `--tls-max-version`.
-    pub versions: Versions,
-    /// What connections may speak, by ALPN.
+    pub versions: TlsVersions,
+    /// The offered ALPN protocols.
     pub protocols: &'static [&'static [u8]],
 }
 

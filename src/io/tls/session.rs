@@ -7,7 +7,7 @@
 //!  socket ◄─poll_write─ `out` ◄─ records ◄─ the caller's slices, joined
 //! ```
 //!
-//! An idle connection holds no buffer. What it takes to read or write is borrowed from the thread.
+//! An idle connection holds no buffer. The buffers to read and write belong to the thread.
 //!
 //! rustls remembers places in the bytes that it was given and has not done with. So each call of it gets all of them,
 //! `partial`, also when it is about something else: with other bytes it panics, and the process with it.
@@ -25,7 +25,7 @@ const RECORD_BYTES_MAX: usize = 5 + (16 << 10) + 2048;
 const RECORD_HEAD_BYTES: usize = 5;
 /// Plaintext of one record.
 const PLAIN_BYTES_MAX: usize = 16 << 10;
-/// What a record adds to its plaintext, with room to spare.
+/// Upper bound of the bytes that a record adds to its plaintext.
 const OVERHEAD_BYTES: usize = 64;
 /// Plaintext that is encrypted at once; the caller waits with the rest until this was sent.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -53,7 +53,7 @@ pub(super) enum Side {
     Client(UnbufferedClientConnection),
 }
 
-/// What comes of records: plaintext, first into what the reader offered, and ciphertext to send.
+/// The output of records: plaintext, first into the reader's buffer, and ciphertext to send.
 struct Sink<'a> {
     into: &'a mut [u8],
     filled: usize,
@@ -72,7 +72,7 @@ impl Sink<'_> {
     }
 }
 
-/// What is to be written when the state of the connection allows it: these bytes, or that nothing more comes.
+/// A write for when the state of the connection allows it: these bytes, or close_notify.
 struct Goal<'a> {
     plain: Option<&'a [u8]>,
     into: &'a mut [u8],
@@ -80,7 +80,7 @@ struct Goal<'a> {
     length: Option<usize>,
 }
 
-/// Whether there may be more to do with the same bytes.
+/// The next step for the same bytes.
 #[derive(PartialEq, Eq)]
 enum Flow {
     Again,
@@ -264,8 +264,8 @@ impl Session {
         count
     }
 
-    /// Sends what waits, then encrypts some of these slices and sends that: how much of them is told. What the socket
-    /// does not take waits until the next write or flush.
+    /// Sends what waits, then encrypts some of these slices and sends them; gives the count. The rest of the
+    /// ciphertext is kept until the next write or flush.
     ///
     /// # Errors
     /// Those of `write`.

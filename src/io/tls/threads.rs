@@ -179,7 +179,7 @@ struct Slot {
     state: State,
 }
 
-/// What becomes of a socket for now.
+/// The next state of a socket.
 enum Verdict {
     Stays,
     /// It is done with, and leaves the thread.
@@ -231,7 +231,7 @@ impl Worker {
         }
     }
 
-    /// Takes what is new. Whether there may be more one day.
+    /// Takes new sockets. False if no more can come.
     fn take_jobs(&mut self) -> bool {
         loop {
             match self.inbox.try_recv() {

@@ -25,7 +25,7 @@ pub(crate) struct Pair {
     pub(crate) key: String,
 }
 
-/// What a certificate is to say.
+/// The content of a certificate.
 pub(crate) struct Wanted<'a> {
     pub(crate) common_name: &'a str,
     /// Names and addresses.

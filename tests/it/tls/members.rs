@@ -95,7 +95,7 @@ fn members_dial_and_accept_with_certificates() {
     cluster.wait_ready(2);
     let keys = cluster.told(2, &["get", "later-", "--prefix", "--keys-only"]);
     assert_eq!(keys.lines().filter(|line| !line.is_empty()).count(), 60);
-    // What they ask each other over HTTP.
+    // Members' requests to each other over HTTP.
     let until = Instant::now() + PATIENCE;
     while !curl(&[&format!("{}/version", cluster.0[0].endpoint())]).stdout.contains("3.7.0") {
         assert!(Instant::now() < until, "no version was agreed on");

@@ -7,11 +7,11 @@ use super::certificates::{Authority, BOTH, Pair, Wanted};
 use super::{PATIENCE, curl, secure_endpoint, secured};
 use crate::process::{self, Scratch, Server, Setup};
 
-/// Who connects, and what it is for.
+/// A client, and its refusal.
 struct Case {
     name: &'static str,
     pair: Option<Pair>,
-    /// What etcd 3.7.1 logs, but for times.
+    /// The log text of etcd 3.7.1, without times.
     logged: &'static str,
 }
 
@@ -48,7 +48,7 @@ fn cases(place: &Scratch) -> (Authority, Vec<Case>) {
     (authority, cases)
 }
 
-/// What curl says when it is refused; the last line, which names the alert.
+/// The alert that curl reports when it is refused.
 fn refused(server: &Server, authority: &Authority, case: &Case) -> String {
     let url = format!("{}/health", secure_endpoint(server));
     let mut arguments = vec!["-v", "--http1.1", "--cacert", &authority.file, &url];
@@ -97,7 +97,7 @@ fn clients_are_refused_in_the_words_of_etcd() {
             assert_eq!(alerts[0], alerts[1], "{}", case.name);
         }
     }
-    // What is no TLS at all.
+    // Plain HTTP.
     for server in [&ours, &theirs] {
         let url = format!("http://127.0.0.1:{}/health", server.port);
         assert_ne!(curl(&["-f", &url]).code, Some(0));

@@ -20,7 +20,7 @@ fn replace(path: &str, text: impl AsRef<[u8]>) {
     fs::rename(next, path).expect("it is replaced");
 }
 
-/// Whether curl gets an answer, with a certificate or without one.
+/// True if curl gets an answer, with a certificate or without one.
 fn is_served(server: &Server, authority: &str, pair: Option<&Pair>) -> bool {
     let url = format!("{}/health", secure_endpoint(server));
     let mut arguments = vec!["--cacert", authority, &url];
@@ -81,7 +81,7 @@ fn certificates_authorities_and_revocations_are_read_again() {
     assert!(is_served(&server, &old.file, Some(&fresh)), "the last good one stays");
     replace(&pair.key, key);
     wait(|| is_served(&server, &new.file, Some(&fresh)), "the new certificate", &server);
-    // What is no certificate at all is told, and the last one stays.
+    // A file without a certificate is logged, and the last one stays.
     replace(&trusted, "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n");
     server.signal(Signal::HUP);
     assert!(server.logs.wait_for("reading certificates again", PATIENCE));

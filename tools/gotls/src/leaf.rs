@@ -1,4 +1,4 @@
-//! What a certificate says of its owner.
+//! The contents of a certificate.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ pub struct Leaf {
     pub(super) is_plain: bool,
 }
 
-/// What the extension about usages allows.
+/// The usages in the extension for them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Usages {
     any: bool,
@@ -36,7 +36,7 @@ struct Usages {
     server: bool,
 }
 
-/// What a certificate is used for.
+/// A use of a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Usage {
     /// To prove who a client is.

@@ -4,16 +4,16 @@
 //! ```text
 //!  PEM files ─► pem ─► KeyPair, Roots ─┐
 //!  CRL file ─► crl ─► Revoked ─────────┼─► verify ─► ClientVerifier, ServerVerifier ─► rustls' configurations
-//!  allowed names ──────────────────────┘      └ refused: the alert is rustls', the text is Go's (words)
+//!  allowed names ──────────────────────┘      └ refused: the alert is rustls', the text is Go's (messages)
 //! ```
 
 mod crl;
 mod leaf;
+mod messages;
 mod pem;
 mod suites;
 mod system;
 mod verify;
-mod words;
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use rustls::{ClientConfig, SupportedProtocolVersion};
 
 pub use self::crl::Revoked;
 pub use self::leaf::Leaf;
+pub use self::messages::{handshake_error, remote_error};
 pub use self::pem::{Roots, key_pair};
 pub use self::suites::{Suites, provider};
 pub use self::system::system_roots;
 pub use self::verify::{Allowed, ClientVerifier, ServerVerifier, SkipVerification, Trust};
-pub use self::words::{handshake_error, remote_error};
 
 /// All versions that there are, newest first.
 pub const VERSIONS: &[&SupportedProtocolVersion] =

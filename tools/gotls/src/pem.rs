@@ -25,7 +25,7 @@ fn listed(kinds: &[String]) -> String {
 /// A certificate with its chain, and the key that belongs to it.
 ///
 /// # Errors
-/// What is wrong with either, or that they do not belong together.
+/// One of them is malformed, or they do not belong together.
 pub fn key_pair(certificate: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, String> {
     let chain = chain(certificate)?;
     let key = private_key(key)?;

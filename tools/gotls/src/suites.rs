@@ -96,7 +96,7 @@ impl Suites {
     }
 }
 
-/// What computes. One place chooses it, so that another build can have another one.
+/// The cryptographic provider, chosen here alone so that another build can have another one.
 pub fn provider(suites: &Suites) -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     if let Suites::Only(suites) = suites {

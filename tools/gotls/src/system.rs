@@ -13,7 +13,7 @@ const FILES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// Those of `SSL_CERT_FILE`, or of the first file that can be read. What does not parse is left out, as in Go.
+/// Those of `SSL_CERT_FILE`, or of the first file that can be read. Malformed ones are left out, as in Go.
 pub fn system_roots() -> Roots {
     let named = std::env::var("SSL_CERT_FILE").ok();
     let files = named.iter().map(String::as_str).chain(FILES.iter().copied());

@@ -19,8 +19,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::crl::Revoked;
 use super::leaf::{Leaf, Usage};
+use super::messages::rfc3339;
 use super::pem::Roots;
-use super::words::rfc3339;
 
 thread_local! {
     /// Why the last certificate was refused on this thread, in Go's words. rustls carries the alert alone.
@@ -56,14 +56,14 @@ impl Allowed {
     }
 }
 
-/// What is trusted.
+/// Rules for the certificates of peers.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// Certificates of authorities.
     pub roots: Roots,
     /// Serial numbers that are refused, of all certificates that are shown.
     pub revoked: Option<Revoked>,
-    /// Who is accepted.
+    /// Accepted owners of certificates.
     pub allowed: Allowed,
 }
 
@@ -252,7 +252,7 @@ fn check_revoked(
     }
 }
 
-/// What webpki found, as Go says it.
+/// Go's text for an error of webpki.
 fn refusal(error: webpki::Error) -> Refused {
     match error {
         webpki::Error::CertExpired { time, not_after } => {

@@ -10,7 +10,7 @@ use rustls::sign::SingleCertAndKey;
 
 use super::*;
 
-/// What is on its way in one direction. Takes and gives as much as chance likes.
+/// The bytes in transit in one direction. Takes and gives as much as chance likes.
 #[derive(Default)]
 struct Pipe(VecDeque<u8>);
 

@@ -64,7 +64,7 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     crate::command::files::read(Path::new(path))
 }
 
-/// What went wrong with a connection that has TLS over it, in Go's words.
+/// Go's text for an error of a connection with TLS.
 pub(crate) fn why(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|it| it.downcast_ref::<tokio_rustls::rustls::Error>());
     inner.map_or_else(|| crate::command::files::why(error), gotls::handshake_error)

@@ -70,7 +70,7 @@ fn paths_are_those_of_go() {
     let stranger = made(params("root", true), None);
     let forged = made(params("marked", true), Some(&stranger));
     assert_eq!(verify(&both, &[&forged], client, None), Err(SIGNED.to_owned()));
-    // What is named as trusted is, whoever has signed it.
+    // A certificate in the trust file is trusted, whoever has signed it.
     let own = made(params("own", true), None);
     assert_eq!(verify(&trust(&[&own]), &[&own], Usage::Server, Some("own")), Ok(()));
     assert_eq!(verify(&trust(&[&leaf]), &[&leaf], client, None), Ok(()));

@@ -7,7 +7,7 @@ use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
 use super::verify::take_reason;
 
-/// What went wrong in a handshake that this thread made.
+/// Go's text for a failed handshake of this thread.
 pub fn handshake_error(error: &Error) -> String {
     let reason = take_reason();
     match error {
