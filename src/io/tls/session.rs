@@ -193,14 +193,15 @@ impl Session {
                 Ok(Flow::Done) => return Ok((used, sink.filled)),
                 Err(error) => {
                     *failed = true;
-                    // The alert, if there is one.
-                    loop {
-                        let (discard, flow) = step(side, &mut bytes[used..], &mut sink, None);
-                        used += discard;
-                        if flow != Ok(Flow::Again) {
-                            return Err(error);
-                        }
-                    }
+                    // The alert comes first. Further bytes are not looked at: they could bring a second one, which rustls
+                    // takes for a mistake of ours.
+                    let (discard, _) = step(side, &mut bytes[used..], &mut sink, None);
+                    used += discard;
+                    debug_assert!(
+                        used <= bytes.len(),
+                        "rustls is done with bytes that it was not given"
+                    );
+                    return Err(error);
                 }
             }
         }

@@ -1,3 +1,5 @@
+//! Sessions over pipes that take and give random pieces, and bytes that were changed on the way.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;

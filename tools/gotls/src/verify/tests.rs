@@ -1,3 +1,5 @@
+//! Paths, dates, usages, names and revocations, beside the rules of Go.
+
 use std::time::Duration;
 
 use rcgen::{
