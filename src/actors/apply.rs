@@ -76,8 +76,8 @@ struct Actor {
     /// Taken from the mailbox while a large entry was applied. Consensus and sessions bound it, by the entries that they let
     /// be committed and not applied, and by their own number.
     later: VecDeque<Msg>,
-    /// Whether a truncation of the log has ended.
-    truncated: Rc<Cell<bool>>,
+    /// The result of a truncation of the log that has ended: whether the log was truncated.
+    truncated: Rc<Cell<Option<bool>>>,
     /// The store's bytes on disk and its files, as published last.
     disk_bytes: u64,
     changes: u64,
@@ -209,6 +209,7 @@ impl Actor {
             Msg::Refresh(answer) => {
                 self.refresh()?;
                 answer.map(|answer| answer.try_send(()));
+                self.truncate_if_due().await;
             }
             Msg::Engine(answer) => drop(answer.try_send(self.engine())),
             Msg::Close(answer) => {
@@ -232,9 +233,7 @@ impl Actor {
         entries: &[Entry],
         inbox: &flume::Receiver<Msg>,
     ) -> Result<(), Fault> {
-        if self.truncated.take() {
-            self.applier.truncated();
-        }
+        self.note_truncation();
         self.pause_if_behind().await;
         let mut slice = Moment::now();
         let mut now = slice;
@@ -404,6 +403,20 @@ impl Actor {
         Ok(())
     }
 
+    fn note_truncation(&mut self) {
+        if let Some(is_truncated) = self.truncated.take() {
+            self.applier.truncated(is_truncated);
+        }
+    }
+
+    /// Truncates a log that is full, although nothing is applied.
+    async fn truncate_if_due(&mut self) {
+        self.note_truncation();
+        let log_is_full = self.outputs.wal.room_left().is_some();
+        self.applier.truncate_log(clock::since_boot(), log_is_full, &mut self.out);
+        self.perform().await;
+    }
+
     /// Goes on from another member's state.
     async fn install(&mut self, prepared: Prepared) -> Result<(), Fault> {
         let Prepared { machine, incoming } = prepared;
@@ -449,12 +462,13 @@ impl Actor {
         let (engine, wal) = (self.engine(), self.outputs.wal.clone());
         let truncated = Rc::clone(&self.truncated);
         spawn(async move {
-            match Pool::Durable.run(move || engine.persist()).await {
+            let persisted = Pool::Durable.run(move || engine.persist()).await;
+            match &persisted {
                 Ok(()) => wal.mark(start.index, start.term, start.conf_state).await,
                 // The log keeps what the store does not hold; the next time may do better.
                 Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
             }
-            truncated.set(true);
+            truncated.set(Some(persisted.is_ok()));
         });
     }
 }

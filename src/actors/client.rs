@@ -3,12 +3,13 @@
 //! Requests wait in the executor's [`PendingRequests`], which `actors::requests` hands in and answers. The client holds it by
 //! [`SendWrapper`], because tonic wants futures that are `Send`: a use on another thread would panic.
 
+mod admission;
 mod hashes;
 mod leases;
 mod members;
 mod slot;
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,18 +18,19 @@ use std::time::Duration;
 use basalt_proto::etcdserverpb::AlarmMember;
 use send_wrapper::SendWrapper;
 
-use self::slot::{PendingBytes, Slot};
+use self::admission::Admission;
+use self::slot::Slot;
 use super::mailbox::peer::{Peers, outcome};
 use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
 use super::watch;
 use crate::command::{Command, HEADER_BYTES_MAX, encode_header};
-use crate::io::{DiskMonitor, clock};
+use crate::io::{DiskMonitor, RequestBytes, clock};
 use crate::machine::Reply;
 use crate::peer::{Answer, Ask};
 use crate::replica::PendingRequests;
 use crate::types::Refusal;
-use crate::types::limits::COMMITTED_UNAPPLIED_MAX;
+use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, WAL_ROOM_BYTES_LOW};
 
 pub use self::leases::TimeToLive;
 
@@ -41,12 +43,36 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
 
 /// The requests of an executor, shared by its sessions and the actor that hands them in.
-pub type Pending = SendWrapper<Rc<RefCell<PendingRequests>>>;
+#[derive(Clone)]
+pub struct Pending {
+    requests: SendWrapper<Rc<RefCell<PendingRequests>>>,
+    admission: Admission,
+}
 
-/// No requests yet. To be called on the executor that they belong to.
-pub fn pending(executor: u8, boot_nonce: u32) -> Pending {
-    let pending = PendingRequests::new(executor, boot_nonce, clock::now_ms());
-    SendWrapper::new(Rc::new(RefCell::new(pending)))
+impl Pending {
+    /// No requests yet. To be called on the executor that they belong to.
+    pub fn new(executor: u8, boot_nonce: u32, node: &Node) -> Self {
+        let requests = PendingRequests::new(executor, boot_nonce, clock::now_ms());
+        let timeout = Duration::from_millis(node.request_timeout_ms);
+        Self {
+            requests: SendWrapper::new(Rc::new(RefCell::new(requests))),
+            admission: Admission::new(&node.budgets, timeout),
+        }
+    }
+
+    pub(super) fn borrow_mut(&self) -> RefMut<'_, PendingRequests> {
+        self.requests.borrow_mut()
+    }
+
+    fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Answers all requests, and refuses those that wait: the member stops.
+    pub(super) fn close(&self) {
+        self.admission.close();
+        self.borrow_mut().close();
+    }
 }
 
 /// The actors that a client asks.
@@ -98,13 +124,16 @@ impl ReplicaClient {
         let pending = self.pending.clone();
         async move {
             let mut data = encoded?;
-            let slot = Slot::acquire(&pending).await;
+            // It need not wait to be refused.
+            if data.len() > max {
+                return Err(Refusal::RequestTooLarge);
+            }
+            let slot = Slot::acquire(&pending, data.len()).await?;
             encode_header(slot.id(), &mut data);
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }
-            let _bytes = PendingBytes::add(data.len());
-            pending.borrow_mut().propose(data.freeze());
+            pending.borrow_mut().propose(slot.id(), data.freeze());
             slot.reply().await
         }
     }
@@ -157,8 +186,11 @@ impl ReplicaClient {
     /// Whether there is no room on the disks for a request of so many bytes: see [`ReplicaClient::alarms`]. A leader looks at
     /// what is under way too, which it could not stop any more.
     pub fn lacks_room(&self, bytes: u64) -> bool {
-        let under_way = || PendingBytes::all() + bytes;
-        self.shared.lacks_room() || (self.leads() && self.handles.disk.may_lack(under_way()))
+        let may_lack = || {
+            let log_room = self.shared.log_room().saturating_sub(WAL_ROOM_BYTES_LOW);
+            log_room < RequestBytes::all() + bytes || self.handles.disk.may_lack(bytes)
+        };
+        self.shared.lacks_room() || (self.leads() && may_lack())
     }
 
     /// All active alarms, those too that stand for full disks and are in no log.

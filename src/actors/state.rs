@@ -100,6 +100,8 @@ pub struct Shared {
     committed: AtomicU64,
     /// The state of this member's disk.
     disk: AtomicU8,
+    /// Bytes that the log can still take; the largest number while there is a next segment.
+    log_room: AtomicU64,
     /// Members without room while no quorum has some; else empty.
     full: ArcSwap<Vec<MemberId>>,
     stopping: AtomicBool,
@@ -129,6 +131,7 @@ impl Shared {
             leader_since_ms: AtomicU64::new(0),
             leader_lost_ms: AtomicU64::new(0),
             disk: AtomicU8::new(DiskSpace::Enough.to_u8()),
+            log_room: AtomicU64::new(u64::MAX),
             full: ArcSwap::default(),
             stopping: AtomicBool::new(false),
         }
@@ -166,8 +169,14 @@ impl Shared {
         DiskSpace::from_u8(self.disk.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_disk(&self, space: DiskSpace) {
+    pub(super) fn set_disk(&self, space: DiskSpace, log_room: Option<u64>) {
         self.disk.store(space.to_u8(), Ordering::Relaxed);
+        self.log_room.store(log_room.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Bytes that the log can still take.
+    pub(super) fn log_room(&self) -> u64 {
+        self.log_room.load(Ordering::Relaxed)
     }
 
     /// Whether there is a quorum of voters that have room on their disks, as far as this member knows.

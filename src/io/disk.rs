@@ -1,11 +1,13 @@
 //! Looks after the room on the disk of the data directory: how much there is, and a file that holds some in reserve.
 //!
-//! A thread looks every [`DISK_LOOK_MS`]; what it found can be asked at any time. The decisions are those of
+//! A thread looks every [`DISK_LOOK_MS`]; what it found can be asked at any time. Where little is left, requests ask the
+//! file system again: on a busy machine the thread may be late by more than the margin. The decisions are those of
 //! [`DiskBounds`]. The log has no part in the reserve: its segments are made before they are needed, and where one
 //! cannot be made, [`super::WalFile`] says so.
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,7 +18,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
 use super::{clock, thread};
-use crate::types::limits::{DISK_LOOK_MS, DISK_START_BYTES_MIN};
+use crate::types::limits::{DISK_LOOK_MS, DISK_PLENTY_BYTES, DISK_START_BYTES_MIN};
 use crate::types::{DiskBounds, DiskSpace, Fault};
 
 /// Before room is looked for again by who cannot go on without it.
@@ -53,6 +55,48 @@ pub(super) fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
+/// Whether a disk has room for so many bytes of the log, beside what the store needs.
+pub type Fits = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+
+/// Takes the room of a file that is about to be written, where the file system knows that.
+pub(super) fn reserve(file: &fs::File, bytes: u64) -> std::io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Bytes of the requests that are under way, of all executors: proposed and not yet applied.
+static REQUEST_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that the store will take for the requests that are under way.
+pub(super) fn claimed_by_requests() -> u64 {
+    RequestBytes::all() * STORE_COPIES
+}
+
+/// Counts the bytes of a request as under way until it is dropped.
+#[derive(Debug)]
+pub struct RequestBytes(u64);
+
+impl RequestBytes {
+    /// Counts so many.
+    pub fn add(bytes: usize) -> Self {
+        REQUEST_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        Self(bytes as u64)
+    }
+
+    /// Of all that are under way.
+    pub fn all() -> u64 {
+        REQUEST_BYTES.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for RequestBytes {
+    fn drop(&mut self) {
+        REQUEST_BYTES.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
 /// Cheap to clone; the looking ends with the last one.
 #[derive(Clone)]
 pub struct DiskMonitor(Arc<Shared>);
@@ -62,8 +106,10 @@ struct Shared {
     space: AtomicU8,
     /// Bytes that the store will write behind what it took.
     owed: ArcSwap<AtomicU64>,
-    /// Bytes that can be taken before the disk is low, at the last look.
+    /// Bytes that can be taken before the disk is low, what the store owes included, at the last look.
     spare: AtomicU64,
+    /// Bytes that the reserve holds.
+    held: AtomicU64,
 }
 
 impl DiskMonitor {
@@ -75,7 +121,8 @@ impl DiskMonitor {
     pub fn start(dir: &Path) -> Result<Self, Fault> {
         let space = AtomicU8::new(DiskSpace::Enough.to_u8());
         let (owed, spare) = (ArcSwap::default(), AtomicU64::new(u64::MAX));
-        let shared = Arc::new(Shared { dir: dir.to_owned(), space, owed, spare });
+        let held = AtomicU64::new(0);
+        let shared = Arc::new(Shared { dir: dir.to_owned(), space, owed, spare, held });
         let mut reserve = Reserve { path: dir.join(RESERVE), failed: false };
         shared.look(&mut reserve);
         if let Some(room) = room(dir)
@@ -103,9 +150,34 @@ impl DiskMonitor {
         self.0.owed.store(unflushed);
     }
 
-    /// Whether so many bytes of requests, all that are under way, may be too many for the room there is.
+    /// Whether the room there is may be too little for the requests that are under way and one more of so many bytes.
     pub fn may_lack(&self, request_bytes: u64) -> bool {
-        self.0.spare.load(Ordering::Relaxed) < request_bytes * STORE_COPIES
+        let wanted = claimed_by_requests() + request_bytes * STORE_COPIES + self.0.owed();
+        self.0.spare.load(Ordering::Relaxed) < wanted + DISK_PLENTY_BYTES
+            && self.0.spare_now().is_some_and(|spare| spare < wanted)
+    }
+
+    /// Whether the disk of the log has room for a segment of so many bytes beside what the store needs, if that is the
+    /// store's disk, too.
+    pub fn fits_segment(&self, log: &Path) -> Fits {
+        let device = |path: &Path| fs::metadata(path).map(|it| it.dev()).ok();
+        if device(log) == device(&self.0.dir) {
+            let disk = self.clone();
+            return Arc::new(move |bytes| disk.fits_beside_store(bytes));
+        }
+        let log = log.to_owned();
+        Arc::new(move |bytes| {
+            let fits = |room: Room| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
+            room(&log).is_none_or(fits)
+        })
+    }
+
+    fn fits_beside_store(&self, bytes: u64) -> bool {
+        let wanted = bytes + claimed_by_requests() + self.0.owed();
+        room(&self.0.dir).is_none_or(|room| {
+            let bounds = DiskBounds::of_disk(room.total);
+            self.0.with_reserve(room) >= wanted + bounds.reserve + bounds.margin
+        })
     }
 
     /// Waits until the store has room for so many bytes of requests.
@@ -144,19 +216,34 @@ impl Shared {
         self.owed.load().load(Ordering::Relaxed)
     }
 
+    /// Bytes that are free, those of the reserve included.
+    fn with_reserve(&self, room: Room) -> u64 {
+        room.free + self.held.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that can be taken before the disk is low, what the store owes included. Costs a microsecond.
+    fn spare_now(&self) -> Option<u64> {
+        let room = room(&self.dir)?;
+        Some(DiskBounds::of_disk(room.total).spare(self.with_reserve(room)))
+    }
+
     fn look(&self, reserve: &mut Reserve) {
         let Some(room) = room(&self.dir) else { return };
         let bounds = DiskBounds::of_disk(room.total);
         let held = reserve.bytes();
         let before = DiskSpace::from_u8(self.space.load(Ordering::Relaxed));
-        let net = (room.free + held).saturating_sub(self.owed());
-        let now = bounds.judge(before, net);
-        let spare = net.saturating_sub(bounds.reserve + bounds.margin / 2);
-        self.spare.store(spare, Ordering::Relaxed);
+        self.held.store(held, Ordering::Relaxed);
+        let now = bounds.judge(before, (room.free + held).saturating_sub(self.owed()));
+        self.spare.store(bounds.spare(room.free + held), Ordering::Relaxed);
         if now != DiskSpace::Enough && held > 0 {
+            self.held.store(0, Ordering::Relaxed);
             reserve.give_up();
+            self.held.store(reserve.bytes(), Ordering::Relaxed);
         } else if now == DiskSpace::Enough && held < bounds.reserve {
+            // First, or requests would be refused for the room that the reserve takes.
+            self.held.store(bounds.reserve, Ordering::Relaxed);
             reserve.make(bounds.reserve);
+            self.held.store(reserve.bytes(), Ordering::Relaxed);
         }
         if before != now {
             self.space.store(now.to_u8(), Ordering::Relaxed);
@@ -234,7 +321,6 @@ mod tests {
 
     #[test]
     fn the_reserve_is_made_where_there_is_room_and_holds_its_bytes() {
-        use std::os::unix::fs::MetadataExt as _;
         let dir = tempfile::tempdir().expect("a directory");
         let monitor = DiskMonitor::start(dir.path()).expect("there is room");
         assert_eq!(monitor.space(), DiskSpace::Enough);
@@ -242,6 +328,24 @@ mod tests {
         let reserve = fs::metadata(dir.path().join(RESERVE)).expect("it is there");
         assert_eq!(reserve.len(), DiskBounds::of_disk(total).reserve);
         assert!(reserve.blocks() * 512 >= reserve.len(), "it holds no room");
+    }
+
+    #[test]
+    fn requests_count_with_the_store_before_the_next_look() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let monitor = DiskMonitor::start(dir.path()).expect("there is room");
+        let owed = Arc::new(AtomicU64::new(0));
+        monitor.owe(Arc::clone(&owed));
+        assert!(!monitor.may_lack(1000) && monitor.fits_beside_store(1000));
+        // More than there is, at once.
+        owed.store(1 << 60, Ordering::Relaxed);
+        assert!(monitor.may_lack(0) && !monitor.fits_beside_store(0));
+        owed.store(0, Ordering::Relaxed);
+        assert!(!monitor.may_lack(1000));
+        let request = RequestBytes::add(1 << 60);
+        assert!(monitor.may_lack(0) && !monitor.fits_beside_store(0));
+        drop(request);
+        assert!(!monitor.may_lack(1000) && monitor.fits_beside_store(1000));
     }
 
     #[test]

@@ -23,9 +23,10 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use self::spare::{Spare, new_file};
 use self::writer::{Aligned, Writer};
+use super::clock;
+use super::disk::{self, Fits};
 use super::durable::{rename_durably, sync_dir};
 use super::pools::Pool;
-use super::{clock, disk};
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
 use crate::types::{Fault, HardState, LogIndex};
 use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
@@ -34,7 +35,7 @@ use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(250);
 
 /// How the log is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WalOptions {
     /// Its directory, which must exist.
     pub dir: PathBuf,
@@ -43,6 +44,8 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Files kept for recycling, at most.
     pub free_max: usize,
+    /// Asked before a segment is made.
+    pub fits: Fits,
     /// Do not wait for the disk: whatever was acknowledged can be lost with the power.
     pub unsafe_no_fsync: bool,
 }
@@ -183,13 +186,22 @@ impl WalFile {
         Ok(())
     }
 
-    /// Bytes that can still be appended, if the disk has no room for the segment after this one; `None` while it has.
+    /// Bytes that can still be appended, if the disk has no room for the segment after this one; `None` while it has. While
+    /// it is tried again, what was found before counts.
     ///
     /// # Errors
     /// The next segment could not be made for another reason.
     pub fn room_left(&mut self) -> Result<Option<u64>, Fault> {
         self.missing = !self.spare.is_there()?.unwrap_or(!self.missing);
         Ok(self.missing.then(|| self.options.segment_bytes - self.head.offset))
+    }
+
+    /// Waits until it is known whether the disk has room for the next segment. A caller that gives up loses nothing.
+    ///
+    /// # Errors
+    /// The next segment could not be made for another reason.
+    pub async fn room_known(&mut self) -> Result<(), Fault> {
+        self.spare.take().await.map(drop)
     }
 
     /// Tries again to make the next segment, if the disk had no room for it.
@@ -428,7 +440,11 @@ fn free_files(dir: &Path, segment_bytes: u64) -> Result<Vec<PathBuf>, Fault> {
     for path in list(dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with("free-") && name.ends_with(".tmp") {
-            let length = fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0);
+            // The thread that switches segments may have renamed it meanwhile.
+            let length = match fs::metadata(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                metadata => metadata.map_err(|error| fault("read", &path, error))?.len(),
+            };
             if length == segment_bytes {
                 free.push(path);
             } else {

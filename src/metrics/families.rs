@@ -38,6 +38,8 @@ numbers! { COUNTERS: Counter Counter::new();
     ACCEPTS_FAILED "basalt_network_accept_failures_total" "Total number of failed accepts.";
     CONNECTIONS_TURNED_AWAY "basalt_network_connections_turned_away_total" "Total number of client connections closed because no file descriptor was left.";
     ANSWERS_WAITED "basalt_network_answer_waits_total" "Total number of responses that waited for memory of the response budget.";
+    REQUESTS_WAITED "basalt_server_request_waits_total" "Total number of requests that waited for room among the requests in flight.";
+    REQUESTS_REFUSED "basalt_server_requests_refused_total" "Total number of requests refused because there was no room among the requests in flight.";
     ANSWERS_REFUSED "basalt_network_answers_refused_total" "Total number of responses refused because the response budget was exhausted.";
     BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Total number of bytes sent to gRPC clients.";
     LOG_LINES_DROPPED "basalt_log_lines_dropped_total" "Total number of log lines dropped because too many waited to be written.";

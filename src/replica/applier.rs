@@ -223,17 +223,29 @@ impl<E: Engine> Applier<E> {
         out.push(Output::Applied { index, conf_changes });
         self.release_reads();
         self.deliver(out);
+        self.truncate_log(now, log_is_full, out);
+        Ok(())
+    }
+
+    /// Truncates the log if that is due. Called without a commit too: a log that is full takes no entries, so that nothing
+    /// more may be applied until a truncation that failed is tried again.
+    pub fn truncate_log(
+        &mut self,
+        now: Duration,
+        log_is_full: bool,
+        out: &mut Vec<Output<E::View>>,
+    ) {
+        let index = self.machine.applied();
         if self.truncation.begin(index, now, log_is_full) {
             let (term, conf_state) =
                 (self.machine.applied_term(), self.machine.conf_state().clone());
             out.push(Output::TruncateLog(LogStart { index, term, conf_state }));
         }
-        Ok(())
     }
 
-    /// A truncation is over, or failed and may be tried again.
-    pub fn truncated(&mut self) {
-        self.truncation.finish();
+    /// A truncation is over; one that failed is tried again.
+    pub fn truncated(&mut self, is_truncated: bool) {
+        self.truncation.finish(is_truncated);
     }
 
     /// A batch of reads may be served once `index` is applied.

@@ -56,7 +56,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
     let beginning = beginning_of(config, &machine, &wal_dir).await?;
-    let options = wal_options(config, wal_dir);
+    let options = wal_options(config, wal_dir, &disk);
     let first = beginning.as_ref().map(Beginning::first);
     let (mut wal, mut replay) = WalFile::open(options, first).await?;
     let owner = replay.owner.or(beginning.as_ref().map(Beginning::owner));
@@ -119,9 +119,10 @@ fn machine_config(config: &Config, budgets: Budgets) -> machine::Config {
     }
 }
 
-fn wal_options(config: &Config, dir: PathBuf) -> WalOptions {
+fn wal_options(config: &Config, dir: PathBuf, disk: &DiskMonitor) -> WalOptions {
     WalOptions {
         free_max: config.max_wals.min(free_segments_max(&dir)),
+        fits: disk.fits_segment(&dir),
         dir,
         segment_bytes: WAL_SEGMENT_BYTES,
         unsafe_no_fsync: config.unsafe_no_fsync,

@@ -210,7 +210,8 @@ impl Seat {
     /// Serves the connections that this executor is given. `pending` are its own requests, made here if there are none yet.
     pub(super) fn take(self, pending: Option<Pending>, shared: &Arc<Shared>) -> ReplicaClient {
         let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
-        let pending = pending.unwrap_or_else(|| client::pending(executor, self.boot_nonce));
+        let pending =
+            pending.unwrap_or_else(|| Pending::new(executor, self.boot_nonce, &shared.node));
         let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
         io::spawn(requests::hand_in(self.executor, pending.clone(), consensus.clone()));
         io::spawn(requests::deliver(pending.clone(), self.delivered));

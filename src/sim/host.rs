@@ -640,7 +640,7 @@ impl Cluster {
             return;
         }
         let live = self.live(id);
-        live.applier.truncated();
+        live.applier.truncated(true);
         let Some(start) = live.truncating.take() else { return };
         let LogStart { index, term, conf_state } = start;
         if index < live.marked {
@@ -707,12 +707,10 @@ impl Cluster {
             live.reading.entry((executor, batch)).or_default().push(number);
             return self.wake(id);
         }
-        let Poll::Ready(request) = pending.poll_acquire(&mut None, Waker::noop()) else {
-            return self.answer(id, number, Answer::Failed);
-        };
+        let request = pending.acquire();
         let payload = self.clients.payload(number, request).expect("a write has a payload");
         let live = self.live(id);
-        live.pending[executor].propose(payload);
+        live.pending[executor].propose(request, payload);
         live.waiting.insert(request, number);
         self.wake(id);
     }

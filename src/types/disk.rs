@@ -70,6 +70,12 @@ impl DiskBounds {
         self.reserve / 3
     }
 
+    /// Bytes that can be taken before the disk is low, with `room` bytes free, the reserve included. Half of the margin is
+    /// left for what is taken meanwhile.
+    pub fn spare(self, room: u64) -> u64 {
+        room.saturating_sub(self.reserve + self.margin / 2)
+    }
+
     /// The state after `before`, with `room` bytes free, the reserve included. It gets better only with some room
     /// more than it got worse with, so that it does not change with every write.
     pub fn judge(self, before: DiskSpace, room: u64) -> DiskSpace {

@@ -141,6 +141,16 @@ pub const READS_THREADS_MAX: usize = 8;
 /// Threads that compute for long: one for each core up to this.
 pub const CPU_THREADS_MAX: usize = 4;
 
+/// Threads that make the files of snapshots. They give way to all others and work in slices, so that any number of
+/// snapshots under way get their turns.
+pub const EXPORTS_THREADS: usize = 2;
+
+/// Threads that compute hashes of the store, in the same way.
+pub const HASHES_THREADS: usize = 1;
+
+/// How long a slice of such work takes, in ms.
+pub const POOL_SLICE_MS: u64 = 10;
+
 /// Bytes of log lines that wait to be written; past it they are dropped and counted.
 pub const LOG_QUEUE_BYTES_MAX: usize = 4 << 20;
 
@@ -150,6 +160,9 @@ pub const LOG_QUEUE_BYTES_ERRORS: usize = 256 << 10;
 /// Lines that one place in the code may write to the log in a second, as many as etcd's logger lets pass; further ones
 /// are counted.
 pub const LOG_LINES_PER_SECOND_MAX: u32 = 100;
+
+/// Bytes that can be taken before a disk is low, above which requests rely on the last look at it.
+pub const DISK_PLENTY_BYTES: u64 = 1 << 30;
 
 /// Free bytes without which a member does not start: its store writes before it can tell anybody.
 pub const DISK_START_BYTES_MIN: u64 = 8 << 20;

@@ -88,11 +88,21 @@ pub(super) struct MergePolicy {
 impl MergePolicy {
     /// The next merge: the one that is wanted, or else a smaller one for which there is room.
     pub(super) fn next(&mut self, facts: &Facts) -> Merge {
+        let wanted = self.wanted(facts);
+        self.within_room(wanted, facts)
+    }
+
+    /// Whether there is no room for any merge, so that it makes no sense to wait for one.
+    pub(super) fn lacks_room(&self, facts: &Facts) -> bool {
+        facts.room < STEP_BYTES.min(facts.bytes()) + TABLE_BYTES
+    }
+
+    fn within_room(&mut self, wanted: Merge, facts: &Facts) -> Merge {
         let (bytes, garbage) = (facts.bytes(), self.garbage(facts));
-        match self.wanted(facts) {
+        match wanted {
             // Its output is what is kept.
             Merge::All if facts.room >= bytes - garbage + TABLE_BYTES => Merge::All,
-            _ if facts.room < STEP_BYTES.min(bytes) + TABLE_BYTES => Merge::None,
+            _ if self.lacks_room(facts) => Merge::None,
             Merge::All => Merge::Level,
             smaller @ (Merge::None | Merge::Level | Merge::PushDown) => smaller,
         }
@@ -238,6 +248,9 @@ mod tests {
         assert_eq!(policy().next(&with(15, garbage)), Merge::None);
         assert_eq!(policy().next(&with(80, large)), Merge::Level);
         assert_eq!(policy().next(&with(60, large)), Merge::None);
+        let lack = [garbage, large].map(|facts| policy().lacks_room(&with(60, facts)));
+        assert_eq!(lack, [true, true]);
+        assert!(!policy().lacks_room(&with(72, large)));
     }
 
     #[test]

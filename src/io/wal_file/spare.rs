@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use super::{Aligned, WalOptions, fault, free_files};
 use crate::io::{disk, thread};
-use crate::types::{DiskBounds, Fault};
+use crate::types::Fault;
 
 /// Zeros that are written at once.
 const ZEROS_BYTES: usize = 512 << 10;
@@ -33,16 +33,14 @@ impl Spare {
     /// There is no thread left.
     pub(super) fn prepare(options: &WalOptions, number: u64, flags: i32) -> Result<Self, Fault> {
         let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
+        let fits = Arc::clone(&options.fits);
         let unwanted = Arc::new(AtomicBool::new(false));
         let is_unwanted = Arc::clone(&unwanted);
         let find = move || {
             if let Some(free) = free_files(&dir, bytes)?.pop() {
                 return Ok(Some(free));
             }
-            // What the store needs is not taken from it: it would end with that.
-            let fits =
-                |room: disk::Room| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
-            if !disk::room(&dir).is_none_or(fits) {
+            if !fits(bytes) {
                 return Ok(None);
             }
             new_file(&dir, number, bytes, flags, || is_unwanted.load(Ordering::Relaxed))
@@ -66,7 +64,7 @@ impl Spare {
         Ok(self.found.as_ref().map(Option::is_some))
     }
 
-    /// Waits for it; `None` if the disk had no room for it.
+    /// Waits for it; `None` if the disk had no room for it. A caller that gives up loses nothing.
     ///
     /// # Errors
     /// It could not be made for another reason.
@@ -93,7 +91,8 @@ impl Drop for Spare {
 }
 
 /// Writes a whole segment of zeros: a later write into it changes no metadata. It has another name until it is
-/// whole, so that nobody takes it for one that was left behind half done. Each piece is on the disk before the next
+/// whole, so that nobody takes it for one that was left behind half done. Its room is taken first, so that whoever looks at
+/// the disk meanwhile does not count on it. Each piece is on the disk before the next
 /// one is written: if all came there at once, the log's own writes would wait behind them, up to a tenth of a second.
 /// `None` if the disk has no room for it; then nothing is left of it.
 ///
@@ -114,6 +113,7 @@ pub(super) fn new_file(
         let mut create = fs::OpenOptions::new();
         let file =
             create.write(true).create(true).truncate(true).custom_flags(flags).open(&path)?;
+        disk::reserve(&file, bytes)?;
         let mut zeros = Aligned::default();
         zeros.fill(&vec![0; ZEROS_BYTES]);
         for at in (0..bytes).step_by(ZEROS_BYTES) {

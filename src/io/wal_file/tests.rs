@@ -1,5 +1,7 @@
 //! A log on a real disk, in small segments: filled, marked, recycled, reopened at any point, damaged.
 
+use std::sync::Arc;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
@@ -45,6 +47,7 @@ async fn open(dir: &TempDir) -> Result<(WalFile, Replay), Fault> {
         dir: dir.path().to_owned(),
         segment_bytes: SEGMENT,
         free_max: FREE_MAX,
+        fits: Arc::new(|_| true),
         unsafe_no_fsync: true,
     };
     WalFile::open(options, Some(first())).await
@@ -304,6 +307,7 @@ fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
             dir: dir.path().to_owned(),
             segment_bytes: 1 << 50,
             free_max: FREE_MAX,
+            fits: Arc::new(|_| true),
             unsafe_no_fsync: true,
         };
         let mut spare = Spare::prepare(&options, 1, 0)?;
@@ -315,6 +319,28 @@ fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
         assert_eq!(list(dir.path())?, Vec::<PathBuf>::new());
         Ok(())
     });
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test's thread")]
+fn free_files_are_listed_while_another_thread_renames_them() {
+    const ROUNDS: usize = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["free-a.tmp", "free-b.tmp"].map(|name| dir.path().join(name));
+    fs::write(&names[0], [0; 8]).unwrap();
+    let renaming = std::thread::spawn({
+        let names = names.clone();
+        move || {
+            for round in 0..ROUNDS {
+                fs::rename(&names[round % 2], &names[(round + 1) % 2]).unwrap();
+            }
+        }
+    });
+    while !renaming.is_finished() {
+        assert!(free_files(dir.path(), 8).unwrap().len() <= 2);
+    }
+    renaming.join().unwrap();
+    assert_eq!(free_files(dir.path(), 8), Ok(vec![names[0].clone()]));
 }
 
 /// Takes a lease of a file (`F_SETLEASE`): until it is given back, whoever opens the file waits for it, as for a disk
