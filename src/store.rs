@@ -3,6 +3,7 @@
 //! A room never writes to an [`Engine`]: it writes to the [`Overlay`] of the batch being applied, reads
 //! back through it, and the machine commits the whole overlay at once. Readers hold a [`View`].
 
+mod hash;
 mod memory;
 mod overlay;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use bytes::Bytes;
 
 use crate::types::Fault;
 
+pub use self::hash::StoreHash;
 pub use self::memory::{Memory, MemoryView};
 pub use self::overlay::Overlay;
 

@@ -15,7 +15,7 @@ pub struct PoolCells {
 }
 
 /// Names in the order of the page.
-const NAMES: [&str; 5] = ["cpu", "dns", "durable", "reads", "stats"];
+const NAMES: [&str; 7] = ["cpu", "dns", "durable", "exports", "hashes", "reads", "stats"];
 
 static CELLS: [PoolCells; NAMES.len()] = [const {
     PoolCells {
