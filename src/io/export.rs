@@ -13,9 +13,9 @@ use bytes::Bytes;
 
 use super::clock;
 use super::executor::spawn;
-use super::pace::Pace;
 use super::pools::{Pool, slice};
-use crate::snapshot::{Export, Turn};
+use super::rate_limiter::RateLimiter;
+use crate::snapshot::{Export, ExportStep};
 use crate::store::View;
 use crate::types::Fault;
 use crate::types::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD};
@@ -41,7 +41,7 @@ pub fn export<V: View + Send + 'static>(view: V, chunk: usize) -> flume::Receive
     let (made, taken) = flume::bounded(SNAPSHOT_CHUNKS_AHEAD);
     spawn(async move {
         let mut work = Some(Work { export: Export::new(view), pieces: Vec::new() });
-        let mut pace = Pace::new(SNAPSHOT_BYTES_PER_SECOND);
+        let mut limiter = RateLimiter::new(SNAPSHOT_BYTES_PER_SECOND);
         while let Some(mut working) = work.take() {
             if made.is_disconnected() {
                 return;
@@ -50,7 +50,7 @@ pub fn export<V: View + Send + 'static>(view: V, chunk: usize) -> flume::Receive
                 Pool::Exports.run_if_wanted(move || (working.work(chunk), working)).await;
             for piece in working.pieces.drain(..) {
                 let bytes = piece.as_ref().map_or(0, |piece| piece.bytes.len());
-                if let Some(wait) = pace.wait(bytes) {
+                if let Some(wait) = limiter.wait(bytes) {
                     clock::sleep(wait).await;
                 }
                 if made.send_async(piece).await.is_err() {
@@ -72,14 +72,14 @@ struct Work<V> {
 impl<V: View> Work<V> {
     /// Works for a slice, or until enough pieces are made; whether the file is whole, or cannot be made.
     fn work(&mut self, chunk: usize) -> bool {
-        slice(|| match self.export.turn(chunk) {
-            Ok(Turn::Working) => None,
-            Ok(Turn::Chunk(bytes)) => {
+        slice(|| match self.export.step(chunk) {
+            Ok(ExportStep::Working) => None,
+            Ok(ExportStep::Chunk(bytes)) => {
                 let file_bytes = self.export.length().unwrap_or_default();
                 self.pieces.push(Ok(Piece { bytes, file_bytes, held: self.export.held() }));
                 (self.pieces.len() >= SNAPSHOT_CHUNKS_AHEAD).then_some(false)
             }
-            Ok(Turn::Done) => Some(true),
+            Ok(ExportStep::Done) => Some(true),
             Err(fault) => {
                 self.pieces.push(Err(fault));
                 Some(true)
@@ -150,7 +150,7 @@ mod tests {
         };
         let mut executors = Executors::new();
         executors.start(0, run).expect("an executor");
-        executors.poke();
+        executors.wake_periodically();
         executors.join().expect("it goes well");
         assert_eq!(Arc::strong_count(&readers), 1);
     }

@@ -11,7 +11,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::clock::Moment;
+use super::clock::Instant;
 use super::{system, thread};
 use crate::metrics;
 use crate::types::limits::{
@@ -46,7 +46,7 @@ pub enum Pool {
 static POOLS: [OnceLock<flume::Sender<Job>>; 7] = [const { OnceLock::new() }; 7];
 
 struct Job {
-    since: Moment,
+    since: Instant,
     work: Box<dyn FnOnce() + Send>,
 }
 
@@ -107,7 +107,7 @@ impl Pool {
     async fn queue(self, work: impl FnOnce() + Send + 'static) {
         let queued = Queued::new(self);
         let job = Job {
-            since: Moment::now(),
+            since: Instant::now(),
             work: Box::new(move || {
                 drop(queued);
                 work();
@@ -176,7 +176,7 @@ impl Pool {
 
 /// Makes steps until one gives a result or the slice is over.
 pub(super) fn slice<T>(mut step: impl FnMut() -> Option<T>) -> Option<T> {
-    let began = Moment::now();
+    let began = Instant::now();
     loop {
         let result = step();
         if result.is_some() || began.elapsed() >= Duration::from_millis(POOL_SLICE_MS) {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ReplicaClient, State, outcome};
-use crate::cluster::Hashed;
+use crate::cluster::HashKvReply;
 use crate::io::Pool;
 use crate::mvcc::HashCursor;
-use crate::peer::{Answer, Ask};
+use crate::peer::{Answer, PeerRequest};
 use crate::store::StoreHash;
 use crate::types::{Error, Fault, MemberId, Refusal};
 
@@ -31,14 +31,14 @@ impl ReplicaClient {
     ///
     /// # Errors
     /// That revision is compacted or not there yet, or the store cannot be read.
-    pub async fn hash_kv(&self, revision: i64) -> Result<Hashed, Error> {
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKvReply, Error> {
         let state = self.state();
         let started = (Arc::clone(&state), state.read.hash_kv(revision)?);
         let step = |(state, cursor): &mut (Arc<State>, HashCursor)| {
             cursor.step(&state.read.view, STEP_ENTRIES).transpose()
         };
         let found = Pool::Hashes.run_in_slices(started, step).await?;
-        Ok(Hashed {
+        Ok(HashKvReply {
             hash: found.hash,
             compact_revision: found.compact_revision,
             revision: found.revision,
@@ -50,16 +50,18 @@ impl ReplicaClient {
     pub async fn hashes_of_others(
         &self,
         revision: i64,
-    ) -> Vec<(MemberId, Option<Result<Hashed, Refusal>>)> {
+    ) -> Vec<(MemberId, Option<Result<HashKvReply, Refusal>>)> {
         let (own, state) = (self.node().member_id, self.state());
         let wait = Duration::from_millis(self.node().request_timeout_ms);
         let mut answers = Vec::new();
         for member in state.members.iter().filter(|member| member.id != own) {
             let answer = match self.handles.peers.is_connected(member.id, 0) {
-                true => self.handles.peers.ask(member.id, Ask::HashKv(revision), wait).await,
+                true => {
+                    self.handles.peers.ask(member.id, PeerRequest::HashKv(revision), wait).await
+                }
                 false => None,
             };
-            let hashed = |answer: Answer| Hashed {
+            let hashed = |answer: Answer| HashKvReply {
                 hash: answer.hash,
                 compact_revision: answer.compact_revision,
                 revision: answer.hash_revision,
