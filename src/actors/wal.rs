@@ -6,10 +6,10 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::mailbox::consensus;
-use super::mailbox::wal::{Msg, Space, bytes_of};
 use futures_lite::future::or;
 
+use super::mailbox::consensus;
+use super::mailbox::wal::{Msg, Space, bytes_of};
 use crate::io::WalFile;
 use crate::io::clock::{self, Instant};
 use crate::metrics;
