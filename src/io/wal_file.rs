@@ -7,6 +7,7 @@
 //!  <dir>/new-<number>.tmp             a file that is being zeroed
 //! ```
 
+mod files;
 mod preallocator;
 #[cfg(test)]
 mod tests;
@@ -21,11 +22,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use self::files::{list, recycle, remove_half_made};
 use self::preallocator::{SegmentPreallocator, new_file};
 use self::writer::{Aligned, Writer};
 use super::clock;
 use super::disk::{self, Fits};
-use super::durable::{rename_durably, sync_dir};
+use super::durable::rename_durably;
 use super::pools::Pool;
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
 use crate::types::{Fault, HardState, LogIndex};
@@ -416,66 +418,6 @@ fn segment_path(dir: &Path, number: u64, first: LogIndex) -> PathBuf {
 
 fn name_segment(spare: &Path, segment: &Path) -> Result<(), Fault> {
     rename_durably(spare, segment).map_err(|error| fault("rename", spare, error))
-}
-
-fn recycle(options: &WalOptions, gone: &[PathBuf]) -> Result<(), Fault> {
-    let dir = &options.dir;
-    // One of them is or will be the one that is ready to be next.
-    let mut free = free_files(dir, options.segment_bytes)?.len() + half_made(dir)?.len();
-    for path in gone {
-        let done = if free <= options.free_max {
-            free += 1;
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            fs::rename(path, dir.join(format!("free-{name}.tmp")))
-        } else {
-            fs::remove_file(path)
-        };
-        done.map_err(|error| fault("recycle", path, error))?;
-    }
-    sync_dir(dir).map_err(|error| fault("sync", dir, error))
-}
-
-/// Files of a segment's full size that wait for their turn. Others are of another size's time, and go.
-fn free_files(dir: &Path, segment_bytes: u64) -> Result<Vec<PathBuf>, Fault> {
-    let mut free = Vec::new();
-    for path in list(dir)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("free-") && name.ends_with(".tmp") {
-            // The thread that switches segments may have renamed it meanwhile.
-            let length = match fs::metadata(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                metadata => metadata.map_err(|error| fault("read", &path, error))?.len(),
-            };
-            if length == segment_bytes {
-                free.push(path);
-            } else {
-                fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
-            }
-        }
-    }
-    Ok(free)
-}
-
-/// Files that are being zeroed, or were when the member stopped.
-fn half_made(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let mut paths = list(dir)?;
-    paths.retain(|path| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("new-") && name.ends_with(".tmp"))
-    });
-    Ok(paths)
-}
-
-fn remove_half_made(dir: &Path) -> Result<(), Fault> {
-    half_made(dir)?
-        .iter()
-        .try_for_each(|path| fs::remove_file(path).map_err(|error| fault("remove", path, error)))
-}
-
-fn list(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let entries = fs::read_dir(dir).map_err(|error| fault("read", dir, error))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    paths.collect::<Result<_, _>>().map_err(|error| fault("read", dir, error))
 }
 
 type Segments = Vec<(PathBuf, LogIndex, FrameHead)>;

@@ -148,6 +148,9 @@ pub const EXPORTS_THREADS: usize = 2;
 /// Threads that compute hashes of the store, in the same way.
 pub const HASHES_THREADS: usize = 1;
 
+/// Hashes that are computed at the same time; past it their callers wait.
+pub const HASHES_RUNNING_MAX: usize = 4;
+
 /// How long a slice of such work takes, in ms.
 pub const POOL_SLICE_MS: u64 = 10;
 

@@ -3,16 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::{ReplicaClient, State, outcome};
 use crate::cluster::HashKvReply;
 use crate::io::Pool;
 use crate::mvcc::HashCursor;
 use crate::peer::{Answer, PeerRequest};
 use crate::store::StoreHash;
+use crate::types::limits::HASHES_RUNNING_MAX;
 use crate::types::{Error, Fault, MemberId, Refusal};
 
 /// Entries hashed in one step: less than a millisecond, unless they are read from the disk.
 const STEP_ENTRIES: usize = 256;
+
+/// Hashes under way: each keeps a view, and a list of what is superseded. Others wait their turn.
+static RUNNING: Semaphore = Semaphore::const_new(HASHES_RUNNING_MAX);
 
 impl ReplicaClient {
     /// The hash of all that this member holds.
@@ -20,6 +26,7 @@ impl ReplicaClient {
     /// # Errors
     /// The store cannot be read.
     pub async fn hash(&self) -> Result<u32, Fault> {
+        let _running = RUNNING.acquire().await;
         let started = (self.state(), StoreHash::default());
         let step = |(state, hash): &mut (Arc<State>, StoreHash)| {
             hash.step(&state.read.view, STEP_ENTRIES).transpose()
@@ -32,6 +39,7 @@ impl ReplicaClient {
     /// # Errors
     /// That revision is compacted or not there yet, or the store cannot be read.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKvReply, Error> {
+        let _running = RUNNING.acquire().await;
         let state = self.state();
         let started = (Arc::clone(&state), state.read.hash_kv(revision)?);
         let step = |(state, cursor): &mut (Arc<State>, HashCursor)| {

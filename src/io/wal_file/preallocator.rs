@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
-use super::{Aligned, WalOptions, fault, free_files};
+use super::files::free_files;
+use super::{Aligned, WalOptions, fault};
 use crate::io::{disk, thread};
 use crate::types::Fault;
 

@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
+use super::files::free_files;
 use super::*;
 use crate::io::Executors;
 use crate::types::{ConfState, Entry, EntryKind};
