@@ -132,6 +132,19 @@ impl Operation {
     }
 }
 
+/// A command that touches as many records as are stored in its range or hang on its lease; any other touches a bounded few.
+#[derive(Clone, Copy, Debug)]
+pub enum Large<'a> {
+    /// [`Command::DeleteRange`].
+    DeleteRange(&'a DeleteRangeRequest),
+    /// [`Command::Txn`].
+    Txn(&'a TxnRequest),
+    /// [`Command::LeaseRevoke`].
+    LeaseRevoke(&'a LeaseRevokeRequest),
+    /// [`Command::LeaseExpire`].
+    LeaseExpire(&'a LeaseExpireRequest),
+}
+
 /// The part of the state that a command touches, which decides the alarms that refuse it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AlarmClass {
@@ -199,6 +212,23 @@ impl Command {
             Self::ClusterVersionSet(_) => Operation::ClusterVersionSet,
             Self::ClusterMemberAttrSet(_) => Operation::ClusterMemberAttrSet,
             Self::FeatureLevelSet(_) => Operation::FeatureLevelSet,
+        }
+    }
+
+    /// The command, if it may be large.
+    pub const fn large(&self) -> Option<Large<'_>> {
+        match self {
+            Self::DeleteRange(delete) => Some(Large::DeleteRange(delete)),
+            Self::Txn(txn) => Some(Large::Txn(txn)),
+            Self::LeaseRevoke(revoke) => Some(Large::LeaseRevoke(revoke)),
+            Self::LeaseExpire(expire) => Some(Large::LeaseExpire(expire)),
+            Self::Put(_)
+            | Self::Compaction(_)
+            | Self::LeaseGrant(_)
+            | Self::Alarm(_)
+            | Self::ClusterVersionSet(_)
+            | Self::ClusterMemberAttrSet(_)
+            | Self::FeatureLevelSet(_) => None,
         }
     }
 

@@ -160,6 +160,11 @@ impl<E: Engine> Machine<E> {
         &self.conf_state
     }
 
+    /// Tells if this member votes alone, as of what is applied.
+    pub fn is_sole_voter(&self, member: MemberId) -> bool {
+        self.conf_state.voters == [member] && self.conf_state.voters_outgoing.is_empty()
+    }
+
     /// Bytes that keys and their kept history take.
     pub fn usage(&self) -> Usage {
         self.mvcc.usage()

@@ -44,11 +44,7 @@ fn start() -> ExitCode {
 
 /// Four lines as etcd's, which scripts read, and ours.
 fn print_version() {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let arch = server::go_arch();
     println!("etcd Version: {}", basalt::cluster::Version::SERVER);
     println!("Git SHA: Not provided");
     println!("Go Version: none (Rust)");

@@ -18,11 +18,13 @@
 
 mod applier;
 mod deferred;
+mod heartbeats;
 mod input;
 mod late;
 mod leases;
 mod pending;
 mod read_batches;
+mod routes;
 mod sequencer;
 #[cfg(test)]
 mod tests;
@@ -33,5 +35,6 @@ pub use self::input::{Input, Inputs, Lane, Output};
 pub use self::late::{LeaderHistory, late_refusal};
 pub use self::leases::LeaseKeeper;
 pub use self::pending::{Delivery, PendingRequests, executor_of};
+pub use self::routes::{Route, admits_guest, fits_bulk, route};
 pub use self::sequencer::Replica;
 pub use self::truncation::LogStart;

@@ -23,6 +23,7 @@ mod member;
 mod membership;
 mod outcome;
 mod plan;
+mod plan_file;
 mod random;
 mod scenario;
 mod store;

@@ -42,7 +42,7 @@ use basalt_proto::etcdserverpb::WatchCreateRequest;
 use slab::Slab;
 
 use self::index::{GroupId, Index, Side, WatcherId};
-pub use self::streams::{HistoryRead, StreamOptions, Streams};
+pub use self::streams::{HistoryRead, StreamOptions, Streams, Taken};
 use crate::mvcc::Event;
 use crate::types::limits::{
     CATCH_UP_BYTES_MAX, CATCH_UP_REVISIONS_MAX, WATCH_HUB_BYTES_MAX, WATCH_RESPONSE_BYTES_MAX,
@@ -217,6 +217,8 @@ pub struct HubStats {
     pub behind: usize,
     /// What streams hold: sent and not yet taken.
     pub bytes: usize,
+    /// The events in it.
+    pub events: usize,
 }
 
 /// One client's stream.

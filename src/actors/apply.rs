@@ -3,6 +3,10 @@
 //! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's order.
 //! Between batches others run, and a compaction gets its slice.
 
+mod publish;
+mod report;
+mod store;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -11,40 +15,26 @@ use std::time::Duration;
 
 use futures_lite::future::yield_now;
 
+pub use self::publish::{refreshes, state_of};
 use super::client::Pending;
-use super::mailbox::apply::{Handle, Msg, Prepared};
+use super::mailbox::apply::Msg;
 use super::mailbox::peer::Peers;
 use super::mailbox::{consensus, lease, wal};
-use super::slow_apply::warn_if_slow;
-use super::state::{Shared, State};
+use super::state::Shared;
 use super::watch;
-use crate::cluster::Version;
 use crate::io::clock::Instant;
-use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock, spawn};
-use crate::machine::{Applied, Machine, Published};
+use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock};
 use crate::metrics;
-use crate::mvcc::{Changes, ReadView};
-use crate::replica::{Applier, ApplierOutput as Output, Delivery, LeaseChange, LogStart, Progress};
+use crate::replica::{Applier, ApplierOutput as Output, Delivery, Progress};
 use crate::store::Engine as _;
 use crate::types::limits::APPLY_STEP_RECORDS;
-use crate::types::{Entry, Fault, MemberId};
+use crate::types::{Entry, Fault};
 
 /// How long entries are applied before others run.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// How often the store's files are looked at when nothing is applied.
-const REFRESH: Duration = Duration::from_millis(500);
 /// How long to wait for a store whose flushes and merges are behind, before it is asked again.
 const BEHIND: Duration = Duration::from_millis(2);
-/// How long to wait until a store that cannot be written is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// Has the state published again now and then, for when nothing is applied.
-pub async fn refreshes(apply: Handle) {
-    while apply.try_refresh() {
-        clock::sleep(REFRESH).await;
-    }
-}
 
 /// The actors that perform outputs.
 pub struct Outputs {
@@ -133,60 +123,6 @@ pub async fn run(
     }
 }
 
-/// The state to publish: `read` and what the machine knows beside it.
-pub fn state_of(
-    machine: &Machine<LsmEngine>,
-    read: ReadView<LsmView>,
-    member_id: MemberId,
-    disk_bytes: u64,
-) -> State {
-    let conf_state = machine.conf_state();
-    let alone = conf_state.voters == [member_id] && conf_state.voters_outgoing.is_empty();
-    State {
-        read,
-        alarms: machine.alarms(),
-        members: machine.cluster().members().cloned().collect(),
-        cluster_version: machine.cluster().version(),
-        feature_level: machine.cluster().feature_level(),
-        applied: machine.applied(),
-        applied_term: machine.applied_term(),
-        disk_bytes,
-        sole_voter: alone,
-    }
-}
-
-/// Says that the cluster speaks another version from now on.
-fn tell_version(before: Option<Version>, now: Option<Version>) {
-    if before == now {
-        return;
-    }
-    let short = |version: Option<Version>| version.map(Version::short).unwrap_or_default();
-    let (from, to) = (short(before), short(now));
-    match before {
-        None => tracing::info!(cluster_version = to, "set initial cluster version"),
-        Some(_) => tracing::info!(from, to, "updated cluster version"),
-    }
-}
-
-/// Counts changes of keys.
-fn count(changes: Changes) {
-    metrics::DELETES.add(changes.deletes as u64);
-    metrics::PUTS.add(changes.puts as u64);
-    metrics::TXNS.add(changes.txns as u64);
-    metrics::PUT_BYTES.add(changes.put_bytes);
-}
-
-/// Counts an entry that was applied since `began`, which moves on, and logs one that took longer than `slow`.
-fn observe(applied: &Applied, slow: Duration, began: &mut Instant) {
-    let ended = Instant::now();
-    let took = ended.since(*began);
-    if let Some(operation) = applied.operation {
-        metrics::applied(operation, applied.reply.is_ok(), took.as_secs_f64());
-        warn_if_slow(took, slow, "", operation.name());
-    }
-    *began = ended;
-}
-
 impl Actor {
     async fn on(&mut self, msg: Msg, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
         match msg {
@@ -239,7 +175,9 @@ impl Actor {
         let mut now = slice;
         let slow = self.shared.node.slow_apply;
         for entry in entries {
-            if self.applier.begin(entry, |it| observe(it, slow, &mut now))? == Progress::Large {
+            if self.applier.begin(entry, |it| report::observe(it, slow, &mut now))?
+                == Progress::Large
+            {
                 self.apply_large(inbox).await?;
                 now = Instant::now();
             }
@@ -262,7 +200,7 @@ impl Actor {
         let slow = self.shared.node.slow_apply;
         let mut began = Instant::now();
         let mut slice = began;
-        while self.applier.step(APPLY_STEP_RECORDS, |it| observe(it, slow, &mut began))?
+        while self.applier.step(APPLY_STEP_RECORDS, |it| report::observe(it, slow, &mut began))?
             == Progress::Large
         {
             if slice.elapsed() >= SLICE {
@@ -277,18 +215,10 @@ impl Actor {
     /// Takes the reads that wait in the mailbox, so that it has room: consensus must never wait for a large entry.
     async fn take_reads(&mut self, inbox: &flume::Receiver<Msg>) {
         for msg in inbox.try_iter() {
-            match msg {
-                Msg::ReadAt { executor, batch, index } => {
-                    self.applier.read_at(executor, batch, index, &mut self.out);
-                }
-                Msg::Refresh(None) => (),
-                msg @ (Msg::Commit(_)
-                | Msg::Install(..)
-                | Msg::LeaseKeys(..)
-                | Msg::CompactionDone(_)
-                | Msg::Refresh(Some(_))
-                | Msg::Engine(_)
-                | Msg::Close(_)) => self.later.push_back(msg),
+            if let Msg::ReadAt { executor, batch, index } = msg {
+                self.applier.read_at(executor, batch, index, &mut self.out);
+            } else if msg.waits_for_large_entry() {
+                self.later.push_back(msg);
             }
         }
         self.perform().await;
@@ -319,7 +249,7 @@ impl Actor {
                 Output::Persist => self.persist().await,
                 Output::Publish(published) => self.publish(published),
                 Output::Lease(change) => {
-                    count_lease(&change);
+                    report::count_lease(&change);
                     self.outputs.lease.changed(change).await;
                 }
                 Output::Replaced(leases) => {
@@ -343,104 +273,12 @@ impl Actor {
         self.out = out;
     }
 
-    /// Makes durable what is applied, however long the disk has no room for it.
-    async fn persist(&self) {
-        loop {
-            let engine = self.engine();
-            let Err(fault) = Pool::Durable.run(move || engine.persist()).await else { return };
-            tracing::error!(error = %fault, "the members' change waits for the store");
-            clock::sleep(RETRY).await;
-        }
-    }
-
-    fn publish(&mut self, published: Published<LsmView>) {
-        count(published.changes);
-        let revision = published.read.revision;
-        let state = self.state(published.read);
-        let before = self.shared.state();
-        tell_version(before.cluster_version, state.cluster_version);
-        if before.feature_level != state.feature_level {
-            let (from, to) = (before.feature_level.number(), state.feature_level.number());
-            tracing::info!(from, to, "raised the feature level of the cluster");
-        }
-        self.shared.publish(state);
-        for hub in &self.outputs.hubs {
-            if published.left_out_events {
-                hub.left_out();
-            } else {
-                hub.events(&published.events, revision);
-            }
-        }
-    }
-
-    /// The state to publish.
-    fn state(&mut self, read: ReadView<LsmView>) -> State {
-        let machine = self.applier.machine();
-        let engine = machine.engine();
-        (self.disk_bytes, self.changes) = (engine.disk_bytes(), engine.changes());
-        engine.note_usage(read.usage.logical);
-        state_of(machine, read, self.shared.node.member_id, self.disk_bytes)
-    }
-
-    /// To this executor directly, to the others as one message.
-    fn deliver(&self, executor: usize, delivery: Delivery) {
-        let (here, pending) = &self.outputs.here;
-        if executor == *here {
-            return pending.borrow_mut().deliver(delivery);
-        }
-        let sent = self.outputs.deliveries[executor].try_send(delivery);
-        assert!(!matches!(sent, Err(flume::TrySendError::Full(_))), "more answers than requests");
-    }
-
-    /// Publishes again if the store's files changed: the view that is published now keeps old ones.
-    fn refresh(&mut self) -> Result<(), Fault> {
-        let engine = self.applier.machine().engine();
-        if (engine.disk_bytes(), engine.changes()) == (self.disk_bytes, self.changes) {
-            return Ok(());
-        }
-        let published = self.applier.refresh()?;
-        self.publish(published);
-        Ok(())
-    }
-
-    fn note_truncation(&mut self) {
-        if let Some(is_truncated) = self.truncated.take() {
-            self.applier.truncated(is_truncated);
-        }
-    }
-
-    /// Truncates a log that is full, although nothing is applied.
-    async fn truncate_if_due(&mut self) {
-        self.note_truncation();
-        let log_is_full = self.outputs.wal.room_left().is_some();
-        self.applier.truncate_log(clock::since_boot(), log_is_full, &mut self.out);
-        self.perform().await;
-    }
-
-    /// Goes on from another member's state.
-    async fn install(&mut self, prepared: Prepared) -> Result<(), Fault> {
-        let Prepared { machine, incoming } = prepared;
-        let (index, term) = machine.position();
-        let engine = machine.engine().clone();
-        metrics::SNAPSHOTS_APPLYING.add(1);
-        let old = self.applier.install(machine, &mut self.out)?;
-        Pool::Durable.run(move || incoming.install(index, term)).await?;
-        self.outputs.disk.owe(engine.unflushed());
-        old.engine().abandon();
-        // Closing a store waits for its threads.
-        spawn(Pool::Durable.run(move || drop(old)));
-        self.perform().await;
-        metrics::SNAPSHOTS_APPLYING.add(-1);
-        tracing::info!(index, term, "applied snapshot");
-        Ok(())
-    }
-
     /// One slice, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
         let began = Instant::now();
         self.applier.compact(clock::since_boot(), &mut self.out)?;
         if self.compacting_since.is_some() {
-            metrics::COMPACTION_SLICE.observe(milliseconds(began));
+            metrics::COMPACTION_SLICE.observe(report::milliseconds(began));
         }
         self.perform().await;
         yield_now().await;
@@ -449,40 +287,11 @@ impl Actor {
 
     fn compacted(&mut self) {
         if let Some(since) = self.compacting_since.take() {
-            metrics::COMPACTION.observe(milliseconds(since));
+            metrics::COMPACTION.observe(report::milliseconds(since));
             metrics::COMPACTION_LAST.set(clock::unix_time().as_secs() as i64);
         }
         for waiter in self.compaction_waiters.drain(..) {
             let _ = waiter.try_send(());
         }
     }
-
-    /// Lets the log go that the store holds on disk, beside the work.
-    fn truncate_log(&self, start: LogStart) {
-        let (engine, wal) = (self.engine(), self.outputs.wal.clone());
-        let truncated = Rc::clone(&self.truncated);
-        spawn(async move {
-            let persisted = Pool::Durable.run(move || engine.persist()).await;
-            match &persisted {
-                Ok(()) => wal.log_start(start.index, start.term, start.conf_state).await,
-                // The log keeps what the store does not hold; the next time may do better.
-                Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
-            }
-            truncated.set(Some(persisted.is_ok()));
-        });
-    }
-}
-
-fn count_lease(change: &LeaseChange) {
-    match change {
-        LeaseChange::Granted(grant) => {
-            metrics::LEASES_GRANTED.add(1);
-            metrics::LEASE_TTLS.observe(grant.ttl as f64);
-        }
-        LeaseChange::Revoked(_) => metrics::LEASES_REVOKED.add(1),
-    }
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1000.0
 }

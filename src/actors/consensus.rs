@@ -2,8 +2,10 @@
 //! itself, so that neither can delay a heartbeat.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_lite::future::or;
+use gocompat::duration;
 
 use super::mailbox::apply::Prepared;
 use super::mailbox::consensus::Inbox;
@@ -76,6 +78,7 @@ impl Actor {
                 let undeliverable = self.outputs.peers.send(messages);
                 self.replica.undeliverable(undeliverable);
             }
+            Output::HeartbeatLate { to, late } => heartbeat_late(to, late),
             Output::Persist { number, records } => {
                 self.outputs.wal.persist(number, records).await;
             }
@@ -118,4 +121,14 @@ impl Actor {
         }
         self.shared.set_full(members);
     }
+}
+
+/// Counts and logs a late heartbeat, in etcd's words.
+fn heartbeat_late(to: MemberId, late: Duration) {
+    metrics::HEARTBEATS_FAILED.add(1);
+    tracing::warn!(
+        to = format!("{to:x}"),
+        exceeded_duration = duration::text(late),
+        "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk"
+    );
 }

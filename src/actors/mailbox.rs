@@ -6,3 +6,4 @@ pub mod consensus;
 pub mod lease;
 pub mod peer;
 pub mod wal;
+pub mod watch;

@@ -103,13 +103,13 @@ pub async fn run(
         if records.is_empty() && durable.is_none() {
             continue;
         }
-        let began = Instant::now();
+        let (began, written) = (Instant::now(), file.written_bytes());
         file.append(&records).await?;
         // One write is both: it returns when it is durable.
         let took = began.elapsed().as_secs_f64();
         metrics::WAL_FSYNC.observe(took);
         metrics::WAL_WRITE.observe(took);
-        metrics::WAL_BYTES.add(bytes as i64);
+        metrics::WAL_BYTES.add((file.written_bytes() - written) as i64);
         records.clear();
         actor.space.dequeued(bytes);
         if let Some(number) = durable {

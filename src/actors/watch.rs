@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -25,165 +25,18 @@ use basalt_proto::etcdserverpb::{ResponseHeader, WatchRequest};
 use futures_lite::future::{or, yield_now};
 use send_wrapper::SendWrapper;
 
+pub use super::mailbox::watch::{Handle, Mailbox, Options, Source, mailbox};
+use super::mailbox::watch::{Msg, Shared};
 use crate::io::clock;
 use crate::metrics;
-use crate::mvcc::Event;
-use crate::types::limits::{GRPC_OVERHEAD_BYTES, HUB_MAILBOX};
 use crate::types::{Fault, Refusal};
-use crate::watch::{Config, Hub, Input, StreamOptions, Streams};
 pub use crate::watch::{History, HubStats, Published};
+use crate::watch::{Input, Streams, Taken};
 
 /// How often progress notifications, lost leaders and the stats are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Batches in a row before others get their turn.
 const BATCHES_MAX: usize = 16;
-
-/// What the actor can be asked.
-pub enum Msg {
-    /// What was applied. If the mailbox is full it is dropped, and read from history instead.
-    Events {
-        /// In order.
-        events: Arc<[Event]>,
-        /// The last revision among them.
-        revision: i64,
-    },
-    /// Something was dropped. If the mailbox is full the actor looks anyway.
-    Missed,
-    /// All streams end with `etcdserver: server stopped`. The sender waits if the mailbox is full.
-    Stop,
-}
-
-/// What the hub needs to know of the member. Every answer is immediate.
-pub trait Source: Send + Sync + 'static {
-    /// The header of this moment; its revision is filled in by the hub.
-    fn header(&self) -> ResponseHeader;
-
-    /// What readers see now. Never older than what an answered request did, or than a batch sent to a hub.
-    fn published(&self) -> Published;
-
-    /// Reads events from `from` on: whole revisions, at least one if there is one, until either bound is
-    /// reached. None if `from` is compacted: [`History::published`] tells.
-    ///
-    /// # Errors
-    /// The store failed.
-    fn history(&self, from: i64, revisions_max: usize, bytes_max: usize) -> Result<History, Fault>;
-
-    /// Whether this member knows a leader.
-    fn has_leader(&self) -> bool;
-}
-
-/// Properties of a hub that do not change while the member runs.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// `--max-request-bytes`.
-    pub max_request_bytes: usize,
-    /// Bytes of unsent events past which each stream may hold its share only: [`crate::types::Budgets::watch_hub`].
-    pub hub_bytes_max: usize,
-    /// Of its streams.
-    pub streams: StreamOptions,
-}
-
-/// Seen by apply, sessions and actor.
-struct Shared {
-    source: Arc<dyn Source>,
-    /// A batch did not fit into the mailbox.
-    missed: AtomicBool,
-    /// The hub has watchers. Without any, batches are not sent, so that a put does not wake idle cores.
-    listening: AtomicBool,
-    streams: AtomicUsize,
-    watchers: AtomicUsize,
-    behind: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-/// Cheap to clone. Events may come from anywhere; sessions belong to the hub's executor.
-#[derive(Clone)]
-pub struct Handle {
-    inbox: flume::Sender<Msg>,
-    shared: Arc<Shared>,
-}
-
-/// What [`start`] needs.
-pub struct Mailbox {
-    inbox: flume::Receiver<Msg>,
-    shared: Arc<Shared>,
-    options: Options,
-    hub: Hub,
-}
-
-/// A hub's mailbox, to be made before apply publishes anything.
-pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
-    let (sender, inbox) = flume::bounded(HUB_MAILBOX);
-    let hub = Hub::new(
-        Config {
-            hub_bytes_max: options.hub_bytes_max,
-            ..Config::new(options.max_request_bytes + GRPC_OVERHEAD_BYTES)
-        },
-        source.published().revision,
-    );
-    let shared = Arc::new(Shared {
-        source,
-        missed: AtomicBool::new(false),
-        listening: AtomicBool::new(false),
-        streams: AtomicUsize::new(0),
-        watchers: AtomicUsize::new(0),
-        behind: AtomicUsize::new(0),
-        bytes: AtomicUsize::new(0),
-    });
-    let mailbox = Mailbox { inbox, shared: Arc::clone(&shared), options, hub };
-    (Handle { inbox: sender, shared }, mailbox)
-}
-
-impl Handle {
-    /// Tells the hub what was applied, after it was published. Never waits.
-    pub fn events(&self, events: &Arc<[Event]>, revision: i64) {
-        if events.is_empty() {
-            return;
-        }
-        // Either this sees the first watcher, or its creation saw what was just published.
-        fence(Ordering::SeqCst);
-        if !self.shared.listening.load(Ordering::Relaxed) {
-            return;
-        }
-        let msg = Msg::Events { events: Arc::clone(events), revision };
-        if let Err(flume::TrySendError::Full(_)) = self.inbox.try_send(msg) {
-            self.resync();
-        }
-    }
-
-    /// More happened at the published revision than is kept: watchers read it from history, if there are any.
-    pub fn left_out(&self) {
-        // As in `events`.
-        fence(Ordering::SeqCst);
-        if self.shared.listening.load(Ordering::Relaxed) {
-            self.resync();
-        }
-    }
-
-    /// A snapshot replaced the store: all watchers read what they have not been sent. Never waits.
-    pub fn resync(&self) {
-        self.shared.missed.store(true, Ordering::Release);
-        // The actor may have emptied its mailbox before the flag was up: wake it. If the mailbox is
-        // full the actor is awake.
-        drop(self.inbox.try_send(Msg::Missed));
-    }
-
-    /// Ends all streams, and the actor.
-    pub async fn stop(&self) {
-        drop(self.inbox.send_async(Msg::Stop).await);
-    }
-
-    /// How many there were at the last tick, for metrics.
-    pub fn stats(&self) -> HubStats {
-        let read = |number: &AtomicUsize| number.load(Ordering::Relaxed);
-        HubStats {
-            streams: read(&self.shared.streams),
-            watchers: read(&self.shared.watchers),
-            behind: read(&self.shared.behind),
-            bytes: read(&self.shared.bytes),
-        }
-    }
-}
 
 /// The streams of this executor. Cheap to clone.
 #[derive(Clone)]
@@ -239,6 +92,7 @@ impl Sessions {
             (&shared.streams, stats.streams, &metrics::WATCH_STREAMS),
             (&shared.watchers, stats.watchers, &metrics::WATCHERS),
             (&shared.behind, stats.behind, &metrics::WATCHERS_SLOW),
+            (&shared.events, stats.events, &metrics::EVENTS_PENDING),
         ] {
             let before = number.swap(now, Ordering::Relaxed);
             total.add(now as i64 - before as i64);
@@ -277,8 +131,8 @@ impl Session {
     /// The stream is over: the member stops, or there is no leader.
     pub fn poll_next(&self, context: &Context<'_>) -> Poll<Result<WatchResponse, Refusal>> {
         let next = self.sessions.with(|streams| streams.poll_next(self.stream, context.waker()));
-        next.map_ok(|mut response| {
-            metrics::EVENTS.add(response.events_count() as u64);
+        next.map_ok(|Taken { mut response, events }| {
+            metrics::EVENTS.add(events as u64);
             let revision = response.header.map_or(0, |header| header.revision);
             let header = self.sessions.shared.source.header();
             response.header = Some(ResponseHeader { revision, ..header });

@@ -36,7 +36,9 @@ usage: sim [flags]
   --scenario NAME  each seed pressed into this shape; `--scenario list` names them
   --seed N       run this seed alone
   --drop A-B,C-D without these parts of its plan
-  --tell         tell the whole story of that one seed
+  --plan FILE    run the plan in this file
+  --save FILE    write the plan of that one seed to this file, and do not run it
+  --tell         tell the whole story of that one run
 ";
 
 /// Seeds that run if nothing is said.
@@ -66,6 +68,8 @@ struct Options {
     scenario: Option<Scenario>,
     seed: Option<u64>,
     drop: BTreeSet<usize>,
+    plan: Option<String>,
+    save: Option<String>,
     tell: bool,
     /// Without the long runs.
     storms: bool,
@@ -87,6 +91,8 @@ impl Options {
                 "--hours" => options.hours = number(&value()?)?,
                 "--jobs" => options.jobs = number::<u64>(&value()?)?.max(1),
                 "--seed" => options.seed = Some(number(&value()?)?),
+                "--plan" => options.plan = Some(value()?),
+                "--save" => options.save = Some(value()?),
                 "--drop" => options.drop = parse_ranges(&value()?),
                 "--bug" => options.bug = Some(named("--bug", &Bug::ALL, &value()?)?),
                 "--scenario" => {
@@ -135,22 +141,48 @@ fn main() -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     };
-    if options.seed.is_some() || options.here {
+    if options.seed.is_some() || options.plan.is_some() || options.here {
         std::panic::set_hook(Box::new(|info| {
             println!("seed {} fails: {info}", SEED.load(Ordering::Relaxed));
         }));
     }
-    match options.seed {
-        Some(seed) => run_one(seed, &options),
-        None if options.here => run_many(&options),
-        None => return run_all(&options),
+    let one = match (&options.plan, options.seed) {
+        (Some(path), _) => read_plan(path).map(Some),
+        (None, seed) => Ok(seed.map(|seed| plan(seed, &options).without(&options.drop))),
+    };
+    let done = match (one, &options.save) {
+        (Ok(Some(plan)), Some(path)) => save_plan(&plan, path),
+        (Ok(Some(plan)), None) => {
+            run_one(plan, &options);
+            Ok(())
+        }
+        (Ok(None), _) if options.here => {
+            run_many(&options);
+            Ok(())
+        }
+        (Ok(None), _) => return run_all(&options),
+        (Err(why), _) => Err(why),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::from(MISUSE)
+        }
     }
-    ExitCode::SUCCESS
 }
 
-fn run_one(seed: u64, options: &Options) {
-    SEED.store(seed, Ordering::Relaxed);
-    let plan = plan(seed, options).without(&options.drop);
+fn read_plan(path: &str) -> Result<Plan, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Plan::from_text(&text).map_err(|why| format!("{path}: {why}"))
+}
+
+fn save_plan(plan: &Plan, path: &str) -> Result<(), String> {
+    std::fs::write(path, plan.to_text()?).map_err(|error| format!("{path}: {error}"))
+}
+
+fn run_one(plan: Plan, options: &Options) {
+    SEED.store(plan.seed(), Ordering::Relaxed);
     let tell: fn(String) = |line| println!("{line}");
     let outcome = sim::run(plan, options.bug, options.tell.then_some(tell));
     println!("{outcome:?}");
@@ -313,12 +345,15 @@ fn report(seed: u64, text: &str, options: &Options) {
     println!("{}", lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
     let parts = plan(seed, options).parts();
     let left = parts - dropped.len();
-    let shape: String = shape(options).iter().map(|flag| format!(" {flag}")).collect();
-    let dropped = ranges(&dropped);
-    let dropped = if dropped.is_empty() { dropped } else { format!(" --drop {dropped}") };
-    println!(
-        "{left} of {parts} parts left; again with\n  sim --tell --seed {seed}{dropped}{shape}"
-    );
+    let bug = options.bug.map(|bug| format!(" --bug {bug:?}")).unwrap_or_default();
+    let path = std::env::temp_dir().join(format!("sim-{seed}-{}.json", std::process::id()));
+    let path = path.display().to_string();
+    match save_plan(&plan(seed, options).without(&dropped), &path) {
+        Ok(()) => {
+            println!("{left} of {parts} parts left; again with\n  sim --tell --plan {path}{bug}")
+        }
+        Err(why) => println!("{left} of {parts} parts left, and the plan cannot be kept: {why}"),
+    }
 }
 
 fn ranges(numbers: &BTreeSet<usize>) -> String {

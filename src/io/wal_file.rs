@@ -80,6 +80,8 @@ pub struct WalFile {
     hard_state: HardState,
     mark: Record,
     buffer: Vec<u8>,
+    /// Bytes of all frames since the log was opened.
+    written_bytes: u64,
 }
 
 fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
@@ -153,6 +155,7 @@ impl WalFile {
             recycled: None,
             hard_state: replay.hard_state,
             buffer: Vec::with_capacity(1 << 20),
+            written_bytes: 0,
             options,
             path,
             head,
@@ -186,6 +189,11 @@ impl WalFile {
             rest = later;
         }
         Ok(())
+    }
+
+    /// Bytes that were written since the log was opened: records, their frames, and what fills the last block of a frame.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// Bytes that can still be appended, if the disk has no room for the segment after this one; `None` while it has. While
@@ -255,6 +263,7 @@ impl WalFile {
         let written = self.writer.write(self.head.offset, &self.buffer).await;
         written.map_err(|error| fault("write", &self.path, error))?;
         self.head.offset += length as u64;
+        self.written_bytes += length as u64;
         self.head.previous = crc;
         Ok(())
     }

@@ -228,7 +228,7 @@ impl<E: Engine> Machine<E> {
         effects: &mut Vec<Effect>,
     ) -> Result<Reply, Error> {
         let mut steps = self.mvcc.begin_delete_keys(keys);
-        while self.mvcc.step(&mut self.tx, &mut steps, usize::MAX)?.is_none() {}
+        while self.mvcc.step(&mut self.tx, &mut steps, usize::MAX, &|_| false)?.is_none() {}
         effects.push(Effect::LeaseRevoked(id));
         Ok(Reply::LeaseRevoke { revision: self.mvcc.revision() })
     }

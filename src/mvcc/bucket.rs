@@ -5,9 +5,9 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::read;
 use super::record::{Encoder, Record, RecordHeader, item_bytes};
 use super::usage::Usage;
+use super::versions;
 use super::{FIRST_REVISION, log_revision, write_revision};
 use crate::store::{Overlay, Pair, Space, View};
 use crate::types::limits::KEY_BYTES_MAX;
@@ -26,7 +26,7 @@ pub fn bucket<'a>(
     view: &'a impl View,
     after: &[u8],
 ) -> impl Iterator<Item = Result<Pair, Fault>> + 'a {
-    entries(view, after, move |record| Ok(read::whole(view, record)?.into_key_value()))
+    entries(view, after, move |record| Ok(versions::whole(view, record)?.into_key_value()))
 }
 
 /// The same with values of which nothing but the length counts: large ones are not read.
@@ -113,7 +113,7 @@ impl Import {
                 "the key of {length} bytes at revision {at} cannot be stored: the longest has {KEY_BYTES_MAX}"
             )));
         }
-        let previous = read::newest(tx, key)?;
+        let previous = versions::newest(tx, key)?;
         let encoded = if delete {
             self.encoder.delete(revision, previous.as_ref(), 0, key)?
         } else {

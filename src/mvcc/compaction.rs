@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::bucket_hash::{BucketHash, CompactionHash};
 use super::count_index::KeyCounts;
-use super::read;
 use super::record::{Record, Replaced};
+use super::versions;
 use super::{Mvcc, log_revision};
 use crate::store::{Overlay, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
@@ -179,8 +179,9 @@ impl Mvcc {
         if record.is_tombstone() && revision.main < pass.target {
             tx.delete(Space::Log, Bytes::copy_from_slice(&revision.to_key()));
             self.usage.remove(record.item_bytes()?);
+            self.changes.compacted += 1;
             let key = record.key()?;
-            let newest = read::newest(&self.pending(tx), &key)?;
+            let newest = versions::newest(&self.pending(tx), &key)?;
             if newest.as_ref() == Some(record) {
                 tx.delete(Space::Kv, key.clone());
                 self.count_index.note(tx, &key, KeyCounts::GONE)?;
@@ -200,12 +201,13 @@ impl Mvcc {
         let key = Bytes::copy_from_slice(&previous.to_key());
         let replaced = match record.replaced()? {
             Some(replaced) => replaced,
-            None => match read::logged(tx, previous)? {
+            None => match versions::logged(tx, previous)? {
                 Some(older) => Replaced { item_bytes: older.item_bytes()?, superseded: false },
                 None => return Ok(()),
             },
         };
         self.usage.remove(replaced.item_bytes);
+        self.changes.compacted += 1;
         if replaced.superseded {
             tx.delete(Space::Superseded, key.clone());
         }

@@ -3,8 +3,10 @@
 use basalt_proto::etcdserverpb::RangeRequest;
 use bytes::Bytes;
 
-use super::read::{self, Reader};
+use super::range_plan::without_value;
+use super::read::Reader;
 use super::record::Record;
+use super::versions;
 use super::{ReadView, check_range_stream};
 use crate::store::{Space, View};
 use crate::types::limits::RANGE_STEP_RECORDS_MAX;
@@ -121,7 +123,7 @@ impl RangeCursor {
             }
             let (key, record) = pair?;
             last = Some(key);
-            let record = read::version_at(reader.view, Record::new(record)?, self.at)?;
+            let record = versions::version_at(reader.view, Record::new(record)?, self.at)?;
             if let Some(record) = record.filter(|record| !record.is_tombstone()) {
                 let kv = self.shape(reader, record)?;
                 bytes += kv.len();
@@ -146,8 +148,8 @@ impl RangeCursor {
 
     fn shape<V: View>(&self, reader: &Reader<'_, V>, record: Record) -> Result<Bytes, Fault> {
         if self.keys_only {
-            return read::without_value(&record.into_key_value(), false);
+            return without_value(&record.into_key_value(), false);
         }
-        Ok(read::whole(reader.view, record)?.into_key_value())
+        Ok(versions::whole(reader.view, record)?.into_key_value())
     }
 }

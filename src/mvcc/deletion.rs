@@ -9,8 +9,8 @@ use basalt_proto::encoded::DeleteRangeResponse;
 use basalt_proto::etcdserverpb::DeleteRangeRequest;
 use bytes::Bytes;
 
-use super::read;
 use super::record::Record;
+use super::versions;
 use super::write::Writer;
 use crate::store::{Space, View};
 use crate::types::limits::DELETE_READ_RECORDS;
@@ -143,7 +143,7 @@ fn newest_of(view: &impl View, keys: &[Bytes]) -> Result<Vec<Record>, Fault> {
         }
     }
     for key in looked_up {
-        found.extend(read::newest(view, key)?);
+        found.extend(versions::newest(view, key)?);
     }
     found.retain(|record| !record.is_tombstone());
     Ok(found)

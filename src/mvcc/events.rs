@@ -15,6 +15,8 @@ pub struct Changes {
     pub txns: i64,
     /// Bytes of the keys and values that were put.
     pub put_bytes: i64,
+    /// Versions of keys, tombstones among them, that compaction removed.
+    pub compacted: u64,
 }
 
 impl Changes {

@@ -16,8 +16,8 @@ use std::ops::Bound;
 
 use super::bucket_hash::{BucketHash, CompactionHash};
 use super::compaction;
-use super::read;
 use super::record::Record;
+use super::versions;
 use super::{ReadView, log_revision};
 use crate::store::{Pair, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
@@ -165,7 +165,7 @@ impl HashCursor {
 
     fn hash(&mut self, view: &impl View, revision: Revision, record: Record) -> Result<(), Fault> {
         if revision.main > self.compacted {
-            let record = &read::whole(view, record)?;
+            let record = &versions::whole(view, record)?;
             self.keys += i64::from(record.is_creation()) - i64::from(record.is_tombstone());
             self.alive.write(revision, record)?;
             return self.none_alive.write(revision, record);
@@ -174,7 +174,7 @@ impl HashCursor {
             return Ok(());
         }
         self.keys += 1;
-        let record = &read::whole(view, record)?;
+        let record = &versions::whole(view, record)?;
         self.none_alive.write(revision, record)?;
         if self.since_compaction.binary_search(&revision).is_err() {
             self.alive.write(revision, record)?;

@@ -4,8 +4,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::read;
 use super::record::Record;
+use super::versions;
 use super::{Event, ReadView, log_revision};
 use crate::store::{Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
@@ -52,7 +52,7 @@ impl<V: View> ReadView<V> {
                 revisions += 1;
                 main = revision.main;
             }
-            let record = read::whole(&self.view, Record::new(record)?)?;
+            let record = versions::whole(&self.view, Record::new(record)?)?;
             let event = self.event(revision, &record, &records)?;
             bytes += event.encoded.len() + event.prev.as_ref().map_or(0, Bytes::len);
             history.events.push(event);
@@ -89,9 +89,9 @@ impl<V: View> ReadView<V> {
         // Keys that change often have their predecessor in the same stretch.
         let found = match earlier.binary_search_by_key(&previous, |(revision, _)| *revision) {
             Ok(at) => Some(earlier[at].1.clone()),
-            Err(_) => read::logged(&self.view, previous)?,
+            Err(_) => versions::logged(&self.view, previous)?,
         };
-        let found = found.ok_or_else(|| read::lacks(previous))?;
+        let found = found.ok_or_else(|| versions::lacks(previous))?;
         before(&self.view, found, revision.main)
     }
 }
@@ -103,7 +103,7 @@ pub(super) fn before(
     replaced: Record,
     main: i64,
 ) -> Result<Option<Bytes>, Fault> {
-    let found = read::version_at(view, replaced, main - 1)?;
+    let found = versions::version_at(view, replaced, main - 1)?;
     let alive = found.filter(|record| !record.is_tombstone());
-    alive.map(|record| read::whole(view, record).map(Record::into_key_value)).transpose()
+    alive.map(|record| versions::whole(view, record).map(Record::into_key_value)).transpose()
 }

@@ -115,7 +115,7 @@ impl Record {
         self.0[0] & CREATION != 0
     }
 
-    /// Whether value and lease are missing: content is to be asked of [`read::whole`](super::read::whole).
+    /// Whether value and lease are missing: content is to be asked of [`versions::whole`](super::versions::whole).
     pub(super) fn is_stub(&self) -> bool {
         self.0[0] & STUB != 0
     }

@@ -9,12 +9,14 @@ use basalt_proto::etcdserverpb::{DeleteRangeRequest, RequestOp, TxnRequest};
 use bytes::Bytes;
 
 use super::Mvcc;
+use super::choice::{Choice, TxnPath};
 use super::deletion::Deletion;
-use super::read::RangeRead;
-use super::txn::{self, TxnPath};
-use super::write::{Position, Writer};
+use super::range::RangeRead;
+use super::read::Reader;
+use super::txn;
+use super::write::{LeaseExists, Position, Writer};
 use crate::store::{Overlay, View};
-use crate::types::{Error, KeyRange, LeaseId};
+use crate::types::{Error, KeyRange};
 
 /// A request under way.
 pub struct Steps {
@@ -41,7 +43,10 @@ pub enum Outcome {
 /// A transaction under way.
 struct TxnSteps {
     request: TxnRequest,
-    path: TxnPath,
+    /// Its compares; they come first.
+    choice: Choice,
+    /// Once they are looked at.
+    path: Option<TxnPath>,
     /// The operations of the branches taken that are still to run, the last one first; none for an empty operation.
     rest: Vec<Request>,
     current: Option<Operation>,
@@ -58,15 +63,19 @@ impl Mvcc {
     /// At most how many records a transaction looks at, both branches together; less work than that is for
     /// [`Mvcc::txn`].
     pub fn txn_records_max(&self, request: &TxnRequest) -> usize {
+        let compares = request.compare.iter().filter(|compare| !compare.range_end.is_empty());
+        let compares = compares.map(|compare| self.records_max(&compare.key, &compare.range_end));
         let operations = request.success.iter().chain(&request.failure);
-        operations.map(|operation| self.operation_records_max(operation)).sum()
+        let operations = operations.map(|operation| self.operation_records_max(operation));
+        compares.chain(operations).fold(0, usize::saturating_add)
     }
 
     fn operation_records_max(&self, operation: &RequestOp) -> usize {
         match &operation.request {
             Some(Request::RequestRange(range)) => {
                 let records = self.records_max(&range.key, &range.range_end);
-                if range.count_only { 1 } else { records }
+                // The keys of now are counted without looking at them.
+                if range.count_only && range.revision == 0 { 1 } else { records }
             }
             Some(Request::RequestDeleteRange(delete)) => {
                 self.records_max(&delete.key, &delete.range_end)
@@ -97,33 +106,29 @@ impl Mvcc {
         Steps { position: Position::new(self), work: Work::Keys(Deletion::of_keys(keys)) }
     }
 
-    /// [`Mvcc::txn`] in steps. What could refuse it is looked at here, all at once.
-    ///
-    /// # Errors
-    /// Those of [`Mvcc::txn`].
-    pub fn begin_txn<V: View>(
-        &self,
-        tx: &Overlay<V>,
-        request: TxnRequest,
-        lease_exists: &dyn Fn(LeaseId) -> bool,
-    ) -> Result<Steps, Error> {
-        let path = txn::prepare(&self.reader(&self.pending(tx)), &request, Some(lease_exists))?;
-        let mut rest = txn::operations(&request, &path)?;
-        rest.reverse();
-        let responses = Vec::with_capacity(rest.len());
-        let work = TxnSteps { request, path, rest, current: None, responses };
-        Ok(Steps { position: Position::new(self), work: Work::Txn(work) })
+    /// [`Mvcc::txn`] in steps. What could refuse it is looked at before anything is written.
+    pub fn begin_txn(&self, request: TxnRequest) -> Steps {
+        let work = TxnSteps {
+            request,
+            choice: Choice::default(),
+            path: None,
+            rest: Vec::new(),
+            current: None,
+            responses: Vec::new(),
+        };
+        Steps { position: Position::new(self), work: Work::Txn(work) }
     }
 
     /// Applies on until `budget` records were looked at, or a few more. Gives the answer when all is done.
     ///
     /// # Errors
-    /// A fault of the store.
+    /// A fault of the store; those of [`Mvcc::txn`], before anything was written.
     pub fn step<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
         steps: &mut Steps,
         mut budget: usize,
+        lease_exists: LeaseExists<'_>,
     ) -> Result<Option<Outcome>, Error> {
         let mut writer = Writer::go_on(self, tx, steps.position);
         let outcome = match &mut steps.work {
@@ -134,7 +139,7 @@ impl Mvcc {
                 let is_done = deletion.step(&mut writer, &mut budget)?;
                 is_done.then_some(Outcome::Keys(deletion.deleted))
             }
-            Work::Txn(txn) => txn.step(&mut writer, &mut budget)?.map(Outcome::Txn),
+            Work::Txn(txn) => txn.step(&mut writer, &mut budget, lease_exists)?.map(Outcome::Txn),
         };
         steps.position = writer.finish();
         Ok(outcome)
@@ -152,7 +157,14 @@ impl TxnSteps {
         &mut self,
         writer: &mut Writer<'_, V>,
         budget: &mut usize,
+        lease_exists: LeaseExists<'_>,
     ) -> Result<Option<TxnResponse>, Error> {
+        if self.path.is_none() {
+            self.path = writer.read(|reader| self.choose(reader, budget, lease_exists))?;
+        }
+        if self.path.is_none() {
+            return Ok(None);
+        }
         loop {
             if let Some(current) = &mut self.current {
                 let Some(response) = current.step(writer, budget)? else { return Ok(None) };
@@ -166,12 +178,27 @@ impl TxnSteps {
             *budget -= 1;
             self.begin(request, writer)?;
         }
+        let Some(path) = &self.path else { return Ok(None) };
         let mut responses = std::mem::take(&mut self.responses).into_iter();
-        let mut response = txn::execute(&self.request, &self.path, &mut |_| {
+        let mut response = txn::execute(&self.request, path, &mut |_| {
             Ok(responses.next().unwrap_or_else(|| Response::ResponseTxn(TxnResponse::default())))
         })?;
         response.header = writer.header();
         Ok(Some(response))
+    }
+
+    /// Looks at the compares, and then at what could refuse the operations.
+    fn choose<V: View>(
+        &mut self,
+        reader: &Reader<'_, V>,
+        budget: &mut usize,
+        lease_exists: LeaseExists<'_>,
+    ) -> Result<Option<TxnPath>, Error> {
+        let Some(path) = self.choice.step(reader, &self.request, budget)? else { return Ok(None) };
+        txn::check_path(reader, &self.request, &path, Some(lease_exists))?;
+        self.rest = txn::operations(&self.request, &path)?;
+        self.rest.reverse();
+        Ok(Some(path))
     }
 
     fn begin<V: View>(

@@ -6,9 +6,11 @@ use bytes::Bytes;
 
 use super::count_index::KeyCounts;
 use super::history;
-use super::read::{self, Pending, Reader};
+use super::layers::Pending;
+use super::read::Reader;
 use super::record::{Content, EncodedRecord, Record};
 use super::usage::Usage;
+use super::versions;
 use super::{Attachment, Event, Mvcc};
 use crate::store::{Overlay, Space, View};
 use crate::types::limits::KEY_BYTES_MAX;
@@ -181,7 +183,7 @@ impl<'a, V: View> Writer<'a, V> {
     /// The newest record of a key. A tombstone that compaction has passed counts as nothing, whether
     /// or not it is still in the store, so that all members write the same.
     pub(super) fn previous(&self, key: &[u8]) -> Result<Option<Record>, Fault> {
-        read::newest(&self.mvcc.pending(self.tx), key)
+        versions::newest(&self.mvcc.pending(self.tx), key)
     }
 
     pub(super) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Error> {

@@ -1,5 +1,7 @@
 //! Inputs and outputs of [`super::Replica`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::consensus::{Message, ReadyNumber, Role};
@@ -70,6 +72,13 @@ pub trait Inputs<S> {
 pub enum Output<S> {
     /// Send to other members. Proposals that cannot be sent come back by [`super::Replica::undeliverable`].
     Send(Vec<Message>),
+    /// A heartbeat that leaves with the next [`Output::Send`] is late.
+    HeartbeatLate {
+        /// The member that waits for it.
+        to: MemberId,
+        /// By how much.
+        late: Duration,
+    },
     /// Append to the log, then answer [`Input::Persisted`].
     Persist {
         /// The number to answer with.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::deferred::DeferredProposals;
+use super::heartbeats::Heartbeats;
 use super::input::{Input, Inputs, Lane, Output};
 use super::read_batches::ReadBatches;
 use crate::consensus::wire::proposals_of;
-use crate::consensus::{self, Driver, Message, Progress, Role};
+use crate::consensus::{self, Driver, Message, MessageType, Progress, Role};
 use crate::types::limits::{
     APPENDS_UNAPPLIED_MAX, UNAPPLIED_ENTRIES_MAX, WAL_ROOM_BYTES_LOW, WAL_ROOM_BYTES_MIN,
 };
@@ -18,6 +19,7 @@ pub struct Replica<S> {
     driver: Driver,
     reads: ReadBatches,
     deferred: DeferredProposals,
+    heartbeats: Heartbeats,
     /// The snapshot that was stepped in since the last [`Replica::drain`].
     snapshot: Option<S>,
     /// Snapshots that came while one was being looked at.
@@ -35,10 +37,11 @@ pub struct Replica<S> {
 }
 
 impl<S> Replica<S> {
-    /// A member that begins or goes on.
-    pub fn new(driver: Driver) -> Self {
+    /// A member that begins or goes on. While it leads it should send heartbeats at this interval.
+    pub fn new(driver: Driver, heartbeat: Duration) -> Self {
         Self {
             driver,
+            heartbeats: Heartbeats::new(heartbeat),
             reads: ReadBatches::default(),
             deferred: DeferredProposals::default(),
             snapshot: None,
@@ -207,6 +210,9 @@ impl<S> Replica<S> {
             self.driver.drain(&mut outputs);
             for output in outputs.drain(..) {
                 role_changed |= matches!(output, consensus::Output::Role(_));
+                if let consensus::Output::Send(messages) = &output {
+                    self.note_heartbeats(now, messages, out);
+                }
                 self.perform(output, &mut log_start, out);
             }
             self.out = outputs;
@@ -218,6 +224,16 @@ impl<S> Replica<S> {
         out.extend(self.snapshot.take().map(Output::Discard));
         out.extend(self.discarded.drain(..).map(Output::Discard));
         self.taken_bytes = 0;
+    }
+
+    fn note_heartbeats(&mut self, now: Duration, messages: &[Message], out: &mut Vec<Output<S>>) {
+        let heartbeats =
+            messages.iter().filter(|it| it.get_msg_type() == MessageType::MsgHeartbeat);
+        for message in heartbeats {
+            if let Some(late) = self.heartbeats.note(message.to, now) {
+                out.push(Output::HeartbeatLate { to: message.to, late });
+            }
+        }
     }
 
     /// `log_start` is the record with which the log begins after a snapshot; it is written with the same batch.
@@ -255,6 +271,9 @@ impl<S> Replica<S> {
             }
             consensus::Output::Role(now) => {
                 let before = std::mem::replace(&mut self.role, now);
+                if before.leads != now.leads || before.term != now.term {
+                    self.heartbeats.restart();
+                }
                 Output::RoleChanged { before, now }
             }
             consensus::Output::Full(members) => {

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::budget::Reservation;
 use super::call::ReadOnly;
 use super::door::{self, Txn};
-use super::range::{Chunks, range, read_txn};
+use super::range::{Chunks, range, read_txn, single_chunk};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::slow_apply::warn_if_slow;
 use crate::actors::{ReplicaClient, State};
@@ -90,14 +90,14 @@ impl kv_server::Kv for Kv {
         mvcc::check_range_stream(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
         metrics::RANGES.add(1);
-        if request.count_only || request.range_end.is_empty() {
-            let mut taken = Reservation::new();
-            let mut response = range(&state, &request, &mut taken).await?;
+        let mut taken = Reservation::new();
+        if let Some(mut response) = single_chunk(&state, &request, &mut taken).await? {
             complete(&self.0, &mut response.header);
             let one = RangeStreamResponse { range_response: Some(response) };
             let stream: Self::RangeStreamStream = Box::pin(futures_lite::stream::once(Ok(one)));
             return Ok(with_permit(stream, taken));
         }
+        drop(taken);
         let chunks = Chunks::open(self.0.clone(), state, &request)?;
         let stream = futures_lite::stream::unfold(Some(chunks), |chunks| async move {
             let mut chunks = chunks?;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use basalt_proto::encoded::{RangeResponse, RangeStreamResponse, TxnResponse};
+use basalt_proto::etcdserverpb::range_request::SortTarget;
 use basalt_proto::etcdserverpb::request_op;
 use basalt_proto::etcdserverpb::{RangeRequest, TxnRequest};
 use futures_lite::future::yield_now;
@@ -158,6 +159,26 @@ fn is_of_single_keys(request: &TxnRequest) -> bool {
             request_op::Request::RequestTxn(txn) => is_of_single_keys(txn),
             request_op::Request::RequestPut(_) | request_op::Request::RequestDeleteRange(_) => true,
         })
+}
+
+/// The answer to a streamed range that is one message: a count, a key, or with a sort target what fits into the first
+/// chunk. Etcd sorts each chunk by itself; more than one are sent in the order of keys here, so that none is left out.
+pub(super) async fn single_chunk(
+    state: &Arc<State>,
+    request: &RangeRequest,
+    taken: &mut Reservation,
+) -> Result<Option<RangeResponse>, Status> {
+    if request.count_only || request.range_end.is_empty() {
+        return range(state, request, taken).await.map(Some);
+    }
+    if request.sort_target() == SortTarget::Key {
+        return Ok(None);
+    }
+    let first = STREAM_KEYS_FIRST as i64;
+    let fits = (1..=first).contains(&request.limit);
+    let limit = if fits { request.limit } else { first };
+    let response = range(state, &RangeRequest { limit, ..request.clone() }, taken).await?;
+    Ok((fits || !response.more).then_some(response))
 }
 
 /// A range that is sent in chunks, all of the state it began with.

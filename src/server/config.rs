@@ -6,13 +6,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gocompat::duration;
+use serde_json::{Map, Value};
+
 use self::checks::{
     check_bootstrap, check_tls_versions, refuse_unsupported, request_bytes, retention,
 };
+use super::flag::Row as _;
 use super::gates::{Gate, Gates};
 use super::settings::{Flags, Level, Note};
 use super::values::{self, Url};
-use super::{log, table};
+use super::{log, start_line, table};
 use crate::consensus::vote_lease;
 use crate::http;
 use crate::io::Address;
@@ -133,6 +137,8 @@ pub struct Config {
     pub(super) cores: Vec<usize>,
     /// How the process was started.
     pub command_line: Vec<String>,
+    /// Fields of the line that is logged at the start.
+    pub(super) start_fields: Map<String, Value>,
     /// Things to log.
     pub notes: Vec<Note>,
 }
@@ -261,6 +267,7 @@ impl Config {
             lease_based_reads: table::LEASE_BASED_READS.get(flags),
             cores: table::CORES.get(flags),
             command_line,
+            start_fields: Map::new(),
             notes: Vec::new(),
             name,
         })
@@ -356,6 +363,14 @@ impl Config {
 
     /// Notes what is fine and perhaps not what was meant.
     fn note(&mut self, flags: &Flags) {
+        for flag in [&table::RAFT_READ_TIMEOUT, &table::RAFT_WRITE_TIMEOUT] {
+            if flag.get(flags) < RAFT_TIMEOUT_MIN {
+                let least = duration::text(RAFT_TIMEOUT_MIN);
+                let text = format!("{} increased to minimum value: {least}", flag.name());
+                self.notes.push(Note::new(Level::Info, text));
+            }
+        }
+        self.start_fields = start_line::fields(self, flags);
         let mut warn = |text: String| self.notes.push(Note::new(Level::Warn, text));
         if self.listen_http.is_empty() {
             warn(

@@ -9,6 +9,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gocompat::bytes;
+
 use super::bootstrap::{Bootstrap, bootstrap};
 use super::{Config, levels};
 use crate::actors::State;
@@ -205,8 +207,11 @@ async fn defragment(machine: &Machine<LsmEngine>, threshold: u64) -> Result<(), 
     if size < in_use.saturating_add(threshold) {
         tracing::info!(
             current_db_size_bytes = size,
+            current_db_size = bytes::text(size),
             current_db_size_in_use_bytes = in_use,
+            current_db_size_in_use = bytes::text(in_use),
             bootstrap_defrag_threshold_bytes = threshold,
+            bootstrap_defrag_threshold = bytes::text(threshold),
             "Skipping defragmentation"
         );
         return Ok(());

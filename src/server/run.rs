@@ -11,11 +11,10 @@ use super::Config;
 use super::gates::Gate;
 use super::open::open;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
-use super::{corruption, versions};
+use super::{corruption, start_line, versions};
 use crate::actors::client::Pending;
 use crate::actors::mailbox::peer::Peers;
 use crate::actors::{ReplicaClient, Shared, compactor, peer};
-use crate::cluster::Version;
 use crate::command::Command;
 use crate::http::{Endpoints, HttpService};
 use crate::io::{self, Executors, Lane, clock};
@@ -50,16 +49,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
     io::prepare_data_dir(&config.data_dir)?;
     io::prepare_data_dir(&member_dir)?;
     let _lock = io::lock_data_dir(&member_dir)?;
-    tracing::info!(
-        name = config.name,
-        data_dir = %config.data_dir.display(),
-        etcd_version = %Version::SERVER,
-        basalt_version = env!("CARGO_PKG_VERSION"),
-        cores = ?cores,
-        memory_bytes,
-        layout = "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
-        "starting a member"
-    );
+    start_line::say(&config, &cores, memory_bytes);
     let (stop, stopped) = flume::bounded(1);
     let opens = Arc::new(AtomicBool::new(true));
     on_signal(stop, Arc::clone(&opens))?;

@@ -167,7 +167,7 @@ pub(super) fn start_actors(
         leads,
     };
     let consensus = handles.consensus.clone();
-    let (replica, inbox) = (Replica::new(driver), inboxes.consensus);
+    let (replica, inbox) = (Replica::new(driver, config.heartbeat), inboxes.consensus);
     io::spawn(actors::consensus::run(replica, inbox, consensus_outputs, Arc::clone(shared)));
     io::spawn(actors::peer::run(handles.peers.clone(), inboxes.peers, Arc::clone(shared)));
     let (wal_inbox, space) = inboxes.wal;

@@ -255,7 +255,7 @@ impl Member {
         self.live = Some(Live {
             boot: self.boots,
             started: now,
-            replica: Replica::new(driver),
+            replica: Replica::new(driver, Duration::from_micros(parameters.tick)),
             streams: Streams::new(Hub::new(hub_config(parameters), read.revision), STREAM_OPTIONS),
             log_start_index: restored.log_start_index,
             keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Here: of simulated time.
 pub(super) use super::linear::Micros;
 use super::random::Random;
@@ -20,7 +22,7 @@ pub(super) const SECOND: Micros = 1000 * MS;
 pub(super) const LEADER: MemberId = 0;
 
 /// What goes wrong, and for how long. A member may be [`LEADER`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Fault {
     /// Messages between the two sides are lost; `one_way`: only those from the first side.
     Partition { side: Vec<MemberId>, one_way: bool, lasts: Micros },
@@ -51,7 +53,7 @@ pub(super) enum Fault {
 }
 
 /// Moments at which a crash is most interesting.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum CrashPoint {
     /// A write was begun.
     Writing,
@@ -74,7 +76,7 @@ pub(super) enum CrashPoint {
 }
 
 /// How bad the wire is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Wire {
     pub(super) loss_permille: u64,
     pub(super) repeat_permille: u64,
@@ -82,7 +84,7 @@ pub(super) struct Wire {
 }
 
 /// What a client asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum ClientOp {
     Put {
         key: u64,
@@ -143,7 +145,7 @@ impl ClientOp {
 }
 
 /// A client's request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Operation {
     pub(super) at: Micros,
     pub(super) member: MemberId,
@@ -152,7 +154,7 @@ pub(super) struct Operation {
 }
 
 /// Where a client begins to watch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum From {
     Now,
     Start,
@@ -163,7 +165,7 @@ pub(super) enum From {
 }
 
 /// A client that watches, and watches on elsewhere when it is cut off.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Watch {
     pub(super) at: Micros,
     /// The first key of those watched; `None` for all.
@@ -176,7 +178,7 @@ pub(super) struct Watch {
 }
 
 /// What never changes during a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Parameters {
     pub(super) members: u64,
     pub(super) keys: u64,
@@ -237,6 +239,11 @@ impl Plan {
         let operations = operations(random, &parameters, lasts, pause);
         let watches = (0..random.below(5)).map(|_| watch(random, &parameters, lasts)).collect();
         Self { seed, parameters, lasts, faults, operations, watches }
+    }
+
+    /// The seed that decides what the plan leaves open.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// One of so many seeds in a row is hours of usual load with a fault now and then; the others are storms of

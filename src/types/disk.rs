@@ -18,7 +18,18 @@ use super::limits::{
 };
 
 /// How much room is left on the disk of a member.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(
+    serde::Serialize,
+    serde::Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+)]
 pub enum DiskSpace {
     /// For anything.
     #[default]

@@ -48,11 +48,27 @@ pub struct HistoryRead {
     pub bytes_max: usize,
 }
 
+/// A response that waits.
+struct Queued {
+    response: WatchResponse,
+    /// What it counts for, in bytes.
+    cost: usize,
+    events: usize,
+}
+
+/// A response that a client takes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Taken {
+    /// Its header holds the revision only.
+    pub response: WatchResponse,
+    /// Events in it.
+    pub events: usize,
+}
+
 /// Responses that wait for one client.
 #[derive(Default)]
 struct Queue {
-    /// With their costs.
-    responses: VecDeque<(WatchResponse, usize)>,
+    responses: VecDeque<Queued>,
     waker: Option<Waker>,
     requires_leader: bool,
     /// The error with which the stream ends once its queue is empty.
@@ -71,6 +87,8 @@ pub struct Streams {
     /// Since when there has been no leader.
     leaderless_since_ms: Option<u64>,
     has_ended: bool,
+    /// Events in all queues.
+    pending_events: usize,
     wakers: Vec<Waker>,
     /// Scratch: empty between calls.
     out: Vec<Output>,
@@ -88,6 +106,7 @@ impl Streams {
             reader: None,
             leaderless_since_ms: None,
             has_ended: false,
+            pending_events: 0,
             wakers: Vec::new(),
             out: Vec::new(),
             seed: options.seed,
@@ -107,7 +126,8 @@ impl Streams {
 
     /// The client is gone.
     pub fn close(&mut self, stream: StreamId) {
-        if self.queues.try_remove(stream as usize).is_some() {
+        if let Some(queue) = self.queues.try_remove(stream as usize) {
+            self.pending_events -= queue.responses.iter().map(|it| it.events).sum::<usize>();
             self.on(Input::Close(stream));
         }
     }
@@ -130,22 +150,18 @@ impl Streams {
         self.queues.get(stream as usize).map_or(0, |queue| queue.responses.len())
     }
 
-    /// The next response; its header holds the revision only.
+    /// The next response.
     ///
     /// # Errors
     /// The stream is over: the member stops, or there is no leader.
-    pub fn poll_next(
-        &mut self,
-        stream: StreamId,
-        waker: &Waker,
-    ) -> Poll<Result<WatchResponse, Refusal>> {
+    pub fn poll_next(&mut self, stream: StreamId, waker: &Waker) -> Poll<Result<Taken, Refusal>> {
         if self.has_ended {
             return Poll::Ready(Err(Refusal::Stopped));
         }
         let Some(queue) = self.queues.get_mut(stream as usize) else {
             return Poll::Ready(Err(Refusal::WatchCanceled));
         };
-        let Some((response, bytes)) = queue.responses.pop_front() else {
+        let Some(Queued { response, cost, events }) = queue.responses.pop_front() else {
             if let Some(refusal) = queue.end {
                 return Poll::Ready(Err(refusal));
             }
@@ -155,8 +171,9 @@ impl Streams {
             queue.waker = Some(waker.clone());
             return Poll::Pending;
         };
-        self.on(Input::Sent { stream, bytes });
-        Poll::Ready(Ok(response))
+        self.pending_events -= events;
+        self.on(Input::Sent { stream, bytes: cost });
+        Poll::Ready(Ok(Taken { response, events }))
     }
 
     /// Ready when the hub wants to read history.
@@ -206,7 +223,9 @@ impl Streams {
             match output {
                 Output::Send { stream, response, cost } => {
                     let Some(queue) = self.queues.get_mut(stream as usize) else { continue };
-                    queue.responses.push_back((response, cost));
+                    let events = response.events_count();
+                    self.pending_events += events;
+                    queue.responses.push_back(Queued { response, cost, events });
                     self.wakers.extend(queue.waker.take());
                 }
                 Output::ReadHistory { from, revisions_max, bytes_max } => {
@@ -225,14 +244,17 @@ impl Streams {
 
     /// How many streams and watchers there are.
     pub fn stats(&self) -> HubStats {
-        self.hub.stats()
+        HubStats { events: self.pending_events, ..self.hub.stats() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use basalt_proto::etcdserverpb::WatchCreateRequest;
+
     use super::*;
     use crate::watch::Config;
+    use crate::watch::fixture::Store;
 
     fn streams() -> Streams {
         let hub = Hub::new(Config::new(1000), 1);
@@ -259,6 +281,26 @@ mod tests {
         let refused = Poll::Ready(Err(Refusal::NoLeader));
         assert!(streams.poll_next(requiring, waker) == refused);
         assert!(streams.poll_next(indifferent, waker).is_pending());
+    }
+
+    #[test]
+    fn events_are_pending_until_they_are_taken_or_the_client_is_gone() {
+        let mut streams = streams();
+        let open = [streams.open(false), streams.open(false)];
+        let published = Published { revision: 1, compacted: -1 };
+        for stream in open {
+            let create = WatchCreateRequest { key: "k".into(), ..WatchCreateRequest::default() };
+            let request_union = Some(RequestUnion::CreateRequest(create));
+            streams.request(stream, WatchRequest { request_union }, published);
+        }
+        let mut store = Store::default();
+        let events = [1, 2].map(|value| store.change(&[("k".to_owned(), Some(value.to_string()))]));
+        streams.on(Input::Events { events: events.concat().into(), revision: 3 });
+        assert_eq!(streams.stats().events, 4);
+        while let Poll::Ready(Ok(_)) = streams.poll_next(open[0], Waker::noop()) {}
+        assert_eq!(streams.stats().events, 2);
+        streams.close(open[1]);
+        assert_eq!(streams.stats().events, 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod alarms;
 mod contended;
 mod corrupt;
 mod disk;
+mod leaderless;
 mod lease_reads;
 mod levels;
 mod load;
@@ -285,5 +286,33 @@ fn a_lone_survivor_makes_a_cluster_of_its_own() {
         members.0[1].set("force-new-cluster", "false");
         members.restart(1);
         assert_eq!(members.told(1, &["get", "more", "--print-value-only"]), "y");
+    });
+}
+
+#[test]
+fn a_leader_counts_heartbeats_that_leave_late() {
+    runtime().block_on(async {
+        // An election takes longer than the leader stands still.
+        let setup = Setup::new(process::basalt())
+            .flag("heartbeat-interval", "100")
+            .flag("election-timeout", "5000");
+        let members = Members::found(&setup, 3);
+        let leader = members.leader().await;
+        let counted = || {
+            let metrics = page(&members.0[leader].endpoint(), "/metrics");
+            let name = "etcd_server_heartbeat_send_failures_total ";
+            let value = metrics.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            value.expect(name).parse::<f64>().expect("a number")
+        };
+        let before = counted();
+        members.0[leader].signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        members.0[leader].signal(Signal::CONT);
+        let until = Instant::now() + PATIENCE;
+        while counted() < before + 2.0 {
+            assert!(Instant::now() < until, "no late heartbeat to either member was counted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(members.0[leader].logs.mentions("leader failed to send out heartbeat on time"));
     });
 }

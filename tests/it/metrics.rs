@@ -241,3 +241,75 @@ fn every_family_that_etcd_shows_is_there() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+/// A page once a number on it is as it is to be, or the last one after some time.
+async fn page_with(endpoint: &str, is_there: impl Fn(&Page) -> bool) -> Page {
+    let began = std::time::Instant::now();
+    loop {
+        let page = Page::read(&get(endpoint, "/metrics"));
+        if is_there(&page) || began.elapsed() > Duration::from_secs(20) {
+            return page;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const COMPACTED_KEYS: &str = "etcd_debugging_mvcc_db_compaction_keys_total";
+const EVENTS_PENDING: &str = "etcd_debugging_mvcc_pending_events_total";
+const WAL_BYTES: &str = "etcd_disk_wal_write_bytes_total";
+/// Values that no client takes in unread.
+const LARGE_BYTES: usize = 100_000;
+const LARGE_VALUES: usize = 40;
+
+/// Versions that a compaction removed; bytes that a large put added to the log; events that waited for a client that did
+/// not read them, and when it had.
+async fn moved(binary: std::path::PathBuf) -> [f64; 4] {
+    let server = Setup::new(binary).start();
+    let (endpoint, wire) = (server.endpoint(), Wire::new(&server.endpoint()));
+    for key in ["a", "a", "a", "b", "a", "b", "c"] {
+        wire.put(key, "value").await.expect("it is there");
+    }
+    let delete = DeleteRangeRequest { key: "c".into(), ..Default::default() };
+    wire.call(wire::DELETE_RANGE, delete.encode_to_vec().into()).await.expect("deleted");
+    let last = wire.put("b", "value").await.expect("it is there").header.expect("a header");
+    let compact = CompactionRequest { revision: last.revision, physical: true };
+    wire.call(wire::COMPACT, compact.encode_to_vec().into()).await.expect("compacted");
+    let page = page_with(&endpoint, |page| page.value(COMPACTED_KEYS) > 0.0).await;
+    let (compacted, before) = (page.value(COMPACTED_KEYS), page.value(WAL_BYTES));
+    let large = "x".repeat(LARGE_BYTES);
+    wire.put("large", &large).await.expect("it is there");
+    let written = Page::read(&get(&endpoint, "/metrics")).value(WAL_BYTES) - before;
+    let create = WatchCreateRequest { key: "w".into(), ..Default::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let mut watch =
+        wire.talk(wire::WATCH, create.encode_to_vec().into()).await.expect("it watches");
+    for _ in 0..LARGE_VALUES {
+        wire.put("w", &large).await.expect("it is there");
+    }
+    let page = page_with(&endpoint, |page| page.value(EVENTS_PENDING) > 0.0).await;
+    let waiting = page.value(EVENTS_PENDING);
+    let mut events = 0;
+    while events < LARGE_VALUES {
+        let answer = watch.answers.message().await.expect("it goes on").expect("it goes on");
+        events += WatchResponse::decode(answer).expect("it is a watch's answer").events_count();
+    }
+    let page = page_with(&endpoint, |page| page.value(EVENTS_PENDING) == 0.0).await;
+    [compacted, written, waiting, page.value(EVENTS_PENDING)]
+}
+
+#[test]
+fn compaction_the_log_and_watchers_move_what_they_move_in_etcd() {
+    runtime().block_on(async {
+        let (etcd, basalt) = tokio::join!(moved(process::etcd()), moved(process::basalt()));
+        assert_eq!(basalt[0], etcd[0], "versions removed");
+        assert_eq!(etcd[0], 7.0, "three of a, two of b, c and its tombstone");
+        let bytes = LARGE_BYTES as f64..2.0 * LARGE_BYTES as f64;
+        for (who, [_, written, waiting, left]) in [("etcd", etcd), ("basalt", basalt)] {
+            assert!(bytes.contains(&written), "{who} wrote {written} bytes");
+            assert!(
+                waiting > 0.0 && left == 0.0,
+                "{who}: {waiting} events waited, {left} are left"
+            );
+        }
+    });
+}

@@ -166,6 +166,11 @@ impl Logs {
         state.0.iter().any(|line| line.to_lowercase().contains(text))
     }
 
+    /// The first line so far with `text`.
+    pub(crate) fn line(&self, text: &str) -> Option<String> {
+        self.0.0.lock().unwrap().0.iter().find(|line| line.contains(text)).cloned()
+    }
+
     /// Everything, once the process has closed its stderr or two seconds have passed.
     pub(crate) fn all(&self) -> String {
         let state = self.0.0.lock().unwrap();

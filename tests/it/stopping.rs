@@ -182,7 +182,11 @@ fn a_member_that_still_opens_ends_at_once() {
             .flag("initial-cluster-state", "existing");
         let mut server = Server::new(setup);
         server.launch();
-        assert!(server.logs.wait_for("starting a member", PATIENCE), "{}", server.logs.tail());
+        assert!(
+            server.logs.wait_for("starting an etcd server", PATIENCE),
+            "{}",
+            server.logs.tail()
+        );
         std::thread::sleep(Duration::from_millis(300));
         server.signal(signal);
         let ended = server.wait_exit(Duration::from_secs(1));

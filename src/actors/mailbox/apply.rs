@@ -37,6 +37,23 @@ pub enum Msg {
     Close(flume::Sender<()>),
 }
 
+impl Msg {
+    /// Tells if it waits while a large entry is applied, because it would find half of that: all but reads, which wait for
+    /// their index, and the clock's notice, which comes again.
+    pub fn waits_for_large_entry(&self) -> bool {
+        match self {
+            Self::ReadAt { .. } | Self::Refresh(None) => false,
+            Self::Commit(_)
+            | Self::Install(..)
+            | Self::LeaseKeys(..)
+            | Self::CompactionDone(_)
+            | Self::Refresh(Some(_))
+            | Self::Engine(_)
+            | Self::Close(_) => true,
+        }
+    }
+}
+
 /// Another member's state, in a store of its own.
 pub struct Prepared {
     /// Opened on that store.

@@ -2,114 +2,33 @@
 //! here waits for another member: what does not fit into a queue is dropped and raft is told that the member cannot be
 //! reached.
 
+mod guests;
+mod identity;
+mod link;
 mod stated;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use self::stated::Stated;
+use self::guests::Guests;
+pub use self::identity::{Identity, Times};
+use self::link::Peer;
+pub use self::link::{Counts, Link, Packet};
 use super::consensus;
 use crate::cluster::{Cluster, Member};
 use crate::consensus::Message;
-use crate::consensus::wire::{Encoder, Priority, is_proposal, priority};
+use crate::consensus::wire::Encoder;
 use crate::io::clock;
 use crate::metrics;
 use crate::peer::{Answer, Kind, PeerRequest, encode};
-use crate::types::limits::{
-    PEER_BULK_BYTES_MAX, PEER_BULK_MAX, PEER_GUESTS_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX,
-};
+use crate::replica::{Route, route};
+use crate::types::limits::{PEER_BULK_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX};
 use crate::types::{FeatureLevel, MemberId, Refusal};
-
-/// Who this member is to others.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The cluster.
-    pub cluster: u64,
-    /// The member.
-    pub member: MemberId,
-    /// Where it is reached.
-    pub urls: Vec<String>,
-    /// How long others may take.
-    pub times: Times,
-    /// Where snapshots are put together.
-    pub member_dir: PathBuf,
-    /// What a state machine is opened with.
-    pub machine: crate::machine::Config,
-}
-
-/// How long other members may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// To take a connection: an election timeout, from one to five seconds. What was dialed while the network dropped
-    /// packets is dialed anew soon after it does not any more.
-    pub dial: Duration,
-    /// To send a byte: `--raft-read-timeout`.
-    pub read: Duration,
-    /// To take one, and to acknowledge it: `--raft-write-timeout`.
-    pub write: Duration,
-}
-
-/// A frame to send: its beginning, and what may be shared with frames to others.
-pub struct Packet(pub Bytes, pub Bytes);
-
-impl Packet {
-    /// Bytes of both.
-    pub fn bytes(&self) -> usize {
-        self.0.len() + self.1.len()
-    }
-}
-
-/// What is known of another member's reach.
-pub struct Link {
-    /// The other member.
-    pub id: MemberId,
-    /// Where it is reached.
-    pub urls: ArcSwap<Vec<String>>,
-    /// Since when it is connected, in ms; 0 if it is not.
-    pub active_since_ms: AtomicU64,
-    /// Whether appends and proposals have a connection.
-    pub takes_bulk: AtomicBool,
-    /// Bytes that wait in the bulk lane.
-    pub bulk_bytes: AtomicUsize,
-    /// Since this member began.
-    pub counts: Counts,
-    /// Whether a snapshot is being sent to it.
-    pub transferring: AtomicBool,
-    /// The feature level in the hello of its newest urgent connection.
-    pub stated: Stated,
-}
-
-/// Since this member began.
-#[derive(Default)]
-pub struct Counts {
-    /// Bytes that were written to its connections.
-    pub sent_bytes: AtomicU64,
-    /// Messages that could not be sent.
-    pub sent_failures: AtomicU64,
-    /// Bytes that came from it.
-    pub received_bytes: AtomicU64,
-    /// Connections that ended.
-    pub disconnects: AtomicU64,
-}
-
-impl Link {
-    fn is_active(&self) -> bool {
-        self.active_since_ms.load(Ordering::Relaxed) > 0
-    }
-}
-
-#[derive(Clone)]
-struct Peer {
-    link: Arc<Link>,
-    urgent: flume::Sender<Packet>,
-    bulk: flume::Sender<Packet>,
-}
 
 /// A question for another member. The asker waits if the mailbox is full, and is refused if too many wait for answers.
 pub struct Asking {
@@ -156,7 +75,7 @@ struct Inner {
     asking: flume::Sender<Asking>,
     answers: flume::Sender<Answer>,
     /// Urgent queues of members that are not known and dialed this one.
-    guests: ArcSwap<BTreeMap<MemberId, flume::Sender<Packet>>>,
+    guests: Guests,
     control: flume::Sender<Control>,
     leaving: AtomicBool,
 }
@@ -178,7 +97,7 @@ impl Peers {
             consensus,
             asking,
             answers,
-            guests: ArcSwap::default(),
+            guests: Guests::default(),
             control,
             leaving: AtomicBool::new(false),
         };
@@ -211,16 +130,7 @@ impl Peers {
             }
             return;
         }
-        let link = Arc::new(Link {
-            id: member.id,
-            urls: ArcSwap::from_pointee(member.peer_urls.clone()),
-            active_since_ms: AtomicU64::new(0),
-            takes_bulk: AtomicBool::new(false),
-            bulk_bytes: AtomicUsize::new(0),
-            counts: Counts::default(),
-            transferring: AtomicBool::new(false),
-            stated: Stated::default(),
-        });
+        let link = Arc::new(Link::new(member));
         let (urgent, urgent_inbox) = flume::bounded(PEER_URGENT_MAX);
         let (bulk, bulk_inbox) = flume::bounded(PEER_BULK_MAX);
         let link_of_loop = Arc::clone(&link);
@@ -245,35 +155,30 @@ impl Peers {
         for raft in messages {
             let peer = peers.get(&raft.to);
             let connected = peer.is_some_and(|peer| peer.link.takes_bulk.load(Ordering::Relaxed));
-            if !connected && is_proposal(&raft) {
-                undeliverable.push(raft);
-                continue;
-            }
-            let priority = priority(&raft);
-            let Some(peer) = peer else {
-                if priority == Priority::Urgent {
-                    let (head, entries) = encoder.encode(&raft);
-                    let head = encode(Kind::Raft, &head, &entries);
-                    self.send_to_guest(raft.to, Packet(head, entries));
+            match (route(&raft, peer.is_some(), connected), peer) {
+                (Route::GiveBack, _) => undeliverable.push(raft),
+                (Route::Snapshot, Some(peer)) => self.transfer(peer, raft),
+                (Route::Guest, _) => self.0.guests.send(raft.to, packet(&mut encoder, &raft)),
+                (Route::Urgent, Some(peer)) => {
+                    let sent = peer.urgent.try_send(packet(&mut encoder, &raft)).is_ok();
+                    self.note_sent(peer, sent);
                 }
-                continue;
-            };
-            if priority == Priority::Snapshot {
-                self.transfer(peer, raft);
-                continue;
-            }
-            let (head, entries) = encoder.encode(&raft);
-            let packet = Packet(encode(Kind::Raft, &head, &entries), entries);
-            let sent = match priority {
-                Priority::Bulk => peer.send_bulk(packet),
-                Priority::Urgent | Priority::Snapshot => peer.urgent.try_send(packet).is_ok(),
-            };
-            if !sent {
-                peer.link.counts.sent_failures.fetch_add(1, Ordering::Relaxed);
-                self.0.consensus.unreachable(raft.to);
+                (Route::Bulk, Some(peer)) => {
+                    let sent = peer.send_bulk(packet(&mut encoder, &raft));
+                    self.note_sent(peer, sent);
+                }
+                (Route::Drop | Route::Snapshot | Route::Urgent | Route::Bulk, _) => (),
             }
         }
         undeliverable
+    }
+
+    /// Raft is told of what found no room.
+    fn note_sent(&self, peer: &Peer, sent: bool) {
+        if !sent {
+            peer.link.counts.sent_failures.fetch_add(1, Ordering::Relaxed);
+            self.0.consensus.unreachable(peer.link.id);
+        }
     }
 
     /// Sends the state along with a message that announces it, unless some is on its way to that member already.
@@ -301,28 +206,14 @@ impl Peers {
         let packet = Packet(frame, Bytes::new());
         match self.0.peers.load().get(&to) {
             Some(peer) => drop(peer.urgent.try_send(packet)),
-            None => self.send_to_guest(to, packet),
-        }
-    }
-
-    fn send_to_guest(&self, to: MemberId, packet: Packet) {
-        if let Some(guest) = self.0.guests.load().get(&to) {
-            drop(guest.try_send(packet));
+            None => self.0.guests.send(to, packet),
         }
     }
 
     /// Takes in a member that dialed this one and is not known here yet: what is to be sent to it, on the connection that
     /// it dialed. `None` if there are too many.
     pub fn receive_guest(&self, member: MemberId) -> Option<flume::Receiver<Packet>> {
-        let mut guests = self.0.guests.load_full().as_ref().clone();
-        guests.retain(|_, queue| !queue.is_disconnected());
-        if guests.len() >= PEER_GUESTS_MAX && !guests.contains_key(&member) {
-            return None;
-        }
-        let (queue, packets) = flume::bounded(PEER_URGENT_MAX);
-        guests.insert(member, queue);
-        self.0.guests.store(Arc::new(guests));
-        Some(packets)
+        self.0.guests.receive(member)
     }
 
     /// Who this member is to others.
@@ -363,18 +254,7 @@ impl Peers {
     /// What went to and came from all of them, for metrics.
     pub fn counts(&self) -> Vec<metrics::Peer> {
         let peers = self.0.peers.load();
-        let count = |(id, peer): (&MemberId, &Peer)| {
-            let counts = &peer.link.counts;
-            metrics::Peer {
-                id: *id,
-                active: peer.link.is_active(),
-                disconnects: counts.disconnects.load(Ordering::Relaxed),
-                sent_bytes: counts.sent_bytes.load(Ordering::Relaxed),
-                sent_failures: counts.sent_failures.load(Ordering::Relaxed),
-                received_bytes: counts.received_bytes.load(Ordering::Relaxed),
-            }
-        };
-        peers.iter().map(count).collect()
+        peers.values().map(Peer::counts).collect()
     }
 
     /// Whether any other member is connected.
@@ -397,20 +277,6 @@ impl Peers {
     }
 }
 
-impl Peer {
-    fn send_bulk(&self, packet: Packet) -> bool {
-        let bytes = packet.bytes();
-        let waiting = self.link.bulk_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // One packet always fits.
-        let fits = waiting == 0 || waiting + bytes <= PEER_BULK_BYTES_MAX;
-        let sent = fits && self.bulk.try_send(packet).is_ok();
-        if !sent {
-            self.link.bulk_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        sent
-    }
-}
-
 /// What an answer says.
 ///
 /// # Errors
@@ -420,4 +286,9 @@ pub fn outcome(answer: Answer) -> Result<Answer, Refusal> {
         "" => Ok(answer),
         text => Err(Refusal::from_text(text).unwrap_or(Refusal::Timeout)),
     }
+}
+
+fn packet(encoder: &mut Encoder, raft: &Message) -> Packet {
+    let (head, entries) = encoder.encode(raft);
+    Packet(encode(Kind::Raft, &head, &entries), entries)
 }

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::mvcc::read::{self, newest};
+use crate::mvcc::versions::{self, newest};
 use crate::mvcc::{Import, bucket, is_read_only, is_serializable, leased_keys};
 use crate::store::{Batch, Pair, Space, View};
 use crate::types::limits::BATCH_EVENTS_BYTES_MAX;
@@ -50,12 +50,12 @@ fn any_of_200_000_versions_is_found_in_logarithmic_time() {
     for at in near.chain(far).collect::<Vec<_>>() {
         let newest = newest(&view, b"hot").unwrap().unwrap();
         view.gets.set(0);
-        let found = read::version_at(&view, newest, at).unwrap().unwrap();
+        let found = versions::version_at(&view, newest, at).unwrap().unwrap();
         assert_eq!(found.main().unwrap(), at);
         assert!(view.gets.get() <= 36, "{} look-ups for revision {at}", view.gets.get());
     }
     let newest = newest(&view, b"hot").unwrap().unwrap();
-    assert!(read::version_at(&view, newest.clone(), 1).unwrap().is_none());
+    assert!(versions::version_at(&view, newest.clone(), 1).unwrap().is_none());
     assert!(newest.bytes().len() < 150, "the record takes {} bytes", newest.bytes().len());
 }
 

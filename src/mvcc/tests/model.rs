@@ -323,7 +323,7 @@ impl Pair {
         let store = &mut self.store;
         let mut steps = store.mvcc.begin_delete_keys(keys);
         let count = loop {
-            match store.mvcc.step(&mut store.tx, &mut steps, 1).unwrap() {
+            match store.mvcc.step(&mut store.tx, &mut steps, 1, &|_| false).unwrap() {
                 Some(mvcc::Outcome::Keys(count)) => break count,
                 Some(_) => panic!("a deletion has another outcome"),
                 None => (),

@@ -5,8 +5,8 @@ use std::ops::Bound::Unbounded;
 
 use super::*;
 use crate::mvcc::Usage;
-use crate::mvcc::read::{newest, whole};
 use crate::mvcc::record::Record;
+use crate::mvcc::versions::{newest, whole};
 use crate::store::View;
 use crate::types::Revision;
 use crate::types::limits::INLINE_BYTES_MAX;

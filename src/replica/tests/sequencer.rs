@@ -35,7 +35,8 @@ fn replica(voters: u64) -> Replica<&'static str> {
         applied: voters,
         ..Restored::default()
     };
-    Replica::new(Driver::new(config, &restored).expect("it begins"))
+    let driver = Driver::new(config, &restored).expect("it begins");
+    Replica::new(driver, Duration::from_millis(100))
 }
 
 /// Performs what a disk does at once, and gives the rest.

@@ -29,6 +29,7 @@ use tonic_prost::ProstCodec;
 use self::dial::{Dialer, Link};
 use self::error::Refusal;
 use self::settings::Settings;
+use crate::{Failure, exit};
 
 /// Attempts of one call, as many as etcd's client makes.
 const ATTEMPTS_MAX: u32 = 100;
@@ -64,6 +65,28 @@ pub(crate) struct Client {
     token: RefCell<Option<String>>,
     logger: &'static str,
     dial_error: RefCell<String>,
+}
+
+impl Settings {
+    /// A client; it dials when it is asked something.
+    ///
+    /// # Errors
+    /// Files for TLS that are none, no endpoint, a refused password.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.client_named("etcd-client").await
+    }
+
+    pub(crate) async fn client_named(&self, logger: &'static str) -> Result<Client, Failure> {
+        let configured = tls::config(&self.security).map_err(Failure::bad_args)?;
+        let connection = |text: String| Failure::new(exit::BAD_CONNECTION, text);
+        let first = self
+            .endpoints
+            .first()
+            .ok_or_else(|| connection("etcdclient: no available endpoints".to_owned()))?;
+        let dialer = Dialer::new(first, configured, tls::default);
+        let client = Client::new(Rc::new(self.clone()), dialer, logger).await;
+        client.map_err(|it| connection(it.text()))
+    }
 }
 
 impl Client {

@@ -25,68 +25,12 @@ pub(crate) mod watch;
 pub(crate) mod watch_args;
 
 use crate::Failure;
+use crate::cli::action::Action;
 use crate::cli::command::Path;
 use crate::cli::values::{Values, Word};
 use crate::client::Client;
 use crate::client::settings::Settings;
 use crate::print::Printer;
-
-/// Everything that can be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Get,
-    Put,
-    Del,
-    Txn,
-    Compaction,
-    Watch,
-    LeaseGrant,
-    LeaseRevoke,
-    LeaseTimeToLive,
-    LeaseList,
-    LeaseKeepAlive,
-    AlarmDisarm,
-    AlarmList,
-    Defrag,
-    EndpointHealth,
-    EndpointStatus,
-    EndpointHashKv,
-    MoveLeader,
-    MemberAdd,
-    MemberRemove,
-    MemberUpdate,
-    MemberList,
-    MemberPromote,
-    SnapshotSave,
-    DowngradeValidate,
-    DowngradeEnable,
-    DowngradeCancel,
-    Lock,
-    Elect,
-    AuthEnable,
-    AuthDisable,
-    AuthStatus,
-    UserAdd,
-    UserDelete,
-    UserGet,
-    UserList,
-    UserPasswd,
-    UserGrantRole,
-    UserRevokeRole,
-    RoleAdd,
-    RoleDelete,
-    RoleGet,
-    RoleList,
-    RoleGrantPermission,
-    RoleRevokePermission,
-    CheckPerf,
-    CheckDatascale,
-    MakeMirror,
-    Completion,
-    Options,
-    Version,
-    Help,
-}
 
 /// A command line that was understood.
 pub(crate) struct Context {

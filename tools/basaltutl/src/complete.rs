@@ -2,7 +2,8 @@
 
 use shells::{Directive, SHELLS};
 
-use crate::args::{Args, Command, Flag, GLOBAL, Kind};
+use crate::args::Args;
+use crate::command::{Command, Flag, GLOBAL, Kind};
 use crate::{Failure, output, usage};
 
 /// The script for a shell.

@@ -1,10 +1,11 @@
 //! `basaltutl`: etcdutl's commands, flags, output and exit codes, for snapshots of etcd and of Basalt.
 //!
-//! [`args`] reads the command line as cobra does, [`cluster`] what it says of members, [`restore`] makes a data
+//! [`command`] lists commands and flags, [`args`] reads the command line as cobra does, [`cluster`] what it says of members, [`restore`] makes a data
 //! directory, [`member`] looks at one, [`log`] at one that does not start, [`complete`] helps shells, [`output`] prints.
 
 mod args;
 mod cluster;
+mod command;
 mod complete;
 mod log;
 mod member;
@@ -19,7 +20,8 @@ use basalt::io::BoltFile;
 use basalt::snapshot;
 use basalt::snapshot::bolt::Reader;
 
-use self::args::{Args, Command};
+use self::args::Args;
+use self::command::Command;
 use self::output::Format;
 
 /// etcdutl's exit codes.

@@ -15,6 +15,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use basalt::cluster::Member;
 use basalt::io::{
     Loader, UNFINISHED_RESTORE, begin_log, clock, lock_data_dir, prepare_data_dir, raise_open_files,
 };
@@ -84,7 +85,10 @@ pub(crate) fn restore(args: &Args) -> Result<(), Failure> {
         Restore { members: founding.members.clone(), bump_revision: (bump > 0).then_some(bump) };
     let made = make(&places, &founding, &wanted);
     match &made {
-        Ok(()) => say("restored snapshot", &places),
+        Ok(()) => {
+            founding.members.iter().for_each(|member| say_added(founding.cluster_id, member));
+            say("restored snapshot", &places);
+        }
         Err(_) => clear_away(&places),
     }
     made
@@ -187,7 +191,7 @@ fn is_free(data_dir: &Path) -> bool {
     }
 }
 
-/// One line of etcdutl's log.
+/// A line about the restore.
 fn say(what: &str, places: &Places) {
     let wal_dir = places.wal_dir.clone().unwrap_or_else(|| places.data_dir.join("member/wal"));
     let about = serde_json::json!({
@@ -196,6 +200,25 @@ fn say(what: &str, places: &Places) {
         "data-dir": places.data_dir,
         "store-dir": places.data_dir.join("member/store"),
     });
+    log_line(what, &about.to_string());
+}
+
+/// The line of etcdutl's log about a member of the new cluster.
+fn say_added(cluster_id: u64, member: &Member) {
+    let urls: Vec<_> = member.peer_urls.iter().map(|url| format!("{url:?}")).collect();
+    let about = format!(
+        "{{\"cluster-id\": \"{cluster_id:x}\", \"local-member-id\": \"0\", \
+         \"added-peer-id\": \"{:x}\", \"added-peer-peer-urls\": [{}], \
+         \"added-peer-is-learner\": {}}}",
+        member.id,
+        urls.join(", "),
+        member.is_learner
+    );
+    log_line("added member", &about);
+}
+
+/// One line of the log, as zap prints it for people.
+fn log_line(what: &str, about: &str) {
     output::error(&format!("{}\tinfo\tbasaltutl\t{what}\t{about}", rfc3339(clock::unix_time())));
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::args::{Command, Flag, GLOBAL, Kind};
+use crate::command::{Command, Flag, GLOBAL, Kind};
 use crate::{Failure, exit, output};
 
 /// A command line that is wrong: told before and after the usage, as cobra does.

@@ -1,7 +1,7 @@
 //! What a command is, and the way from the root to one.
 
+use crate::cli::action::Action;
 use crate::cli::flag::Flag;
-use crate::command::Action;
 
 /// One command: a group of others, or something to do.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! The table of all commands and flags, in etcdctl's order and words.
 
+use crate::cli::action::Action;
 use crate::cli::command::Command;
 use crate::cli::flag::{Flag, Kind};
-use crate::command::Action;
 
 const KV: &str = "Key-value commands";
 const MAINTENANCE: &str = "Cluster maintenance commands";

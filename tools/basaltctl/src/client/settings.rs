@@ -1,13 +1,11 @@
 //! What the global flags say, read in etcdctl's order so that the same mistake is told first.
 
 use std::io::Write as _;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::cli::values::{Values, variable_name};
-use crate::client::dial::Dialer;
-use crate::client::tls::{self, Security};
-use crate::client::{Client, log, password, srv};
+use crate::client::tls::Security;
+use crate::client::{log, password, srv};
 use crate::print::out;
 use crate::print::{Format, Printer};
 use crate::{Failure, exit};
@@ -91,26 +89,6 @@ impl Settings {
     /// The same for one server.
     pub(crate) fn only(&self, endpoint: &str) -> Self {
         Self { endpoints: vec![endpoint.to_owned()], ..self.clone() }
-    }
-
-    /// A client; it dials when it is asked something.
-    ///
-    /// # Errors
-    /// Files for TLS that are none, no endpoint, a refused password.
-    pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        self.client_named("etcd-client").await
-    }
-
-    pub(crate) async fn client_named(&self, logger: &'static str) -> Result<Client, Failure> {
-        let configured = tls::config(&self.security).map_err(Failure::bad_args)?;
-        let connection = |text: String| Failure::new(exit::BAD_CONNECTION, text);
-        let first = self
-            .endpoints
-            .first()
-            .ok_or_else(|| connection("etcdclient: no available endpoints".to_owned()))?;
-        let dialer = Dialer::new(first, configured, tls::default);
-        let client = Client::new(Rc::new(self.clone()), dialer, logger).await;
-        client.map_err(|it| connection(it.text()))
     }
 }
 

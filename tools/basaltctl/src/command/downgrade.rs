@@ -4,7 +4,8 @@ use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{DowngradeRequest, DowngradeResponse};
 
 use crate::Failure;
-use crate::command::{Action, Context};
+use crate::cli::action::Action;
+use crate::command::Context;
 use crate::print::Printed;
 
 /// # Errors

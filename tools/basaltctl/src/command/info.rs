@@ -1,8 +1,9 @@
 //! help, options, version: no server is asked.
 
+use crate::cli::action::Action;
 use crate::cli::tree::ROOT;
 use crate::cli::{command, help};
-use crate::command::{Action, Context};
+use crate::command::Context;
 use crate::print::out;
 use crate::{API_VERSION, Failure, help_topic};
 

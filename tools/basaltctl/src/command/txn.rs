@@ -10,11 +10,12 @@ use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
 use bytes::Bytes;
 
+use crate::cli::action::Action;
 use crate::cli::tree::REQUESTS;
 use crate::cli::values::{Values, Word};
 use crate::cli::{find, help};
 use crate::client::requests::op;
-use crate::command::{Action, Context, keys};
+use crate::command::{Context, keys};
 use crate::go::number::parse_int;
 use crate::go::quote::quote;
 use crate::go::scan;
