@@ -278,6 +278,11 @@ impl Store {
         }
     }
 
+    /// The tree has exchanged its memtable by itself, to load tables.
+    fn note_rotation(&self) {
+        lock(&self.staging).active = self.tree.active_memtable();
+    }
+
     fn rotate(&self, staging: &mut Staging) {
         if let Some(sealed) = self.tree.rotate_memtable() {
             staging.active = self.tree.active_memtable();

@@ -111,7 +111,9 @@ fn ingest(
         }
         .map_err(fault("load"))?;
     }
-    tables.finish().map_err(fault("load"))
+    let finished = tables.finish().map_err(fault("load"));
+    to.store.note_rotation();
+    finished
 }
 
 impl Engine for Loader {
