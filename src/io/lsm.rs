@@ -23,7 +23,7 @@ mod write_back;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -79,7 +79,8 @@ struct Store {
     sequence: SequenceNumberCounter,
     pins: Pins,
     /// Held while a batch goes into the memtable, and while memtables are exchanged: one of them holds whole batches.
-    staging: Mutex<Staging>,
+    /// Whether the active memtable holds the first part of a batch, and nothing that is committed.
+    staging: Mutex<bool>,
     /// How many merges were made; held while one is.
     merges: Mutex<u64>,
     /// Sealed memtables, until they are flushed and nobody reads them: freed where nobody waits.
@@ -88,14 +89,6 @@ struct Store {
     counters: Counters,
     /// Dropped after the tree.
     home: Home,
-}
-
-/// The memtable that takes batches. The tree knows it, too, but asking takes a lock that the tree holds through five
-/// fsyncs whenever a flush or merge is done: tens of milliseconds on a busy disk, up to a fifth of a second.
-struct Staging {
-    active: Arc<Memtable>,
-    /// Whether it holds the first part of a batch, and nothing that is committed.
-    is_open: bool,
 }
 
 #[derive(Default)]
@@ -109,9 +102,6 @@ struct Counters {
     /// Bytes of the memtables that are not flushed, and of those the sealed ones.
     unflushed: Arc<AtomicU64>,
     sealed: AtomicU64,
-    /// Sealed memtables, and runs of level 0, as of the last flush or merge.
-    sealed_memtables: AtomicUsize,
-    level_0_runs: AtomicUsize,
     /// Rises when the tree's files changed so that a new view sees fewer of them.
     changes: AtomicU64,
 }
@@ -205,18 +195,17 @@ impl LsmEngine {
         let counters = Counters { disk: AtomicU64::new(tree.disk_space()), ..Counters::default() };
         let home = Home { path: path.to_owned(), abandoned: AtomicBool::new(false) };
         let store = Arc::new(Store {
-            staging: Mutex::new(Staging { active: tree.active_memtable(), is_open: false }),
             tree,
             memtable_bytes,
             sequence,
             pins: Pins::default(),
+            staging: Mutex::default(),
             merges: Mutex::default(),
             retired: Mutex::default(),
             control,
             counters,
             home,
         });
-        store.count_runs();
         let upkeep = Arc::new(Upkeep::start(&store, policy)?);
         Ok(Self { upkeep, store })
     }
@@ -247,10 +236,10 @@ impl LsmEngine {
 
     /// Whether whoever commits has to wait, so that flushes and merges keep up.
     pub fn is_behind(&self) -> bool {
-        let counters = &self.store.counters;
+        let tree = &self.store.tree;
         let may_merge = || !self.store.control.no_room.load(Ordering::Relaxed);
-        counters.sealed_memtables.load(Ordering::Relaxed) >= SEALED_MAX
-            || (counters.level_0_runs.load(Ordering::Relaxed) >= LEVEL_0_RUNS_MAX && may_merge())
+        tree.sealed_memtable_count() >= SEALED_MAX
+            || (tree.l0_run_count() >= LEVEL_0_RUNS_MAX && may_merge())
     }
 
     /// A number that changes when a new view would let files go that older ones hold.
@@ -272,29 +261,23 @@ impl LsmEngine {
 impl Store {
     /// The memtable takes no more batches; the next one does.
     fn seal(&self) {
-        let mut staging = lock(&self.staging);
-        if !staging.is_open {
-            self.rotate(&mut staging);
+        let staging = lock(&self.staging);
+        if !*staging {
+            self.rotate();
         }
     }
 
-    /// The tree has exchanged its memtable by itself, to load tables.
-    fn note_rotation(&self) {
-        lock(&self.staging).active = self.tree.active_memtable();
-    }
-
-    fn rotate(&self, staging: &mut Staging) {
+    /// Called with `staging` locked.
+    fn rotate(&self) {
         if let Some(sealed) = self.tree.rotate_memtable() {
-            staging.active = self.tree.active_memtable();
-            self.counters.sealed_memtables.fetch_add(1, Ordering::Relaxed);
             self.counters.sealed.fetch_add(sealed.size(), Ordering::Relaxed);
             lock(&self.retired).push(sealed);
         }
     }
 
-    /// Writes a batch into the active memtable. Gives the size of the memtable.
-    fn insert(&self, staging: &Staging, batch: Batch) -> u64 {
-        let memtable = &staging.active;
+    /// Writes a batch into the active memtable. Called with `staging` locked. Gives the size of the memtable.
+    fn insert(&self, batch: Batch) -> u64 {
+        let memtable = self.tree.active_memtable();
         let number = self.sequence.next();
         let mut bytes = 0;
         for (space, key, value) in batch.writes {
@@ -329,15 +312,7 @@ impl Store {
             self.counters.sealed.fetch_sub(bytes, Ordering::Relaxed);
             self.count_unflushed(self.tree.active_memtable().size());
         }
-        self.count_runs();
         Ok(())
-    }
-
-    /// Counts what [`LsmEngine::is_behind`] looks at.
-    fn count_runs(&self) {
-        let counters = &self.counters;
-        counters.sealed_memtables.store(self.tree.sealed_memtable_count(), Ordering::Relaxed);
-        counters.level_0_runs.store(self.tree.l0_run_count(), Ordering::Relaxed);
     }
 
     /// Removes tables with this number or a later one that are not part of the tree: what a flush or merge that failed
@@ -382,8 +357,8 @@ impl Engine for LsmEngine {
         let store = &*self.store;
         let is_full = {
             let mut staging = lock(&store.staging);
-            staging.is_open = false;
-            store.insert(&staging, batch) >= store.memtable_bytes
+            *staging = false;
+            store.insert(batch) >= store.memtable_bytes
         };
         if is_full {
             store.seal();
@@ -397,11 +372,11 @@ impl Engine for LsmEngine {
     fn stage(&mut self, batch: Batch) -> Result<(), Fault> {
         let store = &*self.store;
         let mut staging = lock(&store.staging);
-        let begins = !std::mem::replace(&mut staging.is_open, true);
+        let begins = !std::mem::replace(&mut *staging, true);
         if begins {
-            store.rotate(&mut staging);
+            store.rotate();
         }
-        store.insert(&staging, batch);
+        store.insert(batch);
         drop(staging);
         if begins {
             self.upkeep.flush_soon();

@@ -111,9 +111,7 @@ fn ingest(
         }
         .map_err(fault("load"))?;
     }
-    let finished = tables.finish().map_err(fault("load"));
-    to.store.note_rotation();
-    finished
+    tables.finish().map_err(fault("load"))
 }
 
 impl Engine for Loader {

@@ -442,25 +442,3 @@ fn whoever_commits_waits_for_merges_only_if_there_is_room_for_one() {
     engine.store.control.no_room.store(true, Ordering::Relaxed);
     assert!(!engine.is_behind(), "a full disk would stop everything");
 }
-
-#[test]
-fn a_commit_does_not_wait_until_the_tree_has_written_its_list_of_tables() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut engine = LsmEngine::open(&dir.path().join("store")).unwrap();
-    let store = Arc::clone(&engine.store);
-    // As at the end of a flush or merge.
-    let writing = store.tree.get_version_history_lock();
-    let committing = std::thread::spawn(move || {
-        assert!(!engine.is_behind());
-        engine.commit(numbered(7)).unwrap();
-        engine
-    });
-    let patience = std::time::Instant::now();
-    while !committing.is_finished() {
-        assert!(patience.elapsed().as_secs() < 30, "it waits");
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    drop(writing);
-    let engine = committing.join().unwrap();
-    assert_eq!(number(&engine.view(), Space::Kv), 7);
-}

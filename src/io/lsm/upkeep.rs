@@ -352,7 +352,6 @@ impl Merger {
                     "merged tables"
                 );
                 self.store.look_at_disk();
-                self.store.count_runs();
                 // A view that is made from now on is after the newest tables, so that those of before can go.
                 let _ = self.store.sequence.next();
                 self.store.counters.changes.fetch_add(1, Ordering::Relaxed);
