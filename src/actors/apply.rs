@@ -1,7 +1,7 @@
 //! Hosts [`Applier`], the single writer of the replicated state. One per member.
 //!
 //! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's order.
-//! Between batches others run, and a compaction gets its slice.
+//! Others run after each slice of a batch. Between batches a compaction gets its slice.
 
 mod publish;
 mod report;
@@ -27,7 +27,7 @@ use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock};
 use crate::metrics;
 use crate::replica::{Applier, ApplierOutput as Output, Delivery, Progress};
 use crate::store::Engine as _;
-use crate::types::limits::APPLY_STEP_RECORDS;
+use crate::types::limits::{APPLY_BATCH_BYTES, APPLY_STEP_RECORDS};
 use crate::types::{Entry, Fault};
 
 /// How long entries are applied before others run.
@@ -182,7 +182,10 @@ impl Actor {
                 now = Instant::now();
             }
             if now.since(slice) >= SLICE {
-                self.commit().await?;
+                // Not at each slice: a commit costs each executor a look at what is new.
+                if self.applier.batch_bytes() >= APPLY_BATCH_BYTES {
+                    self.commit().await?;
+                }
                 yield_now().await;
                 self.pause_if_behind().await;
                 slice = Instant::now();

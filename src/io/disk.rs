@@ -31,7 +31,7 @@ const RESERVE: &str = "reserve";
 
 /// Bytes of a filesystem.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct FreeSpace {
     /// All.
     pub(super) total: u64,
     /// Those that can be written yet.
@@ -39,9 +39,12 @@ pub(super) struct Room {
 }
 
 /// The room on the filesystem of a path; `None` where it does not say.
-pub(super) fn room(path: &Path) -> Option<Room> {
+pub(super) fn room(path: &Path) -> Option<FreeSpace> {
     let found = statvfs(path).ok().filter(|found| found.f_blocks > 0)?;
-    Some(Room { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
+    Some(FreeSpace {
+        total: found.f_blocks * found.f_frsize,
+        free: found.f_bavail * found.f_frsize,
+    })
 }
 
 /// Bytes of the filesystem of a path; `None` where it does not say.

@@ -34,6 +34,10 @@ pub const COMPACT_SLICE_RECORDS: usize = 250;
 /// Records that an entry may look at to be applied at once; a larger one is applied in steps. About a millisecond.
 pub const APPLY_AT_ONCE_RECORDS_MAX: usize = 256;
 
+/// Bytes of entries after which a batch is committed to the store even if more entries wait: about a millisecond of its
+/// time, as a commit does not yield.
+pub const APPLY_BATCH_BYTES: usize = 256 * 1024;
+
 /// Records that one step of a large entry looks at: a fraction of a millisecond, so that whoever counts the time can stop.
 pub const APPLY_STEP_RECORDS: usize = 64;
 

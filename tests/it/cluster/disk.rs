@@ -29,11 +29,11 @@ const DISK_BYTES: u64 = 288 << 20;
 const DISK_BYTES_TO_FILL: u64 = 256 << 20;
 const REFUSAL: &str = "etcdserver: mvcc: database space exceeded";
 
-/// A filesystem in memory, gone when dropped.
+/// A filesystem in memory, unmounted when dropped.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    /// `None`, with the reason said, where nothing may be mounted.
+    /// `None`, with the reason printed, if mounting is not permitted.
     fn mount(bytes: u64) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
