@@ -11,10 +11,10 @@
 //!                                  └──TruncateLog──► log
 //! ```
 //!
-//! [`Replica`] orders: it hosts [`crate::consensus::Driver`] and holds what waits for a leader, for room or for a snapshot.
-//! [`Applier`] applies: it hosts [`crate::machine::Machine`] and says in which order others learn what was applied.
-//! [`LeaseKeeper`] keeps the time of leases while this member leads. [`PendingRequests`] matches answers to requests.
-//! None of them reads a clock: the time is an argument.
+//! [`Replica`] orders requests: it hosts [`crate::consensus::Driver`] and keeps inputs that wait for a leader, for
+//! space or for a snapshot. [`Applier`] applies: it hosts [`crate::machine::Machine`] and determines the order in which
+//! readers, clients and raft receive the results. [`LeaseKeeper`] keeps the time of leases while this member leads.
+//! [`PendingRequests`] matches answers to requests. None of them reads a clock: the time is an argument.
 
 mod applier;
 mod deferred;

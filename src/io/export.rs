@@ -25,7 +25,7 @@ use crate::types::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD};
 pub struct Piece {
     /// Its bytes.
     pub bytes: Bytes,
-    /// How many bytes the whole file has.
+    /// Size of the whole file in bytes.
     pub file_bytes: u64,
     /// Bytes that were made and are not in this or an earlier piece.
     pub held: usize,

@@ -1,9 +1,9 @@
-//! Threads for work that blocks, in named pools: a slow name server delays no snapshot, and a client's large range
+//! Threads for blocking work, in named pools: a slow name server delays no snapshot, and a client's large range
 //! delays no fsync.
 //!
 //! ```text
 //!  executor ─run─► queue of the pool (bounded) ─► one of its threads ─result─► executor
-//!                   └ full: the caller waits, first come first served, and its executor goes on
+//!                   └ full: the caller waits, in order of arrival, and its executor continues
 //! ```
 //!
 //! A pool starts its threads with its first job and keeps them. They run on any core of the process.
@@ -28,9 +28,9 @@ const NICE: i32 = 10;
 pub enum Pool {
     /// Looks up names of hosts: up to half a minute each while a name server is silent.
     Dns,
-    /// Makes things durable: fsync, flushes of the store, renames, writes to files that are not the log.
+    /// Makes data durable: fsync, flushes of the store, renames, writes to files other than the log.
     Durable,
-    /// Reads much of the store for clients: ranges that are sorted, transactions of ranges.
+    /// Reads many keys for clients: ranges that are sorted, transactions of ranges.
     Reads,
     /// Computes for long: large messages from and to JSON.
     Cpu,
@@ -51,8 +51,8 @@ struct Job {
 }
 
 impl Pool {
-    /// Runs work on a thread of this pool and waits for the result. The work is begun even if the caller is gone by
-    /// then, and the result dropped.
+    /// Runs work on a thread of this pool and waits for the result. The work runs even if the caller is dropped first,
+    /// and then the result is dropped.
     ///
     /// # Panics
     /// If the work does.
@@ -62,8 +62,8 @@ impl Pool {
         result.recv_async().await.expect("the work is done")
     }
 
-    /// Runs work on a thread of this pool, unless the caller is gone when its turn comes: jobs of thousands of
-    /// cancelled requests would keep others waiting, and hold the memory that they work on.
+    /// Runs work on a thread of this pool, unless the caller was dropped before: jobs of thousands of cancelled
+    /// requests would delay others, and keep their memory.
     ///
     /// # Panics
     /// If the work does.
@@ -113,7 +113,7 @@ impl Pool {
                 work();
             }),
         };
-        // The threads hold the other end for as long as the process lives.
+        // The threads hold the receiver for as long as the process lives.
         drop(self.jobs().send_async(job).await);
     }
 
@@ -185,7 +185,7 @@ pub(super) fn slice<T>(mut step: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// Counts a job from when it is asked for until it is begun, or given up.
+/// Counts a job from its request until it starts, or is given up.
 struct Queued(Pool);
 
 impl Queued {
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn pools_are_bounded_apart_and_drop_what_nobody_waits_for() {
         let release = occupy(Pool::Dns);
-        // Others are not kept waiting.
+        // Other pools are not delayed.
         assert_eq!(futures_lite::future::block_on(Pool::Durable.run(|| 7)), 7);
 
         let (witness, ran) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
@@ -283,7 +283,7 @@ mod tests {
         let queue = Pool::Dns.jobs();
         assert!(queue.is_full());
         assert_eq!(Arc::strong_count(&witness), 1 + queued.len());
-        // Three wait outside of the queue; when they go, nothing is left of them.
+        // Three wait outside of the queue; when they are dropped, nothing is left of them.
         queued.truncate(POOL_QUEUE_MAX);
         assert_eq!(Arc::strong_count(&witness), 1 + POOL_QUEUE_MAX);
 
@@ -292,7 +292,7 @@ mod tests {
         while !queue.is_empty() {
             std::thread::yield_now();
         }
-        // Every thread of the pool has passed over the others when it serves one of these.
+        // Every thread of the pool has skipped the others when it serves one of these.
         drop(occupy(Pool::Dns));
         assert_eq!(ran.load(Ordering::Relaxed), 0);
         let page = metrics::text(&metrics::Gauges::default());

@@ -47,7 +47,7 @@ fn alarm_text(alarm: &AlarmMember) -> String {
     }
 }
 
-/// The alarms that were listed, and those asked for that stand for full disks.
+/// The alarms that were listed, and NOSPACE for full disks if requested.
 fn with_full_disks(
     mut listed: Vec<AlarmMember>,
     active: Vec<AlarmMember>,
@@ -67,7 +67,7 @@ fn with_full_disks(
     listed
 }
 
-/// The version of the store, which follows the cluster's; empty until that is decided.
+/// The version of the store, which follows the cluster version; empty until that is decided.
 fn storage_version(state: &State) -> String {
     let version = state.cluster_version.map(Version::storage);
     version.map(|version| version.to_string()).unwrap_or_default()
@@ -215,14 +215,14 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 }
 
-/// A snapshot on its way: the bytes of the file, then their checksum.
+/// A snapshot being sent: the bytes of the file, then their checksum.
 struct Sending {
     pieces: flume::Receiver<Result<Piece, Fault>>,
     storage_version: String,
     sum: Sha256,
     sent: u64,
     began: Instant,
-    /// Few chunks at a time are on their way: the next are made when HTTP/2 has room for them.
+    /// Few chunks at a time are in flight: the next are made when HTTP/2 and the budget have capacity for them.
     taken: Reservation,
 }
 
@@ -236,7 +236,7 @@ impl Sending {
         Ok(Self { pieces, storage_version, sum: Sha256::new(), sent: 0, began, taken })
     }
 
-    /// The next message, and whether it is the last.
+    /// The next message, and true if it is the last.
     async fn next(&mut self) -> Result<(SnapshotResponse, bool), Status> {
         match self.pieces.recv_async().await {
             Ok(piece) => {

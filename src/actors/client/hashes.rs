@@ -1,4 +1,4 @@
-//! Hashes of what members hold.
+//! Hashes of the members' keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl ReplicaClient {
     /// The hash of what this member holds up to a revision; of all of it for 0.
     ///
     /// # Errors
-    /// That revision is compacted or not there yet, or the store cannot be read.
+    /// The revision is compacted or does not exist yet, or the store cannot be read.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKvReply, Error> {
         let _running = RUNNING.acquire().await;
         let state = self.state();
@@ -54,7 +54,7 @@ impl ReplicaClient {
         })
     }
 
-    /// What the other members say to the same question; nothing from those that do not answer.
+    /// The answers of the other members to the same question; those that do not answer are omitted.
     pub async fn hashes_of_others(
         &self,
         revision: i64,

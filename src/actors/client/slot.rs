@@ -11,7 +11,7 @@ use crate::machine::Reply;
 use crate::metrics;
 use crate::types::Refusal;
 
-/// A slot among the pending requests.
+/// A slot of a pending request.
 pub(super) struct Slot {
     pending: Pending,
     id: u64,
@@ -57,7 +57,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Joins the batch that leaves next.
+    /// Joins the next batch.
     pub(super) fn join(pending: &Pending) -> Self {
         Self { pending: pending.clone(), batch: pending.borrow_mut().join_read() }
     }

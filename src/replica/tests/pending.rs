@@ -1,4 +1,4 @@
-//! Requests from their slot to their answer.
+//! Pending requests, from their slot to their answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -124,16 +124,16 @@ fn readers_share_a_batch_until_it_leaves() {
 #[test]
 fn readers_that_are_gone_leave_no_batch_behind() {
     let mut pending = pending();
-    // Gone before the batch leaves: no read index is asked for.
+    // It disconnects before the batch is sent: no read index is requested.
     let batch = pending.join_read();
     pending.leave_read(batch);
     assert_eq!(pending.take_bundle(0), (Vec::new(), None));
-    // Gone before the answer.
+    // It disconnects before the answer.
     let batch = pending.join_read();
     assert_eq!(pending.take_bundle(0).1, Some(batch));
     pending.leave_read(batch);
     pending.deliver(Delivery { reads: vec![batch], ..Delivery::default() });
-    // Gone after the answer.
+    // It disconnects after the answer.
     let batch = pending.join_read();
     assert_eq!(pending.take_bundle(0).1, Some(batch));
     pending.deliver(Delivery { reads: vec![batch], ..Delivery::default() });
