@@ -58,7 +58,7 @@ pub(super) fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
-/// Whether a disk has room for so many bytes of the log, beside what the store needs.
+/// True if a disk has room for this many bytes of the log, beside what the store needs.
 pub type Fits = Arc<dyn Fn(u64) -> bool + Send + Sync>;
 
 /// Takes the room of a file that is about to be written, where the file system knows that.
@@ -153,14 +153,14 @@ impl DiskMonitor {
         self.0.owed.store(unflushed);
     }
 
-    /// Whether the room there is may be too little for the requests that are under way and one more of so many bytes.
+    /// True if the free space may be too small for the requests under way and one more of this many bytes.
     pub fn may_lack(&self, request_bytes: u64) -> bool {
         let wanted = claimed_by_requests() + request_bytes * STORE_COPIES + self.0.owed();
         self.0.spare.load(Ordering::Relaxed) < wanted + DISK_PLENTY_BYTES
             && self.0.spare_now().is_some_and(|spare| spare < wanted)
     }
 
-    /// Whether the disk of the log has room for a segment of so many bytes beside what the store needs, if that is the
+    /// True if the disk of the log has room for a segment of this many bytes beside what the store needs, if that is the
     /// store's disk, too.
     pub fn fits_segment(&self, log: &Path) -> Fits {
         let device = |path: &Path| fs::metadata(path).map(|it| it.dev()).ok();

@@ -165,7 +165,7 @@ impl Pool {
         }
     }
 
-    /// Whether its threads step back behind all others.
+    /// True if its threads yield to all others.
     const fn gives_way(self) -> bool {
         match self {
             Self::Exports | Self::Hashes => true,

@@ -92,7 +92,7 @@ impl MergePolicy {
         self.within_room(wanted, facts)
     }
 
-    /// Whether there is no room for any merge, so that it makes no sense to wait for one.
+    /// True if there is no room for any merge, so that waiting for one makes no sense.
     pub(super) fn lacks_room(&self, facts: &Facts) -> bool {
         facts.room < STEP_BYTES.min(facts.bytes()) + TABLE_BYTES
     }

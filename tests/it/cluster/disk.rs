@@ -63,7 +63,7 @@ impl Tmpfs {
         }
         let file = fs::File::create(self.0.join(name)).expect("a file can be made");
         let free = || statvfs(&self.0).expect("it says").f_bavail * 4096;
-        // What the member gives up may come later than its first refusal.
+        // The member may give up its reserve later than its first refusal.
         while free() == 0 {
             assert!(Instant::now() < until, "nothing is given up");
             std::thread::sleep(Duration::from_millis(10));
