@@ -170,7 +170,7 @@ impl DiskMonitor {
         }
         let log = log.to_owned();
         Arc::new(move |bytes| {
-            let fits = |room: Room| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
+            let fits = |room: FreeSpace| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
             room(&log).is_none_or(fits)
         })
     }
@@ -220,7 +220,7 @@ impl Shared {
     }
 
     /// Bytes that are free, those of the reserve included.
-    fn with_reserve(&self, room: Room) -> u64 {
+    fn with_reserve(&self, room: FreeSpace) -> u64 {
         room.free + self.held.load(Ordering::Relaxed)
     }
 
