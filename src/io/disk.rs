@@ -170,7 +170,8 @@ impl DiskMonitor {
         }
         let log = log.to_owned();
         Arc::new(move |bytes| {
-            let fits = |room: FreeSpace| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
+            let fits =
+                |room: FreeSpace| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
             room(&log).is_none_or(fits)
         })
     }

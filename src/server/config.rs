@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gocompat::duration;
-use serde_json::{Map, Value};
 
 use self::checks::{
     check_bootstrap, check_tls_versions, refuse_unsupported, request_bytes, retention,
@@ -16,7 +15,7 @@ use super::flag::Row as _;
 use super::gates::{Gate, Gates};
 use super::settings::{Flags, Level, Note};
 use super::values::{self, Url};
-use super::{log, start_line, table};
+use super::{log, table};
 use crate::consensus::vote_lease;
 use crate::http;
 use crate::io::Address;
@@ -138,8 +137,6 @@ pub struct Config {
     pub(super) cores: Vec<usize>,
     /// The command line of the process.
     pub command_line: Vec<String>,
-    /// Fields of the line that is logged at the start.
-    pub(super) start_fields: Map<String, Value>,
     /// Lines to log once the log is started.
     pub notes: Vec<Note>,
 }
@@ -268,7 +265,6 @@ impl Config {
             lease_based_reads: table::LEASE_BASED_READS.get(flags),
             cores: table::CORES.get(flags),
             command_line,
-            start_fields: Map::new(),
             notes: Vec::new(),
             name,
         })
@@ -371,7 +367,6 @@ impl Config {
                 self.notes.push(Note::new(Level::Info, text));
             }
         }
-        self.start_fields = start_line::fields(self, flags);
         let mut warn = |text: String| self.notes.push(Note::new(Level::Warn, text));
         if self.listen_http.is_empty() {
             warn(
