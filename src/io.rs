@@ -13,11 +13,13 @@ mod lsm;
 mod memory;
 mod net;
 mod pace;
+mod passwords;
 mod place;
 mod pools;
 mod preflight;
 mod promise;
 mod removal;
+mod rotated_file;
 mod system;
 mod thread;
 mod wal_file;
@@ -28,13 +30,14 @@ pub use self::disk::{DiskMonitor, disk_bytes};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
 pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
-pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
+pub use self::log_queue::{LogKind, LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
 pub use self::net::{
     Address, Closing, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire,
     close_connections, get, handover, listen, resolve, serve, serve_peer,
 };
+pub use self::passwords::{Attempt, PASSWORD_BYTES_MAX, PasswordError, Passwords};
 pub use self::place::{Incoming, current_store, find_store, has_log};
 pub use self::pools::Pool;
 pub use self::preflight::{
@@ -42,6 +45,7 @@ pub use self::preflight::{
     refuse_unfinished,
 };
 pub use self::promise::{note_promise, promised_ms};
+pub use self::rotated_file::{RotatedFile, Rotation};
 pub use self::system::{end_by, fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::aside;
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};

@@ -26,6 +26,8 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
     ("types", Pure, &[]),
     ("command", Pure, &["types"]),
     ("json", Pure, &[]),
+    ("jwt", Pure, &["types"]),
+    ("login", Pure, &["types"]),
     ("metrics", Pure, &["types", "command"]),
     ("store", Pure, &["types"]),
     ("mvcc", Pure, &["types", "store"]),
@@ -60,7 +62,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
             "replica",
         ],
     ),
-    ("io", Host, &["types", "metrics", "store", "wal", "snapshot"]),
+    ("io", Host, &["types", "login", "metrics", "store", "wal", "snapshot"]),
     (
         "actors",
         Host,
