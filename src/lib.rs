@@ -1,6 +1,7 @@
 //! Basalt: a drop-in replacement for etcd. `ARCHITECTURE.md` shows the rooms below as one picture.
 
 pub mod actors;
+pub mod auth;
 pub mod cluster;
 pub mod command;
 pub mod consensus;

@@ -202,6 +202,19 @@ pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a key. The store counts them, and the one that names the space, in 16 bits.
 pub const KEY_BYTES_MAX: usize = 65_534;
 
+/// Users, at most; more are refused. Whoever applies a change copies a reference to each of them.
+pub const AUTH_USERS_MAX: usize = 100_000;
+/// Roles, at most.
+pub const AUTH_ROLES_MAX: usize = 100_000;
+/// Permissions of all roles together, at most.
+pub const AUTH_PERMISSIONS_MAX: usize = 1_000_000;
+/// Bytes of the record of one user or role, which is written as a whole with each change.
+pub const AUTH_RECORD_BYTES_MAX: usize = 8 << 20;
+/// Bytes of all such records, which are in memory, too.
+pub const AUTH_BYTES_MAX: usize = 256 << 20;
+/// Bytes of the name of a user or role, which is a key of etcd's file.
+pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
+
 /// Bytes of a value up to which history holds it beside the newest record of its key; a larger one is
 /// stored once, and history says where. Small ones are read back from history in one piece.
 pub const INLINE_BYTES_MAX: usize = 512;
@@ -350,6 +363,8 @@ const _: () =
     assert!(UNAPPLIED_ENTRIES_MAX + BUNDLE_PROPOSALS_MAX < COMMITTED_UNAPPLIED_MAX as usize);
 const _: () = assert!(BUNDLE_BYTES_MAX + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(AUTH_NAME_BYTES_MAX < KEY_BYTES_MAX);
+const _: () = assert!(AUTH_RECORD_BYTES_MAX < AUTH_BYTES_MAX);
 const _: () = assert!(PEER_WRITE_BYTES < PEER_BULK_BYTES_MAX);
 const _: () = assert!(PEER_BULK_BYTES_MAX < PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RESPONSE_BYTES_UNCOUNTED < RESPONSE_BYTES_IN_FLIGHT_MAX);

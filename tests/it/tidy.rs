@@ -20,7 +20,7 @@ enum Floor {
 }
 use Floor::{Host, Pure};
 
-/// Room, floor, and the other rooms it may name. The siblings `mvcc`, `lease` and `cluster` do not
+/// Room, floor, and the other rooms it may name. The siblings `mvcc`, `lease`, `auth` and `cluster` do not
 /// know each other, nor do `machine`, `watch` and `consensus`.
 const ROOMS: &[(&str, Floor, &[&str])] = &[
     ("types", Pure, &[]),
@@ -32,9 +32,10 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
     ("store", Pure, &["types"]),
     ("mvcc", Pure, &["types", "store"]),
     ("lease", Pure, &["types", "command", "store"]),
+    ("auth", Pure, &["types", "store"]),
     ("cluster", Pure, &["types", "store"]),
-    ("snapshot", Pure, &["types", "store", "mvcc", "cluster"]),
-    ("machine", Pure, &["types", "command", "store", "mvcc", "lease", "cluster"]),
+    ("snapshot", Pure, &["types", "store", "mvcc", "auth", "cluster"]),
+    ("machine", Pure, &["types", "command", "store", "mvcc", "lease", "auth", "cluster"]),
     ("watch", Pure, &["types", "store", "mvcc"]),
     ("wal", Pure, &["types"]),
     ("consensus", Pure, &["types", "wal"]),
@@ -42,7 +43,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
     (
         "replica",
         Pure,
-        &["types", "metrics", "store", "lease", "cluster", "machine", "wal", "consensus"],
+        &["types", "metrics", "store", "lease", "auth", "cluster", "machine", "wal", "consensus"],
     ),
     (
         "sim",
@@ -53,6 +54,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
             "store",
             "mvcc",
             "lease",
+            "auth",
             "cluster",
             "snapshot",
             "machine",
@@ -73,6 +75,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
             "store",
             "mvcc",
             "lease",
+            "auth",
             "cluster",
             "machine",
             "watch",
@@ -88,14 +91,14 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
         "rpc",
         Host,
         &[
-            "types", "command", "metrics", "store", "mvcc", "cluster", "snapshot", "machine",
-            "watch", "io", "actors",
+            "types", "command", "metrics", "store", "mvcc", "auth", "cluster", "snapshot",
+            "machine", "watch", "io", "actors",
         ],
     ),
     (
         "http",
         Host,
-        &["types", "json", "metrics", "mvcc", "cluster", "machine", "io", "actors", "rpc"],
+        &["types", "json", "metrics", "mvcc", "auth", "cluster", "machine", "io", "actors", "rpc"],
     ),
     (
         "server",
@@ -107,6 +110,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
             "store",
             "mvcc",
             "lease",
+            "auth",
             "cluster",
             "machine",
             "watch",
