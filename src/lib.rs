@@ -2,6 +2,7 @@
 
 pub mod actors;
 pub mod auth;
+pub mod audit;
 pub mod cluster;
 pub mod command;
 pub mod consensus;
@@ -21,6 +22,7 @@ pub mod server;
 pub mod sim;
 pub mod snapshot;
 pub mod store;
+pub mod token;
 pub mod types;
 pub mod wal;
 pub mod watch;

@@ -19,7 +19,7 @@ use crate::replica::{
     ApplierOutput, Delivery, Input, Lane, LeaseChange, LeaseKeeper, LogStart, Output, Progress,
 };
 use crate::snapshot::bolt::Reader;
-use crate::snapshot::{self, Export, Turn as Step};
+use crate::snapshot::{self, Export, Scope, Turn as Step};
 use crate::store::{Memory, MemoryView};
 use crate::types::{DiskSpace, Entry, LogIndex, MemberId, Refusal, Term};
 use crate::wal::Record;
@@ -213,7 +213,7 @@ impl Cluster {
         let (index, term, conf_state) = standing(&view).expect("memory reads");
         set_snapshot(&mut message, index, term, &conf_state);
         let (boot, mut file) = (live.boot, Vec::new());
-        let mut export = Export::new(view);
+        let mut export = Export::new(view, Scope::Member);
         loop {
             match export.turn(1 << 20).expect("memory reads") {
                 Step::Working => (),

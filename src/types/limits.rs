@@ -326,6 +326,24 @@ pub const GATEWAY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// What gRPC adds to `--max-request-bytes` for the largest message received.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
+/// Operations of a transaction that a line of the audit log names; of the others it says how many they are.
+pub const AUDIT_OPERATIONS_MAX: usize = 32;
+
+/// Bytes of lines of the audit log that wait to be written; past it they are dropped and counted, or waited for.
+pub const AUDIT_QUEUE_BYTES_MAX: usize = 16 << 20;
+
+/// Simple tokens of one user; of more the oldest go.
+pub const TOKENS_OF_USER_MAX: usize = 1000;
+
+/// Simple tokens of all users; of more the oldest go.
+pub const TOKENS_MAX: usize = 100_000;
+
+/// Simple tokens that one executor knows without a look at those of all.
+pub const TOKENS_CACHED_MAX: usize = 4096;
+
+/// Tokens that are renewed by one entry.
+pub const TOKEN_RENEWALS_MAX: usize = 10_000;
+
 /// Attempts to log in that wait for a thread; past it they are refused.
 pub const LOGINS_WAITING_MAX: usize = 256;
 
