@@ -12,6 +12,7 @@
 //! wait, because their queues are as long as what can be in flight.
 
 pub mod apply;
+mod auth_log;
 pub mod client;
 pub mod compactor;
 pub mod consensus;

@@ -1,6 +1,7 @@
 //! The outside world: executors, files, sockets, the clock, the store on disk. The only room that names
 //! glommio or lsm-tree, so that either could be exchanged.
 
+mod bcrypt;
 mod bolt_file;
 pub mod clock;
 mod descriptors;
@@ -22,6 +23,7 @@ mod system;
 mod thread;
 mod wal_file;
 
+pub use self::bcrypt::hash_password;
 pub use self::bolt_file::BoltFile;
 pub use self::descriptors::{Lane, raise_open_files};
 pub use self::disk::{DiskMonitor, disk_bytes};

@@ -8,6 +8,7 @@ mod budget;
 mod call;
 mod cluster;
 mod concurrency;
+mod credentials;
 mod deadline;
 pub mod door;
 mod election;
@@ -38,11 +39,13 @@ use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
 use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use self::body::ResponseBody;
 use self::call::{Call, MeteredRequest};
+use self::credentials::TOKEN_HEADERS;
 use self::deadline::{Deadline, in_time};
 use crate::actors::Desk;
 use crate::command::Command;
@@ -53,6 +56,7 @@ use crate::types::{Error, Refusal};
 
 pub use self::budget::set_response_bytes_max;
 pub use self::call::{MeteredResponse, Source};
+pub use self::credentials::{CertificateName, Credentials};
 pub use self::table::{Access, Admission, Rule, rule};
 
 /// All services of one executor. Cheap to clone.
@@ -85,7 +89,7 @@ impl Services {
             receive_max: desk.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
             slow,
             kv: Arc::new(kv::Kv(desk.clone())),
-            watch: Arc::new(watch::Watch(desk.watches().clone())),
+            watch: Arc::new(watch::Watch::new(desk)),
             lease: Arc::new(lease::Lease(desk.clone())),
             cluster: cluster::Cluster(desk.clone()),
             maintenance: Arc::new(maintenance::Maintenance(desk.clone())),
@@ -148,24 +152,35 @@ impl Services {
             }
         };
         let (head, mut body) = request.into_parts();
-        let headers = relevant_headers(&head.headers);
+        let head = CallHead::of(&head);
         // What is moved into a future within this one would be kept twice.
         Box::pin(async move {
-            let answer = pin!(unary::answer(&inner, rpc, headers, &mut body));
+            let answer = pin!(unary::answer(&inner, rpc, head, &mut body));
             let answer = in_time(answer, &mut deadline).await;
             Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
         })
     }
 }
 
-/// The headers that services read, seldom any. Clients with many requests under way send the
+/// What services read of the head of a request. Clients with many requests under way send the
 /// headers of all before the first body, and thousands of requests that wait with all of them do not fit into a
 /// processor's cache.
-fn relevant_headers(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
-    let names = ["authorization", "grpc-encoding", "token"];
-    let kept = headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
-    let kept: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-    (!kept.is_empty()).then(|| Box::new(kept))
+#[derive(Debug, Default)]
+struct CallHead {
+    headers: HeaderMap,
+    certificate_name: Option<CertificateName>,
+}
+
+impl CallHead {
+    /// Seldom anything.
+    fn of(head: &Parts) -> Option<Box<Self>> {
+        let is_kept = |name: &str| name == "grpc-encoding" || TOKEN_HEADERS.contains(&name);
+        let kept = head.headers.iter().filter(|(name, _)| is_kept(name.as_str()));
+        let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let certificate_name = head.extensions.get::<CertificateName>().cloned();
+        let is_empty = headers.is_empty() && certificate_name.is_none();
+        (!is_empty).then(|| Box::new(Self { headers, certificate_name }))
+    }
 }
 
 impl Inner {

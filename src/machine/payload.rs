@@ -27,6 +27,17 @@ pub fn check_payload(kind: EntryKind, data: &Bytes, supported: FeatureLevel) -> 
                 | Command::LeaseRevoke(_)
                 | Command::LeaseExpire(_)
                 | Command::Alarm(_)
+                | Command::AuthEnable(_)
+                | Command::AuthDisable(_)
+                | Command::AuthUserAdd(_)
+                | Command::AuthUserDelete(_)
+                | Command::AuthUserChangePassword(_)
+                | Command::AuthUserGrantRole(_)
+                | Command::AuthUserRevokeRole(_)
+                | Command::AuthRoleAdd(_)
+                | Command::AuthRoleDelete(_)
+                | Command::AuthRoleGrantPermission(_)
+                | Command::AuthRoleRevokePermission(_)
                 | Command::ClusterMemberAttrSet(_)
                 | Command::FeatureLevelSet(_) => Ok(()),
             }

@@ -25,7 +25,7 @@ use tonic::{Extensions, Request, Response, Status};
 use super::body::ResponseBody;
 use super::call::MeteredRequest;
 use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
-use super::{Inner, door};
+use super::{CallHead, Inner, door};
 
 /// The most bytes of an answer, as etcd sets it.
 const SEND_MAX: usize = i32::MAX as usize;
@@ -34,17 +34,17 @@ const COMPRESS_MAX: usize = 1 << 20;
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
-/// Answers a call with these headers, if services look at any.
+/// Answers a call with this head, if services look at any of it.
 pub(super) async fn answer(
     services: &Inner,
     rpc: Unary,
-    headers: Option<Box<HeaderMap>>,
+    head: Option<Box<CallHead>>,
     body: &mut MeteredRequest,
 ) -> hyper::Response<ResponseBody> {
     let attempt = async {
-        let gzip = is_gzip(headers.as_deref())?;
+        let gzip = is_gzip(head.as_deref().map(|head| &head.headers))?;
         let message = read(body, gzip, services.receive_max).await?;
-        write(services.unary(rpc, headers, message).await?, gzip)
+        write(services.unary(rpc, head, message).await?, gzip)
     };
     attempt.await.unwrap_or_else(|status| status.into_http().map(ResponseBody::Stream))
 }
@@ -164,12 +164,16 @@ fn deflate(message: &[u8]) -> BytesMut {
 
 /// A message as its service takes it.
 pub(super) fn decode<Q: Message + Default>(
-    headers: Option<Box<HeaderMap>>,
+    head: Option<Box<CallHead>>,
     message: Bytes,
 ) -> Result<Request<Q>, Status> {
     let message = door::read(message)?;
-    let metadata = MetadataMap::from_headers(headers.map(|it| *it).unwrap_or_default());
-    Ok(Request::from_parts(metadata, Extensions::default(), message))
+    let CallHead { headers, certificate_name } = head.map(|it| *it).unwrap_or_default();
+    let mut extensions = Extensions::default();
+    if let Some(name) = certificate_name {
+        extensions.insert(name);
+    }
+    Ok(Request::from_parts(MetadataMap::from_headers(headers), extensions, message))
 }
 
 /// An answer's bytes, with room for its head.

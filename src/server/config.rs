@@ -286,6 +286,7 @@ impl Config {
             gateway: self.gateway,
             origins: self.origins.clone(),
             hosts: self.hosts.clone(),
+            gateway_certificate_names: false,
             slow: self.slow_request,
             command_line: self.command_line.clone(),
             features: self.gates.all().collect(),

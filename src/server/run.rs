@@ -199,7 +199,7 @@ fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault
             let Some(connection) = connection.open() else { continue };
             let (peers, desk) = (peers.clone(), desk.clone());
             let member = |wire| peer::serve(peers, wire, desk);
-            let front = front.to(&connection.peer());
+            let front = front.to(&connection.peer(), None);
             io::spawn(io::serve_peer(connection, crate::peer::MAGIC, front, member));
         }
     });

@@ -14,6 +14,7 @@ use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClie
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
 use crate::actors::{self, Node, Shared, requests, watch};
+use crate::auth::NoTokens;
 use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Front, Serves};
@@ -217,14 +218,15 @@ impl Seat {
         io::spawn(requests::sweep(pending.clone(), Arc::clone(shared), peers.clone()));
         let (watches, hub) = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
-        let handles = client::Handles { watches, lease, apply, consensus, peers, disk };
+        let tokens = Arc::new(NoTokens);
+        let handles = client::Handles { watches, lease, apply, consensus, peers, disk, tokens };
         let desk = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let fronts = self.http.map(|options| Front::new(&desk, options));
         let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
                 let Some(connection) = connection.open() else { continue };
-                let front = fronts[connection.port()].to(&connection.peer());
+                let front = fronts[connection.port()].to(&connection.peer(), None);
                 let switched = front.clone();
                 io::spawn(io::serve(connection, http2, front, |rest| switched.switched(rest)));
             }

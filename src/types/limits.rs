@@ -202,6 +202,12 @@ pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a key. The store counts them, and the one that names the space, in 16 bits.
 pub const KEY_BYTES_MAX: usize = 65_534;
 
+/// Leases whose keys are looked at for one question to apply, which answers it between two batches.
+pub const LEASES_CHECKED_MAX: usize = 256;
+
+/// How long a token waits until the entry that made it is applied here.
+pub const TOKEN_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Users, at most; more are refused. Whoever applies a change copies a reference to each of them.
 pub const AUTH_USERS_MAX: usize = 100_000;
 /// Roles, at most.
