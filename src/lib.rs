@@ -1,8 +1,8 @@
 //! Basalt: a drop-in replacement for etcd. `ARCHITECTURE.md` shows the rooms below as one picture.
 
 pub mod actors;
-pub mod auth;
 pub mod audit;
+pub mod auth;
 pub mod cluster;
 pub mod command;
 pub mod consensus;
@@ -16,6 +16,7 @@ pub mod machine;
 pub mod metrics;
 pub mod mvcc;
 pub mod peer;
+pub mod ratelimit;
 pub mod replica;
 pub mod rpc;
 pub mod server;

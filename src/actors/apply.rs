@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use futures_lite::future::yield_now;
 
+use super::auth_log::tell_auth;
 use super::client::Pending;
 use super::mailbox::apply::{Handle, Msg, Prepared};
 use super::mailbox::peer::Peers;
 use super::mailbox::{consensus, lease, wal};
 use super::slow_apply::warn_if_slow;
 use super::state::{Shared, State};
+use super::tokens::Tokens;
 use super::watch;
+use crate::auth::Identity;
 use crate::cluster::Version;
 use crate::io::clock::Moment;
 use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock, spawn};
@@ -27,7 +30,7 @@ use crate::mvcc::{Changes, ReadView};
 use crate::replica::{Applier, ApplierOutput as Output, Delivery, LeaseChange, LogStart, Progress};
 use crate::store::Engine as _;
 use crate::types::limits::APPLY_STEP_RECORDS;
-use crate::types::{Entry, Fault, MemberId};
+use crate::types::{Entry, Fault, LeaseId, MemberId};
 
 /// How long entries are applied before others run.
 const SLICE: Duration = Duration::from_micros(500);
@@ -64,6 +67,8 @@ pub struct Outputs {
     pub here: (usize, Pending),
     /// The room on the disk of the store.
     pub disk: DiskMonitor,
+    /// Whose tokens are.
+    pub tokens: Arc<Tokens>,
 }
 
 struct Actor {
@@ -148,6 +153,7 @@ pub fn state_of(
         members: machine.cluster().members().cloned().collect(),
         cluster_version: machine.cluster().version(),
         feature_level: machine.cluster().feature_level(),
+        permissions: Arc::clone(machine.permissions()),
         applied: machine.applied(),
         applied_term: machine.applied_term(),
         disk_bytes,
@@ -201,6 +207,13 @@ impl Actor {
             }
             Msg::LeaseKeys(id, answer) => {
                 drop(answer.try_send(self.applier.machine().lease_keys(id)));
+            }
+            Msg::CheckLeases { who, action, leases, answer } => {
+                let (machine, who) = (self.applier.machine(), who.as_ref());
+                let check = |lease: &LeaseId| {
+                    machine.check_lease(who.map(Identity::principal), action, *lease)
+                };
+                let _ = answer.try_send(leases.iter().try_for_each(check));
             }
             Msg::CompactionDone(answer) if self.applier.is_compacting() => {
                 self.compaction_waiters.push(answer);
@@ -286,6 +299,7 @@ impl Actor {
                 msg @ (Msg::Commit(_)
                 | Msg::Install(..)
                 | Msg::LeaseKeys(..)
+                | Msg::CheckLeases { .. }
                 | Msg::CompactionDone(_)
                 | Msg::Refresh(Some(_))
                 | Msg::Engine(_)
@@ -324,9 +338,11 @@ impl Actor {
                     self.outputs.lease.changed(change).await;
                 }
                 Output::Replaced(leases) => {
+                    self.outputs.tokens.replace(Arc::clone(self.applier.machine().tokens()));
                     self.outputs.lease.replaced(leases).await;
                     self.outputs.hubs.iter().for_each(watch::Handle::resync);
                 }
+                Output::AuthChanged(change) => tell_auth(&change),
                 Output::MembersChanged => {
                     self.outputs.peers.update(self.applier.machine().cluster());
                 }
@@ -364,6 +380,7 @@ impl Actor {
             let (from, to) = (before.feature_level.number(), state.feature_level.number());
             tracing::info!(from, to, "raised the feature level of the cluster");
         }
+        metrics::AUTH_REVISION.set(state.permissions.revision() as i64);
         self.shared.publish(state);
         for hub in &self.outputs.hubs {
             if published.left_out_events {

@@ -3,6 +3,7 @@
 //! Requests wait in the executor's [`PendingRequests`], which `actors::requests` hands in and answers. The client holds it by
 //! [`SendWrapper`], because tonic wants futures that are `Send`: a use on another thread would panic.
 
+mod auth;
 mod hashes;
 mod leases;
 mod members;
@@ -14,16 +15,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::AlarmMember;
+use basalt_proto::etcdserverpb::{AlarmMember, RequestHeader};
 use send_wrapper::SendWrapper;
 
 use self::slot::{PendingBytes, Slot};
 use super::mailbox::peer::{Peers, outcome};
 use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
+use super::tokens::Tokens;
 use super::watch;
-use crate::command::{Command, HEADER_BYTES_MAX, encode_header};
-use crate::io::{DiskMonitor, clock};
+use crate::auth::Identity;
+use crate::command::{Command, HEADER_BYTES_MAX, encode_header, header_bytes_max};
+use crate::io::{DiskMonitor, Passwords, clock};
 use crate::machine::Reply;
 use crate::peer::{Answer, Ask};
 use crate::replica::PendingRequests;
@@ -39,6 +42,13 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Election timeouts without a leader that a stream survives whose client wants one; etcd's too.
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
+
+/// The header of an entry.
+fn header(id: u64, who: Option<&Identity>) -> RequestHeader {
+    let (username, auth_revision) =
+        who.map_or((String::new(), 0), |who| (who.user.as_ref().to_owned(), who.revision));
+    RequestHeader { id, username, auth_revision }
+}
 
 /// The requests of an executor, shared by its sessions and the actor that hands them in.
 pub type Pending = SendWrapper<Rc<RefCell<PendingRequests>>>;
@@ -64,6 +74,10 @@ pub struct Handles {
     pub peers: Peers,
     /// The room on the disk.
     pub disk: DiskMonitor,
+    /// Tells whose a token is.
+    pub tokens: Arc<Tokens>,
+    /// Checks passwords.
+    pub passwords: Passwords,
 }
 
 /// Cheap to clone.
@@ -80,26 +94,40 @@ impl ReplicaClient {
         Self { shared, pending, handles }
     }
 
-    /// Appends a command to the log and waits until it is applied.
+    /// Appends a command of the member itself to the log and waits until it is applied.
+    ///
+    /// # Errors
+    /// See [`ReplicaClient::propose_as`].
+    pub fn propose(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
+        self.propose_as(None, command)
+    }
+
+    /// Appends a command to the log in somebody's name and waits until it is applied.
     ///
     /// The command is taken, and encoded before anything is waited for: thousands of callers may wait at once, and
     /// each of them keeps only what it needs from here on.
     ///
     /// # Errors
     /// The request's own refusal, or why it could not be applied in time (it may still be later).
-    pub fn propose(
+    pub fn propose_as(
         &self,
+        who: Option<&Identity>,
         command: Command,
     ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
         let max = self.shared.node.max_request_bytes;
         let accepted = self.accepts_proposals();
         let fits = accepted.and_then(|()| command.check_level(self.shared.feature_level()));
-        let encoded = fits.map(|()| command.encode_with_room(HEADER_BYTES_MAX));
+        let room = who.map_or(HEADER_BYTES_MAX, |who| header_bytes_max(&who.user));
+        let encoded = fits.map(|()| command.encode_with_room(room));
+        let who = who.cloned();
         let pending = self.pending.clone();
         async move {
             let mut data = encoded?;
             let slot = Slot::acquire(&pending).await;
-            encode_header(slot.id(), &mut data);
+            encode_header(header(slot.id(), who.as_ref()), &mut data);
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }

@@ -19,10 +19,10 @@ use quick_cache::unsync::Cache;
 use super::client::ReplicaClient;
 use crate::auth::{Identified, Identity, Permissions, Source, TokenProvider};
 use crate::command::Command;
-use crate::io::clock;
+use crate::io::{Pool, clock};
 use crate::jwt::{Claims, Invalid, Keys, SignError, Verified};
 use crate::token::{self, Token, TokenTable};
-use crate::types::limits::{TOKEN_RENEWALS_MAX, TOKENS_CACHED_MAX};
+use crate::types::limits::{TOKEN_RENEWALS_MAX, TOKENS_CACHED_MAX, TOKENS_SWEPT_MAX};
 
 /// The longest time between two entries that renew tokens.
 const RENEW_MAX: Duration = Duration::from_mins(1);
@@ -97,12 +97,14 @@ impl Jwt {
         self.keys.store(Arc::new(Keyring { keys, number: next_number() }));
     }
 
-    /// Makes a token.
+    /// Makes a token, on another thread: signatures with RSA take a millisecond.
     ///
     /// # Errors
     /// There is no private key, or it does not sign.
-    pub fn sign(&self, user: &str, revision: u64) -> Result<String, SignError> {
-        self.keys.load().keys.sign(user, revision, clock::unix_time(), self.ttl)
+    pub async fn sign(&self, user: &str, revision: u64) -> Result<String, SignError> {
+        let (ring, user, ttl) = (self.keys.load_full(), user.to_owned(), self.ttl);
+        let sign = move || ring.keys.sign(&user, revision, clock::unix_time(), ttl);
+        Pool::Cpu.run_if_wanted(sign).await
     }
 
     fn verify(&self, token: &str) -> Result<Claims, Invalid> {
@@ -126,6 +128,15 @@ impl Tokens {
     /// The kind of tokens.
     pub fn kind(&self) -> &Kind {
         &self.kind
+    }
+
+    /// When a simple token expires that is made now, unless it is used.
+    pub fn expires_ms(&self) -> u64 {
+        let ttl = match &self.kind {
+            Kind::Simple { ttl } => *ttl,
+            Kind::Jwt(_) | Kind::Nop => Duration::ZERO,
+        };
+        now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// A snapshot replaced the state, and all tokens with it.
@@ -208,32 +219,35 @@ pub async fn run(client: ReplicaClient, tokens: Arc<Tokens>) {
     let period = (ttl / 4).clamp(RENEW_MIN, RENEW_MAX);
     loop {
         clock::sleep(period).await;
-        let (renewals, has_expired) = look(&tokens.table.load_full(), now_ms(), ttl_ms, period).await;
+        let (renewals, expired) = look(&tokens.table.load_full(), now_ms(), ttl_ms, period).await;
         for renewals in renewals.chunks(TOKEN_RENEWALS_MAX) {
             let renew = TokenRenewRequest { renewals: renewals.to_vec() };
             // One that fails is tried again with the next ones: the use is still noted.
             drop(client.propose(Command::TokenRenew(renew)).await);
         }
-        if has_expired && client.leads() {
+        if client.leads() {
             // Others may have noted uses that are on their way.
             let before_ms = swept_before_ms(now_ms(), period);
-            drop(client.propose(Command::TokenSweep(TokenSweepRequest { before_ms })).await);
+            for _ in 0..expired.div_ceil(TOKENS_SWEPT_MAX) {
+                let sweep = Command::TokenSweep(TokenSweepRequest { before_ms });
+                drop(client.propose(sweep).await);
+            }
         }
     }
 }
 
-/// Tokens whose renewal on other members is due, and whether some have expired for all.
+/// Tokens whose renewal on other members is due, and how many have expired for all.
 async fn look(
     table: &TokenTable,
     now_ms: u64,
     ttl_ms: u64,
     period: Duration,
-) -> (Vec<Renewal>, bool) {
-    let (mut renewals, mut has_expired) = (Vec::new(), false);
+) -> (Vec<Renewal>, usize) {
+    let (mut renewals, mut expired) = (Vec::new(), 0);
     let before_ms = swept_before_ms(now_ms, period);
     let mut parts = table.each_part(|index, token| {
         let (known_ms, ends_ms) = (token.expires_ms(), token.ends_ms(ttl_ms));
-        has_expired |= known_ms < before_ms;
+        expired += usize::from(known_ms < before_ms);
         let is_due = ends_ms > known_ms && ends_ms > now_ms;
         is_due.then_some(Renewal { index, expires_ms: ends_ms })
     });
@@ -242,7 +256,7 @@ async fn look(
         yield_now().await;
     }
     drop(parts);
-    (renewals, has_expired)
+    (renewals, expired)
 }
 
 /// Tokens that expired before this time are not used any more, whichever member noted a use last.

@@ -7,10 +7,10 @@
 //! The first rule whose conditions all hold decides; a request that no rule is about is logged. Whatever the rules say,
 //! refusals for lack of permission and what administers the cluster are logged.
 
-use basalt_proto::rpc::{METHODS, Rpc, Streaming, Unary};
 use crate::types::Code;
+use basalt_proto::rpc::{METHODS, Rpc, Streaming, Unary};
 
-use super::Target;
+use super::target::Target;
 
 /// A kind of RPC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

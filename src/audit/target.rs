@@ -3,7 +3,7 @@
 use basalt_proto::rpc::{Rpc, Streaming, Unary};
 use serde_json::{Map, Value};
 
-use super::text_of;
+use super::text::text_of;
 use super::wire::{Field, Fields, bytes, number};
 use crate::types::limits::AUDIT_OPERATIONS_MAX;
 
@@ -206,7 +206,8 @@ impl Target {
                 let described = several.iter().map(|range| {
                     let mut fields = Map::new();
                     fields.insert("op".to_owned(), range.operation.into());
-                    range.describe(&mut |name: &str, value| drop(fields.insert(name.into(), value)));
+                    range
+                        .describe(&mut |name: &str, value| drop(fields.insert(name.into(), value)));
                     Value::Object(fields)
                 });
                 put("ops", described.collect());

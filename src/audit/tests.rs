@@ -1,9 +1,11 @@
+use std::time::Duration;
+
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{
     AuthUserAddRequest, AuthenticateRequest, PutRequest, PutResponse, RangeRequest, RequestOp,
     ResponseHeader, TxnRequest,
 };
-use basalt_proto::rpc::{METHODS, Unary};
+use basalt_proto::rpc::{METHODS, Rpc, Unary};
 use prost::Message as _;
 
 use super::*;
@@ -74,12 +76,15 @@ fn a_line_says_who_did_what_and_never_with_which_value() {
 
 #[test]
 fn long_transactions_make_short_lines() {
-    let operations = (0..1000).map(|key| {
-        RequestOp { request: Some(Request::RequestPut(put(format!("/{key}").as_bytes()))) }
+    let operations = (0..1000).map(|key| RequestOp {
+        request: Some(Request::RequestPut(put(format!("/{key}").as_bytes()))),
     });
     let txn = TxnRequest { success: operations.collect(), ..TxnRequest::default() };
     let target = Target::of(Rpc::Unary(Unary::KVTxn), &txn.encode_to_vec());
-    assert_eq!((target.ranges.len(), target.more), (AUDIT_OPERATIONS_MAX, 1000 - AUDIT_OPERATIONS_MAX));
+    assert_eq!(
+        (target.ranges.len(), target.more),
+        (AUDIT_OPERATIONS_MAX, 1000 - AUDIT_OPERATIONS_MAX)
+    );
 }
 
 #[test]

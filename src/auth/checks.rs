@@ -1,9 +1,7 @@
 //! What requests demand: which keys of which operations are read and written.
 
 use basalt_proto::etcdserverpb::request_op::Request;
-use basalt_proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-};
+use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
 
 use super::permissions::Subject;
 use super::{Action, Permissions, Principal};
@@ -11,15 +9,8 @@ use crate::types::{LeaseId, Refusal};
 
 /// The keys that hang on leases, for who applies entries.
 pub trait AttachedKeys {
-    /// Shows each key of a lease until one is refused; a lease that is not there has none.
-    ///
-    /// # Errors
-    /// The first refusal.
-    fn each(
-        &self,
-        lease: LeaseId,
-        check: &mut dyn FnMut(&[u8]) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal>;
+    /// The first key of a lease that is not before `from`; none of a lease that is not there.
+    fn next(&self, lease: LeaseId, from: &[u8]) -> Option<&[u8]>;
 }
 
 /// For who serves a request: what hangs on a lease is known for certain when the entry is applied.
@@ -27,12 +18,8 @@ pub trait AttachedKeys {
 pub struct NoAttachedKeys;
 
 impl AttachedKeys for NoAttachedKeys {
-    fn each(
-        &self,
-        _lease: LeaseId,
-        _check: &mut dyn FnMut(&[u8]) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        Ok(())
+    fn next(&self, _lease: LeaseId, _from: &[u8]) -> Option<&[u8]> {
+        None
     }
 }
 
@@ -41,16 +28,6 @@ impl AttachedKeys for NoAttachedKeys {
 type Resolved<'a> = Result<Subject<'a>, Refusal>;
 
 impl Permissions {
-    /// # Errors
-    /// It may not read these keys.
-    pub fn check_range_request(
-        &self,
-        who: Option<Principal<'_>>,
-        range: &RangeRequest,
-    ) -> Result<(), Refusal> {
-        self.check_range(who, Action::Read, &range.key, &range.range_end)
-    }
-
     /// # Errors
     /// It may not write this key, or one that hangs on the same lease, or read what it was.
     pub fn check_put(
@@ -104,9 +81,25 @@ impl Permissions {
         if self.check_root(who).is_ok() {
             return Ok(());
         }
-        let subject = self.subject(who);
-        attached.each(lease, &mut |key| subject?.check(action, key, b""))
+        check_attached(self.subject(who), action, lease, attached)
     }
+}
+
+/// Looks at one key in each range that the subject may use, not at each key: a lease may have a great many.
+fn check_attached(
+    subject: Resolved<'_>,
+    action: Action,
+    lease: LeaseId,
+    attached: &impl AttachedKeys,
+) -> Result<(), Refusal> {
+    let mut key = attached.next(lease, b"");
+    while let Some(at) = key {
+        match subject?.reach(action, at)? {
+            Some(end) => key = attached.next(lease, end),
+            None => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 fn check_put(
@@ -120,7 +113,7 @@ fn check_put(
     }
     subject.check(Action::Write, &put.key, b"")?;
     if put.lease != 0 {
-        attached.each(put.lease, &mut |key| subject.check(Action::Write, key, b""))?;
+        check_attached(Ok(subject), Action::Write, put.lease, attached)?;
     }
     if put.prev_kv { subject.check(Action::Read, &put.key, b"") } else { Ok(()) }
 }

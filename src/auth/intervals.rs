@@ -64,6 +64,19 @@ fn end_of(key: &Bytes, range_end: &Bytes) -> End {
     }
 }
 
+/// The end of the range around a key that leads furthest, `Some(None)` for one that leads to the end; nothing if there is none.
+pub(super) fn furthest<'a>(
+    unions: impl Iterator<Item = &'a Intervals>,
+    key: &[u8],
+) -> Option<Option<&'a [u8]>> {
+    let mut furthest = None;
+    for end in unions.filter_map(|union| union.around(key)) {
+        let Some(end) = end else { return Some(None) };
+        furthest = furthest.max(Some(&end[..]));
+    }
+    furthest.map(Some)
+}
+
 /// Whether unions cover the range from `key` to `range_end` together, whichever each part of it is in.
 pub(super) fn cover<'a>(
     unions: impl Iterator<Item = &'a Intervals> + Clone,
@@ -72,18 +85,14 @@ pub(super) fn cover<'a>(
 ) -> bool {
     let is_open = range_end == [0];
     let is_point = !is_open && range_end <= key;
-    let mut at = key;
+    let mut end = furthest(unions.clone(), key);
     loop {
-        // The one that leads furthest; whatever another one covers, this one or the next does too.
-        let mut furthest: Option<&[u8]> = None;
-        for end in unions.clone().filter_map(|union| union.around(at)) {
-            let Some(end) = end else { return true };
-            furthest = furthest.max(Some(end));
+        match end {
+            None => return false,
+            Some(None) => return true,
+            Some(Some(at)) if is_point || (!is_open && range_end <= at) => return true,
+            // Whatever else covers what is behind, the one that leads furthest does up to there.
+            Some(Some(at)) => end = furthest(unions.clone(), at),
         }
-        let Some(end) = furthest else { return false };
-        if is_point || (!is_open && range_end <= end) {
-            return true;
-        }
-        at = end;
     }
 }

@@ -8,7 +8,7 @@ use basalt_proto::authpb::permission::Type;
 use bytes::Bytes;
 
 use super::builtin::{Capabilities, Capability};
-use super::intervals::cover;
+use super::intervals::{cover, furthest};
 use super::{Intervals, Principal, ROOT};
 use crate::types::Refusal;
 
@@ -265,14 +265,24 @@ pub(super) struct Subject<'a> {
     restricted: Option<&'a User>,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
     pub(super) fn check(self, action: Action, key: &[u8], range_end: &[u8]) -> Result<(), Refusal> {
         let Some(user) = self.restricted else { return Ok(()) };
-        let roles = user.roles().iter().filter_map(|role| self.permissions.role(role));
-        match cover(roles.map(|role| role.ranges(action)), key, range_end) {
+        match cover(self.ranges(user, action), key, range_end) {
             true => Ok(()),
             false => Err(Refusal::PermissionDenied),
         }
+    }
+
+    /// How far the keys go from this one on that the subject may use; `None` for all of them.
+    pub(super) fn reach(self, action: Action, key: &[u8]) -> Result<Option<&'a [u8]>, Refusal> {
+        let Some(user) = self.restricted else { return Ok(None) };
+        furthest(self.ranges(user, action), key).ok_or(Refusal::PermissionDenied)
+    }
+
+    fn ranges(self, user: &'a User, action: Action) -> impl Iterator<Item = &'a Intervals> + Clone {
+        let roles = user.roles().iter().filter_map(move |role| self.permissions.role(role));
+        roles.map(move |role| role.ranges(action))
     }
 
     pub(super) fn is_unrestricted(self) -> bool {

@@ -73,8 +73,13 @@ struct Queue {
 
 enum Job {
     /// Without a hash the answer is no.
-    Verify { hash: Option<String>, password: String },
-    Hash { password: String },
+    Verify {
+        hash: Option<String>,
+        password: String,
+    },
+    Hash {
+        password: String,
+    },
 }
 
 #[derive(Clone)]

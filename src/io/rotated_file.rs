@@ -186,8 +186,10 @@ fn compress(path: &Path) {
     unfinished.push(".tmp");
     let attempt = || -> io::Result<()> {
         let mut source = File::open(path)?;
-        let target = OpenOptions::new().create(true).write(true).truncate(true).mode(MODE);
-        let mut gzip = GzEncoder::new(target.open(&unfinished)?, Compression::default());
+        let mut options = OpenOptions::new();
+        let target =
+            options.create(true).write(true).truncate(true).mode(MODE).open(&unfinished)?;
+        let mut gzip = GzEncoder::new(target, Compression::default());
         io::copy(&mut source, &mut gzip)?;
         gzip.finish()?;
         fs::rename(&unfinished, &packed)?;
@@ -232,7 +234,8 @@ mod tests {
     fn no_line_is_lost_or_cut_and_no_file_is_larger_than_it_may_be() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("audit.log");
-        let lines: Vec<_> = (0..50).map(|line| format!("line {line} {}\n", "x".repeat(line))).collect();
+        let lines: Vec<_> =
+            (0..50).map(|line| format!("line {line} {}\n", "x".repeat(line))).collect();
         for half in lines.chunks(25) {
             // As after a restart.
             let mut file = RotatedFile::open(&path, KEEP_ALL).expect("it opens");
@@ -252,7 +255,8 @@ mod tests {
     #[test]
     fn files_go_by_number_and_age_and_others_stay() {
         let dir = tempfile::tempdir().expect("a directory");
-        let others = ["audit-.log", "audit-2026-11-29T10-04-38.log", "other-2020-01-01T00-00-00.000.log"];
+        let others =
+            ["audit-.log", "audit-2026-11-29T10-04-38.log", "other-2020-01-01T00-00-00.000.log"];
         for other in others {
             fs::write(dir.path().join(other), "").expect("it is written");
         }

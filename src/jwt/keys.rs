@@ -8,8 +8,26 @@ use aws_lc_rs::signature::{
 };
 
 use super::der::{pem_blocks, public_key};
-use super::method::Scheme;
-use super::{Method, SignError};
+use super::method::{Method, Scheme};
+
+/// The reason why no token is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SignError {
+    /// There is no private key.
+    VerifyOnly,
+    /// The key does not sign.
+    Key,
+}
+
+impl SignError {
+    /// etcd's text, which clients get with the code `Unknown`.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::VerifyOnly => "auth: token signing attempted with verify-only key",
+            Self::Key => "key is invalid",
+        }
+    }
+}
 
 /// The contents of the files that hold keys.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -187,9 +205,9 @@ fn read_public(method: Method, pem: &[u8]) -> Result<Vec<Public>, KeyError> {
 fn parse_public(method: Method, bits: &[u8]) -> Result<Public, KeyError> {
     let algorithm = match method.scheme() {
         Scheme::Hmac(_) => return Err(KeyError(MISSING.to_owned())),
-        Scheme::Rsa(_, algorithm)
-        | Scheme::Ecdsa(_, algorithm)
-        | Scheme::Ed25519(algorithm) => algorithm,
+        Scheme::Rsa(_, algorithm) | Scheme::Ecdsa(_, algorithm) | Scheme::Ed25519(algorithm) => {
+            algorithm
+        }
     };
     let key = ParsedPublicKey::new(algorithm, bits)
         .map_err(|_| KeyError(format!("key is not a valid public key for {}", method.name())))?;

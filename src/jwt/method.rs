@@ -1,9 +1,7 @@
 //! The signing methods, by their names in RFC 7518 and RFC 8037.
 
-use aws_lc_rs::signature::{
-    self, EcdsaSigningAlgorithm, RsaEncoding, VerificationAlgorithm,
-};
 use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{self, EcdsaSigningAlgorithm, RsaEncoding, VerificationAlgorithm};
 
 /// A signing method.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gocompat::duration;
 
-use super::Method;
+use super::method::Method;
 
 /// How long a token is valid if the options do not say.
 const TTL_DEFAULT: Duration = Duration::from_mins(5);

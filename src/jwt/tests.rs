@@ -1,9 +1,13 @@
+use std::time::Duration;
+
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::method::Scheme;
+use super::token::BASE64;
 use super::*;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -168,7 +172,10 @@ fn other_keys_verify_too_and_do_not_sign() {
         let both = keys(method, &KeyFiles { others: vec![other], ..new });
         both.verify(&before, NOW, true).expect("it verifies");
         let after = both.sign("a", 1, NOW, TTL).expect("it signs");
-        assert!(keys(method, &files(method)).verify(&after, NOW, true).is_err() || method == Method::Hs256);
+        assert!(
+            keys(method, &files(method)).verify(&after, NOW, true).is_err()
+                || method == Method::Hs256
+        );
     }
 }
 
@@ -184,7 +191,8 @@ fn whatever_stands_in_for_a_key_is_refused_and_never_worse() {
         for bit in 0..8 {
             let mut changed = der.clone();
             changed[at] ^= 1 << bit;
-            let file = KeyFiles { public: Some(pem("PUBLIC KEY", &changed)), ..KeyFiles::default() };
+            let file =
+                KeyFiles { public: Some(pem("PUBLIC KEY", &changed)), ..KeyFiles::default() };
             let _ = Keys::read(Method::Es384, &file);
         }
     }
@@ -205,7 +213,8 @@ fn options_are_parsed_as_etcd_parses_them() {
     };
     let text = "jwt,sign-method=PS384,priv-key=k,pub-key=p,ttl=1m30s,x=1";
     assert_eq!(parse(text), Ok(TokenKind::Jwt(options)));
-    for wrong in ["jwt,a", "jwt,a=b=c", "jwt,a=1,a=1", "jwt,ttl=soon", "paper", "simple,a", "jwt,"] {
+    for wrong in ["jwt,a", "jwt,a=b=c", "jwt,a=1,a=1", "jwt,ttl=soon", "paper", "simple,a", "jwt,"]
+    {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
     for unnamed in ["jwt", "jwt,sign-method=", "jwt,sign-method=rs256"] {
@@ -222,7 +231,8 @@ fn verified_tokens_are_kept_until_they_expire_and_within_bounds() {
     verified.verify(&keys, &token, NOW, true).expect("it verifies");
     assert_eq!(verified.len(), 1);
     // Other keys would refuse it: it is not verified again.
-    let others = Keys::read(Method::Hs256, &KeyFiles { private: Some(vec![1]), ..KeyFiles::default() });
+    let others =
+        Keys::read(Method::Hs256, &KeyFiles { private: Some(vec![1]), ..KeyFiles::default() });
     let others = others.expect("keys");
     verified.verify(&others, &token, NOW, true).expect("it was kept");
     assert!(verified.verify(&others, &token, NOW + TTL, true).is_err());

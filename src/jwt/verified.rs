@@ -5,7 +5,8 @@ use std::time::Duration;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use super::{Claims, Invalid, Keys};
+use super::claims::{Claims, Invalid};
+use super::keys::Keys;
 use crate::types::limits::{JWT_CACHE_BYTES_MAX, JWT_CACHED_BYTES_MAX};
 
 /// Bytes that a token takes beside its own, and those of its claims.

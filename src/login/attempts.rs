@@ -66,7 +66,14 @@ impl<J, W> Attempts<J, W> {
     }
 
     /// Takes an attempt. `waiter` is dropped if it need not wait, or cannot.
-    pub fn begin(&mut self, user: &Arc<str>, digest: Digest, job: J, waiter: W, now_ms: u64) -> Begun {
+    pub fn begin(
+        &mut self,
+        user: &Arc<str>,
+        digest: Digest,
+        job: J,
+        waiter: W,
+        now_ms: u64,
+    ) -> Begun {
         if self.is_remembered(&digest, now_ms) {
             return Begun::Remembered;
         }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::types::limits::{
-    LOGIN_FAILURES_BURST, LOGIN_FAILURE_REFILL_MS, LOGIN_FAILURES_TRACKED_MAX,
+    LOGIN_FAILURE_REFILL_MS, LOGIN_FAILURES_BURST, LOGIN_FAILURES_TRACKED_MAX,
 };
 
 /// Recent failures by user and by address.

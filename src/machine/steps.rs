@@ -2,7 +2,7 @@
 //! does not count it, and nothing of it is committed. What it has written so far goes into the store's memory, bounded
 //! pieces at a time, where only the machine sees it.
 
-use basalt_proto::etcdserverpb::{LeaseExpireRequest, LeaseRevokeRequest};
+use basalt_proto::etcdserverpb::{LeaseExpireRequest, LeaseRevokeRequest, RequestHeader};
 
 use super::{Applied, Effect, Machine, Reply};
 use crate::command::Command;
@@ -20,7 +20,7 @@ pub(super) struct Running {
 
 enum State {
     /// Nothing is done yet.
-    Begun(Command),
+    Begun(RequestHeader, Command),
     /// Keys are being changed.
     Keys(Steps),
     /// The keys of a lease that ended are being deleted.
@@ -28,14 +28,19 @@ enum State {
 }
 
 impl Running {
-    pub(super) fn new(entry: &Entry, applied: Applied, command: Command) -> Self {
+    pub(super) fn new(
+        entry: &Entry,
+        applied: Applied,
+        header: RequestHeader,
+        command: Command,
+    ) -> Self {
         let (index, term) = (entry.index, entry.term);
-        Self { index, term, applied, state: State::Begun(command) }
+        Self { index, term, applied, state: State::Begun(header, command) }
     }
 
     /// Whether it may have changed something.
     pub(super) fn has_begun(&self) -> bool {
-        !matches!(self.state, State::Begun(_))
+        !matches!(self.state, State::Begun(..))
     }
 }
 
@@ -51,9 +56,23 @@ impl<E: Engine> Machine<E> {
             | Command::Compaction(_)
             | Command::LeaseGrant(_)
             | Command::Alarm(_)
+            | Command::AuthEnable(_)
+            | Command::AuthDisable(_)
+            | Command::AuthUserAdd(_)
+            | Command::AuthUserDelete(_)
+            | Command::AuthUserChangePassword(_)
+            | Command::AuthUserGrantRole(_)
+            | Command::AuthUserRevokeRole(_)
+            | Command::AuthRoleAdd(_)
+            | Command::AuthRoleDelete(_)
+            | Command::AuthRoleGrantPermission(_)
+            | Command::AuthRoleRevokePermission(_)
             | Command::ClusterMemberAttrSet(_)
             | Command::ClusterVersionSet(_)
-            | Command::FeatureLevelSet(_) => 1,
+            | Command::FeatureLevelSet(_)
+            | Command::TokenIssue(_)
+            | Command::TokenRenew(_)
+            | Command::TokenSweep(_) => 1,
         }
     }
 
@@ -80,9 +99,9 @@ impl<E: Engine> Machine<E> {
     }
 
     fn run(&mut self, running: &mut Running, budget: usize) -> Result<Option<Reply>, Error> {
-        if let State::Begun(command) = &mut running.state {
+        if let State::Begun(header, command) = &mut running.state {
             let command = std::mem::replace(command, Command::DeleteRange(Default::default()));
-            running.state = self.start(command)?;
+            running.state = self.start(&std::mem::take(header), command)?;
         }
         let (State::Keys(steps) | State::Lease(_, steps)) = &mut running.state else {
             return Err(Fault::new("a large entry was not begun").into());
@@ -99,8 +118,8 @@ impl<E: Engine> Machine<E> {
         }))
     }
 
-    fn start(&mut self, command: Command) -> Result<State, Error> {
-        self.check(&command)?;
+    fn start(&mut self, header: &RequestHeader, command: Command) -> Result<State, Error> {
+        self.check(header, &command)?;
         let (mvcc, tx, leases) = (&mut self.mvcc, &mut self.tx, &mut self.leases);
         Ok(match command {
             Command::DeleteRange(delete) => State::Keys(mvcc.begin_delete_range(&delete)),
@@ -117,9 +136,23 @@ impl<E: Engine> Machine<E> {
             | Command::Compaction(_)
             | Command::LeaseGrant(_)
             | Command::Alarm(_)
+            | Command::AuthEnable(_)
+            | Command::AuthDisable(_)
+            | Command::AuthUserAdd(_)
+            | Command::AuthUserDelete(_)
+            | Command::AuthUserChangePassword(_)
+            | Command::AuthUserGrantRole(_)
+            | Command::AuthUserRevokeRole(_)
+            | Command::AuthRoleAdd(_)
+            | Command::AuthRoleDelete(_)
+            | Command::AuthRoleGrantPermission(_)
+            | Command::AuthRoleRevokePermission(_)
             | Command::ClusterMemberAttrSet(_)
             | Command::ClusterVersionSet(_)
-            | Command::FeatureLevelSet(_) => {
+            | Command::FeatureLevelSet(_)
+            | Command::TokenIssue(_)
+            | Command::TokenRenew(_)
+            | Command::TokenSweep(_) => {
                 return Err(Fault::new("a small command was to be applied in steps").into());
             }
         })

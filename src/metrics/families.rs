@@ -52,6 +52,7 @@ numbers! { COUNTERS: Counter Counter::new();
 
 numbers! { GAUGES: Gauge Gauge::new();
     PROPOSALS_PENDING "etcd_server_proposals_pending" "Number of proposals that are not applied yet.";
+    AUTH_REVISION "etcd_debugging_auth_revision" "Current revision of users and roles.";
     WATCH_STREAMS "etcd_debugging_mvcc_watch_stream_total" "Number of open watch streams.";
     WATCHERS "etcd_debugging_mvcc_watcher_total" "Number of watchers.";
     WATCHERS_SLOW "etcd_debugging_mvcc_slow_watcher_total" "Number of unsynced watchers.";

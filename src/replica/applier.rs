@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::pending::{Delivery, executor_of};
 use super::truncation::{LogStart, LogTruncation};
+use crate::auth::Change;
 use crate::lease::Grant;
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::store::Engine;
@@ -37,6 +38,8 @@ pub enum Output<V> {
     Lease(LeaseChange),
     /// Tell the lease keeper that a snapshot replaced all leases, and watchers to read what they were not sent.
     Replaced(Vec<Grant>),
+    /// Say that users or roles are not what they were.
+    AuthChanged(Change),
     /// Tell the peers who the members are.
     MembersChanged,
     /// Answer [`super::Input::Applied`].
@@ -210,6 +213,7 @@ impl<E: Engine> Applier<E> {
                 }
                 Effect::LeaseRevoked(id) => out.push(Output::Lease(LeaseChange::Revoked(id))),
                 Effect::ConfChanged(change) => conf_changes.push(change),
+                Effect::AuthChanged(change) => out.push(Output::AuthChanged(change)),
                 Effect::Compacted => {
                     self.compacting = true;
                     out.push(Output::CompactionBegun);

@@ -19,8 +19,10 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Growing;
+use super::credentials::Credentials;
 use super::{Answers, header, is_learner, not_yet, refused, require_leader, status};
 use crate::actors::{Desk, State};
+use crate::auth::Capability;
 use crate::cluster::Version;
 use crate::command::Command;
 use crate::io::clock::Moment;
@@ -86,9 +88,16 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
+        let credentials = Credentials::of(&request);
         let asked = request.into_inner();
+        match asked.action() {
+            AlarmAction::Get => drop(credentials.require_any_user(&self.0).await?),
+            AlarmAction::Activate | AlarmAction::Deactivate => {
+                credentials.require_capability(&self.0, Capability::Alarm).await?;
+            }
+        }
         let request = Command::Alarm(asked);
-        let Reply::Alarm(mut alarms) = self.0.propose(request).await.map_err(status)? else {
+        let Reply::Alarm(mut alarms) = credentials.propose(&self.0, request).await? else {
             return Err(Status::internal("unexpected reply"));
         };
         if asked.action() == AlarmAction::Get {
@@ -99,8 +108,9 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn status(
         &self,
-        _request: Request<StatusRequest>,
+        request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
+        Credentials::of(&request).require_any_user(&self.0).await?;
         let (now, state, node) = (self.0.status(), self.0.state(), self.0.node());
         let mut errors = Vec::new();
         if now.leader == 0 {
@@ -126,13 +136,15 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn defragment(
         &self,
-        _request: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        Credentials::of(&request).require_capability(&self.0, Capability::Defragment).await?;
         self.0.defragment(DEFRAGMENT_PATIENCE).await;
         Ok(Response::new(DefragmentResponse::default()))
     }
 
-    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        Credentials::of(&request).require_root(&self.0).await?;
         let (state, began) = (self.0.state(), Moment::now());
         let mut hash = 0;
         for space in Space::ALL {
@@ -163,6 +175,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
+        Credentials::of(&request).require_capability(&self.0, Capability::HashKv).await?;
         let began = Moment::now();
         let found = self.0.hash_kv(request.into_inner().revision).await.map_err(refused)?;
         metrics::HASH_KV.observe(began.elapsed().as_secs_f64());
@@ -180,6 +193,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Credentials::of(&request).require_capability(&self.0, Capability::Snapshot).await?;
         let sending = Sending::new(&self.0.state()).await?;
         let stream = unfold(Some(sending), |sending| async {
             let mut sending = sending?;
@@ -195,6 +209,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Credentials::of(&request).require_capability(&self.0, Capability::MoveLeader).await?;
         let target = request.into_inner().target_id;
         let (state, leader) = (self.0.state(), self.0.status().leader);
         if leader != self.0.node().member_id {
@@ -216,6 +231,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
+        Credentials::of(&request).require_root(&self.0).await?;
         let request = request.into_inner();
         let state = self.0.state();
         let current = state.cluster_version;

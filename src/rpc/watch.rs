@@ -4,16 +4,20 @@
 //! is not read from either, and when HTTP/2 drops it the hub forgets its watches.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use basalt_proto::encoded::WatchResponse;
-use basalt_proto::etcdserverpb::WatchRequest;
+use basalt_proto::etcdserverpb::watch_request::RequestUnion;
+use basalt_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use basalt_proto::server::etcdserverpb::watch_server;
 use futures_lite::Stream;
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
+use super::credentials::Credentials;
 use super::{status, wants_leader};
+use crate::actors::Desk;
 use crate::actors::watch::{Session, Sessions};
+use crate::auth::{Action, Permissions, Principal};
 use crate::types::Refusal;
 
 /// Requests read in a row before others get their turn.
@@ -25,7 +29,18 @@ const WAITING_MAX: usize = 1024;
 
 /// The service, for the sessions of one executor.
 #[derive(Clone)]
-pub(super) struct Watch(pub(super) Sessions);
+pub(super) struct Watch {
+    sessions: Sessions,
+    /// Knows who may watch what; none where everybody may.
+    desk: Option<Desk>,
+}
+
+impl Watch {
+    /// With the permissions of this member.
+    pub(super) fn new(desk: &Desk) -> Self {
+        Self { sessions: desk.watches().clone(), desk: Some(desk.clone()) }
+    }
+}
 
 #[async_trait]
 impl watch_server::Watch for Watch {
@@ -36,9 +51,76 @@ impl watch_server::Watch for Watch {
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let requires_leader = wants_leader(request.metadata().get("hasleader").map(AsRef::as_ref));
-        let session = self.0.open(requires_leader).map_err(status)?;
-        Ok(Response::new(Responses::new(session, request.into_inner())))
+        let session = self.sessions.open(requires_leader).map_err(status)?;
+        let guard = self.desk.clone().map(|desk| Guard::new(desk, Credentials::of(&request)));
+        Ok(Response::new(Responses::new(session, request.into_inner(), guard)))
     }
+}
+
+/// A watch to create, and whether it may be.
+type Checked = Pin<Box<dyn Future<Output = (WatchRequest, Result<(), Refusal>)> + Send>>;
+
+/// Who opened a stream, and what that one may watch. What was created goes on, whatever becomes of its user.
+#[derive(Clone)]
+pub(super) struct Guard {
+    desk: Desk,
+    credentials: Credentials,
+}
+
+impl Guard {
+    fn new(desk: Desk, credentials: Credentials) -> Self {
+        Self { desk, credentials }
+    }
+
+    /// Whether a request must be checked. One that asks for the past before all time is refused as what it is.
+    fn is_needed(&self, request: &WatchRequest) -> bool {
+        let Some(RequestUnion::CreateRequest(create)) = &request.request_union else {
+            return false;
+        };
+        let is_checked = |it: &Permissions| it.is_enabled() || it.is_held_back();
+        create.start_revision >= 0 && self.desk.with_permissions(is_checked)
+    }
+
+    fn check(self, request: WatchRequest) -> Checked {
+        Box::pin(async move {
+            let outcome = match &request.request_union {
+                Some(RequestUnion::CreateRequest(create)) => self.may_create(create).await,
+                Some(RequestUnion::CancelRequest(_) | RequestUnion::ProgressRequest(_)) | None => {
+                    Ok(())
+                }
+            };
+            (request, outcome)
+        })
+    }
+
+    async fn may_create(&self, create: &WatchCreateRequest) -> Result<(), Refusal> {
+        may_watch(&self.credentials, &self.desk, &create.key, &create.range_end).await
+    }
+}
+
+/// Whether these keys may be watched. No key is the first one.
+///
+/// # Errors
+/// They may not.
+pub(super) async fn may_watch(
+    credentials: &Credentials,
+    desk: &Desk,
+    key: &[u8],
+    range_end: &[u8],
+) -> Result<(), Refusal> {
+    let key = if key.is_empty() { b"\0" } else { key };
+    let check = |permissions: &Permissions, who: Option<Principal<'_>>| {
+        permissions.check_range(who, Action::Read, key, range_end)
+    };
+    credentials.require(desk, check).await.map(drop)
+}
+
+/// Why a watch is not created, in etcd's words, which tells few reasons apart.
+fn reason(refusal: Refusal) -> String {
+    let is_told = [Refusal::InvalidAuthToken, Refusal::AuthOldRevision, Refusal::UserEmpty];
+    let refusal = if is_told.contains(&refusal) { refusal } else { Refusal::PermissionDenied };
+    let code = Code::from_i32(refusal.code() as i32);
+    format!("rpc error: code = {code:?} desc = {refusal}")
 }
 
 /// What a client gets. Ends when the member stops or loses its leader, not when the client has no more
@@ -46,14 +128,18 @@ impl watch_server::Watch for Watch {
 pub(super) struct Responses<S> {
     session: Option<Session>,
     requests: Option<S>,
+    guard: Option<Guard>,
+    /// A watch whose creation is being checked. No more requests are read meanwhile: they keep their order.
+    checked: Option<Checked>,
     /// Since requests were last looked at.
     responses: usize,
 }
 
 impl<S> Responses<S> {
     /// Answers these requests.
-    pub(super) fn new(session: Session, requests: S) -> Self {
-        Self { session: Some(session), requests: Some(requests), responses: 0 }
+    fn new(session: Session, requests: S, guard: Option<Guard>) -> Self {
+        let (session, requests) = (Some(session), Some(requests));
+        Self { session, requests, guard, checked: None, responses: 0 }
     }
 
     fn take(&mut self, context: &Context<'_>) -> Poll<Option<Result<WatchResponse, Status>>> {
@@ -86,8 +172,22 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Responses<S> {
             if session.waiting() > WAITING_MAX {
                 break;
             }
+            if let Some(checked) = &mut self.checked {
+                let (request, outcome) = ready!(checked.as_mut().poll(context));
+                self.checked = None;
+                match outcome {
+                    Ok(()) => session.request(request),
+                    Err(refusal) => session.refuse(reason(refusal)),
+                }
+                continue;
+            }
             match Pin::new(&mut *requests).poll_next(context) {
-                Poll::Ready(Some(Ok(request))) => session.request(request),
+                Poll::Ready(Some(Ok(request))) => match self.guard.as_ref() {
+                    Some(guard) if guard.is_needed(&request) => {
+                        self.checked = Some(guard.clone().check(request));
+                    }
+                    Some(_) | None => session.request(request),
+                },
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => {
                     self.requests = None;

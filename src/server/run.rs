@@ -13,12 +13,12 @@ use super::open::open;
 use super::topology::{mailboxes, node, ports, seats, start_actors};
 use super::{corruption, versions};
 use crate::actors::mailbox::peer::Peers;
-use crate::actors::{Desk, Shared, client, compactor, peer};
+use crate::actors::{Desk, Shared, client, compactor, peer, tokens};
 use crate::cluster::Version;
 use crate::command::Command;
 use crate::http::{Front, Serves};
 use crate::io::{self, Executors, Lane, clock};
-use crate::rpc;
+use crate::rpc::{self, Policy};
 use crate::types::{Budgets, Fault, Refusal};
 
 /// How long a member that is told to stop waits for what is under way.
@@ -98,16 +98,24 @@ async fn first_core(
     opens: Arc<AtomicBool>,
     budgets: Budgets,
 ) -> Result<(), Fault> {
+    let (kind, policy) = (config.security.token_kind().await?, config.security.policy()?);
     let opened = open(&config, budgets).await?;
     opens.store(false, Ordering::Relaxed);
-    let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
+    let tokens = config.security.tokens(kind, opened.machine.tokens());
+    let (handles, inboxes) = mailboxes(
+        opened.identity.clone(),
+        opened.disk.clone(),
+        Arc::clone(&tokens),
+        config.security.passwords()?,
+    );
     handles.peers.update(opened.machine.cluster());
     opened.others.iter().for_each(|member| handles.peers.meet(member));
     let boot_nonce = io::random_u64();
     let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
     let nonce = boot_nonce as u32;
     let pending = client::pending(0, nonce);
-    let (seats, outputs) = seats(1 + others.len(), nonce, &config, &handles, &pending, &shared);
+    let cores = 1 + others.len();
+    let (seats, outputs) = seats(cores, nonce, &config, &handles, &pending, &policy, &shared);
     let led = start_actors(&config, boot_nonce, opened, &handles, inboxes, outputs, &shared)?;
     let connections: Vec<_> = seats.iter().map(|seat| seat.connections.0.clone()).collect();
     let mut seats = seats.into_iter();
@@ -128,7 +136,8 @@ async fn first_core(
     }
     executors.poke();
     let desk = own.take(Some(pending), &shared);
-    listen_peers(&config, &desk, &handles.peers)?;
+    listen_peers(&config, &desk, &handles.peers, &policy)?;
+    io::spawn(tokens::run(desk.clone(), tokens));
     io::spawn(versions::watch(desk.clone(), led));
     let serving = async {
         // May wait for the others for as long as they take.
@@ -187,19 +196,24 @@ async fn hand_over(config: &Config, desk: &Desk) {
 }
 
 /// Serves other members, and what they and operators ask over HTTP. Everything of theirs is on this core.
-fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault> {
+fn listen_peers(
+    config: &Config,
+    desk: &Desk,
+    peers: &Peers,
+    policy: &Arc<Policy>,
+) -> Result<(), Fault> {
     let (connections, accepted) = io::handover();
     for address in &config.listen_peers {
         io::spawn(io::listen(address)?.accept(Lane::Peers, 0, vec![connections.clone()]));
     }
-    let front = Front::new(desk, config.http(Serves::Peers));
+    let front = Front::new(desk, config.http(Serves::Peers, policy));
     let (desk, peers) = (desk.clone(), peers.clone());
     io::spawn(async move {
         while let Ok(connection) = accepted.recv_async().await {
             let Some(connection) = connection.open() else { continue };
             let (peers, desk) = (peers.clone(), desk.clone());
             let member = |wire| peer::serve(peers, wire, desk);
-            let front = front.to(&connection.peer());
+            let front = front.to(&connection.peer(), None);
             io::spawn(io::serve_peer(connection, crate::peer::MAGIC, front, member));
         }
     });

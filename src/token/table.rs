@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::TokenHash;
+use super::format::{TokenHash, hash};
 use crate::types::LogIndex;
 
 /// Parts of the table, each with a lock of its own.
@@ -109,7 +109,7 @@ impl TokenTable {
     pub fn get(&self, letters: &[u8], index: LogIndex) -> Option<Arc<Token>> {
         let token = self.find(index)?;
         // What is compared are hashes: how long that takes tells nothing of the letters.
-        (token.hash == super::hash(letters)).then_some(token)
+        (token.hash == hash(letters)).then_some(token)
     }
 
     /// The newest index that a token was made at.
@@ -123,7 +123,10 @@ impl TokenTable {
     }
 
     /// Parts of the table, for those who look at all tokens and let others run in between.
-    pub fn each_part<T>(&self, mut look: impl FnMut(LogIndex, &Token) -> Option<T>) -> impl Iterator<Item = Vec<T>> {
+    pub fn each_part<T>(
+        &self,
+        mut look: impl FnMut(LogIndex, &Token) -> Option<T>,
+    ) -> impl Iterator<Item = Vec<T>> {
         self.parts.iter().map(move |part| {
             read(part).iter().filter_map(|(index, token)| look(*index, token)).collect()
         })

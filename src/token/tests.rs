@@ -1,7 +1,13 @@
+use std::ops::Bound;
+
 use basalt_proto::etcdserverpb::token_renew_request::Renewal;
+use basalt_proto::etcdserverpb::{TokenIssueRequest, TokenRenewRequest};
+use bytes::Bytes;
 
 use super::*;
-use crate::store::{Engine as _, Memory, MemoryView};
+use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
+use crate::types::LogIndex;
+use crate::types::limits::{TOKENS_MAX, TOKENS_OF_USER_MAX};
 
 const TTL_MS: u64 = 300_000;
 

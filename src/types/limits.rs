@@ -202,6 +202,12 @@ pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a key. The store counts them, and the one that names the space, in 16 bits.
 pub const KEY_BYTES_MAX: usize = 65_534;
 
+/// Leases whose keys are looked at for one question to apply, which answers it between two batches.
+pub const LEASES_CHECKED_MAX: usize = 256;
+
+/// How long a token waits until the entry that made it is applied here.
+pub const TOKEN_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Users, at most; more are refused. Whoever applies a change copies a reference to each of them.
 pub const AUTH_USERS_MAX: usize = 100_000;
 /// Roles, at most.
@@ -341,8 +347,11 @@ pub const TOKENS_MAX: usize = 100_000;
 /// Simple tokens that one executor knows without a look at those of all.
 pub const TOKENS_CACHED_MAX: usize = 4096;
 
+/// Expired tokens that one entry removes.
+pub const TOKENS_SWEPT_MAX: usize = 1000;
+
 /// Tokens that are renewed by one entry.
-pub const TOKEN_RENEWALS_MAX: usize = 10_000;
+pub const TOKEN_RENEWALS_MAX: usize = 1000;
 
 /// Attempts to log in that wait for a thread; past it they are refused.
 pub const LOGINS_WAITING_MAX: usize = 256;
@@ -352,6 +361,12 @@ pub const LOGINS_OF_USER_WAITING_MAX: usize = 32;
 
 /// Requests that wait for these attempts. Equal ones wait for the same.
 pub const LOGIN_WAITERS_MAX: usize = 65_536;
+
+/// How often a login begins anew because users or roles changed while its password was checked.
+pub const LOGIN_ROUNDS_MAX: usize = 16;
+
+/// Users and addresses whose rates are known, if they are limited; past it requests of others are refused until some are idle.
+pub const RATE_SUBJECTS_MAX: usize = 65_536;
 
 /// Logins that were right within the last minute and are not computed again.
 pub const LOGINS_REMEMBERED_MAX: usize = 16_384;

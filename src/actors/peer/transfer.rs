@@ -50,7 +50,8 @@ async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) ->
     let (head, entries) = Encoder::default().encode(&raft);
     let first = encode(Kind::Raft, &head, &entries);
     connected.send(&[&first[..], &entries[..]].concat()).await?;
-    let pieces = io::export(view, Scope::Member, SNAPSHOT_CHUNK_BYTES).unwrap_or_else(|fault| io::fatal(&fault));
+    let pieces = io::export(view, Scope::Member, SNAPSHOT_CHUNK_BYTES)
+        .unwrap_or_else(|fault| io::fatal(&fault));
     let mut bytes = 0;
     while let Ok(piece) = pieces.recv_async().await {
         let piece = piece.unwrap_or_else(|fault| io::fatal(&fault));
