@@ -12,7 +12,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use bcrypt::Version;
 
-use super::clock::{self, Moment};
+use super::clock::{self, Instant};
 use super::{system, thread};
 use crate::login::{Attempts, Begun, Digest, Throttle};
 use crate::metrics;
@@ -85,7 +85,7 @@ enum Job {
 #[derive(Clone)]
 enum Answer {
     Verified(bool),
-    Hashed(String),
+    HashKvReply(String),
 }
 
 impl Passwords {
@@ -134,7 +134,7 @@ impl Passwords {
         }
         self.0.0.changed.notify_one();
         match answer.recv_async().await {
-            Ok(Answer::Hashed(hash)) => Ok(hash),
+            Ok(Answer::HashKvReply(hash)) => Ok(hash),
             Ok(Answer::Verified(_)) | Err(_) => Err(PasswordError::Busy),
         }
     }
@@ -228,9 +228,9 @@ impl Shared {
     }
 
     fn compute(&self, job: Job) -> Answer {
-        let began = Moment::now();
+        let began = Instant::now();
         let answer = match job {
-            Job::Hash { password } => Answer::Hashed(hash(&password, self.cost)),
+            Job::Hash { password } => Answer::HashKvReply(hash(&password, self.cost)),
             Job::Verify { hash, password } => {
                 let known = hash.filter(|hash| self.is_checkable(hash));
                 // Whoever is not there takes as much time, so that the time tells nothing.

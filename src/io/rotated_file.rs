@@ -107,7 +107,7 @@ impl RotatedFile {
         free.next().unwrap_or_else(|| self.aside(now))
     }
 
-    fn aside(&self, time: Duration) -> PathBuf {
+    fn spawn_blocking(&self, time: Duration) -> PathBuf {
         let (stem, extension) = self.name();
         self.path.with_file_name(format!("{stem}-{}{extension}", stamp(time)))
     }
@@ -288,7 +288,7 @@ mod tests {
         }
         let aside = || file.kept().pop().expect("it was put aside").1;
         for _ in 0..10_000 {
-            if aside().to_string_lossy().ends_with(COMPRESSED) {
+            if spawn_blocking().to_string_lossy().ends_with(COMPRESSED) {
                 break;
             }
             futures_lite::future::block_on(clock::sleep(Duration::from_millis(1)));

@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::credentials::Credentials;
 use super::login::{ClientAddress, authenticate, host};
 use super::{header, mismatch, status};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::auth::{Capability, Permissions, Principal, ROOT};
 use crate::command::Command;
 use crate::io::PasswordError;
@@ -32,7 +32,7 @@ use crate::machine::Reply;
 use crate::types::Refusal;
 
 #[derive(Clone)]
-pub(super) struct Auth(pub(super) Desk);
+pub(super) struct Auth(pub(super) ReplicaClient);
 
 impl Auth {
     /// Proposes a change.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tonic::Status;
 
 use super::status;
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::actors::tokens::Kind;
 use crate::auth::Permissions;
 use crate::command::Command;
@@ -53,26 +53,26 @@ impl Account {
 
 /// A token for whoever gives the right password.
 pub(super) async fn authenticate(
-    desk: &Desk,
+    replica: &ReplicaClient,
     request: &AuthenticateRequest,
     address: &str,
 ) -> Result<String, Status> {
-    desk.read_index().await.map_err(status)?;
+    replica.read_index().await.map_err(status)?;
     for _ in 0..LOGIN_ROUNDS_MAX {
-        let account = desk.with_permissions(|it| Account::find(it, &request.name));
+        let account = replica.with_permissions(|it| Account::find(it, &request.name));
         let account = account.map_err(status)?;
-        check_password(desk, request, &account, address).await.map_err(status)?;
-        match make_token(desk, &request.name, account.revision).await? {
+        check_password(replica, request, &account, address).await.map_err(status)?;
+        match make_token(replica, &request.name, account.revision).await? {
             Some(token) => return Ok(token),
             // Users or roles changed in between: the password may be another one.
-            None => desk.read_index().await.map_err(status)?,
+            None => replica.read_index().await.map_err(status)?,
         }
     }
     Err(status(Refusal::AuthOldRevision))
 }
 
 async fn check_password(
-    desk: &Desk,
+    replica: &ReplicaClient,
     request: &AuthenticateRequest,
     account: &Account,
     address: &str,
@@ -81,7 +81,7 @@ async fn check_password(
     // Who has no password takes as long as who has one.
     let hash = account.hash.as_deref().filter(|_| !account.has_no_password);
     let attempt = Attempt { user, address, hash, password };
-    let refusal = match desk.passwords().verify(&attempt).await {
+    let refusal = match replica.passwords().verify(&attempt).await {
         Ok(true) => return Ok(()),
         Err(PasswordError::Busy | PasswordError::TooLong) => return Err(Refusal::TooManyAnswers),
         Ok(false) if account.has_no_password => Refusal::PasswordForNoPasswordUser,
@@ -96,22 +96,26 @@ async fn check_password(
 }
 
 /// A token of the member's kind; nothing if users or roles are not what they were at this revision.
-async fn make_token(desk: &Desk, user: &str, revision: u64) -> Result<Option<String>, Status> {
-    match desk.tokens().kind() {
+async fn make_token(
+    replica: &ReplicaClient,
+    user: &str,
+    revision: u64,
+) -> Result<Option<String>, Status> {
+    match replica.tokens().kind() {
         Kind::Nop => Err(status(Refusal::AuthFailed)),
         Kind::Jwt(jwt) => {
-            if desk.with_permissions(Permissions::revision) != revision {
+            if replica.with_permissions(Permissions::revision) != revision {
                 return Ok(None);
             }
             let signed = jwt.sign(user, revision).await;
             signed.map(Some).map_err(|error| Status::unknown(error.text()))
         }
-        Kind::Simple { .. } => simple_token(desk, user, revision).await.map_err(status),
+        Kind::Simple { .. } => simple_token(replica, user, revision).await.map_err(status),
     }
 }
 
 async fn simple_token(
-    desk: &Desk,
+    replica: &ReplicaClient,
     user: &str,
     auth_revision: u64,
 ) -> Result<Option<String>, Refusal> {
@@ -121,10 +125,10 @@ async fn simple_token(
     let issue = TokenIssueRequest {
         user: user.to_owned(),
         hash: Bytes::copy_from_slice(&token::hash(letters.as_bytes())),
-        expires_ms: desk.tokens().expires_ms(),
+        expires_ms: replica.tokens().expires_ms(),
         auth_revision,
     };
-    match desk.propose(Command::TokenIssue(issue)).await {
+    match replica.propose(Command::TokenIssue(issue)).await {
         Ok(Reply::Token { index }) => Ok(Some(token::token(&letters, index))),
         Ok(_) => Err(Refusal::AuthFailed),
         Err(Refusal::AuthOldRevision) => Ok(None),

@@ -14,11 +14,11 @@ use tonic::Code;
 
 use super::credentials::Credentials;
 use super::login::host;
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::audit::{Class, Record, Rules, Target, response_revision};
 use crate::auth::{Identity, Source};
 use crate::io::LogQueue;
-use crate::io::clock::{self, Moment};
+use crate::io::clock::{self, Instant};
 use crate::metrics;
 use crate::ratelimit::{Held, RateLimiter, Subject};
 use crate::types::Refusal;
@@ -58,7 +58,7 @@ impl Policy {
     /// Takes note of a request that begins; nothing if nobody asks for it.
     pub(super) fn observe(
         self: &Arc<Self>,
-        desk: &Desk,
+        replica: &ReplicaClient,
         rpc: Rpc,
         head: &Parts,
         address: &Arc<str>,
@@ -68,11 +68,11 @@ impl Policy {
         }
         Some(Box::new(Observed {
             policy: Arc::clone(self),
-            desk: desk.clone(),
+            replica: replica.clone(),
             rpc,
             credentials: Credentials::new(&head.headers, &head.extensions),
             address: Arc::clone(address),
-            began: Moment::now(),
+            began: Instant::now(),
             target: Target::default(),
             revision: 0,
             held: None,
@@ -89,11 +89,11 @@ impl Policy {
 /// A request under way. Dropped before its end, it was canceled.
 pub(super) struct Observed {
     policy: Arc<Policy>,
-    desk: Desk,
+    replica: ReplicaClient,
     rpc: Rpc,
     credentials: Credentials,
     address: Arc<str>,
-    began: Moment,
+    began: Instant,
     target: Target,
     revision: i64,
     held: Option<(Vec<Subject>, Held)>,
@@ -169,7 +169,7 @@ impl Observed {
             return None;
         }
         let audit = self.policy.audit.as_ref()?;
-        let who = self.credentials.identify_now(&self.desk);
+        let who = self.credentials.identify_now(&self.replica);
         let user = who.as_ref().map(|who| &*who.user);
         if !Rules::is_denial(code) && !audit.rules.admits(self.rpc, user, &self.target) {
             return None;
@@ -192,7 +192,7 @@ impl Observed {
 
     /// Whose limits count.
     fn subjects(&self) -> Vec<Subject> {
-        let user = self.credentials.identify_now(&self.desk).map(|who| Subject::User(who.user));
+        let user = self.credentials.identify_now(&self.replica).map(|who| Subject::User(who.user));
         let address = Subject::Address(host(&self.address).into());
         user.into_iter().chain([address]).collect()
     }

@@ -317,10 +317,10 @@ fn installed<E: Engine>(machine: &Machine<E>) -> Machine<Memory> {
     let mut export = Export::new(machine.engine().view(), Scope::Member);
     let mut file = Vec::new();
     loop {
-        match export.turn(1 << 20).unwrap() {
-            Turn::Working => (),
-            Turn::Chunk(bytes) => file.extend_from_slice(&bytes),
-            Turn::Done => break,
+        match export.step(1 << 20).unwrap() {
+            ExportStep::Working => (),
+            ExportStep::Chunk(bytes) => file.extend_from_slice(&bytes),
+            ExportStep::Done => break,
         }
     }
     let mut store = Memory::default();
