@@ -26,5 +26,4 @@ pub mod wal;
 pub mod watch;
 
 pub use self::client::ReplicaClient;
-pub use self::client::ReplicaClient as Desk;
 pub use self::state::{Node, Shared, State, Status, bytes_in_use};

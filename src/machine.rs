@@ -21,7 +21,7 @@ use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 pub use self::access::check_access;
 use self::alarms::Alarms;
 pub use self::payload::check_payload;
-pub use self::position::standing;
+pub use self::position::applied_state;
 use self::steps::Running;
 use crate::auth::{Auth, Change, Permissions};
 use crate::cluster::{Cluster, Member};

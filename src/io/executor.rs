@@ -2,9 +2,9 @@
 //!
 //! glommio 0.9 can park an executor although tasks are ready (its run loop takes a preemption before the first
 //! task for idleness), and then only an event from outside wakes it: a timer of its own may be among what is
-//! parked. So one plain thread pokes every executor: every few milliseconds while clients send something, and
-//! rarely otherwise, as every poke wakes a core that would sleep. An executor can park before its very first task
-//! likewise, when there is nothing yet to poke: such a one is given up, and another one started.
+//! parked. So one plain thread wakes every executor: every few milliseconds while clients send something, and
+//! rarely otherwise, as every wake wakes a core that would sleep. An executor can park before its very first task
+//! likewise, when there is nothing yet to wake: such a one is given up, and another one started.
 
 use std::future::{Future, pending, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,9 +20,9 @@ use crate::types::Fault;
 /// How long a task may run before others get their turn.
 const PREEMPT: Duration = Duration::from_millis(1);
 /// How often executors are poked from outside while bytes come in.
-const POKE: Duration = Duration::from_millis(5);
+const WAKE_EVERY: Duration = Duration::from_millis(5);
 /// How often when nothing came in since the last time.
-const POKE_IDLE: Duration = Duration::from_millis(50);
+const WAKE_EVERY_IDLE: Duration = Duration::from_millis(50);
 
 /// Memory that is pinned for direct file I/O, which no executor does: as little as glommio allows.
 pub(super) const IO_MEMORY_BYTES: usize = 64 << 10;
@@ -35,33 +35,33 @@ const BEGIN: Duration = Duration::from_millis(500);
 const ATTEMPTS_MAX: usize = 20;
 
 /// Whether bytes came in since executors were last poked.
-static BUSY: AtomicBool = AtomicBool::new(false);
+static RUNNABLE: AtomicBool = AtomicBool::new(false);
 
 /// Bytes came in.
-pub(super) fn busy() {
+pub(super) fn mark_runnable() {
     // Looked at first, so that cores do not fight for the line.
-    if !BUSY.load(Ordering::Relaxed) {
-        BUSY.store(true, Ordering::Relaxed);
+    if !RUNNABLE.load(Ordering::Relaxed) {
+        RUNNABLE.store(true, Ordering::Relaxed);
     }
 }
 
 /// Running executors.
 pub struct Executors {
     handles: Vec<ExecutorJoinHandle<Result<(), Fault>>>,
-    pokes: Vec<Arc<Poke>>,
+    wakes: Vec<Arc<PeriodicWake>>,
 }
 
 /// How an executor is poked: by waking a task of it, again and again. A message to that task would not do: the
 /// task itself may be among those that are parked although they are ready, and then nobody takes the message
 /// and no further one wakes anything.
 #[derive(Default)]
-struct Poke {
+struct PeriodicWake {
     task: OnceLock<Waker>,
     ended: AtomicBool,
 }
 
 /// Says that an executor has ended, however it did.
-struct Ended(Arc<Poke>);
+struct Ended(Arc<PeriodicWake>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -72,7 +72,7 @@ impl Drop for Ended {
 impl Executors {
     /// None yet.
     pub fn new() -> Self {
-        Self { handles: Vec::new(), pokes: Vec::new() }
+        Self { handles: Vec::new(), wakes: Vec::new() }
     }
 
     /// Starts an executor pinned to a core, running what `start` makes there. Waits until it has begun.
@@ -94,10 +94,10 @@ impl Executors {
             let take = |from: &Mutex<Option<_>>| {
                 from.lock().unwrap_or_else(PoisonError::into_inner).take()
             };
-            let poke = Arc::new(Poke::default());
+            let wake = Arc::new(PeriodicWake::default());
             let (begun, has_begun) = flume::bounded(1);
             let (ended, poked, offer) =
-                (Ended(Arc::clone(&poke)), Arc::clone(&poke), Arc::clone(&offered));
+                (Ended(Arc::clone(&wake)), Arc::clone(&wake), Arc::clone(&offered));
             let main = move || async move {
                 let _ended = ended;
                 let Some(start) = take(&offer) else { return Ok(()) };
@@ -130,7 +130,7 @@ impl Executors {
                 // It began, or could not and says why when it is joined.
                 Some(_) | None => {
                     self.handles.push(handle);
-                    self.pokes.push(poke);
+                    self.wakes.push(wake);
                     return Ok(());
                 }
             }
@@ -138,19 +138,19 @@ impl Executors {
         Err(Fault::new(format!("no executor on core {core} begins to work")))
     }
 
-    /// Starts to poke those that run, from a thread of its own, until they have ended.
+    /// Starts to wake those that run, from a thread of its own, until they have ended.
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
-    pub fn poke(&mut self) {
-        let mut pokes = std::mem::take(&mut self.pokes);
-        let poker = thread::start("poker", move || {
-            while !pokes.is_empty() {
-                pokes.retain(|poke| !poke.ended.load(Ordering::Acquire));
-                pokes.iter().filter_map(|poke| poke.task.get()).for_each(Waker::wake_by_ref);
-                let busy = BUSY.swap(false, Ordering::Relaxed);
-                std::thread::sleep(if busy { POKE } else { POKE_IDLE });
+    pub fn wake_periodically(&mut self) {
+        let mut wakes = std::mem::take(&mut self.wakes);
+        let waker = thread::start("waker", move || {
+            while !wakes.is_empty() {
+                wakes.retain(|wake| !wake.ended.load(Ordering::Acquire));
+                wakes.iter().filter_map(|wake| wake.task.get()).for_each(Waker::wake_by_ref);
+                let busy = RUNNABLE.swap(false, Ordering::Relaxed);
+                std::thread::sleep(if busy { WAKE_EVERY } else { WAKE_EVERY_IDLE });
             }
         });
-        assert!(poker.is_ok(), "the thread that pokes executors cannot start");
+        assert!(waker.is_ok(), "the thread that wakes executors cannot start");
     }
 
     /// Waits until all have ended.
@@ -166,10 +166,10 @@ impl Executors {
 }
 
 /// Spawns the task that is poked. It runs at once, whatever else is ready.
-fn register(poke: Arc<Poke>) {
+fn register(wake: Arc<PeriodicWake>) {
     glommio::spawn_local(async move {
         poll_fn(|context| {
-            poke.task.get_or_init(|| context.waker().clone());
+            wake.task.get_or_init(|| context.waker().clone());
             Poll::Ready(())
         })
         .await;
@@ -217,7 +217,7 @@ mod tests {
                     done.send(()).map_err(|_| Fault::new("nobody listens"))
                 })
                 .unwrap();
-            executors.poke();
+            executors.wake_periodically();
             assert_eq!(result.recv_timeout(Duration::from_secs(30)), Ok(()), "round {round}");
             executors.join().unwrap();
         }

@@ -11,7 +11,7 @@ use basalt_proto::membershippb::Attributes;
 use bytes::Bytes;
 
 use super::alarms::Alarms;
-use super::position::{APPLIED, APPLIED_TERM, CONF_STATE, standing};
+use super::position::{APPLIED, APPLIED_TERM, CONF_STATE, applied_state};
 use super::steps::Running;
 use super::{Applied, Config, Effect, Machine, Published, Reply, payload, position};
 use crate::auth::{Auth, Change};
@@ -35,7 +35,7 @@ impl<E: Engine> Machine<E> {
             let (key, lease) = attached?;
             leases.attach(&key, 0, lease);
         }
-        let (applied, applied_term, conf_state) = standing(&view)?;
+        let (applied, applied_term, conf_state) = applied_state(&view)?;
         let cluster = Cluster::open(&view, config.feature_level)?;
         Ok(Self {
             mvcc,

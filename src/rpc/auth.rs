@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::credentials::Credentials;
 use super::{header, mismatch, not_yet, status};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::auth::{Capability, Permissions, Principal, ROOT};
 use crate::command::Command;
 use crate::io::{self, Pool};
@@ -34,7 +34,7 @@ use crate::types::Refusal;
 const PASSWORD_BYTES_MAX: usize = 72;
 
 #[derive(Clone)]
-pub(super) struct Auth(pub(super) Desk);
+pub(super) struct Auth(pub(super) ReplicaClient);
 
 impl Auth {
     /// Proposes a change.

@@ -10,13 +10,13 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::credentials::Credentials;
 use super::{header, status};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::cluster;
 use crate::io::clock;
 use crate::types::{MemberId, Refusal};
 
 #[derive(Clone)]
-pub(super) struct Cluster(pub(super) Desk);
+pub(super) struct Cluster(pub(super) ReplicaClient);
 
 fn member(member: &cluster::Member) -> Member {
     Member {

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Extensions, Request, Status};
 
 use super::status;
-use crate::actors::{Desk, State};
+use crate::actors::{ReplicaClient, State};
 use crate::auth::{Capability, Identity, NoAttachedKeys, Permissions, Principal, Source};
 use crate::command::Command;
 use crate::machine::{Reply, check_access};
@@ -54,8 +54,11 @@ impl Credentials {
     ///
     /// # Errors
     /// The token is nobody's.
-    pub(super) async fn identify(&self, desk: &Desk) -> Result<Option<Identity>, Refusal> {
-        let Some(revision) = desk.with_permissions(revision_to_check)? else { return Ok(None) };
+    pub(super) async fn identify(
+        &self,
+        replica: &ReplicaClient,
+    ) -> Result<Option<Identity>, Refusal> {
+        let Some(revision) = replica.with_permissions(revision_to_check)? else { return Ok(None) };
         let Some(token) = &self.token else {
             let source = Source::CertificateName;
             let name = self.certificate_name.clone();
@@ -64,7 +67,7 @@ impl Credentials {
         let token = token.as_bytes();
         let token = token.strip_prefix(BEARER.as_bytes()).unwrap_or(token);
         // Seldom waited for: its state is no part of each request's.
-        let identity = Box::pin(desk.identify(token)).await;
+        let identity = Box::pin(replica.identify(token)).await;
         if identity == Err(Refusal::InvalidAuthToken) {
             tracing::warn!("token-fingerprint" = fingerprint(token), "invalid auth token");
         }
@@ -77,37 +80,43 @@ impl Credentials {
     /// It may not.
     pub async fn require(
         &self,
-        desk: &Desk,
+        replica: &ReplicaClient,
         check: impl Fn(&Permissions, Option<Principal<'_>>) -> Result<(), Refusal>,
     ) -> Result<Option<Identity>, Refusal> {
-        let who = self.identify(desk).await?;
-        desk.with_permissions(|it| check_now(it, who.as_ref(), &check))?;
+        let who = self.identify(replica).await?;
+        replica.with_permissions(|it| check_now(it, who.as_ref(), &check))?;
         Ok(who)
     }
 
     /// # Errors
     /// It is not root.
-    pub(super) async fn require_root(&self, desk: &Desk) -> Result<Option<Identity>, Status> {
-        self.require(desk, Permissions::check_root).await.map_err(status)
+    pub(super) async fn require_root(
+        &self,
+        replica: &ReplicaClient,
+    ) -> Result<Option<Identity>, Status> {
+        self.require(replica, Permissions::check_root).await.map_err(status)
     }
 
     /// # Errors
     /// It is neither root nor has a role for operators that grants this.
     pub(super) async fn require_capability(
         &self,
-        desk: &Desk,
+        replica: &ReplicaClient,
         capability: Capability,
     ) -> Result<(), Status> {
         let check = |permissions: &Permissions, who: Option<Principal<'_>>| {
             permissions.check_capability(who, capability)
         };
-        self.require(desk, check).await.map(drop).map_err(status)
+        self.require(replica, check).await.map(drop).map_err(status)
     }
 
     /// # Errors
     /// It is nobody.
-    pub(super) async fn require_any_user(&self, desk: &Desk) -> Result<Option<Identity>, Status> {
-        self.require(desk, Permissions::check_any_user).await.map_err(status)
+    pub(super) async fn require_any_user(
+        &self,
+        replica: &ReplicaClient,
+    ) -> Result<Option<Identity>, Status> {
+        self.require(replica, Permissions::check_any_user).await.map_err(status)
     }
 
     /// The same for what all members decide: what the state of now refuses is asked again of all that was acknowledged, since
@@ -117,17 +126,17 @@ impl Credentials {
     /// It may not, or no leader could be asked.
     pub(super) async fn require_linearizable(
         &self,
-        desk: &Desk,
+        replica: &ReplicaClient,
         check: impl Fn(&Permissions, Option<Principal<'_>>) -> Result<(), Refusal>,
     ) -> Result<Option<Identity>, Refusal> {
-        let who = self.identify(desk).await?;
+        let who = self.identify(replica).await?;
         // Not logged yet: it may be allowed.
-        if desk.with_permissions(|it| check(it, who.as_ref().map(Identity::principal))).is_ok() {
+        if replica.with_permissions(|it| check(it, who.as_ref().map(Identity::principal))).is_ok() {
             return Ok(who);
         }
         Box::pin(async {
-            desk.read_index().await?;
-            self.require(desk, check).await
+            replica.read_index().await?;
+            self.require(replica, check).await
         })
         .await
     }
@@ -159,22 +168,30 @@ impl Credentials {
     ///
     /// # Errors
     /// The request's own refusal, or why it could not be applied in time.
-    pub(super) async fn propose(&self, desk: &Desk, command: Command) -> Result<Reply, Status> {
-        let reply = match desk.with_permissions(revision_to_check) {
-            Ok(None) => desk.propose(command).await,
+    pub(super) async fn propose(
+        &self,
+        replica: &ReplicaClient,
+        command: Command,
+    ) -> Result<Reply, Status> {
+        let reply = match replica.with_permissions(revision_to_check) {
+            Ok(None) => replica.propose(command).await,
             // A box: thousands of requests may wait here, of which none keeps more than it needs.
-            Ok(Some(_)) => Box::pin(self.propose_checked(desk, command)).await,
+            Ok(Some(_)) => Box::pin(self.propose_checked(replica, command)).await,
             Err(refusal) => Err(refusal),
         };
         reply.map_err(status)
     }
 
-    async fn propose_checked(&self, desk: &Desk, command: Command) -> Result<Reply, Refusal> {
+    async fn propose_checked(
+        &self,
+        replica: &ReplicaClient,
+        command: Command,
+    ) -> Result<Reply, Refusal> {
         let check = |permissions: &Permissions, who: Option<Principal<'_>>| {
             check_access(permissions, who, &command, &NoAttachedKeys)
         };
-        let who = self.require_linearizable(desk, check).await?;
-        desk.propose_as(who.as_ref(), command).await
+        let who = self.require_linearizable(replica, check).await?;
+        replica.propose_as(who.as_ref(), command).await
     }
 }
 

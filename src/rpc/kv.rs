@@ -13,17 +13,17 @@ use basalt_proto::server::etcdserverpb::kv_server;
 use futures_lite::Stream;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::budget::Growing;
+use super::budget::Reservation;
 use super::call::ReadOnly;
 use super::credentials::Credentials;
 use super::door::{self, Txn};
 use super::range::{Chunks, range, read_txn};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::slow_apply::warn_if_slow;
-use crate::actors::{Desk, State};
+use crate::actors::{ReplicaClient, State};
 use crate::auth::{Action, Capability, Identity, NoAttachedKeys};
 use crate::command::{Command, put_cost, txn_cost};
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::machine::Reply;
 use crate::metrics;
 use crate::mvcc;
@@ -32,7 +32,7 @@ use crate::mvcc;
 const READ_INDEX_SLOW: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
-pub(super) struct Kv(pub(super) Desk);
+pub(super) struct Kv(pub(super) ReplicaClient);
 
 impl Kv {
     /// The state that a read may use, and who reads.
@@ -42,7 +42,7 @@ impl Kv {
         serializable: bool,
     ) -> Result<(Arc<State>, Option<Identity>), Status> {
         if !serializable {
-            let began = Moment::now();
+            let began = Instant::now();
             self.0.read_index().await.map_err(status)?;
             if began.elapsed() > READ_INDEX_SLOW {
                 metrics::READ_INDEXES_SLOW.add(1);
@@ -67,7 +67,7 @@ impl Kv {
 }
 
 /// An answer, with what it takes of the budget.
-fn with_permit<T>(answer: T, taken: Growing) -> Response<T> {
+fn with_permit<T>(answer: T, taken: Reservation) -> Response<T> {
     let mut response = Response::new(answer);
     if let Some(permit) = taken.permit() {
         response.extensions_mut().insert(permit);
@@ -88,8 +88,8 @@ impl kv_server::Kv for Kv {
         }
         mvcc::check_range(&request).map_err(status)?;
         let state = self.state_for(&credentials, &request).await?;
-        let mut taken = Growing::new();
-        let began = Moment::now();
+        let mut taken = Reservation::new();
+        let began = Instant::now();
         let read = range(&state, &request, &mut taken).await;
         let took = began.elapsed();
         metrics::ranged(read.is_ok(), took.as_secs_f64());
@@ -113,7 +113,7 @@ impl kv_server::Kv for Kv {
         let state = self.state_for(&credentials, &request).await?;
         metrics::RANGES.add(1);
         if request.count_only || request.range_end.is_empty() {
-            let mut taken = Growing::new();
+            let mut taken = Reservation::new();
             let mut response = range(&state, &request, &mut taken).await?;
             complete(&self.0, &mut response.header);
             let one = RangeStreamResponse { range_response: Some(response) };
@@ -169,7 +169,7 @@ impl kv_server::Kv for Kv {
                 Credentials::check_read(&state, who.as_ref(), |permissions, who| {
                     permissions.check_txn(who, &request, &NoAttachedKeys)
                 })?;
-                let mut taken = Growing::new();
+                let mut taken = Reservation::new();
                 let mut answer = read_txn(state, request, &mut taken).await?;
                 complete(&self.0, &mut answer.header);
                 let mut response = with_permit(answer, taken);

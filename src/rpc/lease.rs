@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::credentials::Credentials;
 use super::{Answers, check_quota, complete, door, header, mismatch, require_leader, status};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::auth::{Action, AttachedKeys, Identity, Permissions};
 use crate::command::{Command, LEASE_COST};
 use crate::io::random_u64;
@@ -24,20 +24,20 @@ use crate::types::{LeaseId, Refusal};
 const KEEP_ALIVES_IN_FLIGHT_MAX: usize = 256;
 
 #[derive(Clone)]
-pub(super) struct Lease(pub(super) Desk);
+pub(super) struct Lease(pub(super) ReplicaClient);
 
 /// Checks all keys of these leases, unless there are none that could be refused.
 async fn check_keys(
-    desk: &Desk,
+    replica: &ReplicaClient,
     who: Option<&Identity>,
     action: Action,
     leases: &[LeaseId],
 ) -> Result<(), Refusal> {
     let principal = who.map(Identity::principal);
-    let may_all = desk.with_permissions(|permissions| {
+    let may_all = replica.with_permissions(|permissions| {
         permissions.check_root(principal).is_ok() || permissions.covers_all(principal, action)
     });
-    if may_all { Ok(()) } else { Box::pin(desk.check_leases(who, action, leases)).await }
+    if may_all { Ok(()) } else { Box::pin(replica.check_leases(who, action, leases)).await }
 }
 
 /// The keys of a lease that are about to be told, in order.
@@ -109,18 +109,18 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let desk = self.0.clone();
+        let replica = self.0.clone();
         let credentials = Credentials::of(&request);
         let (metadata, _, requests) = request.into_parts();
         let answers = requests.map(move |request| {
-            let (desk, credentials) = (desk.clone(), credentials.clone());
+            let (replica, credentials) = (replica.clone(), credentials.clone());
             async move {
                 let id = request?.id;
-                let who = credentials.require_any_user(&desk).await?;
-                check_keys(&desk, who.as_ref(), Action::Write, &[id]).await.map_err(status)?;
+                let who = credentials.require_any_user(&replica).await?;
+                check_keys(&replica, who.as_ref(), Action::Write, &[id]).await.map_err(status)?;
                 // Before the renewal, so that the revision is not newer than the lease.
-                let header = header(&desk);
-                let ttl = desk.keep_alive(id).await.map_err(status)?;
+                let header = header(&replica);
+                let ttl = replica.keep_alive(id).await.map_err(status)?;
                 Ok(LeaseKeepAliveResponse { header, id, ttl })
             }
         });

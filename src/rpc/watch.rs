@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 use super::credentials::Credentials;
 use super::{status, wants_leader};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::actors::watch::{Session, Sessions};
 use crate::auth::{Action, Permissions, Principal};
 use crate::types::Refusal;
@@ -32,13 +32,13 @@ const WAITING_MAX: usize = 1024;
 pub(super) struct Watch {
     sessions: Sessions,
     /// Knows who may watch what; none where everybody may.
-    desk: Option<Desk>,
+    replica: Option<ReplicaClient>,
 }
 
 impl Watch {
     /// With the permissions of this member.
-    pub(super) fn new(desk: &Desk) -> Self {
-        Self { sessions: desk.watches().clone(), desk: Some(desk.clone()) }
+    pub(super) fn new(replica: &ReplicaClient) -> Self {
+        Self { sessions: replica.watches().clone(), replica: Some(replica.clone()) }
     }
 }
 
@@ -52,7 +52,8 @@ impl watch_server::Watch for Watch {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let requires_leader = wants_leader(request.metadata().get("hasleader").map(AsRef::as_ref));
         let session = self.sessions.open(requires_leader).map_err(status)?;
-        let guard = self.desk.clone().map(|desk| Guard::new(desk, Credentials::of(&request)));
+        let guard =
+            self.replica.clone().map(|replica| Guard::new(replica, Credentials::of(&request)));
         Ok(Response::new(Responses::new(session, request.into_inner(), guard)))
     }
 }
@@ -63,13 +64,13 @@ type Checked = Pin<Box<dyn Future<Output = (WatchRequest, Result<(), Refusal>)> 
 /// Who opened a stream, and what that one may watch. What was created goes on, whatever becomes of its user.
 #[derive(Clone)]
 pub(super) struct Guard {
-    desk: Desk,
+    replica: ReplicaClient,
     credentials: Credentials,
 }
 
 impl Guard {
-    fn new(desk: Desk, credentials: Credentials) -> Self {
-        Self { desk, credentials }
+    fn new(replica: ReplicaClient, credentials: Credentials) -> Self {
+        Self { replica, credentials }
     }
 
     /// Whether a request must be checked. One that asks for the past before all time is refused as what it is.
@@ -78,7 +79,7 @@ impl Guard {
             return false;
         };
         let is_checked = |it: &Permissions| it.is_enabled() || it.is_held_back();
-        create.start_revision >= 0 && self.desk.with_permissions(is_checked)
+        create.start_revision >= 0 && self.replica.with_permissions(is_checked)
     }
 
     fn check(self, request: WatchRequest) -> Checked {
@@ -94,7 +95,7 @@ impl Guard {
     }
 
     async fn may_create(&self, create: &WatchCreateRequest) -> Result<(), Refusal> {
-        may_watch(&self.credentials, &self.desk, &create.key, &create.range_end).await
+        may_watch(&self.credentials, &self.replica, &create.key, &create.range_end).await
     }
 }
 
@@ -104,7 +105,7 @@ impl Guard {
 /// They may not.
 pub(super) async fn may_watch(
     credentials: &Credentials,
-    desk: &Desk,
+    replica: &ReplicaClient,
     key: &[u8],
     range_end: &[u8],
 ) -> Result<(), Refusal> {
@@ -112,7 +113,7 @@ pub(super) async fn may_watch(
     let check = |permissions: &Permissions, who: Option<Principal<'_>>| {
         permissions.check_range(who, Action::Read, key, range_end)
     };
-    credentials.require(desk, check).await.map(drop)
+    credentials.require(replica, check).await.map(drop)
 }
 
 /// Why a watch is not created, in etcd's words, which tells few reasons apart.

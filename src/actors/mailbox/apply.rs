@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::auth::{Action, Identity};
-use crate::io::{Incoming, LsmEngine};
+use crate::io::{IncomingSnapshot, LsmEngine};
 use crate::machine::Machine;
 use crate::types::limits::LEASES_CHECKED_MAX;
 use crate::types::{Entry, LeaseId, LogIndex, Refusal};
@@ -56,7 +56,7 @@ pub struct Prepared {
     /// Opened on that store.
     pub machine: Machine<LsmEngine>,
     /// Where it is.
-    pub incoming: Incoming,
+    pub incoming: IncomingSnapshot,
 }
 
 /// Cheap to clone.

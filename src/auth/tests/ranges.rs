@@ -59,10 +59,10 @@ fn may(granted: &Granted, action: Action, key: &[u8], range_end: &[u8]) -> bool 
     let next = |key: &[u8]| [key, &[0]].concat();
     let borders =
         granted.iter().flat_map(|(_, start, end)| [start.clone(), end.clone(), next(start)]);
-    let mut looked_at = borders.chain([key.to_vec()]).filter(|at| asked(at));
+    let mut scanned = borders.chain([key.to_vec()]).filter(|at| asked(at));
     let last = vec![0xff; 8];
     let to_the_end = !is_open || granted.iter().any(|one| holds(&last, one));
-    to_the_end && looked_at.all(|at| granted.iter().any(|one| holds(&at, one)))
+    to_the_end && scanned.all(|at| granted.iter().any(|one| holds(&at, one)))
 }
 
 #[test]

@@ -13,7 +13,7 @@ use hyper::rt::ReadBufCursor;
 
 use super::clock;
 use super::merge::Merge;
-use super::turn::{Handle, TURN_BYTES_MAX};
+use super::scheduler::{Handle, TURN_BYTES_MAX};
 use crate::io::executor;
 
 /// A connected socket.
@@ -33,7 +33,7 @@ impl Stream {
             Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
         };
         if read.is_ready() {
-            executor::busy();
+            executor::mark_runnable();
         }
         read
     }

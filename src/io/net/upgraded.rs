@@ -8,13 +8,13 @@ use bytes::{Buf as _, Bytes};
 use super::socket::{Socket, Stream};
 
 /// Bytes in both directions, in whatever language.
-pub struct Switched {
+pub struct UpgradedIo {
     stream: Stream,
     /// What came together with the last request.
     begin: Bytes,
 }
 
-impl Switched {
+impl UpgradedIo {
     pub(super) fn new(socket: Socket, begin: Bytes) -> Self {
         Self { stream: socket.stream, begin }
     }
