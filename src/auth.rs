@@ -28,3 +28,6 @@ pub use self::permissions::{Action, Permissions, Role, User};
 
 /// The user, and the role, that may do everything.
 pub const ROOT: &str = "root";
+
+#[cfg(test)]
+mod tests;
