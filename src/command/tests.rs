@@ -1,8 +1,8 @@
 //! The bytes are etcd's, nothing in an entry is passed over, and each command has its level, class and cost.
 
 use basalt_proto::authpb::{Permission, UserAddOptions};
-use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestOp, request_op::Request};
 use basalt_proto::etcdserverpb::token_renew_request::Renewal;
+use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestOp, request_op::Request};
 use prost::encoding::decode_key;
 
 use super::*;
@@ -32,12 +32,8 @@ fn auth() -> Vec<(Command, InternalRaftRequest)> {
     let grant = AuthRoleGrantPermissionRequest { name: name(), perm };
     let (key, range_end) = ("k".into(), "l".into());
     let revoke = AuthRoleRevokePermissionRequest { role: name(), key, range_end };
-    let issue = TokenIssueRequest {
-        user: name(),
-        hash: "h".into(),
-        expires_ms: 7,
-        auth_revision: 2,
-    };
+    let issue =
+        TokenIssueRequest { user: name(), hash: "h".into(), expires_ms: 7, auth_revision: 2 };
     let renewals = vec![Renewal { index: 9, expires_ms: 7 }];
     let renew = TokenRenewRequest { renewals };
     macro_rules! pairs {

@@ -286,9 +286,9 @@ mod tests {
         for line in ["a", "b"] {
             file.write(line.repeat(100).as_bytes()).expect("it is written");
         }
-        let aside = || file.kept().pop().expect("it was put aside").1;
+        let kept = || file.kept().pop().expect("it was put aside").1;
         for _ in 0..10_000 {
-            if spawn_blocking().to_string_lossy().ends_with(COMPRESSED) {
+            if kept().to_string_lossy().ends_with(COMPRESSED) {
                 break;
             }
             futures_lite::future::block_on(clock::sleep(Duration::from_millis(1)));
