@@ -102,12 +102,12 @@ impl RotatedFile {
     /// A name for the file that is put aside, which no other one has.
     fn free_name(&self) -> PathBuf {
         let now = clock::unix_time();
-        let names = (0..).map(|more| self.aside(now + Duration::from_millis(more)));
+        let names = (0..).map(|more| self.backup_path(now + Duration::from_millis(more)));
         let mut free = names.filter(|path| !path.exists());
-        free.next().unwrap_or_else(|| self.aside(now))
+        free.next().unwrap_or_else(|| self.backup_path(now))
     }
 
-    fn spawn_blocking(&self, time: Duration) -> PathBuf {
+    fn backup_path(&self, time: Duration) -> PathBuf {
         let (stem, extension) = self.name();
         self.path.with_file_name(format!("{stem}-{}{extension}", stamp(time)))
     }
