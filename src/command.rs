@@ -20,7 +20,7 @@ use basalt_proto::etcdserverpb::{
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
     AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest, CompactionRequest, DeleteRangeRequest,
     FeatureLevelSetRequest, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
-    RequestHeader, TxnRequest,
+    RequestHeader, TokenIssueRequest, TokenRenewRequest, TokenSweepRequest, TxnRequest,
 };
 use basalt_proto::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use bytes::{Bytes, BytesMut};
@@ -98,6 +98,15 @@ pub enum Command {
     /// Raises the feature level of the cluster.
     #[prost(message, tag = "10001")]
     FeatureLevelSet(FeatureLevelSetRequest),
+    /// Keeps the hash of a token that a user was given.
+    #[prost(message, tag = "10002")]
+    TokenIssue(TokenIssueRequest),
+    /// Lets tokens live on that were used.
+    #[prost(message, tag = "10003")]
+    TokenRenew(TokenRenewRequest),
+    /// Removes tokens that have expired.
+    #[prost(message, tag = "10004")]
+    TokenSweep(TokenSweepRequest),
 }
 
 /// The fields of `InternalRaftRequest` that are read, in the encoding of the whole.
@@ -109,7 +118,7 @@ struct Envelope {
     header: Option<RequestHeader>,
     #[prost(
         oneof = "Command",
-        tags = "4, 5, 6, 7, 8, 9, 10, 1000, 1011, 1100, 1101, 1103, 1104, 1105, 1200, 1201, 1203, 1204, 1300, 1301, 10000, 10001"
+        tags = "4, 5, 6, 7, 8, 9, 10, 1000, 1011, 1100, 1101, 1103, 1104, 1105, 1200, 1201, 1203, 1204, 1300, 1301, 10000, 10001, 10002, 10003, 10004"
     )]
     command: Option<Command>,
 }
@@ -159,11 +168,13 @@ pub enum Operation {
     ClusterVersionSet,
     /// `FeatureLevelSet`; not etcd's.
     FeatureLevelSet,
+    /// `Authenticate`; what happens to tokens later counts here too.
+    Authenticate,
 }
 
 impl Operation {
     /// All kinds; each stands at the index that `as usize` gives it.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Put,
         Self::DeleteRange,
         Self::Txn,
@@ -185,6 +196,7 @@ impl Operation {
         Self::ClusterMemberAttrSet,
         Self::ClusterVersionSet,
         Self::FeatureLevelSet,
+        Self::Authenticate,
     ];
 
     /// The label in metrics.
@@ -211,6 +223,7 @@ impl Operation {
             Self::ClusterMemberAttrSet => "ClusterMemberAttrSet",
             Self::ClusterVersionSet => "ClusterVersionSet",
             Self::FeatureLevelSet => "FeatureLevelSet",
+            Self::Authenticate => "Authenticate",
         }
     }
 }
@@ -300,6 +313,9 @@ impl Command {
             Self::ClusterVersionSet(_) => Operation::ClusterVersionSet,
             Self::ClusterMemberAttrSet(_) => Operation::ClusterMemberAttrSet,
             Self::FeatureLevelSet(_) => Operation::FeatureLevelSet,
+            Self::TokenIssue(_) | Self::TokenRenew(_) | Self::TokenSweep(_) => {
+                Operation::Authenticate
+            }
         }
     }
 
@@ -327,7 +343,10 @@ impl Command {
             | Self::AuthRoleAdd(_)
             | Self::AuthRoleDelete(_)
             | Self::AuthRoleGrantPermission(_)
-            | Self::AuthRoleRevokePermission(_) => FeatureLevel::AUTH,
+            | Self::AuthRoleRevokePermission(_)
+            | Self::TokenIssue(_)
+            | Self::TokenRenew(_)
+            | Self::TokenSweep(_) => FeatureLevel::AUTH,
         }
     }
 
@@ -390,7 +409,10 @@ impl Command {
             | Self::AuthRoleRevokePermission(_)
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_)
-            | Self::FeatureLevelSet(_) => 0,
+            | Self::FeatureLevelSet(_)
+            | Self::TokenIssue(_)
+            | Self::TokenRenew(_)
+            | Self::TokenSweep(_) => 0,
         }
     }
 
@@ -424,7 +446,10 @@ impl Command {
             | Self::AuthRoleRevokePermission(_)
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_)
-            | Self::FeatureLevelSet(_) => AlarmClass::Control,
+            | Self::FeatureLevelSet(_)
+            | Self::TokenIssue(_)
+            | Self::TokenRenew(_)
+            | Self::TokenSweep(_) => AlarmClass::Control,
         }
     }
 }

@@ -35,7 +35,7 @@ use self::websocket::Accepted;
 use crate::actors::ReplicaClient;
 use crate::auth::Permissions;
 use crate::io::UpgradedIo;
-use crate::rpc::{CertificateName, MeteredResponse, Services, Source};
+use crate::rpc::{CertificateName, MeteredResponse, Policy, Services, Source};
 
 /// What a port is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +73,8 @@ pub struct Options {
     pub gateway_certificate_names: bool,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
+    /// What is logged of requests, and how many there may be.
+    pub policy: Arc<Policy>,
     /// How the process was started.
     pub command_line: Vec<String>,
     /// Feature gates: name, stage, whether it is on.
@@ -88,6 +90,7 @@ impl Default for Options {
             gateway: true,
             gateway_certificate_names: false,
             slow: Duration::from_millis(300),
+            policy: Arc::default(),
             command_line: Vec::new(),
             features: Vec::new(),
         }
@@ -112,7 +115,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infa
 impl HttpService {
     /// Serves what this replica answers.
     pub fn new(replica: &ReplicaClient, options: Options) -> Self {
-        let services = Services::new(replica, options.slow);
+        let services = Services::new(replica, options.slow, &options.policy);
         let (options, peer) = (Arc::new(options), Arc::from(""));
         let upgrade = Rc::default();
         Self { replica: replica.clone(), services, options, peer, certificate_name: None, upgrade }

@@ -1,6 +1,7 @@
 //! Basalt: a drop-in replacement for etcd. `ARCHITECTURE.md` shows the rooms below as one picture.
 
 pub mod actors;
+pub mod audit;
 pub mod auth;
 pub mod cluster;
 pub mod command;
@@ -8,17 +9,21 @@ pub mod consensus;
 pub mod http;
 pub mod io;
 pub mod json;
+pub mod jwt;
 pub mod lease;
+pub mod login;
 pub mod machine;
 pub mod metrics;
 pub mod mvcc;
 pub mod peer;
+pub mod ratelimit;
 pub mod replica;
 pub mod rpc;
 pub mod server;
 pub mod sim;
 pub mod snapshot;
 pub mod store;
+pub mod token;
 pub mod types;
 pub mod wal;
 pub mod watch;

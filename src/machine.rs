@@ -12,6 +12,7 @@ mod position;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::command::Operation;
 use crate::lease::{Grant, Leases};
 use crate::mvcc::{Changes, Event, Mvcc, ReadView, Usage};
 use crate::store::{Engine, Overlay};
+use crate::token::Tokens;
 use crate::types::limits::{APPLY_AT_ONCE_RECORDS_MAX, STAGE_WRITES_MAX};
 use crate::types::{
     ConfChange, ConfState, Fault, FeatureLevel, LeaseId, LogIndex, MemberId, Refusal, Term,
@@ -88,6 +90,11 @@ pub enum Reply {
     },
     /// To `alarm`: the alarms asked for, raised or put out.
     Alarm(Vec<AlarmMember>),
+    /// To a login: where its token is.
+    Token {
+        /// The index of the entry.
+        index: LogIndex,
+    },
     /// To requests that only change the member's own records.
     Done,
 }
@@ -139,6 +146,7 @@ pub struct Machine<E: Engine> {
     mvcc: Mvcc,
     leases: Leases,
     auth: Auth,
+    tokens: Tokens,
     cluster: Cluster,
     alarms: Alarms,
     conf_state: ConfState,

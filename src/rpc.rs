@@ -17,7 +17,9 @@ mod health;
 mod kv;
 mod lease;
 mod lock;
+mod login;
 mod maintenance;
+mod policy;
 mod range;
 mod reflection;
 mod table;
@@ -34,7 +36,7 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
-use basalt_proto::rpc::{Rpc, is_service};
+use basalt_proto::rpc::{Rpc, Unary, is_service};
 use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
@@ -47,6 +49,7 @@ use self::body::ResponseBody;
 use self::call::{Call, MeteredRequest};
 use self::credentials::TOKEN_HEADERS;
 use self::deadline::{Deadline, in_time};
+use self::login::ClientAddress;
 use crate::actors::ReplicaClient;
 use crate::command::Command;
 use crate::io::{clock, fatal};
@@ -57,6 +60,7 @@ use crate::types::{Error, Refusal};
 pub use self::budget::set_response_bytes_max;
 pub use self::call::{MeteredResponse, Source};
 pub use self::credentials::{CertificateName, Credentials};
+pub use self::policy::{Audit, Policy};
 pub use self::table::{Access, Admission, Rule, rule};
 
 /// All services of one executor. Cheap to clone.
@@ -65,6 +69,7 @@ pub struct Services(Rc<Inner>);
 
 struct Inner {
     replica: ReplicaClient,
+    policy: Arc<Policy>,
     receive_max: usize,
     slow: Duration,
     kv: Arc<kv::Kv>,
@@ -84,8 +89,9 @@ type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<MeteredResponse
 
 impl Services {
     /// All services, asking this replica.
-    pub fn new(replica: &ReplicaClient, slow: Duration) -> Self {
+    pub fn new(replica: &ReplicaClient, slow: Duration, policy: &Arc<Policy>) -> Self {
         Self(Rc::new(Inner {
+            policy: Arc::clone(policy),
             receive_max: replica.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
             slow,
             kv: Arc::new(kv::Kv(replica.clone())),
@@ -139,10 +145,19 @@ impl Services {
             return Box::pin(ready(Ok(call.answered(refused, receive_max))));
         }
         let request = request.map(|body| MeteredRequest::new(body, rpc));
+        let (head, mut body) = request.into_parts();
+        let mut observed = inner.policy.observe(&inner.replica, rpc, &head, peer);
         let rpc = match rpc {
             Rpc::Unary(rpc) => rpc,
             Rpc::Streaming(rpc) => {
+                let request = hyper::Request::from_parts(head, body);
                 return Box::pin(async move {
+                    let admitted = observed.as_mut().map_or(Ok(()), |it| it.admit(&[]));
+                    let call = call.observed(observed);
+                    if let Err(refusal) = admitted {
+                        let refused = status(refusal).into_http().map(ResponseBody::Stream);
+                        return Ok(call.answered(refused, receive_max));
+                    }
                     let answer = pin!(async {
                         inner.streaming(rpc, request).await.map(ResponseBody::Stream)
                     });
@@ -151,12 +166,18 @@ impl Services {
                 });
             }
         };
-        let (head, mut body) = request.into_parts();
-        let head = CallHead::of(&head);
+        let address = (rpc == Unary::Authenticate).then(|| ClientAddress(Arc::clone(peer)));
+        let head = CallHead::of(&head, address);
         // What is moved into a future within this one would be kept twice.
         Box::pin(async move {
-            let answer = pin!(unary::answer(&inner, rpc, head, &mut body));
-            let answer = in_time(answer, &mut deadline).await;
+            let answer = {
+                let answer = pin!(unary::answer(&inner, rpc, head, &mut body, &mut observed));
+                in_time(answer, &mut deadline).await
+            };
+            if let Some(mut observed) = observed {
+                // It is over already, unless there was not time enough.
+                observed.finish(Code::DeadlineExceeded as i32).await;
+            }
             Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
         })
     }
@@ -169,17 +190,19 @@ impl Services {
 struct CallHead {
     headers: HeaderMap,
     certificate_name: Option<CertificateName>,
+    /// Of a login.
+    address: Option<ClientAddress>,
 }
 
 impl CallHead {
     /// Seldom anything.
-    fn of(head: &Parts) -> Option<Box<Self>> {
+    fn of(head: &Parts, address: Option<ClientAddress>) -> Option<Box<Self>> {
         let is_kept = |name: &str| name == "grpc-encoding" || TOKEN_HEADERS.contains(&name);
         let kept = head.headers.iter().filter(|(name, _)| is_kept(name.as_str()));
         let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
         let certificate_name = head.extensions.get::<CertificateName>().cloned();
-        let is_empty = headers.is_empty() && certificate_name.is_none();
-        (!is_empty).then(|| Box::new(Self { headers, certificate_name }))
+        let is_empty = headers.is_empty() && certificate_name.is_none() && address.is_none();
+        (!is_empty).then(|| Box::new(Self { headers, certificate_name, address }))
     }
 }
 

@@ -48,11 +48,13 @@ pub enum Space {
     /// Revision to event with its large value, from when `Kv` holds a newer one on. Written and deleted as
     /// [`Space::Log`] is.
     Superseded,
+    /// Simple tokens, as hashes, and at which auth revisions users were given their passwords. etcd has nothing like it.
+    Tokens,
 }
 
 impl Space {
     /// All of them, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kv,
         Self::Log,
         Self::Meta,
@@ -65,6 +67,7 @@ impl Space {
         Self::AuthUsers,
         Self::AuthRoles,
         Self::Superseded,
+        Self::Tokens,
     ];
 
     /// Whether each key is written once and deleted at most once: an engine may forget a value and its deletion
@@ -88,6 +91,7 @@ impl Space {
             Self::AuthUsers => "authUsers",
             Self::AuthRoles => "authRoles",
             Self::Superseded => "superseded",
+            Self::Tokens => "tokens",
         }
     }
 }

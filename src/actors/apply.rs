@@ -18,6 +18,7 @@ use super::mailbox::peer::Peers;
 use super::mailbox::{consensus, lease, wal};
 use super::slow_apply::warn_if_slow;
 use super::state::{Shared, State};
+use super::tokens::Tokens;
 use super::watch;
 use crate::auth::Identity;
 use crate::cluster::Version;
@@ -66,6 +67,8 @@ pub struct Outputs {
     pub here: (usize, Pending),
     /// The room on the disk of the store.
     pub disk: DiskMonitor,
+    /// Whose tokens are.
+    pub tokens: Arc<Tokens>,
 }
 
 struct Actor {
@@ -335,6 +338,7 @@ impl Actor {
                     self.outputs.lease.changed(change).await;
                 }
                 Output::Replaced(leases) => {
+                    self.outputs.tokens.replace(Arc::clone(self.applier.machine().tokens()));
                     self.outputs.lease.replaced(leases).await;
                     self.outputs.hubs.iter().for_each(watch::Handle::resync);
                 }

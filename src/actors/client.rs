@@ -22,10 +22,11 @@ use self::slot::{PendingBytes, Slot};
 use super::mailbox::peer::{Peers, outcome};
 use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
+use super::tokens::Tokens;
 use super::watch;
-use crate::auth::{Identity, TokenProvider};
+use crate::auth::Identity;
 use crate::command::{Command, HEADER_BYTES_MAX, encode_header, header_bytes_max};
-use crate::io::{DiskMonitor, clock};
+use crate::io::{DiskMonitor, Passwords, clock};
 use crate::machine::Reply;
 use crate::peer::{Answer, PeerRequest};
 use crate::replica::PendingRequests;
@@ -74,7 +75,9 @@ pub struct Handles {
     /// The room on the disk.
     pub disk: DiskMonitor,
     /// Tells whose a token is.
-    pub tokens: Arc<dyn TokenProvider>,
+    pub tokens: Arc<Tokens>,
+    /// Checks passwords.
+    pub passwords: Passwords,
 }
 
 /// Cheap to clone.

@@ -1,6 +1,7 @@
 //! The bytes are etcd's, nothing in an entry is passed over, and each command has its level, class and cost.
 
 use basalt_proto::authpb::{Permission, UserAddOptions};
+use basalt_proto::etcdserverpb::token_renew_request::Renewal;
 use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestOp, request_op::Request};
 use prost::encoding::decode_key;
 
@@ -31,6 +32,10 @@ fn auth() -> Vec<(Command, InternalRaftRequest)> {
     let grant = AuthRoleGrantPermissionRequest { name: name(), perm };
     let (key, range_end) = ("k".into(), "l".into());
     let revoke = AuthRoleRevokePermissionRequest { role: name(), key, range_end };
+    let issue =
+        TokenIssueRequest { user: name(), hash: "h".into(), expires_ms: 7, auth_revision: 2 };
+    let renewals = vec![Renewal { index: 9, expires_ms: 7 }];
+    let renew = TokenRenewRequest { renewals };
     macro_rules! pairs {
         ($($kind:ident $field:ident $value:expr;)*) => {
             vec![$((
@@ -51,6 +56,9 @@ fn auth() -> Vec<(Command, InternalRaftRequest)> {
         AuthRoleDelete auth_role_delete delete_role;
         AuthRoleGrantPermission auth_role_grant_permission grant;
         AuthRoleRevokePermission auth_role_revoke_permission revoke;
+        TokenIssue token_issue issue;
+        TokenRenew token_renew renew;
+        TokenSweep token_sweep TokenSweepRequest { before_ms: 7 };
     }
 }
 
@@ -205,6 +213,9 @@ fn kinds_levels_classes_and_costs() {
         ("AuthRoleDelete", 3, Control, 0),
         ("AuthRoleGrantPermission", 3, Control, 0),
         ("AuthRoleRevokePermission", 3, Control, 0),
+        ("Authenticate", 3, Control, 0),
+        ("Authenticate", 3, Control, 0),
+        ("Authenticate", 3, Control, 0),
     ];
     assert_eq!(told, expected);
     for (at, operation) in Operation::ALL.into_iter().enumerate() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::rate_limiter::RateLimiter;
 use super::thread;
-use crate::snapshot::{Export, ExportStep};
+use crate::snapshot::{Export, ExportStep, Scope};
 use crate::store::View;
 use crate::types::Fault;
 use crate::types::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD};
@@ -31,9 +31,10 @@ pub struct Piece {
 /// The kernel has no thread left.
 pub fn export<V: View + Send + 'static>(
     view: V,
+    scope: Scope,
     chunk: usize,
 ) -> Result<flume::Receiver<Result<Piece, Fault>>, Fault> {
-    let mut export = Some(Export::new(view));
+    let mut export = Some(Export::new(view, scope));
     let mut limiter = RateLimiter::new(SNAPSHOT_BYTES_PER_SECOND);
     thread::ahead("export", SNAPSHOT_CHUNKS_AHEAD, move || {
         let Some(running) = &mut export else { return Poll::Ready(None) };

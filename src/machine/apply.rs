@@ -20,6 +20,7 @@ use crate::command::Command;
 use crate::lease::Leases;
 use crate::mvcc::{Mvcc, leased_keys};
 use crate::store::{Engine, Overlay, Space};
+use crate::token::Tokens;
 use crate::types::{Entry, EntryKind, Error, Fault, FeatureLevel, LeaseId, Refusal};
 
 impl<E: Engine> Machine<E> {
@@ -41,6 +42,7 @@ impl<E: Engine> Machine<E> {
             mvcc,
             leases,
             auth: Auth::open(&view, cluster.feature_level() >= FeatureLevel::AUTH)?,
+            tokens: Tokens::open(&view)?,
             cluster,
             alarms: Alarms::open(&view)?,
             conf_state,
@@ -225,7 +227,17 @@ impl<E: Engine> Machine<E> {
             | Command::AuthRoleGrantPermission(_)
             | Command::AuthRoleRevokePermission(_) => {
                 let change = self.auth_command(&command)?;
+                change.iter().for_each(|change| self.tokens_follow(change));
                 effects.extend(change.map(Effect::AuthChanged));
+                Reply::Done
+            }
+            Command::TokenIssue(issue) => self.token_issue(&issue)?,
+            Command::TokenRenew(renew) => {
+                self.tokens.renew(tx, &renew);
+                Reply::Done
+            }
+            Command::TokenSweep(sweep) => {
+                self.tokens.sweep(tx, sweep.before_ms);
                 Reply::Done
             }
         })
@@ -255,7 +267,10 @@ impl<E: Engine> Machine<E> {
             | Command::Alarm(_)
             | Command::ClusterVersionSet(_)
             | Command::ClusterMemberAttrSet(_)
-            | Command::FeatureLevelSet(_) => Ok(None),
+            | Command::FeatureLevelSet(_)
+            | Command::TokenIssue(_)
+            | Command::TokenRenew(_)
+            | Command::TokenSweep(_) => Ok(None),
         }
     }
 

@@ -39,7 +39,10 @@ pub fn check_payload(kind: EntryKind, data: &Bytes, supported: FeatureLevel) -> 
                 | Command::AuthRoleGrantPermission(_)
                 | Command::AuthRoleRevokePermission(_)
                 | Command::ClusterMemberAttrSet(_)
-                | Command::FeatureLevelSet(_) => Ok(()),
+                | Command::FeatureLevelSet(_)
+                | Command::TokenIssue(_)
+                | Command::TokenRenew(_)
+                | Command::TokenSweep(_) => Ok(()),
             }
         }
         EntryKind::ConfChange => check_change(&conf_change(data)?),

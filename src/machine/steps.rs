@@ -69,7 +69,10 @@ impl<E: Engine> Machine<E> {
             | Command::AuthRoleRevokePermission(_)
             | Command::ClusterMemberAttrSet(_)
             | Command::ClusterVersionSet(_)
-            | Command::FeatureLevelSet(_) => 1,
+            | Command::FeatureLevelSet(_)
+            | Command::TokenIssue(_)
+            | Command::TokenRenew(_)
+            | Command::TokenSweep(_) => 1,
         }
     }
 
@@ -146,7 +149,10 @@ impl<E: Engine> Machine<E> {
             | Command::AuthRoleRevokePermission(_)
             | Command::ClusterMemberAttrSet(_)
             | Command::ClusterVersionSet(_)
-            | Command::FeatureLevelSet(_) => {
+            | Command::FeatureLevelSet(_)
+            | Command::TokenIssue(_)
+            | Command::TokenRenew(_)
+            | Command::TokenSweep(_) => {
                 return Err(Fault::new("a small command was to be applied in steps").into());
             }
         })

@@ -24,20 +24,18 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::credentials::Credentials;
-use super::{header, mismatch, not_yet, status};
+use super::login::{ClientAddress, authenticate, host};
+use super::{header, mismatch, status};
 use crate::actors::ReplicaClient;
 use crate::auth::{Capability, Permissions, Principal, ROOT};
 use crate::command::Command;
-use crate::io::{self, Pool, clock};
+use crate::io::{PasswordError, clock};
 use crate::machine::Reply;
 use crate::types::{FeatureLevel, Refusal};
 
 /// How long a change waits until all members know of users and roles, in ms, and how often it looks.
 const LEVEL_WAIT_MS_MAX: u64 = 3000;
 const LEVEL_LOOK: Duration = Duration::from_millis(20);
-
-/// The longest password that bcrypt takes.
-const PASSWORD_BYTES_MAX: usize = 72;
 
 #[derive(Clone)]
 pub(super) struct Auth(pub(super) ReplicaClient);
@@ -83,14 +81,19 @@ impl Auth {
     }
 
     /// What an entry holds instead of a password. Whether the caller may change users is asked before: the hash takes long.
-    async fn hash(&self, credentials: &Credentials, password: String) -> Result<String, Status> {
+    async fn hash(
+        &self,
+        credentials: &Credentials,
+        user: &str,
+        password: String,
+    ) -> Result<String, Status> {
         let check = credentials.require_linearizable(&self.0, Permissions::check_root);
         check.await.map_err(status)?;
-        if password.len() > PASSWORD_BYTES_MAX {
-            return Err(status(Refusal::PasswordTooLong));
+        match self.0.passwords().hash(user, password).await {
+            Ok(hash) => Ok(BASE64_STANDARD.encode(hash)),
+            Err(PasswordError::TooLong) => Err(status(Refusal::PasswordTooLong)),
+            Err(PasswordError::Busy) => Err(status(Refusal::TooManyAnswers)),
         }
-        let hash = Pool::Cpu.run_if_wanted(move || io::hash_password(&password)).await;
-        hash.map(|hash| BASE64_STANDARD.encode(hash)).map_err(Status::internal)
     }
 }
 
@@ -118,13 +121,12 @@ impl auth_server::Auth for Auth {
 
     async fn authenticate(
         &self,
-        _request: Request<AuthenticateRequest>,
+        request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateResponse>, Status> {
-        self.0.read_index().await.map_err(status)?;
-        match self.0.with_permissions(Permissions::is_enabled) {
-            false => Err(status(Refusal::AuthNotEnabled)),
-            true => Err(not_yet("passwords")),
-        }
+        let address = request.extensions().get::<ClientAddress>().cloned();
+        let address = address.as_ref().map_or("", |ClientAddress(address)| host(address));
+        let token = authenticate(&self.0, request.get_ref(), address).await?;
+        Ok(Response::new(AuthenticateResponse { header: header(&self.0), token }))
     }
 
     async fn user_add(
@@ -137,7 +139,7 @@ impl auth_server::Auth for Auth {
         let password = std::mem::take(&mut add.password);
         add.hashed_password = match add.options.is_some_and(|options| options.no_password) {
             true => String::new(),
-            false => self.hash(&credentials, password).await?,
+            false => self.hash(&credentials, &add.name, password).await?,
         };
         let header = self.propose(&credentials, Command::AuthUserAdd(add)).await?;
         Ok(Response::new(AuthUserAddResponse { header }))
@@ -151,7 +153,7 @@ impl auth_server::Auth for Auth {
         let mut change = request.into_inner();
         let password = std::mem::take(&mut change.password);
         if !password.is_empty() {
-            change.hashed_password = self.hash(&credentials, password).await?;
+            change.hashed_password = self.hash(&credentials, &change.name, password).await?;
         }
         let header = self.propose(&credentials, Command::AuthUserChangePassword(change)).await?;
         Ok(Response::new(AuthUserChangePasswordResponse { header }))

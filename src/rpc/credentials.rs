@@ -5,18 +5,20 @@
 //!  request ─► Credentials ─identify─► Identity ─► a check here, or of the entry by all members, or both
 //! ```
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hyper::header::{HeaderMap, HeaderValue};
-use sha2::{Digest as _, Sha256};
 use tonic::{Extensions, Request, Status};
 
 use super::status;
 use crate::actors::{ReplicaClient, State};
-use crate::auth::{Capability, Identity, NoAttachedKeys, Permissions, Principal, Source};
+use crate::auth::{
+    Capability, Identified, Identity, NoAttachedKeys, Permissions, Principal, Source,
+    TokenProvider as _,
+};
 use crate::command::Command;
 use crate::machine::{Reply, check_access};
+use crate::token::fingerprint;
 use crate::types::Refusal;
 
 /// The common name in the certificate of a request's connection, as one of the request's extensions. Only where certificates
@@ -27,8 +29,6 @@ pub struct CertificateName(pub Arc<str>);
 /// Headers that carry a token, the one that counts first.
 pub(super) const TOKEN_HEADERS: [&str; 2] = ["token", "authorization"];
 const BEARER: &str = "Bearer ";
-/// Bytes of the hash of a token by which the log names it.
-const FINGERPRINT_BYTES: usize = 6;
 
 /// What says who makes a request. Mostly nothing.
 #[derive(Clone, Debug, Default)]
@@ -64,14 +64,28 @@ impl Credentials {
             let name = self.certificate_name.clone();
             return Ok(name.map(|user| Identity { user, revision, source }));
         };
-        let token = token.as_bytes();
-        let token = token.strip_prefix(BEARER.as_bytes()).unwrap_or(token);
+        let token = bare(token);
         // Seldom waited for: its state is no part of each request's.
         let identity = Box::pin(replica.identify(token)).await;
         if identity == Err(Refusal::InvalidAuthToken) {
             tracing::warn!("token-fingerprint" = fingerprint(token), "invalid auth token");
         }
         identity.map(Some)
+    }
+
+    /// Whose request it is as far as that is known at this moment; for what is written down of it.
+    pub(super) fn identify_now(&self, replica: &ReplicaClient) -> Option<Identity> {
+        let revision = replica.with_permissions(revision_to_check).ok()??;
+        let Some(token) = &self.token else {
+            let source = Source::CertificateName;
+            let name = self.certificate_name.clone();
+            return name.map(|user| Identity { user, revision, source });
+        };
+        let identified = replica.with_permissions(|it| replica.tokens().identify(bare(token), it));
+        match identified {
+            Identified::Known(identity) => Some(identity),
+            Identified::Invalid | Identified::NotApplied(_) => None,
+        }
     }
 
     /// Whose request it is, if that one may make it as things are now.
@@ -195,6 +209,12 @@ impl Credentials {
     }
 }
 
+/// A token as it was given out.
+fn bare(token: &HeaderValue) -> &[u8] {
+    let token = token.as_bytes();
+    token.strip_prefix(BEARER.as_bytes()).unwrap_or(token)
+}
+
 /// The auth revision, if requests are checked.
 ///
 /// # Errors
@@ -231,16 +251,6 @@ fn check_now(
     Err(refusal)
 }
 
-/// What the log says of a token instead of the token.
-fn fingerprint(token: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in &Sha256::digest(token)[..FINGERPRINT_BYTES] {
-        // Text takes whatever is written.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,10 +265,5 @@ mod tests {
         assert_eq!(token(&headers), Some(HeaderValue::from_static("Bearer a")));
         headers.append("token", HeaderValue::from_static("c"));
         assert_eq!(token(&headers), Some(HeaderValue::from_static("c")));
-    }
-
-    #[test]
-    fn the_log_names_a_token_by_its_hash() {
-        assert_eq!(fingerprint(b"abc"), "ba7816bf8f01");
     }
 }

@@ -29,6 +29,7 @@ use crate::io::clock::Instant;
 use crate::io::{self, Piece};
 use crate::machine::Reply;
 use crate::metrics;
+use crate::snapshot::Scope;
 use crate::store::{Space, View as _};
 use crate::types::limits::SNAPSHOT_CHUNKS_AHEAD;
 use crate::types::{Error, Fault, Refusal};
@@ -272,7 +273,7 @@ impl Sending {
     async fn new(state: &State) -> Result<Self, Status> {
         let mut taken = Reservation::new();
         taken.hold(SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES).await.map_err(status)?;
-        let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES)
+        let pieces = io::export(state.read.view.clone(), Scope::File, SNAPSHOT_CHUNK_BYTES)
             .map_err(|fault| refused(Error::Faulty(fault)))?;
         let storage_version = storage_version(state);
         let began = Instant::now();

@@ -25,7 +25,8 @@ use tonic::{Extensions, Request, Response, Status};
 use super::body::ResponseBody;
 use super::call::MeteredRequest;
 use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
-use super::{CallHead, Inner, door};
+use super::policy::Observed;
+use super::{CallHead, Inner, door, status};
 
 /// The most bytes of an answer, as etcd sets it.
 const SEND_MAX: usize = i32::MAX as usize;
@@ -40,13 +41,25 @@ pub(super) async fn answer(
     rpc: Unary,
     head: Option<Box<CallHead>>,
     body: &mut MeteredRequest,
+    observed: &mut Option<Box<Observed>>,
 ) -> hyper::Response<ResponseBody> {
     let attempt = async {
         let gzip = is_gzip(head.as_deref().map(|head| &head.headers))?;
         let message = read(body, gzip, services.receive_max).await?;
-        write(services.unary(rpc, head, message).await?, gzip)
+        if let Some(observed) = observed {
+            observed.admit(&message).map_err(status)?;
+        }
+        let answer = services.unary(rpc, head, message).await?;
+        if let Some(observed) = observed {
+            observed.answered(&answer.get_ref()[HEAD_BYTES..]);
+        }
+        write(answer, gzip)
     };
-    attempt.await.unwrap_or_else(|status| status.into_http().map(ResponseBody::Stream))
+    let answer = attempt.await;
+    if let Some(observed) = observed {
+        observed.finish(answer.as_ref().err().map_or(0, |status| status.code() as i32)).await;
+    }
+    answer.unwrap_or_else(|status| status.into_http().map(ResponseBody::Stream))
 }
 
 /// Whether messages may be compressed, and the answer is to be.
@@ -168,8 +181,11 @@ pub(super) fn decode<Q: Message + Default>(
     message: Bytes,
 ) -> Result<Request<Q>, Status> {
     let message = door::read(message)?;
-    let CallHead { headers, certificate_name } = head.map(|it| *it).unwrap_or_default();
+    let CallHead { headers, certificate_name, address } = head.map(|it| *it).unwrap_or_default();
     let mut extensions = Extensions::default();
+    if let Some(address) = address {
+        extensions.insert(address);
+    }
     if let Some(name) = certificate_name {
         extensions.insert(name);
     }

@@ -4,12 +4,14 @@ mod checks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::checks::{
     check_bootstrap, check_tls_versions, refuse_unsupported, request_bytes, retention,
 };
 use super::gates::{Gate, Gates};
+use super::security::Security;
 use super::settings::{Flags, Level, Note};
 use super::values::{self, Url};
 use super::{log, table};
@@ -17,6 +19,7 @@ use crate::consensus::vote_lease;
 use crate::http;
 use crate::io::Address;
 use crate::mvcc::Retention;
+use crate::rpc::Policy;
 
 /// etcd's default quota of the store, in bytes.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -32,8 +35,6 @@ const STREAMS_MAX: u32 = 1 << 31;
 /// etcd's defaults of compaction.
 const COMPACTION_BATCH_DEFAULT: usize = 1000;
 const COMPACTION_SLEEP_DEFAULT: Duration = Duration::from_millis(10);
-/// Costs that bcrypt knows.
-const BCRYPT_COSTS: std::ops::RangeInclusive<u64> = 4..=31;
 
 /// The settings of a member. Its fields are seen in this room only, so that one that nothing reads does not compile.
 #[derive(Clone, Debug)]
@@ -129,6 +130,8 @@ pub struct Config {
     pub(super) gates: Gates,
     /// `--lease-based-reads`: promise not to vote for a while after hearing a leader, and lead by such promises.
     pub(super) lease_based_reads: bool,
+    /// Tokens, passwords, the audit log, limits of users.
+    pub(super) security: Security,
     /// `--cores`: which to use; all when empty.
     pub(super) cores: Vec<usize>,
     /// How the process was started.
@@ -259,6 +262,7 @@ impl Config {
             hosts: table::HOST_WHITELIST.get(flags),
             gates: table::FEATURE_GATES.get(flags),
             lease_based_reads: table::LEASE_BASED_READS.get(flags),
+            security: Security::read(flags)?,
             cores: table::CORES.get(flags),
             command_line,
             notes: Vec::new(),
@@ -279,8 +283,8 @@ impl Config {
         }
     }
 
-    /// How ports behave that serve `what`.
-    pub fn http(&self, what: http::Endpoints) -> http::Options {
+    /// How ports behave that serve `what`, with what is logged of requests, and how many there may be.
+    pub fn http(&self, what: http::Endpoints, policy: &Arc<Policy>) -> http::Options {
         http::Options {
             serves: what,
             gateway: self.gateway,
@@ -288,6 +292,7 @@ impl Config {
             hosts: self.hosts.clone(),
             gateway_certificate_names: false,
             slow: self.slow_request,
+            policy: Arc::clone(policy),
             command_line: self.command_line.clone(),
             features: self.gates.all().collect(),
         }
@@ -371,7 +376,7 @@ impl Config {
         if self.max_request_bytes > REQUEST_LARGE {
             warn(format!("exceeded recommended request limit: {} bytes", self.max_request_bytes));
         }
-        if table::BCRYPT_COST.text(flags).parse().is_ok_and(|cost| !BCRYPT_COSTS.contains(&cost)) {
+        if Security::has_invalid_cost(flags) {
             warn("use default bcrypt cost instead of the invalid given cost".to_owned());
         }
         table::all().filter_map(|flag| flag.warning(flags)).for_each(&mut warn);

@@ -13,14 +13,15 @@ use super::raft_log;
 use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClient};
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
+use crate::actors::tokens::Tokens;
 use crate::actors::{self, Node, Shared, requests, watch};
-use crate::auth::NoTokens;
 use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Endpoints, HttpService};
-use crate::io::{self, Address, DiskMonitor, clock};
+use crate::io::{self, Address, DiskMonitor, Passwords, clock};
 use crate::lease::ttl_min;
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
+use crate::rpc::Policy;
 use crate::types::Fault;
 use crate::types::limits::COMPACT_SLICE_RECORDS;
 use crate::watch::StreamOptions;
@@ -50,6 +51,8 @@ pub(super) struct Handles {
     pub(super) lease: lease::Handle,
     pub(super) peers: Peers,
     pub(super) disk: DiskMonitor,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) passwords: Passwords,
 }
 
 pub(super) struct Inboxes {
@@ -61,13 +64,18 @@ pub(super) struct Inboxes {
 }
 
 /// All mailboxes of which there is one.
-pub(super) fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inboxes) {
+pub(super) fn mailboxes(
+    identity: Identity,
+    disk: DiskMonitor,
+    tokens: Arc<Tokens>,
+    passwords: Passwords,
+) -> (Handles, Inboxes) {
     let (consensus, consensus_inbox) = consensus::mailbox();
     let (wal, wal_inbox, space) = wal::mailbox();
     let (apply, apply_inbox) = apply::mailbox();
     let (lease, lease_inbox) = lease::mailbox();
     let (peers, peers_inbox) = Peers::new(identity, consensus.clone());
-    let handles = Handles { consensus, wal, apply, lease, peers, disk };
+    let handles = Handles { consensus, wal, apply, lease, peers, disk, tokens, passwords };
     let inboxes = Inboxes {
         consensus: consensus_inbox,
         wal: (wal_inbox, space),
@@ -85,6 +93,7 @@ pub(super) fn executor_contexts(
     config: &Config,
     handles: &Handles,
     pending: &Pending,
+    policy: &Arc<Policy>,
     shared: &Arc<Shared>,
 ) -> (Vec<ExecutorContext>, actors::apply::Outputs) {
     let http2 = io::Http2 {
@@ -117,7 +126,7 @@ pub(super) fn executor_contexts(
             delivered,
             connections: io::handover(),
             http2,
-            http: ports(config).map(|(serves, _)| config.http(serves)),
+            http: ports(config).map(|(serves, _)| config.http(serves, policy)),
         }
     };
     let executor_contexts = (0..count).map(context).collect();
@@ -130,6 +139,7 @@ pub(super) fn executor_contexts(
         deliveries,
         here: (0, pending.clone()),
         disk: handles.disk.clone(),
+        tokens: Arc::clone(&handles.tokens),
     };
     (executor_contexts, outputs)
 }
@@ -212,14 +222,14 @@ impl ExecutorContext {
     pub(super) fn take(self, pending: Option<Pending>, shared: &Arc<Shared>) -> ReplicaClient {
         let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
         let pending = pending.unwrap_or_else(|| client::pending(executor, self.boot_nonce));
-        let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
+        let Handles { consensus, lease, apply, peers, disk, tokens, passwords, .. } = self.handles;
         io::spawn(requests::hand_in(self.executor, pending.clone(), consensus.clone()));
         io::spawn(requests::deliver(pending.clone(), self.delivered));
         io::spawn(requests::sweep(pending.clone(), Arc::clone(shared), peers.clone()));
         let (watches, hub) = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
-        let tokens = Arc::new(NoTokens);
-        let handles = client::Handles { watches, lease, apply, consensus, peers, disk, tokens };
+        let handles =
+            client::Handles { watches, lease, apply, consensus, peers, disk, tokens, passwords };
         let replica = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let services = self.http.map(|options| HttpService::new(&replica, options));
         let (connections, http2) = (self.connections.1, self.http2);

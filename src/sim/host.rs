@@ -19,7 +19,7 @@ use crate::replica::{
     ApplierOutput, Delivery, Input, Lane, LeaseChange, LeaseKeeper, LogStart, Output, Progress,
 };
 use crate::snapshot::bolt::Reader;
-use crate::snapshot::{self, Export, ExportStep};
+use crate::snapshot::{self, Export, ExportStep, Scope};
 use crate::store::{Memory, MemoryView};
 use crate::types::{DiskSpace, Entry, LogIndex, MemberId, Refusal, Term};
 use crate::wal::Record;
@@ -214,7 +214,7 @@ impl Cluster {
         let (index, term, conf_state) = applied_state(&view).expect("memory reads");
         set_snapshot(&mut message, index, term, &conf_state);
         let (boot, mut file) = (live.boot, Vec::new());
-        let mut export = Export::new(view);
+        let mut export = Export::new(view, Scope::Member);
         loop {
             match export.step(1 << 20).expect("memory reads") {
                 ExportStep::Working => (),

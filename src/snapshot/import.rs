@@ -95,8 +95,12 @@ pub fn restore<E: Engine>(
 pub fn install<E: Engine>(file: &Reader<impl Source>, engine: &mut E) -> Result<(), Fault> {
     check_version(file)?;
     let mut batch = Batch { tx: Overlay::new(engine.view()), engine, bytes: 0 };
-    let members = [("members", Space::Members), ("members_removed", Space::MembersRemoved)];
-    for (name, space) in COPIED.into_iter().chain(members) {
+    let others = [
+        ("members", Space::Members),
+        ("members_removed", Space::MembersRemoved),
+        ("tokens", Space::Tokens),
+    ];
+    for (name, space) in COPIED.into_iter().chain(others) {
         each_pair(file, name, |key, value| batch.put(space, key, value))?;
     }
     history(file, &mut batch, None)?;

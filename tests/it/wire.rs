@@ -13,7 +13,7 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::StreamExt;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{AsciiMetadataValue, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -77,6 +77,7 @@ impl Decoder for Raw {
 pub(crate) struct Wire {
     grpc: Grpc<Channel>,
     needs_leader: bool,
+    token: Option<AsciiMetadataValue>,
 }
 
 /// A bidirectional stream.
@@ -102,7 +103,7 @@ impl Wire {
         let grpc = Grpc::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        Self { grpc, needs_leader: false }
+        Self { grpc, needs_leader: false, token: None }
     }
 
     /// The same, but calls are refused at once by a member that knows no leader.
@@ -110,8 +111,16 @@ impl Wire {
         Self { needs_leader: true, ..self }
     }
 
+    /// The same, in the name of whoever has this token.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.parse().expect("a header")), ..self.clone() }
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
         if self.needs_leader {
             request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::ReplicaClient;
-use crate::auth::{Action, Identified, Identity, Permissions};
-use crate::io::clock;
+use crate::actors::tokens::Tokens;
+use crate::auth::{Action, Identified, Identity, Permissions, TokenProvider as _};
+use crate::io::{Passwords, clock};
 use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, TOKEN_WAIT_MAX};
 use crate::types::{LeaseId, LogIndex, Refusal};
 
@@ -52,6 +53,16 @@ impl ReplicaClient {
             clock::sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// Makes tokens, and tells whose they are.
+    pub fn tokens(&self) -> &Tokens {
+        &self.handles.tokens
+    }
+
+    /// Checks and hashes passwords.
+    pub fn passwords(&self) -> &Passwords {
+        &self.handles.passwords
     }
 
     /// Whether somebody may do this to all keys of these leases.

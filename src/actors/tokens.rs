@@ -1,0 +1,265 @@
+//! Whose tokens are, for all cores of a member; and how long tokens live that are used.
+//!
+//! ```text
+//!  session ─identify─► this executor's cache ─► TokenTable, or the keys of JSON web tokens
+//!                            └ a use is noted ─► run ─TokenRenew, TokenSweep (the leader)─► log
+//! ```
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use basalt_proto::etcdserverpb::token_renew_request::Renewal;
+use basalt_proto::etcdserverpb::{TokenRenewRequest, TokenSweepRequest};
+use futures_lite::future::yield_now;
+use quick_cache::unsync::Cache;
+
+use super::client::ReplicaClient;
+use crate::auth::{Identified, Identity, Permissions, Source, TokenProvider};
+use crate::command::Command;
+use crate::io::{Pool, clock};
+use crate::jwt::{Claims, Invalid, Keys, SignError, Verified};
+use crate::token::{self, Token, TokenTable};
+use crate::types::limits::{TOKEN_RENEWALS_MAX, TOKENS_CACHED_MAX, TOKENS_SWEPT_MAX};
+
+/// The longest time between two entries that renew tokens.
+const RENEW_MAX: Duration = Duration::from_mins(1);
+/// The shortest.
+const RENEW_MIN: Duration = Duration::from_secs(1);
+
+/// Tells whose tokens are; one for a member.
+pub struct Tokens {
+    table: ArcSwap<TokenTable>,
+    kind: Kind,
+    /// Tells caches of other instances in the same process from this one's.
+    number: u64,
+}
+
+/// The kind of tokens that a member makes.
+pub enum Kind {
+    /// Letters and an index, for this long.
+    Simple {
+        /// How long one lives after its last use.
+        ttl: Duration,
+    },
+    /// Signed.
+    Jwt(Jwt),
+    /// None: all are invalid.
+    Nop,
+}
+
+/// How JSON web tokens are made and read.
+pub struct Jwt {
+    /// The keys; replaced as a whole.
+    keys: ArcSwap<Keyring>,
+    /// How long one lives.
+    ttl: Duration,
+    /// Whether a token dies with any change of users and roles, as by etcd.
+    checks_revision: bool,
+}
+
+struct Keyring {
+    keys: Keys,
+    number: u64,
+}
+
+/// What an executor knows without asking others.
+#[derive(Default)]
+struct Known {
+    tokens: Option<(u64, Cache<Box<[u8]>, Arc<Token>>)>,
+    jwts: Option<(u64, Verified)>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Jwt {
+    /// Tokens that are signed by these keys.
+    pub fn new(keys: Keys, ttl: Duration, checks_revision: bool) -> Self {
+        let keys = ArcSwap::from_pointee(Keyring { keys, number: next_number() });
+        Self { keys, ttl, checks_revision }
+    }
+
+    /// Replaces the keys: what only the old ones have signed is invalid at once.
+    pub fn replace_keys(&self, keys: Keys) {
+        self.keys.store(Arc::new(Keyring { keys, number: next_number() }));
+    }
+
+    /// Makes a token, on another thread: signatures with RSA take a millisecond.
+    ///
+    /// # Errors
+    /// There is no private key, or it does not sign.
+    pub async fn sign(&self, user: &str, revision: u64) -> Result<String, SignError> {
+        let (ring, user, ttl) = (self.keys.load_full(), user.to_owned(), self.ttl);
+        let sign = move || ring.keys.sign(&user, revision, clock::unix_time(), ttl);
+        Pool::Cpu.run_if_wanted(sign).await
+    }
+
+    fn verify(&self, token: &str) -> Result<Claims, Invalid> {
+        let ring = self.keys.load();
+        KNOWN.with_borrow_mut(|known| {
+            let (_, verified) = match &mut known.jwts {
+                Some(kept) if kept.0 == ring.number => kept,
+                other => other.insert((ring.number, Verified::new())),
+            };
+            verified.verify(&ring.keys, token, clock::unix_time(), self.checks_revision)
+        })
+    }
+}
+
+impl Tokens {
+    /// Tokens of this kind; simple ones are in the table.
+    pub fn new(kind: Kind, table: Arc<TokenTable>) -> Self {
+        Self { table: ArcSwap::new(table), kind, number: next_number() }
+    }
+
+    /// The kind of tokens.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// When a simple token expires that is made now, unless it is used.
+    pub fn expires_ms(&self) -> u64 {
+        let ttl = match &self.kind {
+            Kind::Simple { ttl } => *ttl,
+            Kind::Jwt(_) | Kind::Nop => Duration::ZERO,
+        };
+        now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// A snapshot replaced the state, and all tokens with it.
+    pub fn replace(&self, table: Arc<TokenTable>) {
+        self.table.swap(table).invalidate();
+    }
+
+    fn simple(&self, token: &[u8], ttl: Duration) -> Result<Arc<Token>, Identified> {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = now_ms();
+        KNOWN.with_borrow_mut(|known| {
+            let (_, cache) = match &mut known.tokens {
+                Some(kept) if kept.0 == self.number => kept,
+                other => other.insert((self.number, Cache::new(TOKENS_CACHED_MAX))),
+            };
+            if let Some(found) = cache.get(token)
+                && found.try_use(now_ms, ttl_ms)
+            {
+                return Ok(Arc::clone(found));
+            }
+            let (letters, index) = token::parse(token).ok_or(Identified::Invalid)?;
+            let table = self.table.load();
+            match table.get(letters, index).filter(|found| found.try_use(now_ms, ttl_ms)) {
+                Some(found) => {
+                    cache.insert(token.into(), Arc::clone(&found));
+                    Ok(found)
+                }
+                None if index > table.newest() => Err(Identified::NotApplied(index)),
+                None => Err(Identified::Invalid),
+            }
+        })
+    }
+
+    fn jwt(&self, jwt: &Jwt, token: &[u8], permissions: &Permissions) -> Option<Identity> {
+        let token = std::str::from_utf8(token).ok()?;
+        let claims = match jwt.verify(token) {
+            Ok(claims) => claims,
+            Err(why) => {
+                let token_fingerprint = token::fingerprint(token.as_bytes());
+                tracing::warn!(token_fingerprint, error = %why, "failed to parse a JWT token");
+                return None;
+            }
+        };
+        let revision = match claims.revision {
+            // One that no auth store ever had is still somebody's.
+            Some(revision) if jwt.checks_revision => revision.max(1),
+            // Made before the user was given the password that it has now.
+            Some(revision) if revision < self.table.load().password_revision(&claims.user) => {
+                return None;
+            }
+            Some(_) | None => permissions.revision(),
+        };
+        Some(Identity { user: claims.user, revision, source: Source::Jwt })
+    }
+}
+
+impl TokenProvider for Tokens {
+    fn identify(&self, token: &[u8], permissions: &Permissions) -> Identified {
+        match &self.kind {
+            Kind::Nop => Identified::Invalid,
+            Kind::Jwt(jwt) => {
+                self.jwt(jwt, token, permissions).map_or(Identified::Invalid, Identified::Known)
+            }
+            Kind::Simple { ttl } => match self.simple(token, *ttl) {
+                Err(identified) => identified,
+                Ok(token) => Identified::Known(Identity {
+                    user: Arc::clone(token.user()),
+                    revision: permissions.revision(),
+                    source: Source::Token,
+                }),
+            },
+        }
+    }
+}
+
+/// Renews tokens that are used on this member, and has the leader remove those that expired. Never ends.
+pub async fn run(client: ReplicaClient, tokens: Arc<Tokens>) {
+    let &Kind::Simple { ttl } = tokens.kind() else { return };
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let period = (ttl / 4).clamp(RENEW_MIN, RENEW_MAX);
+    loop {
+        clock::sleep(period).await;
+        let (renewals, expired) = look(&tokens.table.load_full(), now_ms(), ttl_ms, period).await;
+        for renewals in renewals.chunks(TOKEN_RENEWALS_MAX) {
+            let renew = TokenRenewRequest { renewals: renewals.to_vec() };
+            // One that fails is tried again with the next ones: the use is still noted.
+            drop(client.propose(Command::TokenRenew(renew)).await);
+        }
+        if client.leads() {
+            // Others may have noted uses that are on their way.
+            let before_ms = swept_before_ms(now_ms(), period);
+            for _ in 0..expired.div_ceil(TOKENS_SWEPT_MAX) {
+                let sweep = Command::TokenSweep(TokenSweepRequest { before_ms });
+                drop(client.propose(sweep).await);
+            }
+        }
+    }
+}
+
+/// Tokens whose renewal on other members is due, and how many have expired for all.
+async fn look(
+    table: &TokenTable,
+    now_ms: u64,
+    ttl_ms: u64,
+    period: Duration,
+) -> (Vec<Renewal>, usize) {
+    let (mut renewals, mut expired) = (Vec::new(), 0);
+    let before_ms = swept_before_ms(now_ms, period);
+    let mut parts = table.each_part(|index, token| {
+        let (known_ms, ends_ms) = (token.expires_ms(), token.ends_ms(ttl_ms));
+        expired += usize::from(known_ms < before_ms);
+        let is_due = ends_ms > known_ms && ends_ms > now_ms;
+        is_due.then_some(Renewal { index, expires_ms: ends_ms })
+    });
+    while let Some(part) = parts.next() {
+        renewals.extend(part);
+        yield_now().await;
+    }
+    drop(parts);
+    (renewals, expired)
+}
+
+/// Tokens that expired before this time are not used any more, whichever member noted a use last.
+fn swept_before_ms(now_ms: u64, period: Duration) -> u64 {
+    now_ms.saturating_sub(2 * period.as_millis() as u64)
+}
