@@ -20,7 +20,7 @@ mod intervals;
 mod permissions;
 
 pub use self::builtin::Capability;
-pub use self::changes::{Auth, Change};
+pub use self::changes::{Auth, Change, is_enabled};
 pub use self::checks::{AttachedKeys, NoAttachedKeys};
 pub use self::identity::{Identified, Identity, NoTokens, Principal, Source, TokenProvider};
 pub use self::intervals::Intervals;

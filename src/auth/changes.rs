@@ -27,6 +27,11 @@ use crate::types::{Fault, Refusal};
 const ENABLED: &[u8] = b"authEnabled";
 const REVISION: &[u8] = b"authRevision";
 
+/// Whether this pair of etcd's bucket `auth` says that auth is on.
+pub fn is_enabled(key: &[u8], value: &[u8]) -> bool {
+    key == ENABLED && value == [1]
+}
+
 /// What an entry did. Tokens follow it: all of them go when auth is disabled, and a user's when it is deleted or its password
 /// is another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,7 +103,8 @@ impl Auth {
     /// The store cannot be read, or holds what is no user or role.
     pub fn open(view: &impl View, supported: bool) -> Result<Self, Fault> {
         let mut permissions = Permissions { supported, ..Permissions::default() };
-        permissions.enabled = view.get(Space::Auth, ENABLED)?.is_some_and(|it| it.as_ref() == [1]);
+        permissions.enabled =
+            view.get(Space::Auth, ENABLED)?.is_some_and(|it| is_enabled(ENABLED, &it));
         if let Some(revision) = view.get(Space::Auth, REVISION)? {
             let bytes = revision[..].try_into();
             let bytes = bytes

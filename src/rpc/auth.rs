@@ -2,6 +2,8 @@
 //! published state after a read index, which is as good as going through the log.
 
 use basalt_proto::authpb::Permission;
+use std::time::Duration;
+
 use basalt_proto::authpb::permission::Type;
 use basalt_proto::etcdserverpb::{
     AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse,
@@ -27,9 +29,13 @@ use super::{header, mismatch, status};
 use crate::actors::ReplicaClient;
 use crate::auth::{Capability, Permissions, Principal, ROOT};
 use crate::command::Command;
-use crate::io::PasswordError;
+use crate::io::{PasswordError, clock};
 use crate::machine::Reply;
-use crate::types::Refusal;
+use crate::types::{FeatureLevel, Refusal};
+
+/// How long a change waits until all members know of users and roles, in ms, and how often it looks.
+const LEVEL_WAIT_MS_MAX: u64 = 3000;
+const LEVEL_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Clone)]
 pub(super) struct Auth(pub(super) ReplicaClient);
@@ -50,9 +56,17 @@ impl Auth {
         credentials: &Credentials,
         command: Command,
     ) -> Result<Option<ResponseHeader>, Status> {
-        match credentials.propose(&self.0, command).await? {
-            Reply::Done => Ok(header(&self.0)),
-            _ => Err(mismatch()),
+        self.await_level().await;
+        let reply = credentials.propose(&self.0, command).await?;
+        if reply == Reply::Done { Ok(header(&self.0)) } else { Err(mismatch()) }
+    }
+
+    /// Gives members that have just started the time to agree on the feature level. Without it, the first requests to a new
+    /// cluster would be refused.
+    async fn await_level(&self) {
+        let until_ms = clock::now_ms() + LEVEL_WAIT_MS_MAX;
+        while self.0.state().feature_level < FeatureLevel::AUTH && clock::now_ms() < until_ms {
+            clock::sleep(LEVEL_LOOK).await;
         }
     }
 

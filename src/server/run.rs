@@ -11,7 +11,7 @@ use super::Config;
 use super::gates::Gate;
 use super::open::open;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
-use super::{corruption, versions};
+use super::{corruption, levels, versions};
 use crate::actors::mailbox::peer::Peers;
 use crate::actors::{ReplicaClient, Shared, client, compactor, peer, tokens};
 use crate::cluster::Version;
@@ -143,6 +143,7 @@ async fn first_core(
     listen_peers(&config, &replica, &handles.peers, &policy)?;
     io::spawn(tokens::run(replica.clone(), tokens));
     io::spawn(versions::watch(replica.clone(), led));
+    io::spawn(levels::watch(replica.clone()));
     let serving = async {
         // May wait for the others for as long as they take.
         join_in(&config, &replica).await?;

@@ -5,6 +5,7 @@
 //! once must be read for ever. A new format, or one of a new feature level, gets a new file or a new line, which
 //! `GOLDEN_WRITE=1 cargo test --test it golden` adds; lines that are there stay.
 
+mod auth;
 mod disk;
 mod store;
 mod wire;

@@ -494,6 +494,16 @@ const AUTH: Command = Command::branch(
         Command::leaf("enable", "Enables authentication", Action::AuthEnable),
         Command::leaf("disable", "Disables authentication", Action::AuthDisable),
         Command::leaf("status", "Returns authentication status", Action::AuthStatus),
+        Command::leaf(
+            "can-i <user name> <permission type> <key> [endkey]",
+            "Tells if a user may read or write keys; exits with 1 if not",
+            Action::AuthCanI,
+        )
+        .flags(&[
+            Flag::switch("prefix", "ask for all keys with this prefix"),
+            Flag::switch("from-key", "ask for all keys that are not before the given key"),
+        ])
+        .own(),
     ],
 )
 .group(AUTHENTICATION);
