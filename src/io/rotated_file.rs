@@ -102,12 +102,12 @@ impl RotatedFile {
     /// A name for the file that is put aside, which no other one has.
     fn free_name(&self) -> PathBuf {
         let now = clock::unix_time();
-        let names = (0..).map(|more| self.aside(now + Duration::from_millis(more)));
+        let names = (0..).map(|more| self.backup_path(now + Duration::from_millis(more)));
         let mut free = names.filter(|path| !path.exists());
-        free.next().unwrap_or_else(|| self.aside(now))
+        free.next().unwrap_or_else(|| self.backup_path(now))
     }
 
-    fn spawn_blocking(&self, time: Duration) -> PathBuf {
+    fn backup_path(&self, time: Duration) -> PathBuf {
         let (stem, extension) = self.name();
         self.path.with_file_name(format!("{stem}-{}{extension}", stamp(time)))
     }
@@ -286,9 +286,9 @@ mod tests {
         for line in ["a", "b"] {
             file.write(line.repeat(100).as_bytes()).expect("it is written");
         }
-        let aside = || file.kept().pop().expect("it was put aside").1;
+        let kept = || file.kept().pop().expect("it was put aside").1;
         for _ in 0..10_000 {
-            if spawn_blocking().to_string_lossy().ends_with(COMPRESSED) {
+            if kept().to_string_lossy().ends_with(COMPRESSED) {
                 break;
             }
             futures_lite::future::block_on(clock::sleep(Duration::from_millis(1)));

@@ -184,7 +184,7 @@ fn read_private(method: Method, pem: &[u8]) -> Result<PrivateKey, KeyError> {
             Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(PrivateKey::Ed25519)
         }
     });
-    key.ok_or_else(|| KeyError(format!("key is not a valid private key for {}", method.name())))
+    key.ok_or_else(|| KeyError(format!("key is not a valid {} private key", family(method))))
 }
 
 /// All public keys of a file, at least one.
@@ -196,8 +196,7 @@ fn read_public(method: Method, pem: &[u8]) -> Result<Vec<Public>, KeyError> {
     let bits = blocks.iter().filter_map(|der| public_key(der));
     let keys: Vec<_> = bits.filter_map(|bits| parse_public(method, bits).ok()).collect();
     if keys.is_empty() {
-        let text = format!("key is not a valid public key for {}", method.name());
-        return Err(KeyError(text));
+        return Err(KeyError(format!("key is not a valid {} public key", family(method))));
     }
     Ok(keys)
 }
@@ -210,8 +209,18 @@ fn parse_public(method: Method, bits: &[u8]) -> Result<Public, KeyError> {
         }
     };
     let key = ParsedPublicKey::new(algorithm, bits)
-        .map_err(|_| KeyError(format!("key is not a valid public key for {}", method.name())))?;
+        .map_err(|_| KeyError(format!("key is not a valid {} public key", family(method))))?;
     Ok((bits.to_vec(), key))
+}
+
+/// As Go's library names the kind of a method's keys.
+fn family(method: Method) -> &'static str {
+    match method.scheme() {
+        Scheme::Hmac(_) => "HMAC",
+        Scheme::Rsa(..) => "RSA",
+        Scheme::Ecdsa(..) => "ECDSA",
+        Scheme::Ed25519(_) => "Ed25519",
+    }
 }
 
 fn not_pem() -> KeyError {

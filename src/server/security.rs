@@ -114,7 +114,7 @@ impl Security {
                 let keys = Pool::Durable.run(move || read_keys(&asked, &others)).await;
                 let keys = keys.map_err(|error| match error {
                     KeysError::Options(why) => invalid_options(&why),
-                    KeysError::Keys(why) => Fault::new(why),
+                    KeysError::Keys(why) => no_provider(&why),
                 })?;
                 if !options.unknown.is_empty() {
                     tracing::warn!(keys = ?options.unknown, "unknown JWT options");
@@ -143,7 +143,12 @@ impl Security {
 
 fn invalid_options(why: &str) -> Fault {
     tracing::error!(error = why, "problem loading JWT options");
-    Fault::new(InvalidOptions::TEXT)
+    no_provider(InvalidOptions::TEXT)
+}
+
+fn no_provider(why: &str) -> Fault {
+    tracing::warn!(error = why, "failed to create token provider");
+    Fault::new(why)
 }
 
 enum KeysError {

@@ -34,6 +34,7 @@ mod half_made;
 mod lease_holders;
 mod locks;
 mod logging;
+mod logins;
 mod malformed_input;
 mod metrics;
 mod mirror;

@@ -118,6 +118,6 @@ fn flags(mut lines: Vec<Line>) -> String {
 
 /// What `options` prints.
 pub(crate) fn options(root: &'static Command) -> String {
-    let lines = root.inherited.iter().map(Line::of).collect();
+    let lines = root.inherited.iter().filter(|it| !it.own).map(Line::of).collect();
     format!("The following options can be passed to any command:\n\n{}", flags(lines))
 }

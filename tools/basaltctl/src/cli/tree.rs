@@ -104,6 +104,16 @@ const GLOBAL: &[Flag] = &[
     .short('d')
     .hidden(),
     Flag::text("discovery-srv-name", "service name to query when using DNS discovery").hidden(),
+    Flag::text(
+        "password-file",
+        "file with the password of --user, up to the end of its first line",
+    )
+    .own(),
+    Flag::text(
+        "user-from-env",
+        "environment variable with username:password, or with the name of the user",
+    )
+    .own(),
 ];
 
 /// In the order in which suggestions are made.

@@ -1,0 +1,104 @@
+//! Passwords, beside etcd.
+
+use std::time::{Duration, Instant};
+
+use super::{ctl, enable, login, outcome, told, used};
+use crate::compare::runtime;
+use crate::process::{self, Server, Setup};
+
+/// Answers to logins, in an order that no throttle minds.
+async fn logins(server: &Server) -> Vec<(i32, String)> {
+    let long = "x".repeat(72);
+    let mut answers = Vec::new();
+    for (user, password) in [
+        ("root", "right"),
+        ("root", "wrong"),
+        ("root", ""),
+        ("nobody", "right"),
+        ("", ""),
+        ("free", "any"),
+        ("free", ""),
+        ("long", &long),
+        ("long", &format!("{long}more")),
+        ("long", "x"),
+        ("pass\u{df}", "p\u{e4}ss\u{1f511}"),
+    ] {
+        answers.push(outcome(&login(server, user, password).await));
+    }
+    answers
+}
+
+async fn conversation(server: &Server) -> Vec<(i32, String)> {
+    let mut answers = vec![outcome(&login(server, "root", "right").await)];
+    let long = "x".repeat(72);
+    told(server, &["user", "add", "free", "--no-password"]);
+    told(server, &["user", "add", &format!("long:{long}")]);
+    told(server, &["user", "add", "pass\u{df}:p\u{e4}ss\u{1f511}"]);
+    let too_long = ctl(server, &["user", "add", &format!("longer:{long}x")]);
+    answers
+        .push((too_long.code.unwrap_or(-1), too_long.stderr.lines().last().unwrap_or("").into()));
+    enable(server, &[("root", "right")]);
+    answers.extend(logins(server).await);
+    // An old password is none, and its token neither.
+    let token = login(server, "root", "right").await.expect("it is right");
+    answers.extend(used(server, &token).await);
+    let user = ["--user", "root:right"];
+    told(server, &[&user[..], &["user", "passwd", "root", "--interactive=false"]].concat());
+    answers.extend(used(server, &token).await);
+    answers.push(outcome(&login(server, "root", "right").await));
+    answers
+}
+
+#[test]
+fn logins_are_answered_as_by_etcd() {
+    runtime().block_on(async {
+        let own = Setup::new(process::basalt()).flag("bcrypt-cost", "4").start();
+        let other = Setup::new(process::etcd()).flag("bcrypt-cost", "4").start();
+        let (own, other) = (conversation(&own).await, conversation(&other).await);
+        assert_eq!(own, other);
+        assert!(own.len() > 15 && own.iter().filter(|answer| answer.0 == 0).count() > 5, "{own:?}");
+    });
+}
+
+#[test]
+fn guesses_are_throttled_and_the_owner_who_was_here_is_not() {
+    runtime().block_on(async {
+        let server = Setup::new(process::basalt()).flag("bcrypt-cost", "6").start();
+        enable(&server, &[("root", "right"), ("alice", "hers")]);
+        let wrong =
+            (3, "etcdserver: authentication failed, invalid user ID or password".to_owned());
+        assert_eq!(login(&server, "alice", "hers").await.err().map(|it| it.code()), None);
+        let token = login(&server, "root", "right").await.expect("it is right");
+        for guess in 0..12 {
+            let guessed = login(&server, "bob", &guess.to_string()).await;
+            assert_eq!(outcome(&guessed), wrong, "guess {guess}");
+        }
+        // Whoever logged in within the last minute still does, and tokens work.
+        assert!(login(&server, "alice", "hers").await.is_ok());
+        assert_eq!(used(&server, &token).await, super::fine());
+        told(&server, &["--user", "root:right", "user", "add", "carol:new"]);
+        // Carol is right, and comes from an address that guessed too often.
+        assert_eq!(outcome(&login(&server, "carol", "new").await), wrong);
+        let page = crate::logins::audit::page(&server, "/metrics");
+        assert!(!page.contains("basalt_auth_logins_throttled_total 0\n"), "{page}");
+    });
+}
+
+/// The time tells nobody which names there are.
+#[test]
+fn an_unknown_user_takes_as_long_as_a_known_one() {
+    runtime().block_on(async {
+        let server = Setup::new(process::basalt()).flag("bcrypt-cost", "10").start();
+        enable(&server, &[("root", "right")]);
+        let mut times = Vec::new();
+        for user in ["root", "nobody", "root", "nobody", "root", "nobody"] {
+            let began = Instant::now();
+            assert!(login(&server, user, "wrong").await.is_err());
+            times.push(began.elapsed());
+        }
+        let least = |start: usize| times.iter().skip(start).step_by(2).min().copied();
+        let (known, unknown) = (least(0).expect("times"), least(1).expect("times"));
+        assert!(unknown > Duration::from_millis(20), "{times:?}");
+        assert!(unknown * 4 > known && known * 4 > unknown, "{times:?}");
+    });
+}
