@@ -13,7 +13,7 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::StreamExt;
-use tonic::metadata::{AsciiMetadataValue, MetadataValue};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -78,7 +78,7 @@ impl Decoder for Raw {
 pub(crate) struct Wire {
     grpc: Grpc<Channel>,
     needs_leader: bool,
-    token: Option<AsciiMetadataValue>,
+    token: Option<MetadataValue<Ascii>>,
 }
 
 /// A bidirectional stream.
@@ -112,9 +112,9 @@ impl Wire {
         Self { needs_leader: true, ..self }
     }
 
-    /// The same, in the name of whoever has this token.
-    pub(crate) fn with_token(&self, token: &str) -> Self {
-        Self { token: Some(token.parse().expect("a header")), ..self.clone() }
+    /// The same with a token.
+    pub(crate) fn with_token(self, token: &str) -> Self {
+        Self { token: Some(token.parse().expect("a header's value")), ..self }
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

@@ -116,7 +116,7 @@ impl Side {
 
     fn as_one(&self, identity: Identity) -> Wire {
         match &self.held[identity as usize] {
-            Some(token) => self.wire.with_token(token),
+            Some(token) => self.wire.clone().with_token(token),
             None => self.wire.clone(),
         }
     }

@@ -26,14 +26,14 @@ async fn is_as_before(wire: &Wire) {
     let wrong = "etcdserver: authentication failed, invalid user ID or password".to_owned();
     assert_eq!(refused(login(wire, "u", "wrong").await), (Code::InvalidArgument, wrong));
     let token = login(wire, "u", "pw").await.expect("the password is right");
-    let user = wire.with_token(&token);
+    let user = wire.clone().with_token(&token);
     let found = user.get("r1").await.expect("u may read it");
     assert_eq!(found.kvs.len(), 1);
     let denied = (Code::PermissionDenied, "etcdserver: permission denied".to_owned());
     assert_eq!(refused(user.put("r1", "x").await), denied);
     assert_eq!(refused(user.get("x1").await), denied);
     let token = login(wire, "root", "pw").await.expect("the password is right");
-    wire.with_token(&token).put("x1", "y").await.expect("root may");
+    wire.clone().with_token(&token).put("x1", "y").await.expect("root may");
 }
 
 fn journey(from: PathBuf, utl: &Path, to: PathBuf) {
