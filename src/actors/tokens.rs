@@ -206,3 +206,88 @@ impl TokenProvider for Tokens {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use basalt_proto::etcdserverpb::TokenIssueRequest;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::jwt::{KeyFiles, Method};
+    use crate::store::{Engine as _, Memory, Overlay};
+
+    const TTL: Duration = Duration::from_mins(5);
+
+    /// A token of alice, which an entry with this index made.
+    fn issue(index: u64, expires_ms: u64) -> (token::Tokens, String) {
+        let view = Memory::default().view();
+        let mut tokens = token::Tokens::open(&view).expect("it opens");
+        let letters = token::letters(&[7; 32]);
+        let hash = Bytes::copy_from_slice(&token::hash(letters.as_bytes()));
+        let issue = TokenIssueRequest { user: "alice".into(), hash, expires_ms, auth_revision: 1 };
+        tokens.issue(&mut Overlay::new(view), index, &issue);
+        let text = token::token(&letters, index);
+        (tokens, text)
+    }
+
+    fn user(tokens: &Tokens, token: &str) -> Result<String, Identified> {
+        match tokens.identify(token.as_bytes(), &Permissions::default()) {
+            Identified::Known(identity) => Ok(identity.user.to_string()),
+            other => Err(other),
+        }
+    }
+
+    #[test]
+    fn a_token_that_may_come_is_told_from_one_that_is_none() {
+        let (table, own) = issue(7, u64::MAX);
+        let tokens = Tokens::new(Kind::Simple { ttl: TTL }, Arc::clone(table.table()));
+        for _ in 0..2 {
+            assert_eq!(user(&tokens, &own), Ok("alice".to_owned()));
+        }
+        let letters = &own[..16];
+        assert_eq!(user(&tokens, &format!("{letters}.6")), Err(Identified::Invalid));
+        assert_eq!(user(&tokens, &format!("{letters}.8")), Err(Identified::NotApplied(8)));
+        assert_eq!(user(&tokens, "aaaaaaaaaaaaaaaa.7"), Err(Identified::Invalid));
+        assert_eq!(user(&tokens, "nonsense"), Err(Identified::Invalid));
+        // A snapshot came: what this executor knew counts no more.
+        tokens.replace(Arc::default());
+        assert_eq!(user(&tokens, &own), Err(Identified::NotApplied(7)));
+        let (_, expired) = issue(7, 1);
+        let (table, _) = issue(7, 1);
+        let tokens = Tokens::new(Kind::Simple { ttl: TTL }, Arc::clone(table.table()));
+        assert_eq!(user(&tokens, &expired), Err(Identified::Invalid));
+    }
+
+    #[test]
+    fn signed_tokens_end_with_their_keys_and_with_the_password_before() {
+        let keys = |secret: &[u8]| {
+            let files = KeyFiles { private: Some(secret.to_vec()), ..KeyFiles::default() };
+            Keys::read(Method::Hs256, &files).expect("a key")
+        };
+        let signed = |revision: u64| {
+            let now = clock::unix_time();
+            keys(b"a").sign("alice", revision, now, TTL).expect("it signs")
+        };
+        let provider = |checks: bool, table: &Arc<TokenTable>| {
+            Tokens::new(Kind::Jwt(Jwt::new(keys(b"a"), TTL, checks)), Arc::clone(table))
+        };
+        let (mut table, _) = issue(7, u64::MAX);
+        let revision = |tokens: &Tokens, token: &str| match tokens
+            .identify(token.as_bytes(), &Permissions::default())
+        {
+            Identified::Known(identity) => Some(identity.revision),
+            Identified::Invalid | Identified::NotApplied(_) => None,
+        };
+        let now = Permissions::default().revision();
+        let (strict, lenient) = (provider(true, table.table()), provider(false, table.table()));
+        assert_eq!(revision(&strict, &signed(3)), Some(3));
+        assert_eq!(revision(&lenient, &signed(3)), Some(now));
+        table.password_changed(&mut Overlay::new(Memory::default().view()), "alice", 4);
+        assert_eq!(revision(&strict, &signed(3)), Some(3), "the check of permissions refuses it");
+        assert_eq!(revision(&lenient, &signed(3)), None);
+        assert_eq!(revision(&lenient, &signed(4)), Some(now));
+        let Kind::Jwt(jwt) = lenient.kind() else { panic!("it is signed") };
+        jwt.replace_keys(keys(b"b"));
+        assert_eq!(revision(&lenient, &signed(4)), None);
+    }
+}
