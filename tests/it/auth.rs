@@ -1,6 +1,8 @@
 //! Users and roles beside a real etcd: who may do what, by which text and code others are refused, and that snapshots carry
 //! both ways who may do what.
 
+mod can_i;
+mod cluster;
 mod histories;
 mod matrix;
 mod shapes;
