@@ -22,6 +22,7 @@ pub mod peer;
 pub mod requests;
 pub mod slow_apply;
 pub mod state;
+pub mod token_renewal;
 pub mod tokens;
 pub mod wal;
 pub mod watch;

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
-use basalt_proto::rpc::{Rpc, Unary, is_service};
+use basalt_proto::rpc::{Rpc, Streaming, Unary, is_service};
 use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
@@ -50,6 +50,7 @@ use self::call::{Call, MeteredRequest};
 use self::credentials::TOKEN_HEADERS;
 use self::deadline::{Deadline, in_time};
 use self::login::ClientAddress;
+use self::policy::Observer;
 use crate::actors::ReplicaClient;
 use crate::command::Command;
 use crate::io::{clock, fatal};
@@ -150,7 +151,11 @@ impl Services {
         let rpc = match rpc {
             Rpc::Unary(rpc) => rpc,
             Rpc::Streaming(rpc) => {
-                let request = hyper::Request::from_parts(head, body);
+                let mut request = hyper::Request::from_parts(head, body);
+                if observed.is_some() && rpc == Streaming::Watch {
+                    let (policy, address) = (Arc::clone(&inner.policy), Arc::clone(peer));
+                    request.extensions_mut().insert(Observer { policy, address });
+                }
                 return Box::pin(async move {
                     let admitted = observed.as_mut().map_or(Ok(()), |it| it.admit(&[]));
                     let call = call.observed(observed);

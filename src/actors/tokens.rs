@@ -1,8 +1,8 @@
-//! Whose tokens are, for all cores of a member; and how long tokens live that are used.
+//! Whose tokens are, for all cores of a member.
 //!
 //! ```text
 //!  session ─identify─► this executor's cache ─► TokenTable, or the keys of JSON web tokens
-//!                            └ a use is noted ─► run ─TokenRenew, TokenSweep (the leader)─► log
+//!                            └ a use is noted ─► actors::token_renewal
 //! ```
 
 use std::cell::RefCell;
@@ -11,23 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use basalt_proto::etcdserverpb::token_renew_request::Renewal;
-use basalt_proto::etcdserverpb::{TokenRenewRequest, TokenSweepRequest};
-use futures_lite::future::yield_now;
 use quick_cache::unsync::Cache;
 
-use super::client::ReplicaClient;
 use crate::auth::{Identified, Identity, Permissions, Source, TokenProvider};
-use crate::command::Command;
 use crate::io::{Pool, clock};
 use crate::jwt::{Claims, Invalid, Keys, SignError, Verified};
 use crate::token::{self, Token, TokenTable};
-use crate::types::limits::{TOKEN_RENEWALS_MAX, TOKENS_CACHED_MAX, TOKENS_SWEPT_MAX};
-
-/// The longest time between two entries that renew tokens.
-const RENEW_MAX: Duration = Duration::from_mins(1);
-/// The shortest.
-const RENEW_MIN: Duration = Duration::from_secs(1);
+use crate::types::limits::TOKENS_CACHED_MAX;
 
 /// Tells whose tokens are; one for a member.
 pub struct Tokens {
@@ -81,7 +71,8 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Relaxed)
 }
 
-fn now_ms() -> u64 {
+/// Ms since 1970.
+pub(super) fn now_ms() -> u64 {
     u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -142,6 +133,10 @@ impl Tokens {
     /// A snapshot replaced the state, and all tokens with it.
     pub fn replace(&self, table: Arc<TokenTable>) {
         self.table.swap(table).invalidate();
+    }
+
+    pub(super) fn table(&self) -> Arc<TokenTable> {
+        self.table.load_full()
     }
 
     fn simple(&self, token: &[u8], ttl: Duration) -> Result<Arc<Token>, Identified> {
@@ -210,56 +205,4 @@ impl TokenProvider for Tokens {
             },
         }
     }
-}
-
-/// Renews tokens that are used on this member, and has the leader remove those that expired. Never ends.
-pub async fn run(client: ReplicaClient, tokens: Arc<Tokens>) {
-    let &Kind::Simple { ttl } = tokens.kind() else { return };
-    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-    let period = (ttl / 4).clamp(RENEW_MIN, RENEW_MAX);
-    loop {
-        clock::sleep(period).await;
-        let (renewals, expired) = look(&tokens.table.load_full(), now_ms(), ttl_ms, period).await;
-        for renewals in renewals.chunks(TOKEN_RENEWALS_MAX) {
-            let renew = TokenRenewRequest { renewals: renewals.to_vec() };
-            // One that fails is tried again with the next ones: the use is still noted.
-            drop(client.propose(Command::TokenRenew(renew)).await);
-        }
-        if client.leads() {
-            // Others may have noted uses that are on their way.
-            let before_ms = swept_before_ms(now_ms(), period);
-            for _ in 0..expired.div_ceil(TOKENS_SWEPT_MAX) {
-                let sweep = Command::TokenSweep(TokenSweepRequest { before_ms });
-                drop(client.propose(sweep).await);
-            }
-        }
-    }
-}
-
-/// Tokens whose renewal on other members is due, and how many have expired for all.
-async fn look(
-    table: &TokenTable,
-    now_ms: u64,
-    ttl_ms: u64,
-    period: Duration,
-) -> (Vec<Renewal>, usize) {
-    let (mut renewals, mut expired) = (Vec::new(), 0);
-    let before_ms = swept_before_ms(now_ms, period);
-    let mut parts = table.each_part(|index, token| {
-        let (known_ms, ends_ms) = (token.expires_ms(), token.ends_ms(ttl_ms));
-        expired += usize::from(known_ms < before_ms);
-        let is_due = ends_ms > known_ms && ends_ms > now_ms;
-        is_due.then_some(Renewal { index, expires_ms: ends_ms })
-    });
-    while let Some(part) = parts.next() {
-        renewals.extend(part);
-        yield_now().await;
-    }
-    drop(parts);
-    (renewals, expired)
-}
-
-/// Tokens that expired before this time are not used any more, whichever member noted a use last.
-fn swept_before_ms(now_ms: u64, period: Duration) -> u64 {
-    now_ms.saturating_sub(2 * period.as_millis() as u64)
 }

@@ -80,10 +80,44 @@ impl Policy {
         }))
     }
 
+    /// Writes down a message of a stream, which was answered with this code.
+    pub(super) fn note(
+        self: &Arc<Self>,
+        replica: &ReplicaClient,
+        credentials: &Credentials,
+        address: &Arc<str>,
+        (rpc, message): (Rpc, &[u8]),
+        code: i32,
+    ) {
+        if self.audit.is_none() {
+            return;
+        }
+        let mut observed = Observed {
+            policy: Arc::clone(self),
+            replica: replica.clone(),
+            rpc,
+            credentials: credentials.clone(),
+            address: Arc::clone(address),
+            began: Instant::now(),
+            target: Target::of(rpc, message),
+            revision: 0,
+            held: None,
+            is_over: false,
+        };
+        observed.finish_now(code);
+    }
+
     fn limiter(&self) -> Option<MutexGuard<'_, RateLimiter>> {
         let limiter = self.limiter.as_ref()?;
         Some(limiter.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Who writes down messages of a stream, as one of its request's extensions.
+#[derive(Clone, Debug)]
+pub(super) struct Observer {
+    pub(super) policy: Arc<Policy>,
+    pub(super) address: Arc<str>,
 }
 
 /// A request under way. Dropped before its end, it was canceled.

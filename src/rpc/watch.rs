@@ -9,11 +9,14 @@ use std::task::{Context, Poll, ready};
 use basalt_proto::encoded::WatchResponse;
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use basalt_proto::rpc::{Rpc, Streaming};
 use basalt_proto::server::etcdserverpb::watch_server;
 use futures_lite::Stream;
-use tonic::{Code, Request, Response, Status, Streaming, async_trait};
+use prost::Message as _;
+use tonic::{Code, Request, Response, Status, async_trait};
 
 use super::credentials::Credentials;
+use super::policy::Observer;
 use super::{status, wants_leader};
 use crate::actors::ReplicaClient;
 use crate::actors::watch::{Session, Sessions};
@@ -44,16 +47,17 @@ impl Watch {
 
 #[async_trait]
 impl watch_server::Watch for Watch {
-    type WatchStream = Responses<Streaming<WatchRequest>>;
+    type WatchStream = Responses<tonic::Streaming<WatchRequest>>;
 
     async fn watch(
         &self,
-        request: Request<Streaming<WatchRequest>>,
+        request: Request<tonic::Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let requires_leader = wants_leader(request.metadata().get("hasleader").map(AsRef::as_ref));
         let session = self.sessions.open(requires_leader).map_err(status)?;
-        let guard =
-            self.replica.clone().map(|replica| Guard::new(replica, Credentials::of(&request)));
+        let observer = request.extensions().get::<Observer>().cloned();
+        let credentials = Credentials::of(&request);
+        let guard = self.replica.clone().map(|replica| Guard { replica, credentials, observer });
         Ok(Response::new(Responses::new(session, request.into_inner(), guard)))
     }
 }
@@ -66,11 +70,21 @@ type Checked = Pin<Box<dyn Future<Output = (WatchRequest, Result<(), Refusal>)> 
 pub(super) struct Guard {
     replica: ReplicaClient,
     credentials: Credentials,
+    observer: Option<Observer>,
 }
 
 impl Guard {
-    fn new(replica: ReplicaClient, credentials: Credentials) -> Self {
-        Self { replica, credentials }
+    /// Writes down that a watch was asked for, if anybody reads it.
+    fn note(&self, request: &WatchRequest, outcome: Result<(), Refusal>) {
+        let (Some(Observer { policy, address }), Some(RequestUnion::CreateRequest(_))) =
+            (&self.observer, &request.request_union)
+        else {
+            return;
+        };
+        let message = request.encode_to_vec();
+        let asked = (Rpc::Streaming(Streaming::Watch), &message[..]);
+        let code = outcome.err().map_or(0, |refusal| refusal.code() as i32);
+        policy.note(&self.replica, &self.credentials, address, asked, code);
     }
 
     /// Whether a request must be checked. One that asks for the past before all time is refused as what it is.
@@ -176,6 +190,9 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Responses<S> {
             if let Some(checked) = &mut self.checked {
                 let (request, outcome) = ready!(checked.as_mut().poll(context));
                 self.checked = None;
+                if let Some(guard) = &self.guard {
+                    guard.note(&request, outcome);
+                }
                 match outcome {
                     Ok(()) => session.request(request),
                     Err(refusal) => session.refuse(reason(refusal)),
@@ -187,7 +204,11 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Responses<S> {
                     Some(guard) if guard.is_needed(&request) => {
                         self.checked = Some(guard.clone().check(request));
                     }
-                    Some(_) | None => session.request(request),
+                    Some(guard) => {
+                        guard.note(&request, Ok(()));
+                        session.request(request);
+                    }
+                    None => session.request(request),
                 },
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => {

@@ -13,7 +13,7 @@ use super::open::open;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
 use super::{corruption, levels, versions};
 use crate::actors::mailbox::peer::Peers;
-use crate::actors::{ReplicaClient, Shared, client, compactor, peer, tokens};
+use crate::actors::{ReplicaClient, Shared, client, compactor, peer, token_renewal};
 use crate::cluster::Version;
 use crate::command::Command;
 use crate::http::{Endpoints, HttpService};
@@ -141,7 +141,7 @@ async fn first_core(
     executors.wake_periodically();
     let replica = own.take(Some(pending), &shared);
     listen_peers(&config, &replica, &handles.peers, &policy)?;
-    io::spawn(tokens::run(replica.clone(), tokens));
+    io::spawn(token_renewal::run(replica.clone(), tokens));
     io::spawn(versions::watch(replica.clone(), led));
     io::spawn(levels::watch(replica.clone()));
     let serving = async {

@@ -22,7 +22,7 @@ use basalt::mvcc::{Event, ReadView};
 use basalt::peer;
 use basalt::rpc::door;
 use basalt::snapshot::bolt::{Reader, Source};
-use basalt::snapshot::{Export, Scope, Turn, install};
+use basalt::snapshot::{Export, ExportStep, Scope, install};
 use basalt::store::{Engine, Memory, View};
 use basalt::types::limits::WAL_BLOCK_BYTES;
 use basalt::types::{Entry, EntryKind, Fault, FeatureLevel, LogIndex};

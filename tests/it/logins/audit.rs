@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use basalt_proto::etcdserverpb::{AuthStatusRequest, AuthStatusResponse};
+use basalt_proto::etcdserverpb::watch_request::RequestUnion;
+use basalt_proto::etcdserverpb::{
+    AuthStatusRequest, AuthStatusResponse, WatchCreateRequest, WatchRequest,
+};
+use prost::Message as _;
 use serde_json::Value;
 use tokio::time::sleep;
+use tonic::codegen::tokio_stream::StreamExt as _;
 
 use super::{ctl, enable, login, outcome, told, used};
 use crate::compare::runtime;
 use crate::process::{self, Server, Setup, run};
-use crate::wire::Wire;
+use crate::wire::{self, Wire};
 
 /// What a server answers to a GET.
 pub(super) fn page(server: &Server, path: &str) -> String {
@@ -69,6 +74,11 @@ fn the_audit_log_says_who_did_what() {
         assert_eq!(outcome(&refused).0, 7);
         assert_eq!(outcome(&wire.get("/loud/a").await).0, 7);
         wire.get("/quiet/a").await.expect("she may");
+        let key = "/loud/watched".into();
+        let create = WatchCreateRequest { key, ..WatchCreateRequest::default() };
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let mut watch = wire.talk(wire::WATCH, create.encode_to_vec().into()).await.expect("open");
+        watch.answers.next().await.expect("an answer").expect("a cancellation");
         told(&server, &[&root[..], &["put", "/loud/b", "value-of-root"]].concat());
         let lines = lines_with(&path, |line| line["key"] == "/loud/b");
         let find = |rpc: &str, code: &str| {
@@ -79,6 +89,7 @@ fn the_audit_log_says_who_did_what() {
         assert_eq!((&denied["user"], &denied["key"]), (&"alice".into(), &"/loud/a".into()));
         assert_eq!(denied["source"], "token");
         assert!(denied["remote"].as_str().is_some_and(|it| it.starts_with("127.0.0.1:")));
+        assert_eq!(find("Watch", "PermissionDenied")["key"], "/loud/watched");
         assert_eq!(find("Range", "PermissionDenied")["user"], "alice", "refusals are logged");
         assert!(!lines.iter().any(|line| is(line, "Range", "OK")), "reads are not");
         assert!(!lines.iter().any(|line| line["key"] == "/quiet/a"), "nor what a rule passes over");

@@ -102,3 +102,42 @@ fn an_unknown_user_takes_as_long_as_a_known_one() {
         assert!(unknown * 4 > known && known * 4 > unknown, "{times:?}");
     });
 }
+
+/// Beside etcdctl, which is Go's client.
+#[test]
+fn the_python_client_logs_in() {
+    let server = Setup::new(process::basalt()).flag("bcrypt-cost", "4").start();
+    enable(&server, &[("root", "right")]);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut client = std::process::Command::new(root.join("target/python/bin/python"));
+    client.arg(root.join("tests/clients/python/users.py"));
+    client.args([&server.port.to_string(), "root", "right"]);
+    let told = process::run(client, super::PATIENCE);
+    assert_eq!(told.code, Some(0), "{}\n{}", told.stdout, told.stderr);
+}
+
+#[test]
+fn our_client_reads_passwords_from_where_nobody_else_sees_them() {
+    let server = Setup::new(process::basalt()).flag("bcrypt-cost", "4").start();
+    enable(&server, &[("root", "right")]);
+    let place = process::Scratch::new();
+    let file = place.path().join("password");
+    std::fs::write(&file, "right\nand more\n").expect("it is written");
+    let ctl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(process::basaltctl());
+        command.args(["--endpoints", &server.endpoint()]).args(arguments);
+        command.env("WHO", "root:right");
+        process::run(command, super::PATIENCE)
+    };
+    let file = file.display().to_string();
+    for (arguments, code) in [
+        (&["--user", "root", "--password-file", &file, "put", "a", "1"][..], Some(0)),
+        (&["--user-from-env", "WHO", "get", "a"], Some(0)),
+        (&["--user-from-env", "NOBODY", "get", "a"], Some(128)),
+        (&["--user", "root", "--password-file", "/nowhere", "get", "a"], Some(128)),
+        (&["get", "a"], Some(1)),
+    ] {
+        let told = ctl(arguments);
+        assert_eq!(told.code, code, "{arguments:?}\n{}\n{}", told.stdout, told.stderr);
+    }
+}
