@@ -69,7 +69,7 @@ pub struct Options {
     pub serves: Endpoints,
     /// `--enable-grpc-gateway`: true to serve the API as JSON too.
     pub gateway: bool,
-    /// Whether requests of the gateway are made in the name of the client's certificate; etcd's never are.
+    /// True if requests of the gateway have the identity of the client's certificate; etcd's never have.
     pub gateway_certificate_names: bool,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
@@ -129,12 +129,12 @@ impl HttpService {
         Self { peer: Arc::from(peer), certificate_name, upgrade: Rc::default(), ..self.clone() }
     }
 
-    /// As whom the gateway calls: with `--gateway-client-cert-auth` as the client's certificate says.
+    /// The identity of calls of the gateway: with `--gateway-client-cert-auth` as the client's certificate says.
     fn gateway_name(&self) -> Option<CertificateName> {
         self.certificate_name.clone().filter(|_| self.options.gateway_certificate_names)
     }
 
-    /// Whether etcd's gateway would pass over the name in the client's certificate, which its owner does not expect.
+    /// True if the gateway ignores the name in the client's certificate, which its owner does not expect.
     fn ignores_name(&self) -> bool {
         let has_name = self.certificate_name.as_ref().is_some_and(|name| !name.0.is_empty());
         has_name
@@ -159,7 +159,7 @@ impl hyper::service::Service<Request<Incoming>> for HttpService {
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
         if is_grpc(&request) && self.options.serves.grpc() {
-            // What says that it comes from a gateway is not what its certificate says.
+            // A request of a gateway does not have the identity of the gateway's certificate.
             if let Some(name) = &self.certificate_name
                 && !request.headers().contains_key(FROM_GATEWAY)
             {
@@ -178,7 +178,7 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
         && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// What a gateway adds to each request of a client that sends `Accept`, as by etcd.
+/// The metadata that etcd's gateway adds to the request of a client that sends `Accept`.
 const FROM_GATEWAY: &str = "grpcgateway-accept";
 
 /// Plain text.

@@ -188,7 +188,7 @@ impl Services {
     }
 }
 
-/// What services read of the head of a request. Clients with many requests under way send the
+/// The parts of the head of a request that services read. Clients with many requests under way send the
 /// headers of all before the first body, and thousands of requests that wait with all of them do not fit into a
 /// processor's cache.
 #[derive(Debug, Default)]

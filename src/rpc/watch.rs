@@ -65,7 +65,7 @@ impl watch_server::Watch for Watch {
 /// A watch to create, and whether it may be.
 type Checked = Pin<Box<dyn Future<Output = (WatchRequest, Result<(), Refusal>)> + Send>>;
 
-/// Who opened a stream, and what that one may watch. What was created goes on, whatever becomes of its user.
+/// The identity that opened a stream, which is checked for each watch. A created watch continues, even without its user.
 #[derive(Clone)]
 pub(super) struct Guard {
     replica: ReplicaClient,
@@ -87,7 +87,7 @@ impl Guard {
         policy.note(&self.replica, &self.credentials, address, asked, code);
     }
 
-    /// Whether a request must be checked. One that asks for the past before all time is refused as what it is.
+    /// True if a request must be checked. One with a negative revision is refused for that.
     fn is_needed(&self, request: &WatchRequest) -> bool {
         let Some(RequestUnion::CreateRequest(create)) = &request.request_union else {
             return false;
@@ -113,7 +113,7 @@ impl Guard {
     }
 }
 
-/// Whether these keys may be watched. No key is the first one.
+/// Checks that these keys may be watched. An empty key stands for the first one.
 ///
 /// # Errors
 /// They may not.
@@ -130,7 +130,7 @@ pub(super) async fn may_watch(
     credentials.require(replica, check).await.map(drop)
 }
 
-/// Why a watch is not created, in etcd's words, which tells few reasons apart.
+/// The cancel reason of a watch that is not created. etcd distinguishes few reasons.
 fn reason(refusal: Refusal) -> String {
     let is_told = [Refusal::InvalidAuthToken, Refusal::AuthOldRevision, Refusal::UserEmpty];
     let refusal = if is_told.contains(&refusal) { refusal } else { Refusal::PermissionDenied };

@@ -213,7 +213,7 @@ pub const LEASES_CHECKED_MAX: usize = 256;
 /// How long a token waits until the entry that made it is applied here.
 pub const TOKEN_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Users, at most; more are refused. Whoever applies a change copies a reference to each of them.
+/// Users, at most; more are refused. Applying a change copies a reference to each of them.
 pub const AUTH_USERS_MAX: usize = 100_000;
 /// Roles, at most.
 pub const AUTH_ROLES_MAX: usize = 100_000;

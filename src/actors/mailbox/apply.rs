@@ -110,7 +110,7 @@ impl Handle {
         answer.recv_async().await.map_err(|_| Refusal::Stopped)
     }
 
-    /// Whether somebody may do this to all keys of these leases, however many there are.
+    /// Checks that a user may do this to all keys of these leases, however many there are.
     pub async fn check_leases(
         &self,
         who: Option<&Identity>,
