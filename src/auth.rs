@@ -1,11 +1,11 @@
-//! Who may do what: users, roles and permissions, the same on every member, in the records of etcd's buckets.
+//! Users, roles and permissions: replicated, in the records of etcd's buckets.
 //!
 //! ```text
-//!  entry ─► Auth: users, roles, revision ─publish─► Arc<Permissions> ─► sessions: which token is whose, may they read this
-//!                        └─► the same Permissions at the index of an entry: may its proposer do this
+//!  entry ─► Auth: users, roles, revision ─publish─► Arc<Permissions> ─► sessions: identities of tokens, checks of reads
+//!                        └─► the same Permissions at the index of an entry: checks of its proposer
 //! ```
 //!
-//! [`Auth`] changes with entries of the log alone. What it knows is one immutable [`Permissions`], which is published with the
+//! [`Auth`] changes with entries of the log alone. Its state is one immutable [`Permissions`], published with the
 //! rest of the state, so that a check asks nobody and shares nothing that is written. Tokens are somebody else's: a
 //! [`TokenProvider`] tells whose they are, and a [`Change`] tells it which of them must go.
 //!

@@ -1,5 +1,5 @@
-//! What a port serves: gRPC by its content type, and beside it the same API as JSON, and pages for people and
-//! probes: health, version, metrics.
+//! HTTP services of a port: gRPC by its content type, and the same API as JSON, and pages for people and probes:
+//! health, version, metrics. Never touches a socket.
 //!
 //! ```text
 //!  request ─► HTTP/2 and application/grpc? ─────────────────────► rpc
@@ -37,7 +37,7 @@ use crate::auth::Permissions;
 use crate::io::UpgradedIo;
 use crate::rpc::{CertificateName, MeteredResponse, Policy, Services, Source};
 
-/// What a port is for.
+/// The services of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Endpoints {
     /// gRPC and HTTP (`--listen-client-urls`).
@@ -48,7 +48,7 @@ pub enum Endpoints {
     Http,
     /// Health and metrics alone (`--listen-metrics-urls`).
     Metrics,
-    /// What other members and operators ask over HTTP (`--listen-peer-urls`).
+    /// Pages for other members and operators (`--listen-peer-urls`).
     Peers,
 }
 
@@ -58,26 +58,26 @@ impl Endpoints {
     }
 }
 
-/// How a port behaves.
+/// Options of a port.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `--cors`: origins whose scripts may ask; `*` or nothing for all.
+    /// `--cors`: origins whose scripts may send requests; `*` or nothing for all.
     pub origins: Vec<String>,
-    /// `--host-whitelist`: names under which this member may be asked; `*` or nothing for all.
+    /// `--host-whitelist`: host names that requests may use for this member; `*` or nothing for all.
     pub hosts: Vec<String>,
-    /// What it is for.
+    /// The services.
     pub serves: Endpoints,
-    /// `--enable-grpc-gateway`: whether the API is served as JSON too.
+    /// `--enable-grpc-gateway`: true to serve the API as JSON too.
     pub gateway: bool,
-    /// Whether requests of the gateway are made in the name of the client's certificate; etcd's never are.
+    /// True if requests of the gateway have the identity of the client's certificate; etcd's never have.
     pub gateway_certificate_names: bool,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
     /// What is logged of requests, and how many there may be.
     pub policy: Arc<Policy>,
-    /// How the process was started.
+    /// The command line of the process.
     pub command_line: Vec<String>,
-    /// Feature gates: name, stage, whether it is on.
+    /// Feature gates: name, stage, and true if enabled.
     pub features: Vec<(&'static str, &'static str, bool)>,
 }
 
@@ -97,7 +97,7 @@ impl Default for Options {
     }
 }
 
-/// Everything one port serves to one executor's connections. Cheap to clone.
+/// The services of one port for one executor's connections. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpService {
     replica: ReplicaClient,
@@ -106,14 +106,14 @@ pub struct HttpService {
     peer: Arc<str>,
     /// Makes a user of the client, if it shows a certificate that was verified and certificates make users here.
     certificate_name: Option<CertificateName>,
-    /// What the connection goes on with once HTTP has ended on it.
+    /// The handler for the connection after an upgrade.
     upgrade: Rc<Cell<Option<Accepted>>>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infallible>>>>;
 
 impl HttpService {
-    /// Serves what this replica answers.
+    /// The services of this replica.
     pub fn new(replica: &ReplicaClient, options: Options) -> Self {
         let services = Services::new(replica, options.slow, &options.policy);
         let (options, peer) = (Arc::new(options), Arc::from(""));
@@ -129,12 +129,12 @@ impl HttpService {
         Self { peer: Arc::from(peer), certificate_name, upgrade: Rc::default(), ..self.clone() }
     }
 
-    /// As whom the gateway calls: with `--gateway-client-cert-auth` as the client's certificate says.
+    /// The identity of calls of the gateway: with `--gateway-client-cert-auth` as the client's certificate says.
     fn gateway_name(&self) -> Option<CertificateName> {
         self.certificate_name.clone().filter(|_| self.options.gateway_certificate_names)
     }
 
-    /// Whether etcd's gateway would pass over the name in the client's certificate, which its owner does not expect.
+    /// True if the gateway ignores the name in the client's certificate, which its owner does not expect.
     fn ignores_name(&self) -> bool {
         let has_name = self.certificate_name.as_ref().is_some_and(|name| !name.0.is_empty());
         has_name
@@ -142,7 +142,7 @@ impl HttpService {
             && self.replica.with_permissions(Permissions::is_enabled)
     }
 
-    /// Goes on with a connection on which HTTP has ended, if an upgrade was granted on it.
+    /// Continues a connection on which HTTP has ended, if an upgrade was granted on it.
     pub async fn switched(self, connection: UpgradedIo) {
         if let Some(accepted) = self.upgrade.take() {
             let caller =
@@ -159,7 +159,7 @@ impl hyper::service::Service<Request<Incoming>> for HttpService {
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
         if is_grpc(&request) && self.options.serves.grpc() {
-            // What says that it comes from a gateway is not what its certificate says.
+            // A request of a gateway does not have the identity of the gateway's certificate.
             if let Some(name) = &self.certificate_name
                 && !request.headers().contains_key(FROM_GATEWAY)
             {
@@ -178,7 +178,7 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
         && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// What a gateway adds to each request of a client that sends `Accept`, as by etcd.
+/// The metadata that etcd's gateway adds to the request of a client that sends `Accept`.
 const FROM_GATEWAY: &str = "grpcgateway-accept";
 
 /// Plain text.
@@ -193,7 +193,7 @@ fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     response
 }
 
-/// Text that browsers must not take for anything else.
+/// Text that browsers must not interpret as another type.
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = page(status, TEXT, body);
     response
@@ -213,7 +213,7 @@ fn method_not_allowed() -> Response<Body> {
 }
 
 impl HttpService {
-    /// Answers what is not gRPC.
+    /// Handles requests other than gRPC.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let options = &self.options;
@@ -259,7 +259,7 @@ impl HttpService {
                     gateway::Caller { name: self.gateway_name(), peer: Arc::clone(&self.peer) };
                 gateway::answer(&self.services, &caller, head, &path, body).await
             }
-            // No page reads a body; hyper throws away what a client sends.
+            // No page reads a body; hyper discards a received one.
             Some(_) | None => routes(&self.replica, &self.options, head).await,
         }
     }
@@ -278,7 +278,7 @@ fn host(head: &Parts) -> &str {
     let host = header.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
     let host = host.unwrap_or_default();
     match host.rsplit_once(':') {
-        // The colons of a bare IPv6 address are not before a port.
+        // A bare IPv6 address has colons without a port.
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
             name.trim_start_matches('[').trim_end_matches(']')
         }

@@ -2,8 +2,8 @@
 
 use crate::auth::Change;
 
-/// Says what an entry changed.
-pub(super) fn tell_auth(change: &Change) {
+/// Logs the change that an entry made.
+pub(super) fn log_change(change: &Change) {
     match change {
         Change::Enabled => tracing::info!("enabled authentication"),
         Change::Disabled => tracing::info!("disabled authentication"),

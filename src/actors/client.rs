@@ -1,7 +1,7 @@
-//! What sessions ask of the replica: one client for each executor, used on that executor only.
+//! Requests of sessions to the replica: one client for each executor, used on that executor only.
 //!
-//! Requests wait in the executor's [`PendingRequests`], which `actors::requests` hands in and answers. The client holds it by
-//! [`SendWrapper`], because tonic wants futures that are `Send`: a use on another thread would panic.
+//! Requests wait in the executor's [`PendingRequests`], which `actors::requests` sends and answers. The client holds it
+//! by [`SendWrapper`], because tonic requires futures that are `Send`: a use on another thread would panic.
 
 mod auth;
 mod hashes;
@@ -35,12 +35,12 @@ use crate::types::limits::COMMITTED_UNAPPLIED_MAX;
 
 pub use self::leases::TimeToLive;
 
-/// How long another member may take to answer.
+/// Timeout of another member's answer.
 const ASK_TIME: Duration = Duration::from_secs(1);
-/// The time between two looks at who leads.
+/// Interval between two checks of the leader.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Election timeouts without a leader that a stream survives whose client wants one; etcd's too.
+/// Election timeouts without a leader after which streams that require one end; etcd's number.
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
 
 /// The header of an entry.
@@ -50,16 +50,16 @@ fn header(id: u64, who: Option<&Identity>) -> RequestHeader {
     RequestHeader { id, username, auth_revision }
 }
 
-/// The requests of an executor, shared by its sessions and the actor that hands them in.
+/// The requests of an executor, shared by its sessions and the actor that sends them.
 pub type Pending = SendWrapper<Rc<RefCell<PendingRequests>>>;
 
-/// No requests yet. To be called on the executor that they belong to.
+/// No requests yet. Must be called on the executor that will use it.
 pub fn pending(executor: u8, boot_nonce: u32) -> Pending {
     let pending = PendingRequests::new(executor, boot_nonce, clock::now_ms());
     SendWrapper::new(Rc::new(RefCell::new(pending)))
 }
 
-/// The actors that a client asks.
+/// The actors that a client calls.
 #[derive(Clone)]
 pub struct Handles {
     /// The watch streams of the executor.
@@ -72,7 +72,7 @@ pub struct Handles {
     pub consensus: consensus::Handle,
     /// Other members.
     pub peers: Peers,
-    /// The room on the disk.
+    /// The monitor of the free disk space.
     pub disk: DiskMonitor,
     /// Tells whose a token is.
     pub tokens: Arc<Tokens>,
@@ -80,7 +80,7 @@ pub struct Handles {
     pub passwords: Passwords,
 }
 
-/// Cheap to clone.
+/// A session's access to the replica. Cheap to clone.
 #[derive(Clone)]
 pub struct ReplicaClient {
     shared: Arc<Shared>,
@@ -89,7 +89,7 @@ pub struct ReplicaClient {
 }
 
 impl ReplicaClient {
-    /// The client of the executor that `pending` belongs to.
+    /// The client of the executor of `pending`.
     pub fn new(shared: Arc<Shared>, pending: Pending, handles: Handles) -> Self {
         Self { shared, pending, handles }
     }
@@ -107,11 +107,11 @@ impl ReplicaClient {
 
     /// Appends a command to the log in somebody's name and waits until it is applied.
     ///
-    /// The command is taken, and encoded before anything is waited for: thousands of callers may wait at once, and
-    /// each of them keeps only what it needs from here on.
+    /// The command is consumed, and encoded before the first wait: thousands of callers may wait at once, and each of
+    /// them keeps only the state needed from then on.
     ///
     /// # Errors
-    /// The request's own refusal, or why it could not be applied in time (it may still be later).
+    /// The request's own refusal, or the reason why it was not applied in time (it may still be later).
     pub fn propose_as(
         &self,
         who: Option<&Identity>,
@@ -137,7 +137,7 @@ impl ReplicaClient {
         }
     }
 
-    /// Whether another proposal may come in.
+    /// Checks that another proposal is accepted.
     fn accepts_proposals(&self) -> Result<(), Refusal> {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
@@ -164,8 +164,8 @@ impl ReplicaClient {
         poll_fn(|context| reader.poll(context.waker())).await
     }
 
-    /// Waits until a read index shows that a leader was known that a quorum follows; not until that is applied, while a large
-    /// entry is.
+    /// Waits until a read index confirms a leader with a quorum; does not wait until that index is applied, which may
+    /// take long during a large entry.
     async fn confirm_leader(&self) -> Result<(), Refusal> {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
@@ -182,24 +182,24 @@ impl ReplicaClient {
         self.shared.state()
     }
 
-    /// Whether there is no room on the disks for a request of so many bytes: see [`ReplicaClient::alarms`]. A leader looks at
-    /// what is under way too, which it could not stop any more.
+    /// True if there is not enough disk space for a request of so many bytes: see [`ReplicaClient::alarms`]. A leader
+    /// also counts the requests in flight, which it could not stop any more.
     pub fn lacks_room(&self, bytes: u64) -> bool {
         let under_way = || PendingBytes::all() + bytes;
         self.shared.lacks_room() || (self.leads() && self.handles.disk.may_lack(under_way()))
     }
 
-    /// All active alarms, those too that stand for full disks and are in no log.
+    /// All active alarms, including those for full disks, which are not in the log.
     pub fn alarms(&self) -> Vec<AlarmMember> {
         self.shared.alarms()
     }
 
-    /// A few numbers; never waits.
+    /// Positions and leader; never waits.
     pub fn status(&self) -> Status {
         self.shared.status()
     }
 
-    /// What never changes while the member runs.
+    /// Properties of the member that do not change while it runs.
     pub fn node(&self) -> &Node {
         &self.shared.node
     }
@@ -209,12 +209,12 @@ impl ReplicaClient {
         &self.handles.watches
     }
 
-    /// Whether this member leads, as far as it knows.
+    /// True if this member leads, as far as it knows.
     pub fn leads(&self) -> bool {
         self.status().leader == self.node().member_id
     }
 
-    /// Asks whoever leads until there is an answer.
+    /// Asks the leader, and repeats the question until there is an answer.
     async fn ask_leader(&self, request: &PeerRequest) -> Result<Answer, Refusal> {
         let until_ms = clock::now_ms() + self.node().request_timeout_ms;
         while clock::now_ms() < until_ms {
@@ -224,7 +224,7 @@ impl ReplicaClient {
             let leader = self.status().leader;
             if leader != 0 && leader != self.node().member_id {
                 match self.handles.peers.ask(leader, request.clone(), ASK_TIME).await.map(outcome) {
-                    // Not any more, or not yet.
+                    // The asked member is not the leader any more, or not yet.
                     None | Some(Err(Refusal::NotLeader)) => (),
                     Some(outcome) => return outcome,
                 }
@@ -236,7 +236,7 @@ impl ReplicaClient {
         Err(if self.shared.has_leader() { Refusal::Timeout } else { Refusal::NoLeader })
     }
 
-    /// Ends when no leader was known for three election timeouts, as long as etcd lets streams go on.
+    /// Ends when no leader was known for three election timeouts, after which etcd ends streams.
     pub async fn leaderless(&self) {
         let election_ms = self.node().election_timeout_ms;
         let mut since_ms = clock::now_ms();
@@ -248,18 +248,19 @@ impl ReplicaClient {
         }
     }
 
-    /// Other members, and since when they are connected.
+    /// Connections to other members.
     pub fn peers(&self) -> &Peers {
         &self.handles.peers
     }
 
-    /// Merges all of the store's tables, for `patience` at most; after that it goes on by itself.
+    /// Merges all of the store's tables; returns after `patience` at the latest, and then the merge continues in
+    /// the background.
     pub async fn defragment(&self, patience: Duration) {
         let apply = &self.handles.apply;
         let merged = async {
             let Some(engine) = apply.engine().await else { return };
             let _ = engine.defragment().recv_async().await;
-            // The view that was published before reads the tables that were merged.
+            // The published view still reads the tables that were merged.
             apply.refresh().await;
             let _ = engine.let_go().recv_async().await;
             apply.refresh().await;
@@ -267,7 +268,7 @@ impl ReplicaClient {
         clock::deadline(patience, merged).await;
     }
 
-    /// Waits until everything before the newest compaction is gone from the store.
+    /// Waits until the store has removed everything before the newest compaction.
     pub async fn compaction_done(&self) {
         self.handles.apply.compaction_done().await;
     }

@@ -1,6 +1,5 @@
-//! Hosts [`crate::wal`] through [`WalFile`]: appends what consensus asks and makes it durable, many
-//! batches at a time. One per member, on the executor of consensus. Batches become durable in the order
-//! received; a disk error stops the member.
+//! Hosts [`crate::wal`] through [`WalFile`]: appends the batches of consensus and makes them durable, many at a time. One
+//! per member, on the executor of consensus. Batches become durable in the order received; a disk error stops the member.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +13,19 @@ use crate::types::Fault;
 use crate::types::limits::WAL_WRITE_BYTES_MAX;
 use crate::wal::Record;
 
-/// How often the next segment is tried again that the disk had no room for.
+/// Pause before the creation of the next segment is tried again after a lack of disk space.
 const RETRY: Duration = Duration::from_millis(250);
 
 struct Actor {
     inbox: flume::Receiver<Msg>,
     space: Arc<Space>,
-    /// When the next segment was last tried that the disk had no room for.
+    /// Time of the last failed attempt to create the next segment.
     tried: Instant,
 }
 
 impl Actor {
-    /// The next message; `None` when all handles are gone. While the disk has no room for the next segment, that is
-    /// tried now and then.
+    /// The next message; `None` when all handles are dropped. While the disk has no space for the next segment, its
+    /// creation is tried again at intervals.
     async fn next(&mut self, file: &mut WalFile) -> Result<Option<Msg>, Fault> {
         loop {
             let left = file.room_left()?;
@@ -45,10 +44,10 @@ impl Actor {
     }
 }
 
-/// Serves until all handles are gone.
+/// Runs until all handles are dropped.
 ///
 /// # Errors
-/// The disk failed: what was asked for may or may not be on it, and the member must stop.
+/// The disk failed: unacknowledged batches may or may not be durable, and the member must stop.
 pub async fn run(
     mut file: WalFile,
     inbox: flume::Receiver<Msg>,
@@ -62,7 +61,7 @@ pub async fn run(
         let mut next = Some(first);
         let mut durable = None;
         let mut bytes = 0;
-        // Take all that waited while the last write ran: load makes batches, idle makes none.
+        // Take all that arrived while the last write ran: load makes batches, idle makes none.
         while let Some(msg) = next {
             match msg {
                 Msg::Persist { number, records: batch } => {
@@ -79,7 +78,7 @@ pub async fn run(
                     );
                     records.extend(batch);
                 }
-                // A snapshot was faster.
+                // A snapshot has set a later log start already.
                 Msg::LogStart { index, .. } if index < log_start_index => (),
                 Msg::LogStart { index, term, conf_state } => {
                     log_start_index = index;
@@ -92,13 +91,13 @@ pub async fn run(
         if records.is_empty() && durable.is_none() {
             continue;
         }
-        let began = Instant::now();
+        let (began, written) = (Instant::now(), file.written_bytes());
         file.append(&records).await?;
-        // One write is both: it returns when it is durable.
+        // The write is synchronous: it returns when it is durable.
         let took = began.elapsed().as_secs_f64();
         metrics::WAL_FSYNC.observe(took);
         metrics::WAL_WRITE.observe(took);
-        metrics::WAL_BYTES.add(bytes as i64);
+        metrics::WAL_BYTES.add((file.written_bytes() - written) as i64);
         records.clear();
         actor.space.dequeued(bytes);
         if let Some(number) = durable {

@@ -4,7 +4,7 @@
 /// Names that begin so are not given to other roles.
 pub(super) const RESERVED: &str = "basalt:";
 
-/// What an RPC that is root's otherwise needs.
+/// A right to an RPC that otherwise needs root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Capability {
@@ -45,7 +45,7 @@ impl Capabilities {
     }
 }
 
-/// What a role of this name grants beside keys; nothing is not the same as no such role. Status, members and the list of
+/// The rights that a built-in role of this name grants; `None` if there is no such built-in role. Status, members and the list of
 /// alarms are open to every user, and so to these.
 pub(super) fn granted_by(role: &str) -> Option<Capabilities> {
     use Capability::{Alarm, Compact, Defragment, HashKv, MoveLeader, ReadAuth, Snapshot};

@@ -1,4 +1,4 @@
-//! What entries change: users, roles, whether auth is on. Each change writes the records that etcd would, and raises the auth
+//! Changes by entries: of users, roles, and of the switch that enables auth. Each change writes the records that etcd would, and raises the auth
 //! revision by one unless its comment says otherwise.
 
 use std::ops::Bound;
@@ -27,12 +27,12 @@ use crate::types::{Fault, Refusal};
 const ENABLED: &[u8] = b"authEnabled";
 const REVISION: &[u8] = b"authRevision";
 
-/// Whether this pair of etcd's bucket `auth` says that auth is on.
+/// True if this pair of etcd's bucket `auth` says that auth is on.
 pub fn is_enabled(key: &[u8], value: &[u8]) -> bool {
     key == ENABLED && value == [1]
 }
 
-/// What an entry did. Tokens follow it: all of them go when auth is disabled, and a user's when it is deleted or its password
+/// The effect of an entry. Tokens follow it: all of them go when auth is disabled, and a user's when it is deleted or its password
 /// is another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -83,7 +83,7 @@ pub enum Change {
     },
 }
 
-/// What came of it: nothing for what was so already.
+/// The result of a change: `None` if nothing had to change.
 type Changed = Result<Option<Change>, Refusal>;
 
 /// The replicated users and roles.
@@ -130,7 +130,7 @@ impl Auth {
         Ok(Self { permissions: Arc::new(permissions), granted, bytes })
     }
 
-    /// What is known now. A copy that is kept does not change.
+    /// The present permissions. A copy of the pointer does not change.
     pub fn permissions(&self) -> &Arc<Permissions> {
         &self.permissions
     }
@@ -458,7 +458,7 @@ impl Auth {
     ) -> Result<(), Refusal> {
         let record = record.encode_to_vec();
         let bytes = self.bytes - old + record.len();
-        // What becomes smaller is never refused.
+        // A record that becomes smaller is never refused.
         let grows = record.len() > old;
         if grows && (record.len() > AUTH_RECORD_BYTES_MAX || bytes > AUTH_BYTES_MAX) {
             return Err(Refusal::TooManyUsers);
@@ -487,7 +487,7 @@ fn hash_of(base64: &str) -> Result<Bytes, Refusal> {
     STANDARD.decode(base64).map(Bytes::from).map_err(|_| Refusal::PasswordForNoPasswordUser)
 }
 
-/// Whether a permission may be for these keys.
+/// True if a permission may have this range.
 fn is_range(key: &[u8], range_end: &[u8]) -> bool {
     !key.is_empty() && (range_end.is_empty() || range_end == [0] || range_end > key)
 }

@@ -1,4 +1,4 @@
-//! What requests demand: which keys of which operations are read and written.
+//! The permissions that requests need: the keys that each of their operations reads and writes.
 
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
@@ -67,7 +67,7 @@ impl Permissions {
         check_txn(self.subject(who), txn, attached)
     }
 
-    /// Whether this user may do this to all keys of a lease. Root may, whatever its revision.
+    /// Checks that this user may do this to all keys of a lease. Root may, at any revision.
     ///
     /// # Errors
     /// The first refusal; none if there are no keys.

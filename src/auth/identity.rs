@@ -1,4 +1,4 @@
-//! Who makes a request, and how that is known.
+//! The user that makes a request, and the source of that knowledge.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl<'a> Principal<'a> {
     }
 }
 
-/// What a token says.
+/// The result of a look at a token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Identified {
     /// It is this one's.

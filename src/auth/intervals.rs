@@ -42,7 +42,7 @@ impl Intervals {
         Self(merged)
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -77,7 +77,7 @@ pub(super) fn furthest<'a>(
     furthest.map(Some)
 }
 
-/// Whether unions cover the range from `key` to `range_end` together, whichever each part of it is in.
+/// True if unions cover the range from `key` to `range_end` together, each part in any of them.
 pub(super) fn cover<'a>(
     unions: impl Iterator<Item = &'a Intervals> + Clone,
     key: &[u8],

@@ -1,4 +1,4 @@
-//! What is published: all users and roles as of one auth revision, and the checks that need nothing else.
+//! The published form: all users and roles as of one auth revision, and the checks that need nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::intervals::{cover, furthest};
 use super::{Intervals, Principal, ROOT};
 use crate::types::Refusal;
 
-/// What is done to keys.
+/// A kind of access to keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// They are read.
@@ -46,7 +46,7 @@ impl User {
         &self.stored.password
     }
 
-    /// Whether no password makes this user known; only certificates and signed tokens do.
+    /// True if no password identifies this user; only certificates and signed tokens do.
     pub fn has_no_password(&self) -> bool {
         self.stored.options.is_some_and(|options| options.no_password)
     }
@@ -56,7 +56,7 @@ impl User {
         &self.stored.roles
     }
 
-    /// Whether this user may do everything.
+    /// True if this user may do everything.
     pub fn is_root(&self) -> bool {
         self.is_root
     }
@@ -87,7 +87,7 @@ impl Role {
         &self.stored
     }
 
-    /// What it grants, sorted by key.
+    /// The granted permissions, sorted by key.
     pub fn permissions(&self) -> &[authpb::Permission] {
         &self.stored.key_permission
     }
@@ -119,12 +119,12 @@ impl Default for Permissions {
 }
 
 impl Permissions {
-    /// Whether requests are checked.
+    /// True if requests are checked.
     pub fn is_enabled(&self) -> bool {
         self.enabled && self.supported
     }
 
-    /// Whether requests should be checked and are not yet: the store came from elsewhere with auth enabled, and a member of
+    /// True if requests should be checked and are not yet: the store came from elsewhere with auth enabled, and a member of
     /// the cluster does not check anything. Clients must not be served meanwhile.
     pub fn is_held_back(&self) -> bool {
         self.enabled && !self.supported
@@ -171,7 +171,7 @@ impl Permissions {
         Ok(Subject { permissions: self, restricted: (!user.is_root).then_some(user) })
     }
 
-    /// Whether this user may do this to all keys from `key` to `range_end`, which are as in requests.
+    /// Checks that this user may do this to all keys from `key` to `range_end`, which are as in requests.
     ///
     /// # Errors
     /// Those of etcd, in its order.
@@ -185,13 +185,13 @@ impl Permissions {
         self.subject(who)?.check(action, key, range_end)
     }
 
-    /// Whether this user may do this to all keys there are.
+    /// True if this user may do this to all keys.
     pub fn covers_all(&self, who: Option<Principal<'_>>, action: Action) -> bool {
         // No key is before this one.
         self.check_range(who, action, b"\0", b"\0").is_ok()
     }
 
-    /// Whether this is any user. One that is known by a certificate need not be in the store.
+    /// Checks that the request has a user. One that is known by a certificate need not be in the store.
     ///
     /// # Errors
     /// It is nobody.
@@ -199,7 +199,7 @@ impl Permissions {
         if self.is_enabled() && who.is_none() { Err(Refusal::UserEmpty) } else { Ok(()) }
     }
 
-    /// Whether this user has the role root. Its revision does not count.
+    /// Checks that this user has the role root. The revision of the identity does not count.
     ///
     /// # Errors
     /// It is nobody, is not in the store, or has not.
@@ -208,7 +208,7 @@ impl Permissions {
         if user.is_none_or(User::is_root) { Ok(()) } else { Err(Refusal::PermissionDenied) }
     }
 
-    /// Whether this user has the role root, or one of those for operators that grants this.
+    /// Checks that this user has the role root, or a built-in role with this right.
     ///
     /// # Errors
     /// As [`Permissions::check_root`].
@@ -222,7 +222,7 @@ impl Permissions {
         if user.is_none_or(may) { Ok(()) } else { Err(Refusal::PermissionDenied) }
     }
 
-    /// Whether this user may see this role: root, or one's own.
+    /// Checks that this user may see this role: root may, and users who have it.
     ///
     /// # Errors
     /// As [`Permissions::check_root`].
@@ -235,7 +235,7 @@ impl Permissions {
         }
     }
 
-    /// Whether this user may see this user: root, or oneself.
+    /// Checks that this user may see that user: root may, and the user itself.
     ///
     /// # Errors
     /// As [`Permissions::check_root`].
@@ -257,7 +257,7 @@ impl Permissions {
     }
 }
 
-/// Whom keys are checked against.
+/// The user that keys are checked against.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
     permissions: &'a Permissions,

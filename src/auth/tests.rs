@@ -39,7 +39,7 @@ impl Bench {
         Self { auth, tx: Overlay::new(engine.view()), engine }
     }
 
-    /// What comes back after a restart.
+    /// The state after a restart.
     fn reopened(&mut self) -> Permissions {
         self.engine.commit(self.tx.take()).expect("memory takes it");
         self.tx.rebase(self.engine.view());

@@ -1,8 +1,8 @@
-//! Looks after the room on the disk of the data directory: how much there is, and a file that holds some in reserve.
+//! Free space on the disk of the data directory: a monitor, and a file that holds some space in reserve.
 //!
-//! A thread looks every [`DISK_LOOK_MS`]; what it found can be asked at any time. The decisions are those of
-//! [`DiskBounds`]. The log has no part in the reserve: its segments are made before they are needed, and where one
-//! cannot be made, [`super::WalFile`] says so.
+//! A thread checks every [`DISK_LOOK_MS`]; its result can be read at any time. The decisions are those of
+//! [`DiskBounds`]. The log does not use the reserve: its segments are created before they are needed, and if one cannot
+//! be created, [`super::WalFile`] reports it.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,59 +19,62 @@ use super::{clock, thread};
 use crate::types::limits::{DISK_LOOK_MS, DISK_START_BYTES_MIN};
 use crate::types::{DiskBounds, DiskSpace, Fault};
 
-/// Before room is looked for again by who cannot go on without it.
+/// Pause between two checks of a caller that cannot continue without space.
 const WAIT: Duration = Duration::from_millis(100);
-/// How often the store writes each byte of a request: as the newest version, and in the history.
+/// Number of times the store writes each byte of a request: as the newest version, and in the history.
 const STORE_COPIES: u64 = 2;
-/// Zeros that are written at once where the filesystem does not reserve room otherwise.
+/// Zeros written at once where the filesystem cannot allocate space otherwise.
 const ZEROS_BYTES: usize = 512 << 10;
 const RESERVE: &str = "reserve";
 
 /// Bytes of a filesystem.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    /// All.
+pub(super) struct FreeSpace {
+    /// All bytes.
     pub(super) total: u64,
-    /// Those that can be written yet.
+    /// Bytes that can still be written.
     pub(super) free: u64,
 }
 
-/// The room on the filesystem of a path; `None` where it does not say.
-pub(super) fn room(path: &Path) -> Option<Room> {
+/// Size and free space of the filesystem of a path; `None` if unknown.
+pub(super) fn room(path: &Path) -> Option<FreeSpace> {
     let found = statvfs(path).ok().filter(|found| found.f_blocks > 0)?;
-    Some(Room { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
+    Some(FreeSpace {
+        total: found.f_blocks * found.f_frsize,
+        free: found.f_bavail * found.f_frsize,
+    })
 }
 
-/// Bytes of the filesystem of a path; `None` where it does not say.
+/// Size in bytes of the filesystem of a path; `None` if unknown.
 pub fn disk_bytes(path: &Path) -> Option<u64> {
     room(path).map(|room| room.total)
 }
 
-/// Whether it was the disk that had no room.
+/// True for errors by lack of disk space.
 pub(super) fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
-/// Cheap to clone; the looking ends with the last one.
+/// The monitor. Cheap to clone; its thread ends with the last clone.
 #[derive(Clone)]
 pub struct DiskMonitor(Arc<Shared>);
 
 struct Shared {
     dir: PathBuf,
     space: AtomicU8,
-    /// Bytes that the store will write behind what it took.
+    /// Bytes in memtables, which the store will write later.
     owed: ArcSwap<AtomicU64>,
-    /// Bytes that can be taken before the disk is low, at the last look.
+    /// Bytes that can be accepted before the disk is low, as of the last check.
     spare: AtomicU64,
 }
 
 impl DiskMonitor {
-    /// Begins to look after the disk of a directory. What was reserved there is given up at once if there is no more
-    /// room than that. Blocks.
+    /// Starts to monitor the disk of a directory. An existing reserve is deleted at once if there is no other
+    /// free space. Blocks.
     ///
     /// # Errors
-    /// There is too little room to start in, reserve and all.
+    /// There is too little space to start, even with the reserve.
     pub fn start(dir: &Path) -> Result<Self, Fault> {
         let space = AtomicU8::new(DiskSpace::Enough.to_u8());
         let (owed, spare) = (ArcSwap::default(), AtomicU64::new(u64::MAX));
@@ -89,26 +92,26 @@ impl DiskMonitor {
             )));
         }
         let looked_after = Arc::downgrade(&shared);
-        thread::start("disk", move || look_after(&looked_after, &mut reserve))?;
+        thread::start("disk", move || monitor(&looked_after, &mut reserve))?;
         Ok(Self(shared))
     }
 
-    /// How much room there was at the last look.
+    /// The level of free space as of the last check.
     pub fn space(&self) -> DiskSpace {
         DiskSpace::from_u8(self.0.space.load(Ordering::Relaxed))
     }
 
-    /// Counts from now on what this store will write behind what it took: bytes in its memtables.
+    /// Sets the counter of bytes in the store's memtables, which it will write later.
     pub fn owe(&self, unflushed: Arc<AtomicU64>) {
         self.0.owed.store(unflushed);
     }
 
-    /// Whether so many bytes of requests, all that are under way, may be too many for the room there is.
+    /// True if `request_bytes`, the bytes of all requests in flight, may not fit into the free space.
     pub fn may_lack(&self, request_bytes: u64) -> bool {
         self.0.spare.load(Ordering::Relaxed) < request_bytes * STORE_COPIES
     }
 
-    /// Waits until the store has room for so many bytes of requests.
+    /// Waits until the store has space for so many bytes of requests.
     pub async fn wait_for(&self, request_bytes: u64) {
         let mut waits = false;
         while !self.fits(request_bytes * STORE_COPIES) {
@@ -122,7 +125,7 @@ impl DiskMonitor {
         }
     }
 
-    /// Whether so many bytes fit now, beside what the store owes. Costs a microsecond.
+    /// True if so many bytes fit now, beside the store's memtables. Costs a microsecond.
     fn fits(&self, bytes: u64) -> bool {
         let bytes = bytes + self.0.owed();
         room(&self.0.dir)
@@ -131,7 +134,7 @@ impl DiskMonitor {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
-fn look_after(shared: &Weak<Shared>, reserve: &mut Reserve) {
+fn monitor(shared: &Weak<Shared>, reserve: &mut Reserve) {
     while let Some(shared) = shared.upgrade() {
         shared.look(reserve);
         drop(shared);
@@ -160,13 +163,13 @@ impl Shared {
         }
         if before != now {
             self.space.store(now.to_u8(), Ordering::Relaxed);
-            say(&self.dir, room.free, bounds, before, now);
+            log_change(&self.dir, room.free, bounds, before, now);
         }
     }
 }
 
-/// Says that the disk is full, or not any more.
-fn say(dir: &Path, free: u64, bounds: DiskBounds, before: DiskSpace, now: DiskSpace) {
+/// Logs that the disk is full, or not any more.
+fn log_change(dir: &Path, free: u64, bounds: DiskBounds, before: DiskSpace, now: DiskSpace) {
     let (dir, wanted) = (dir.display(), bounds.reserve + bounds.margin + bounds.margin / 2);
     match (before, now) {
         (_, DiskSpace::Enough) => tracing::info!(%dir, free, "there is room on the disk again"),
@@ -187,15 +190,15 @@ fn say(dir: &Path, free: u64, bounds: DiskBounds, before: DiskSpace, now: DiskSp
     }
 }
 
-/// A file whose bytes nobody else can take.
+/// A file that keeps its bytes allocated.
 struct Reserve {
     path: PathBuf,
-    /// It could not be made, which was said.
+    /// It could not be created, and that was logged.
     failed: bool,
 }
 
 impl Reserve {
-    /// Bytes that it holds.
+    /// Its size in bytes.
     fn bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
     }
@@ -206,7 +209,7 @@ impl Reserve {
         }
     }
 
-    /// Makes it. What cannot be reserved now is tried again with the next look.
+    /// Creates it. A part that cannot be allocated now is tried again at the next check.
     fn make(&mut self, bytes: u64) {
         let made = fs::File::create(&self.path).and_then(|mut file| {
             match fallocate(&file, FallocateFlags::empty(), 0, bytes) {

@@ -1,5 +1,5 @@
-//! The file of a snapshot, made on a thread of its own: reading and writing all there is takes long, and would
-//! keep everybody on an executor waiting between any two steps of their requests.
+//! The file of a snapshot, made on a thread of its own: reading and writing the whole store takes long, and each step
+//! would delay the requests of an executor.
 
 use std::task::{Poll, ready};
 
@@ -17,15 +17,15 @@ use crate::types::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD};
 pub struct Piece {
     /// Its bytes.
     pub bytes: Bytes,
-    /// How many bytes the whole file has.
+    /// Size of the whole file in bytes.
     pub file_bytes: u64,
     /// Bytes that were made and are not in this or an earlier piece.
     pub held: usize,
 }
 
-/// Begins to make the file of a view, in pieces of `chunk` bytes, [`SNAPSHOT_CHUNKS_AHEAD`] of them ahead of who
-/// takes them, and [`SNAPSHOT_BYTES_PER_SECOND`] at most. After the last one, or a fault of the store, the channel is at its end.
-/// The thread ends, and lets go of the view, as soon as the receiver is gone.
+/// Starts to make the file of a view, in pieces of `chunk` bytes, with up to [`SNAPSHOT_CHUNKS_AHEAD`] of them queued,
+/// and at most [`SNAPSHOT_BYTES_PER_SECOND`]. After the last one, or a fault of the store, the channel ends. The thread
+/// ends, and drops the view, as soon as the receiver is dropped.
 ///
 /// # Errors
 /// The kernel has no thread left.
@@ -47,7 +47,7 @@ pub fn export<V: View + Send + 'static>(
     })
 }
 
-/// Works on for a while: the next piece, `None` after the last one, or none yet.
+/// Continues for a while: returns the next piece, `None` after the last one, or `Pending`.
 fn step<V: View>(export: &mut Export<V>, chunk: usize) -> Poll<Option<Result<Piece, Fault>>> {
     Poll::Ready(match export.step(chunk) {
         Ok(ExportStep::Working) => return Poll::Pending,

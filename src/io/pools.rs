@@ -1,9 +1,9 @@
-//! Threads for work that blocks, in named pools: a slow name server delays no snapshot, and a client's large range
+//! Threads for blocking work, in named pools: a slow name server delays no snapshot, and a client's large range
 //! delays no fsync.
 //!
 //! ```text
 //!  executor ─run─► queue of the pool (bounded) ─► one of its threads ─result─► executor
-//!                   └ full: the caller waits, first come first served, and its executor goes on
+//!                   └ full: the caller waits, in order of arrival, and its executor continues
 //! ```
 //!
 //! A pool starts its threads with its first job and keeps them. They run on any core of the process.
@@ -17,23 +17,23 @@ use crate::types::limits::{
     CPU_THREADS_MAX, DNS_THREADS, DURABLE_THREADS, POOL_QUEUE_MAX, READS_THREADS_MAX,
 };
 
-/// A pool of threads, named by its work. Work of one pool runs in no particular order, but one caller that waits for
-/// each result runs its own in order.
+/// A pool of threads, named by its work. Jobs of one pool run in no particular order, but a caller that waits for each
+/// result runs its own in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pool {
     /// Looks up names of hosts: up to half a minute each while a name server is silent.
     Dns,
-    /// Makes things durable: fsync, flushes of the store, renames, writes to files that are not the log.
+    /// Makes data durable: fsync, flushes of the store, renames, writes to files other than the log.
     Durable,
-    /// Reads much of the store for clients: ranges that are sorted, transactions of ranges.
+    /// Reads many keys for clients: ranges that are sorted, transactions of ranges.
     Reads,
     /// Computes for long: large messages from and to JSON.
     Cpu,
-    /// Reads `/proc` for metrics, which are asked for when everything else is stuck.
+    /// Reads `/proc` for metrics, which must work when everything else is stuck.
     Stats,
 }
 
-/// All of them, by number.
+/// All pools, by number.
 static POOLS: [OnceLock<flume::Sender<Job>>; 5] = [const { OnceLock::new() }; 5];
 
 struct Job {
@@ -42,8 +42,8 @@ struct Job {
 }
 
 impl Pool {
-    /// Runs work on a thread of this pool and waits for the result. The work is begun even if the caller is gone by
-    /// then, and the result dropped.
+    /// Runs work on a thread of this pool and waits for the result. The work runs even if the caller is dropped first,
+    /// and then the result is dropped.
     ///
     /// # Panics
     /// If the work does.
@@ -53,8 +53,8 @@ impl Pool {
         result.recv_async().await.expect("the work is done")
     }
 
-    /// Runs work on a thread of this pool, unless the caller is gone when its turn comes: jobs of thousands of
-    /// cancelled requests would keep others waiting, and hold the memory that they work on.
+    /// Runs work on a thread of this pool, unless the caller was dropped before: jobs of thousands of cancelled
+    /// requests would delay others, and keep their memory.
     ///
     /// # Panics
     /// If the work does.
@@ -81,7 +81,7 @@ impl Pool {
                 work();
             }),
         };
-        // The threads hold the other end for as long as the process lives.
+        // The threads hold the receiver for as long as the process lives.
         drop(self.jobs().send_async(job).await);
     }
 
@@ -126,7 +126,7 @@ impl Pool {
     }
 }
 
-/// Counts a job from when it is asked for until it is begun, or given up.
+/// Counts a job from its request until it starts, or is given up.
 struct Queued(Pool);
 
 impl Queued {
@@ -172,11 +172,11 @@ mod tests {
         release
     }
 
-    /// One test for what fills pools: they belong to the whole process.
+    /// One test for all cases that fill pools: they belong to the whole process.
     #[test]
     fn pools_are_bounded_apart_and_drop_what_nobody_waits_for() {
         let release = occupy(Pool::Dns);
-        // Others are not kept waiting.
+        // Other pools are not delayed.
         assert_eq!(futures_lite::future::block_on(Pool::Durable.run(|| 7)), 7);
 
         let (witness, ran) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
@@ -193,7 +193,7 @@ mod tests {
         let queue = Pool::Dns.jobs();
         assert!(queue.is_full());
         assert_eq!(Arc::strong_count(&witness), 1 + queued.len());
-        // Three wait outside of the queue; when they go, nothing is left of them.
+        // Three wait outside of the queue; when they are dropped, nothing is left of them.
         queued.truncate(POOL_QUEUE_MAX);
         assert_eq!(Arc::strong_count(&witness), 1 + POOL_QUEUE_MAX);
 
@@ -202,7 +202,7 @@ mod tests {
         while !queue.is_empty() {
             std::thread::yield_now();
         }
-        // Every thread of the pool has passed over the others when it serves one of these.
+        // Every thread of the pool has skipped the others when it serves one of these.
         drop(occupy(Pool::Dns));
         assert_eq!(ran.load(Ordering::Relaxed), 0);
         let page = metrics::text(&metrics::Gauges::default());

@@ -6,18 +6,31 @@ use aws_lc_rs::signature::{self, EcdsaSigningAlgorithm, RsaEncoding, Verificatio
 /// A signing method.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {
+    /// `HS256`.
     Hs256,
+    /// `HS384`.
     Hs384,
+    /// `HS512`.
     Hs512,
+    /// `RS256`.
     Rs256,
+    /// `RS384`.
     Rs384,
+    /// `RS512`.
     Rs512,
+    /// `PS256`.
     Ps256,
+    /// `PS384`.
     Ps384,
+    /// `PS512`.
     Ps512,
+    /// `ES256`.
     Es256,
+    /// `ES384`.
     Es384,
+    /// `ES512`.
     Es512,
+    /// `EdDSA`.
     EdDsa,
 }
 

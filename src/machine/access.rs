@@ -1,4 +1,4 @@
-//! What may be done in whose name: asked where an entry is applied, of the state at its index, so that all members decide
+//! Checks of permissions: where an entry is applied, against the state at its index, so that all members decide
 //! alike; and before, where it is proposed, so that the log holds little that is refused.
 
 use basalt_proto::etcdserverpb::RequestHeader;
@@ -16,7 +16,7 @@ impl AttachedKeys for Leases {
     }
 }
 
-/// Whether a command may be proposed in this name. What is not checked here is checked by the member that serves the request
+/// Checks that a user may make this change. Commands that are not checked here are checked by the member that serves the request
 /// alone, or is done by members in no client's name.
 ///
 /// # Errors
@@ -71,7 +71,7 @@ impl<E: Engine> Machine<E> {
         check_access(permissions, Principal::of(header), command, &self.leases)
     }
 
-    /// Whether this user may do this to all keys of a lease.
+    /// Checks that this user may do this to all keys of a lease.
     ///
     /// # Errors
     /// The first refusal.

@@ -1,39 +1,39 @@
-//! The moments at which the log is truncated.
+//! Policy of log truncation.
 
 use std::time::Duration;
 
 use crate::types::{ConfState, LogIndex, Term};
 
 /// The time between two truncations: each syncs the store, which under full load costs a third of the throughput if it
-/// happens every 10,000 entries, and for some milliseconds everyone waits.
+/// happens every 10,000 entries, and blocks writes for some milliseconds.
 const PAUSE: Duration = Duration::from_secs(4);
-/// The same while the log lacks room for another segment.
+/// The same while the disk has no space for another segment.
 const PAUSE_FULL: Duration = Duration::from_millis(500);
-/// Bytes of entries after which the log is truncated in any case: of large values the pause alone would let it grow to
-/// gigabytes.
+/// Bytes of entries after which the log is truncated in any case: with large values the pause alone would let it
+/// grow to gigabytes.
 const BYTES_MAX: usize = 256 << 20;
 
-/// The entry that a log begins after.
+/// The start of the log: the last truncated entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogStart {
     /// Its index.
     pub index: LogIndex,
     /// Its term.
     pub term: Term,
-    /// The members as of this entry.
+    /// The configuration as of this entry.
     pub conf_state: ConfState,
 }
 
-/// Decides when the log is truncated: `--snapshot-count` entries after the last time.
+/// Decides when the log is truncated: `--snapshot-count` entries after the last truncation.
 pub(super) struct LogTruncation {
     snapshot_count: u64,
-    /// Where the log was last truncated.
+    /// Index of the last truncation.
     index: LogIndex,
     /// Bytes of the entries since then.
     bytes: usize,
-    /// When that was; none before the first time.
+    /// Time of the last truncation; `None` before the first.
     at: Option<Duration>,
-    /// Whether a truncation is under way.
+    /// True if a truncation is in progress.
     is_running: bool,
 }
 
@@ -42,18 +42,18 @@ impl LogTruncation {
         Self { snapshot_count, index, bytes: 0, at: None, is_running: false }
     }
 
-    /// An entry of so many bytes was applied.
+    /// Counts an applied entry.
     pub(super) fn applied(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    /// The log begins anew behind a snapshot.
+    /// The log starts at a snapshot.
     pub(super) fn restart(&mut self, index: LogIndex) {
         (self.index, self.bytes) = (index, 0);
     }
 
-    /// Whether to truncate at `applied` now. If so, it counts as under way until [`LogTruncation::finish`].
-    /// `log_is_full`: there is no room for another segment, and one of those that are there may be free afterwards.
+    /// True if the log is to be truncated at `applied` now. Then a truncation is in progress until
+    /// [`LogTruncation::finish`]. `log_is_full`: the disk has no space for another segment, and truncation may free one.
     pub(super) fn begin(&mut self, applied: LogIndex, now: Duration, log_is_full: bool) -> bool {
         let rested = |pause: Duration| self.at.is_none_or(|at| now.saturating_sub(at) >= pause);
         let is_due = rested(PAUSE) && applied - self.index >= self.snapshot_count;

@@ -1,5 +1,5 @@
-//! Callers that wait for a slot, in the order in which they came. A caller that is dropped, even between its wake-up and
-//! its next poll, passes its turn on; the next one would otherwise wait for ever.
+//! Callers that wait for a slot, in order of arrival. A caller that is dropped, even between its wake-up and its next
+//! poll, wakes the next one, which would otherwise wait for ever.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -21,19 +21,19 @@ impl Waiters {
         self.wakers.insert(place, waker.clone());
     }
 
-    /// A slot is free.
+    /// A slot became free.
     pub(super) fn wake_next(&mut self) {
         if let Some((_, waker)) = self.wakers.pop_first() {
             waker.wake();
         }
     }
 
-    /// The caller at `place` has a slot.
+    /// The caller at `place` acquired a slot.
     pub(super) fn enter(&mut self, place: u64) {
         self.wakers.remove(&place);
     }
 
-    /// The caller at `place` is gone without a slot.
+    /// The caller at `place` was dropped without a slot.
     pub(super) fn give_up(&mut self, place: u64) {
         if self.wakers.remove(&place).is_none() {
             self.wake_next();

@@ -1,4 +1,4 @@
-//! `etcdserverpb.Auth`. What changes users and roles is decided by all members at an entry's index; what reads them reads the
+//! `etcdserverpb.Auth`. Changes of users and roles are decided by all members at an entry's index; reads of them use the
 //! published state after a read index, which is as good as going through the log.
 
 use basalt_proto::authpb::Permission;
@@ -80,7 +80,7 @@ impl Auth {
         credentials.require(&self.0, check).await.map(drop).map_err(status)
     }
 
-    /// What an entry holds instead of a password. Whether the caller may change users is asked before: the hash takes long.
+    /// The hash that an entry holds instead of a password. The permission of the caller is checked before: the hash takes long.
     async fn hash(
         &self,
         credentials: &Credentials,

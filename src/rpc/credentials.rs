@@ -1,4 +1,4 @@
-//! Who makes a request, and whether that one may: by a token in the request's headers, or by the name in the certificate of
+//! The identity of a request, and checks of its permissions: by a token in the request's headers, or by the name in the certificate of
 //! its connection. The permissions are those of the published state, so that a check waits for nobody.
 //!
 //! ```text
@@ -30,7 +30,7 @@ pub struct CertificateName(pub Arc<str>);
 pub(super) const TOKEN_HEADERS: [&str; 2] = ["token", "authorization"];
 const BEARER: &str = "Bearer ";
 
-/// What says who makes a request. Mostly nothing.
+/// The parts of a request that identify its user. Empty for most requests.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     token: Option<HeaderValue>,
@@ -50,7 +50,7 @@ impl Credentials {
         Self { token, certificate_name: name }
     }
 
-    /// Whose request it is: nobody's, or nobody asks while auth is off.
+    /// The identity of the request: `None` without credentials, or while auth is off.
     ///
     /// # Errors
     /// The token is nobody's.
@@ -88,7 +88,7 @@ impl Credentials {
         }
     }
 
-    /// Whose request it is, if that one may make it as things are now.
+    /// The identity of the request, if the published permissions allow it.
     ///
     /// # Errors
     /// It may not.
@@ -177,7 +177,7 @@ impl Credentials {
         }
     }
 
-    /// Appends a command to the log in the name of whom these credentials are, and waits until it is applied. What is sure to be
+    /// Appends a command to the log in the name of whom these credentials are, and waits until it is applied. A command that is sure to be
     /// refused there is refused here, so that the log does not fill with it.
     ///
     /// # Errors

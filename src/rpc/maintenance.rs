@@ -34,10 +34,10 @@ use crate::store::{Space, View as _};
 use crate::types::limits::SNAPSHOT_CHUNKS_AHEAD;
 use crate::types::{Error, Fault, Refusal};
 
-/// Entries hashed before others get their turn.
-const TURN_ENTRIES: usize = 1000;
+/// Entries hashed before the task yields.
+const SLICE_ENTRIES: usize = 1000;
 
-/// How long an answer to `Defragment` may take, of the 5 s that etcdctl waits for it.
+/// Timeout of the answer to `Defragment`, of the 5 s that etcdctl waits for it.
 const DEFRAGMENT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes of one message of a snapshot, as etcd's.
@@ -56,7 +56,7 @@ fn alarm_text(alarm: &AlarmMember) -> String {
     }
 }
 
-/// The alarms that were listed, and those asked for that stand for full disks.
+/// The alarms that were listed, and NOSPACE for full disks if requested.
 fn with_full_disks(
     mut listed: Vec<AlarmMember>,
     active: Vec<AlarmMember>,
@@ -76,7 +76,7 @@ fn with_full_disks(
     listed
 }
 
-/// The version of the store, which follows the cluster's; empty until that is decided.
+/// The version of the store, which follows the cluster version; empty until that is decided.
 fn storage_version(state: &State) -> String {
     let version = state.cluster_version.map(Version::storage);
     version.map(|version| version.to_string()).unwrap_or_default()
@@ -153,10 +153,10 @@ impl maintenance_server::Maintenance for Maintenance {
             loop {
                 let mut last = None;
                 let bound = from.as_ref().map(Vec::as_slice);
-                for pair in state.read.view.scan(space, bound, Bound::Unbounded).take(TURN_ENTRIES)
+                for pair in state.read.view.scan(space, bound, Bound::Unbounded).take(SLICE_ENTRIES)
                 {
                     let (key, value) = pair.map_err(|fault| refused(Error::Faulty(fault)))?;
-                    // What depends on how the log was cut into batches is left out.
+                    // Pairs that depend on the batches in which the log was applied are skipped.
                     if space != Space::Meta {
                         hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
                     }
@@ -258,14 +258,14 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 }
 
-/// A snapshot on its way: the bytes of the file, then their checksum.
+/// A snapshot being sent: the bytes of the file, then their checksum.
 struct Sending {
     pieces: flume::Receiver<Result<Piece, Fault>>,
     storage_version: String,
     sum: Sha256,
     sent: u64,
     began: Instant,
-    /// Few chunks at a time are on their way: the next are made when HTTP/2 has room for them.
+    /// Few chunks at a time are in flight: the next are made when HTTP/2 and the budget have capacity for them.
     taken: Reservation,
 }
 
@@ -280,7 +280,7 @@ impl Sending {
         Ok(Self { pieces, storage_version, sum: Sha256::new(), sent: 0, began, taken })
     }
 
-    /// The next message, and whether it is the last.
+    /// The next message, and true if it is the last.
     async fn next(&mut self) -> Result<(SnapshotResponse, bool), Status> {
         match self.pieces.recv_async().await {
             Ok(piece) => {

@@ -1,7 +1,7 @@
-//! `etcdserverpb.Watch`: requests of the client go to the hub of this executor, its responses come back.
+//! `etcdserverpb.Watch`: requests of the client are passed to the hub of this executor, its responses to the client.
 //!
-//! One stream is both: it reads requests when it is polled for responses, so that a client that does not read
-//! is not read from either, and when HTTP/2 drops it the hub forgets its watches.
+//! One stream does both: it reads requests when it is polled for responses, so that requests of a client that does not
+//! read are not read either, and when HTTP/2 drops it the hub removes its watches.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -23,11 +23,11 @@ use crate::actors::watch::{Session, Sessions};
 use crate::auth::{Action, Permissions, Principal};
 use crate::types::Refusal;
 
-/// Requests read in a row before others get their turn.
+/// Requests read in a row before the task yields.
 const REQUESTS_MAX: usize = 64;
-/// Responses in a row before requests are looked at: a client may want to cancel what floods it.
+/// Responses in a row before requests are read: a client may want to cancel a watch with too many events.
 const RESPONSES_MAX: usize = 32;
-/// Responses waiting above which no more requests are read.
+/// Queued responses above which no more requests are read.
 const WAITING_MAX: usize = 1024;
 
 /// The service, for the sessions of one executor.
@@ -65,7 +65,7 @@ impl watch_server::Watch for Watch {
 /// A watch to create, and whether it may be.
 type Checked = Pin<Box<dyn Future<Output = (WatchRequest, Result<(), Refusal>)> + Send>>;
 
-/// Who opened a stream, and what that one may watch. What was created goes on, whatever becomes of its user.
+/// The identity that opened a stream, which is checked for each watch. A created watch continues, even without its user.
 #[derive(Clone)]
 pub(super) struct Guard {
     replica: ReplicaClient,
@@ -87,7 +87,7 @@ impl Guard {
         policy.note(&self.replica, &self.credentials, address, asked, code);
     }
 
-    /// Whether a request must be checked. One that asks for the past before all time is refused as what it is.
+    /// True if a request must be checked. One with a negative revision is refused for that.
     fn is_needed(&self, request: &WatchRequest) -> bool {
         let Some(RequestUnion::CreateRequest(create)) = &request.request_union else {
             return false;
@@ -113,7 +113,7 @@ impl Guard {
     }
 }
 
-/// Whether these keys may be watched. No key is the first one.
+/// Checks that these keys may be watched. An empty key stands for the first one.
 ///
 /// # Errors
 /// They may not.
@@ -130,7 +130,7 @@ pub(super) async fn may_watch(
     credentials.require(replica, check).await.map(drop)
 }
 
-/// Why a watch is not created, in etcd's words, which tells few reasons apart.
+/// The cancel reason of a watch that is not created. etcd distinguishes few reasons.
 fn reason(refusal: Refusal) -> String {
     let is_told = [Refusal::InvalidAuthToken, Refusal::AuthOldRevision, Refusal::UserEmpty];
     let refusal = if is_told.contains(&refusal) { refusal } else { Refusal::PermissionDenied };
@@ -138,20 +138,20 @@ fn reason(refusal: Refusal) -> String {
     format!("rpc error: code = {code:?} desc = {refusal}")
 }
 
-/// What a client gets. Ends when the member stops or loses its leader, not when the client has no more
-/// requests: etcd's gateway, for one, sends what it wants and closes its side.
+/// The responses to a client. Ends when the member stops or loses its leader, not when the client ends its requests:
+/// etcd's gateway, for one, sends its requests and closes its side.
 pub(super) struct Responses<S> {
     session: Option<Session>,
     requests: Option<S>,
     guard: Option<Guard>,
     /// A watch whose creation is being checked. No more requests are read meanwhile: they keep their order.
     checked: Option<Checked>,
-    /// Since requests were last looked at.
+    /// Responses since requests were last read.
     responses: usize,
 }
 
 impl<S> Responses<S> {
-    /// Answers these requests.
+    /// The responses to these requests.
     fn new(session: Session, requests: S, guard: Option<Guard>) -> Self {
         let (session, requests) = (Some(session), Some(requests));
         Self { session, requests, guard, checked: None, responses: 0 }
@@ -177,8 +177,8 @@ impl<S> Responses<S> {
 }
 
 impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Responses<S> {
-    /// Reads requests: ready when there may be more to read at once.
-    fn hear(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    /// Reads requests: ready when more may be read at once.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         self.responses = 0;
         let (Some(session), Some(requests)) = (&self.session, &mut self.requests) else {
             return Poll::Pending;
@@ -232,7 +232,7 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Response
         {
             return Poll::Ready(taken);
         }
-        let heard = this.hear(context);
+        let heard = this.poll_requests(context);
         if let Poll::Ready(Err(error)) = heard {
             let canceled = error.code() == Code::Cancelled;
             return this.end(if canceled { status(Refusal::WatchCanceled) } else { error });
@@ -241,7 +241,7 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Response
             return Poll::Ready(taken);
         }
         if heard.is_ready() {
-            // Requests that want no answer: read on in a moment.
+            // These requests have no response: continue after other tasks.
             context.waker().wake_by_ref();
         }
         Poll::Pending

@@ -141,6 +141,21 @@ fn tokens_go_with_their_user_its_password_and_authentication() {
 }
 
 #[test]
+fn a_token_that_is_used_outlives_newer_ones_that_are_not() {
+    let mut it = Fixture::new();
+    let used = it.issue(1, "alice", TTL_MS);
+    let unused = it.issue(2, "alice", TTL_MS);
+    let renewal = Renewal { index: 1, expires_ms: TTL_MS + 1 };
+    it.tokens.renew(&mut it.tx, &TokenRenewRequest { renewals: vec![renewal] });
+    for index in 3..2 + TOKENS_OF_USER_MAX as u64 {
+        it.issue(index, "alice", TTL_MS);
+    }
+    it.reopen();
+    assert_eq!(it.tokens.len(), TOKENS_OF_USER_MAX);
+    assert_eq!((it.user_of(&used, 0), it.user_of(&unused, 0)), (Some("alice".into()), None));
+}
+
+#[test]
 fn the_oldest_of_too_many_go() {
     let mut it = Fixture::new();
     let bob = it.issue(1, "bob", TTL_MS);

@@ -1,4 +1,4 @@
-//! How a member divides the memory of its machine or container.
+//! Division of the memory of a machine or container among the parts of a member.
 //!
 //! ```text
 //!  memory ─┬─ 1/4   responses in flight, all executors together
@@ -6,11 +6,11 @@
 //!          ├─ 1/8   unsent events of watches┘
 //!          ├─ 1/16  blocks of the store ─┐ caches
 //!          ├─ 1/32  records              ┘
-//!          └─ the rest: memtables, entries for followers that lag, and what no budget counts
+//!          └─ the rest: memtables, entries for followers that lag, and memory without a budget
 //! ```
 //!
-//! Each share is bounded from above by a constant of [`limits`](super::limits): more memory makes nothing faster then.
-//! A share may be too small for what one client may ask for; then it is refused, as with any full budget.
+//! Each share has an upper bound, a constant of [`limits`](super::limits), beyond which more memory makes nothing faster.
+//! A share may be smaller than the largest request of one client; then that request is refused, as with any full budget.
 
 use super::limits::{
     BLOCK_CACHE_BYTES_MAX, RECORD_CACHE_BYTES, REQUEST_BYTES_IN_FLIGHT_MAX,
@@ -20,12 +20,12 @@ use super::limits::{
 /// Bytes that parts of a member may hold. Computed once, when the member starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budgets {
-    /// Responses in flight, of all executors together. Past it requests wait, and are refused when they waited too long.
+    /// Responses in flight, of all executors together. Past it requests wait; they are refused after a timeout.
     pub responses: usize,
     /// Requests in flight of one executor: sizes of the proposals that wait to be applied. Past it sessions wait. One
     /// request always fits, whatever its size.
     pub requests: usize,
-    /// Unsent events of the watches of one executor. Past it each stream may hold its share only.
+    /// Unsent events of the watches of one executor. Past it each stream is limited to its share.
     pub watch_hub: usize,
     /// The record cache.
     pub record_cache: u64,
@@ -34,7 +34,7 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Divides this much memory for a member with so many executors.
+    /// The budgets of a member with `memory_bytes` of memory and this number of executors.
     pub fn new(memory_bytes: u64, executors: usize) -> Self {
         let share = |inverse: u64| memory_bytes / inverse;
         let part = |inverse: u64, max: usize| {
@@ -52,7 +52,7 @@ impl Budgets {
         }
     }
 
-    /// As on a machine whose memory is no concern.
+    /// The budgets of a machine with unlimited memory: the upper bound of each share.
     pub fn unbounded() -> Self {
         Self::new(u64::MAX, 1)
     }

@@ -1,6 +1,7 @@
-//! Users and roles beside a real etcd: who may do what, by which text and code others are refused, and that snapshots carry
-//! both ways who may do what.
+//! Users and roles beside a real etcd: permissions, texts and codes of refusals, and snapshots that carry users and roles both ways.
 
+mod can_i;
+mod cluster;
 mod histories;
 mod matrix;
 mod shapes;
@@ -30,7 +31,7 @@ const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a test asks of the user interface of auth.
+/// The requests of a test that changes users and roles.
 struct Administrator(Wire);
 
 impl Administrator {

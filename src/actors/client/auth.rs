@@ -1,4 +1,4 @@
-//! Whose requests are whose, and what they may do.
+//! The identities of tokens, and checks of permissions.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ impl ReplicaClient {
         self.shared.with_permissions(look)
     }
 
-    /// Whose this token is. One that was made by an entry that is not applied here yet is waited for, for a bounded time: anybody
+    /// The identity of this token. One that was made by an entry that is not applied here yet is waited for, for a bounded time: anybody
     /// can name an index that never comes.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl ReplicaClient {
         }
     }
 
-    /// Whether an entry of this index may be under way.
+    /// True if an entry of this index may be in progress.
     fn may_come(&self, index: LogIndex) -> bool {
         index <= self.status().committed.saturating_add(COMMITTED_UNAPPLIED_MAX)
     }
@@ -65,7 +65,7 @@ impl ReplicaClient {
         &self.handles.passwords
     }
 
-    /// Whether somebody may do this to all keys of these leases.
+    /// Checks that a user may do this to all keys of these leases.
     ///
     /// # Errors
     /// The first refusal, or the member is stopping.

@@ -1,4 +1,4 @@
-//! Hashes of what members hold.
+//! Hashes of the members' keys.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use crate::cluster::HashKvReply;
 use crate::peer::{Answer, PeerRequest};
 use crate::types::{Error, MemberId, Refusal};
 
-/// Entries hashed before others get their turn.
-const HASH_TURN_ENTRIES: usize = 1000;
+/// Entries hashed before the task yields.
+const HASH_SLICE_ENTRIES: usize = 1000;
 
 impl ReplicaClient {
-    /// The hash of what this member holds up to a revision; of all of it for 0.
+    /// The hash of this member's keys up to a revision; of all of them for 0.
     ///
     /// # Errors
-    /// That revision is compacted or not there yet, or the store cannot be read.
+    /// The revision is compacted or does not exist yet, or the store cannot be read.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKvReply, Error> {
         let state = self.state();
         let mut cursor = state.read.hash_kv(revision)?;
         loop {
-            if let Some(found) = cursor.step(&state.read.view, HASH_TURN_ENTRIES)? {
+            if let Some(found) = cursor.step(&state.read.view, HASH_SLICE_ENTRIES)? {
                 return Ok(HashKvReply {
                     hash: found.hash,
                     compact_revision: found.compact_revision,
@@ -33,7 +33,7 @@ impl ReplicaClient {
         }
     }
 
-    /// What the other members say to the same question; nothing from those that do not answer.
+    /// The answers of the other members to the same question; those that do not answer are omitted.
     pub async fn hashes_of_others(
         &self,
         revision: i64,

@@ -1,5 +1,5 @@
-//! Guards of a request's slot, of its bytes and of a reader's place in a batch: each is given back when it is dropped, also
-//! when the client is gone.
+//! Guards of a request's slot, of its bytes and of a reader's membership in a batch: each is released when it is
+//! dropped, also when the client disconnects.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::metrics;
 use crate::replica::Place;
 use crate::types::Refusal;
 
-/// A slot among the pending requests.
+/// A slot of a pending request.
 pub(super) struct Slot {
     pending: Pending,
     id: u64,
@@ -65,7 +65,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Joins the batch that leaves next.
+    /// Joins the next batch.
     pub(super) fn join(pending: &Pending) -> Self {
         Self { pending: pending.clone(), batch: pending.borrow_mut().join_read() }
     }
@@ -102,7 +102,7 @@ impl PendingBytes {
         Self(bytes as u64)
     }
 
-    /// Of all executors.
+    /// The bytes of all executors.
     pub(super) fn all() -> u64 {
         ALL.load(Ordering::Relaxed)
     }

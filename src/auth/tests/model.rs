@@ -11,13 +11,13 @@ use super::*;
 struct Model {
     enabled: bool,
     revision: u64,
-    /// Roles, and whether there is a password.
+    /// Roles, and true if there is a password.
     users: BTreeMap<String, (Vec<String>, bool)>,
     roles: BTreeMap<String, Vec<(Type, Vec<u8>, Vec<u8>)>>,
 }
 
 #[derive(Clone, Debug)]
-enum Deed {
+enum Step {
     Enable,
     Disable,
     User(String, bool),
@@ -31,7 +31,7 @@ enum Deed {
     Revoke(String, Vec<u8>, Vec<u8>),
 }
 
-impl Deed {
+impl Step {
     fn draw(random: &mut SmallRng) -> Self {
         let name = |random: &mut SmallRng| {
             ["root", "a", "b", "c", ""][random.random_range(0..5)].to_owned()
@@ -76,58 +76,58 @@ impl Deed {
 }
 
 impl Model {
-    /// Whether anything changed, or why not.
-    fn on(&mut self, deed: &Deed) -> Result<bool, Refusal> {
+    /// True if anything changed, or the refusal.
+    fn on(&mut self, step: &Step) -> Result<bool, Refusal> {
         let before = self.revision;
-        let changed = self.changed(deed)?;
-        if changed && !matches!(deed, Deed::Enable) {
+        let changed = self.changed(step)?;
+        if changed && !matches!(step, Step::Enable) {
             self.revision = before + 1;
         }
         Ok(changed)
     }
 
-    fn changed(&mut self, deed: &Deed) -> Result<bool, Refusal> {
+    fn changed(&mut self, step: &Step) -> Result<bool, Refusal> {
         let is_root = |name: &str| name == ROOT;
-        match deed {
-            Deed::Enable if self.enabled => Ok(false),
-            Deed::Enable => {
+        match step {
+            Step::Enable if self.enabled => Ok(false),
+            Step::Enable => {
                 let (roles, _) = self.users.get(ROOT).ok_or(Refusal::RootUserNotExist)?;
                 roles.iter().find(|it| is_root(it)).ok_or(Refusal::RootRoleNotExist)?;
                 self.enabled = true;
                 Ok(true)
             }
-            Deed::Disable => Ok(std::mem::take(&mut self.enabled)),
-            Deed::User(name, _) if name.is_empty() => Err(Refusal::UserEmpty),
-            Deed::User(name, _) if self.users.contains_key(name) => Err(Refusal::UserAlreadyExist),
-            Deed::User(name, has_password) => {
+            Step::Disable => Ok(std::mem::take(&mut self.enabled)),
+            Step::User(name, _) if name.is_empty() => Err(Refusal::UserEmpty),
+            Step::User(name, _) if self.users.contains_key(name) => Err(Refusal::UserAlreadyExist),
+            Step::User(name, has_password) => {
                 self.users.insert(name.clone(), (Vec::new(), *has_password));
                 Ok(true)
             }
-            Deed::DeleteUser(name) if self.enabled && is_root(name) => {
+            Step::DeleteUser(name) if self.enabled && is_root(name) => {
                 Err(Refusal::InvalidAuthMgmt)
             }
-            Deed::DeleteUser(name) => {
+            Step::DeleteUser(name) => {
                 self.users.remove(name).map(|_| true).ok_or(Refusal::UserNotFound)
             }
-            Deed::Password(name, good) => {
+            Step::Password(name, good) => {
                 let (_, has_password) = self.users.get(name).ok_or(Refusal::UserNotFound)?;
                 match !has_password || *good {
                     true => Ok(true),
                     false => Err(Refusal::PasswordForNoPasswordUser),
                 }
             }
-            Deed::Role(name) if name.is_empty() => Err(Refusal::RoleEmpty),
-            Deed::Role(name) if self.roles.contains_key(name) => Err(Refusal::RoleAlreadyExist),
-            Deed::Role(name) => Ok(self.roles.insert(name.clone(), Vec::new()).is_none()),
-            Deed::DeleteRole(name) if self.enabled && is_root(name) => {
+            Step::Role(name) if name.is_empty() => Err(Refusal::RoleEmpty),
+            Step::Role(name) if self.roles.contains_key(name) => Err(Refusal::RoleAlreadyExist),
+            Step::Role(name) => Ok(self.roles.insert(name.clone(), Vec::new()).is_none()),
+            Step::DeleteRole(name) if self.enabled && is_root(name) => {
                 Err(Refusal::InvalidAuthMgmt)
             }
-            Deed::DeleteRole(name) => {
+            Step::DeleteRole(name) => {
                 self.roles.remove(name).ok_or(Refusal::RoleNotFound)?;
                 self.users.values_mut().for_each(|(roles, _)| roles.retain(|it| it != name));
                 Ok(true)
             }
-            Deed::Give(user, role) => {
+            Step::Give(user, role) => {
                 let exists = is_root(role) || self.roles.contains_key(role);
                 let (roles, _) = self.users.get_mut(user).ok_or(Refusal::UserNotFound)?;
                 if !exists {
@@ -140,17 +140,17 @@ impl Model {
                 roles.sort();
                 Ok(true)
             }
-            Deed::Take(user, role) if self.enabled && is_root(user) && is_root(role) => {
+            Step::Take(user, role) if self.enabled && is_root(user) && is_root(role) => {
                 Err(Refusal::InvalidAuthMgmt)
             }
-            Deed::Take(user, role) => {
+            Step::Take(user, role) => {
                 let (roles, _) = self.users.get_mut(user).ok_or(Refusal::UserNotFound)?;
                 let at = roles.iter().position(|it| it == role);
                 roles.remove(at.ok_or(Refusal::RoleNotGranted)?);
                 Ok(true)
             }
-            Deed::Grant(role, kind, key, end) => self.grant(role, *kind, key, end),
-            Deed::Revoke(role, key, end) => {
+            Step::Grant(role, kind, key, end) => self.grant(role, *kind, key, end),
+            Step::Revoke(role, key, end) => {
                 let granted = self.roles.get_mut(role).ok_or(Refusal::RoleNotFound)?;
                 let at = granted.iter().position(|(_, old, of)| (old, of) == (key, end));
                 granted.remove(at.ok_or(Refusal::PermissionNotGranted)?);
@@ -198,15 +198,15 @@ fn changes_are_what_a_naive_twin_makes_of_them() {
     for seed in 0..100 {
         let mut random = SmallRng::seed_from_u64(seed);
         let (mut bench, mut model) = (Bench::new(), Model { revision: 1, ..Model::default() });
-        for step in 0..200 {
-            let deed = Deed::draw(&mut random);
-            let (outcome, expected) = (deed.done(&mut bench), model.on(&deed));
+        for number in 0..200 {
+            let step = Step::draw(&mut random);
+            let (outcome, expected) = (step.done(&mut bench), model.on(&step));
             assert_eq!(
                 outcome.map(|it| it.is_some()),
                 expected,
-                "seed {seed}, step {step}: {deed:?}"
+                "seed {seed}, step {number}: {step:?}"
             );
-            if step % 20 == 0 {
+            if number % 20 == 0 {
                 model.check(&bench.reopened());
             }
         }

@@ -30,7 +30,7 @@ fn end(random: &mut SmallRng) -> Vec<u8> {
 
 type Granted = Vec<(Type, Vec<u8>, Vec<u8>)>;
 
-/// Whether one permission is for this key.
+/// True if one permission is for this key.
 fn holds(key: &[u8], (_, start, end): &(Type, Vec<u8>, Vec<u8>)) -> bool {
     match &end[..] {
         [] => key == start,
@@ -39,7 +39,7 @@ fn holds(key: &[u8], (_, start, end): &(Type, Vec<u8>, Vec<u8>)) -> bool {
     }
 }
 
-/// Whether every key from `key` to `range_end` is in some permission. Where one begins or ends, and right behind the keys of
+/// True if every key from `key` to `range_end` is in some permission. The places where one begins or ends, and right behind the keys of
 /// those for one key, are the only places at which the answer could change.
 fn may(granted: &Granted, action: Action, key: &[u8], range_end: &[u8]) -> bool {
     let granted: Granted = granted

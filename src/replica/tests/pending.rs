@@ -1,4 +1,4 @@
-//! Requests from their slot to their answer.
+//! Pending requests, from their slot to their answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +78,7 @@ fn callers_without_a_slot_get_one_in_their_order() {
     let ids: Vec<_> = (0..REQUESTS_IN_FLIGHT_MAX).map(|_| acquire(&mut pending)).collect();
     let (mut gone, mut next) = (None, None);
     assert!(pending.poll_acquire(&mut gone, &waker).is_pending());
-    // Polled twice, as a task does that was woken by something else: it waits once.
+    // Polled twice, as by a spurious wake-up: it is queued once.
     assert!(pending.poll_acquire(&mut gone, &waker).is_pending());
     assert!(pending.poll_acquire(&mut next, &waker).is_pending());
     pending.release(ids[0]);
@@ -123,16 +123,16 @@ fn readers_share_a_batch_until_it_leaves() {
 #[test]
 fn readers_that_are_gone_leave_no_batch_behind() {
     let mut pending = pending();
-    // Gone before the batch leaves: no read index is asked for.
+    // It disconnects before the batch is sent: no read index is requested.
     let batch = pending.join_read();
     pending.leave_read(batch);
     assert_eq!(pending.take_bundle(0), (Vec::new(), None));
-    // Gone before the answer.
+    // It disconnects before the answer.
     let batch = pending.join_read();
     assert_eq!(pending.take_bundle(0).1, Some(batch));
     pending.leave_read(batch);
     pending.deliver(Delivery { reads: vec![batch], ..Delivery::default() });
-    // Gone after the answer.
+    // It disconnects after the answer.
     let batch = pending.join_read();
     assert_eq!(pending.take_bundle(0).1, Some(batch));
     pending.deliver(Delivery { reads: vec![batch], ..Delivery::default() });

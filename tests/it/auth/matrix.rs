@@ -36,7 +36,7 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
 const HIDDEN: [&str; 6] =
     ["cluster_id", "member_id", "raft_term", "raft_index", "token", "create_time"];
 
-/// In whose name a request is made.
+/// The identity of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Identity {
     Nobody,
@@ -121,7 +121,7 @@ impl Side {
         }
     }
 
-    /// What comes of a request by gRPC.
+    /// The answer to a request by gRPC.
     async fn call(&self, method: &Method, message: Bytes, identity: Identity) -> String {
         let (wire, path) = (self.as_one(identity), method.path);
         let answer = async {
@@ -151,7 +151,7 @@ impl Side {
         }
     }
 
-    /// What comes of it as JSON, if it can be made so.
+    /// The answer to it as JSON, if there is a path for it.
     fn post(&self, method: &Method, body: &str, identity: Identity) -> Option<(String, String)> {
         let path = rule(method.rpc).routes.first()?;
         let token = self.held[identity as usize].as_deref();

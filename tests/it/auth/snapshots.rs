@@ -1,4 +1,4 @@
-//! Who may do what, carried by snapshots from one server to the other.
+//! Users and roles in snapshots from one server to the other.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Members whose disk is full: a tmpfs of its own for each, which a file fills up. No process ends, nothing
-//! acknowledged is lost, reads and watches go on, and writes come back by themselves when the file is gone.
+//! Members whose disk is full: a tmpfs of its own for each, which a file fills up. No process ends, no
+//! acknowledged write is lost, reads and watches go on, and writes resume by themselves when the file is deleted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ use crate::wire::{self, Talk, Wire};
 const DISK_BYTES: u64 = 288 << 20;
 const REFUSAL: &str = "etcdserver: mvcc: database space exceeded";
 
-/// A filesystem in memory, gone when dropped.
+/// A filesystem in memory, unmounted when dropped.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    /// `None`, with the reason said, where nothing may be mounted.
+    /// `None`, with the reason printed, if mounting is not permitted.
     fn mount() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +49,7 @@ impl Tmpfs {
         Some(Self(path))
     }
 
-    /// Takes all the room that is left, at once, when the member has made what it makes ahead.
+    /// Fills the free space, at once, after the member has preallocated its files.
     fn fill(&self, name: &str) {
         let until = Instant::now() + PATIENCE;
         let is_made = |name: &str| name.starts_with("free-");
@@ -78,7 +78,7 @@ impl Drop for Tmpfs {
     }
 }
 
-/// Members with a disk each; the members are gone before their disks.
+/// Members with a disk each; the members are dropped before their disks.
 struct Cluster {
     members: Members,
     disks: Vec<Tmpfs>,
@@ -97,7 +97,7 @@ impl Cluster {
         self.members.wire(at)
     }
 
-    /// Writes numbered values until one is refused; gives how many were acknowledged.
+    /// Writes numbered values until one is refused; returns the number of acknowledged ones.
     async fn write_until_refused(&self, at: usize, value: &str) -> usize {
         let (wire, until) = (self.wire(at), Instant::now() + PATIENCE);
         let mut count = 0;
@@ -114,7 +114,7 @@ impl Cluster {
         panic!("m{} takes writes for ever", at + 1);
     }
 
-    /// Waits until a write is taken.
+    /// Waits until a write succeeds.
     async fn writes_come_back(&self, at: usize) {
         self.until("no write is taken", async || self.wire(at).put("back", "again").await.is_ok())
             .await;
@@ -139,7 +139,7 @@ impl Cluster {
         }
     }
 
-    /// How many alarms are listed.
+    /// Number of listed alarms.
     async fn alarms(&self, at: usize) -> usize {
         let request = AlarmRequest::default();
         let answer = self.wire(at).ask::<_, AlarmResponse>(wire::ALARM, &request).await;
@@ -154,7 +154,7 @@ impl Cluster {
     }
 }
 
-/// Takes away the filesystems of test processes that were killed.
+/// Unmounts the filesystems of test processes that were killed.
 fn sweep() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("disk-").display().to_string();
@@ -200,13 +200,13 @@ fn a_member_alone_on_a_full_disk_reads_and_takes_writes_again_when_there_is_room
         assert_eq!(delete(&wire, "watched").await, 1);
         let event = watching.answers.next().await.expect("it goes on").expect("it goes on");
         assert_eq!(WatchResponse::decode(event).expect("it reads").events.len(), 1);
-        // A request may be refused a moment before the disk is looked at again.
+        // A request may be refused a moment before the next check of the disk.
         cluster.until("no alarm", async || cluster.alarms(0).await == 1).await;
         let health = super::page(&cluster.members.0[0].endpoint(), "/health");
         assert!(health.contains("ALARM NOSPACE"), "{health}");
         cluster.nobody_ended();
 
-        // On the full disk it starts as it was, and says so.
+        // On the full disk it starts in the same state, and logs it.
         cluster.members.0[0].kill();
         cluster.members.restart(0);
         let logs = &cluster.members.0[0].logs;
@@ -232,7 +232,7 @@ fn a_disk_without_any_room_is_named_at_the_start() {
         cluster.wire(0).put("a", "1").await.expect("there is room");
         cluster.disks[0].fill("ballast");
         cluster.write_until_refused(0, "x").await;
-        // Somebody takes what was given up, too.
+        // The released reserve is filled by another process, too.
         cluster.disks[0].fill("more");
         cluster.reads(0, "a", "1").await;
         cluster.nobody_ended();
@@ -252,7 +252,7 @@ fn a_disk_without_any_room_is_named_at_the_start() {
     });
 }
 
-/// Runs where `DISK_FILLED=1` asks for it: on a busy machine one run of three finds that a member on a disk that its own store
+/// Runs only with `DISK_FILLED=1`: on a busy machine one run of three finds that a member on a disk that its own store
 /// filled does not take writes again, or starts too late. Members of earlier versions do so, too.
 #[test]
 fn a_member_that_fills_its_disk_itself_loses_nothing_and_goes_on() {
@@ -310,7 +310,7 @@ fn a_member_that_fills_its_disk_itself_loses_nothing_and_goes_on() {
     });
 }
 
-/// Text that the store cannot make much shorter.
+/// Text that the store cannot compress much.
 fn noise(seed: usize, length: usize) -> String {
     let mut state = seed as u64 + 1;
     let next = || {
@@ -330,7 +330,7 @@ fn of_three_members_those_with_room_go_on_and_the_others_follow_when_they_have_s
         let others = [(full + 1) % 3, (full + 2) % 3];
         cluster.wire(full).put("a", "1").await.expect("there is room");
         cluster.disks[full].fill("ballast");
-        // It hands over, and what is asked of it goes to the next leader.
+        // It transfers the leadership, and forwards requests to the next leader.
         let leads = async |at| cluster.members.leader().await == at;
         cluster.until("it leads on", async || !leads(full).await).await;
         cluster
@@ -340,7 +340,7 @@ fn of_three_members_those_with_room_go_on_and_the_others_follow_when_they_have_s
             cluster.reads(at, "a", "1").await;
             assert_eq!(cluster.alarms(at).await, 0, "a quorum has room");
         }
-        // More than its reserve: it takes no more, and the others do.
+        // More than its reserve: it takes no more appends, and the others do.
         for number in 0..100 {
             let value = noise(number, 200_000);
             cluster.wire(others[0]).put(&key(number), &value).await.expect("the others have room");
@@ -361,7 +361,7 @@ fn of_three_members_those_with_room_go_on_and_the_others_follow_when_they_have_s
             "it has no room for that"
         );
 
-        // Of two without room, none can write.
+        // If two have no room, none can write.
         cluster.disks[others[0]].fill("ballast");
         for at in others {
             cluster.write_until_refused(at, "x").await;

@@ -15,7 +15,7 @@ use crate::print::out;
 const ROOT: &str = "root";
 
 /// # Errors
-/// What was typed makes no sense, the server refused, or the answer is no.
+/// The arguments make no sense, the server refused, or the answer is no.
 pub(crate) async fn can_i(mut context: Context) -> Result<(), Failure> {
     if !(3..=4).contains(&context.args().len()) {
         let text = "auth can-i command requires user name, permission type, and key [endkey] as \
@@ -53,7 +53,7 @@ pub(crate) async fn can_i(mut context: Context) -> Result<(), Failure> {
     if may { Ok(()) } else { Err(Failure::silent(exit::ERROR)) }
 }
 
-/// Whether permissions cover all keys from `key` to `range_end` together.
+/// True if permissions cover all keys from `key` to `range_end` together.
 fn covers(granted: &[Permission], kind: Type, key: &[u8], range_end: &[u8]) -> bool {
     let is_of_kind = |it: &&Permission| {
         let granted = it.perm_type();
