@@ -89,7 +89,7 @@ impl Default for Options {
     }
 }
 
-/// What `--log-rotation-config-json` says, in etcd's words where it makes no sense.
+/// The value of `--log-rotation-config-json`; errors are etcd's texts.
 fn rotation(outputs: &[String], json: &str) -> Result<Rotation, String> {
     let is_file = |output: &&String| !["default", "stderr", "stdout"].contains(&output.as_str());
     if outputs.iter().filter(is_file).count() != 1 {

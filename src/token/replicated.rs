@@ -20,7 +20,7 @@ const PASSWORD: u8 = b'u';
 
 /// The replicated tokens. Entries alone change them.
 #[derive(Debug)]
-pub struct Tokens {
+pub struct TokenStore {
     table: Arc<TokenTable>,
     /// Each user's tokens by the time at which they expire.
     users: BTreeMap<Arc<str>, BTreeSet<(u64, LogIndex)>>,
@@ -28,7 +28,7 @@ pub struct Tokens {
     by_end: BTreeSet<(u64, LogIndex)>,
 }
 
-impl Tokens {
+impl TokenStore {
     /// Reads tokens from the store.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// What all cores look tokens up in.
+    /// The table that all cores look tokens up in.
     pub fn table(&self) -> &Arc<TokenTable> {
         &self.table
     }

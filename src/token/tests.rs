@@ -14,14 +14,14 @@ const TTL_MS: u64 = 300_000;
 struct Fixture {
     engine: Memory,
     tx: Overlay<MemoryView>,
-    tokens: Tokens,
+    tokens: TokenStore,
 }
 
 impl Fixture {
     fn new() -> Self {
         let engine = Memory::default();
         let tx = Overlay::new(engine.view());
-        let tokens = Tokens::open(&engine.view()).expect("it opens");
+        let tokens = TokenStore::open(&engine.view()).expect("it opens");
         Self { engine, tx, tokens }
     }
 
@@ -43,7 +43,7 @@ impl Fixture {
     fn reopen(&mut self) {
         self.engine.commit(self.tx.take()).expect("memory takes it");
         self.tx.rebase(self.engine.view());
-        self.tokens = Tokens::open(&self.engine.view()).expect("it opens");
+        self.tokens = TokenStore::open(&self.engine.view()).expect("it opens");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::compare::runtime;
 use crate::process::{self, Server, Setup, run};
 use crate::wire::{self, Wire};
 
-/// What a server answers to a GET.
+/// The answer of a server to a GET.
 pub(super) fn page(server: &Server, path: &str) -> String {
     let mut command = Command::new("curl");
     command.args(["-s", &format!("{}{path}", server.endpoint())]);
