@@ -73,7 +73,7 @@ pub struct Options {
     pub gateway_certificate_names: bool,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
-    /// What is logged of requests, and how many there may be.
+    /// The audit log, and the limits of requests.
     pub policy: Arc<Policy>,
     /// The command line of the process.
     pub command_line: Vec<String>,

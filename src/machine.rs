@@ -30,7 +30,7 @@ use crate::command::Operation;
 use crate::lease::{Grant, Leases};
 use crate::mvcc::{Changes, Event, Mvcc, ReadView, Usage};
 use crate::store::{Engine, Overlay};
-use crate::token::Tokens;
+use crate::token::TokenStore;
 use crate::types::limits::{APPLY_AT_ONCE_RECORDS_MAX, STAGE_WRITES_MAX};
 use crate::types::{
     ConfChange, ConfState, Fault, FeatureLevel, LeaseId, LogIndex, MemberId, Refusal, Term,
@@ -146,7 +146,7 @@ pub struct Machine<E: Engine> {
     mvcc: Mvcc,
     leases: Leases,
     auth: Auth,
-    tokens: Tokens,
+    tokens: TokenStore,
     cluster: Cluster,
     alarms: Alarms,
     conf_state: ConfState,

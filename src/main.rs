@@ -83,7 +83,7 @@ fn run(flags: &Flags, arguments: Vec<String>) -> ExitCode {
     flags.notes.iter().chain(&config.notes).for_each(server::say);
     let about = serde_json::json!({ "args": config.command_line });
     tracing::info!(%about, "Running: ");
-    match server::run(config) {
+    match server::run(config, flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             let message = "the member cannot run".to_owned();

@@ -25,7 +25,7 @@ impl Limits {
     }
 }
 
-/// What is limited at a time.
+/// A thing of which only so many may be there at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Held {
     /// A range is being read.
@@ -43,7 +43,7 @@ pub enum Subject {
     Address(Arc<str>),
 }
 
-/// What users and addresses have asked for lately.
+/// Recent requests of users and addresses.
 #[derive(Debug)]
 pub struct RateLimiter {
     user: Limits,
@@ -51,7 +51,7 @@ pub struct RateLimiter {
     usage: BTreeMap<Subject, Usage>,
 }
 
-/// What is left of a second, and what is under way.
+/// The rest of a second's allowance, and the number of things under way.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
     at_ms: u64,
@@ -83,7 +83,7 @@ impl Usage {
         self.at_ms = now_ms.max(self.at_ms);
     }
 
-    /// Whether a request of any size may come: it may take more than there is, and then others wait longer.
+    /// True if a request of any size may come: it may take more than there is, and then others wait longer.
     fn admits(&self, limits: &Limits) -> bool {
         (limits.requests.is_none() || self.requests >= 1.0)
             && (limits.bytes.is_none() || self.bytes > 0.0)

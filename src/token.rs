@@ -3,7 +3,7 @@
 //! the leader. Only hashes of the letters are in the log and in the store: whoever reads those has no token.
 //!
 //! ```text
-//!  entries ─► Tokens: bounded for each user, in the store ─► TokenTable: shared by all cores, which look tokens up
+//!  entries ─► TokenStore: bounded for each user, in the store ─► TokenTable: shared by all cores, which look tokens up
 //!  members ◄─ TokenRenew, TokenSweep ◄──────────────────────  and note that one was used
 //! ```
 //!
@@ -17,5 +17,5 @@ mod table;
 mod tests;
 
 pub use self::format::{TokenHash, fingerprint, hash, letters, parse, token};
-pub use self::replicated::Tokens;
+pub use self::replicated::TokenStore;
 pub use self::table::{Token, TokenTable};

@@ -195,7 +195,7 @@ impl Actor {
                 now = Instant::now();
             }
             if now.since(slice) >= SLICE {
-                // Not at each slice: a commit costs each executor a look at what is new.
+                // Not at each slice: each commit makes every executor load the published state.
                 if self.applier.batch_bytes() >= APPLY_BATCH_BYTES {
                     self.commit().await?;
                 }

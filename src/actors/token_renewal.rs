@@ -9,7 +9,7 @@ use basalt_proto::etcdserverpb::{TokenRenewRequest, TokenSweepRequest};
 use futures_lite::future::yield_now;
 
 use super::client::ReplicaClient;
-use super::tokens::{Kind, Tokens, now_ms};
+use super::tokens::{TokenFormat, Tokens, now_ms};
 use crate::command::Command;
 use crate::io::clock;
 use crate::token::TokenTable;
@@ -22,7 +22,7 @@ const RENEW_MIN: Duration = Duration::from_secs(1);
 
 /// Renews tokens that are used on this member, and has the leader remove those that expired. Never ends.
 pub async fn run(client: ReplicaClient, tokens: Arc<Tokens>) {
-    let &Kind::Simple { ttl } = tokens.kind() else { return };
+    let &TokenFormat::Simple { ttl } = tokens.kind() else { return };
     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     let period = (ttl / 4).clamp(RENEW_MIN, RENEW_MAX);
     loop {

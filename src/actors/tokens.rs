@@ -22,13 +22,13 @@ use crate::types::limits::TOKENS_CACHED_MAX;
 /// Tells whose tokens are; one for a member.
 pub struct Tokens {
     table: ArcSwap<TokenTable>,
-    kind: Kind,
+    kind: TokenFormat,
     /// Tells caches of other instances in the same process from this one's.
     number: u64,
 }
 
 /// The kind of tokens that a member makes.
-pub enum Kind {
+pub enum TokenFormat {
     /// Letters and an index, for this long.
     Simple {
         /// How long one lives after its last use.
@@ -46,7 +46,7 @@ pub struct Jwt {
     keys: ArcSwap<Keyring>,
     /// How long one lives.
     ttl: Duration,
-    /// Whether a token dies with any change of users and roles, as by etcd.
+    /// True if a token dies with any change of users and roles, as by etcd.
     checks_revision: bool,
 }
 
@@ -55,7 +55,7 @@ struct Keyring {
     number: u64,
 }
 
-/// What an executor knows without asking others.
+/// Tokens that this executor has seen.
 #[derive(Default)]
 struct Known {
     tokens: Option<(u64, Cache<Box<[u8]>, Arc<Token>>)>,
@@ -112,20 +112,20 @@ impl Jwt {
 
 impl Tokens {
     /// Tokens of this kind; simple ones are in the table.
-    pub fn new(kind: Kind, table: Arc<TokenTable>) -> Self {
+    pub fn new(kind: TokenFormat, table: Arc<TokenTable>) -> Self {
         Self { table: ArcSwap::new(table), kind, number: next_number() }
     }
 
     /// The kind of tokens.
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &TokenFormat {
         &self.kind
     }
 
     /// When a simple token expires that is made now, unless it is used.
     pub fn expires_ms(&self) -> u64 {
         let ttl = match &self.kind {
-            Kind::Simple { ttl } => *ttl,
-            Kind::Jwt(_) | Kind::Nop => Duration::ZERO,
+            TokenFormat::Simple { ttl } => *ttl,
+            TokenFormat::Jwt(_) | TokenFormat::Nop => Duration::ZERO,
         };
         now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
     }
@@ -191,11 +191,11 @@ impl Tokens {
 impl TokenProvider for Tokens {
     fn identify(&self, token: &[u8], permissions: &Permissions) -> Identified {
         match &self.kind {
-            Kind::Nop => Identified::Invalid,
-            Kind::Jwt(jwt) => {
+            TokenFormat::Nop => Identified::Invalid,
+            TokenFormat::Jwt(jwt) => {
                 self.jwt(jwt, token, permissions).map_or(Identified::Invalid, Identified::Known)
             }
-            Kind::Simple { ttl } => match self.simple(token, *ttl) {
+            TokenFormat::Simple { ttl } => match self.simple(token, *ttl) {
                 Err(identified) => identified,
                 Ok(token) => Identified::Known(Identity {
                     user: Arc::clone(token.user()),
@@ -204,5 +204,90 @@ impl TokenProvider for Tokens {
                 }),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_proto::etcdserverpb::TokenIssueRequest;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::jwt::{KeyFiles, Method};
+    use crate::store::{Engine as _, Memory, Overlay};
+
+    const TTL: Duration = Duration::from_mins(5);
+
+    /// A token of alice, which an entry with this index made.
+    fn issue(index: u64, expires_ms: u64) -> (token::TokenStore, String) {
+        let view = Memory::default().view();
+        let mut tokens = token::TokenStore::open(&view).expect("it opens");
+        let letters = token::letters(&[7; 32]);
+        let hash = Bytes::copy_from_slice(&token::hash(letters.as_bytes()));
+        let issue = TokenIssueRequest { user: "alice".into(), hash, expires_ms, auth_revision: 1 };
+        tokens.issue(&mut Overlay::new(view), index, &issue);
+        let text = token::token(&letters, index);
+        (tokens, text)
+    }
+
+    fn user(tokens: &Tokens, token: &str) -> Result<String, Identified> {
+        match tokens.identify(token.as_bytes(), &Permissions::default()) {
+            Identified::Known(identity) => Ok(identity.user.to_string()),
+            other => Err(other),
+        }
+    }
+
+    #[test]
+    fn a_token_that_may_come_is_told_from_one_that_is_none() {
+        let (table, own) = issue(7, u64::MAX);
+        let tokens = Tokens::new(TokenFormat::Simple { ttl: TTL }, Arc::clone(table.table()));
+        for _ in 0..2 {
+            assert_eq!(user(&tokens, &own), Ok("alice".to_owned()));
+        }
+        let letters = &own[..16];
+        assert_eq!(user(&tokens, &format!("{letters}.6")), Err(Identified::Invalid));
+        assert_eq!(user(&tokens, &format!("{letters}.8")), Err(Identified::NotApplied(8)));
+        assert_eq!(user(&tokens, "aaaaaaaaaaaaaaaa.7"), Err(Identified::Invalid));
+        assert_eq!(user(&tokens, "nonsense"), Err(Identified::Invalid));
+        // A snapshot came: what this executor knew counts no more.
+        tokens.replace(Arc::default());
+        assert_eq!(user(&tokens, &own), Err(Identified::NotApplied(7)));
+        let (_, expired) = issue(7, 1);
+        let (table, _) = issue(7, 1);
+        let tokens = Tokens::new(TokenFormat::Simple { ttl: TTL }, Arc::clone(table.table()));
+        assert_eq!(user(&tokens, &expired), Err(Identified::Invalid));
+    }
+
+    #[test]
+    fn signed_tokens_end_with_their_keys_and_with_the_password_before() {
+        let keys = |secret: &[u8]| {
+            let files = KeyFiles { private: Some(secret.to_vec()), ..KeyFiles::default() };
+            Keys::read(Method::Hs256, &files).expect("a key")
+        };
+        let signed = |revision: u64| {
+            let now = clock::unix_time();
+            keys(b"a").sign("alice", revision, now, TTL).expect("it signs")
+        };
+        let provider = |checks: bool, table: &Arc<TokenTable>| {
+            Tokens::new(TokenFormat::Jwt(Jwt::new(keys(b"a"), TTL, checks)), Arc::clone(table))
+        };
+        let (mut table, _) = issue(7, u64::MAX);
+        let revision = |tokens: &Tokens, token: &str| match tokens
+            .identify(token.as_bytes(), &Permissions::default())
+        {
+            Identified::Known(identity) => Some(identity.revision),
+            Identified::Invalid | Identified::NotApplied(_) => None,
+        };
+        let now = Permissions::default().revision();
+        let (strict, lenient) = (provider(true, table.table()), provider(false, table.table()));
+        assert_eq!(revision(&strict, &signed(3)), Some(3));
+        assert_eq!(revision(&lenient, &signed(3)), Some(now));
+        table.password_changed(&mut Overlay::new(Memory::default().view()), "alice", 4);
+        assert_eq!(revision(&strict, &signed(3)), Some(3), "the check of permissions refuses it");
+        assert_eq!(revision(&lenient, &signed(3)), None);
+        assert_eq!(revision(&lenient, &signed(4)), Some(now));
+        let TokenFormat::Jwt(jwt) = lenient.kind() else { panic!("it is signed") };
+        jwt.replace_keys(keys(b"b"));
+        assert_eq!(revision(&lenient, &signed(4)), None);
     }
 }

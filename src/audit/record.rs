@@ -10,7 +10,7 @@ use super::target::Target;
 
 /// A request that was answered.
 #[derive(Clone, Debug)]
-pub struct Record<'a> {
+pub struct AuditRecord<'a> {
     /// When it was answered, since 1970.
     pub time: Duration,
     /// In whose name; nobody if `None`.
@@ -21,9 +21,9 @@ pub struct Record<'a> {
     pub certificate: Option<&'a str>,
     /// The client's address.
     pub address: &'a str,
-    /// What was asked for.
+    /// The RPC.
     pub rpc: Rpc,
-    /// Of what.
+    /// Its keys and names.
     pub target: &'a Target,
     /// gRPC's code of the answer.
     pub code: i32,
@@ -33,7 +33,7 @@ pub struct Record<'a> {
     pub took: Duration,
 }
 
-impl Record<'_> {
+impl AuditRecord<'_> {
     /// The record as one line of JSON.
     pub fn line(&self) -> String {
         let mut fields = Map::new();

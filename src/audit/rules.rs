@@ -120,7 +120,7 @@ impl Rules {
     /// Reads rules.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The text names the mistake.
     pub fn parse(text: &str) -> Result<Self, String> {
         let rules = text.split(';').map(str::trim).filter(|rule| !rule.is_empty());
         rules.map(Rule::parse).collect::<Result<_, _>>().map(Self)

@@ -1,4 +1,4 @@
-//! What a request is about: keys, names and ids.
+//! Keys, names and ids in a request.
 
 use basalt_proto::rpc::{Rpc, Streaming, Unary};
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use super::text::text_of;
 use super::wire::{Field, Fields, bytes, number};
 use crate::types::limits::AUDIT_OPERATIONS_MAX;
 
-/// What a request is about.
+/// Keys, names and ids in a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Target {
     /// Ranges of keys, those of operations of a transaction each by itself.
@@ -37,7 +37,7 @@ const SECOND: u32 = 2;
 const THIRD: u32 = 3;
 
 impl Target {
-    /// Of an encoded request of this RPC. What does not read is left out.
+    /// Of an encoded request of this RPC. Fields that do not read are left out.
     pub fn of(rpc: Rpc, message: &[u8]) -> Self {
         let mut target = Self::default();
         match rpc {

@@ -20,7 +20,7 @@ fn put(key: &[u8]) -> PutRequest {
 
 fn line(rpc: Unary, message: &[u8]) -> String {
     let target = Target::of(Rpc::Unary(rpc), message);
-    let record = Record {
+    let record = AuditRecord {
         time: Duration::from_secs(1_800_000_000),
         user: Some("alice"),
         source: "token",

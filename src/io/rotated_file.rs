@@ -18,7 +18,7 @@ use super::{clock, thread};
 const MODE: u32 = 0o600;
 /// How far the thread steps back that compresses.
 const NICE: i32 = 10;
-/// What compressed files end with.
+/// The suffix of compressed files.
 const COMPRESSED: &str = ".gz";
 
 /// When a file is put aside, and for how long it is kept.
@@ -30,7 +30,7 @@ pub struct Rotation {
     pub count_max: Option<usize>,
     /// How long they are kept; for ever if `None`.
     pub age_max: Option<Duration>,
-    /// Whether they are compressed.
+    /// True if they are compressed.
     pub compressed: bool,
 }
 

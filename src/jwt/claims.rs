@@ -1,4 +1,4 @@
-//! What a token says.
+//! The content of a token.
 
 use std::sync::Arc;
 use std::time::Duration;

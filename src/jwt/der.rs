@@ -1,4 +1,4 @@
-//! What keys are wrapped in: PEM blocks, and as much of DER (X.690) as finds a public key in what holds one.
+//! Wrappings of keys: PEM blocks, and as much of DER (X.690) as finds a public key in them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -43,7 +43,7 @@ pub struct Options {
 pub struct InvalidOptions(pub String);
 
 impl InvalidOptions {
-    /// What the start fails with.
+    /// The error with which the start fails.
     pub const TEXT: &str = "auth: invalid auth options";
 }
 

@@ -35,7 +35,7 @@ struct Attempt<J, W> {
     waiters: Vec<W>,
 }
 
-/// What came of an attempt at once.
+/// The immediate outcome of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Begun {
     /// It was right within the last minute.

@@ -20,7 +20,7 @@ use crate::command::Command;
 use crate::lease::Leases;
 use crate::mvcc::{Mvcc, leased_keys};
 use crate::store::{Engine, Overlay, Space};
-use crate::token::Tokens;
+use crate::token::TokenStore;
 use crate::types::{Entry, EntryKind, Error, Fault, FeatureLevel, LeaseId, Refusal};
 
 impl<E: Engine> Machine<E> {
@@ -42,7 +42,7 @@ impl<E: Engine> Machine<E> {
             mvcc,
             leases,
             auth: Auth::open(&view, cluster.feature_level() >= FeatureLevel::AUTH)?,
-            tokens: Tokens::open(&view)?,
+            tokens: TokenStore::open(&view)?,
             cluster,
             alarms: Alarms::open(&view)?,
             conf_state,

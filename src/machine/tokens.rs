@@ -1,4 +1,4 @@
-//! What entries do to simple tokens.
+//! Effects of entries on simple tokens.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::token::TokenTable;
 use crate::types::Refusal;
 
 impl<E: Engine> Machine<E> {
-    /// What all cores look tokens up in.
+    /// The table that all cores look tokens up in.
     pub fn tokens(&self) -> &Arc<TokenTable> {
         self.tokens.table()
     }

@@ -27,7 +27,7 @@ pub struct Steps {
 enum Work {
     Delete(Deletion),
     Keys(Deletion),
-    Txn(TxnSteps),
+    Txn(Box<TxnSteps>),
 }
 
 /// The answer to a request that was applied in steps.
@@ -115,7 +115,7 @@ impl Mvcc {
             current: None,
             responses: Vec::new(),
         };
-        Steps { position: Position::new(self), work: Work::Txn(work) }
+        Steps { position: Position::new(self), work: Work::Txn(Box::new(work)) }
     }
 
     /// Continues until about `budget` records were read. Returns the answer at the end.

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::status;
 use crate::actors::ReplicaClient;
-use crate::actors::tokens::Kind;
+use crate::actors::tokens::TokenFormat;
 use crate::auth::Permissions;
 use crate::command::Command;
 use crate::io::{Attempt, PasswordError, random_u64};
@@ -31,7 +31,7 @@ pub(super) fn host(address: &str) -> &str {
     address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
 
-/// What is known of a user when its password is checked.
+/// The user as known when its password is checked.
 struct Account {
     /// The bcrypt hash; none of who is not there.
     hash: Option<String>,
@@ -78,7 +78,7 @@ async fn check_password(
     address: &str,
 ) -> Result<(), Refusal> {
     let (user, password) = (request.name.as_str(), request.password.as_str());
-    // Who has no password takes as long as who has one.
+    // A user without a password takes as long as one with it.
     let hash = account.hash.as_deref().filter(|_| !account.has_no_password);
     let attempt = Attempt { user, address, hash, password };
     let refusal = match replica.passwords().verify(&attempt).await {
@@ -102,15 +102,15 @@ async fn make_token(
     revision: u64,
 ) -> Result<Option<String>, Status> {
     match replica.tokens().kind() {
-        Kind::Nop => Err(status(Refusal::AuthFailed)),
-        Kind::Jwt(jwt) => {
+        TokenFormat::Nop => Err(status(Refusal::AuthFailed)),
+        TokenFormat::Jwt(jwt) => {
             if replica.with_permissions(Permissions::revision) != revision {
                 return Ok(None);
             }
             let signed = jwt.sign(user, revision).await;
             signed.map(Some).map_err(|error| Status::unknown(error.text()))
         }
-        Kind::Simple { .. } => simple_token(replica, user, revision).await.map_err(status),
+        TokenFormat::Simple { .. } => simple_token(replica, user, revision).await.map_err(status),
     }
 }
 

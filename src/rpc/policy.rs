@@ -1,4 +1,4 @@
-//! What is written down of requests, and how many of them there may be: the audit log and the limits of users and addresses.
+//! The audit log of requests, and the limits of users and addresses.
 //! Where neither is asked for, a request costs one look at two options.
 //!
 //! ```text
@@ -15,7 +15,7 @@ use tonic::Code;
 use super::credentials::Credentials;
 use super::login::host;
 use crate::actors::ReplicaClient;
-use crate::audit::{Class, Record, Rules, Target, response_revision};
+use crate::audit::{AuditRecord, Class, Rules, Target, response_revision};
 use crate::auth::{Identity, Source};
 use crate::io::LogQueue;
 use crate::io::clock::{self, Instant};
@@ -113,7 +113,7 @@ impl Policy {
     }
 }
 
-/// Who writes down messages of a stream, as one of its request's extensions.
+/// Writes down messages of a stream; one of its request's extensions.
 #[derive(Clone, Debug)]
 pub(super) struct Observer {
     pub(super) policy: Arc<Policy>,
@@ -209,7 +209,7 @@ impl Observed {
             return None;
         }
         metrics::AUDIT_LINES.add(1);
-        let record = Record {
+        let record = AuditRecord {
             time: clock::unix_time(),
             user,
             source: source(who.as_ref()),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gocompat::duration;
-use serde_json::{Map, Value};
 
 use self::checks::{
     check_bootstrap, check_tls_versions, refuse_unsupported, request_bytes, retention,
@@ -18,7 +17,7 @@ use super::gates::{Gate, Gates};
 use super::security::Security;
 use super::settings::{Flags, Level, Note};
 use super::values::{self, Url};
-use super::{log, start_line, table};
+use super::{log, table};
 use crate::consensus::vote_lease;
 use crate::http;
 use crate::io::Address;
@@ -141,8 +140,6 @@ pub struct Config {
     pub(super) cores: Vec<usize>,
     /// The command line of the process.
     pub command_line: Vec<String>,
-    /// Fields of the line that is logged at the start.
-    pub(super) start_fields: Map<String, Value>,
     /// Lines to log once the log is started.
     pub notes: Vec<Note>,
 }
@@ -272,7 +269,6 @@ impl Config {
             security: Security::read(flags)?,
             cores: table::CORES.get(flags),
             command_line,
-            start_fields: Map::new(),
             notes: Vec::new(),
             name,
         })
@@ -377,7 +373,6 @@ impl Config {
                 self.notes.push(Note::new(Level::Info, text));
             }
         }
-        self.start_fields = start_line::fields(self, flags);
         let mut warn = |text: String| self.notes.push(Note::new(Level::Warn, text));
         if self.listen_http.is_empty() {
             warn(

@@ -73,8 +73,9 @@ impl Options {
                 return Err(format!("unknown log format: {other}, supported values json, console"));
             }
         };
+        let rotation_json = table::LOG_ROTATION_CONFIG_JSON.get(flags);
         let rotation = match table::ENABLE_LOG_ROTATION.get(flags) {
-            true => Some(rotation(&outputs, &table::LOG_ROTATION_CONFIG_JSON.get(flags))?),
+            true => Some(rotation(&outputs, &rotation_json)?),
             false => None,
         };
         Ok(Self { level, outputs, console, rotation })
@@ -88,7 +89,7 @@ impl Default for Options {
     }
 }
 
-/// What `--log-rotation-config-json` says, in etcd's words where it makes no sense.
+/// The value of `--log-rotation-config-json`; errors are etcd's texts.
 fn rotation(outputs: &[String], json: &str) -> Result<Rotation, String> {
     let is_file = |output: &&String| !["default", "stderr", "stdout"].contains(&output.as_str());
     if outputs.iter().filter(is_file).count() != 1 {

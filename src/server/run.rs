@@ -10,6 +10,7 @@ use futures_lite::future::or;
 use super::Config;
 use super::gates::Gate;
 use super::open::open;
+use super::settings::Flags;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
 use super::{corruption, levels, start_line, versions};
 use crate::actors::mailbox::peer::Peers;
@@ -33,7 +34,7 @@ const VERSION_PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// The reason why it cannot start, or the error that stopped it.
-pub fn run(config: Config) -> Result<(), Fault> {
+pub fn run(config: Config, flags: &Flags) -> Result<(), Fault> {
     let cores = match config.cores.is_empty() {
         true => io::own_cores(),
         false => config.cores.clone(),
@@ -48,7 +49,7 @@ pub fn run(config: Config) -> Result<(), Fault> {
     io::prepare_data_dir(&config.data_dir)?;
     io::prepare_data_dir(&member_dir)?;
     let _lock = io::lock_data_dir(&member_dir)?;
-    start_line::say(&config, &cores, memory_bytes);
+    start_line::say(&config, flags, &cores, memory_bytes);
     let (stop, stopped) = flume::bounded(1);
     let opens = Arc::new(AtomicBool::new(true));
     on_signal(stop, Arc::clone(&opens))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::settings::Flags;
 use super::table;
-use crate::actors::tokens::{Jwt, Kind, Tokens};
+use crate::actors::tokens::{Jwt, TokenFormat, Tokens};
 use crate::audit::Rules;
 use crate::io::{
     self, LogKind, LogOutput, LogQueue, Passwords, Pool, RotatedFile, Rotation, clock,
@@ -100,13 +100,13 @@ impl Security {
     }
 
     /// The kind of tokens, keys read.
-    pub(super) async fn token_kind(&self) -> Result<Kind, Fault> {
+    pub(super) async fn token_kind(&self) -> Result<TokenFormat, Fault> {
         match TokenKind::parse(&self.token) {
             Err(invalid) => Err(invalid_options(&invalid.0)),
-            Ok(TokenKind::Nop) => Ok(Kind::Nop),
+            Ok(TokenKind::Nop) => Ok(TokenFormat::Nop),
             Ok(TokenKind::Simple) => {
                 tracing::warn!("simple token is not cryptographically signed");
-                Ok(Kind::Simple { ttl: self.token_ttl })
+                Ok(TokenFormat::Simple { ttl: self.token_ttl })
             }
             Ok(TokenKind::Jwt(options)) => {
                 let (others, ttl) = (self.jwt_keys.clone(), options.ttl);
@@ -119,13 +119,13 @@ impl Security {
                 if !options.unknown.is_empty() {
                     tracing::warn!(keys = ?options.unknown, "unknown JWT options");
                 }
-                Ok(Kind::Jwt(Jwt::new(keys, ttl, self.jwt_checks_revision)))
+                Ok(TokenFormat::Jwt(Jwt::new(keys, ttl, self.jwt_checks_revision)))
             }
         }
     }
 
     /// Tells whose tokens are, with those that the store holds.
-    pub(super) fn tokens(&self, kind: Kind, table: &Arc<TokenTable>) -> Arc<Tokens> {
+    pub(super) fn tokens(&self, kind: TokenFormat, table: &Arc<TokenTable>) -> Arc<Tokens> {
         let tokens = Arc::new(Tokens::new(kind, Arc::clone(table)));
         if let Ok(TokenKind::Jwt(options)) = TokenKind::parse(&self.token) {
             io::spawn(reload(options, self.jwt_keys.clone(), Arc::clone(&tokens)));
@@ -133,7 +133,7 @@ impl Security {
         tokens
     }
 
-    /// What is logged of requests, and how many there may be.
+    /// The audit log, and the limits of requests.
     pub(super) fn policy(&self) -> Result<Arc<Policy>, Fault> {
         let audit = self.audit.as_ref().map(AuditFlags::start).transpose()?;
         let limiter = RateLimiter::new(self.user, self.client);
@@ -175,7 +175,7 @@ fn read_keys(options: &Options, others: &[String]) -> Result<Keys, KeysError> {
 
 /// Takes other keys when files have changed. Those that do not read leave the last ones in force.
 async fn reload(options: Options, others: Vec<String>, tokens: Arc<Tokens>) {
-    let Kind::Jwt(jwt) = tokens.kind() else { return };
+    let TokenFormat::Jwt(jwt) = tokens.kind() else { return };
     let paths: Vec<PathBuf> = [&options.public_key, &options.private_key]
         .into_iter()
         .flatten()

@@ -13,7 +13,7 @@ use crate::io;
 use crate::mvcc::Retention;
 
 /// The fields that follow from the flags.
-pub(super) fn fields(config: &Config, flags: &Flags) -> Map<String, Value> {
+fn fields(config: &Config, flags: &Flags) -> Map<String, Value> {
     let mut fields = Map::new();
     for part in [member(config, flags), times(config, flags), cluster(config, flags)] {
         if let Value::Object(part) = part {
@@ -116,7 +116,7 @@ fn cluster(config: &Config, flags: &Flags) -> Value {
 }
 
 /// Logs the line: the configuration of the member, and its machine.
-pub(super) fn say(config: &Config, cores: &[usize], memory_bytes: u64) {
+pub(super) fn say(config: &Config, flags: &Flags, cores: &[usize], memory_bytes: u64) {
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
     let runs_on = json!({
         "etcd-version": Version::SERVER.to_string(),
@@ -132,7 +132,7 @@ pub(super) fn say(config: &Config, cores: &[usize], memory_bytes: u64) {
         "memory-bytes": memory_bytes,
         "layout": "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
     });
-    let mut fields = config.start_fields.clone();
+    let mut fields = fields(config, flags);
     if let Value::Object(runs_on) = runs_on {
         fields.extend(runs_on);
     }

@@ -48,7 +48,7 @@ const V2_PHASE: Syntax<()> = Syntax {
     },
     form: Form::Value,
 };
-/// Whether requests wait for the audit log.
+/// True if requests wait for the audit log.
 const DROP_OR_WAIT: Syntax<bool> = Syntax {
     parse: |text| values::one_of(text, &[("drop", false), ("wait", true)]),
     form: Form::Value,

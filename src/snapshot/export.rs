@@ -125,7 +125,7 @@ impl<V: View> Export<V> {
         Ok(ExportStep::Working)
     }
 
-    /// Whether there are tokens, and they belong into the file.
+    /// True if there are tokens, and they belong into the file.
     fn has_tokens(&self) -> Result<bool, Fault> {
         let mut tokens = self.view.scan(Space::Tokens, Bound::Unbounded, Bound::Unbounded);
         Ok(self.scope == Scope::Member && tokens.next().transpose()?.is_some())

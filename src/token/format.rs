@@ -6,7 +6,7 @@ use crate::types::LogIndex;
 
 /// Letters of a token.
 const LETTERS: usize = 16;
-/// What is known of a token's letters.
+/// A token's letters as members know them.
 pub type TokenHash = [u8; 32];
 
 /// The hash of a token's letters.

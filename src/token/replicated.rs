@@ -20,15 +20,15 @@ const PASSWORD: u8 = b'u';
 
 /// The replicated tokens. Entries alone change them.
 #[derive(Debug)]
-pub struct Tokens {
+pub struct TokenStore {
     table: Arc<TokenTable>,
-    /// Indexes of each user's tokens.
-    users: BTreeMap<Arc<str>, BTreeSet<LogIndex>>,
+    /// Each user's tokens by the time at which they expire.
+    users: BTreeMap<Arc<str>, BTreeSet<(u64, LogIndex)>>,
     /// Tokens by the time at which they expire.
     by_end: BTreeSet<(u64, LogIndex)>,
 }
 
-impl Tokens {
+impl TokenStore {
     /// Reads tokens from the store.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// What all cores look tokens up in.
+    /// The table that all cores look tokens up in.
     pub fn table(&self) -> &Arc<TokenTable> {
         &self.table
     }
@@ -72,8 +72,8 @@ impl Tokens {
         self.by_end.is_empty()
     }
 
-    /// Keeps a token that the entry with this index makes. Of too many the user's oldest goes, and of too many of all users
-    /// the oldest of all. A hash of another length is nobody's: no member proposes one.
+    /// Keeps a token that the entry with this index makes. Of too many of the user the one goes that expires first: the oldest
+    /// of those that were not used lately. Of too many of all users it is the oldest of all. A hash of another length is nobody's: no member proposes one.
     pub fn issue<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -83,7 +83,7 @@ impl Tokens {
         let Ok(hash) = issue.hash[..].try_into() else { return };
         let own = self.users.get(issue.user.as_str());
         if let Some(own) = own.filter(|own| own.len() >= TOKENS_OF_USER_MAX)
-            && let Some(oldest) = own.first().copied()
+            && let Some((_, oldest)) = own.first().copied()
         {
             self.drop_token(tx, oldest);
         }
@@ -103,8 +103,14 @@ impl Tokens {
             if token.expires_ms() >= renewal.expires_ms {
                 continue;
             }
-            self.by_end.remove(&(token.expires_ms(), renewal.index));
-            self.by_end.insert((renewal.expires_ms, renewal.index));
+            let (old, new) =
+                ((token.expires_ms(), renewal.index), (renewal.expires_ms, renewal.index));
+            self.by_end.remove(&old);
+            self.by_end.insert(new);
+            if let Some(own) = self.users.get_mut(token.user()) {
+                own.remove(&old);
+                own.insert(new);
+            }
             token.set_expires_ms(renewal.expires_ms);
             self.write(tx, renewal.index);
         }
@@ -144,7 +150,7 @@ impl Tokens {
     }
 
     fn drop_user<V: View>(&mut self, tx: &mut Overlay<V>, user: &str) {
-        for index in self.users.get(user).cloned().unwrap_or_default() {
+        for (_, index) in self.users.get(user).cloned().unwrap_or_default() {
             self.drop_token(tx, index);
         }
     }
@@ -153,7 +159,7 @@ impl Tokens {
         let Some(token) = self.table.remove(index) else { return };
         self.by_end.remove(&(token.expires_ms(), index));
         if let Some(own) = self.users.get_mut(token.user()) {
-            own.remove(&index);
+            own.remove(&(token.expires_ms(), index));
             if own.is_empty() {
                 self.users.remove(token.user());
             }
@@ -166,7 +172,7 @@ impl Tokens {
             Some((known, _)) => Arc::clone(known),
             None => user.into(),
         };
-        self.users.entry(Arc::clone(&user)).or_default().insert(index);
+        self.users.entry(Arc::clone(&user)).or_default().insert((expires_ms, index));
         self.by_end.insert((expires_ms, index));
         self.table.insert(index, Token::new(user, hash, expires_ms));
     }

@@ -108,7 +108,7 @@ impl TokenTable {
     /// The token with these letters. It may have expired.
     pub fn get(&self, letters: &[u8], index: LogIndex) -> Option<Arc<Token>> {
         let token = self.find(index)?;
-        // What is compared are hashes: how long that takes tells nothing of the letters.
+        // Hashes are compared: the time that it takes tells nothing of the letters.
         (token.hash == hash(letters)).then_some(token)
     }
 

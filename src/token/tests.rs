@@ -14,14 +14,14 @@ const TTL_MS: u64 = 300_000;
 struct Fixture {
     engine: Memory,
     tx: Overlay<MemoryView>,
-    tokens: Tokens,
+    tokens: TokenStore,
 }
 
 impl Fixture {
     fn new() -> Self {
         let engine = Memory::default();
         let tx = Overlay::new(engine.view());
-        let tokens = Tokens::open(&engine.view()).expect("it opens");
+        let tokens = TokenStore::open(&engine.view()).expect("it opens");
         Self { engine, tx, tokens }
     }
 
@@ -43,7 +43,7 @@ impl Fixture {
     fn reopen(&mut self) {
         self.engine.commit(self.tx.take()).expect("memory takes it");
         self.tx.rebase(self.engine.view());
-        self.tokens = Tokens::open(&self.engine.view()).expect("it opens");
+        self.tokens = TokenStore::open(&self.engine.view()).expect("it opens");
     }
 }
 
@@ -138,6 +138,21 @@ fn tokens_go_with_their_user_its_password_and_authentication() {
     it.tokens.clear(&mut it.tx);
     it.reopen();
     assert_eq!((it.user_of(&again, 0), it.tokens.len()), (None, 0));
+}
+
+#[test]
+fn a_token_that_is_used_outlives_newer_ones_that_are_not() {
+    let mut it = Fixture::new();
+    let used = it.issue(1, "alice", TTL_MS);
+    let unused = it.issue(2, "alice", TTL_MS);
+    let renewal = Renewal { index: 1, expires_ms: TTL_MS + 1 };
+    it.tokens.renew(&mut it.tx, &TokenRenewRequest { renewals: vec![renewal] });
+    for index in 3..2 + TOKENS_OF_USER_MAX as u64 {
+        it.issue(index, "alice", TTL_MS);
+    }
+    it.reopen();
+    assert_eq!(it.tokens.len(), TOKENS_OF_USER_MAX);
+    assert_eq!((it.user_of(&used, 0), it.user_of(&unused, 0)), (Some("alice".into()), None));
 }
 
 #[test]

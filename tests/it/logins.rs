@@ -56,7 +56,7 @@ async fn login_over(wire: &Wire, user: &str, password: &str) -> Result<String, S
     Ok(answer.token)
 }
 
-/// What became of a call, as a client sees it.
+/// The outcome of a call, as a client sees it.
 fn outcome<T>(result: &Result<T, Status>) -> (i32, String) {
     match result {
         Ok(_) => (0, String::new()),
@@ -64,7 +64,7 @@ fn outcome<T>(result: &Result<T, Status>) -> (i32, String) {
     }
 }
 
-/// What a put and a get in the name of a token are answered.
+/// The outcomes of a put and a get with a token.
 async fn used(server: &Server, token: &str) -> [(i32, String); 2] {
     let wire = Wire::new(&server.endpoint()).with_token(token);
     [outcome(&wire.put("k", "v").await), outcome(&wire.get("k").await)]

@@ -19,7 +19,7 @@ use crate::compare::runtime;
 use crate::process::{self, Server, Setup, run};
 use crate::wire::{self, Wire};
 
-/// What a server answers to a GET.
+/// The answer of a server to a GET.
 pub(super) fn page(server: &Server, path: &str) -> String {
     let mut command = Command::new("curl");
     command.args(["-s", &format!("{}{path}", server.endpoint())]);
@@ -98,7 +98,8 @@ fn the_audit_log_says_who_did_what() {
         assert!(put["revision"].as_i64() > Some(1) && put["took-us"].is_u64(), "{put}");
         let granted = find("RoleGrantPermission", "OK");
         assert_eq!(granted["range-end"], "/quiet0");
-        assert_eq!(find("UserGrantRole", "OK")["role"], "some");
+        let granted = |line: &&Value| is(line, "UserGrantRole", "OK") && line["name"] == "alice";
+        assert_eq!(lines.iter().find(granted).expect("it was granted")["role"], "some");
         assert_eq!(find("Authenticate", "OK")["name"], "alice");
         let all = fs::read_to_string(&path).expect("it is there");
         for secret in ["secret-of-alice", "value-of-alice", "value-of-root", &token, &token[..16]] {
@@ -190,7 +191,7 @@ fn no_password_and_no_token_is_on_the_disk_or_in_a_log() {
         let user = format!("root:{first}");
         let as_root = |more: &[&str]| ctl(&server, &[&["--user", &user][..], more].concat());
         as_root(&["user", "add", &format!("alice:{second}")]);
-        as_root(&["user", "add", &format!("bob:{unused}"), "--no-password"]);
+        as_root(&["user", "add", "bob", "--no-password"]);
         // A password with `no_password`, which etcd writes into its log.
         let body =
             format!(r#"{{"name":"carol","password":"{unused}","options":{{"no_password":true}}}}"#);

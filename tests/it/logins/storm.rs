@@ -34,8 +34,9 @@ fn a_storm_of_logins_costs_one_hash_for_each_user_and_stops_nobody() {
         .expect("a runtime");
     threads.block_on(async {
         let server = Setup::new(process::basalt()).start();
-        enable(&server, &[("root", "r")]);
-        let token = login(&server, "root", "r").await.expect("it is right");
+        // Each has a bounded number of tokens, so who writes is somebody else.
+        enable(&server, &[("root", "r"), ("alice", "a")]);
+        let token = login(&server, "alice", "a").await.expect("it is right");
         let wire = Wire::new(&server.endpoint()).with_token(&token);
         let began = Instant::now();
         let mut calm = puts(&wire, || began.elapsed() > Duration::from_secs(2)).await;

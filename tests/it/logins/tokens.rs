@@ -128,7 +128,7 @@ fn tokens_are_valid_on_every_member() {
     });
 }
 
-/// What an operator keeps lets nobody in.
+/// Files that operators keep let nobody in.
 #[test]
 fn a_saved_snapshot_has_users_and_no_tokens() {
     runtime().block_on(async {

@@ -26,7 +26,7 @@ const TYPES: &[(&str, &str)] = &[
     ("Incoming", "IncomingSnapshot"),
     ("Knobs", "Parameters"),
     ("Mark", "LogStart"),
-    ("KillPoint", "Instant"),
+    ("Moment", "Instant"),
     ("News", "DirEvents"),
     ("Outgoing", "MeteredResponse"),
     ("Outlets", "Outputs"),
@@ -123,7 +123,9 @@ fn declared(line: &str) -> Option<(bool, &str, &str)> {
 /// Refused names in one line of code: declared here, or given to an import.
 fn refused(line: &str) -> Vec<String> {
     let code = line.split("//").next().unwrap_or_default();
-    let renamed = code.split(" as ").skip(1).filter_map(|rest| {
+    let is_import = code.trim_start().trim_start_matches("pub ").starts_with("use ");
+    let imported = if is_import { code } else { "" };
+    let renamed = imported.split(" as ").skip(1).filter_map(|rest| {
         let name = rest.split(|it: char| !it.is_alphanumeric() && it != '_').next()?;
         Some(("type", name))
     });
