@@ -18,13 +18,15 @@ mod checks;
 mod identity;
 mod intervals;
 mod permissions;
+mod provider;
 
 pub use self::builtin::Capability;
 pub use self::changes::{Auth, Change, is_enabled};
 pub use self::checks::{AttachedKeys, NoAttachedKeys};
-pub use self::identity::{Identified, Identity, NoTokens, Principal, Source, TokenProvider};
+pub use self::identity::{AuthInfo, Principal, Source};
 pub use self::intervals::Intervals;
-pub use self::permissions::{Action, Permissions, Role, User};
+pub use self::permissions::{Action, AuthRole, Permissions, User};
+pub use self::provider::{Identified, TokenProvider};
 
 /// The user, and the role, that may do everything.
 pub const ROOT: &str = "root";

@@ -24,7 +24,7 @@ use super::mailbox::{consensus, lease, wal};
 use super::state::Shared;
 use super::tokens::Tokens;
 use super::watch;
-use crate::auth::Identity;
+use crate::auth::AuthInfo;
 use crate::io::clock::Instant;
 use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock};
 use crate::metrics;
@@ -146,7 +146,7 @@ impl Actor {
             Msg::CheckLeases { who, action, leases, answer } => {
                 let (machine, who) = (self.applier.machine(), who.as_ref());
                 let check = |lease: &LeaseId| {
-                    machine.check_lease(who.map(Identity::principal), action, *lease)
+                    machine.check_lease(who.map(AuthInfo::principal), action, *lease)
                 };
                 let _ = answer.try_send(leases.iter().try_for_each(check));
             }

@@ -24,7 +24,7 @@ use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
 use super::tokens::Tokens;
 use super::watch;
-use crate::auth::Identity;
+use crate::auth::AuthInfo;
 use crate::command::{Command, HEADER_BYTES_MAX, encode_header, header_bytes_max};
 use crate::io::{DiskMonitor, Passwords, clock};
 use crate::machine::Reply;
@@ -44,7 +44,7 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
 
 /// The header of an entry.
-fn header(id: u64, who: Option<&Identity>) -> RequestHeader {
+fn header(id: u64, who: Option<&AuthInfo>) -> RequestHeader {
     let (username, auth_revision) =
         who.map_or((String::new(), 0), |who| (who.user.as_ref().to_owned(), who.revision));
     RequestHeader { id, username, auth_revision }
@@ -114,7 +114,7 @@ impl ReplicaClient {
     /// The request's own refusal, or the reason why it was not applied in time (it may still be later).
     pub fn propose_as(
         &self,
-        who: Option<&Identity>,
+        who: Option<&AuthInfo>,
         command: Command,
     ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
         let max = self.shared.node.max_request_bytes;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use quick_cache::unsync::Cache;
 
-use crate::auth::{Identified, Identity, Permissions, Source, TokenProvider};
+use crate::auth::{AuthInfo, Identified, Permissions, Source, TokenProvider};
 use crate::io::{Pool, clock};
 use crate::jwt::{Claims, Invalid, Keys, SignError, Verified};
 use crate::token::{self, Token, TokenTable};
@@ -165,7 +165,7 @@ impl Tokens {
         })
     }
 
-    fn jwt(&self, jwt: &Jwt, token: &[u8], permissions: &Permissions) -> Option<Identity> {
+    fn jwt(&self, jwt: &Jwt, token: &[u8], permissions: &Permissions) -> Option<AuthInfo> {
         let token = std::str::from_utf8(token).ok()?;
         let claims = match jwt.verify(token) {
             Ok(claims) => claims,
@@ -184,7 +184,7 @@ impl Tokens {
             }
             Some(_) | None => permissions.revision(),
         };
-        Some(Identity { user: claims.user, revision, source: Source::Jwt })
+        Some(AuthInfo { user: claims.user, revision, source: Source::Jwt })
     }
 }
 
@@ -197,7 +197,7 @@ impl TokenProvider for Tokens {
             }
             TokenFormat::Simple { ttl } => match self.simple(token, *ttl) {
                 Err(identified) => identified,
-                Ok(token) => Identified::Known(Identity {
+                Ok(token) => Identified::Known(AuthInfo {
                     user: Arc::clone(token.user()),
                     revision: permissions.revision(),
                     source: Source::Token,

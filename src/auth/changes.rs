@@ -15,7 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::builtin::{RESERVED, granted_by};
-use super::{Permissions, ROOT, Role, User};
+use super::{AuthRole, Permissions, ROOT, User};
 use crate::store::{Overlay, Space, View};
 use crate::types::limits::{
     AUTH_BYTES_MAX, AUTH_NAME_BYTES_MAX, AUTH_PERMISSIONS_MAX, AUTH_RECORD_BYTES_MAX,
@@ -124,7 +124,7 @@ impl Auth {
             bytes += record.len();
             let role = authpb::Role::decode(record)
                 .map_err(|_| Fault::new("a role in the store does not read back"))?;
-            permissions.roles.insert(name(&key)?, Arc::new(Role::new(role)));
+            permissions.roles.insert(name(&key)?, Arc::new(AuthRole::new(role)));
         }
         let granted = permissions.roles.values().map(|role| role.permissions().len()).sum();
         Ok(Self { permissions: Arc::new(permissions), granted, bytes })
@@ -443,7 +443,7 @@ impl Auth {
         let old = old.map_or(0, |old| old.stored().encoded_len());
         self.put_record(tx, Space::AuthRoles, &stored.name, old, &stored)?;
         self.granted = self.granted - granted + stored.key_permission.len();
-        self.next().roles.insert(name, Arc::new(Role::new(stored)));
+        self.next().roles.insert(name, Arc::new(AuthRole::new(stored)));
         Ok(())
     }
 

@@ -64,13 +64,13 @@ impl User {
 
 /// A role.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Role {
+pub struct AuthRole {
     stored: authpb::Role,
     read: Intervals,
     write: Intervals,
 }
 
-impl Role {
+impl AuthRole {
     pub(super) fn new(stored: authpb::Role) -> Self {
         let of = |wanted: Type| {
             let granted = stored.key_permission.iter().filter(|it| {
@@ -108,7 +108,7 @@ pub struct Permissions {
     pub(super) supported: bool,
     pub(super) revision: u64,
     pub(super) users: BTreeMap<Arc<str>, Arc<User>>,
-    pub(super) roles: BTreeMap<Arc<str>, Arc<Role>>,
+    pub(super) roles: BTreeMap<Arc<str>, Arc<AuthRole>>,
 }
 
 impl Default for Permissions {
@@ -141,7 +141,7 @@ impl Permissions {
     }
 
     /// A role that was made.
-    pub fn role(&self, name: &str) -> Option<&Role> {
+    pub fn role(&self, name: &str) -> Option<&AuthRole> {
         self.roles.get(name).map(Arc::as_ref)
     }
 

@@ -2,7 +2,7 @@
 //! its connection. The permissions are those of the published state, so that a check waits for nobody.
 //!
 //! ```text
-//!  request ─► Credentials ─identify─► Identity ─► a check here, or of the entry by all members, or both
+//!  request ─► Credentials ─identify─► AuthInfo ─► a check here, or of the entry by all members, or both
 //! ```
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tonic::{Extensions, Request, Status};
 use super::status;
 use crate::actors::{ReplicaClient, State};
 use crate::auth::{
-    Capability, Identified, Identity, NoAttachedKeys, Permissions, Principal, Source,
+    AuthInfo, Capability, Identified, NoAttachedKeys, Permissions, Principal, Source,
     TokenProvider as _,
 };
 use crate::command::Command;
@@ -57,12 +57,12 @@ impl Credentials {
     pub(super) async fn identify(
         &self,
         replica: &ReplicaClient,
-    ) -> Result<Option<Identity>, Refusal> {
+    ) -> Result<Option<AuthInfo>, Refusal> {
         let Some(revision) = replica.with_permissions(revision_to_check)? else { return Ok(None) };
         let Some(token) = &self.token else {
             let source = Source::CertificateName;
             let name = self.certificate_name.clone();
-            return Ok(name.map(|user| Identity { user, revision, source }));
+            return Ok(name.map(|user| AuthInfo { user, revision, source }));
         };
         let token = bare(token);
         // Seldom waited for: its state is no part of each request's.
@@ -74,12 +74,12 @@ impl Credentials {
     }
 
     /// Whose request it is as far as that is known at this moment; for what is written down of it.
-    pub(super) fn identify_now(&self, replica: &ReplicaClient) -> Option<Identity> {
+    pub(super) fn identify_now(&self, replica: &ReplicaClient) -> Option<AuthInfo> {
         let revision = replica.with_permissions(revision_to_check).ok()??;
         let Some(token) = &self.token else {
             let source = Source::CertificateName;
             let name = self.certificate_name.clone();
-            return name.map(|user| Identity { user, revision, source });
+            return name.map(|user| AuthInfo { user, revision, source });
         };
         let identified = replica.with_permissions(|it| replica.tokens().identify(bare(token), it));
         match identified {
@@ -96,7 +96,7 @@ impl Credentials {
         &self,
         replica: &ReplicaClient,
         check: impl Fn(&Permissions, Option<Principal<'_>>) -> Result<(), Refusal>,
-    ) -> Result<Option<Identity>, Refusal> {
+    ) -> Result<Option<AuthInfo>, Refusal> {
         let who = self.identify(replica).await?;
         replica.with_permissions(|it| check_now(it, who.as_ref(), &check))?;
         Ok(who)
@@ -107,7 +107,7 @@ impl Credentials {
     pub(super) async fn require_root(
         &self,
         replica: &ReplicaClient,
-    ) -> Result<Option<Identity>, Status> {
+    ) -> Result<Option<AuthInfo>, Status> {
         self.require(replica, Permissions::check_root).await.map_err(status)
     }
 
@@ -129,7 +129,7 @@ impl Credentials {
     pub(super) async fn require_any_user(
         &self,
         replica: &ReplicaClient,
-    ) -> Result<Option<Identity>, Status> {
+    ) -> Result<Option<AuthInfo>, Status> {
         self.require(replica, Permissions::check_any_user).await.map_err(status)
     }
 
@@ -142,10 +142,10 @@ impl Credentials {
         &self,
         replica: &ReplicaClient,
         check: impl Fn(&Permissions, Option<Principal<'_>>) -> Result<(), Refusal>,
-    ) -> Result<Option<Identity>, Refusal> {
+    ) -> Result<Option<AuthInfo>, Refusal> {
         let who = self.identify(replica).await?;
         // Not logged yet: it may be allowed.
-        if replica.with_permissions(|it| check(it, who.as_ref().map(Identity::principal))).is_ok() {
+        if replica.with_permissions(|it| check(it, who.as_ref().map(AuthInfo::principal))).is_ok() {
             return Ok(who);
         }
         Box::pin(async {
@@ -161,7 +161,7 @@ impl Credentials {
     /// It may not, or it is of another auth revision.
     pub(super) fn check_read(
         state: &State,
-        who: Option<&Identity>,
+        who: Option<&AuthInfo>,
         check: impl Fn(&Permissions, Option<Principal<'_>>) -> Result<(), Refusal>,
     ) -> Result<(), Status> {
         let permissions = &state.permissions;
@@ -204,8 +204,21 @@ impl Credentials {
         let check = |permissions: &Permissions, who: Option<Principal<'_>>| {
             check_access(permissions, who, &command, &NoAttachedKeys)
         };
-        let who = self.require_linearizable(replica, check).await?;
-        replica.propose_as(who.as_ref(), command).await
+        let mut who = self.require_linearizable(replica, &check).await?;
+        loop {
+            let reply = replica.propose_as(who.as_ref(), command.clone()).await;
+            if reply != Err(Refusal::AuthOldRevision) {
+                return reply;
+            }
+            // Users or roles changed in between. A simple token is of the newest revision, and the refused entry changed nothing.
+            replica.read_index().await?;
+            let again = self.require(replica, &check).await?;
+            let revision = |who: &Option<AuthInfo>| who.as_ref().map_or(0, |who| who.revision);
+            if revision(&again) <= revision(&who) {
+                return reply;
+            }
+            who = again;
+        }
     }
 }
 
@@ -229,10 +242,10 @@ fn revision_to_check(permissions: &Permissions) -> Result<Option<u64>, Refusal> 
 /// Checks, and logs what etcd logs of a refusal.
 fn check_now(
     permissions: &Permissions,
-    who: Option<&Identity>,
+    who: Option<&AuthInfo>,
     check: &impl Fn(&Permissions, Option<Principal<'_>>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    let refusal = match check(permissions, who.map(Identity::principal)) {
+    let refusal = match check(permissions, who.map(AuthInfo::principal)) {
         Ok(()) => return Ok(()),
         Err(refusal) => refusal,
     };

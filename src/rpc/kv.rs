@@ -21,7 +21,7 @@ use super::range::{Chunks, range, read_txn, single_chunk};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::slow_apply::warn_if_slow;
 use crate::actors::{ReplicaClient, State};
-use crate::auth::{Action, Capability, Identity, NoAttachedKeys};
+use crate::auth::{Action, AuthInfo, Capability, NoAttachedKeys};
 use crate::command::{Command, put_cost, txn_cost};
 use crate::io::clock::Instant;
 use crate::machine::Reply;
@@ -40,7 +40,7 @@ impl Kv {
         &self,
         credentials: &Credentials,
         serializable: bool,
-    ) -> Result<(Arc<State>, Option<Identity>), Status> {
+    ) -> Result<(Arc<State>, Option<AuthInfo>), Status> {
         if !serializable {
             let began = Instant::now();
             self.0.read_index().await.map_err(status)?;

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::credentials::Credentials;
 use super::{Answers, check_quota, complete, door, header, mismatch, require_leader, status};
 use crate::actors::ReplicaClient;
-use crate::auth::{Action, AttachedKeys, Identity, Permissions};
+use crate::auth::{Action, AttachedKeys, AuthInfo, Permissions};
 use crate::command::{Command, LEASE_COST};
 use crate::io::random_u64;
 use crate::machine::Reply;
@@ -29,11 +29,11 @@ pub(super) struct Lease(pub(super) ReplicaClient);
 /// Checks all keys of these leases, unless there are none that could be refused.
 async fn check_keys(
     replica: &ReplicaClient,
-    who: Option<&Identity>,
+    who: Option<&AuthInfo>,
     action: Action,
     leases: &[LeaseId],
 ) -> Result<(), Refusal> {
-    let principal = who.map(Identity::principal);
+    let principal = who.map(AuthInfo::principal);
     let may_all = replica.with_permissions(|permissions| {
         permissions.check_root(principal).is_ok() || permissions.covers_all(principal, action)
     });
@@ -49,20 +49,13 @@ impl AttachedKeys for Found<'_> {
     }
 }
 
-/// Checks the keys that were found for this user, who must still be of the newest auth revision.
+/// Checks that a user may read the keys that were found.
 fn check_found(
     permissions: &Permissions,
-    who: Option<&Identity>,
+    who: Option<&AuthInfo>,
     keys: &[Bytes],
 ) -> Result<(), Refusal> {
-    let principal = who.map(Identity::principal);
-    permissions.check_lease(principal, Action::Read, 0, &Found(keys))?;
-    match who {
-        Some(who) if permissions.is_enabled() && who.revision != permissions.revision() => {
-            Err(Refusal::AuthOldRevision)
-        }
-        Some(_) | None => Ok(()),
-    }
+    permissions.check_lease(who.map(AuthInfo::principal), Action::Read, 0, &Found(keys))
 }
 
 #[async_trait]

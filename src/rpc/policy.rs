@@ -16,7 +16,7 @@ use super::credentials::Credentials;
 use super::login::host;
 use crate::actors::ReplicaClient;
 use crate::audit::{AuditRecord, Class, Rules, Target, response_revision};
-use crate::auth::{Identity, Source};
+use crate::auth::{AuthInfo, Source};
 use crate::io::LogQueue;
 use crate::io::clock::{self, Instant};
 use crate::metrics;
@@ -244,7 +244,7 @@ impl Drop for Observed {
 }
 
 /// How it is known who asks.
-fn source(who: Option<&Identity>) -> &'static str {
+fn source(who: Option<&AuthInfo>) -> &'static str {
     match who.map(|who| who.source) {
         None => "none",
         Some(Source::Token) => "token",

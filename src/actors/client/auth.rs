@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ReplicaClient;
 use crate::actors::tokens::Tokens;
-use crate::auth::{Action, Identified, Identity, Permissions, TokenProvider as _};
+use crate::auth::{Action, AuthInfo, Identified, Permissions, TokenProvider as _};
 use crate::io::{Passwords, clock};
 use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, TOKEN_WAIT_MAX};
 use crate::types::{LeaseId, LogIndex, Refusal};
@@ -23,7 +23,7 @@ impl ReplicaClient {
     ///
     /// # Errors
     /// `InvalidAuthToken`.
-    pub async fn identify(&self, token: &[u8]) -> Result<Identity, Refusal> {
+    pub async fn identify(&self, token: &[u8]) -> Result<AuthInfo, Refusal> {
         let until_ms = clock::now_ms() + TOKEN_WAIT_MAX.as_millis() as u64;
         loop {
             let identified = self
@@ -71,7 +71,7 @@ impl ReplicaClient {
     /// The first refusal, or the member is stopping.
     pub async fn check_leases(
         &self,
-        who: Option<&Identity>,
+        who: Option<&AuthInfo>,
         action: Action,
         leases: &[LeaseId],
     ) -> Result<(), Refusal> {

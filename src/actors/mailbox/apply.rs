@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::auth::{Action, Identity};
+use crate::auth::{Action, AuthInfo};
 use crate::io::{IncomingSnapshot, LsmEngine};
 use crate::machine::Machine;
 use crate::types::limits::LEASES_CHECKED_MAX;
@@ -32,7 +32,7 @@ pub enum Msg {
     /// mailbox is full.
     CheckLeases {
         /// In whose name.
-        who: Option<Identity>,
+        who: Option<AuthInfo>,
         /// Read or write.
         action: Action,
         /// At most [`LEASES_CHECKED_MAX`].
@@ -113,7 +113,7 @@ impl Handle {
     /// Checks that a user may do this to all keys of these leases, however many there are.
     pub async fn check_leases(
         &self,
-        who: Option<&Identity>,
+        who: Option<&AuthInfo>,
         action: Action,
         leases: &[LeaseId],
     ) -> Result<(), Refusal> {

@@ -174,6 +174,10 @@ fn evened(text: &str) -> String {
 fn hide(value: &mut Value) {
     match value {
         Value::Object(members) => {
+            // etcd tells the keys of a lease in any order.
+            if let Some(Value::Array(keys)) = members.get_mut("keys") {
+                keys.sort_by_key(Value::to_string);
+            }
             members.retain(|name, _| !HIDDEN.contains(&name.as_str()));
             members.values_mut().for_each(hide);
         }

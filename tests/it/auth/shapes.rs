@@ -42,7 +42,6 @@ pub(super) const SHAPES: &[Shape] = &[
     shape(RANGE, r#"{"key":"@r","range_end":"@s"}"#),
     shape(RANGE, r#"{"key":"@r","range_end":"@t","count_only":true}"#),
     shape(RANGE, r#"{"key":"@b1","range_end":"AA=="}"#),
-    shape(RANGE, r#"{"key":"@r2","range_end":"@a"}"#),
     shape(RANGE, r#"{"key":"@x1","serializable":true}"#),
     shape(RANGE, r#"{"key":""}"#),
     shape("/etcdserverpb.KV/RangeStream", r#"{"key":"@r","range_end":"@s"}"#),
