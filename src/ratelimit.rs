@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::types::limits::RATE_SUBJECTS_MAX;
 
+/// The time between two searches for idle users and addresses, in ms.
+const SWEEP_MS: u64 = 1000;
+
 /// Limits of one user or one address; `None` is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Limits {
@@ -49,6 +52,8 @@ pub struct RateLimiter {
     user: Limits,
     address: Limits,
     usage: BTreeMap<Subject, Usage>,
+    /// When idle ones were last looked for: a flood of new ones must not look each time.
+    swept_ms: Option<u64>,
 }
 
 /// The rest of a second's allowance, and the number of things under way.
@@ -99,7 +104,7 @@ impl Usage {
 impl RateLimiter {
     /// With these limits for each user and each address.
     pub fn new(user: Limits, address: Limits) -> Self {
-        Self { user, address, usage: BTreeMap::new() }
+        Self { user, address, usage: BTreeMap::new(), swept_ms: None }
     }
 
     /// Tells if nothing is limited.
@@ -169,7 +174,9 @@ impl RateLimiter {
     /// The usage of one, which is made if it is not there; none if too many are busy.
     fn usage(&mut self, subject: &Subject, now_ms: u64) -> Option<&mut Usage> {
         if !self.usage.contains_key(subject) {
-            if self.usage.len() >= RATE_SUBJECTS_MAX {
+            let is_due = self.swept_ms.is_none_or(|swept_ms| now_ms >= swept_ms + SWEEP_MS);
+            if self.usage.len() >= RATE_SUBJECTS_MAX && is_due {
+                self.swept_ms = Some(now_ms);
                 let (user, address) = (self.user, self.address);
                 self.usage.retain(|subject, usage| {
                     let limits = match subject {

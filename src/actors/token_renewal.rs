@@ -59,7 +59,7 @@ async fn look(
         let is_due = ends_ms > known_ms && ends_ms > now_ms;
         is_due.then_some(Renewal { index, expires_ms: ends_ms })
     });
-    while let Some(part) = parts.next() {
+    for part in parts.by_ref() {
         renewals.extend(part);
         yield_now().await;
     }

@@ -55,10 +55,13 @@ struct Keyring {
     number: u64,
 }
 
+/// Tokens by their text.
+type TokenCache = Cache<Box<[u8]>, Arc<Token>>;
+
 /// Tokens that this executor has seen.
 #[derive(Default)]
 struct Known {
-    tokens: Option<(u64, Cache<Box<[u8]>, Arc<Token>>)>,
+    tokens: Option<(u64, TokenCache)>,
     jwts: Option<(u64, Verified)>,
 }
 

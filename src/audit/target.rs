@@ -47,6 +47,7 @@ impl Target {
         target
     }
 
+    #[allow(clippy::too_many_lines, reason = "a row for each RPC")]
     fn read_unary(&mut self, rpc: Unary, message: &[u8]) {
         match rpc {
             Unary::KVRange => self.range("range", message),

@@ -1,3 +1,5 @@
+//! Lines, rules and targets of the audit log.
+
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::request_op::Request;

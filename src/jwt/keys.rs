@@ -48,14 +48,14 @@ pub struct Keys {
 }
 
 enum PrivateKey {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Rsa(RsaKeyPair),
     Ecdsa(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
 }
 
 enum PublicKey {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Asymmetric(ParsedPublicKey),
 }
 
@@ -85,8 +85,12 @@ impl Keys {
             let own = private.ok_or_else(|| KeyError(MISSING.to_owned()))?;
             let key = |bytes: &[u8]| hmac::Key::new(algorithm, bytes);
             let all = [&own].into_iter().chain(others);
-            let public = all.map(|bytes| PublicKey::Hmac(key(bytes))).collect();
-            return Ok(Self { method, private: Some(PrivateKey::Hmac(key(&own))), public });
+            let public = all.map(|bytes| PublicKey::Hmac(Box::new(key(bytes)))).collect();
+            return Ok(Self {
+                method,
+                private: Some(PrivateKey::Hmac(Box::new(key(&own)))),
+                public,
+            });
         }
         let private = private.map(|pem| read_private(method, &pem)).transpose()?;
         let public = public.map(|pem| read_public(method, &pem)).transpose()?;

@@ -1,3 +1,5 @@
+//! Tokens of all methods, claims, keys and options.
+
 use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};

@@ -1,3 +1,5 @@
+//! Tokens as entries make, renew and drop them.
+
 use std::ops::Bound;
 
 use basalt_proto::etcdserverpb::token_renew_request::Renewal;

@@ -45,7 +45,10 @@ fn keys(place: &Path, method: &str, make: &str) -> String {
     match method.starts_with("HS") {
         true => fs::write(place.join(format!("{name}.pem")), format!("{make} {method}\n"))
             .expect("it is written"),
-        false => drop(openssl(place, &format!("{make} -out {name}.pem"))),
+        false => {
+            let (verb, rest) = make.split_once(' ').expect("a verb and its arguments");
+            openssl(place, &format!("{verb} -out {name}.pem {rest}"));
+        }
     }
     let private = place.join(format!("{name}.pem")).display().to_string();
     let public = match method {
