@@ -1,3 +1,5 @@
+//! Tests of the audit log: rules, records and texts.
+
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::request_op::Request;

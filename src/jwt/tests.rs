@@ -1,3 +1,5 @@
+//! Tests of JSON web tokens: methods, keys, claims and options.
+
 use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};

@@ -1,3 +1,5 @@
+//! Tests of simple tokens: format, table and replicated state.
+
 use std::ops::Bound;
 
 use basalt_proto::etcdserverpb::token_renew_request::Renewal;
