@@ -236,7 +236,7 @@ mod tests {
     fn user(tokens: &Tokens, token: &str) -> Result<String, Identified> {
         match tokens.identify(token.as_bytes(), &Permissions::default()) {
             Identified::Known(identity) => Ok(identity.user.to_string()),
-            other => Err(other),
+            other @ (Identified::NotApplied(_) | Identified::Invalid) => Err(other),
         }
     }
 

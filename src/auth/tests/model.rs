@@ -7,13 +7,16 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 
+/// The permissions of a role: type, key and range end.
+type Grants = Vec<(Type, Vec<u8>, Vec<u8>)>;
+
 #[derive(Default)]
 struct Model {
     enabled: bool,
     revision: u64,
     /// Roles, and true if there is a password.
     users: BTreeMap<String, (Vec<String>, bool)>,
-    roles: BTreeMap<String, Vec<(Type, Vec<u8>, Vec<u8>)>>,
+    roles: BTreeMap<String, Grants>,
 }
 
 #[derive(Clone, Debug)]

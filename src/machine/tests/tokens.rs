@@ -55,10 +55,9 @@ impl Fixture {
         let hash = Bytes::copy_from_slice(&hash(letters.as_bytes()));
         let (user, expires_ms) = (user.to_owned(), TTL_MS);
         let issue = TokenIssueRequest { user, hash, expires_ms, auth_revision };
-        match self.apply(Command::TokenIssue(issue))? {
-            Reply::Token { index } => Ok(token(&letters, index)),
-            other => panic!("{other:?} is no token"),
-        }
+        let reply = self.apply(Command::TokenIssue(issue))?;
+        let Reply::Token { index } = reply else { panic!("{reply:?} is no token") };
+        Ok(token(&letters, index))
     }
 
     fn issue(&mut self, user: &str) -> Result<String, Refusal> {
