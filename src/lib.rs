@@ -9,19 +9,22 @@
 //!                                                       replica::Applier, machine::Machine
 //! ```
 //!
-//! What decides is plain synchronous code without I/O, clock or randomness: the modules up to `sim` in the table of rooms of
-//! `ARCHITECTURE.md`. What waits is thin: [`io`], [`actors`], [`rpc`], [`http`], [`server`]. [`sim`] runs whole clusters of the
-//! first kind in one thread.
+//! Decisions are plain synchronous code without I/O, clock or randomness: the modules up to `sim` in the table of rooms
+//! of `ARCHITECTURE.md`. Waiting and I/O are in thin modules: [`io`], [`actors`], [`rpc`], [`http`], [`server`].
+//! [`sim`] runs whole clusters of the first kind in one thread.
 //!
 //! Where to begin:
 //!
-//! 1. [`command`]: what the replicated log holds. [`machine`] applies one entry of it to [`mvcc`], [`lease`] and [`cluster`].
-//! 2. [`replica`]: what one member decides between consensus, log, state machine and its clients' requests.
+//! 1. [`command`]: the content of the replicated log. [`machine`] applies one entry of it to [`mvcc`], [`lease`]
+//!    and [`cluster`].
+//! 2. [`replica`]: the decisions of one member between consensus, log, state machine and its clients' requests.
 //! 3. A put from the socket to the answer: [`rpc`] (`kv.rs`) ─► [`actors::client`] ─► [`actors::requests`] ─►
 //!    [`actors::consensus`] ─► [`actors::wal`], [`actors::apply`].
-//! 4. `server::topology` says which of them runs on which core; `server::table` is the table of flags.
+//! 4. `server::topology` assigns them to cores; `server::table` is the table of flags.
 //!
 //! `ARCHITECTURE.md` has the glossary, the life of a write and of a read, and the reasons.
+
+#![warn(missing_docs)]
 
 pub mod actors;
 pub mod cluster;

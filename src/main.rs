@@ -42,7 +42,7 @@ fn start() -> ExitCode {
     }
 }
 
-/// Four lines as etcd's, which scripts read, and ours.
+/// Four lines as etcd's, which scripts read, and one of Basalt.
 fn print_version() {
     let arch = server::go_arch();
     println!("etcd Version: {}", basalt::cluster::Version::SERVER);
@@ -52,7 +52,7 @@ fn print_version() {
     println!("Basalt Version: {}", env!("CARGO_PKG_VERSION"));
 }
 
-/// Logs why the member does not run.
+/// Logs the reason why the member does not run.
 fn refuse(options: &LogOptions, notes: &[Note], why: &Note) -> ExitCode {
     if let Err(text) = server::start_log(options) {
         eprintln!("{text}");

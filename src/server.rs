@@ -1,4 +1,4 @@
-//! Reads the configuration, lays actors out on cores, starts and stops them.
+//! Reads the configuration, assigns actors to cores, starts and stops them. Decides nothing about requests.
 
 mod bootstrap;
 mod config;

@@ -21,11 +21,14 @@ mod read;
 mod wal;
 mod watch;
 
-/// One operation, made ready; called again and again.
+/// A prepared operation, which is called repeatedly.
 type Operation = Box<dyn FnMut()>;
 
-/// Names, and what makes each ready.
-const ALL: &[(&str, fn() -> Operation)] = &[
+/// The name of an operation, and the function that prepares it.
+type Named = (&'static str, fn() -> Operation);
+
+/// All operations.
+const ALL: &[Named] = &[
     ("encode-put", codec::encode_put),
     ("decode-put", codec::decode_put),
     ("encode-range-response", codec::encode_range_response),

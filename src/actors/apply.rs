@@ -1,7 +1,7 @@
 //! Hosts [`Applier`], the single writer of the replicated state. One per member.
 //!
-//! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's order.
-//! Between batches others run, and a compaction gets its slice.
+//! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's
+//! order. The task yields after each slice of a batch. Between batches a compaction runs its slice.
 
 mod publish;
 mod report;
@@ -27,32 +27,32 @@ use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock};
 use crate::metrics;
 use crate::replica::{Applier, ApplierOutput as Output, Delivery, Progress};
 use crate::store::Engine as _;
-use crate::types::limits::APPLY_STEP_RECORDS;
+use crate::types::limits::{APPLY_BATCH_BYTES, APPLY_STEP_RECORDS};
 use crate::types::{Entry, Fault};
 
-/// How long entries are applied before others run.
+/// Time for which entries are applied before the task yields.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// How long to wait for a store whose flushes and merges are behind, before it is asked again.
+/// Pause before the store is asked again if its flushes and merges are still behind.
 const BEHIND: Duration = Duration::from_millis(2);
 
 /// The actors that perform outputs.
 pub struct Outputs {
-    /// Learns what is applied.
+    /// Receives acknowledgements.
     pub consensus: consensus::Handle,
-    /// Learns who is a member.
+    /// Receives changes of the members.
     pub peers: Peers,
     /// Truncates the log.
     pub wal: wal::Handle,
-    /// Learns of leases.
+    /// Receives changes of leases.
     pub lease: lease::Handle,
     /// One hub per executor.
     pub hubs: Vec<watch::Handle>,
-    /// Answers for each executor.
+    /// The channel of answers of each executor.
     pub deliveries: Vec<flume::Sender<Delivery>>,
-    /// The executor this actor runs on, and its requests.
+    /// The executor of this actor, and its requests.
     pub here: (usize, Pending),
-    /// The room on the disk of the store.
+    /// The monitor of the free space on the disk of the store.
     pub disk: DiskMonitor,
 }
 
@@ -60,14 +60,14 @@ struct Actor {
     applier: Applier<LsmEngine>,
     outputs: Outputs,
     shared: Arc<Shared>,
-    /// When compaction was asked for; none while one that an earlier run left is looked for.
+    /// Time of the compaction request; `None` while a compaction left unfinished by a previous run is being resumed.
     compacting_since: Option<Instant>,
     compaction_waiters: Vec<flume::Sender<()>>,
-    /// Taken from the mailbox while a large entry was applied. Consensus and sessions bound it, by the entries that they let
-    /// be committed and not applied, and by their own number.
+    /// Messages received while a large entry was applied. Bounded by consensus, through the number of entries that are
+    /// committed and not applied, and by the number of sessions.
     later: VecDeque<Msg>,
-    /// Whether a truncation of the log has ended.
-    truncated: Rc<Cell<bool>>,
+    /// The result of a truncation of the log that has ended: whether the log was truncated.
+    truncated: Rc<Cell<Option<bool>>>,
     /// The store's bytes on disk and its files, as published last.
     disk_bytes: u64,
     changes: u64,
@@ -75,10 +75,10 @@ struct Actor {
     out: Vec<Output<LsmView>>,
 }
 
-/// Serves until all handles are gone.
+/// Runs until all handles are dropped.
 ///
 /// # Errors
-/// The store failed, or an entry makes no sense: this member must stop.
+/// The store failed, or an entry is invalid: this member must stop.
 pub async fn run(
     applier: Applier<LsmEngine>,
     inbox: flume::Receiver<Msg>,
@@ -145,12 +145,13 @@ impl Actor {
             Msg::Refresh(answer) => {
                 self.refresh()?;
                 answer.map(|answer| answer.try_send(()));
+                self.truncate_if_due().await;
             }
             Msg::Engine(answer) => drop(answer.try_send(self.engine())),
             Msg::Close(answer) => {
                 let engine = self.engine();
                 if let Err(fault) = Pool::Durable.run(move || engine.persist()).await {
-                    // Nothing is lost: the next start applies it from the log.
+                    // Nothing is lost: the next start applies the entries from the log again.
                     tracing::warn!(error = %fault, "the store could not be written before the end");
                 }
                 let _ = answer.try_send(());
@@ -168,9 +169,7 @@ impl Actor {
         entries: &[Entry],
         inbox: &flume::Receiver<Msg>,
     ) -> Result<(), Fault> {
-        if self.truncated.take() {
-            self.applier.truncated();
-        }
+        self.note_truncation();
         self.pause_if_behind().await;
         let mut slice = Instant::now();
         let mut now = slice;
@@ -183,7 +182,10 @@ impl Actor {
                 now = Instant::now();
             }
             if now.since(slice) >= SLICE {
-                self.commit().await?;
+                // Not at each slice: each commit makes every executor load the published state.
+                if self.applier.batch_bytes() >= APPLY_BATCH_BYTES {
+                    self.commit().await?;
+                }
                 yield_now().await;
                 self.pause_if_behind().await;
                 slice = Instant::now();
@@ -193,8 +195,8 @@ impl Actor {
         self.commit().await
     }
 
-    /// An entry that takes steps. The entries before it are answered first. Nothing but reads is taken from the mailbox
-    /// before it is committed: anything else would find half of it.
+    /// Applies an entry in steps. The entries before it are answered first. Nothing but reads is taken from the mailbox
+    /// before it is committed: other messages would see a part of it.
     async fn apply_large(&mut self, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
         self.commit().await?;
         self.pause_if_behind().await;
@@ -213,7 +215,7 @@ impl Actor {
         self.commit().await
     }
 
-    /// Takes the reads that wait in the mailbox, so that it has room: consensus must never wait for a large entry.
+    /// Takes the waiting reads from the mailbox, to free its capacity: consensus must never wait for a large entry.
     async fn take_reads(&mut self, inbox: &flume::Receiver<Msg>) {
         for msg in inbox.try_iter() {
             if let Msg::ReadAt { executor, batch, index } = msg {
@@ -225,14 +227,14 @@ impl Actor {
         self.perform().await;
     }
 
-    /// Lets others run for as long as the store's flushes and merges are behind.
+    /// Yields as long as the store's flushes and merges are behind.
     async fn pause_if_behind(&self) {
         while self.applier.machine().engine().is_behind() {
             clock::sleep(BEHIND).await;
         }
     }
 
-    /// Commits what was applied, and performs what follows from it.
+    /// Commits the applied batch, and performs the outputs.
     async fn commit(&mut self) -> Result<(), Fault> {
         let began = Instant::now();
         self.outputs.disk.wait_for(self.applier.batch_bytes() as u64).await;
@@ -274,7 +276,7 @@ impl Actor {
         self.out = out;
     }
 
-    /// One slice, as a batch of its own.
+    /// One slice of compaction, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
         let began = Instant::now();
         self.applier.compact(clock::since_boot(), &mut self.out)?;

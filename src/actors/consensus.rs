@@ -1,5 +1,5 @@
-//! Hosts [`Replica`]: waits for inputs, reads the clock, performs outputs. One per member. Never touches the disk or the store
-//! itself, so that neither can delay a heartbeat.
+//! Hosts [`Replica`]: waits for inputs, reads the clock, performs outputs. One per member. Never touches the disk or
+//! the store itself, so that neither can delay a heartbeat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct Outputs {
     pub lease: lease::Handle,
     /// Sends to other members.
     pub peers: Peers,
-    /// Notified when this member begins to lead.
+    /// Receives a notification when this member becomes leader.
     pub leads: flume::Sender<()>,
 }
 
@@ -38,7 +38,7 @@ struct Actor {
     shared: Arc<Shared>,
 }
 
-/// Serves until all handles are gone.
+/// Runs until all handles are dropped.
 pub async fn run(
     replica: Replica<Box<Prepared>>,
     mut inbox: Inbox,
@@ -66,7 +66,7 @@ pub async fn run(
         for output in out.drain(..) {
             actor.perform(output).await;
         }
-        actor.shared.set_disk(actor.replica.disk());
+        actor.shared.set_disk(actor.replica.disk(), actor.outputs.wal.room_left());
         actor.shared.set_progress(actor.replica.progress());
     }
 }
@@ -83,7 +83,7 @@ impl Actor {
                 self.outputs.wal.persist(number, records).await;
             }
             Output::Install { snapshot, .. } => self.outputs.apply.install(snapshot).await,
-            // Closing a store waits for its threads.
+            // Closing a store joins its threads.
             Output::Discard(snapshot) => spawn(Pool::Durable.run(move || drop(snapshot))),
             Output::Commit(entries) => self.outputs.apply.commit(entries).await,
             Output::ReadAt { executor, batch, index } => {
@@ -123,7 +123,7 @@ impl Actor {
     }
 }
 
-/// Counts and logs a late heartbeat, in etcd's words.
+/// Counts and logs a late heartbeat, with etcd's text.
 fn heartbeat_late(to: MemberId, late: Duration) {
     metrics::HEARTBEATS_FAILED.add(1);
     tracing::warn!(

@@ -1,5 +1,5 @@
-//! Messages, handles and bounds of the actors. Nothing here waits for a message or knows who serves it:
-//! the loops above do, and `server` connects them.
+//! Messages, handles and bounds of the actors. Nothing here receives a message or knows a loop: the loops use these
+//! types, and `server` connects them.
 
 pub mod apply;
 pub mod consensus;

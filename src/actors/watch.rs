@@ -1,6 +1,5 @@
-//! Hosts [`crate::watch`]: one hub per executor, shared by the actor below, which feeds it what apply sends
-//! and reads history for it, and by the sessions of that executor, which hand in their clients' requests and
-//! take what is for them.
+//! Hosts [`crate::watch`]: one hub per executor, shared by the actor below, which passes it the events of apply and reads
+//! history for it, and by the sessions of that executor, which pass their clients' requests to it and take responses.
 //!
 //! ```text
 //!  apply ─events─► mailbox ─► actor ─► hub ─► one queue per stream ─► session ─► HTTP/2
@@ -8,8 +7,8 @@
 //!                                       └─ requests, credit ◄────────────────┘
 //! ```
 //!
-//! Apply never waits: what does not fit into the mailbox is read from history. Hub and queues belong to the executor, so that
-//! nothing here is locked and a session's request is a function call.
+//! Apply never waits: events that do not fit into the mailbox are read from history. Hub and queues belong to the
+//! executor, so that nothing here is locked and a session's request is a function call.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -33,9 +32,9 @@ use crate::types::{Fault, Refusal};
 pub use crate::watch::{History, HubStats, Published};
 use crate::watch::{Input, Streams, Taken};
 
-/// How often progress notifications, lost leaders and the stats are looked at.
+/// Interval for progress notifications, streams without a leader, and stats.
 const TICK: Duration = Duration::from_millis(100);
-/// Batches in a row before others get their turn.
+/// Batches handled before the task yields.
 const BATCHES_MAX: usize = 16;
 
 /// The streams of this executor. Cheap to clone.
@@ -58,7 +57,7 @@ impl Sessions {
         Ok(Session { sessions: self.clone(), stream })
     }
 
-    /// Calls, and wakes sessions afterwards.
+    /// Makes a call, and wakes sessions afterwards.
     fn with<T>(&self, call: impl FnOnce(&mut Streams) -> T) -> T {
         let mut streams = self.streams.borrow_mut();
         let result = call(&mut streams);
@@ -71,7 +70,7 @@ impl Sessions {
         result
     }
 
-    /// The published state of now. All batches that follow are sent to the hub, unless it has no watchers afterwards.
+    /// The published state. All batches that follow are sent to the hub, unless it has no watchers afterwards.
     fn listen(&self) -> Published {
         if !self.shared.listening.swap(true, Ordering::Relaxed) {
             fence(Ordering::SeqCst);
@@ -85,7 +84,7 @@ impl Sessions {
         self.count(self.streams.borrow().stats());
     }
 
-    /// Updates the gauges. Those of the process are sums over its hubs, so that each adds its own change.
+    /// Updates the gauges. They are sums over the hubs of the process, so that each adds its own change.
     fn count(&self, stats: HubStats) {
         let shared = &self.shared;
         for (number, now, total) in [
@@ -108,27 +107,27 @@ pub struct Session {
 }
 
 impl Session {
-    /// Hands in a client's request. Unknown requests are ignored, as etcd does.
+    /// Passes a client's request to the hub. Unknown requests are ignored, as etcd does.
     pub fn request(&self, request: WatchRequest) {
         let published = self.sessions.listen();
         self.sessions.with(|streams| streams.request(self.stream, request, published));
     }
 
-    /// Answers a client that may not create the watch that it wants.
+    /// Answers a create request without permission.
     pub fn refuse(&self, reason: String) {
         let (stream, published) = (self.stream, self.sessions.listen());
         self.sessions.with(|streams| streams.on(Input::Refuse { stream, reason, published }));
     }
 
-    /// Responses that wait to be taken.
+    /// Number of queued responses.
     pub fn waiting(&self) -> usize {
         self.sessions.streams.borrow().waiting(self.stream)
     }
 
-    /// The next response for the client, header and all.
+    /// The next response for the client, with a complete header.
     ///
     /// # Errors
-    /// The stream is over: the member stops, or there is no leader.
+    /// The stream has ended: the member stops, or there is no leader.
     pub fn poll_next(&self, context: &Context<'_>) -> Poll<Result<WatchResponse, Refusal>> {
         let next = self.sessions.with(|streams| streams.poll_next(self.stream, context.waker()));
         next.map_ok(|Taken { mut response, events }| {
@@ -147,7 +146,7 @@ impl Drop for Session {
     }
 }
 
-/// Opens the hub on this executor: gives its streams, and the actor to run there.
+/// Creates the hub on this executor: returns its streams, and the actor to run there.
 pub fn start(mailbox: Mailbox) -> (Sessions, impl Future<Output = Result<(), Fault>>) {
     let Mailbox { inbox, shared, options, hub } = mailbox;
     let streams = Rc::new(RefCell::new(Streams::new(hub, options.streams)));
@@ -172,7 +171,7 @@ enum Woken {
     Stop,
 }
 
-/// Serves until it is to stop.
+/// Runs until a stop.
 async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fault> {
     let shared = &sessions.shared;
     let mut tick = pin!(clock::sleep(TICK));
@@ -188,7 +187,7 @@ async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fa
         };
         match or(msg, or(read, time)).await {
             Woken::Msg(msg) => {
-                // All that waits, up to a bound: load makes batches, idle makes none.
+                // All queued messages, up to a bound: load makes batches, idle makes none.
                 let waiting = inbox.try_iter().take(BATCHES_MAX);
                 if std::iter::once(msg).chain(waiting).any(|msg| is_last(msg, sessions)) {
                     return Ok(());
@@ -213,7 +212,7 @@ async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fa
     }
 }
 
-/// Takes a message; `true` for the one to stop.
+/// Handles a message; `true` for a stop.
 fn is_last(msg: Msg, sessions: &Sessions) -> bool {
     match msg {
         Msg::Events { events, revision } => {

@@ -1,9 +1,8 @@
-//! Runs simulated clusters, as many as one likes, or one of them again; see `basalt::sim`.
+//! Runs any number of simulated clusters, or repeats one of them; see `basalt::sim`.
 //!
-//! A failure is a panic and ends a process. So the seeds run in processes of their own: this one starts as
-//! many as `--jobs` says, each takes every so-manieth eight of seeds, of which one is long, and when one ends
-//! with a failure, its plan is run again and again with parts left out, as long as it still fails in the same
-//! place.
+//! A failure is a panic and ends a process. So the seeds run in processes of their own: this one starts `--jobs` of
+//! them, which share the seeds in groups of eight, one long seed in each, and when one fails, its plan is run again and
+//! again with parts left out, as long as it still fails at the same place.
 
 #![allow(
     clippy::print_stdout,
@@ -41,26 +40,26 @@ usage: sim [flags]
   --tell         tell the whole story of that one run
 ";
 
-/// Seeds that run if nothing is said.
+/// Number of seeds by default.
 const SEEDS: u64 = 30;
 
-/// Lines of a story that are shown after a failure.
+/// Lines of the log that are printed after a failure.
 const LINES_SHOWN: usize = 60;
 
-/// Attempts to make a failing plan smaller.
+/// Attempts to shrink a failing plan.
 const ATTEMPTS_MAX: usize = 300;
 
 /// Exit code for a wrong command line.
 const MISUSE: u8 = 2;
 
-/// The seed that runs in this process, for the panic that may come.
+/// The seed that runs in this process, for the panic message.
 static SEED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Default)]
 struct Options {
     seeds: Option<u64>,
     first: u64,
-    /// Which of how many jobs this process is.
+    /// Number of this job, and of all jobs.
     job: (u64, u64),
     hours: f64,
     jobs: u64,
@@ -71,14 +70,14 @@ struct Options {
     plan: Option<String>,
     save: Option<String>,
     tell: bool,
-    /// Without the long runs.
+    /// False to skip the long runs.
     storms: bool,
     /// Run the seeds in this process.
     here: bool,
 }
 
 impl Options {
-    /// The error is empty for who asks what there is.
+    /// The error is empty if help was requested.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { jobs: 2, job: (0, 1), ..Self::default() };
         while let Some(flag) = arguments.next() {
@@ -113,7 +112,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text} is not a number of the right kind"))
 }
 
-/// The one of that name.
+/// The value of that name.
 fn named<T: Copy + Debug>(flag: &str, all: &[T], name: &str) -> Result<T, String> {
     let of = |one: &T| format!("{one:?}");
     let names = || all.iter().map(of).collect::<Vec<_>>().join("\n  ");
@@ -121,7 +120,7 @@ fn named<T: Copy + Debug>(flag: &str, all: &[T], name: &str) -> Result<T, String
     found.ok_or_else(|| format!("{flag} takes one of\n  {}", names()))
 }
 
-/// What a seed stands for.
+/// The plan of a seed.
 fn plan(seed: u64, options: &Options) -> Plan {
     match options.scenario {
         Some(scenario) => scenario.plan(seed),
@@ -194,7 +193,7 @@ fn run_many(options: &Options) {
     let count = options.seeds.unwrap_or(u64::MAX);
     let (job, jobs) = options.job;
     for seed in options.first..options.first.saturating_add(count) {
-        // Long ones are rare and regular; every job gets its part of them.
+        // Long ones are rare and regular; every job gets its share of them.
         if seed / Plan::LONG_EVERY % jobs != job {
             continue;
         }
@@ -211,7 +210,7 @@ fn run_many(options: &Options) {
     println!("{runs} {}", all.to_line());
 }
 
-/// A process that does what the flags say.
+/// Starts a process with these flags.
 fn start(flags: &[&str], options: &Options) -> Child {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new(program);
@@ -220,7 +219,7 @@ fn start(flags: &[&str], options: &Options) -> Child {
     command.spawn().expect("this program can be started again")
 }
 
-/// The flags that every process must have, since they change what a seed stands for.
+/// The flags that every process needs, since they change the plan of a seed.
 fn shape(options: &Options) -> Vec<String> {
     let bug = options.bug.map(|bug| ["--bug".to_owned(), format!("{bug:?}")]);
     let scenario = options.scenario.map(|it| ["--scenario".to_owned(), format!("{it:?}")]);
@@ -233,7 +232,7 @@ fn read_all(mut pipe: ChildStdout) -> String {
     text
 }
 
-/// Starts all jobs. Gives what they printed, up to and with the first failure.
+/// Starts all jobs. Returns their output up to and including the first failure.
 fn run_jobs(options: &Options) -> Vec<String> {
     let seeds = options.seeds.unwrap_or(if options.hours > 0.0 { u64::MAX } else { SEEDS });
     let (ended, ends) = mpsc::channel();
@@ -251,7 +250,7 @@ fn run_jobs(options: &Options) -> Vec<String> {
         let mut child = start(&flags, options);
         let pipe = child.stdout.take().expect("it is piped");
         let ended = ended.clone();
-        // Who listens no more does not mind.
+        // The receiver may have stopped.
         std::thread::spawn(move || drop(ended.send(read_all(pipe))));
         children.push(child);
     }
@@ -265,7 +264,7 @@ fn run_jobs(options: &Options) -> Vec<String> {
         }
     }
     for mut child in children {
-        // One that has ended cannot be killed.
+        // A process that has ended cannot be killed.
         drop(child.kill());
         child.wait().expect("a process ends");
     }
@@ -295,14 +294,14 @@ fn run_all(options: &Options) -> ExitCode {
     }
 }
 
-/// The seed that a failure came from, and where it was noticed, by which two are the same.
+/// The seed of a failure, and its place in the code, by which two failures are compared.
 fn failure(text: &str) -> Option<(u64, &str)> {
     let at = text.rfind("seed ")?;
     let (seed, place) = text[at + 5..].split_once(" fails: ")?;
     Some((seed.parse().ok()?, place.lines().next().unwrap_or_default()))
 }
 
-/// What one seed prints without some of its parts.
+/// The output of one seed without some parts of its plan.
 fn again(seed: u64, dropped: &BTreeSet<usize>, options: &Options, tell: bool) -> String {
     let (seed, dropped) = (seed.to_string(), ranges(dropped));
     let flags = ["--seed", &seed, "--drop", &dropped, "--tell"];
@@ -312,7 +311,7 @@ fn again(seed: u64, dropped: &BTreeSet<usize>, options: &Options, tell: bool) ->
     text
 }
 
-/// Takes parts away as long as the same failure remains, larger shares first.
+/// Removes parts as long as the same failure remains, larger shares first.
 fn shrink(seed: u64, place: &str, options: &Options) -> BTreeSet<usize> {
     let parts = plan(seed, options).parts();
     let mut dropped = BTreeSet::new();
@@ -335,7 +334,7 @@ fn shrink(seed: u64, place: &str, options: &Options) -> BTreeSet<usize> {
     dropped
 }
 
-/// Everything that somebody needs who wants to know why.
+/// Prints everything needed to analyze a failure.
 fn report(seed: u64, text: &str, options: &Options) {
     println!("{}\nlooking for the parts that it takes", text.trim());
     let (_, place) = failure(text).expect("it failed");

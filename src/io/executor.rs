@@ -34,7 +34,7 @@ const BLOCKING_THREADS: usize = 1;
 const BEGIN: Duration = Duration::from_millis(500);
 const ATTEMPTS_MAX: usize = 20;
 
-/// Whether bytes came in since executors were last poked.
+/// True if bytes were received since the last periodic wake.
 static RUNNABLE: AtomicBool = AtomicBool::new(false);
 
 /// Bytes came in.
@@ -78,7 +78,7 @@ impl Executors {
     /// Starts an executor pinned to a core, running what `start` makes there. Waits until it has begun.
     ///
     /// # Errors
-    /// The kernel does not let it.
+    /// The kernel refuses it.
     pub fn start<F>(
         &mut self,
         core: usize,
@@ -156,7 +156,7 @@ impl Executors {
     /// Waits until all have ended.
     ///
     /// # Errors
-    /// What stopped one of them.
+    /// The error that stopped the first of them.
     pub fn join(self) -> Result<(), Fault> {
         for handle in self.handles {
             handle.join().map_err(|error| Fault::new(format!("an executor died: {error}")))??;

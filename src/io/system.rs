@@ -1,4 +1,4 @@
-//! Small things that only the machine knows.
+//! The process and its machine: exit, signals, random numbers, cores, statistics.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::metrics::Process;
 use crate::types::Fault;
 use crate::types::limits::EXECUTORS_MAX;
 
-/// Ends the process: it cannot go on, and going on half alive would be worse.
+/// Ends the process after a fault, instead of running on with a part of it.
 #[allow(clippy::exit, reason = "this is the one place that does it")]
 pub fn fatal(fault: &Fault) -> ! {
     tracing::error!(error = %fault, "this member cannot go on");
@@ -19,7 +19,7 @@ pub fn fatal(fault: &Fault) -> ! {
     std::process::exit(1)
 }
 
-/// Ends the process in peace.
+/// Ends the process with exit code 0.
 #[allow(clippy::exit, reason = "sessions that are still open end with the process")]
 pub fn leave() -> ! {
     tracing::info!("closed the member");
@@ -27,8 +27,8 @@ pub fn leave() -> ! {
     std::process::exit(0)
 }
 
-/// Ends the process as a signal does that nobody handles, which is how etcd ends; with exit code 0 if it is the first
-/// process of its container, which the kernel does not end so.
+/// Ends the process by the default action of a signal, as etcd ends; with exit code 0 if it is the first process of its
+/// container, for which the kernel ignores that action.
 #[allow(clippy::exit, reason = "whoever asked wants it to end now")]
 pub fn end_by(signal: i32) -> ! {
     flush_log();
@@ -39,33 +39,34 @@ pub fn end_by(signal: i32) -> ! {
     std::process::exit(0)
 }
 
-/// A random number; the kernel's.
+/// A random number from the kernel.
 pub fn random_u64() -> u64 {
     let mut bytes = [0; 8];
-    // So few bytes come whole and at once, but for the first moments after the machine has started.
+    // So few bytes are always complete, except in the first moments after the machine has started.
     let came = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     assert_eq!(came, Ok(bytes.len()), "the kernel gives no random bytes");
     u64::from_ne_bytes(bytes)
 }
 
-/// The cores that this process may use, lowest first: those of its affinity mask (`taskset`, a container's set
-/// of cores), and no more of them than its share of processor time is worth, nor than there can be executors.
+/// The cores that this process may use, lowest first: those of its affinity mask (`taskset`, a container's set of
+/// cores), but at most as many as its CPU quota covers, and at most
+/// [`EXECUTORS_MAX`](crate::types::limits::EXECUTORS_MAX).
 pub fn own_cores() -> Vec<usize> {
     let share = std::thread::available_parallelism().map_or(1, usize::from).min(EXECUTORS_MAX);
     let Ok(mask) = sched_getaffinity(None) else { return (0..share).collect() };
     (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).take(share).collect()
 }
 
-/// How many cores the process may use, also when asked by a thread that is pinned to one of them.
+/// Number of cores that the process may use, also when called on a thread that is pinned to one of them.
 pub(super) fn process_cores() -> usize {
     let mask = sched_getaffinity(Some(rustix::process::getpid()));
     mask.map_or(1, |mask| (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).count())
 }
 
-/// What the kernel says of this process. Blocks.
+/// Statistics of this process from the kernel. Blocks.
 pub fn process_stats() -> Process {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is a name in parentheses that may hold anything.
+    // The second field is a name in parentheses that may contain any character.
     let fields: Vec<u64> = stat
         .rsplit_once(')')
         .map_or("", |(_, rest)| rest)

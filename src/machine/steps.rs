@@ -1,6 +1,6 @@
-//! An entry that is applied in steps, because it touches many keys. Until its last step it is not applied: [`Machine::applied`]
-//! does not count it, and nothing of it is committed. What it has written so far goes into the store's memory, bounded
-//! pieces at a time, where only the machine sees it.
+//! Application of an entry in steps, because it touches many keys. Until its last step it is not applied:
+//! [`Machine::applied`] does not count it, and nothing of it is committed. Its writes are staged in the store's memory
+//! in bounded batches, where only the machine sees them.
 
 use basalt_proto::etcdserverpb::{LeaseExpireRequest, LeaseRevokeRequest};
 
@@ -10,7 +10,7 @@ use crate::mvcc::{Outcome, Steps};
 use crate::store::Engine;
 use crate::types::{Entry, Error, Fault, LeaseId, LogIndex, Term};
 
-/// See the module.
+/// The entry in progress, described in the module.
 pub(super) struct Running {
     index: LogIndex,
     term: Term,
@@ -19,11 +19,11 @@ pub(super) struct Running {
 }
 
 enum State {
-    /// Nothing is done yet.
+    /// No step was made.
     Begun(Command),
     /// Keys are being changed.
     Keys(Steps),
-    /// The keys of a lease that ended are being deleted.
+    /// The keys of a revoked or expired lease are being deleted.
     Lease(LeaseId, Steps),
 }
 
@@ -33,14 +33,14 @@ impl Running {
         Self { index, term, applied, state: State::Begun(command) }
     }
 
-    /// Whether it may have changed something.
+    /// True if it may have changed keys.
     pub(super) fn has_begun(&self) -> bool {
         !matches!(self.state, State::Begun(_))
     }
 }
 
 impl<E: Engine> Machine<E> {
-    /// At most how many records a command looks at, as far as that depends on what is stored.
+    /// Upper bound of the records that a command reads, as far as that depends on the stored keys.
     pub(super) fn records_max(&self, command: &Command) -> usize {
         match command.large() {
             None => 1,
@@ -51,12 +51,12 @@ impl<E: Engine> Machine<E> {
         }
     }
 
-    /// Whether an entry is being applied in steps.
+    /// True if an entry is being applied in steps.
     pub fn is_in_steps(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Applies on, looking at `budget` records or a few more. Gives what came of the entry when it is applied as a whole.
+    /// Continues until about `budget` records were read. Returns the result when the entry is completely applied.
     ///
     /// # Errors
     /// The store cannot be read or written.
@@ -112,7 +112,7 @@ impl<E: Engine> Machine<E> {
         })
     }
 
-    /// Hands to the store what is written so far, if that is much.
+    /// Stages the writes in the store, if there are many.
     fn stage(&mut self) -> Result<(), Fault> {
         if self.tx.len() >= self.config.steps.stage_writes {
             self.engine.stage(self.tx.take())?;

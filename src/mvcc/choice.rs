@@ -1,5 +1,5 @@
-//! The branches that a transaction takes: what its compares say, those of nested transactions too, of the state before it.
-//! A compare of a range may look at many keys, and can be cut into steps.
+//! The branches that a transaction takes: its compares, those of nested transactions too, are evaluated against the
+//! state before it. A compare of a range may read many keys, and can be evaluated in steps.
 
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
@@ -10,29 +10,29 @@ use super::record::RecordHeader;
 use crate::store::View;
 use crate::types::{Fault, KeyRange};
 
-/// Records looked at before a range is left in which a key does not satisfy the compare.
+/// Records read at once; a key among them that does not satisfy the compare ends the search.
 const LOOK_RECORDS: usize = 64;
 
-/// Which branch each transaction takes, outermost first, nested ones in order.
+/// The branch that each transaction takes: true for success; outermost first, nested ones in order.
 pub(super) struct TxnPath(pub(super) Vec<bool>);
 
-/// The compares of a transaction under way.
+/// Progress of a transaction's compares.
 #[derive(Default)]
 pub(super) struct Choice {
-    /// Of the compares that were looked at, in the order in which they are.
+    /// Results of the evaluated compares, in their order.
     outcomes: Vec<bool>,
-    /// The next one, if a part of its range was looked at.
+    /// The next one, if a part of its range was read.
     begun: Option<Begun>,
 }
 
 struct Begun {
     rest: KeyRange,
-    /// No key was found yet.
+    /// True as long as no key was found.
     is_empty: bool,
 }
 
 impl Choice {
-    /// Goes on until about `budget` records were looked at, which are taken off it. Gives the path at the end.
+    /// Continues until about `budget` records were read, which are subtracted from it. Returns the path at the end.
     pub(super) fn step<V: View>(
         &mut self,
         reader: &Reader<'_, V>,
@@ -44,7 +44,7 @@ impl Choice {
         Ok(is_done.then_some(TxnPath(path)))
     }
 
-    /// Walks over the compares from the first one on; `number` counts them.
+    /// Visits the compares from the first one on; `number` counts them.
     fn choose<V: View>(
         &mut self,
         reader: &Reader<'_, V>,
@@ -91,7 +91,7 @@ impl Choice {
         Ok(outcome)
     }
 
-    /// Whether every key of the compare's range satisfies it; without one, whether no key would.
+    /// True if every key of the compare's range satisfies it; without a key, if a missing key satisfies it.
     fn look<V: View>(
         &mut self,
         reader: &Reader<'_, V>,
@@ -124,7 +124,7 @@ impl Choice {
     }
 }
 
-/// A value that is not there is different from every value, and not by being empty.
+/// A missing value differs from every value, the empty one included.
 fn satisfies_nothing(compare: &Compare) -> bool {
     compare.target != CompareTarget::Value as i32
         && satisfies(compare, &RecordHeader::default(), &[])
@@ -160,7 +160,7 @@ fn satisfies(compare: &Compare, header: &RecordHeader, kv: &[u8]) -> bool {
         Ok(CompareResult::NotEqual) => order.is_ne(),
         Ok(CompareResult::Greater) => order.is_gt(),
         Ok(CompareResult::Less) => order.is_lt(),
-        // etcd lets what it does not know pass.
+        // etcd accepts unknown results.
         Err(_) => true,
     }
 }

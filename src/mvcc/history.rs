@@ -1,4 +1,4 @@
-//! The past as events, for watchers that start in it or fell behind.
+//! The past as events, for watchers that start in the past or fell behind.
 
 use std::ops::Bound;
 
@@ -10,20 +10,19 @@ use super::{Event, ReadView, log_revision};
 use crate::store::{Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
 
-/// A stretch of history, whole revisions in order.
+/// A part of history, whole revisions in order.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// What happened.
+    /// The events.
     pub events: Vec<Event>,
-    /// The first revision that may have events beyond these: read on from here. Newer than the view's
-    /// revision when all was read.
+    /// The first revision that may have events beyond these: the start of the next read. Newer than the view's revision
+    /// if everything was read.
     pub next: i64,
 }
 
 impl<V: View> ReadView<V> {
-    /// The events from revision `from` on: of at most `revisions_max` revisions, and no further
-    /// revision once `bytes_max` encoded bytes are reached. What an event replaced is absent where
-    /// compaction has passed it.
+    /// The events from revision `from` on: of at most `revisions_max` revisions, and no further revision once
+    /// `bytes_max` encoded bytes are reached. The previous value of an event is absent if compaction has removed it.
     ///
     /// # Errors
     /// [`Compacted`](Refusal::Compacted) if `from` is older than the compacted revision, or a fault of
@@ -86,7 +85,7 @@ impl<V: View> ReadView<V> {
             return Ok(None);
         }
         let Some(previous) = record.previous()? else { return Ok(None) };
-        // Keys that change often have their predecessor in the same stretch.
+        // Keys that change often have their predecessor in the same part.
         let found = match earlier.binary_search_by_key(&previous, |(revision, _)| *revision) {
             Ok(at) => Some(earlier[at].1.clone()),
             Err(_) => versions::logged(&self.view, previous)?,
@@ -96,8 +95,8 @@ impl<V: View> ReadView<V> {
     }
 }
 
-/// What a key held before a revision, given its newest record that the change replaced: a transaction
-/// may have changed the key twice, and watchers are told what was there before the transaction.
+/// The version of a key before a revision, given its newest record that the change replaced: a transaction may have
+/// changed the key twice, and events contain the version before the transaction.
 pub(super) fn before(
     view: &impl View,
     replaced: Record,

@@ -36,7 +36,7 @@ impl<V: View> View for Cached<'_, V> {
     }
 }
 
-/// What apply sees: its own writes, then the cache, which holds what was committed, then the store.
+/// The view of apply: its own writes, then the cache of committed records, then the store.
 pub(super) struct Pending<'a, V> {
     pub(super) tx: &'a Overlay<V>,
     pub(super) cache: &'a RecordCache,

@@ -1,8 +1,8 @@
-//! Ranges, at once or in steps of bounded work: reading, sorting and counting are all cut.
+//! Ranges, at once or in steps of bounded work: reading, sorting and counting can all be interrupted.
 //!
 //! ```text
-//!  Read ─► all that the answer needs was read ─► Count ─► Answer, in the order asked for
-//!   └─────► the range ended: all is counted ───────────────┘
+//!  Read ─► all versions for the answer are read ─► Count ─► Answer, in the requested order
+//!   └─────► the range ended: the count is known ─────────────┘
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,23 +13,23 @@ use basalt_proto::etcdserverpb::{RangeRequest, ResponseHeader};
 use bytes::Bytes;
 
 use super::range_plan::{Plan, SortKey};
-use super::read::{Reader, rest_behind};
+use super::read::{Reader, rest_after};
 use super::record::Record;
 use super::versions::whole;
 use crate::store::{Space, View};
 use crate::types::{Error, Fault, KeyRange, Refusal};
 
-/// A range under way.
+/// A range in progress.
 pub(super) struct RangeRead {
     at: i64,
     range: KeyRange,
-    /// What is left of it, once a step was made.
+    /// The rest of the range, after the first step.
     rest: Option<KeyRange>,
     plan: Plan,
     stage: Stage,
     /// Key-values in the order in which they are read.
     kvs: Vec<Bytes>,
-    /// Those of a range that is sorted in steps, by what they are sorted by and the order in which they were read.
+    /// The key-values of a range that is sorted in steps, by their sort key and the order in which they were read.
     sorted: Option<BTreeMap<(SortKey, i64), Bytes>>,
     seen: i64,
 }
@@ -38,14 +38,14 @@ pub(super) struct RangeRead {
 enum Stage {
     Read,
     Count,
-    /// The rest of the range is looked at to count it.
+    /// The rest of the range is read to count it.
     CountRest,
-    /// All is read, and so many keys there are.
+    /// Everything is read, and this is the number of keys.
     Answer(i64),
 }
 
 impl RangeRead {
-    /// Takes a version that was found. Whether more are wanted.
+    /// Adds a version. True if more are wanted.
     fn take(&mut self, view: &impl View, record: Record) -> Result<bool, Fault> {
         self.seen += 1;
         if self.stage != Stage::Read {
@@ -66,7 +66,7 @@ impl RangeRead {
         Ok(self.kvs.len() < self.plan.fetch)
     }
 
-    /// Puts what was read in order. Whether all is done.
+    /// Sorts the key-values. True at the end.
     fn sort(&mut self, budget: &mut usize) -> Result<bool, Fault> {
         let Some(sorted) = &mut self.sorted else {
             if self.plan.target != SortTarget::Key {
@@ -86,7 +86,7 @@ impl RangeRead {
 }
 
 impl<V: View> Reader<'_, V> {
-    /// Answers a range request; the header holds the revision alone.
+    /// Answers a range request; the header contains the revision alone.
     pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
         let mut read = RangeRead { sorted: None, ..self.begin_range(request)? };
         let answer = self.range_step(&mut read, &mut usize::MAX.clone())?;
@@ -108,7 +108,7 @@ impl<V: View> Reader<'_, V> {
         })
     }
 
-    /// Goes on until `budget` records were looked at, which are taken off it. Gives the answer at the end.
+    /// Continues until `budget` records were read, which are subtracted from it. Returns the answer at the end.
     pub(super) fn range_step(
         &self,
         read: &mut RangeRead,
@@ -141,7 +141,7 @@ impl<V: View> Reader<'_, V> {
         Ok(None)
     }
 
-    /// The number of keys, if it can be told without looking at all of them, or at more events than the budget.
+    /// The number of keys, if it can be computed without reading all of them, or more events than the budget.
     fn quick_count(&self, read: &RangeRead, budget: &mut usize) -> Result<Option<i64>, Fault> {
         if matches!(read.range, KeyRange::One(_)) || read.at >= self.revision {
             return self.count(&read.range, read.at).map(Some);
@@ -155,7 +155,7 @@ impl<V: View> Reader<'_, V> {
         Ok(Some(self.count_index.count(self.view, &read.range)? - change))
     }
 
-    /// Whether the end of the range was reached, when enough was read; nothing if the budget was used up before.
+    /// True if the end of the range was reached, false if enough was read; `None` if the budget was used up before.
     fn read_on(&self, read: &mut RangeRead, budget: &mut usize) -> Result<Option<bool>, Fault> {
         if let KeyRange::One(key) = &read.range {
             let found = self.find(key, read.at)?;
@@ -180,7 +180,7 @@ impl<V: View> Reader<'_, V> {
         drop(pairs);
         let Some((last, wants_more)) = stopped else { return Ok(Some(true)) };
         let range = rest.unwrap_or_else(|| read.range.clone());
-        read.rest = Some(rest_behind(range, &last, read.plan.backward));
+        read.rest = Some(rest_after(range, &last, read.plan.backward));
         Ok((!wants_more).then_some(false))
     }
 }

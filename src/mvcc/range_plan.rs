@@ -1,4 +1,4 @@
-//! How a range is read, put in order and answered.
+//! Order, limits and form of the answer to a range.
 
 use std::cmp::Reverse;
 
@@ -11,8 +11,8 @@ use prost::encoding::encode_varint;
 use super::record::{LEASE, RecordHeader};
 use crate::types::Fault;
 
-/// An encoded `KeyValue` without its value. etcd 3.7 answers keys from its index, which knows no
-/// leases, except when it sorts by value.
+/// An encoded `KeyValue` without its value. etcd 3.7 answers keys-only requests from its index, which has no leases,
+/// except when it sorts by value.
 pub(super) fn without_value(kv: &Bytes, keep_lease: bool) -> Result<Bytes, Fault> {
     let header = RecordHeader::new(kv)?;
     let head = kv.slice(..header.head);
@@ -26,13 +26,13 @@ pub(super) fn without_value(kv: &Bytes, keep_lease: bool) -> Result<Bytes, Fault
     Ok(with_lease.freeze())
 }
 
-/// How a range is read and put in order.
+/// Order and limits of reading and sorting.
 pub(super) struct Plan {
-    /// How many to read before limit and order are applied.
+    /// Number of versions to read before limit and order are applied.
     pub(super) fetch: usize,
-    /// From the last key to the first: the order asked for, so that no sorting follows.
+    /// Reads from the last key to the first: the requested order, so that no sorting follows.
     pub(super) backward: bool,
-    /// What to sort by afterwards; `Key` needs none.
+    /// The field to sort by afterwards; `Key` needs no sorting.
     pub(super) target: SortTarget,
     descend: bool,
     pub(super) filter: Filter,
@@ -47,7 +47,7 @@ impl Plan {
         let target = request.sort_target();
         let descend = order == SortOrder::Descend;
         let filter = Filter::new(request);
-        // etcd applies the limit before it sorts if an order was not asked for in so many words.
+        // etcd applies the limit before it sorts unless the request names an order.
         let all = target != SortTarget::Key && (order != SortOrder::None || filter.on);
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let fetch = if all || limit == 0 { usize::MAX } else { limit.saturating_add(1) };
@@ -56,20 +56,19 @@ impl Plan {
         Self { fetch, backward, target, descend, filter, limit, keys_only, count_only }
     }
 
-    /// The answer made of what was read and put in order, without its header.
+    /// The answer with the sorted key-values, without its header.
     pub(super) fn respond(&self, mut kvs: Vec<Bytes>, count: i64) -> RangeResponse {
         let more = self.limit > 0 && kvs.len() > self.limit;
         kvs.truncate(if more { self.limit } else { kvs.len() });
         RangeResponse { header: None, kvs, more, count }
     }
 
-    /// Tells if so many key-values, put in order, are all that the answer needs: one more than it holds says that there
-    /// are more.
+    /// True if so many sorted key-values are enough for the answer: one more than the limit shows that there are more.
     pub(super) fn is_enough(&self, kvs: usize) -> bool {
         self.limit > 0 && kvs > self.limit
     }
 
-    /// A key-value as it is answered.
+    /// A key-value in the form of the answer.
     pub(super) fn shape(&self, kv: Bytes) -> Result<Bytes, Fault> {
         match self.keys_only {
             true => without_value(&kv, self.target == SortTarget::Value),
@@ -77,7 +76,7 @@ impl Plan {
         }
     }
 
-    /// What a key-value is sorted by; equal ones stay in the order of keys.
+    /// The sort key of a key-value; ties stay in the order of keys.
     pub(super) fn sort_key(&self, kv: &Bytes) -> Result<SortKey, Fault> {
         let header = RecordHeader::new(kv)?;
         let number = match self.target {
@@ -90,7 +89,7 @@ impl Plan {
             SortTarget::Create => header.create,
             SortTarget::Mod => header.modified,
         };
-        // Larger ones come first if all bits are the other way round.
+        // Complementing all bits reverses the order.
         Ok(SortKey::Number(if self.descend { !number } else { number }))
     }
 
@@ -106,7 +105,7 @@ impl Plan {
     }
 }
 
-/// What key-values are sorted by; those of one range are of one kind.
+/// Sort keys of key-values; those of one range are of one kind.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SortKey {
     Number(i64),

@@ -1,5 +1,5 @@
-//! Reading at a revision: the newest from one scan of `kv`, the past by following each newer record's
-//! ancestors back through `log`.
+//! Reads at a revision: the newest from one scan of `kv`, older ones by following each newer record's ancestors
+//! back through `log`.
 
 use std::ops::Bound;
 
@@ -11,7 +11,7 @@ use super::versions::{newest, version_at, whole};
 use crate::store::{Space, View};
 use crate::types::{Fault, KeyRange, Refusal, Revision};
 
-/// What is read: a view whose newest revision is `revision`.
+/// A reader of a view whose newest revision is `revision`.
 pub(super) struct Reader<'a, V> {
     pub(super) view: &'a V,
     pub(super) revision: i64,
@@ -30,7 +30,7 @@ impl<V: View> Reader<'_, V> {
         }
     }
 
-    /// What a record of `kv` says at `at`: a living version, maybe a stub, or nothing.
+    /// The version at `at` of a record of `kv`: not a tombstone, maybe a stub; `None` if the key does not exist at `at`.
     pub(super) fn live_at(&self, newest: Record, at: i64) -> Result<Option<Record>, Fault> {
         let found =
             if at >= self.revision { Some(newest) } else { version_at(self.view, newest, at)? };
@@ -50,8 +50,8 @@ impl<V: View> Reader<'_, V> {
         }
     }
 
-    /// Calls `visit` with each living version of the range at `at`, which may be a stub, until it returns false; says
-    /// whether the end was reached.
+    /// Calls `visit` with each version in the range at `at`, tombstones excluded, maybe a stub, until it returns false;
+    /// returns true if the end was reached.
     fn find_each(
         &self,
         range: &KeyRange,
@@ -75,7 +75,7 @@ impl<V: View> Reader<'_, V> {
         Ok(true)
     }
 
-    /// The living keys of a range at `at`.
+    /// Number of keys of a range at `at`.
     pub(super) fn count(&self, range: &KeyRange, at: i64) -> Result<i64, Fault> {
         if let KeyRange::One(key) = range {
             return Ok(i64::from(self.find(key, at)?.is_some()));
@@ -95,7 +95,7 @@ impl<V: View> Reader<'_, V> {
         Ok(count)
     }
 
-    /// How many more living keys a range has now than at `at`, if at most `steps_max` events tell.
+    /// By how many keys a range has grown since `at`, if at most `steps_max` events are enough to compute it.
     pub(super) fn change_since(
         &self,
         range: &KeyRange,
@@ -121,8 +121,8 @@ impl<V: View> Reader<'_, V> {
         Ok(Some(change))
     }
 
-    /// Calls `visit` with each living version of the range at `at` among the next `records_max` records. Gives what is left
-    /// of the range; nothing at its end.
+    /// Calls `visit` with each version in the range at `at` among the next `records_max` records. Returns the rest of
+    /// the range; `None` at its end.
     pub(super) fn each_some(
         &self,
         range: &KeyRange,
@@ -143,12 +143,12 @@ impl<V: View> Reader<'_, V> {
             }
             last = Some(key).filter(|_| number + 1 == records_max);
         }
-        Ok(last.map(|last| rest_behind(range.clone(), &last, false)))
+        Ok(last.map(|last| rest_after(range.clone(), &last, false)))
     }
 }
 
-/// What is left of a range when it was read up to this key.
-pub(super) fn rest_behind(range: KeyRange, last: &[u8], backward: bool) -> KeyRange {
+/// The rest of a range that was read up to this key.
+pub(super) fn rest_after(range: KeyRange, last: &[u8], backward: bool) -> KeyRange {
     if backward {
         return KeyRange::Span(range.start().clone(), Bytes::copy_from_slice(last));
     }

@@ -1,5 +1,5 @@
-//! Large requests, applied in steps. A step looks at a bounded number of records, so that others may run in between. All
-//! steps are of one transaction: nobody may see the state before the last one was committed.
+//! Large requests, applied in steps. A step reads a bounded number of records, so that other work may run in between.
+//! All steps belong to one transaction: the state before the last one must not be published.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use super::write::{LeaseExists, Position, Writer};
 use crate::store::{Overlay, View};
 use crate::types::{Error, KeyRange};
 
-/// A request under way.
+/// A request in progress.
 pub struct Steps {
     position: Position,
     work: Work,
@@ -27,27 +27,27 @@ pub struct Steps {
 enum Work {
     Delete(Deletion),
     Keys(Deletion),
-    Txn(TxnSteps),
+    Txn(Box<TxnSteps>),
 }
 
 /// The answer to a request that was applied in steps.
 pub enum Outcome {
-    /// To [`Mvcc::begin_delete_range`].
+    /// Response to [`Mvcc::begin_delete_range`].
     DeleteRange(DeleteRangeResponse),
-    /// To [`Mvcc::begin_delete_keys`]: how many there were.
+    /// Number of keys deleted by [`Mvcc::begin_delete_keys`].
     Keys(i64),
-    /// To [`Mvcc::begin_txn`].
+    /// Response to [`Mvcc::begin_txn`].
     Txn(TxnResponse),
 }
 
-/// A transaction under way.
+/// A transaction in progress.
 struct TxnSteps {
     request: TxnRequest,
-    /// Its compares; they come first.
+    /// Its compares, which are evaluated first.
     choice: Choice,
-    /// Once they are looked at.
+    /// The chosen branches, once the compares are evaluated.
     path: Option<TxnPath>,
-    /// The operations of the branches taken that are still to run, the last one first; none for an empty operation.
+    /// The operations of the chosen branches that have not run yet, the last one first; none for an empty operation.
     rest: Vec<Request>,
     current: Option<Operation>,
     responses: Vec<Response>,
@@ -60,8 +60,7 @@ enum Operation {
 }
 
 impl Mvcc {
-    /// At most how many records a transaction looks at, both branches together; less work than that is for
-    /// [`Mvcc::txn`].
+    /// Upper bound of the records that a transaction reads, both branches together; one that reads few is for [`Mvcc::txn`].
     pub fn txn_records_max(&self, request: &TxnRequest) -> usize {
         let compares = request.compare.iter().filter(|compare| !compare.range_end.is_empty());
         let compares = compares.map(|compare| self.records_max(&compare.key, &compare.range_end));
@@ -74,7 +73,7 @@ impl Mvcc {
         match &operation.request {
             Some(Request::RequestRange(range)) => {
                 let records = self.records_max(&range.key, &range.range_end);
-                // The keys of now are counted without looking at them.
+                // The present number of keys is computed without reading them.
                 if range.count_only && range.revision == 0 { 1 } else { records }
             }
             Some(Request::RequestDeleteRange(delete)) => {
@@ -86,7 +85,7 @@ impl Mvcc {
         }
     }
 
-    /// At most how many records, live and dead, there are in the range of a request.
+    /// Upper bound of the records, live and dead, in the range of a request.
     pub fn records_max(&self, key: &Bytes, range_end: &Bytes) -> usize {
         if range_end.is_empty() {
             return 1;
@@ -101,12 +100,12 @@ impl Mvcc {
         Steps { position: Position::new(self), work: Work::Delete(deletion) }
     }
 
-    /// Deletes the given keys in one revision; none make no revision. This is how a lease takes its keys along.
+    /// Deletes the given keys in one revision; an empty set creates no revision. Used for the keys of a revoked lease.
     pub fn begin_delete_keys(&self, keys: BTreeSet<Bytes>) -> Steps {
         Steps { position: Position::new(self), work: Work::Keys(Deletion::of_keys(keys)) }
     }
 
-    /// [`Mvcc::txn`] in steps. What could refuse it is looked at before anything is written.
+    /// [`Mvcc::txn`] in steps. All reasons to refuse it are checked before anything is written.
     pub fn begin_txn(&self, request: TxnRequest) -> Steps {
         let work = TxnSteps {
             request,
@@ -116,10 +115,10 @@ impl Mvcc {
             current: None,
             responses: Vec::new(),
         };
-        Steps { position: Position::new(self), work: Work::Txn(work) }
+        Steps { position: Position::new(self), work: Work::Txn(Box::new(work)) }
     }
 
-    /// Applies on until `budget` records were looked at, or a few more. Gives the answer when all is done.
+    /// Continues until about `budget` records were read. Returns the answer at the end.
     ///
     /// # Errors
     /// A fault of the store; those of [`Mvcc::txn`], before anything was written.
@@ -146,7 +145,7 @@ impl Mvcc {
     }
 }
 
-/// The answer of a deletion that is over.
+/// The response to a complete deletion.
 fn response<V: View>(deletion: &mut Deletion, writer: &Writer<'_, V>) -> DeleteRangeResponse {
     let prev_kvs = std::mem::take(&mut deletion.prev_kvs);
     DeleteRangeResponse { header: writer.header(), deleted: deletion.deleted, prev_kvs }
@@ -187,7 +186,7 @@ impl TxnSteps {
         Ok(Some(response))
     }
 
-    /// Looks at the compares, and then at what could refuse the operations.
+    /// Evaluates the compares, and then checks the operations.
     fn choose<V: View>(
         &mut self,
         reader: &Reader<'_, V>,
@@ -218,7 +217,7 @@ impl TxnSteps {
                 let read = writer.read(|reader| reader.begin_range(&range))?;
                 self.current = Some(Operation::Range(Box::new(read)));
             }
-            // Those are unfolded.
+            // Nested transactions were flattened before.
             Request::RequestTxn(_) => (),
         }
         Ok(())

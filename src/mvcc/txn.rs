@@ -1,5 +1,5 @@
-//! Transactions. All compares, those of nested transactions too, are evaluated against the state
-//! before the transaction; then everything that could refuse it is checked; only then it writes.
+//! Transactions. All compares, those of nested transactions too, are evaluated against the state before the
+//! transaction; then every reason to refuse it is checked; only then it writes.
 
 use basalt_proto::encoded::{Response, ResponseOp, TxnResponse};
 use basalt_proto::etcdserverpb::request_op::Request;
@@ -13,12 +13,12 @@ use crate::store::{Overlay, View};
 use crate::types::{Error, Fault, LeaseId, Refusal};
 
 impl Mvcc {
-    /// Applies a transaction that passed [`check_txn`](super::check_txn). Headers hold the revision
-    /// alone; those of nested transactions are empty.
+    /// Applies a transaction that passed [`check_txn`](super::check_txn). Headers contain the revision alone; those of
+    /// nested transactions are empty.
     ///
     /// # Errors
-    /// `EmptyKey`, `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the branch that
-    /// would run has that fault, or a fault of the store. A refused transaction changes nothing.
+    /// `EmptyKey`, `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the
+    /// branch that would run is invalid, or a fault of the store. A refused transaction changes nothing.
     pub fn txn<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -44,7 +44,7 @@ impl Mvcc {
     }
 }
 
-/// Runs a transaction of ranges alone.
+/// Runs a transaction that consists of ranges.
 pub(super) fn read<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,
@@ -60,7 +60,7 @@ pub(super) fn read<V: View>(
     Ok(response)
 }
 
-/// Chooses the branches, after making sure that they can run.
+/// Evaluates the compares, and checks that the chosen branches can run.
 fn prepare<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,
@@ -72,10 +72,10 @@ fn prepare<V: View>(
     Ok(path)
 }
 
-/// Makes sure that the branches taken can run.
+/// Checks that the chosen branches can run.
 ///
 /// # Errors
-/// What refuses the transaction.
+/// The reason to refuse the transaction.
 pub(super) fn check_path<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,
@@ -85,7 +85,7 @@ pub(super) fn check_path<V: View>(
     check(reader, request, lease_exists, &mut path.0.iter().copied())
 }
 
-/// The operations of the branches taken, in order; nested transactions unfolded.
+/// The operations of the chosen branches, in order; nested transactions flattened.
 pub(super) fn operations(request: &TxnRequest, path: &TxnPath) -> Result<Vec<Request>, Error> {
     let mut operations = Vec::new();
     execute(request, path, &mut |request| {
@@ -146,7 +146,7 @@ fn check_put<V: View>(
     Ok(())
 }
 
-/// Runs the chosen branches; nested transactions are unfolded here, all else is `run`'s.
+/// Runs the chosen branches; nested transactions are flattened here, all other operations are passed to `run`.
 pub(super) fn execute(
     request: &TxnRequest,
     path: &TxnPath,

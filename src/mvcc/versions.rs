@@ -9,12 +9,12 @@ pub(super) fn newest(view: &impl View, key: &[u8]) -> Result<Option<Record>, Fau
     view.get(Space::Kv, key)?.map(Record::new).transpose()
 }
 
-/// What `log` holds of the event at `revision`, if compaction has not removed it; maybe a stub.
+/// The record of the event at `revision` in `log`, if compaction has not removed it; maybe a stub.
 pub(super) fn logged(view: &impl View, revision: Revision) -> Result<Option<Record>, Fault> {
     view.get(Space::Log, &revision.to_key())?.map(Record::new).transpose()
 }
 
-/// The record that a stub stands for. A newest one is in `kv`, any other in `superseded`.
+/// The whole record of a stub. A key's newest record is in `kv`, any other in `superseded`.
 pub(super) fn whole(view: &impl View, record: Record) -> Result<Record, Fault> {
     if !record.is_stub() {
         return Ok(record);
@@ -34,8 +34,7 @@ pub(super) fn lacks(revision: Revision) -> Fault {
     Fault::new(format!("history lacks revision {}", revision.main))
 }
 
-/// The version of a key at the main revision `at`, found from a newer one; tombstones included, and maybe
-/// a stub.
+/// The version of a key at the main revision `at`, found from a newer one; tombstones included, and maybe a stub.
 pub(super) fn version_at(
     view: &impl View,
     newest: Record,
@@ -43,7 +42,7 @@ pub(super) fn version_at(
 ) -> Result<Option<Record>, Fault> {
     let mut record = newest;
     while record.main()? > at {
-        // The oldest that is still too new brings the walk forward most.
+        // The oldest ancestor that is still too new skips the most versions.
         let mut target = None;
         for ancestor in record.ancestors()? {
             let ancestor = ancestor?;
@@ -57,7 +56,7 @@ pub(super) fn version_at(
         let Some(target) = target else { return Ok(None) };
         record = match logged(view, target)? {
             Some(older) => older,
-            // A tombstone that compaction has passed.
+            // A tombstone that compaction has removed.
             None if target.main <= at => return Ok(None),
             None => return Err(lacks(target)),
         };

@@ -1,11 +1,11 @@
-//! When a leader sent its heartbeats: one that leaves late shows that the member does too much, or that its disk is slow.
+//! Times of a leader's heartbeats: a late one shows that the member is overloaded, or that its disk is slow.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::types::MemberId;
 
-/// Intervals after which etcd calls a heartbeat late.
+/// Intervals after which etcd reports a heartbeat as late.
 const INTERVALS_MAX: u32 = 2;
 
 /// The times of the newest heartbeats of one leadership.
@@ -15,19 +15,19 @@ pub(super) struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// None was sent yet. One should be sent to each member in each `interval`.
+    /// No heartbeats yet. One should be sent to each member in each `interval`.
     pub(super) fn new(interval: Duration) -> Self {
         Self { interval, sent: BTreeMap::new() }
     }
 
-    /// One leaves for a member. The time by which it is late, if it is.
+    /// Records a heartbeat to a member. Returns by how much it is late, if it is.
     pub(super) fn note(&mut self, to: MemberId, now: Duration) -> Option<Duration> {
         let before = self.sent.insert(to, now)?;
         let late = now.saturating_sub(before).saturating_sub(self.interval * INTERVALS_MAX);
         (!late.is_zero()).then_some(late)
     }
 
-    /// Another leadership begins, or none.
+    /// A leadership begins or ends.
     pub(super) fn restart(&mut self) {
         self.sent.clear();
     }

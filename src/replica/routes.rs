@@ -1,27 +1,27 @@
-//! Where messages for other members go, and what waits for them.
+//! Routing of messages to other members, and bounds of their queues.
 
 use crate::consensus::Message;
 use crate::consensus::wire::{Priority, is_proposal, priority};
 use crate::types::limits::{PEER_BULK_BYTES_MAX, PEER_GUESTS_MAX};
 
-/// What becomes of a message for another member.
+/// The route of a message to another member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
-    /// It carries proposals, which raft does not send again: they are deferred.
+    /// Defer its proposals, which raft does not send again.
     GiveBack,
-    /// It waits on the connection that a member dialed which is not known here yet.
+    /// Queue it for the connection that an unknown member dialed.
     Guest,
-    /// It goes along with the state.
+    /// Send it with the state.
     Snapshot,
-    /// It must not wait behind appends.
+    /// Queue it for the urgent connection.
     Urgent,
-    /// An append or forwarded proposals.
+    /// Queue it for the bulk connection: an append or forwarded proposals.
     Bulk,
-    /// Raft sends it again.
+    /// Drop it: raft sends it again.
     Drop,
 }
 
-/// Where a message goes to a member that is known or not, and has a connection for [`Route::Bulk`] or not.
+/// The route to a member that is known or not, and has a connection for [`Route::Bulk`] or not.
 pub fn route(message: &Message, is_known: bool, takes_bulk: bool) -> Route {
     let priority = priority(message);
     match (is_known, priority) {
@@ -34,12 +34,12 @@ pub fn route(message: &Message, is_known: bool, takes_bulk: bool) -> Route {
     }
 }
 
-/// Tells if so many bytes may wait behind those that wait for a member already. One packet always fits.
+/// True if so many bytes fit behind those in a member's queue. One packet always fits.
 pub fn fits_bulk(waiting_bytes: usize, bytes: usize) -> bool {
     waiting_bytes == 0 || waiting_bytes + bytes <= PEER_BULK_BYTES_MAX
 }
 
-/// Tells if a member that is not known here may be talked to on the connection that it dialed, beside so many others.
+/// True if messages to an unknown member may be queued for the connection that it dialed, beside so many other guests.
 pub fn admits_guest(guests: usize, is_guest: bool) -> bool {
     is_guest || guests < PEER_GUESTS_MAX
 }

@@ -1,5 +1,5 @@
-//! The line that is logged when a member starts, with the fields of etcd's: what reads etcd's logs finds there how the
-//! member is configured.
+//! The line that is logged when a member starts, with etcd's fields, so that tools for etcd's logs find the
+//! configuration there.
 
 use gocompat::duration;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use crate::cluster::Version;
 use crate::io;
 use crate::mvcc::Retention;
 
-/// The fields that the flags decide.
+/// The fields that follow from the flags.
 fn fields(config: &Config, flags: &Flags) -> Map<String, Value> {
     let mut fields = Map::new();
     for part in [member(config, flags), times(config, flags), cluster(config, flags)] {
@@ -73,7 +73,7 @@ fn member(config: &Config, flags: &Flags) -> Value {
 
 fn times(config: &Config, flags: &Flags) -> Value {
     let text = duration::text;
-    // As etcd shows it: revisions are that many nanoseconds.
+    // As etcd prints it: revisions as so many nanoseconds.
     let retention = match config.retention {
         Retention::All => std::time::Duration::ZERO,
         Retention::Time(time) => time,
@@ -92,7 +92,7 @@ fn times(config: &Config, flags: &Flags) -> Value {
     })
 }
 
-/// The cluster, and where its members and clients find this one.
+/// The cluster, and the URLs of this member for members and clients.
 fn cluster(config: &Config, flags: &Flags) -> Value {
     let urls = |text: &str| text.split(',').filter(|it| !it.is_empty()).map(Value::from).collect();
     let urls: fn(&str) -> Value = urls;
@@ -115,7 +115,7 @@ fn cluster(config: &Config, flags: &Flags) -> Value {
     })
 }
 
-/// Logs the line: how the member is configured, and what it runs on.
+/// Logs the line: the configuration of the member, and its machine.
 pub(super) fn say(config: &Config, flags: &Flags, cores: &[usize], memory_bytes: u64) {
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
     let runs_on = json!({

@@ -1,4 +1,4 @@
-//! Hosts the replica as the actors do, without waiting: each turn takes what there is, calls, performs.
+//! Hosts the replica as the actors do, without waiting: each event takes inputs, calls, performs.
 
 mod apply;
 mod log;
@@ -41,7 +41,7 @@ impl Cluster {
         self.after(after, Event::Member(id, boot, event));
     }
 
-    /// True time that a member's clock takes for so long.
+    /// True time of a period on a member's clock.
     fn true_time(&self, id: MemberId, time: Micros) -> Micros {
         time * 1000 / (950 + self.drift(id))
     }
@@ -51,7 +51,7 @@ impl Cluster {
         drift[(id as usize - 1) % drift.len()]
     }
 
-    /// What a member's clock says.
+    /// The time on a member's clock.
     fn clock(&mut self, id: MemberId) -> Duration {
         let (now, drift) = (self.now, self.drift(id));
         self.live(id).clock(now, drift)
@@ -61,7 +61,7 @@ impl Cluster {
         self.clock(id).as_millis() as u64
     }
 
-    /// Consensus has something to do.
+    /// Schedules consensus.
     pub(super) fn wake(&mut self, id: MemberId) {
         let member = self.member(id);
         let delay = member.random.skewed(1, 500);
@@ -87,7 +87,7 @@ impl Cluster {
         self.round_soon(id);
     }
 
-    /// What came may be looked at alone, or together with what comes next.
+    /// Inputs may be handled alone, or together with later ones.
     pub(super) fn round_soon(&mut self, id: MemberId) {
         let member = self.member(id);
         let waits = member.random.chance(250);
@@ -98,7 +98,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the inputs that wait, and performs the outputs.
+    /// Takes the waiting inputs, and performs the outputs.
     fn round(&mut self, id: MemberId) {
         self.hand_in(id);
         let (now, bug) = (self.clock(id), self.bug);
@@ -120,7 +120,7 @@ impl Cluster {
         }
     }
 
-    /// Each executor hands in a bundle of requests.
+    /// Each executor sends a bundle of requests.
     fn hand_in(&mut self, id: MemberId) {
         let (now_ms, bug) = (self.now_ms(id), self.bug);
         let live = self.live(id);
@@ -202,7 +202,7 @@ impl Cluster {
         }
     }
 
-    /// The lease keeper, told who leads as the actor tells it before each message.
+    /// The lease keeper, with its leadership updated as the actor does before each message.
     fn keeper(&mut self, id: MemberId) -> (&mut LeaseKeeper, u64) {
         let now_ms = self.now_ms(id);
         let live = self.live(id);
@@ -210,14 +210,14 @@ impl Cluster {
         (&mut live.keeper, now_ms)
     }
 
-    /// Looks for leases whose time is up, and for requests that waited too long.
+    /// Checks for expired leases, and for requests that waited too long.
     fn leases(&mut self, id: MemberId) {
         let bug = self.bug;
         let (keeper, now_ms) = self.keeper(id);
         if let Some((term, proposals)) = keeper.due(now_ms) {
             self.say(|| format!("{id} finds {} leases due", proposals.len()));
             let input = match bug {
-                // A member that does not lead passes proposals on.
+                // A member that does not lead forwards proposals.
                 Some(Bug::DeposedRevoke) => Input::Requests { executor: 0, proposals, read: None },
                 _ => Input::LeaderRequests(term, proposals),
             };
@@ -230,7 +230,7 @@ impl Cluster {
     }
 }
 
-/// The index of a mark.
+/// The index in a log start.
 fn log_start_of(record: &Record) -> Option<LogIndex> {
     match record {
         Record::LogStart { index, .. } => Some(*index),

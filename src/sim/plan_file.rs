@@ -1,5 +1,5 @@
-//! Plans as files: JSON, one fault, request or watch a line, so that they can be read and changed by hand. What was taken
-//! away from a plan is left out; requests and watches have their numbers, which others refer to.
+//! Plans as files: JSON, one fault, request or watch a line, so that they can be read and edited. Parts removed from a
+//! plan are omitted; requests and watches have their numbers, which others refer to.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ struct PlanFile {
     lasts: Micros,
     parameters: Parameters,
     faults: Vec<(Micros, Fault)>,
-    /// By number; the plan had so many.
+    /// Operations by number; the plan had this many.
     operations: BTreeMap<usize, Operation>,
     operations_count: usize,
     watches: BTreeMap<usize, Watch>,
@@ -38,7 +38,7 @@ impl Plan {
     /// The text of a file.
     ///
     /// # Errors
-    /// It cannot be written as JSON.
+    /// The plan cannot be written as JSON.
     pub fn to_text(&self) -> Result<String, String> {
         let kept = |at: Micros| at < Micros::MAX;
         let operations = self.operations.iter().copied().enumerate();
@@ -63,7 +63,7 @@ impl Plan {
     /// Reads the text of a file.
     ///
     /// # Errors
-    /// It is no plan.
+    /// The text is not a plan.
     pub fn from_text(text: &str) -> Result<Self, String> {
         let file: PlanFile = serde_json::from_str(text).map_err(|it| it.to_string())?;
         let operation = |number| file.operations.get(&number).copied().unwrap_or(NO_OPERATION);
@@ -88,7 +88,9 @@ fn field(name: &str, value: &Value) -> String {
             elements.sort_by_key(|(number, _)| number.parse::<usize>().unwrap_or_default());
             elements.iter().map(|(number, it)| format!("    {number:?}: {it}")).collect()
         }
-        other => return format!("  {name:?}: {other}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            return format!("  {name:?}: {value}");
+        }
     };
     let (open, close) = if value.is_array() { ('[', ']') } else { ('{', '}') };
     match lines.is_empty() {

@@ -6,8 +6,8 @@
 //!                        └─────────────────────────────────────────────┘
 //! ```
 //!
-//! Responses that a client does not take stay in its queue, uncredited, and make its watchers fall behind: that is all the
-//! back-pressure there is.
+//! Responses that a client does not take stay in its queue, without credit, and make its watchers unsynced. There is no
+//! other back-pressure.
 
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
@@ -20,13 +20,13 @@ use slab::Slab;
 use super::{Hub, HubStats, Input, Output, Published, StreamId};
 use crate::types::Refusal;
 
-/// A queue that grew beyond this is given back when it is empty.
+/// Capacity above which an empty queue is freed.
 const QUEUE_KEPT: usize = 64;
 
 /// etcd raises shorter progress intervals to this.
 const PROGRESS_INTERVAL_MS_MIN: u64 = 100;
 
-/// Properties of streams that do not change while the member runs.
+/// Options of streams that do not change while the member runs.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamOptions {
     /// `--watch-progress-notify-interval`.
@@ -37,31 +37,31 @@ pub struct StreamOptions {
     pub seed: u64,
 }
 
-/// A read of history that the hub wants.
+/// A read of history requested by the hub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HistoryRead {
     /// The first revision.
     pub from: i64,
     /// Revisions at most.
     pub revisions_max: usize,
-    /// Bytes of events at most, but for a single revision.
+    /// Bytes of events at most, unless a single revision has more.
     pub bytes_max: usize,
 }
 
-/// A response that waits.
+/// A queued response.
 struct Queued {
     response: WatchResponse,
-    /// What it counts for, in bytes.
+    /// Bytes for which it counts.
     cost: usize,
     events: usize,
 }
 
-/// A response that a client takes.
+/// A response for a client.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Taken {
-    /// Its header holds the revision only.
+    /// The response; its header contains the revision only.
     pub response: WatchResponse,
-    /// Events in it.
+    /// Number of events in it.
     pub events: usize,
 }
 
@@ -75,19 +75,19 @@ struct Queue {
     end: Option<Refusal>,
 }
 
-/// All streams of one executor. Calls that may wake sessions leave their wakers for [`Streams::take_wakers`]: a waker may
-/// call back.
+/// All streams of one executor. Calls that may wake sessions collect their wakers for [`Streams::take_wakers`], since a
+/// waker may call back.
 pub struct Streams {
     hub: Hub,
     options: StreamOptions,
     queues: Slab<Queue>,
     read: Option<HistoryRead>,
-    /// Of the actor that reads history.
+    /// The waker of the actor that reads history.
     reader: Option<Waker>,
     /// Since when there has been no leader.
     leaderless_since_ms: Option<u64>,
     has_ended: bool,
-    /// Events in all queues.
+    /// Number of events in all queues.
     pending_events: usize,
     wakers: Vec<Waker>,
     /// Scratch: empty between calls.
@@ -96,7 +96,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// None yet.
+    /// No streams.
     pub fn new(hub: Hub, options: StreamOptions) -> Self {
         Self {
             hub,
@@ -117,14 +117,14 @@ impl Streams {
     pub fn open(&mut self, requires_leader: bool) -> StreamId {
         let stream = self.queues.insert(Queue { requires_leader, ..Queue::default() }) as StreamId;
         let interval_ms = self.options.progress_interval_ms.max(PROGRESS_INTERVAL_MS_MIN);
-        // Up to a tenth more, as in etcd, so that clients that came together are not notified together.
+        // Up to a tenth more, as in etcd, so that clients that connected together are not notified together.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let jitter_ms = (self.seed >> 33) % (interval_ms / 10);
         self.on(Input::Open { stream, progress_interval_ms: interval_ms + jitter_ms });
         stream
     }
 
-    /// The client is gone.
+    /// The client disconnected.
     pub fn close(&mut self, stream: StreamId) {
         if let Some(queue) = self.queues.try_remove(stream as usize) {
             self.pending_events -= queue.responses.iter().map(|it| it.events).sum::<usize>();
@@ -132,8 +132,8 @@ impl Streams {
         }
     }
 
-    /// A client's request. `published` must be read after events that follow it are sent here. Unknown requests are
-    /// ignored, as etcd does.
+    /// Handles a client's request. `published` must be read after the events before it were sent here. Unknown requests
+    /// are ignored, as etcd does.
     pub fn request(&mut self, stream: StreamId, request: WatchRequest, published: Published) {
         let Some(request) = request.request_union else { return };
         self.on(match request {
@@ -145,7 +145,7 @@ impl Streams {
         });
     }
 
-    /// Responses that wait to be taken.
+    /// Number of queued responses.
     pub fn waiting(&self, stream: StreamId) -> usize {
         self.queues.get(stream as usize).map_or(0, |queue| queue.responses.len())
     }
@@ -153,7 +153,7 @@ impl Streams {
     /// The next response.
     ///
     /// # Errors
-    /// The stream is over: the member stops, or there is no leader.
+    /// The stream has ended: the member stops, or there is no leader.
     pub fn poll_next(&mut self, stream: StreamId, waker: &Waker) -> Poll<Result<Taken, Refusal>> {
         if self.has_ended {
             return Poll::Ready(Err(Refusal::Stopped));
@@ -176,7 +176,7 @@ impl Streams {
         Poll::Ready(Ok(Taken { response, events }))
     }
 
-    /// Ready when the hub wants to read history.
+    /// Ready when the hub requests a read of history.
     pub fn poll_read(&mut self, waker: &Waker) -> Poll<()> {
         if self.read.is_some() || self.has_ended {
             return Poll::Ready(());
@@ -185,12 +185,12 @@ impl Streams {
         Poll::Pending
     }
 
-    /// Takes the read that the hub wants; answered by [`Input::History`].
+    /// Takes the requested read; answered by [`Input::History`].
     pub fn take_read(&mut self) -> Option<HistoryRead> {
         self.read.take()
     }
 
-    /// Time goes on: progress notifications, and streams that have been without a leader for too long.
+    /// Handles the passing of time: progress notifications, and streams that have been without a leader for too long.
     pub fn tick(&mut self, now_ms: u64, has_leader: bool) {
         self.on(Input::Tick { now_ms });
         if has_leader {
@@ -215,7 +215,7 @@ impl Streams {
         self.wakers.extend(self.reader.take());
     }
 
-    /// Gives the hub an input, and queues the responses.
+    /// Passes an input to the hub, and queues the responses.
     pub fn on(&mut self, input: Input) {
         let mut out = std::mem::take(&mut self.out);
         self.hub.on(input, &mut out);
@@ -237,12 +237,12 @@ impl Streams {
         self.out = out;
     }
 
-    /// Wakers of sessions that have something to take, to be woken when this is not borrowed any more.
+    /// Wakers of sessions whose streams have responses, to be woken after the borrow of this value ends.
     pub fn take_wakers(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.wakers)
     }
 
-    /// How many streams and watchers there are.
+    /// Counts of streams and watchers.
     pub fn stats(&self) -> HubStats {
         HubStats { events: self.pending_events, ..self.hub.stats() }
     }

@@ -1,4 +1,4 @@
-//! Flags whose effect shows in a running member, beside a real etcd.
+//! Flags whose effect is visible in a running member, beside a real etcd.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::wire::Wire;
 const PUTS: i64 = 40;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Compacts all versions of a key, and waits until they are gone.
+/// Compacts all versions of a key, and waits until they are deleted.
 fn compact(setup: &Setup) -> (process::Server, Duration) {
     let server = setup.start();
     let took = runtime().block_on(async {
@@ -35,7 +35,7 @@ fn compact(setup: &Setup) -> (process::Server, Duration) {
     (server, took)
 }
 
-/// The fields of the line with a text, beside level, time and caller.
+/// The fields of the log line with this text, without level, time and caller.
 fn logged(server: &process::Server, text: &str) -> serde_json::Map<String, serde_json::Value> {
     let line =
         server.logs.line(text).unwrap_or_else(|| panic!("no {text}: {}", server.logs.tail()));

@@ -1,4 +1,4 @@
-//! Shows the new state to readers and watchers, and answers to sessions.
+//! Publishes the new state to readers and watchers, and sends answers to sessions.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::replica::Delivery;
 use crate::store::Engine as _;
 use crate::types::{Fault, MemberId};
 
-/// How often the store's files are looked at when nothing is applied.
+/// Interval at which the store's files are checked when nothing is applied.
 const REFRESH: Duration = Duration::from_millis(500);
 
-/// Has the state published again now and then, for when nothing is applied.
+/// Requests at intervals that the state is published again, for when nothing is applied.
 pub async fn refreshes(apply: Handle) {
     while apply.try_refresh() {
         clock::sleep(REFRESH).await;
     }
 }
 
-/// The state to publish: `read` and what the machine knows beside it.
+/// The state to publish: `read` and the other replicated state of the machine.
 pub fn state_of(
     machine: &Machine<LsmEngine>,
     read: ReadView<LsmView>,
@@ -70,7 +70,7 @@ impl Actor {
         state_of(machine, read, self.shared.node.member_id, self.disk_bytes)
     }
 
-    /// To this executor directly, to the others as one message.
+    /// Answers on this executor by a call, to the others by one message.
     pub(super) fn deliver(&self, executor: usize, delivery: Delivery) {
         let (here, pending) = &self.outputs.here;
         if executor == *here {
@@ -80,7 +80,7 @@ impl Actor {
         assert!(!matches!(sent, Err(flume::TrySendError::Full(_))), "more answers than requests");
     }
 
-    /// Publishes again if the store's files changed: the view that is published now keeps old ones.
+    /// Publishes again if the store's files changed: the published view keeps deleted ones open.
     pub(super) fn refresh(&mut self) -> Result<(), Fault> {
         let engine = self.applier.machine().engine();
         if (engine.disk_bytes(), engine.changes()) == (self.disk_bytes, self.changes) {

@@ -1,4 +1,4 @@
-//! Counts and logs what was applied.
+//! Metrics and log lines of applied entries.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::mvcc::Changes;
 use crate::replica::LeaseChange;
 use crate::types::FeatureLevel;
 
-/// Says that the cluster speaks another version from now on.
+/// Logs a change of the cluster version.
 pub(super) fn tell_version(before: Option<Version>, now: Option<Version>) {
     if before == now {
         return;
@@ -33,7 +33,7 @@ pub(super) fn count(changes: Changes) {
     metrics::COMPACTED_KEYS.add(changes.compacted);
 }
 
-/// Counts an entry that was applied since `began`, which moves on, and logs one that took longer than `slow`.
+/// Counts an entry that was applied since `began`, which is then advanced, and logs one that took longer than `slow`.
 pub(super) fn observe(applied: &Applied, slow: Duration, began: &mut Instant) {
     let ended = Instant::now();
     let took = ended.since(*began);
@@ -44,7 +44,7 @@ pub(super) fn observe(applied: &Applied, slow: Duration, began: &mut Instant) {
     *began = ended;
 }
 
-/// Says that all members support a higher feature level.
+/// Logs a change of the feature level.
 pub(super) fn tell_level(before: FeatureLevel, now: FeatureLevel) {
     if before != now {
         let (from, to) = (before.number(), now.number());

@@ -10,11 +10,11 @@ use crate::metrics;
 use crate::replica::LogStart;
 use crate::types::Fault;
 
-/// How long to wait until a store that cannot be written is tried again.
+/// Pause before a store that cannot be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Actor {
-    /// Makes durable what is applied, however long the disk has no room for it.
+    /// Makes the committed state durable, and waits as long as the disk has no space for it.
     pub(super) async fn persist(&self) {
         loop {
             let engine = self.engine();
@@ -34,7 +34,7 @@ impl Actor {
         Pool::Durable.run(move || incoming.install(index, term)).await?;
         self.outputs.disk.owe(engine.unflushed());
         old.engine().abandon();
-        // Closing a store waits for its threads.
+        // Closing a store joins its threads.
         spawn(Pool::Durable.run(move || drop(old)));
         self.perform().await;
         metrics::SNAPSHOTS_APPLYING.add(-1);
@@ -42,17 +42,32 @@ impl Actor {
         Ok(())
     }
 
+    pub(super) fn note_truncation(&mut self) {
+        if let Some(is_truncated) = self.truncated.take() {
+            self.applier.truncated(is_truncated);
+        }
+    }
+
+    /// Truncates a log that is full, although nothing is applied.
+    pub(super) async fn truncate_if_due(&mut self) {
+        self.note_truncation();
+        let log_is_full = self.outputs.wal.room_left().is_some();
+        self.applier.truncate_log(clock::since_boot(), log_is_full, &mut self.out);
+        self.perform().await;
+    }
+
     /// Lets the log go that the store holds on disk, beside the work.
     pub(super) fn truncate_log(&self, start: LogStart) {
         let (engine, wal) = (self.engine(), self.outputs.wal.clone());
         let truncated = Rc::clone(&self.truncated);
         spawn(async move {
-            match Pool::Durable.run(move || engine.persist()).await {
+            let persisted = Pool::Durable.run(move || engine.persist()).await;
+            match &persisted {
                 Ok(()) => wal.log_start(start.index, start.term, start.conf_state).await,
-                // The log keeps what the store does not hold; the next time may do better.
+                // The log keeps entries that the store does not have; the next attempt may succeed.
                 Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
             }
-            truncated.set(true);
+            truncated.set(Some(persisted.is_ok()));
         });
     }
 }

@@ -1,6 +1,6 @@
-//! The queues to other members, and what is known of each. A question waits for the other member's answer; nothing else
-//! here waits for another member: what does not fit into a queue is dropped and raft is told that the member cannot be
-//! reached.
+//! The queues to other members, and the state of each connection. [`Peers::ask`] waits for another member's answer; no
+//! other call here waits for one: a message that does not fit into a queue is dropped and raft is notified that the
+//! member is unreachable.
 
 mod guests;
 mod identity;
@@ -30,19 +30,19 @@ use crate::replica::{Route, route};
 use crate::types::limits::{PEER_BULK_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX};
 use crate::types::{FeatureLevel, MemberId, Refusal};
 
-/// A question for another member. The asker waits if the mailbox is full, and is refused if too many wait for answers.
+/// A question for another member. The caller waits if the mailbox is full, and is refused if too many questions are pending.
 pub struct Asking {
-    /// Whom to ask.
+    /// The member to ask.
     pub to: MemberId,
-    /// What.
+    /// The question.
     pub request: PeerRequest,
-    /// Takes the answer.
+    /// Receives the answer.
     pub asker: flume::Sender<Answer>,
 }
 
-/// What the actor does for this member's side.
+/// Commands to the actor.
 pub enum Control {
-    /// Dial this member and send what is queued. As many as members were added.
+    /// Dial this member and send its queues. As many as members were added.
     Dial {
         /// The member.
         link: Arc<Link>,
@@ -51,19 +51,19 @@ pub enum Control {
         /// Appends and proposals.
         bulk: flume::Receiver<Packet>,
     },
-    /// Send the published state to this member, announced by this message. One at a time for each member.
+    /// Send the published state, announced by this message, to this member. One at a time for each member.
     Transfer(Arc<Link>, Box<Message>),
-    /// This member was removed: the process ends when the others know what this member knows.
+    /// This member was removed: the process ends when its last messages are sent.
     Leave,
 }
 
-/// The actor's mailbox.
+/// The mailbox of the peer actor.
 pub struct Inbox {
-    /// Questions to be asked.
+    /// Questions to be sent.
     pub asking: flume::Receiver<Asking>,
-    /// Answers that came. The connection on which one came waits if the mailbox is full: questions never keep them out.
+    /// Answers received. Their connection waits if the mailbox is full: questions are in another queue and never delay them.
     pub answers: flume::Receiver<Answer>,
-    /// Few: a bounded number for each member.
+    /// Commands; a bounded number for each member.
     pub control: flume::Receiver<Control>,
 }
 
@@ -74,18 +74,18 @@ struct Inner {
     consensus: consensus::Handle,
     asking: flume::Sender<Asking>,
     answers: flume::Sender<Answer>,
-    /// Urgent queues of members that are not known and dialed this one.
+    /// Urgent queues of unknown members that dialed this one.
     guests: Guests,
     control: flume::Sender<Control>,
     leaving: AtomicBool,
 }
 
-/// All other members. Cheap to clone; what changes who they are must be called on the executor of consensus.
+/// All other members. Cheap to clone; calls that change the members are only allowed on the executor of consensus.
 #[derive(Clone)]
 pub struct Peers(Arc<Inner>);
 
 impl Peers {
-    /// None yet, and the mailbox of the actor that serves them.
+    /// No members, and the mailbox of their actor.
     pub fn new(identity: Identity, consensus: consensus::Handle) -> (Self, Inbox) {
         let (asking, asking_inbox) = flume::bounded(PEER_QUESTIONS_MAX);
         let (answers, answers_inbox) = flume::bounded(PEER_QUESTIONS_MAX);
@@ -105,7 +105,7 @@ impl Peers {
         (Self(Arc::new(inner)), inbox)
     }
 
-    /// Makes ways to new members, and forgets removed ones.
+    /// Adds new members, and drops removed ones.
     pub fn update(&self, cluster: &Cluster) {
         let own = self.0.identity.member;
         self.0.removed.store(Arc::new(cluster.removed().collect()));
@@ -121,7 +121,7 @@ impl Peers {
         }
     }
 
-    /// Makes a way to a member, or notes where it is reached now.
+    /// Adds a member, or updates its URLs.
     pub fn add_peer(&self, member: &Member) {
         let known = self.0.peers.load_full();
         if let Some(peer) = known.get(&member.id) {
@@ -146,7 +146,7 @@ impl Peers {
         );
     }
 
-    /// Sends raft's messages, as far as there is room. Gives back what carries proposals to a member that is
+    /// Sends raft's messages, as far as the queues have capacity. Returns messages with proposals to a member that is
     /// not connected: raft does not send those again.
     pub fn send(&self, messages: Vec<Message>) -> Vec<Message> {
         let mut encoder = Encoder::default();
@@ -173,7 +173,7 @@ impl Peers {
         undeliverable
     }
 
-    /// Raft is told of what found no room.
+    /// Notifies raft of a message that did not fit into its queue.
     fn note_sent(&self, peer: &Peer, sent: bool) {
         if !sent {
             peer.link.counts.sent_failures.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +181,7 @@ impl Peers {
         }
     }
 
-    /// Sends the state along with a message that announces it, unless some is on its way to that member already.
+    /// Sends the state along with a message that announces it, unless one is being sent to that member already.
     fn transfer(&self, peer: &Peer, raft: Message) {
         if peer.link.transferring.swap(true, Ordering::Relaxed) {
             return self.0.consensus.snapshot_sent(peer.link.id, false);
@@ -189,19 +189,19 @@ impl Peers {
         drop(self.0.control.send(Control::Transfer(Arc::clone(&peer.link), Box::new(raft))));
     }
 
-    /// Asks another member. The answer may be lost: `None` after `wait`.
+    /// Asks another member. `None` if there is no answer within `wait`.
     pub async fn ask(&self, to: MemberId, request: PeerRequest, wait: Duration) -> Option<Answer> {
         let (answer, inbox) = flume::bounded(1);
         self.0.asking.send_async(Asking { to, request, asker: answer }).await.ok()?;
         clock::deadline(wait, inbox.recv_async()).await?.ok()
     }
 
-    /// An answer came. Waits while too many are there.
+    /// Passes a received answer on. Waits while the mailbox is full.
     pub async fn answered(&self, answer: Answer) {
         drop(self.0.answers.send_async(answer).await);
     }
 
-    /// Sends a question or an answer, if there is room for it.
+    /// Sends a question or an answer, if the queue has capacity.
     pub fn send_urgent(&self, to: MemberId, frame: Bytes) {
         let packet = Packet(frame, Bytes::new());
         match self.0.peers.load().get(&to) {
@@ -210,28 +210,28 @@ impl Peers {
         }
     }
 
-    /// Takes in a member that dialed this one and is not known here yet: what is to be sent to it, on the connection that
-    /// it dialed. `None` if there are too many.
+    /// Registers an unknown member that dialed this one; returns the queue of messages to send on the connection that
+    /// it dialed. `None` if there are too many such members.
     pub fn receive_guest(&self, member: MemberId) -> Option<flume::Receiver<Packet>> {
         self.0.guests.receive(member)
     }
 
-    /// Who this member is to others.
+    /// Identity and settings of this member for its connections.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
     }
 
-    /// Orders what other members send.
+    /// The consensus actor, for messages received from other members.
     pub fn consensus(&self) -> &consensus::Handle {
         &self.0.consensus
     }
 
-    /// The way to a member, if it is known.
+    /// The connection state of a member, if it is known.
     pub fn link(&self, member: MemberId) -> Option<Arc<Link>> {
         self.0.peers.load().get(&member).map(|peer| Arc::clone(&peer.link))
     }
 
-    /// Whether a member has been connected for so long. This one always is.
+    /// True if a member has been connected for `for_ms`. This member always is.
     pub fn is_connected(&self, member: MemberId, for_ms: u64) -> bool {
         if member == self.0.identity.member {
             return true;
@@ -240,7 +240,7 @@ impl Peers {
         since_ms > 0 && since_ms + for_ms <= clock::now_ms()
     }
 
-    /// Since when a member is connected, in ms; 0 if it is not.
+    /// Time since which a member is connected, in ms; 0 if it is not.
     pub fn active_since_ms(&self, member: MemberId) -> u64 {
         let peers = self.0.peers.load();
         peers.get(&member).map_or(0, |it| it.link.active_since_ms.load(Ordering::Relaxed))
@@ -251,23 +251,23 @@ impl Peers {
         self.0.peers.load().get(&member).and_then(|peer| peer.link.stated.feature_level())
     }
 
-    /// What went to and came from all of them, for metrics.
+    /// Traffic with each member, for metrics.
     pub fn counts(&self) -> Vec<metrics::Peer> {
         let peers = self.0.peers.load();
         peers.values().map(Peer::counts).collect()
     }
 
-    /// Whether any other member is connected.
+    /// True if any other member is connected.
     pub fn any_connected(&self) -> bool {
         self.0.peers.load().values().any(|peer| peer.link.is_active())
     }
 
-    /// Whether a member was removed from the cluster.
+    /// True if a member was removed from the cluster.
     pub fn is_removed(&self, member: MemberId) -> bool {
         self.0.removed.load().contains(&member)
     }
 
-    /// This member was removed: says so, and ends the process when the others know.
+    /// This member was removed: logs that, and ends the process after the last messages.
     pub fn leave(&self) {
         if self.0.leaving.swap(true, Ordering::Relaxed) {
             return;
@@ -277,10 +277,10 @@ impl Peers {
     }
 }
 
-/// What an answer says.
+/// The content of an answer.
 ///
 /// # Errors
-/// The refusal in it.
+/// The refusal in the answer.
 pub fn outcome(answer: Answer) -> Result<Answer, Refusal> {
     match answer.refusal.as_str() {
         "" => Ok(answer),

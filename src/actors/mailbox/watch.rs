@@ -1,4 +1,4 @@
-//! The mailbox of a watch hub: what apply sends, without ever waiting, and what the hub needs to know of the member.
+//! The mailbox of a watch hub: the events of apply, which never waits, and the hub's access to the member's state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -10,37 +10,37 @@ use crate::types::Fault;
 use crate::types::limits::{GRPC_OVERHEAD_BYTES, HUB_MAILBOX};
 use crate::watch::{Config, History, Hub, HubStats, Published, StreamOptions};
 
-/// What the actor can be asked.
+/// Messages of the actor.
 pub enum Msg {
-    /// What was applied. If the mailbox is full it is dropped, and read from history instead.
+    /// A batch was applied. If the mailbox is full it is dropped, and read from history instead.
     Events {
-        /// In order.
+        /// The events, in order.
         events: Arc<[Event]>,
         /// The last revision among them.
         revision: i64,
     },
-    /// Something was dropped. If the mailbox is full the actor looks anyway.
+    /// A batch was dropped. If the mailbox is full the actor checks the flag anyway.
     Missed,
     /// All streams end with `etcdserver: server stopped`. The sender waits if the mailbox is full.
     Stop,
 }
 
-/// What the hub needs to know of the member. Every answer is immediate.
+/// The hub's access to the member's state. No call waits.
 pub trait Source: Send + Sync + 'static {
-    /// The header of this moment; its revision is filled in by the hub.
+    /// The response header as of now; its revision is set by the hub.
     fn header(&self) -> ResponseHeader;
 
-    /// What readers see now. Never older than what an answered request did, or than a batch sent to a hub.
+    /// The published state. Never older than the effect of an answered request, or than a batch sent to a hub.
     fn published(&self) -> Published;
 
-    /// Reads events from `from` on: whole revisions, at least one if there is one, until either bound is
-    /// reached. None if `from` is compacted: [`History::published`] tells.
+    /// Reads events from `from` on: whole revisions, at least one if there is one, until either bound is reached. None
+    /// if `from` is compacted, which [`History::published`] shows.
     ///
     /// # Errors
     /// The store failed.
     fn history(&self, from: i64, revisions_max: usize, bytes_max: usize) -> Result<History, Fault>;
 
-    /// Whether this member knows a leader.
+    /// True if this member knows a leader.
     fn has_leader(&self) -> bool;
 }
 
@@ -49,9 +49,9 @@ pub trait Source: Send + Sync + 'static {
 pub struct Options {
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
-    /// Bytes of unsent events past which each stream may hold its share only: [`crate::types::Budgets::watch_hub`].
+    /// Bytes of unsent events past which each stream is limited to its share: [`crate::types::Budgets::watch_hub`].
     pub hub_bytes_max: usize,
-    /// Of its streams.
+    /// Options of its streams.
     pub streams: StreamOptions,
 }
 
@@ -69,14 +69,14 @@ pub(in crate::actors) struct Shared {
     pub(in crate::actors) events: AtomicUsize,
 }
 
-/// Cheap to clone. Events may come from anywhere; sessions belong to the hub's executor.
+/// The handle of a hub's actor. Cheap to clone. Events may come from any thread; sessions belong to the hub's executor.
 #[derive(Clone)]
 pub struct Handle {
     inbox: flume::Sender<Msg>,
     shared: Arc<Shared>,
 }
 
-/// What the loop of the hub needs.
+/// The arguments of the hub's loop.
 pub struct Mailbox {
     pub(in crate::actors) inbox: flume::Receiver<Msg>,
     pub(in crate::actors) shared: Arc<Shared>,
@@ -84,7 +84,7 @@ pub struct Mailbox {
     pub(in crate::actors) hub: Hub,
 }
 
-/// A hub's mailbox, to be made before apply publishes anything.
+/// A hub's mailbox, to be created before apply publishes anything.
 pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
     let (sender, inbox) = flume::bounded(HUB_MAILBOX);
     let hub = Hub::new(
@@ -109,12 +109,12 @@ pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
 }
 
 impl Handle {
-    /// Tells the hub what was applied, after it was published. Never waits.
+    /// Sends an applied batch to the hub, after it was published. Never waits.
     pub fn events(&self, events: &Arc<[Event]>, revision: i64) {
         if events.is_empty() {
             return;
         }
-        // Either this sees the first watcher, or its creation saw what was just published.
+        // Either this load sees the first watcher, or the creation of that watcher saw the state just published.
         fence(Ordering::SeqCst);
         if !self.shared.listening.load(Ordering::Relaxed) {
             return;
@@ -125,7 +125,7 @@ impl Handle {
         }
     }
 
-    /// More happened at the published revision than is kept: watchers read it from history, if there are any.
+    /// The published revision has more events than are kept: watchers read them from history, if there are any watchers.
     pub fn left_out(&self) {
         // As in `events`.
         fence(Ordering::SeqCst);
@@ -134,11 +134,11 @@ impl Handle {
         }
     }
 
-    /// A snapshot replaced the store: all watchers read what they have not been sent. Never waits.
+    /// A snapshot replaced the store: all watchers read the events that they have not been sent. Never waits.
     pub fn resync(&self) {
         self.shared.missed.store(true, Ordering::Release);
-        // The actor may have emptied its mailbox before the flag was up: wake it. If the mailbox is
-        // full the actor is awake.
+        // The actor may have emptied its mailbox before the flag was set: wake it. If the mailbox is full the
+        // actor is running.
         drop(self.inbox.try_send(Msg::Missed));
     }
 
@@ -147,7 +147,7 @@ impl Handle {
         drop(self.inbox.send_async(Msg::Stop).await);
     }
 
-    /// How many there were at the last tick, for metrics.
+    /// Counts as of the last tick, for metrics.
     pub fn stats(&self) -> HubStats {
         let read = |number: &AtomicUsize| number.load(Ordering::Relaxed);
         HubStats {

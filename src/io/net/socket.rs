@@ -64,12 +64,12 @@ impl Stream {
     }
 }
 
-/// A stream, with what was read of it already.
+/// A stream, with bytes that were read from it already.
 pub(super) struct Socket {
     pub(super) stream: Stream,
     pub(super) begin: Vec<u8>,
     turn: Handle,
-    /// For HTTP/2.
+    /// Set for HTTP/2.
     merge: Option<Merge>,
 }
 
@@ -78,7 +78,7 @@ impl Socket {
         Self { stream, begin, turn, merge: None }
     }
 
-    /// The same for HTTP/2, whose frames begin with the next bytes of the stream.
+    /// Merges DATA frames from now on: HTTP/2 frames begin with the next bytes of the stream.
     pub(super) fn with_frames(self) -> Self {
         Self { merge: Some(Merge::default()), ..self }
     }
@@ -102,8 +102,8 @@ impl hyper::rt::Read for Socket {
             return Poll::Ready(Ok(()));
         }
         let Some(left) = self.turn.left(context) else { return Poll::Pending };
-        // Read into a buffer that all connections share and copy what came: hyper's own is not initialised,
-        // and a copy of what is mostly a few hundred bytes is cheaper than filling it with zeros.
+        // Read into a buffer that all connections share and copy: hyper's own is not initialised, and a copy of mostly
+        // a few hundred bytes is cheaper than filling it with zeros.
         READ.with_borrow_mut(|buffer| {
             let room = into.remaining().min(left);
             let Poll::Ready(read) = self.stream.poll_read(context, &mut buffer[..room])? else {
@@ -137,7 +137,7 @@ impl hyper::rt::Write for Socket {
     }
 }
 
-/// hyper's clock.
+/// The clock for hyper.
 #[derive(Clone, Copy)]
 pub(super) struct Clock;
 

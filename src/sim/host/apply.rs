@@ -1,4 +1,4 @@
-//! Applies committed entries, and performs what comes of it.
+//! Application of committed entries, and its outputs.
 
 use crate::machine::{Effect, Published, Reply};
 use crate::replica::{ApplierOutput, Input, Lane, LeaseChange, Progress};
@@ -9,7 +9,7 @@ use crate::sim::plan::{CrashPoint, Micros};
 use crate::store::MemoryView;
 use crate::types::{Entry, LogIndex, MemberId, Refusal};
 
-/// States are compared at indexes that can be divided by this.
+/// States are compared at indexes divisible by this.
 const DIGEST_EVERY: u64 = 32;
 
 impl Cluster {
@@ -30,7 +30,7 @@ impl Cluster {
         }
     }
 
-    /// Does what is next. `false` if there is nothing.
+    /// Runs the next task of apply. `false` if there is none.
     pub(super) fn apply_next(&mut self, id: MemberId) -> bool {
         let (bug, now) = (self.bug, self.clock(id));
         let live = self.live(id);
@@ -104,7 +104,7 @@ impl Cluster {
         self.commit_batch(id);
     }
 
-    /// One step of a large entry, and all reads that wait.
+    /// Performs one step of a large entry, and takes all waiting reads.
     fn apply_step(&mut self, id: MemberId, entry: Entry) {
         let records = self.member(id).random.between(1, 4) as usize;
         let mut seen = None;
@@ -130,7 +130,7 @@ impl Cluster {
         self.commit_batch(id);
     }
 
-    /// Checks what came of an entry that this member applied.
+    /// Checks the result of an entry that this member applied.
     fn saw(
         &mut self,
         id: MemberId,
@@ -161,7 +161,7 @@ impl Cluster {
         }
     }
 
-    /// Performs the applier's outputs in order, until the member loses its power.
+    /// Performs the applier's outputs in order, until the member loses power.
     pub(super) fn perform_applied(&mut self, id: MemberId, out: Vec<ApplierOutput<MemoryView>>) {
         for output in out {
             match output {
@@ -205,7 +205,7 @@ impl Cluster {
         }
     }
 
-    /// Shows the new state to everybody.
+    /// Publishes the new state.
     fn publish(&mut self, id: MemberId, published: Published<MemoryView>) {
         let Published { read, events, left_out_events, changes: _ } = published;
         assert!(!left_out_events, "no batch here is too large for its events");
@@ -230,7 +230,7 @@ impl Cluster {
         self.hub_soon(id);
     }
 
-    /// What follows from an entry that nobody applied before.
+    /// The first effect of an entry on any member.
     fn first_effect(&mut self, id: MemberId, effect: &Effect) {
         match effect {
             Effect::LeaseGranted(grant) => self.checks.lease_granted(grant.id),

@@ -1,4 +1,4 @@
-//! The log of a member: what is to be written waits for its disk.
+//! The log of a member: writes wait for its disk.
 
 use crate::replica::{Input, Lane, LogStart};
 use crate::sim::bugs::Bug;
@@ -9,7 +9,7 @@ use crate::types::MemberId;
 use crate::wal::Record;
 
 impl Cluster {
-    /// Gives the disk something to do, if it has nothing.
+    /// Starts a write, unless the disk is busy.
     pub(super) fn write(&mut self, id: MemberId) {
         let (now, disk_max) = (self.now, self.plan.parameters.disk_max);
         let member = self.member(id);
@@ -47,7 +47,7 @@ impl Cluster {
         self.write(id);
     }
 
-    /// Syncs the store beside the work, to let the log below go. `true` if the member loses its power.
+    /// Syncs the store in the background, and truncates the log. `true` if the member loses power.
     pub(super) fn truncate_log(&mut self, id: MemberId, start: LogStart) -> bool {
         let (now, bug) = (self.now, self.bug);
         let disk_max = self.plan.parameters.disk_max;
@@ -67,11 +67,11 @@ impl Cluster {
             return;
         }
         let live = self.live(id);
-        live.applier.truncated();
+        live.applier.truncated(true);
         let Some(start) = live.truncating.take() else { return };
         let LogStart { index, term, conf_state } = start;
         if index < live.log_start_index {
-            // A snapshot was faster.
+            // A snapshot has set a later log start already.
             return;
         }
         live.log_start_index = index;

@@ -1,4 +1,4 @@
-//! Requests of clients: they come to a member, wait there, and are answered.
+//! Requests of clients: arrival at a member, waiting, and answers.
 
 use std::task::{Poll, Waker};
 
@@ -9,7 +9,7 @@ use crate::sim::member::EXECUTORS;
 use crate::sim::plan::{ClientOp, MS};
 use crate::types::{MemberId, Refusal};
 
-/// The time that a request may wait in a member.
+/// Timeout of a request.
 const REQUEST_TIMEOUT_MS: u64 = 7000;
 
 impl Cluster {
@@ -37,7 +37,7 @@ impl Cluster {
         }
     }
 
-    /// Clients read, if their batch has its read index, or hear that there is none.
+    /// Clients read, if their batch has its read index, or get the error that there is none.
     fn take_reads(&mut self, id: MemberId, executor: usize, batch: u64) {
         let live = self.live(id);
         let pending = &mut live.pending[executor];
@@ -100,17 +100,15 @@ impl Cluster {
             live.reading.entry((executor, batch)).or_default().push(number);
             return self.wake(id);
         }
-        let Poll::Ready(request) = pending.poll_acquire(&mut None, Waker::noop()) else {
-            return self.answer(id, number, Answer::Failed);
-        };
+        let request = pending.acquire();
         let payload = self.clients.payload(number, request).expect("a write has a payload");
         let live = self.live(id);
-        live.pending[executor].propose(payload);
+        live.pending[executor].propose(request, payload);
         live.waiting.insert(request, number);
         self.wake(id);
     }
 
-    /// Who does not lead passes a renewal on to who does, as far as it knows.
+    /// A follower forwards a renewal to the member that it knows as leader.
     fn pass_on(&mut self, id: MemberId, number: usize) {
         let leader = self.live(id).replica.role().leader.filter(|leader| *leader != id);
         let Some(leader) = leader else { return self.answer(id, number, Answer::Failed) };
@@ -119,7 +117,7 @@ impl Cluster {
         self.after(time, Event::ClientOp(number));
     }
 
-    /// Answers from what is published here and now.
+    /// Answers from this member's published state.
     fn read(&mut self, id: MemberId, number: usize) {
         let ask = self.clients.operation(number).ask;
         let answer = if let ClientOp::KeepAlive { lease } = ask {

@@ -16,7 +16,7 @@ use crate::store::Memory;
 use crate::types::{LogIndex, MemberId, Term};
 
 impl Cluster {
-    /// The state goes along with the message that announces it; it is newer than what raft asked for.
+    /// Sends the state along with the message that announces it; it is newer than the snapshot that raft asked for.
     pub(super) fn send_snapshot(&mut self, id: MemberId, mut message: Message) {
         let to = message.to;
         let live = self.live(id);
@@ -41,7 +41,7 @@ impl Cluster {
         self.after(time, Event::Snapshot(id, boot, Box::new(message), file.into()));
     }
 
-    /// It arrives, unless something is in the way at the end of its way.
+    /// A snapshot arrives, unless the receiver is down or partitioned by then.
     pub(in crate::sim) fn snapshot(
         &mut self,
         id: MemberId,
@@ -69,7 +69,7 @@ impl Cluster {
         }
     }
 
-    /// Goes on from another member's state, when everything before is applied.
+    /// Replaces the state by another member's, when everything before is applied.
     pub(super) fn install(&mut self, id: MemberId, file: Bytes, index: LogIndex, term: Term) {
         while !self.live(id).tasks.is_empty() {
             self.apply_next(id);

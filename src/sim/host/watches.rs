@@ -19,7 +19,7 @@ impl Cluster {
         }
     }
 
-    /// The hub takes a batch, or the history it asked for, or learns that it missed a batch.
+    /// The hub handles a batch, requested history, or the loss of a batch.
     pub(super) fn hub_turn(&mut self, id: MemberId) {
         let history_first = self.member(id).random.chance(500);
         let live = self.live(id);
@@ -45,7 +45,7 @@ impl Cluster {
         self.hub_soon(id);
     }
 
-    /// After a call of the streams: clients take their responses, and the hub reads history if it asked for some.
+    /// After a call of the streams: clients take their responses, and the hub reads history if it requested some.
     pub(in crate::sim) fn watched(&mut self, id: MemberId) {
         let live = self.live(id);
         drop(live.streams.take_wakers());
@@ -66,7 +66,7 @@ impl Cluster {
         }
     }
 
-    /// A client begins to watch somewhere, or goes on to.
+    /// A client creates its watch, or creates it again.
     pub(in crate::sim) fn watch(&mut self, client: usize) {
         if self.watchers[client].at.is_some() {
             return;

@@ -1,4 +1,4 @@
-//! A member that lags and knows no leader: it answers what it can answer alone, and for all else gives etcd's errors.
+//! A member that lags and knows no leader: it serves requests that need no quorum, and returns etcd's errors for others.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,14 +18,14 @@ use super::runtime;
 use crate::process::{self, Setup};
 use crate::wire::{self, Wire};
 
-/// Five seconds and two election timeouts is what a member waits for consensus.
+/// A member waits five seconds and two election timeouts for consensus.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
-/// More than what waits in the sockets to a member that stands still.
+/// More than the sockets to a paused member hold.
 const WRITES: usize = 120;
 const WRITE_BYTES: usize = 100_000;
 
-/// Paths, requests, and whether the client asks for a member with a leader. Changes of members are not among them: to etcd
-/// members that stand still are connected, and it waits for them for ever; Basalt says that the cluster is unhealthy.
+/// Paths, requests, and true if the client requires a leader. Changes of members are not among them: to etcd, members that
+/// are stopped by a signal are connected, and it waits for them without limit; Basalt answers that the cluster is unhealthy.
 fn calls() -> Vec<(&'static str, Vec<u8>, bool)> {
     let key = bytes::Bytes::from_static(b"key");
     let put = PutRequest { key: key.clone(), value: key.clone(), ..Default::default() };
@@ -70,7 +70,7 @@ async fn ask(wire: &Wire, (path, request, needs_leader): (&'static str, Vec<u8>,
     format!("{path} {needs_leader}: {told}")
 }
 
-/// A keep-alive is passed on to the leader; without one its stream ends.
+/// A keep-alive is forwarded to the leader; without one its stream ends.
 async fn renew(wire: &Wire) -> String {
     let request = LeaseKeepAliveRequest { id: 7 }.encode_to_vec();
     let renewed = async {
@@ -81,7 +81,7 @@ async fn renew(wire: &Wire) -> String {
     format!("keep-alive: {}", answer.map_or("no answer".to_owned(), told))
 }
 
-/// What the member at `at` says while it knows no leader.
+/// The responses of the member at `at` while it knows no leader.
 async fn answers_of(binary: PathBuf) -> Vec<String> {
     let setup = Setup::new(binary).flag("heartbeat-interval", "50").flag("election-timeout", "500");
     let members = Members::found(&setup, 3);
@@ -107,7 +107,7 @@ async fn answers_of(binary: PathBuf) -> Vec<String> {
         assert!(began.elapsed() < PATIENCE, "it thinks that somebody leads");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    // An etcd blames the leader that was lost for a time.
+    // For a time etcd's error names the lost leader.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let wire = members.wire(lagging);
     let mut asked: Vec<_> = Vec::new();

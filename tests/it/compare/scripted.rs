@@ -1,4 +1,4 @@
-//! Comparisons that need time or an order of their own: leases that run out, the order in which
+//! Comparisons that need time or an order of their own: leases that expire, the order in which
 //! leases are listed, the versions a member reports, and the plain HTTP pages.
 
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use super::{difference, runtime, setups};
 use crate::process::Server;
 use crate::wire::{self, Wire};
 
-/// Runs one story against both servers, which have to tell it alike.
+/// Runs one test against both servers; the results must be equal.
 fn alike<T: PartialEq + std::fmt::Debug>(story: impl AsyncFn(&Server, Wire) -> T) {
     let (etcd, basalt) = setups();
     let (etcd, basalt) = (etcd.start(), basalt.start());
@@ -51,13 +51,13 @@ async fn time_to_live(wire: &Wire, id: i64) -> LeaseTimeToLiveResponse {
 fn leases_run_out_and_take_their_keys_along() {
     alike(async |_, wire| {
         let began = Instant::now();
-        // One second is less than the shortest that is granted.
+        // One second is less than the shortest TTL that is granted.
         let short = grant(&wire, 1, 0).await;
         let long = grant(&wire, 2, 600).await;
         for (key, lease) in [("b", 1), ("a", 1), ("c", 2), ("d", 0), ("e", 1)] {
             put_leased(&wire, key, lease).await;
         }
-        // A put without a lease takes the key away from it.
+        // A put without a lease detaches the key from it.
         put_leased(&wire, "e", 0).await;
         let before = wire.everything(0).await.unwrap().kvs;
         while time_to_live(&wire, 1).await.granted_ttl != 0 {
@@ -180,7 +180,7 @@ fn a_streamed_range_with_a_sort_target_is_sorted_if_it_is_one_chunk() {
                     let Answer::Range(mut whole) = Answer::joined(chunks.await) else {
                         panic!("no range for {request:?}");
                     };
-                    // etcd counts what is behind the last key of the sorted chunk, as if it were the last of all.
+                    // etcd counts the keys after the last one of the sorted chunk, as if that were the last of all.
                     if whole.more {
                         whole.count = 0;
                     }
@@ -217,7 +217,7 @@ fn open_watches_are_counted_alike() {
     });
 }
 
-/// Streams, watchers and those of them that lag, once they are as expected or much time has passed.
+/// Streams, watchers and slow watchers, once they are as expected or much time has passed.
 async fn watches_counted(server: &Server, expected: [u64; 3]) -> Vec<Option<u64>> {
     let began = Instant::now();
     loop {
@@ -235,7 +235,7 @@ async fn watches_counted(server: &Server, expected: [u64; 3]) -> Vec<Option<u64>
     }
 }
 
-/// Status line, the headers that mean something, and the body.
+/// Status line, the headers with a meaning, and the body.
 async fn page(server: &Server, request: &str) -> (String, Vec<String>, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
     let text = format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");

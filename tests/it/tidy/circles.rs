@@ -16,7 +16,7 @@ type Module = Vec<String>;
 struct Crate {
     /// Paths that each module names.
     paths: BTreeMap<Module, Vec<Vec<String>>>,
-    /// What each module imports: a name, and the path it stands for.
+    /// The imports of each module: a name, and the path it stands for.
     imports: BTreeMap<Module, BTreeMap<String, Vec<String>>>,
 }
 
@@ -42,10 +42,10 @@ impl Crate {
         self.paths.insert(module, paths);
     }
 
-    /// The file that a path leads to, by way of what modules import from others.
+    /// The file that a path leads to, through the imports of modules.
     fn resolve(&self, path: &[String]) -> Option<&Module> {
         let mut path = path.to_vec();
-        // Names may be handed on several times.
+        // Names may be re-exported several times.
         for _ in 0..8 {
             let length =
                 (0..=path.len()).rev().find(|end| self.paths.contains_key(&path[..*end]))?;
@@ -59,7 +59,7 @@ impl Crate {
         None
     }
 
-    /// For each file those that it needs.
+    /// The files that each file needs.
     fn needs(&self) -> BTreeMap<&Module, BTreeSet<&Module>> {
         let of = |(module, paths): (&'_ Module, &Vec<Vec<String>>)| -> BTreeSet<&Module> {
             let needed = paths.iter().filter_map(|path| self.resolve(path));

@@ -1,4 +1,4 @@
-//! What each command does, one file per group.
+//! The actions of the commands, one file per group.
 
 pub(crate) mod alarm;
 pub(crate) mod auth;
@@ -32,7 +32,7 @@ use crate::client::Client;
 use crate::client::settings::Settings;
 use crate::print::Printer;
 
-/// A command line that was understood.
+/// A parsed command line.
 pub(crate) struct Context {
     pub(crate) values: Values,
     pub(crate) path: Path,
@@ -72,10 +72,10 @@ impl Context {
     }
 }
 
-/// Does it.
+/// Runs a command.
 ///
 /// # Errors
-/// What ends the command with another exit code than 0.
+/// The command ends with an exit code other than 0.
 pub(crate) async fn run(action: Action, context: Context) -> Result<(), Failure> {
     use Action as A;
     match action {

@@ -1,5 +1,5 @@
 //! The command line as cobra reads it: flags anywhere, `--flag=value` or `--flag value`, `-w json`, `--` ends
-//! them; commands by any unambiguous beginning.
+//! them; commands by any unambiguous prefix.
 
 use std::collections::BTreeMap;
 use std::num::{IntErrorKind, ParseIntError};
@@ -7,16 +7,16 @@ use std::num::{IntErrorKind, ParseIntError};
 use crate::command::{Command, GLOBAL, Kind};
 use crate::{Failure, usage};
 
-/// What was typed.
+/// The parsed command line.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) command: Command,
     flags: BTreeMap<&'static str, String>,
-    /// What is no flag.
+    /// The arguments that are no flags.
     pub(crate) positional: Vec<String>,
 }
 
-/// Reads the command line.
+/// Parses the command line.
 pub(crate) fn read(arguments: Vec<String>) -> Result<Args, Failure> {
     let (command, rest) = command(arguments)?;
     let mut args = Args { command, flags: BTreeMap::new(), positional: Vec::new() };
@@ -45,7 +45,7 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
             break;
         }
         if argument.starts_with('-') {
-            // Those that have no value are not known yet, nor is the flag for help.
+            // The flags without a value are not known yet, nor is the flag for help.
             let is_whole = argument.starts_with("--") || argument.len() == 2;
             let takes_next = is_whole && !argument.contains('=');
             rest.push(argument);
@@ -57,7 +57,7 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
         match command.find(&argument) {
             Some(below) => command = below,
             None if command == Command::Root => return Err(usage::unknown(&argument)),
-            // A command that only holds others shows them.
+            // A command that only contains others prints them.
             None => return Ok((command, Vec::new())),
         }
     }
@@ -116,10 +116,10 @@ impl Args {
         self.flags.get(name).map(String::as_str).or(known.map(|it| it.2)).unwrap_or_default()
     }
 
-    /// Refuses a command line that lacks a flag.
+    /// Refuses a command line that lacks a required flag.
     ///
     /// # Errors
-    /// Those that are missing.
+    /// The missing flags.
     pub(crate) fn check_required(&self) -> Result<(), Failure> {
         let missing = self.command.required().iter().filter(|it| !self.flags.contains_key(**it));
         let missing: Vec<_> = missing.map(|it| format!("{it:?}")).collect();
@@ -132,12 +132,12 @@ impl Args {
         }
     }
 
-    /// Whether a switch is on.
+    /// True if a switch is on.
     pub(crate) fn is_on(&self, name: &str) -> bool {
         switch(self.get(name)) == Some(true)
     }
 
-    /// A whole number; it was looked at when it was read.
+    /// A whole number; it was checked when it was parsed.
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, Failure> {
         let wrong = |_| Failure::error(format!("invalid argument for \"--{name}\" flag"));
         self.get(name).parse().map_err(wrong)
@@ -153,7 +153,7 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// Why a value cannot be that of a flag, in Go's words.
+/// The reason why a flag cannot have this value, in Go's words.
 fn wrong(kind: Kind, value: &str) -> Option<String> {
     let go =
         |function: &str, why: &str| Some(format!("strconv.{function}: parsing {value:?}: {why}"));

@@ -1,6 +1,6 @@
 //! The commands and their flags, as data.
 
-/// What can be asked for.
+/// The commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     Root,
@@ -17,7 +17,7 @@ pub(crate) enum Command {
     Verify,
 }
 
-/// What a flag takes.
+/// Type of a flag's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Text,
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Time,
 }
 
-/// A flag: name, what it takes, its default, what it is for.
+/// A flag: name, type, default, description.
 pub(crate) type Flag<'a> = (&'static str, Kind, &'static str, &'a str);
 
 pub(crate) const GLOBAL: &[Flag<'static>] = &[
@@ -116,7 +116,7 @@ const MIGRATE: &[Flag<'static>] = &[
     ),
 ];
 
-/// Flags of what reads the files of a member.
+/// Flags of the commands that read the files of a member.
 const MEMBER: &[Flag<'static>] = &[
     (
         "data-dir",
@@ -128,7 +128,7 @@ const MEMBER: &[Flag<'static>] = &[
 ];
 
 impl Command {
-    /// The flags of its own.
+    /// The flags of the command itself.
     pub(crate) fn flags(self) -> &'static [Flag<'static>] {
         match self {
             Self::Restore => RESTORE,
@@ -147,7 +147,7 @@ impl Command {
         }
     }
 
-    /// Flags without which it does nothing.
+    /// The required flags.
     pub(crate) fn required(self) -> &'static [&'static str] {
         match self {
             Self::Defrag | Self::Save | Self::Verify => &["data-dir"],
@@ -163,7 +163,7 @@ impl Command {
         }
     }
 
-    /// The commands below it.
+    /// The subcommands.
     pub(crate) fn below(self) -> &'static [(&'static str, Self)] {
         match self {
             Self::Root => &[
@@ -189,8 +189,8 @@ impl Command {
         }
     }
 
-    /// Commands below it that etcdutl does not have: whole words alone name them, and lists and completion leave them
-    /// out, so that scripts and people find etcdutl's.
+    /// Subcommands that etcdutl does not have: only their whole names select them, and lists and completion leave them
+    /// out, so that scripts and users find etcdutl's.
     fn ours(self, word: &str) -> Option<Self> {
         match (self, word) {
             (Self::Root, "verify") => Some(Self::Verify),
@@ -199,7 +199,7 @@ impl Command {
         }
     }
 
-    /// The command below it that a word names, whole or by a beginning that only one has.
+    /// The subcommand that a word names, by its name or by a prefix that only one has.
     pub(crate) fn find(self, word: &str) -> Option<Self> {
         let exact = self.below().iter().find(|(name, _)| *name == word);
         let mut begun = self.below().iter().filter(|(name, _)| name.starts_with(word));

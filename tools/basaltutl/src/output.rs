@@ -1,4 +1,4 @@
-//! What goes to standard output and standard error.
+//! Standard output and standard error.
 
 use std::io::Write as _;
 
@@ -16,7 +16,7 @@ pub(crate) fn text(text: &str) {
 }
 
 pub(crate) fn error(line: &str) {
-    // Nobody is left to be told.
+    // Standard error is closed: there is no other place to report it.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Format {
     Simple,
     Fields,
     Json,
-    /// Known, and supported by no command.
+    /// Accepted, and supported by no command.
     Protobuf,
     Table,
 }
@@ -90,7 +90,7 @@ fn unsupported() -> Failure {
     Failure::new(exit::BAD_FEATURE, "protobuf not supported as output format")
 }
 
-/// A table of one row: titles in the middle, values to the right.
+/// A table of one row: titles centred, values aligned right.
 fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], row: &[String; COLUMNS]) -> String {
     let widths: Vec<_> =
         titles.iter().zip(row).map(|(title, value)| title.len().max(value.len()) + 2).collect();

@@ -1,4 +1,4 @@
-//! Sizes in bytes, as the package humanize prints them.
+//! Sizes in bytes, as Go's package humanize prints them.
 
 /// Bytes with two digits and a decimal unit.
 pub fn text(bytes: u64) -> String {

@@ -1,4 +1,4 @@
-//! Members that are not known here and dialed this one: what is to be sent to them waits for their connection.
+//! Unknown members that dialed this one: messages to them wait for their connection.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use crate::types::limits::PEER_URGENT_MAX;
 pub(super) struct Guests(ArcSwap<BTreeMap<MemberId, flume::Sender<Packet>>>);
 
 impl Guests {
-    /// Sends if the member is a guest and its queue has room.
+    /// Sends if the member is a guest and its queue has capacity.
     pub(super) fn send(&self, to: MemberId, packet: Packet) {
         if let Some(guest) = self.0.load().get(&to) {
             drop(guest.try_send(packet));
         }
     }
 
-    /// What is to be sent to a new one. `None` if there are too many.
+    /// The queue of messages to a new guest. `None` if there are too many guests.
     pub(super) fn receive(&self, member: MemberId) -> Option<flume::Receiver<Packet>> {
         let mut guests = self.0.load_full().as_ref().clone();
         guests.retain(|_, queue| !queue.is_disconnected());

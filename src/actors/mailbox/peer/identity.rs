@@ -1,35 +1,35 @@
-//! Who this member is to others, and how long others may take.
+//! Identity of this member for others, and timeouts of the connections to them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::types::MemberId;
 
-/// Who this member is to others.
+/// Identity and settings of this member for its connections.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The cluster.
+    /// The cluster's id.
     pub cluster: u64,
-    /// The member.
+    /// This member's id.
     pub member: MemberId,
-    /// Where it is reached.
+    /// Its peer URLs.
     pub urls: Vec<String>,
-    /// How long others may take.
+    /// Timeouts of connections.
     pub times: Times,
-    /// Where snapshots are put together.
+    /// Directory in which snapshots are received.
     pub member_dir: PathBuf,
-    /// What a state machine is opened with.
+    /// Options to open a state machine.
     pub machine: crate::machine::Config,
 }
 
-/// How long other members may take.
+/// Timeouts of connections to other members.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// To take a connection: an election timeout, from one to five seconds. What was dialed while the network dropped
-    /// packets is dialed anew soon after it does not any more.
+    /// Timeout to connect: an election timeout, from one to five seconds. A connection attempt during packet loss is so
+    /// repeated soon after the loss ends.
     pub dial: Duration,
-    /// To send a byte: `--raft-read-timeout`.
+    /// Timeout without received bytes: `--raft-read-timeout`.
     pub read: Duration,
-    /// To take one, and to acknowledge it: `--raft-write-timeout`.
+    /// Timeout of a write and of its acknowledgement by TCP: `--raft-write-timeout`.
     pub write: Duration,
 }

@@ -1,4 +1,4 @@
-//! What is known of another member's reach, and the queues to it.
+//! Connection state of another member, and the queues to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,44 +12,44 @@ use crate::metrics;
 use crate::replica::fits_bulk;
 use crate::types::MemberId;
 
-/// A frame to send: its beginning, and what may be shared with frames to others.
+/// A frame to send: its own header, and the part that may be shared with frames to other members.
 pub struct Packet(pub Bytes, pub Bytes);
 
 impl Packet {
-    /// Bytes of both.
+    /// Bytes of both parts.
     pub fn bytes(&self) -> usize {
         self.0.len() + self.1.len()
     }
 }
 
-/// What is known of another member's reach.
+/// Connection state of another member.
 pub struct Link {
     /// The other member.
     pub id: MemberId,
-    /// Where it is reached.
+    /// Its peer URLs.
     pub urls: ArcSwap<Vec<String>>,
-    /// Since when it is connected, in ms; 0 if it is not.
+    /// Time since which it is connected, in ms; 0 if it is not.
     pub active_since_ms: AtomicU64,
-    /// Whether appends and proposals have a connection.
+    /// True if the bulk lane is connected.
     pub takes_bulk: AtomicBool,
-    /// Bytes that wait in the bulk lane.
+    /// Bytes in the queue of the bulk lane.
     pub bulk_bytes: AtomicUsize,
-    /// Since this member began.
+    /// Traffic since the start of this member.
     pub counts: Counts,
-    /// Whether a snapshot is being sent to it.
+    /// True if a snapshot is being sent to it.
     pub transferring: AtomicBool,
     /// The feature level in the hello of its newest urgent connection.
     pub stated: Stated,
 }
 
-/// Since this member began.
+/// Traffic counters since the start of this member.
 #[derive(Default)]
 pub struct Counts {
-    /// Bytes that were written to its connections.
+    /// Bytes written to its connections.
     pub sent_bytes: AtomicU64,
     /// Messages that could not be sent.
     pub sent_failures: AtomicU64,
-    /// Bytes that came from it.
+    /// Bytes received from it.
     pub received_bytes: AtomicU64,
     /// Connections that ended.
     pub disconnects: AtomicU64,
@@ -75,7 +75,7 @@ impl Link {
     }
 }
 
-/// Another member, and what waits for it.
+/// Another member, and its queues.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) link: Arc<Link>,
@@ -94,7 +94,7 @@ impl Peer {
         sent
     }
 
-    /// What went to and came from it, for metrics.
+    /// Its traffic, for metrics.
     pub(super) fn counts(&self) -> metrics::Peer {
         let counts = &self.link.counts;
         metrics::Peer {

@@ -1,6 +1,6 @@
-//! What a command does, by name; `command` does it.
+//! The actions of commands, by name; `command` implements them.
 
-/// Everything that can be done.
+/// The action of each command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Get,

@@ -9,7 +9,7 @@ use crate::command::Context;
 use crate::print::Printed;
 
 /// # Errors
-/// No version, or the server refused.
+/// No version was given, or the server refused.
 pub(crate) async fn downgrade(action: Action, mut context: Context) -> Result<(), Failure> {
     let (word, action) = if action == Action::DowngradeValidate {
         ("validate", DowngradeAction::Validate)
