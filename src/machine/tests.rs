@@ -3,6 +3,7 @@
 mod facts;
 mod levels;
 mod model;
+mod steps;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{
