@@ -3,6 +3,7 @@
 mod facts;
 mod levels;
 mod model;
+mod steps;
 mod tokens;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
