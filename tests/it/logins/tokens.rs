@@ -110,7 +110,7 @@ fn tokens_are_valid_on_every_member() {
         }
         let token = login(&members.0[1], "root", "r").await.expect("it is right");
         // One member is away for so long that it needs a snapshot, which has the tokens.
-        let leader = members.leader().await;
+        let leader = members.leader_with_token(&token).await;
         let away = (leader + 1) % 3;
         members.0[away].kill();
         let late = login(&members.0[leader], "root", "r").await.expect("it is right");
@@ -122,7 +122,7 @@ fn tokens_are_valid_on_every_member() {
         assert_eq!(used(&members.0[away], &late).await, fine());
         // The leader goes.
         members.0[leader].kill();
-        let next = members.leader().await;
+        let next = members.leader_with_token(&token).await;
         assert_eq!(used(&members.0[next], &token).await, fine());
         assert_eq!(used(&members.0[away], &late).await, fine());
     });
