@@ -47,7 +47,7 @@ impl Intervals {
         self.0.is_empty()
     }
 
-    /// The range that holds a key: where it ends, `None` for nowhere.
+    /// The end of the range that holds a key, the inner `None` for a range without end; `None` if no range holds it.
     pub(super) fn around(&self, key: &[u8]) -> Option<Option<&Bytes>> {
         let next = self.0.partition_point(|(start, _)| start.as_ref() <= key);
         let (_, end) = self.0.get(next.checked_sub(1)?)?;

@@ -32,11 +32,11 @@ impl SignError {
 /// The contents of the files that hold keys.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct KeyFiles {
-    /// That of the option `priv-key`.
+    /// Content of the file of the option `priv-key`.
     pub private: Option<Vec<u8>>,
-    /// That of the option `pub-key`.
+    /// Content of the file of the option `pub-key`.
     pub public: Option<Vec<u8>>,
-    /// Those of `--auth-jwt-public-keys`, which verify too; for HMAC, other keys.
+    /// Contents of the files of `--auth-jwt-public-keys`, whose keys verify too; for HMAC, other keys.
     pub others: Vec<Vec<u8>>,
 }
 

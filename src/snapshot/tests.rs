@@ -291,7 +291,7 @@ fn a_state_is_the_same_after_a_journey_through_a_file() {
     }
 }
 
-/// Whoever reads a file that an operator keeps must not be let in by what it holds.
+/// A saved snapshot contains no token, so that a reader of the file cannot log in with it.
 #[test]
 fn tokens_go_to_other_members_and_into_no_file() {
     let mut store = random_history(1);
