@@ -33,8 +33,9 @@ use tonic::body::Body;
 
 use self::websocket::Accepted;
 use crate::actors::ReplicaClient;
+use crate::auth::Permissions;
 use crate::io::{OpenConnection, PeerCertificate, UpgradedIo};
-use crate::rpc::{MeteredResponse, Services, Source};
+use crate::rpc::{MeteredResponse, Policy, Services, Source};
 
 /// The services of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,8 +69,12 @@ pub struct Options {
     pub serves: Endpoints,
     /// `--enable-grpc-gateway`: true to serve the API as JSON too.
     pub gateway: bool,
+    /// True if requests of the gateway have the identity of the client's certificate; etcd's never have.
+    pub gateway_certificate_names: bool,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
+    /// The audit log, and the limits of requests.
+    pub policy: Arc<Policy>,
     /// The command line of the process.
     pub command_line: Vec<String>,
     /// Feature gates: name, stage, and true if enabled.
@@ -83,7 +88,9 @@ impl Default for Options {
             hosts: vec!["*".to_owned()],
             serves: Endpoints::All,
             gateway: true,
+            gateway_certificate_names: false,
             slow: Duration::from_millis(300),
+            policy: Arc::default(),
             command_line: Vec::new(),
             features: Vec::new(),
         }
@@ -109,7 +116,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infa
 impl HttpService {
     /// The services of this replica.
     pub fn new(replica: &ReplicaClient, options: Options) -> Self {
-        let services = Services::new(replica, options.slow);
+        let services = Services::new(replica, options.slow, &options.policy);
         let (options, peer) = (Arc::new(options), Arc::from(""));
         Self {
             replica: replica.clone(),
@@ -134,10 +141,35 @@ impl HttpService {
         }
     }
 
+    /// The client as the gateway sees it.
+    fn caller(&self) -> gateway::Caller {
+        let (peer, certificate) = (Arc::clone(&self.peer), self.gateway_certificate());
+        gateway::Caller { peer, certificate }
+    }
+
+    /// The certificate of calls of the gateway. Its name is a user's with `--gateway-client-cert-auth` only.
+    fn gateway_certificate(&self) -> Option<Arc<PeerCertificate>> {
+        match &self.certificate {
+            Some(certificate) if !self.options.gateway_certificate_names => {
+                Some(Arc::new(certificate.without_user()))
+            }
+            certificate => certificate.clone(),
+        }
+    }
+
+    /// True if the gateway ignores the name in the client's certificate, which its owner does not expect.
+    fn ignores_name(&self) -> bool {
+        let user = self.certificate.as_ref().and_then(|certificate| certificate.user());
+        user.is_some_and(|name| !name.is_empty())
+            && !self.options.gateway_certificate_names
+            && self.replica.with_permissions(Permissions::is_enabled)
+    }
+
     /// Continues a connection on which HTTP has ended, if an upgrade was granted on it.
     pub async fn switched(self, connection: UpgradedIo) {
         if let Some(accepted) = self.upgrade.take() {
-            websocket::talk(self.services, self.peer, accepted, connection).await;
+            let caller = self.caller();
+            websocket::talk(self.services, caller, accepted, connection).await;
         }
     }
 }
@@ -228,6 +260,10 @@ impl HttpService {
         if let Some(elsewhere) = paths::redirection(head, &path, self.options.gateway) {
             return elsewhere;
         }
+        if path.starts_with("/v3/") && self.ignores_name() {
+            tracing::warn!("rejected a request of a client with a common name to the gateway");
+            return text(StatusCode::BAD_REQUEST, NAME_IGNORED);
+        }
         match path.strip_prefix("/v3/") {
             Some(_) if self.options.gateway && websocket::is_wanted(head) => {
                 let (answer, accepted) = websocket::accept(head, &path);
@@ -236,13 +272,16 @@ impl HttpService {
             }
             Some(_) if self.options.gateway => {
                 let body = Body::new(body);
-                gateway::answer(&self.services, &self.peer, head, &path, body).await
+                gateway::answer(&self.services, &self.caller(), head, &path, body).await
             }
             // No page reads a body; hyper discards a received one.
             Some(_) | None => routes(&self.replica, &self.options, head).await,
         }
     }
 }
+
+const NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and \
+    not used as expected\n";
 
 const MISDIRECTED: &str = "This member is not known under the host name of your request, and answers it \
     under none that it does not know, so that a web page cannot reach it through a name of its own \

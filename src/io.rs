@@ -12,10 +12,12 @@ mod log_queue;
 mod lsm;
 mod memory;
 mod net;
+mod passwords;
 mod pools;
 mod preflight;
 mod rate_limiter;
 mod removal;
+mod rotated_file;
 mod store_dir;
 mod system;
 mod thread;
@@ -25,22 +27,24 @@ mod wal_file;
 
 pub use self::bolt_file::BoltFile;
 pub use self::descriptors::{Lane, raise_open_files};
-pub use self::disk::{DiskMonitor, disk_bytes};
+pub use self::disk::{DiskMonitor, Fits, RequestBytes, disk_bytes};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
 pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
-pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
+pub use self::log_queue::{LogKind, LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
 pub use self::net::{
     Address, Closing, Connection, ConnectionSender, Dialer, Http2, Listener, OpenConnection,
     Secure, UpgradedIo, Wire, close_connections, handover, listen, resolve, serve, serve_peer,
 };
+pub use self::passwords::{Attempt, PASSWORD_BYTES_MAX, PasswordError, Passwords};
 pub use self::pools::Pool;
 pub use self::preflight::{
     UNFINISHED_RESTORE, lock_data_dir, preflight, prepare_data_dir, refuse_foreign,
     refuse_unfinished,
 };
+pub use self::rotated_file::{RotatedFile, Rotation};
 pub use self::store_dir::{IncomingSnapshot, current_store, find_store, has_log};
 pub use self::system::{end_by, fatal, leave, own_cores, process_stats, random_u64};
 pub use self::thread::spawn_blocking;

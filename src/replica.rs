@@ -29,13 +29,12 @@ mod sequencer;
 #[cfg(test)]
 mod tests;
 mod truncation;
-mod waiters;
 
 pub use self::applier::{Applier, LeaseChange, Output as ApplierOutput, Progress, Settings};
 pub use self::input::{Input, Inputs, Lane, Output};
 pub use self::late::{LeaderHistory, late_refusal};
 pub use self::leases::LeaseKeeper;
-pub use self::pending::{Delivery, PendingRequests, Place, executor_of};
+pub use self::pending::{Delivery, PendingRequests, executor_of};
 pub use self::routes::{Route, admits_guest, fits_bulk, route};
 pub use self::sequencer::Replica;
 pub use self::truncation::LogStart;

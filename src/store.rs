@@ -3,6 +3,7 @@
 //! A room never writes to an [`Engine`]: it writes to the [`Overlay`] of the batch being applied, reads
 //! back through it, and the machine commits the whole overlay at once. Readers hold a [`View`].
 
+mod hash;
 mod memory;
 mod overlay;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use bytes::Bytes;
 
 use crate::types::Fault;
 
+pub use self::hash::StoreHash;
 pub use self::memory::{Memory, MemoryView};
 pub use self::overlay::Overlay;
 
@@ -47,11 +49,13 @@ pub enum Space {
     /// Revision to event with its large value, from the moment on at which `Kv` holds a newer one. Written and deleted
     /// like [`Space::Log`].
     Superseded,
+    /// Simple tokens, as hashes, and at which auth revisions users were given their passwords. etcd has nothing like it.
+    Tokens,
 }
 
 impl Space {
     /// All spaces, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kv,
         Self::Log,
         Self::Meta,
@@ -64,6 +68,7 @@ impl Space {
         Self::AuthUsers,
         Self::AuthRoles,
         Self::Superseded,
+        Self::Tokens,
     ];
 
     /// True if each key is written once and deleted at most once: an engine may drop a value and its tombstone as soon
@@ -87,6 +92,7 @@ impl Space {
             Self::AuthUsers => "authUsers",
             Self::AuthRoles => "authRoles",
             Self::Superseded => "superseded",
+            Self::Tokens => "tokens",
         }
     }
 }

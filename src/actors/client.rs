@@ -3,32 +3,37 @@
 //! Requests wait in the executor's [`PendingRequests`], which `actors::requests` sends and answers. The client holds it
 //! by [`SendWrapper`], because tonic requires futures that are `Send`: a use on another thread would panic.
 
+mod admission;
+mod auth;
 mod hashes;
 mod leases;
 mod members;
 mod slot;
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::AlarmMember;
+use basalt_proto::etcdserverpb::{AlarmMember, RequestHeader};
 use send_wrapper::SendWrapper;
 
-use self::slot::{PendingBytes, Slot};
+use self::admission::Admission;
+use self::slot::Slot;
 use super::mailbox::peer::{Peers, outcome};
 use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
+use super::tokens::Tokens;
 use super::watch;
-use crate::command::{Command, HEADER_BYTES_MAX, encode_header};
-use crate::io::{DiskMonitor, clock};
+use crate::auth::AuthInfo;
+use crate::command::{Command, HEADER_BYTES_MAX, encode_header, header_bytes_max};
+use crate::io::{DiskMonitor, Passwords, RequestBytes, clock};
 use crate::machine::Reply;
 use crate::peer::{Answer, PeerRequest};
 use crate::replica::PendingRequests;
 use crate::types::Refusal;
-use crate::types::limits::COMMITTED_UNAPPLIED_MAX;
+use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, WAL_ROOM_BYTES_LOW};
 
 pub use self::leases::TimeToLive;
 
@@ -40,13 +45,44 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 /// Election timeouts without a leader after which streams that require one end; etcd's number.
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
 
-/// The requests of an executor, shared by its sessions and the actor that sends them.
-pub type Pending = SendWrapper<Rc<RefCell<PendingRequests>>>;
+/// The header of an entry.
+fn header(id: u64, who: Option<&AuthInfo>) -> RequestHeader {
+    let (username, auth_revision) =
+        who.map_or((String::new(), 0), |who| (who.user.as_ref().to_owned(), who.revision));
+    RequestHeader { id, username, auth_revision }
+}
 
-/// No requests yet. Must be called on the executor that will use it.
-pub fn pending(executor: u8, boot_nonce: u32) -> Pending {
-    let pending = PendingRequests::new(executor, boot_nonce, clock::now_ms());
-    SendWrapper::new(Rc::new(RefCell::new(pending)))
+/// The requests of an executor, shared by its sessions and the actor that hands them in.
+#[derive(Clone)]
+pub struct Pending {
+    requests: SendWrapper<Rc<RefCell<PendingRequests>>>,
+    admission: Admission,
+}
+
+impl Pending {
+    /// No requests yet. To be called on the executor that they belong to.
+    pub fn new(executor: u8, boot_nonce: u32, node: &Node) -> Self {
+        let requests = PendingRequests::new(executor, boot_nonce, clock::now_ms());
+        let timeout = Duration::from_millis(node.request_timeout_ms);
+        Self {
+            requests: SendWrapper::new(Rc::new(RefCell::new(requests))),
+            admission: Admission::new(&node.budgets, timeout),
+        }
+    }
+
+    pub(super) fn borrow_mut(&self) -> RefMut<'_, PendingRequests> {
+        self.requests.borrow_mut()
+    }
+
+    fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Answers all requests, and refuses those that wait: the member stops.
+    pub(super) fn close(&self) {
+        self.admission.close();
+        self.borrow_mut().close();
+    }
 }
 
 /// The actors that a client calls.
@@ -64,6 +100,10 @@ pub struct Handles {
     pub peers: Peers,
     /// The monitor of the free disk space.
     pub disk: DiskMonitor,
+    /// Tells whose a token is.
+    pub tokens: Arc<Tokens>,
+    /// Checks passwords.
+    pub passwords: Passwords,
 }
 
 /// A session's access to the replica. Cheap to clone.
@@ -80,31 +120,48 @@ impl ReplicaClient {
         Self { shared, pending, handles }
     }
 
-    /// Appends a command to the log and waits until it is applied.
+    /// Appends a command of the member itself to the log and waits until it is applied.
+    ///
+    /// # Errors
+    /// See [`ReplicaClient::propose_as`].
+    pub fn propose(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
+        self.propose_as(None, command)
+    }
+
+    /// Appends a command to the log in somebody's name and waits until it is applied.
     ///
     /// The command is consumed, and encoded before the first wait: thousands of callers may wait at once, and each of
     /// them keeps only the state needed from then on.
     ///
     /// # Errors
     /// The request's own refusal, or the reason why it was not applied in time (it may still be later).
-    pub fn propose(
+    pub fn propose_as(
         &self,
+        who: Option<&AuthInfo>,
         command: Command,
     ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
         let max = self.shared.node.max_request_bytes;
         let accepted = self.accepts_proposals();
         let fits = accepted.and_then(|()| command.check_level(self.shared.feature_level()));
-        let encoded = fits.map(|()| command.encode_with_room(HEADER_BYTES_MAX));
+        let room = who.map_or(HEADER_BYTES_MAX, |who| header_bytes_max(&who.user));
+        let encoded = fits.map(|()| command.encode_with_room(room));
+        let who = who.cloned();
         let pending = self.pending.clone();
         async move {
             let mut data = encoded?;
-            let slot = Slot::acquire(&pending).await;
-            encode_header(slot.id(), &mut data);
+            // It need not wait to be refused.
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }
-            let _bytes = PendingBytes::add(data.len());
-            pending.borrow_mut().propose(data.freeze());
+            let slot = Slot::acquire(&pending, data.len()).await?;
+            encode_header(header(slot.id(), who.as_ref()), &mut data);
+            if data.len() > max {
+                return Err(Refusal::RequestTooLarge);
+            }
+            pending.borrow_mut().propose(slot.id(), data.freeze());
             slot.reply().await
         }
     }
@@ -157,8 +214,11 @@ impl ReplicaClient {
     /// True if there is not enough disk space for a request of so many bytes: see [`ReplicaClient::alarms`]. A leader
     /// also counts the requests in flight, which it could not stop any more.
     pub fn lacks_room(&self, bytes: u64) -> bool {
-        let under_way = || PendingBytes::all() + bytes;
-        self.shared.lacks_room() || (self.leads() && self.handles.disk.may_lack(under_way()))
+        let may_lack = || {
+            let log_room = self.shared.log_room().saturating_sub(WAL_ROOM_BYTES_LOW);
+            log_room < RequestBytes::all() + bytes || self.handles.disk.may_lack(bytes)
+        };
+        self.shared.lacks_room() || (self.leads() && may_lack())
     }
 
     /// All active alarms, including those for full disks, which are not in the log.

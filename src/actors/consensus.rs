@@ -66,7 +66,7 @@ pub async fn run(
         for output in out.drain(..) {
             actor.perform(output).await;
         }
-        actor.shared.set_disk(actor.replica.disk());
+        actor.shared.set_disk(actor.replica.disk(), actor.outputs.wal.room_left());
         actor.shared.set_progress(actor.replica.progress());
     }
 }

@@ -59,5 +59,5 @@ pub async fn sweep(pending: Pending, shared: Arc<Shared>, peers: Peers) {
         };
         pending.borrow_mut().sweep(clock::now_ms(), node.request_timeout_ms, late);
     }
-    pending.borrow_mut().close();
+    pending.close();
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use basalt_proto::etcdserverpb::{AlarmMember, AlarmType, ResponseHeader};
 
+use crate::auth::Permissions;
 use crate::cluster::{Member, Version};
 use crate::consensus::{Progress, Role};
 use crate::io::{LsmView, clock};
@@ -60,6 +61,8 @@ pub struct State {
     pub cluster_version: Option<Version>,
     /// The feature level that all members support.
     pub feature_level: FeatureLevel,
+    /// Users and roles, and what they may do.
+    pub permissions: Arc<Permissions>,
     /// Index of the last applied entry.
     pub applied: LogIndex,
     /// The term of that entry.
@@ -100,7 +103,9 @@ pub struct Shared {
     committed: AtomicU64,
     /// The disk space level of this member.
     disk: AtomicU8,
-    /// Members short of disk space while no quorum has enough; else empty.
+    /// Bytes that the log can still take; the largest number while there is a next segment.
+    log_room: AtomicU64,
+    /// Members without room while no quorum has some; else empty.
     full: ArcSwap<Vec<MemberId>>,
     stopping: AtomicBool,
 }
@@ -129,6 +134,7 @@ impl Shared {
             leader_since_ms: AtomicU64::new(0),
             leader_lost_ms: AtomicU64::new(0),
             disk: AtomicU8::new(DiskSpace::Enough.to_u8()),
+            log_room: AtomicU64::new(u64::MAX),
             full: ArcSwap::default(),
             stopping: AtomicBool::new(false),
         }
@@ -137,6 +143,11 @@ impl Shared {
     /// The feature level of the cluster, as of the newest published state.
     pub(super) fn feature_level(&self) -> FeatureLevel {
         self.state.load().feature_level
+    }
+
+    /// Looks at users and roles as published last, without a count that cores share.
+    pub(super) fn with_permissions<T>(&self, look: impl FnOnce(&Permissions) -> T) -> T {
+        look(&self.state.load().permissions)
     }
 
     /// The newest published state.
@@ -166,8 +177,14 @@ impl Shared {
         DiskSpace::from_u8(self.disk.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_disk(&self, space: DiskSpace) {
+    pub(super) fn set_disk(&self, space: DiskSpace, log_room: Option<u64>) {
         self.disk.store(space.to_u8(), Ordering::Relaxed);
+        self.log_room.store(log_room.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Bytes that the log can still take.
+    pub(super) fn log_room(&self) -> u64 {
+        self.log_room.load(Ordering::Relaxed)
     }
 
     /// True if a quorum of voters has enough disk space, as far as this member knows.

@@ -237,7 +237,9 @@ impl LsmEngine {
     /// True if commits have to wait, so that flushes and merges keep up.
     pub fn is_behind(&self) -> bool {
         let tree = &self.store.tree;
-        tree.sealed_memtable_count() >= SEALED_MAX || tree.l0_run_count() >= LEVEL_0_RUNS_MAX
+        let may_merge = || !self.store.control.no_room.load(Ordering::Relaxed);
+        tree.sealed_memtable_count() >= SEALED_MAX
+            || (tree.l0_run_count() >= LEVEL_0_RUNS_MAX && may_merge())
     }
 
     /// A number that changes when a new view would release files that older ones hold.

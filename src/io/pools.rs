@@ -9,16 +9,21 @@
 //! A pool starts its threads with its first job and keeps them. They run on any core of the process.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::clock::Instant;
 use super::{system, thread};
 use crate::metrics;
 use crate::types::limits::{
-    CPU_THREADS_MAX, DNS_THREADS, DURABLE_THREADS, POOL_QUEUE_MAX, READS_THREADS_MAX,
+    CPU_THREADS_MAX, DNS_THREADS, DURABLE_THREADS, EXPORTS_THREADS, HASHES_THREADS, POOL_QUEUE_MAX,
+    POOL_SLICE_MS, READS_THREADS_MAX,
 };
 
-/// A pool of threads, named by its work. Jobs of one pool run in no particular order, but a caller that waits for each
-/// result runs its own in order.
+/// How far the threads step back that work for nobody who waits at this moment.
+const NICE: i32 = 10;
+
+/// A pool of threads, named by its work. Work of one pool runs in no particular order, but one caller that waits for
+/// each result runs its own in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pool {
     /// Looks up names of hosts: up to half a minute each while a name server is silent.
@@ -29,12 +34,16 @@ pub enum Pool {
     Reads,
     /// Computes for long: large messages from and to JSON.
     Cpu,
-    /// Reads `/proc` for metrics, which must work when everything else is stuck.
+    /// Makes the files of snapshots.
+    Exports,
+    /// Hashes the store.
+    Hashes,
+    /// Reads `/proc` for metrics, which are asked for when everything else is stuck.
     Stats,
 }
 
-/// All pools, by number.
-static POOLS: [OnceLock<flume::Sender<Job>>; 5] = [const { OnceLock::new() }; 5];
+/// All of them, by number.
+static POOLS: [OnceLock<flume::Sender<Job>>; 7] = [const { OnceLock::new() }; 7];
 
 struct Job {
     since: Instant,
@@ -78,6 +87,29 @@ impl Pool {
         drop(self.jobs().try_send(job));
     }
 
+    /// Runs work that takes long, one slice of [`POOL_SLICE_MS`] after the other, until a step of it gives a result: between
+    /// two slices others get their turn, and a caller that is gone ends it. Each step should be much shorter than a slice.
+    ///
+    /// # Panics
+    /// If a step does.
+    pub async fn run_in_slices<S: Send + 'static, T: Send + 'static>(
+        self,
+        mut state: S,
+        mut step: impl FnMut(&mut S) -> Option<T> + Send + 'static,
+    ) -> T {
+        loop {
+            let slice = move || {
+                let result = slice(|| step(&mut state));
+                (state, step, result)
+            };
+            let result;
+            (state, step, result) = self.run_if_wanted(slice).await;
+            if let Some(result) = result {
+                return result;
+            }
+        }
+    }
+
     async fn queue(self, work: impl FnOnce() + Send + 'static) {
         let job = self.job(work);
         // The threads hold the other end for as long as the process lives.
@@ -98,7 +130,11 @@ impl Pool {
             let (jobs, queue) = flume::bounded(POOL_QUEUE_MAX);
             for _ in 0..self.threads() {
                 let queue = queue.clone();
-                let started = thread::start(self.name(), move || self.serve(&queue));
+                let serve = move || self.serve(&queue);
+                let started = match self.gives_way() {
+                    true => thread::start_nice(self.name(), NICE, serve),
+                    false => thread::start(self.name(), serve),
+                };
                 assert!(started.is_ok(), "the threads of the pool {} cannot start", self.name());
             }
             metrics::pool(self.name()).threads.set(self.threads() as i64);
@@ -119,6 +155,8 @@ impl Pool {
             Self::Durable => "durable",
             Self::Reads => "reads",
             Self::Cpu => "cpu",
+            Self::Exports => "exports",
+            Self::Hashes => "hashes",
             Self::Stats => "stats",
         }
     }
@@ -129,7 +167,28 @@ impl Pool {
             Self::Durable => DURABLE_THREADS,
             Self::Reads => system::process_cores().clamp(1, READS_THREADS_MAX),
             Self::Cpu => system::process_cores().clamp(1, CPU_THREADS_MAX),
+            Self::Exports => EXPORTS_THREADS,
+            Self::Hashes => HASHES_THREADS,
             Self::Stats => 1,
+        }
+    }
+
+    /// True if its threads yield to all others.
+    const fn gives_way(self) -> bool {
+        match self {
+            Self::Exports | Self::Hashes => true,
+            Self::Dns | Self::Durable | Self::Reads | Self::Cpu | Self::Stats => false,
+        }
+    }
+}
+
+/// Makes steps until one gives a result or the slice is over.
+pub(super) fn slice<T>(mut step: impl FnMut() -> Option<T>) -> Option<T> {
+    let began = Instant::now();
+    loop {
+        let result = step();
+        if result.is_some() || began.elapsed() >= Duration::from_millis(POOL_SLICE_MS) {
+            return result;
         }
     }
 }
@@ -180,7 +239,38 @@ mod tests {
         release
     }
 
-    /// One test for all cases that fill pools: they belong to the whole process.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a pool's thread")]
+    fn long_work_is_done_in_slices_between_which_others_get_their_turn() {
+        const STEP: Duration = Duration::from_millis(1);
+        let (gone, witness) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+        let endless = {
+            let (gone, witness) = (Arc::clone(&gone), Arc::clone(&witness));
+            Pool::Hashes.run_in_slices(gone, move |_| {
+                std::thread::sleep(STEP);
+                witness.fetch_add(1, Ordering::Relaxed);
+                None::<()>
+            })
+        };
+        let short = Pool::Hashes.run_in_slices(0, |count| {
+            std::thread::sleep(STEP);
+            *count += 1;
+            (*count == 30).then_some(*count)
+        });
+        let endless = async {
+            endless.await;
+            0
+        };
+        let first = futures_lite::future::block_on(futures_lite::future::or(endless, short));
+        assert_eq!(first, 30);
+        assert!(witness.load(Ordering::Relaxed) > 2, "both had their turns");
+        // The endless one ends with its caller.
+        while Arc::strong_count(&gone) > 1 {
+            std::thread::yield_now();
+        }
+    }
+
+    /// One test for what fills pools: they belong to the whole process.
     #[test]
     fn pools_are_bounded_apart_and_drop_what_nobody_waits_for() {
         let release = occupy(Pool::Dns);

@@ -9,7 +9,7 @@ const BEHIND_MAX: Duration = Duration::from_millis(50);
 /// Shorter waits are combined.
 const NAP: Duration = Duration::from_millis(1);
 
-/// Limits the bytes that a plain thread handles in a second.
+/// Keeps bulk work from handling more than so many bytes in a second.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     bytes_per_second: f64,
@@ -30,13 +30,18 @@ impl RateLimiter {
     /// Waits until the next `bytes` are due.
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
     pub(super) fn keep(&mut self, bytes: usize) {
+        if let Some(wait) = self.wait(bytes) {
+            std::thread::sleep(wait);
+        }
+    }
+
+    /// So many bytes are next: the time until they are due, if that is worth waiting for.
+    pub(super) fn wait(&mut self, bytes: usize) -> Option<Duration> {
         let now = self.began.elapsed();
         self.due = self.due.max(now.saturating_sub(BEHIND_MAX));
         let wait = self.due.saturating_sub(now);
-        if wait >= NAP {
-            std::thread::sleep(wait);
-        }
         self.due += Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+        (wait >= NAP).then_some(wait)
     }
 }
 

@@ -7,6 +7,7 @@
 //!  <dir>/new-<number>.tmp             a file that is being zeroed
 //! ```
 
+mod files;
 mod preallocator;
 #[cfg(test)]
 mod tests;
@@ -21,11 +22,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use self::files::{list, recycle, remove_half_made};
 use self::preallocator::{SegmentPreallocator, new_file};
 use self::writer::{Aligned, Writer};
-use super::durable::{rename_durably, sync_dir};
+use super::clock;
+use super::disk::{self, Fits};
+use super::durable::rename_durably;
 use super::pools::Pool;
-use super::{clock, disk};
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
 use crate::types::{Fault, HardState, LogIndex};
 use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
@@ -33,8 +36,8 @@ use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
 /// Pause between two attempts to create the next segment after a lack of disk space.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(250);
 
-/// Options of the log.
-#[derive(Clone, Debug)]
+/// How the log is kept.
+#[derive(Clone)]
 pub struct WalOptions {
     /// The log's directory, which must exist.
     pub dir: PathBuf,
@@ -43,7 +46,9 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Upper bound of files kept for recycling.
     pub free_max: usize,
-    /// Do not wait for the disk: acknowledged records can be lost at a power failure.
+    /// Asked before a segment is made.
+    pub fits: Fits,
+    /// Do not wait for the disk: whatever was acknowledged can be lost with the power.
     pub unsafe_no_fsync: bool,
 }
 
@@ -191,7 +196,8 @@ impl WalFile {
         self.written_bytes
     }
 
-    /// Bytes that can still be appended, if the disk has no space for the next segment; `None` if it has.
+    /// Bytes that can still be appended, if the disk has no room for the segment after this one; `None` while it has. While
+    /// it is tried again, what was found before counts.
     ///
     /// # Errors
     /// The next segment could not be created for another reason.
@@ -200,7 +206,15 @@ impl WalFile {
         Ok(self.missing.then(|| self.options.segment_bytes - self.head.offset))
     }
 
-    /// Tries again to create the next segment, after a lack of disk space.
+    /// Waits until it is known whether the disk has room for the next segment. A caller that gives up loses nothing.
+    ///
+    /// # Errors
+    /// The next segment could not be made for another reason.
+    pub async fn room_known(&mut self) -> Result<(), Fault> {
+        self.spare.take().await.map(drop)
+    }
+
+    /// Tries again to make the next segment, if the disk had no room for it.
     ///
     /// # Errors
     /// The attempt could not be started.
@@ -412,63 +426,6 @@ fn segment_path(dir: &Path, number: u64, first: LogIndex) -> PathBuf {
 
 fn name_segment(spare: &Path, segment: &Path) -> Result<(), Fault> {
     rename_durably(spare, segment).map_err(|error| fault("rename", spare, error))
-}
-
-fn recycle(options: &WalOptions, gone: &[PathBuf]) -> Result<(), Fault> {
-    let dir = &options.dir;
-    // One of them is or becomes the next segment.
-    let mut free = free_files(dir, options.segment_bytes)?.len() + half_made(dir)?.len();
-    for path in gone {
-        let done = if free <= options.free_max {
-            free += 1;
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            fs::rename(path, dir.join(format!("free-{name}.tmp")))
-        } else {
-            fs::remove_file(path)
-        };
-        done.map_err(|error| fault("recycle", path, error))?;
-    }
-    sync_dir(dir).map_err(|error| fault("sync", dir, error))
-}
-
-/// Preallocated segments ready for reuse. Files of a different size stem from another `segment_bytes` setting
-/// and are deleted.
-fn free_files(dir: &Path, segment_bytes: u64) -> Result<Vec<PathBuf>, Fault> {
-    let mut free = Vec::new();
-    for path in list(dir)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("free-") && name.ends_with(".tmp") {
-            let length = fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0);
-            if length == segment_bytes {
-                free.push(path);
-            } else {
-                fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
-            }
-        }
-    }
-    Ok(free)
-}
-
-/// Files that are being zeroed, or were when the member stopped.
-fn half_made(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let mut paths = list(dir)?;
-    paths.retain(|path| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("new-") && name.ends_with(".tmp"))
-    });
-    Ok(paths)
-}
-
-fn remove_half_made(dir: &Path) -> Result<(), Fault> {
-    half_made(dir)?
-        .iter()
-        .try_for_each(|path| fs::remove_file(path).map_err(|error| fault("remove", path, error)))
-}
-
-fn list(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let entries = fs::read_dir(dir).map_err(|error| fault("read", dir, error))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    paths.collect::<Result<_, _>>().map_err(|error| fault("read", dir, error))
 }
 
 type Segments = Vec<(PathBuf, LogIndex, FrameHead)>;

@@ -14,8 +14,8 @@ pub struct PoolCells {
     pub waited: Histogram,
 }
 
-/// Names in the order of their output.
-const NAMES: [&str; 5] = ["cpu", "dns", "durable", "reads", "stats"];
+/// Names in the order of the page.
+const NAMES: [&str; 7] = ["cpu", "dns", "durable", "exports", "hashes", "reads", "stats"];
 
 static CELLS: [PoolCells; NAMES.len()] = [const {
     PoolCells {

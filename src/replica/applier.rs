@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::pending::{Delivery, executor_of};
 use super::truncation::{LogStart, LogTruncation};
+use crate::auth::Change;
 use crate::lease::Grant;
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::store::Engine;
@@ -38,6 +39,8 @@ pub enum Output<V> {
     Lease(LeaseChange),
     /// Replace all leases of the lease keeper after a snapshot, and make watchers read from history.
     Replaced(Vec<Grant>),
+    /// Say that users or roles are not what they were.
+    AuthChanged(Change),
     /// Update the peers from the membership.
     MembersChanged,
     /// Answer [`super::Input::Applied`].
@@ -211,6 +214,7 @@ impl<E: Engine> Applier<E> {
                 }
                 Effect::LeaseRevoked(id) => out.push(Output::Lease(LeaseChange::Revoked(id))),
                 Effect::ConfChanged(change) => conf_changes.push(change),
+                Effect::AuthChanged(change) => out.push(Output::AuthChanged(change)),
                 Effect::Compacted => {
                     self.compacting = true;
                     out.push(Output::CompactionBegun);
@@ -224,17 +228,29 @@ impl<E: Engine> Applier<E> {
         out.push(Output::Applied { index, conf_changes });
         self.release_reads();
         self.deliver(out);
+        self.truncate_log(now, log_is_full, out);
+        Ok(())
+    }
+
+    /// Truncates the log if that is due. Called without a commit too: a log that is full takes no entries, so that nothing
+    /// more may be applied until a truncation that failed is tried again.
+    pub fn truncate_log(
+        &mut self,
+        now: Duration,
+        log_is_full: bool,
+        out: &mut Vec<Output<E::View>>,
+    ) {
+        let index = self.machine.applied();
         if self.truncation.begin(index, now, log_is_full) {
             let (term, conf_state) =
                 (self.machine.applied_term(), self.machine.conf_state().clone());
             out.push(Output::TruncateLog(LogStart { index, term, conf_state }));
         }
-        Ok(())
     }
 
-    /// A truncation has ended, or failed and may be tried again.
-    pub fn truncated(&mut self) {
-        self.truncation.finish();
+    /// A truncation is over; one that failed is tried again.
+    pub fn truncated(&mut self, is_truncated: bool) {
+        self.truncation.finish(is_truncated);
     }
 
     /// A batch of reads may be served once `index` is applied.

@@ -8,18 +8,19 @@
 //! All requests of one scheduling round of the executor are sent as one bundle, and the answers of one applied batch
 //! are received as one [`Delivery`]: the cost of crossing cores is paid for each round, not for each request.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::waiters::Waiters;
 use crate::machine::Reply;
 use crate::metrics;
 use crate::types::Refusal;
-use crate::types::limits::{BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::types::limits::{BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX};
+
+/// Released requests in the outbox, at least, before it is looked through for them.
+const RELEASED_MIN: usize = 1024;
 
 /// Answers for one executor after one applied batch.
 #[derive(Default, Debug)]
@@ -59,6 +60,8 @@ enum Slot {
 struct Request {
     slot: Slot,
     since_ms: u64,
+    /// Until it is handed in.
+    proposal: Option<Bytes>,
 }
 
 /// Reads that share one read index.
@@ -72,9 +75,6 @@ struct ReadBatch {
     since_ms: u64,
 }
 
-/// Position of a caller in the queue for a slot; `None` before it waits.
-pub type Place = Option<u64>;
-
 /// The requests of one executor.
 pub struct PendingRequests {
     id_prefix: u64,
@@ -82,9 +82,8 @@ pub struct PendingRequests {
     now_ms: u64,
     /// The executor chooses the ids, so that the hasher needs no random key.
     requests: HashMap<u64, Request, BuildHasherDefault<DefaultHasher>>,
-    /// Callers that wait for a slot.
-    waiters: Waiters,
-    outbox: Vec<Bytes>,
+    /// Requests to hand in, in order. Those that were released meanwhile are passed over.
+    outbox: VecDeque<u64>,
     batches: BTreeMap<u64, ReadBatch>,
     batch: u64,
     /// Readers may still join the newest batch: it was not sent yet.
@@ -100,8 +99,7 @@ impl PendingRequests {
             counter: 0,
             now_ms,
             requests: HashMap::default(),
-            waiters: Waiters::default(),
-            outbox: Vec::new(),
+            outbox: VecDeque::new(),
             batches: BTreeMap::new(),
             batch: 0,
             batch_is_open: false,
@@ -109,19 +107,9 @@ impl PendingRequests {
         }
     }
 
-    /// Acquires a slot as soon as one is free, in the order of the first calls; returns the request's id. A caller that
-    /// stops waiting calls [`PendingRequests::give_up`].
-    pub fn poll_acquire(&mut self, place: &mut Place, waker: &Waker) -> Poll<u64> {
-        if self.requests.len() >= REQUESTS_IN_FLIGHT_MAX {
-            self.waiters.wait(place, waker);
-            return Poll::Pending;
-        }
-        place.take().into_iter().for_each(|place| self.waiters.enter(place));
-        Poll::Ready(self.acquire())
-    }
-
-    fn acquire(&mut self) -> u64 {
-        // The counter wraps; an id that is still pending is skipped.
+    /// Takes a slot; gives the request's id. The host bounds slots in number and in bytes.
+    pub fn acquire(&mut self) -> u64 {
+        // The counter wraps; an id that still waits is skipped.
         let id = loop {
             self.counter = (self.counter + 1) & 0xff_ffff;
             let id = self.id_prefix | u64::from(self.counter);
@@ -129,24 +117,27 @@ impl PendingRequests {
                 break id;
             }
         };
-        self.requests.insert(id, Request { slot: Slot::Waiting(None), since_ms: self.now_ms });
+        self.requests.insert(
+            id,
+            Request { slot: Slot::Waiting(None), since_ms: self.now_ms, proposal: None },
+        );
         id
     }
 
-    /// A caller that waited for a slot stopped waiting.
-    pub fn give_up(&mut self, place: u64) {
-        self.waiters.give_up(place);
-    }
-
-    /// Frees the slot of a request that was answered, or whose client disconnected.
+    /// Frees the slot of a request that was answered, or whose client is gone. It is not handed in any more: while nothing
+    /// is taken, what timed out would pile up.
     pub fn release(&mut self, id: u64) {
         self.requests.remove(&id);
-        self.waiters.wake_next();
     }
 
-    /// Queues an encoded command.
-    pub fn propose(&mut self, command: Bytes) {
-        self.outbox.push(command);
+    /// Hands in the encoded command of a request.
+    pub fn propose(&mut self, id: u64, command: Bytes) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.proposal = Some(command);
+        if self.outbox.len() >= RELEASED_MIN + 2 * self.requests.len() {
+            self.outbox.retain(|id| self.requests.contains_key(id));
+        }
+        self.outbox.push_back(id);
         self.wake_flusher();
     }
 
@@ -237,14 +228,28 @@ impl PendingRequests {
             self.batches.remove(&self.batch);
         }
         let read = (is_open && !is_empty).then_some(self.batch);
-        let mut bytes = 0;
-        let fits = self.outbox.iter().take(BUNDLE_PROPOSALS_MAX).take_while(|proposal| {
-            bytes += proposal.len();
-            bytes <= BUNDLE_BYTES_MAX
-        });
-        let count = fits.count().max(1).min(self.outbox.len());
-        let later = self.outbox.split_off(count);
-        (std::mem::replace(&mut self.outbox, later), read)
+        (self.take_proposals(), read)
+    }
+
+    fn take_proposals(&mut self) -> Vec<Bytes> {
+        let (mut proposals, mut bytes) = (Vec::new(), 0);
+        while proposals.len() < BUNDLE_PROPOSALS_MAX
+            && let Some(id) = self.outbox.front()
+        {
+            let request = self.requests.get_mut(id);
+            if let Some(request) = request
+                && let Some(proposal) = request.proposal.take()
+            {
+                bytes += proposal.len();
+                if bytes > BUNDLE_BYTES_MAX && !proposals.is_empty() {
+                    request.proposal = Some(proposal);
+                    break;
+                }
+                proposals.push(proposal);
+            }
+            self.outbox.pop_front();
+        }
+        proposals
     }
 
     /// Handles the answers from apply.
@@ -296,7 +301,13 @@ impl PendingRequests {
         }
     }
 
-    /// Number of pending requests and of batches of reads.
+    /// How many requests wait to be handed in, those included that were released.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// How many requests and batches of reads there are.
     pub fn counts(&self) -> (usize, usize) {
         (self.requests.len(), self.batches.len())
     }

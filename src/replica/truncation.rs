@@ -31,15 +31,15 @@ pub(super) struct LogTruncation {
     index: LogIndex,
     /// Bytes of the entries since then.
     bytes: usize,
-    /// Time of the last truncation; `None` before the first.
+    /// When a truncation last began; none before the first time.
     at: Option<Duration>,
-    /// True if a truncation is in progress.
-    is_running: bool,
+    /// The truncation that is under way: its index, and `bytes` when it began.
+    running: Option<(LogIndex, usize)>,
 }
 
 impl LogTruncation {
     pub(super) fn new(snapshot_count: u64, index: LogIndex) -> Self {
-        Self { snapshot_count, index, bytes: 0, at: None, is_running: false }
+        Self { snapshot_count, index, bytes: 0, at: None, running: None }
     }
 
     /// Counts an applied entry.
@@ -57,16 +57,20 @@ impl LogTruncation {
     pub(super) fn begin(&mut self, applied: LogIndex, now: Duration, log_is_full: bool) -> bool {
         let rested = |pause: Duration| self.at.is_none_or(|at| now.saturating_sub(at) >= pause);
         let is_due = rested(PAUSE) && applied - self.index >= self.snapshot_count;
-        let is_needed = log_is_full && applied > self.index && rested(PAUSE_FULL);
-        if self.is_running || !(is_due || is_needed || self.bytes >= BYTES_MAX) {
+        let is_much = log_is_full || self.bytes >= BYTES_MAX;
+        let is_needed = is_much && applied > self.index && rested(PAUSE_FULL);
+        if self.running.is_some() || !(is_due || is_needed) {
             return false;
         }
-        (self.index, self.bytes, self.at, self.is_running) = (applied, 0, Some(now), true);
+        (self.at, self.running) = (Some(now), Some((applied, self.bytes)));
         true
     }
 
-    pub(super) fn finish(&mut self) {
-        self.is_running = false;
+    /// The truncation is over. One that failed changed nothing: it is due again after the pause.
+    pub(super) fn finish(&mut self, is_truncated: bool) {
+        let Some((index, bytes)) = self.running.take().filter(|_| is_truncated) else { return };
+        self.index = self.index.max(index);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
@@ -84,7 +88,7 @@ mod tests {
         assert!(!truncation.begin(109, at(0), false), "too few entries");
         assert!(truncation.begin(110, at(0), false), "the first time needs no pause");
         assert!(!truncation.begin(300, at(9000), false), "one at a time");
-        truncation.finish();
+        truncation.finish(true);
         assert!(!truncation.begin(300, at(3999), false), "too soon");
         assert!(truncation.begin(300, at(4000), false));
     }
@@ -93,16 +97,33 @@ mod tests {
     fn large_entries_and_a_full_disk_do_not_wait() {
         let mut truncation = LogTruncation::new(1000, 0);
         assert!(truncation.begin(1, at(0), true), "a full log is truncated at once");
-        truncation.finish();
+        truncation.finish(true);
         assert!(!truncation.begin(1, at(600), true), "nothing new to truncate");
         assert!(!truncation.begin(2, at(499), true), "half a second between two");
         assert!(truncation.begin(2, at(500), true));
-        truncation.finish();
+        truncation.finish(true);
         truncation.applied(BYTES_MAX);
-        assert!(truncation.begin(3, at(501), false), "as large as the log may be");
-        truncation.finish();
+        assert!(truncation.begin(3, at(1000), false), "as large as the log may be");
+        truncation.finish(true);
         truncation.applied(BYTES_MAX);
         truncation.restart(9);
         assert!(!truncation.begin(9, at(9000), false), "a snapshot begins anew");
+    }
+
+    #[test]
+    fn a_truncation_that_failed_is_due_again_without_another_entry() {
+        let mut truncation = LogTruncation::new(1000, 0);
+        assert!(truncation.begin(7, at(0), true));
+        truncation.finish(false);
+        assert!(!truncation.begin(7, at(499), true), "half a second between two");
+        assert!(truncation.begin(7, at(500), true), "the log is as full as before");
+        truncation.finish(true);
+        assert!(!truncation.begin(7, at(5000), true));
+
+        truncation.applied(BYTES_MAX);
+        assert!(truncation.begin(8, at(6000), false));
+        truncation.applied(1);
+        truncation.finish(false);
+        assert!(truncation.begin(8, at(7000), false), "the log is as long as before");
     }
 }

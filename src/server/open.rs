@@ -63,7 +63,7 @@ pub(super) async fn open(
     let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
     let bootstrap = beginning_of(config, &dialer, &machine, &wal_dir).await?;
-    let options = wal_options(config, wal_dir);
+    let options = wal_options(config, wal_dir, &disk);
     let first = bootstrap.as_ref().map(Bootstrap::first);
     let (mut wal, mut replay) = WalFile::open(options, first).await?;
     let owner = replay.owner.or(bootstrap.as_ref().map(Bootstrap::owner));
@@ -126,9 +126,10 @@ fn machine_config(config: &Config, budgets: Budgets) -> machine::Config {
     }
 }
 
-fn wal_options(config: &Config, dir: PathBuf) -> WalOptions {
+fn wal_options(config: &Config, dir: PathBuf, disk: &DiskMonitor) -> WalOptions {
     WalOptions {
         free_max: config.max_wals.min(free_segments_max(&dir)),
+        fits: disk.fits_segment(&dir),
         dir,
         segment_bytes: WAL_SEGMENT_BYTES,
         unsafe_no_fsync: config.unsafe_no_fsync,

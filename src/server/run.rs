@@ -14,13 +14,14 @@ use super::settings::Flags;
 use super::tls::Opened;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
 use super::values::Listen;
-use super::{corruption, start_line, versions};
+use super::{corruption, levels, start_line, versions};
+use crate::actors::client::Pending;
 use crate::actors::mailbox::peer::Peers;
-use crate::actors::{ReplicaClient, Shared, client, compactor, peer};
+use crate::actors::{ReplicaClient, Shared, compactor, peer, token_renewal};
 use crate::command::Command;
 use crate::http::{Endpoints, HttpService};
 use crate::io::{self, Credentials, Executors, Lane, Secure, clock};
-use crate::rpc;
+use crate::rpc::{self, Policy};
 use crate::types::{Budgets, Fault, Refusal};
 
 /// Time that a stopping member gives to requests in flight.
@@ -100,17 +101,25 @@ async fn first_core(
     budgets: Budgets,
     credentials: Opened,
 ) -> Result<(), Fault> {
+    let (kind, policy) = (config.security.token_kind().await?, config.security.policy()?);
     let opened = open(&config, &credentials, budgets).await?;
     opens.store(false, Ordering::Relaxed);
-    let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
+    let tokens = config.security.tokens(kind, opened.machine.tokens());
+    let (handles, inboxes) = mailboxes(
+        opened.identity.clone(),
+        opened.disk.clone(),
+        Arc::clone(&tokens),
+        config.security.passwords()?,
+    );
     handles.peers.update(opened.machine.cluster());
     opened.others.iter().for_each(|member| handles.peers.add_peer(member));
     let boot_nonce = io::random_u64();
     let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
     let nonce = boot_nonce as u32;
-    let pending = client::pending(0, nonce);
+    let pending = Pending::new(0, nonce, &shared.node);
+    let cores = 1 + others.len();
     let (executor_contexts, outputs) =
-        executor_contexts(1 + others.len(), nonce, &config, &handles, &pending, &shared);
+        executor_contexts(cores, nonce, &config, &handles, &pending, &policy, &shared);
     let led = start_actors(&config, boot_nonce, opened, &handles, inboxes, outputs, &shared)?;
     let connections: Vec<_> =
         executor_contexts.iter().map(|context| context.connections.0.clone()).collect();
@@ -134,9 +143,11 @@ async fn first_core(
     }
     executors.wake_periodically();
     let replica = own.take(Some(pending), &shared);
-    listen_peers(&config, credentials.peer.as_ref(), &replica, &handles.peers)?;
+    listen_peers(&config, credentials.peer.as_ref(), &replica, &handles.peers, &policy)?;
+    io::spawn(token_renewal::run(replica.clone(), tokens));
     let dialer = handles.peers.identity().dialer.clone();
     io::spawn(versions::watch(replica.clone(), led, dialer));
+    io::spawn(levels::watch(replica.clone()));
     let serving = async {
         // May wait for the other members without a limit.
         join_in(&config, &replica).await?;
@@ -193,12 +204,13 @@ async fn hand_over(config: &Config, replica: &ReplicaClient) {
     tracing::info!(moved = matches!(moved, Some(Ok(()))), "leadership transfer finished");
 }
 
-/// Serves other members, and what they and operators ask over HTTP. Everything of theirs is on this core.
+/// Serves the peer port: connections of other members, and HTTP. All of that runs on this core.
 fn listen_peers(
     config: &Config,
     credentials: Option<&Arc<Credentials>>,
     replica: &ReplicaClient,
     peers: &Peers,
+    policy: &Arc<Policy>,
 ) -> Result<(), Fault> {
     let (connections, accepted) = io::handover();
     for listen in &config.listen_peers {
@@ -206,7 +218,7 @@ fn listen_peers(
         let listener = io::listen(&listen.address)?;
         io::spawn(listener.accept(Lane::Peers, 0, vec![connections.clone()], secure));
     }
-    let front = HttpService::new(replica, config.http(Endpoints::Peers));
+    let front = HttpService::new(replica, config.http(Endpoints::Peers, policy));
     let (replica, peers) = (replica.clone(), peers.clone());
     io::spawn(async move {
         while let Ok(connection) = accepted.recv_async().await {

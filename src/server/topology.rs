@@ -13,13 +13,15 @@ use super::values::Listen;
 use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClient};
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
+use crate::actors::tokens::Tokens;
 use crate::actors::{self, Node, Shared, requests, watch};
 use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Endpoints, HttpService};
-use crate::io::{self, DiskMonitor, clock};
+use crate::io::{self, DiskMonitor, Passwords, clock};
 use crate::lease::ttl_min;
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
+use crate::rpc::Policy;
 use crate::types::Fault;
 use crate::types::limits::COMPACT_SLICE_RECORDS;
 use crate::watch::StreamOptions;
@@ -49,6 +51,8 @@ pub(super) struct Handles {
     pub(super) lease: lease::Handle,
     pub(super) peers: Peers,
     pub(super) disk: DiskMonitor,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) passwords: Passwords,
 }
 
 pub(super) struct Inboxes {
@@ -60,13 +64,18 @@ pub(super) struct Inboxes {
 }
 
 /// All mailboxes of the actors that exist once.
-pub(super) fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inboxes) {
+pub(super) fn mailboxes(
+    identity: Identity,
+    disk: DiskMonitor,
+    tokens: Arc<Tokens>,
+    passwords: Passwords,
+) -> (Handles, Inboxes) {
     let (consensus, consensus_inbox) = consensus::mailbox();
     let (wal, wal_inbox, space) = wal::mailbox();
     let (apply, apply_inbox) = apply::mailbox();
     let (lease, lease_inbox) = lease::mailbox();
     let (peers, peers_inbox) = Peers::new(identity, consensus.clone());
-    let handles = Handles { consensus, wal, apply, lease, peers, disk };
+    let handles = Handles { consensus, wal, apply, lease, peers, disk, tokens, passwords };
     let inboxes = Inboxes {
         consensus: consensus_inbox,
         wal: (wal_inbox, space),
@@ -85,6 +94,7 @@ pub(super) fn executor_contexts(
     config: &Config,
     handles: &Handles,
     pending: &Pending,
+    policy: &Arc<Policy>,
     shared: &Arc<Shared>,
 ) -> (Vec<ExecutorContext>, actors::apply::Outputs) {
     let http2 = io::Http2 {
@@ -117,7 +127,7 @@ pub(super) fn executor_contexts(
             delivered,
             connections: io::handover(),
             http2,
-            http: ports(config).map(|(serves, _)| config.http(serves)),
+            http: ports(config).map(|(serves, _)| config.http(serves, policy)),
         }
     };
     let executor_contexts = (0..count).map(context).collect();
@@ -130,6 +140,7 @@ pub(super) fn executor_contexts(
         deliveries,
         here: (0, pending.clone()),
         disk: handles.disk.clone(),
+        tokens: Arc::clone(&handles.tokens),
     };
     (executor_contexts, outputs)
 }
@@ -212,14 +223,16 @@ impl ExecutorContext {
     /// Serves the connections sent to this executor. `pending` are its own requests, made here if there are none yet.
     pub(super) fn take(self, pending: Option<Pending>, shared: &Arc<Shared>) -> ReplicaClient {
         let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
-        let pending = pending.unwrap_or_else(|| client::pending(executor, self.boot_nonce));
-        let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
+        let pending =
+            pending.unwrap_or_else(|| Pending::new(executor, self.boot_nonce, &shared.node));
+        let Handles { consensus, lease, apply, peers, disk, tokens, passwords, .. } = self.handles;
         io::spawn(requests::hand_in(self.executor, pending.clone(), consensus.clone()));
         io::spawn(requests::deliver(pending.clone(), self.delivered));
         io::spawn(requests::sweep(pending.clone(), Arc::clone(shared), peers.clone()));
         let (watches, hub) = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
-        let handles = client::Handles { watches, lease, apply, consensus, peers, disk };
+        let handles =
+            client::Handles { watches, lease, apply, consensus, peers, disk, tokens, passwords };
         let replica = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let services = self.http.map(|options| HttpService::new(&replica, options));
         let (connections, http2) = (self.connections.1, self.http2);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  memory ─┬─ 1/4   responses in flight, all executors together
-//!          ├─ 1/8   requests in flight ─────┐ divided by the number of executors
+//!          ├─ 1/8   requests in flight ─────┐
+//!          ├─ 1/16  requests that wait      ├ divided by the number of executors
 //!          ├─ 1/8   unsent events of watches┘
 //!          ├─ 1/16  blocks of the store ─┐ caches
 //!          ├─ 1/32  records              ┘
@@ -25,7 +26,9 @@ pub struct Budgets {
     /// Requests in flight of one executor: sizes of the proposals that wait to be applied. Past it sessions wait. One
     /// request always fits, whatever its size.
     pub requests: usize,
-    /// Unsent events of the watches of one executor. Past it each stream is limited to its share.
+    /// Requests of one executor that wait for that. Past it they are refused.
+    pub requests_waiting: usize,
+    /// Unsent events of the watches of one executor. Past it each stream may hold its share only.
     pub watch_hub: usize,
     /// The record cache.
     pub record_cache: u64,
@@ -46,6 +49,7 @@ impl Budgets {
                 .unwrap_or(usize::MAX)
                 .min(RESPONSE_BYTES_IN_FLIGHT_MAX),
             requests: part(8, REQUEST_BYTES_IN_FLIGHT_MAX),
+            requests_waiting: part(16, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
             watch_hub: part(8, WATCH_HUB_BYTES_MAX),
             record_cache: share(32).min(RECORD_CACHE_BYTES),
             block_cache: share(16).min(BLOCK_CACHE_BYTES_MAX),
@@ -67,9 +71,16 @@ mod tests {
         for shift in 26..40 {
             for executors in [1, 2, 8, 64, 255] {
                 let memory = 1u64 << shift;
-                let Budgets { responses, requests, watch_hub, record_cache, block_cache } =
-                    Budgets::new(memory, executors);
-                let of_executors = executors as u64 * (requests + watch_hub) as u64;
+                let Budgets {
+                    responses,
+                    requests,
+                    requests_waiting,
+                    watch_hub,
+                    record_cache,
+                    block_cache,
+                } = Budgets::new(memory, executors);
+                let of_one = requests + requests_waiting + watch_hub;
+                let of_executors = executors as u64 * of_one as u64;
                 let sum = responses as u64 + of_executors + record_cache + block_cache;
                 assert!(sum <= memory / 3 * 2, "{memory} bytes, {executors}: {sum}");
             }

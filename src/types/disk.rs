@@ -81,8 +81,14 @@ impl DiskBounds {
         self.reserve / 3
     }
 
-    /// The level after `before`, with `room` bytes free, the reserve included. Hysteresis: a better level needs more
-    /// free bytes than the threshold at which it was left, so that the level does not change with every write.
+    /// Bytes that can be taken before the disk is low, with `room` bytes free, the reserve included. Half of the margin is
+    /// left for what is taken meanwhile.
+    pub fn spare(self, room: u64) -> u64 {
+        room.saturating_sub(self.reserve + self.margin / 2)
+    }
+
+    /// The state after `before`, with `room` bytes free, the reserve included. It gets better only with some room
+    /// more than it got worse with, so that it does not change with every write.
     pub fn judge(self, before: DiskSpace, room: u64) -> DiskSpace {
         let enough = self.reserve + self.margin;
         let low = self.reserve / 3 * 2;

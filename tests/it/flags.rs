@@ -53,7 +53,7 @@ fn the_start_is_logged_with_etcds_fields() {
             .flag("snapshot-catchup-entries", "777")
             .flag("auto-compaction-mode", "revision")
             .flag("auto-compaction-retention", "1000")
-            .flag("cors", "http://a,http://b")
+            .flag("cors", "http://a:1,http://b:2")
             .flag("max-concurrent-streams", "50")
             .flag("raft-read-timeout", "1s")
             .flag("raft-write-timeout", "4999ms")

@@ -257,9 +257,9 @@ async fn page_with(endpoint: &str, is_there: impl Fn(&Page) -> bool) -> Page {
 const COMPACTED_KEYS: &str = "etcd_debugging_mvcc_db_compaction_keys_total";
 const EVENTS_PENDING: &str = "etcd_debugging_mvcc_pending_events_total";
 const WAL_BYTES: &str = "etcd_disk_wal_write_bytes_total";
-/// Values larger than a client's socket buffers.
+/// Values larger in sum than the 16 MiB that a client's windows take in unread.
 const LARGE_BYTES: usize = 100_000;
-const LARGE_VALUES: usize = 40;
+const LARGE_VALUES: usize = 240;
 
 /// Versions that a compaction removed; bytes that a large put added to the log; events that waited for a slow client,
 /// and the same after it has read them.
@@ -281,8 +281,10 @@ async fn moved(binary: std::path::PathBuf) -> [f64; 4] {
     let written = Page::read(&get(&endpoint, "/metrics")).value(WAL_BYTES) - before;
     let create = WatchCreateRequest { key: "w".into(), ..Default::default() };
     let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    // On a connection of its own, whose window it fills.
+    let watcher = Wire::new(&endpoint);
     let mut watch =
-        wire.talk(wire::WATCH, create.encode_to_vec().into()).await.expect("it watches");
+        watcher.talk(wire::WATCH, create.encode_to_vec().into()).await.expect("it watches");
     for _ in 0..LARGE_VALUES {
         wire.put("w", &large).await.expect("it is there");
     }

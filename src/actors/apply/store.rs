@@ -42,17 +42,32 @@ impl Actor {
         Ok(())
     }
 
-    /// Truncates the log in the background, after the store is durable.
+    pub(super) fn note_truncation(&mut self) {
+        if let Some(is_truncated) = self.truncated.take() {
+            self.applier.truncated(is_truncated);
+        }
+    }
+
+    /// Truncates a log that is full, although nothing is applied.
+    pub(super) async fn truncate_if_due(&mut self) {
+        self.note_truncation();
+        let log_is_full = self.outputs.wal.room_left().is_some();
+        self.applier.truncate_log(clock::since_boot(), log_is_full, &mut self.out);
+        self.perform().await;
+    }
+
+    /// Lets the log go that the store holds on disk, beside the work.
     pub(super) fn truncate_log(&self, start: LogStart) {
         let (engine, wal) = (self.engine(), self.outputs.wal.clone());
         let truncated = Rc::clone(&self.truncated);
         spawn(async move {
-            match Pool::Durable.run(move || engine.persist()).await {
+            let persisted = Pool::Durable.run(move || engine.persist()).await;
+            match &persisted {
                 Ok(()) => wal.log_start(start.index, start.term, start.conf_state).await,
                 // The log keeps entries that the store does not have; the next attempt may succeed.
                 Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
             }
-            truncated.set(true);
+            truncated.set(Some(persisted.is_ok()));
         });
     }
 }

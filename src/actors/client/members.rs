@@ -9,6 +9,9 @@ use crate::io::clock;
 use crate::peer::PeerRequest;
 use crate::types::{ConfChange, MemberId, Refusal};
 
+/// Bytes that a change of the membership takes, about.
+const CONF_CHANGE_BYTES: usize = 1 << 10;
+
 impl ReplicaClient {
     /// Changes the membership and waits until the change is applied.
     ///
@@ -21,7 +24,7 @@ impl ReplicaClient {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
         }
-        let slot = Slot::acquire(&self.pending).await;
+        let slot = Slot::acquire(&self.pending, CONF_CHANGE_BYTES).await?;
         self.handles.consensus.conf_change(change(slot.id()).encode_to_vec().into()).await;
         slot.reply().await.map(drop)
     }

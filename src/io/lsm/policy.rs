@@ -88,11 +88,21 @@ pub(super) struct MergePolicy {
 impl MergePolicy {
     /// The next merge: the wanted one, or else a smaller one that fits into the free space.
     pub(super) fn next(&mut self, facts: &Facts) -> Merge {
+        let wanted = self.wanted(facts);
+        self.within_room(wanted, facts)
+    }
+
+    /// True if there is no room for any merge, so that waiting for one makes no sense.
+    pub(super) fn lacks_room(&self, facts: &Facts) -> bool {
+        facts.room < STEP_BYTES.min(facts.bytes()) + TABLE_BYTES
+    }
+
+    fn within_room(&mut self, wanted: Merge, facts: &Facts) -> Merge {
         let (bytes, garbage) = (facts.bytes(), self.garbage(facts));
-        match self.wanted(facts) {
-            // Its output is as large as the kept data.
+        match wanted {
+            // Its output is what is kept.
             Merge::All if facts.room >= bytes - garbage + TABLE_BYTES => Merge::All,
-            _ if facts.room < STEP_BYTES.min(bytes) + TABLE_BYTES => Merge::None,
+            _ if self.lacks_room(facts) => Merge::None,
             Merge::All => Merge::Level,
             smaller @ (Merge::None | Merge::Level | Merge::PushDown) => smaller,
         }
@@ -238,6 +248,9 @@ mod tests {
         assert_eq!(policy().next(&with(15, garbage)), Merge::None);
         assert_eq!(policy().next(&with(80, large)), Merge::Level);
         assert_eq!(policy().next(&with(60, large)), Merge::None);
+        let lack = [garbage, large].map(|facts| policy().lacks_room(&with(60, facts)));
+        assert_eq!(lack, [true, true]);
+        assert!(!policy().lacks_room(&with(72, large)));
     }
 
     #[test]

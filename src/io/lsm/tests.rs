@@ -428,3 +428,17 @@ fn a_staged_batch_is_on_disk_as_a_whole_or_not_at_all() {
     drop(engine);
     assert_eq!(kv_pairs(&open().view()), after);
 }
+
+#[test]
+fn whoever_commits_waits_for_merges_only_if_there_is_room_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = LsmEngine::open_with(&dir.path().join("store"), MEMTABLE_BYTES, None).unwrap();
+    for count in 0..LEVEL_0_RUNS_MAX as u64 {
+        assert!(!engine.is_behind());
+        engine.commit(numbered(count)).unwrap();
+        engine.persist().unwrap();
+    }
+    assert!(engine.is_behind(), "nothing merges");
+    engine.store.control.no_room.store(true, Ordering::Relaxed);
+    assert!(!engine.is_behind(), "a full disk would stop everything");
+}

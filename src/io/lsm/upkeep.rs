@@ -55,6 +55,8 @@ pub(super) struct Control {
     stopping: AtomicBool,
     /// Merges run without a rate limit.
     unpaced: AtomicBool,
+    /// There is no room for a merge: whoever commits would wait for one in vain.
+    pub(super) no_room: AtomicBool,
 }
 
 /// Wake-ups of the threads.
@@ -310,12 +312,13 @@ impl Merger {
         }
     }
 
-    /// Bytes that a merge may take: the free space, less the needs of flushes and of apply.
+    /// Bytes that a merge may take: what is free, but for what flushes and the requests under way need and what must be
+    /// there to apply with.
     fn room(&self) -> u64 {
         let Some(room) = disk::room(&self.store.home.path) else { return u64::MAX };
         let kept = DiskBounds::of_disk(room.total).apply_min();
         let unflushed = self.store.counters.unflushed.load(Ordering::Relaxed);
-        room.free.saturating_sub(kept + unflushed)
+        room.free.saturating_sub(kept + unflushed + disk::claimed_by_requests())
     }
 
     /// Merges until there is nothing to do.
@@ -323,6 +326,8 @@ impl Merger {
         while !self.is_stopping() {
             let facts = self.facts(is_asked);
             let merge = self.policy.next(&facts);
+            let is_stuck = merge == Merge::None && self.policy.lacks_room(&facts);
+            self.store.control.no_room.store(is_stuck, Ordering::Relaxed);
             let before = self.store.tree.current_version().id();
             // Under load garbage and tables grow as fast as the disk writes them.
             let hurry =

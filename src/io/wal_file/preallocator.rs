@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
-use super::{Aligned, WalOptions, fault, free_files};
+use super::files::free_files;
+use super::{Aligned, WalOptions, fault};
 use crate::io::{disk, thread};
-use crate::types::{DiskBounds, Fault};
+use crate::types::Fault;
 
 /// Zeros written at once.
 const ZEROS_BYTES: usize = 512 << 10;
@@ -33,16 +34,14 @@ impl SegmentPreallocator {
     /// There is no thread left.
     pub(super) fn prepare(options: &WalOptions, number: u64, flags: i32) -> Result<Self, Fault> {
         let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
+        let fits = Arc::clone(&options.fits);
         let unwanted = Arc::new(AtomicBool::new(false));
         let is_unwanted = Arc::clone(&unwanted);
         let find = move || {
             if let Some(free) = free_files(&dir, bytes)?.pop() {
                 return Ok(Some(free));
             }
-            // Space that the store needs is not taken: the store would fail without.
-            let fits =
-                |room: disk::FreeSpace| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
-            if !disk::room(&dir).is_none_or(fits) {
+            if !fits(bytes) {
                 return Ok(None);
             }
             new_file(&dir, number, bytes, flags, || is_unwanted.load(Ordering::Relaxed))
@@ -66,7 +65,7 @@ impl SegmentPreallocator {
         Ok(self.found.as_ref().map(Option::is_some))
     }
 
-    /// Waits for the file; `None` if the disk has no space for it.
+    /// Waits for it; `None` if the disk had no room for it. A caller that gives up loses nothing.
     ///
     /// # Errors
     /// It could not be made for another reason.
@@ -92,10 +91,11 @@ impl Drop for SegmentPreallocator {
     }
 }
 
-/// Writes a segment of zeros: a later write into it changes no metadata. It has a temporary name until it is complete,
-/// so that an incomplete file is recognized after a crash. Each piece is durable before the next one is written: if all
-/// were written back at once, the log's own writes would wait behind them, up to a tenth of a second. `None` if the
-/// disk has no space for it; then the file is removed.
+/// Writes a whole segment of zeros: a later write into it changes no metadata. It has another name until it is
+/// whole, so that nobody takes it for one that was left behind half done. Its room is taken first, so that whoever looks at
+/// the disk meanwhile does not count on it. Each piece is on the disk before the next
+/// one is written: if all came there at once, the log's own writes would wait behind them, up to a tenth of a second.
+/// `None` if the disk has no room for it; then nothing is left of it.
 ///
 /// # Errors
 /// The disk's error, or it is not needed any more.
@@ -114,6 +114,7 @@ pub(super) fn new_file(
         let mut create = fs::OpenOptions::new();
         let file =
             create.write(true).create(true).truncate(true).custom_flags(flags).open(&path)?;
+        disk::reserve(&file, bytes)?;
         let mut zeros = Aligned::default();
         zeros.fill(&vec![0; ZEROS_BYTES]);
         for at in (0..bytes).step_by(ZEROS_BYTES) {

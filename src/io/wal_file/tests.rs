@@ -1,9 +1,12 @@
 //! A log on a real disk, in small segments: filled, truncated, recycled, reopened at any point, damaged.
 
+use std::sync::Arc;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
+use super::files::free_files;
 use super::*;
 use crate::io::Executors;
 use crate::types::{ConfState, Entry, EntryKind};
@@ -45,6 +48,7 @@ async fn open(dir: &TempDir) -> Result<(WalFile, Replay), Fault> {
         dir: dir.path().to_owned(),
         segment_bytes: SEGMENT,
         free_max: FREE_MAX,
+        fits: Arc::new(|_| true),
         unsafe_no_fsync: true,
     };
     WalFile::open(options, Some(first())).await
@@ -304,6 +308,7 @@ fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
             dir: dir.path().to_owned(),
             segment_bytes: 1 << 50,
             free_max: FREE_MAX,
+            fits: Arc::new(|_| true),
             unsafe_no_fsync: true,
         };
         let mut spare = SegmentPreallocator::prepare(&options, 1, 0)?;
@@ -317,8 +322,30 @@ fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
     });
 }
 
-/// Takes a lease of a file (`F_SETLEASE`): until it is released, opening the file blocks, as on a disk that does not
-/// answer. `None` where the file system has none.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test's thread")]
+fn free_files_are_listed_while_another_thread_renames_them() {
+    const ROUNDS: usize = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["free-a.tmp", "free-b.tmp"].map(|name| dir.path().join(name));
+    fs::write(&names[0], [0; 8]).unwrap();
+    let renaming = std::thread::spawn({
+        let names = names.clone();
+        move || {
+            for round in 0..ROUNDS {
+                fs::rename(&names[round % 2], &names[(round + 1) % 2]).unwrap();
+            }
+        }
+    });
+    while !renaming.is_finished() {
+        assert!(free_files(dir.path(), 8).unwrap().len() <= 2);
+    }
+    renaming.join().unwrap();
+    assert_eq!(free_files(dir.path(), 8), Ok(vec![names[0].clone()]));
+}
+
+/// Takes a lease of a file (`F_SETLEASE`): until it is given back, whoever opens the file waits for it, as for a disk
+/// that does not answer. `None` where the file system has none.
 #[allow(unsafe_code, reason = "neither std nor rustix has this call")]
 fn lease(path: &Path) -> Option<fs::File> {
     use std::os::fd::AsRawFd as _;

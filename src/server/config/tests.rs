@@ -99,7 +99,7 @@ fn invalid_combinations_are_refused_with_etcds_texts() {
 
 #[test]
 fn never_less_than_asked_for() {
-    for arguments in [&["--auth-token", "jwt,pub-key=x"][..], &["--discovery-srv", "example.com"]] {
+    for arguments in [&["--discovery-srv", "example.com"][..]] {
         let text = config(arguments).expect_err("it is not there");
         assert!(text.starts_with("this version of Basalt"), "{arguments:?}: {text}");
     }
@@ -168,7 +168,6 @@ fn flags_without_effect_are_warned_of_when_they_are_given() {
         ("--discovery-dial-timeout=1s", "--discovery-dial-timeout"),
         ("--backend-batch-limit=1", "--backend-batch-limit"),
         ("--max-snapshots=1", "--max-snapshots"),
-        ("--auth-token-ttl=1", "--auth-token-ttl"),
     ] {
         let warning = format!("{name} has no effect in this version of Basalt");
         assert_eq!(warnings(&[argument]), [warning], "{argument}");

@@ -67,7 +67,7 @@ impl Cluster {
             return;
         }
         let live = self.live(id);
-        live.applier.truncated();
+        live.applier.truncated(true);
         let Some(start) = live.truncating.take() else { return };
         let LogStart { index, term, conf_state } = start;
         if index < live.log_start_index {

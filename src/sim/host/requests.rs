@@ -100,12 +100,10 @@ impl Cluster {
             live.reading.entry((executor, batch)).or_default().push(number);
             return self.wake(id);
         }
-        let Poll::Ready(request) = pending.poll_acquire(&mut None, Waker::noop()) else {
-            return self.answer(id, number, Answer::Failed);
-        };
+        let request = pending.acquire();
         let payload = self.clients.payload(number, request).expect("a write has a payload");
         let live = self.live(id);
-        live.pending[executor].propose(payload);
+        live.pending[executor].propose(request, payload);
         live.waiting.insert(request, number);
         self.wake(id);
     }

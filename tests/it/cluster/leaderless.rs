@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberAddRequest,
-    MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest, StatusResponse,
+    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest,
+    MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest, StatusResponse,
 };
 use prost::Message;
 use rustix::process::Signal;
@@ -24,16 +24,13 @@ const ANSWER_TIME: Duration = Duration::from_secs(20);
 const WRITES: usize = 120;
 const WRITE_BYTES: usize = 100_000;
 
-/// Paths, requests, and true if the client requires a leader.
+/// Paths, requests, and true if the client requires a leader. Changes of members are not among them: to etcd, members that
+/// are stopped by a signal are connected, and it waits for them without limit; Basalt answers that the cluster is unhealthy.
 fn calls() -> Vec<(&'static str, Vec<u8>, bool)> {
     let key = bytes::Bytes::from_static(b"key");
     let put = PutRequest { key: key.clone(), value: key.clone(), ..Default::default() };
     let get = RangeRequest { key, ..Default::default() };
     let serializable = RangeRequest { serializable: true, ..get.clone() };
-    let add = MemberAddRequest {
-        peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()],
-        ..Default::default()
-    };
     let list = |linearizable| MemberListRequest { linearizable }.encode_to_vec();
     let to_live = LeaseTimeToLiveRequest { id: 7, keys: false };
     vec![
@@ -49,7 +46,6 @@ fn calls() -> Vec<(&'static str, Vec<u8>, bool)> {
         (wire::LEASE_LEASES, LeaseLeasesRequest {}.encode_to_vec(), false),
         (wire::MEMBER_LIST, list(true), false),
         (wire::MEMBER_LIST, list(false), false),
-        ("/etcdserverpb.Cluster/MemberAdd", add.encode_to_vec(), false),
         (
             "/etcdserverpb.Maintenance/MoveLeader",
             MoveLeaderRequest { target_id: 1 }.encode_to_vec(),
