@@ -33,10 +33,10 @@ use tonic::{Code, Status};
 use self::answers::{Lines, Messages};
 use super::page;
 use crate::cluster;
+use crate::io::PeerCertificate;
 use crate::io::clock::{self, Instant};
 use crate::io::{Closing, Pool};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
-use crate::io::PeerCertificate;
 use crate::rpc::{MeteredResponse, Services, Source};
 use crate::types::limits::JSON_OVERHEAD_MAX;
 

@@ -46,11 +46,16 @@ impl Contents {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| {
-        let why = match error.kind() {
-            ErrorKind::NotFound => "no such file or directory".to_owned(),
-            ErrorKind::PermissionDenied => "permission denied".to_owned(),
-            ErrorKind::IsADirectory => return format!("read {}: is a directory", path.display()),
-            _ => error.to_string(),
+        let kind = error.kind();
+        if kind == ErrorKind::IsADirectory {
+            return format!("read {}: is a directory", path.display());
+        }
+        let why = if kind == ErrorKind::NotFound {
+            "no such file or directory".to_owned()
+        } else if kind == ErrorKind::PermissionDenied {
+            "permission denied".to_owned()
+        } else {
+            error.to_string()
         };
         format!("open {}: {why}", path.display())
     })

@@ -426,7 +426,9 @@ fn handle<Data>(
             return Ok(Flow::Done);
         }
         ConnectionState::Closed | ConnectionState::BlockedHandshake => return Ok(Flow::Done),
-        _ => return Err(rustls::Error::General("a state that is not known".to_owned())),
+        ConnectionState::ReadEarlyData(_) | _ => {
+            return Err(rustls::Error::General("a state that is not known".to_owned()));
+        }
     }
     Ok(Flow::Again)
 }
