@@ -1,5 +1,5 @@
 //! The outside world: executors, files, sockets, the clock, the store on disk. The only room that names
-//! glommio or lsm-tree, so that either could be exchanged.
+//! glommio, epoll or lsm-tree, so that any of them could be exchanged.
 
 mod bolt_file;
 pub mod clock;
@@ -8,19 +8,23 @@ mod disk;
 mod durable;
 mod executor;
 mod export;
+mod journal;
 mod log_queue;
 mod lsm;
 mod memory;
 mod net;
 mod pace;
 mod place;
+mod placement;
 mod pools;
 mod preflight;
 mod promise;
+mod reactor;
 mod removal;
 mod system;
 mod thread;
 mod wal_file;
+mod watchdog;
 
 pub use self::bolt_file::BoltFile;
 pub use self::descriptors::{Lane, raise_open_files};
@@ -28,6 +32,7 @@ pub use self::disk::{DiskMonitor, disk_bytes};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
 pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
+pub use self::journal::Journal;
 pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
@@ -36,12 +41,14 @@ pub use self::net::{
     close_connections, get, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::place::{Incoming, current_store, find_store, has_log};
+pub use self::placement::{Placement, place_executors};
 pub use self::pools::Pool;
 pub use self::preflight::{
-    UNFINISHED_RESTORE, lock_data_dir, preflight, prepare_data_dir, refuse_foreign,
-    refuse_unfinished,
+    UNFINISHED_RESTORE, lock_data_dir, prepare_data_dir, refuse_foreign, refuse_unfinished,
 };
 pub use self::promise::{note_promise, promised_ms};
-pub use self::system::{end_by, fatal, leave, own_cores, process_stats, random_u64};
+pub use self::reactor::{Place, Reactor, ReactorChoice};
+pub use self::system::{end_by, fatal, leave, process_stats, random_u64};
 pub use self::thread::aside;
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};
+pub use self::watchdog::{notify_ready, notify_stopping};

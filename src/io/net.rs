@@ -12,6 +12,7 @@
 
 mod merge;
 mod open;
+mod output;
 mod socket;
 mod switched;
 #[cfg(test)]
@@ -20,20 +21,21 @@ mod turn;
 mod wire;
 
 use std::future::{Future, poll_fn};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::time::Duration;
 
-use glommio::net::{AcceptedTcpStream, AcceptedUnixStream, TcpListener, UnixListener};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
 use self::open::{Counted, Seat, Share, say_failed, turned_away};
+use self::output::Duplex;
 use self::socket::{Clock, Socket, Stream};
 use self::turn::{Handle, Turn};
 use super::clock;
 use super::descriptors::Lane;
+use super::reactor;
 use crate::types::Fault;
 
 pub use self::open::{Closing, close_connections};
@@ -84,8 +86,8 @@ pub struct Connection {
 }
 
 enum Accepted {
-    Tcp(AcceptedTcpStream),
-    Unix(AcceptedUnixStream),
+    Tcp(reactor::Accepted),
+    Unix(reactor::Accepted),
 }
 
 impl Connection {
@@ -126,8 +128,8 @@ impl OpenConnection {
 pub struct Listener(Listening);
 
 enum Listening {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+    Tcp(reactor::Listener),
+    Unix(reactor::Listener),
 }
 
 /// Where to listen.
@@ -173,7 +175,6 @@ pub fn listen(address: &Address) -> Result<Listener, Fault> {
 
 /// glommio's own way to bind lets other processes bind the same port, and is refused while connections of an
 /// earlier run linger; std's is right in both.
-#[allow(unsafe_code, reason = "glommio takes a socket that someone else made as a number only")]
 fn listen_tcp(address: &str) -> Result<Listener, Fault> {
     let cannot = |error: std::io::Error| {
         let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
@@ -183,9 +184,7 @@ fn listen_tcp(address: &str) -> Result<Listener, Fault> {
     };
     let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
     rustix::net::listen(&listener, BACKLOG).map_err(|error| cannot(error.into()))?;
-    // SAFETY: the descriptor is that of a listening socket, and nobody else owns it any more.
-    let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
-    Ok(Listener(Listening::Tcp(listener)))
+    Ok(Listener(Listening::Tcp(reactor::Listener::new(listener.into()).map_err(cannot)?)))
 }
 
 fn listen_unix(path: &str) -> Result<Listener, Fault> {
@@ -193,7 +192,8 @@ fn listen_unix(path: &str) -> Result<Listener, Fault> {
     // locked, so that we do not get this far.
     drop(std::fs::remove_file(path));
     let cannot = |error: &dyn std::fmt::Display| Fault::new(format!("listen unix {path}: {error}"));
-    let listener = UnixListener::bind(path).map_err(|error| cannot(&error))?;
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(|error| cannot(&error))?;
+    let listener = reactor::Listener::new(listener.into()).map_err(|error| cannot(&error))?;
     Ok(Listener(Listening::Unix(listener)))
 }
 
@@ -241,8 +241,8 @@ impl Listener {
 
     async fn try_next(&self) -> Result<Accepted, String> {
         let accepted = match &self.0 {
-            Listening::Tcp(listener) => listener.shared_accept().await.map(Accepted::Tcp),
-            Listening::Unix(listener) => listener.shared_accept().await.map(Accepted::Unix),
+            Listening::Tcp(listener) => listener.accept().await.map(Accepted::Tcp),
+            Listening::Unix(listener) => listener.accept().await.map(Accepted::Unix),
         };
         accepted.map_err(|error| error.to_string())
     }
@@ -290,15 +290,16 @@ pub async fn serve<S, B, F>(
     let speaks_http2 = begin.starts_with(b"PRI");
     if let (true, Stream::Tcp(stream)) = (speaks_http2, &stream) {
         // Refused by no kernel that has the option, and of no harm if it is.
-        let _ = end_after(borrow(stream.as_raw_fd()), options.keep_alive_timeout);
+        let _ = end_after(stream.as_fd(), options.keep_alive_timeout);
     }
-    let turn = Turn::new();
-    let socket = Socket::new(stream, begin, turn.handle());
+    let (turn, stream) = (Turn::new(), Duplex::new(stream));
+    let socket = Socket::new(stream.clone(), begin, turn.handle());
     if speaks_http2 {
         let builder = http2_builder(options, turn.handle());
         until_closed(
             &seat,
             turn,
+            stream,
             builder.serve_connection(socket.with_frames(), service),
             http2::Connection::graceful_shutdown,
         )
@@ -313,7 +314,7 @@ pub async fn serve<S, B, F>(
             // As Go writes them, for what greps.
             .title_case_headers(true);
         let mut serving = builder.serve_connection(socket, service);
-        until_closed(&seat, turn, &mut serving, |serving| {
+        until_closed(&seat, turn, stream, &mut serving, |serving| {
             Pin::new(&mut **serving.get_mut()).graceful_shutdown();
         })
         .await;
@@ -349,9 +350,10 @@ pub async fn serve_peer<S, B, F>(
     let mut builder = http1::Builder::new();
     builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
     builder.title_case_headers(true);
-    let turn = Turn::new();
-    let serving = builder.serve_connection(Socket::new(stream, begin, turn.handle()), service);
-    until_closed(&seat, turn, serving, http1::Connection::graceful_shutdown).await;
+    let (turn, stream) = (Turn::new(), Duplex::new(stream));
+    let socket = Socket::new(stream.clone(), begin, turn.handle());
+    let serving = builder.serve_connection(socket, service);
+    until_closed(&seat, turn, stream, serving, http1::Connection::graceful_shutdown).await;
 }
 
 fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
@@ -378,6 +380,7 @@ fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
 async fn until_closed<C: Future>(
     seat: &Seat,
     mut turn: Turn,
+    stream: Duplex,
     connection: C,
     wind_down: impl Fn(Pin<&mut C>),
 ) {
@@ -389,21 +392,28 @@ async fn until_closed<C: Future>(
             wind_down(connection.as_mut());
         }
         // What goes wrong with a connection is its client's business: it hung up, or spoke nonsense.
-        turn.take(context, |context| connection.as_mut().poll(context)).map(drop)
+        turn.take(context, |context| {
+            let polled = connection.as_mut().poll(context);
+            stream.send(context);
+            polled
+        })
+        .map(drop)
     })
     .await;
+    // What goes on in another language begins when the last answer has left.
+    seat.or_closing(poll_fn(|context| stream.poll_drain(context))).await;
 }
 
 /// Takes an accepted socket to this executor; `None` if its client has gone already.
 fn bind(accepted: Accepted) -> Option<Stream> {
     match accepted {
         Accepted::Tcp(stream) => {
-            let stream = stream.bind_to_executor();
-            stream.set_nodelay(true).ok()?;
-            keep_alive(borrow(stream.as_raw_fd())).ok()?;
+            let stream = stream.bind().ok()?;
+            stream.set_nodelay().ok()?;
+            keep_alive(stream.as_fd()).ok()?;
             Some(Stream::Tcp(stream))
         }
-        Accepted::Unix(stream) => Some(Stream::Unix(stream.bind_to_executor())),
+        Accepted::Unix(stream) => Some(Stream::Unix(stream.bind().ok()?)),
     }
 }
 
@@ -421,13 +431,6 @@ fn keep_alive(socket: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
 fn end_after(socket: BorrowedFd<'_>, silence: Duration) -> Result<(), rustix::io::Errno> {
     let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(socket, millis)
-}
-
-/// The socket of a stream that is open.
-#[allow(unsafe_code, reason = "glommio's streams lend their descriptor as a number only")]
-fn borrow<'a>(socket: std::os::fd::RawFd) -> BorrowedFd<'a> {
-    // SAFETY: the callers own the stream of this descriptor and keep it open while they use what they borrow.
-    unsafe { BorrowedFd::borrow_raw(socket) }
 }
 
 /// Reads until it is clear whether the client begins with `preface`; `None` if it hangs up before.

@@ -11,7 +11,7 @@
 use std::sync::OnceLock;
 
 use super::clock::Moment;
-use super::{system, thread};
+use super::{placement, thread};
 use crate::metrics;
 use crate::types::limits::{
     CPU_THREADS_MAX, DNS_THREADS, DURABLE_THREADS, POOL_QUEUE_MAX, READS_THREADS_MAX,
@@ -119,8 +119,8 @@ impl Pool {
         match self {
             Self::Dns => DNS_THREADS,
             Self::Durable => DURABLE_THREADS,
-            Self::Reads => system::process_cores().clamp(1, READS_THREADS_MAX),
-            Self::Cpu => system::process_cores().clamp(1, CPU_THREADS_MAX),
+            Self::Reads => placement::usable_cores().clamp(1, READS_THREADS_MAX),
+            Self::Cpu => placement::usable_cores().clamp(1, CPU_THREADS_MAX),
             Self::Stats => 1,
         }
     }

@@ -15,7 +15,7 @@ use super::values::{self, Url};
 use super::{log, table};
 use crate::consensus::promise;
 use crate::http;
-use crate::io::Address;
+use crate::io::{Address, ReactorChoice};
 use crate::mvcc::Retention;
 
 /// etcd's default quota of the store, in bytes.
@@ -129,8 +129,10 @@ pub struct Config {
     pub(super) gates: Gates,
     /// `--lease-based-reads`: promise not to vote for a while after hearing a leader, and lead by such promises.
     pub(super) lease_based_reads: bool,
-    /// `--cores`: which to use; all when empty.
+    /// `--cores`: which to use; as many as are good when empty.
     pub(super) cores: Vec<usize>,
+    /// `--reactor`.
+    pub(super) reactor: ReactorChoice,
     /// How the process was started.
     pub command_line: Vec<String>,
     /// Things to log.
@@ -260,6 +262,7 @@ impl Config {
             gates: table::FEATURE_GATES.get(flags),
             lease_based_reads: table::LEASE_BASED_READS.get(flags),
             cores: table::CORES.get(flags),
+            reactor: table::REACTOR.get(flags),
             command_line,
             notes: Vec::new(),
             name,

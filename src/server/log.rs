@@ -19,12 +19,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use self::limit::{Limiter, Site};
 use super::settings::{Flags, Level, Note};
 use super::table;
-use crate::io::{self, LogOutput, LogQueue, Reports, clock};
+use crate::io::{self, Journal, LogOutput, LogQueue, Reports, clock};
 
 /// Events of this target end the process, and are told so.
 const FATAL: &str = "basalt::fatal";
 /// The target of what the consensus library says; see [`super::raft_log`].
 pub(super) const RAFT: &str = "raft";
+
+/// The output of the log that is systemd's journal.
+const JOURNAL: &str = "systemd/journal";
 
 /// How logs are written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,10 +51,10 @@ impl Options {
         if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
             return Err("multi logoutput for \"default\" is not supported yet".to_owned());
         }
-        if let Some(journal) = outputs.iter().find(|it| it.as_str() == "systemd/journal") {
+        if outputs.len() > 1 && outputs.iter().any(|it| it == JOURNAL) {
             return Err(format!(
-                "this version of Basalt does not write to {journal}; what it writes to stderr, systemd \
-                 takes there"
+                "running with systemd/journal but other '--log-outputs' values ({outputs:?}) are configured with \
+                 'default'; override 'default' value with something else"
             ));
         }
         let level = match table::LOG_LEVEL.get(flags).as_str() {
@@ -83,6 +86,16 @@ fn open(output: &str) -> Result<LogOutput, String> {
     Ok(match output {
         "default" | "stderr" | "/dev/stderr" => LogOutput::Stderr,
         "stdout" | "/dev/stdout" => LogOutput::Stdout,
+        JOURNAL => {
+            let journal = Journal::connect();
+            LogOutput::Journal(journal.map_err(|error| {
+                let error = match error.kind() == std::io::ErrorKind::NotFound {
+                    true => "no such file or directory".to_owned(),
+                    false => error.to_string(),
+                };
+                format!("dial unixgram /run/systemd/journal/socket: connect: {error}")
+            })?)
+        }
         path => {
             let file = OpenOptions::new().create(true).append(true).open(path);
             LogOutput::File(file.map_err(|error| {

@@ -17,7 +17,8 @@ use crate::actors::{Desk, Shared, client, compactor, peer};
 use crate::cluster::Version;
 use crate::command::Command;
 use crate::http::{Front, Serves};
-use crate::io::{self, Executors, Lane, clock};
+use crate::io::{self, Executors, Lane, Place, Reactor, clock};
+use crate::metrics;
 use crate::rpc;
 use crate::types::{Budgets, Fault, Refusal};
 
@@ -35,14 +36,13 @@ const VERSION_PAUSE: Duration = Duration::from_millis(10);
 /// # Errors
 /// Why it cannot start, or what stopped it.
 pub fn run(config: Config) -> Result<(), Fault> {
-    let cores = match config.cores.is_empty() {
-        true => io::own_cores(),
-        false => config.cores.clone(),
-    };
-    io::raise_open_files(cores.len())?;
-    let (memory_bytes, budgets) = io::divide_memory(cores.len());
+    let placement = io::place_executors(&config.cores);
+    let places = placement.places;
+    io::raise_open_files(places.len())?;
+    let (memory_bytes, budgets) = io::divide_memory(places.len());
     rpc::set_response_bytes_max(budgets.responses);
-    io::preflight()?;
+    let (reactor, reactor_reason) = config.reactor.decide(places.len())?;
+    metrics::set_reactor(reactor.name());
     io::refuse_foreign(&config.data_dir)?;
     io::refuse_unfinished(&config.data_dir)?;
     let member_dir = config.data_dir.join("member");
@@ -54,26 +54,30 @@ pub fn run(config: Config) -> Result<(), Fault> {
         data_dir = %config.data_dir.display(),
         etcd_version = %Version::SERVER,
         basalt_version = env!("CARGO_PKG_VERSION"),
-        cores = ?cores,
+        reactor = reactor.name(),
+        reactor_reason,
+        executors = places.len(),
+        cores = ?places.iter().filter_map(|place| place.core).collect::<Vec<_>>(),
+        placement = placement.reason,
         memory_bytes,
-        layout = "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
+        layout = "consensus, wal, apply and lease on the first executor; sessions and a watch hub on each",
         "starting a member"
     );
     let (stop, stopped) = flume::bounded(1);
     let opens = Arc::new(AtomicBool::new(true));
     on_signal(stop, Arc::clone(&opens))?;
-    let mut executors = Executors::new();
-    let first = cores[0];
-    let others = cores[1..].to_vec();
-    executors.start(first, move || first_core(config, others, stopped, opens, budgets))?;
-    executors.poke();
+    let mut executors = Executors::new(reactor);
+    let (first, others) = (places[0], places[1..].to_vec());
+    executors
+        .start(first, move || first_core(config, (reactor, others), stopped, opens, budgets))?;
+    executors.watch();
     executors.join()
 }
 
 /// Tells `stop` when the process is asked to end. While the member still opens what is on disk there is nothing to end in
 /// order, and opening may wait for other members; whoever asks twice does not want to wait either. Then the process ends
 /// at once: what was acknowledged is in the log.
-fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
+fn on_signal(stop: flume::Sender<i32>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let cannot = |error| Fault::new(format!("signals cannot be caught: {error}"));
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
@@ -83,7 +87,7 @@ fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Faul
             if count > 0 || opens.load(Ordering::Relaxed) {
                 io::end_by(signal);
             }
-            let _ = stop.try_send(());
+            let _ = stop.try_send(signal);
         }
     });
     waiting.map(drop).map_err(cannot)
@@ -93,8 +97,8 @@ fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Faul
 /// told to stop.
 async fn first_core(
     config: Config,
-    others: Vec<usize>,
-    stopped: flume::Receiver<()>,
+    (reactor, others): (Reactor, Vec<Place>),
+    stopped: flume::Receiver<i32>,
     opens: Arc<AtomicBool>,
     budgets: Budgets,
 ) -> Result<(), Fault> {
@@ -112,13 +116,13 @@ async fn first_core(
     let connections: Vec<_> = seats.iter().map(|seat| seat.connections.0.clone()).collect();
     let mut seats = seats.into_iter();
     let Some(own) = seats.next() else { return Err(Fault::new("there is no core to run on")) };
-    let mut executors = Executors::new();
+    let mut executors = Executors::new(reactor);
     let mut stops = Vec::new();
-    for (core, seat) in others.into_iter().zip(seats) {
+    for (place, seat) in others.into_iter().zip(seats) {
         let (stop, stopped) = flume::bounded::<()>(1);
         stops.push(stop);
         let shared = Arc::clone(&shared);
-        executors.start(core, move || async move {
+        executors.start(place, move || async move {
             seat.take(None, &shared);
             // Ends when the first core drops the other end.
             let _ = stopped.recv_async().await;
@@ -126,7 +130,7 @@ async fn first_core(
             Ok(())
         })?;
     }
-    executors.poke();
+    executors.watch();
     let desk = own.take(Some(pending), &shared);
     listen_peers(&config, &desk, &handles.peers)?;
     io::spawn(versions::watch(desk.clone(), led));
@@ -137,13 +141,15 @@ async fn first_core(
         listen(&config, &connections)?;
         io::spawn(compactor::run(config.retention, desk.clone(), Arc::clone(&shared)));
         say_ready(&config, &desk);
+        io::notify_ready();
         std::future::pending().await
     };
     let stop = async {
-        let _ = stopped.recv_async().await;
-        Ok(())
+        // The other end lives as long as the thread that waits for signals.
+        stopped.recv_async().await.map_err(|_| Fault::new("nobody waits for signals"))
     };
-    or(stop, serving).await?;
+    let signal = or(stop, serving).await?;
+    io::notify_stopping();
     hand_over(&config, &desk).await;
     shared.stop();
     drop(stops);
@@ -151,7 +157,8 @@ async fn first_core(
     handles.apply.close().await;
     // Sessions that are still open end with the process. What they wait for was not acknowledged; what was
     // is in the log.
-    io::leave()
+    tracing::info!("closed the member");
+    io::end_by(signal)
 }
 
 /// Waits until this member is one of those that the cluster counts on.

@@ -1,41 +1,39 @@
-//! glommio's sockets, tasks and timers as hyper wants them.
+//! Sockets, tasks and timers as hyper wants them.
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::Result;
+use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::{AsyncRead as _, AsyncWrite as _};
-use glommio::net::{TcpStream, UnixStream};
 use hyper::rt::ReadBufCursor;
 
 use super::clock;
 use super::merge::Merge;
+use super::output::Duplex;
 use super::turn::{Handle, TURN_BYTES_MAX};
-use crate::io::executor;
+use crate::io::reactor;
 
 /// A connected socket.
 pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(reactor::Stream),
+    Unix(reactor::Stream),
 }
 
 impl Stream {
+    fn socket(&mut self) -> &mut reactor::Stream {
+        match self {
+            Self::Tcp(stream) | Self::Unix(stream) => stream,
+        }
+    }
+
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<Result<usize>> {
-        let read = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
-        };
-        if read.is_ready() {
-            executor::busy();
-        }
-        read
+        self.socket().poll_read(context, into)
     }
 
     pub(super) fn poll_write(
@@ -43,38 +41,35 @@ impl Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        self.socket().poll_write(context, bytes)
     }
 
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
-        }
+    /// The same for bytes that lie in several places.
+    pub(super) fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        self.socket().poll_write_vectored(context, bytes)
     }
 
-    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_close(context),
-            Self::Unix(stream) => Pin::new(stream).poll_close(context),
-        }
+    /// Sends nothing more.
+    pub(super) fn shut_down(&mut self) -> Result<()> {
+        self.socket().shut_down()
     }
 }
 
 /// A stream, with what was read of it already.
 pub(super) struct Socket {
-    pub(super) stream: Stream,
-    pub(super) begin: Vec<u8>,
+    pub(super) stream: Duplex,
+    begin: Vec<u8>,
     turn: Handle,
     /// For HTTP/2.
     merge: Option<Merge>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, begin: Vec<u8>, turn: Handle) -> Self {
+    pub(super) fn new(stream: Duplex, begin: Vec<u8>, turn: Handle) -> Self {
         Self { stream, begin, turn, merge: None }
     }
 
@@ -121,19 +116,32 @@ impl hyper::rt::Read for Socket {
 
 impl hyper::rt::Write for Socket {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
-        self.stream.poll_write(context, bytes)
+        self.stream.poll_gather(context, &[IoSlice::new(bytes)])
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.stream.poll_flush(context)
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        self.stream.poll_gather(context, parts)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.stream.poll_close(context)
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// What was gathered leaves at the end of the turn.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.stream.poll_drain(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.stream.poll_shut_down(context)
     }
 }
 

@@ -5,11 +5,12 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 
-use super::socket::{Socket, Stream};
+use super::output::Duplex;
+use super::socket::Socket;
 
 /// Bytes in both directions, in whatever language.
 pub struct Switched {
-    stream: Stream,
+    stream: Duplex,
     /// What came together with the last request.
     begin: Bytes,
 }

@@ -3,14 +3,12 @@
 use std::future::poll_fn;
 use std::io::{ErrorKind, Result};
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
-
-use glommio::net::{TcpStream, UnixStream};
 
 use super::open::Counted;
 use super::socket::Stream;
-use super::{Address, PEER_SILENCE_MAX, borrow, clock, end_after, keep_alive};
+use super::{Address, PEER_SILENCE_MAX, clock, end_after, keep_alive, reactor};
 use crate::io::Pool;
 use crate::io::clock::Moment;
 
@@ -45,7 +43,7 @@ impl Wire {
     pub fn limit_silence(&self, silence: Duration) {
         if let Stream::Tcp(stream) = &self.stream {
             // Refused by no kernel that has the option, and of no harm if it is.
-            let _ = end_after(borrow(stream.as_raw_fd()), silence);
+            let _ = end_after(stream.as_fd(), silence);
         }
     }
 
@@ -57,13 +55,13 @@ impl Wire {
         let name = match address {
             Address::Tcp(name) => name,
             Address::Unix(path) => {
-                let stream = clock::deadline(wait, UnixStream::connect(path)).await;
+                let stream = clock::deadline(wait, reactor::Stream::connect_unix(path)).await;
                 return Ok(Self::new(Stream::Unix(stream.ok_or_else(late)??), None));
             }
         };
         let stream = connect_first(&look_up(name, wait).await?, wait).await?;
-        stream.set_nodelay(true)?;
-        keep_alive(borrow(stream.as_raw_fd()))?;
+        stream.set_nodelay()?;
+        keep_alive(stream.as_fd())?;
         Ok(Self::new(Stream::Tcp(stream), None))
     }
 
@@ -95,12 +93,15 @@ impl Wire {
 }
 
 /// Connects to the first of these addresses that answers, each within `wait`.
-pub(super) async fn connect_first(addresses: &[SocketAddr], wait: Duration) -> Result<TcpStream> {
+pub(super) async fn connect_first(
+    addresses: &[SocketAddr],
+    wait: Duration,
+) -> Result<reactor::Stream> {
     let mut last = ErrorKind::AddrNotAvailable.into();
     for address in addresses {
-        match clock::deadline(wait, TcpStream::connect(address)).await {
+        match clock::deadline(wait, reactor::Stream::connect_tcp(*address)).await {
             Some(Ok(stream)) => return Ok(stream),
-            Some(Err(error)) => last = error.into(),
+            Some(Err(error)) => last = error,
             None => last = late(),
         }
     }

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
 use super::*;
-use crate::io::Executors;
+use crate::io::{Executors, Place, Reactor};
 use crate::types::{ConfState, Entry, EntryKind};
 
 const SEGMENT: u64 = 64 << 10;
@@ -16,9 +16,9 @@ fn on_executor<F>(test: impl FnOnce() -> F + Send + 'static)
 where
     F: Future<Output = Result<(), Fault>> + 'static,
 {
-    let mut executors = Executors::new();
-    executors.start(0, test).unwrap();
-    executors.poke();
+    let mut executors = Executors::new(Reactor::Epoll);
+    executors.start(Place { number: 0, core: None }, test).unwrap();
+    executors.watch();
     executors.join().unwrap();
 }
 

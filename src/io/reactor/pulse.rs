@@ -1,0 +1,108 @@
+//! Whether an executor runs tasks: a task of it that counts how often it was woken from outside.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Poll, Waker};
+
+thread_local! {
+    /// Of the executor of this thread.
+    static OWN: RefCell<Option<Arc<Pulse>>> = const { RefCell::new(None) };
+}
+
+/// The pulse of one executor.
+#[derive(Debug, Default)]
+pub(in crate::io) struct Pulse {
+    /// Wakes its task. A message to that task would not do: the task itself may be among those that glommio has parked
+    /// although they are ready, and then nobody takes the message and no further one wakes anything.
+    task: OnceLock<Waker>,
+    beats: AtomicU64,
+    ended: AtomicBool,
+    /// Bytes came in since it was last looked at.
+    busy: AtomicBool,
+    /// Open streams of glommio.
+    streams: AtomicUsize,
+}
+
+/// Says that an executor has ended, however it did.
+pub(in crate::io) struct Ended(Arc<Pulse>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        // Gone already when the thread is going down.
+        let _ = OWN.try_with(|own| own.borrow_mut().take());
+    }
+}
+
+impl Pulse {
+    /// Has the executor count one more beat when it runs its tasks.
+    pub(in crate::io) fn poke(&self) {
+        self.task.get().into_iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// How often it ran the task.
+    pub(in crate::io) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Acquire)
+    }
+
+    pub(in crate::io) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) && self.busy.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn has_streams(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Bytes came in on this executor.
+pub(super) fn busy() {
+    with_own(|pulse| {
+        // Looked at first, so that the line stays in this core's cache.
+        if !pulse.busy.load(Ordering::Relaxed) {
+            pulse.busy.store(true, Ordering::Relaxed);
+        }
+    });
+}
+
+fn with_own(action: impl FnOnce(&Pulse)) {
+    // Gone already when the thread is going down.
+    let _ = OWN.try_with(|own| own.borrow().as_deref().map(action));
+}
+
+/// An open stream of this executor.
+pub(super) struct OpenStream;
+
+impl OpenStream {
+    pub(super) fn new() -> Self {
+        with_own(|pulse| {
+            pulse.streams.fetch_add(1, Ordering::Relaxed);
+        });
+        Self
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        with_own(|pulse| {
+            pulse.streams.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// Starts the pulse of this executor, which ends with what this returns. Its task runs at once, whatever else is ready.
+pub(in crate::io) fn begin_pulse(pulse: Arc<Pulse>) -> Ended {
+    OWN.with_borrow_mut(|own| *own = Some(Arc::clone(&pulse)));
+    let ended = Ended(Arc::clone(&pulse));
+    super::spawn(poll_fn(move |context| {
+        pulse.task.get_or_init(|| context.waker().clone());
+        pulse.beats.fetch_add(1, Ordering::Release);
+        Poll::<()>::Pending
+    }));
+    ended
+}

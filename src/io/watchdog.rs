@@ -1,0 +1,69 @@
+//! What systemd is told of this process (`sd_notify(3)`): that it is ready, that it stops, and, if the unit has
+//! `WatchdogSec=`, that it lives, which is that every executor runs its tasks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use super::reactor::Pulse;
+use super::thread;
+
+/// Times in which every executor must have answered once, of the time after which systemd ends the process.
+const PARTS: u32 = 4;
+
+static PULSES: Mutex<Vec<Arc<Pulse>>> = Mutex::new(Vec::new());
+
+/// Watches these executors, too.
+pub(super) fn add(pulses: impl Iterator<Item = Arc<Pulse>>) {
+    PULSES.lock().unwrap_or_else(PoisonError::into_inner).extend(pulses);
+}
+
+/// Tells systemd that the process serves, if it asked to be told, and from then on that it lives.
+pub fn notify_ready() {
+    tracing::info!("notifying init daemon");
+    match sd_notify::notify(&[NotifyState::Ready]) {
+        Ok(()) => tracing::info!("successfully notified init daemon"),
+        Err(error) => tracing::error!(%error, "failed to notify systemd for readiness"),
+    }
+    if let Some(wait) = sd_notify::watchdog_enabled().filter(|wait| !wait.is_zero()) {
+        let watched = thread::start("watchdog", move || watch(wait / PARTS, &tell_alive));
+        if let Err(fault) = watched {
+            tracing::error!(error = %fault, "systemd is not told that this member lives");
+        }
+    }
+}
+
+/// Tells systemd that the process stops.
+pub fn notify_stopping() {
+    // If nobody listens, nobody wants to know.
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+}
+
+fn tell_alive() {
+    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+}
+
+/// Asks all executors again and again, and tells when all of them have answered. Ends when all have ended.
+#[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
+fn watch(part: Duration, tell: &dyn Fn()) {
+    loop {
+        let pulses: Vec<(Arc<Pulse>, u64)> = {
+            let mut pulses = PULSES.lock().unwrap_or_else(PoisonError::into_inner);
+            pulses.retain(|pulse| !pulse.has_ended());
+            pulses.iter().map(|pulse| (Arc::clone(pulse), pulse.beats())).collect()
+        };
+        if pulses.is_empty() {
+            return;
+        }
+        pulses.iter().for_each(|(pulse, _)| pulse.poke());
+        std::thread::sleep(part);
+        if all_answered(&pulses) {
+            tell();
+        }
+    }
+}
+
+fn all_answered(asked: &[(Arc<Pulse>, u64)]) -> bool {
+    asked.iter().all(|(pulse, before)| pulse.has_ended() || pulse.beats() > *before)
+}
