@@ -25,5 +25,4 @@ pub mod wal;
 pub mod watch;
 
 pub use self::client::ReplicaClient;
-pub use self::client::ReplicaClient as Desk;
 pub use self::state::{Node, Shared, State, Status, bytes_in_use};

@@ -21,7 +21,7 @@ use self::change::{Change, json};
 
 pub use self::agreement::{Fit, Versions, decide, level_to_set, may_join};
 pub use self::change::{add, check_change, promote, remove, unknown_change, update};
-pub use self::hashes::{Hashed, corrupt_member, minority};
+pub use self::hashes::{HashKvReply, corrupt_member, minority};
 pub use self::version::Version;
 
 /// Key of the cluster version in etcd's `cluster` bucket.
@@ -143,7 +143,7 @@ impl Cluster {
         for pair in view.scan(Space::MembersRemoved, Bound::Unbounded, Bound::Unbounded) {
             cluster.removed.insert(id_of(&pair?.0)?);
         }
-        cluster.version = spoken(view)?;
+        cluster.version = cluster_version(view)?;
         cluster.version.map_or(Ok(()), Version::check_served)?;
         cluster.feature_level = feature_level(view)?;
         check_feature_level(cluster.feature_level, supported)?;
@@ -313,7 +313,7 @@ impl Cluster {
 ///
 /// # Errors
 /// The store cannot be read, or what it holds is no version.
-pub fn spoken(view: &impl View) -> Result<Option<Version>, Fault> {
+pub fn cluster_version(view: &impl View) -> Result<Option<Version>, Fault> {
     let version = view.get(Space::Cluster, VERSION)?;
     version.map(|bytes| String::from_utf8_lossy(&bytes).parse()).transpose()
 }

@@ -11,10 +11,10 @@
 //! [`Output::Commit`]. What must wait for the disk is held back here and comes out after
 //! [`Input::Persisted`].
 
-mod alone;
 mod convert;
 mod disks;
 mod driver;
+mod leader_lease;
 mod log;
 mod reads;
 #[cfg(test)]
@@ -26,8 +26,8 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use raft::eraftpb::{Message, MessageType};
 
-pub use self::alone::{DRIFT_PERCENT, promise};
 pub use self::driver::Driver;
+pub use self::leader_lease::{DRIFT_PERCENT, vote_lease};
 use crate::types::{ConfChange, ConfState, DiskSpace, Entry, HardState, LogIndex, MemberId, Term};
 
 /// Counts the batches handed to the disk; they become durable in this order.
@@ -50,9 +50,9 @@ pub struct Config {
     pub boot_nonce: u64,
     /// Entries kept in memory below the applied index for members that lag a little.
     pub catch_up_entries: u64,
-    /// How long this member promises not to vote after it heard a leader, in whole ms: [`promise`] of its election
+    /// How long this member promises not to vote after it heard a leader, in whole ms: [`vote_lease`] of its election
     /// timeout. While it leads itself, it answers reads alone for as long as a quorum promises. Zero turns both off.
-    pub promise: Duration,
+    pub vote_lease: Duration,
     /// Takes the log lines of the consensus library; `None` drops them.
     pub logger: Option<slog::Logger>,
 }
@@ -62,19 +62,19 @@ pub struct Config {
 pub struct Restored {
     /// The newest hard state.
     pub hard_state: HardState,
-    /// Members as of `mark_index`.
+    /// Members as of `log_start_index`.
     pub conf_state: ConfState,
     /// The log below this index is gone; 0 for a new member.
-    pub mark_index: LogIndex,
-    /// The term of `mark_index`.
-    pub mark_term: Term,
+    pub log_start_index: LogIndex,
+    /// The term of `log_start_index`.
+    pub log_start_term: Term,
     /// The log after the mark.
     pub entries: Vec<Entry>,
     /// What the state machine holds already.
     pub applied: LogIndex,
     /// Ticks until what this member promised in an earlier life is over for sure (see [`Config::promise`]): until then
     /// it does not vote, as if it had heard a leader just now.
-    pub promised_ticks: usize,
+    pub vote_lease_ticks: usize,
 }
 
 /// Whatever can happen to the driver.

@@ -32,13 +32,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use tonic::body::Body;
 
 use self::websocket::Accepted;
-use crate::actors::Desk;
-use crate::io::Switched;
+use crate::actors::ReplicaClient;
+use crate::io::UpgradedIo;
 use crate::rpc::{MeteredResponse, Services, Source};
 
 /// What a port is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Serves {
+pub enum Endpoints {
     /// gRPC and HTTP (`--listen-client-urls`).
     All,
     /// gRPC alone, where HTTP has ports of its own.
@@ -51,7 +51,7 @@ pub enum Serves {
     Peers,
 }
 
-impl Serves {
+impl Endpoints {
     const fn grpc(self) -> bool {
         matches!(self, Self::All | Self::Grpc)
     }
@@ -65,7 +65,7 @@ pub struct Options {
     /// `--host-whitelist`: names under which this member may be asked; `*` or nothing for all.
     pub hosts: Vec<String>,
     /// What it is for.
-    pub serves: Serves,
+    pub serves: Endpoints,
     /// `--enable-grpc-gateway`: whether the API is served as JSON too.
     pub gateway: bool,
     /// `--warning-unary-request-duration`.
@@ -81,7 +81,7 @@ impl Default for Options {
         Self {
             origins: vec!["*".to_owned()],
             hosts: vec!["*".to_owned()],
-            serves: Serves::All,
+            serves: Endpoints::All,
             gateway: true,
             slow: Duration::from_millis(300),
             command_line: Vec::new(),
@@ -92,8 +92,8 @@ impl Default for Options {
 
 /// Everything one port serves to one executor's connections. Cheap to clone.
 #[derive(Clone)]
-pub struct Front {
-    desk: Desk,
+pub struct HttpService {
+    replica: ReplicaClient,
     services: Services,
     options: Arc<Options>,
     peer: Arc<str>,
@@ -103,12 +103,12 @@ pub struct Front {
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infallible>>>>;
 
-impl Front {
-    /// Serves what this desk answers.
-    pub fn new(desk: &Desk, options: Options) -> Self {
-        let services = Services::new(desk, options.slow);
+impl HttpService {
+    /// Serves what this replica answers.
+    pub fn new(replica: &ReplicaClient, options: Options) -> Self {
+        let services = Services::new(replica, options.slow);
         let (options, peer) = (Arc::new(options), Arc::from(""));
-        Self { desk: desk.clone(), services, options, peer, upgrade: Rc::default() }
+        Self { replica: replica.clone(), services, options, peer, upgrade: Rc::default() }
     }
 
     /// The same, for the connection of a client at this address.
@@ -118,14 +118,14 @@ impl Front {
     }
 
     /// Goes on with a connection on which HTTP has ended, if an upgrade was granted on it.
-    pub async fn switched(self, connection: Switched) {
+    pub async fn switched(self, connection: UpgradedIo) {
         if let Some(accepted) = self.upgrade.take() {
             websocket::talk(self.services, self.peer, accepted, connection).await;
         }
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Front {
+impl hyper::service::Service<Request<Incoming>> for HttpService {
     type Response = Response<MeteredResponse>;
     type Error = Infallible;
     type Future = Answer;
@@ -176,16 +176,16 @@ fn method_not_allowed() -> Response<Body> {
     response
 }
 
-impl Front {
+impl HttpService {
     /// Answers what is not gRPC.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let options = &self.options;
         match options.serves {
-            Serves::All | Serves::Http => (),
-            Serves::Grpc => return not_found(),
-            Serves::Metrics => return routes(&self.desk, options, &head).await,
-            Serves::Peers => return peers::answer(&self.desk, &head).await,
+            Endpoints::All | Endpoints::Http => (),
+            Endpoints::Grpc => return not_found(),
+            Endpoints::Metrics => return routes(&self.replica, options, &head).await,
+            Endpoints::Peers => return peers::answer(&self.replica, &head).await,
         }
         if !is_allowed(&options.hosts, host(&head)) {
             tracing::warn!(
@@ -218,7 +218,7 @@ impl Front {
                 gateway::answer(&self.services, &self.peer, head, &path, body).await
             }
             // No page reads a body; hyper throws away what a client sends.
-            Some(_) | None => routes(&self.desk, &self.options, head).await,
+            Some(_) | None => routes(&self.replica, &self.options, head).await,
         }
     }
 }
@@ -266,21 +266,21 @@ fn allow_origin(origins: &[String], head: &Parts, headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
 }
 
-async fn routes(desk: &Desk, options: &Options, head: &Parts) -> Response<Body> {
+async fn routes(replica: &ReplicaClient, options: &Options, head: &Parts) -> Response<Body> {
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
     let gets = head.method == Method::GET;
-    let whole = options.serves != Serves::Metrics;
+    let whole = options.serves != Endpoints::Metrics;
     match path {
-        "/metrics" => pages::metrics(desk, options).await,
-        "/health" if gets => health::health(desk, query).await,
-        "/version" if gets && whole => pages::version(desk),
-        "/debug/vars" if gets && whole => pages::variables(desk, options).await,
+        "/metrics" => pages::metrics(replica, options).await,
+        "/health" if gets => health::health(replica, query).await,
+        "/version" if gets && whole => pages::version(replica),
+        "/debug/vars" if gets && whole => pages::variables(replica, options).await,
         "/openapi.json" if gets && whole && options.gateway => gateway::description(),
         "/health" => method_not_allowed(),
         "/version" | "/debug/vars" if whole => method_not_allowed(),
         "/openapi.json" if whole && options.gateway => method_not_allowed(),
         _ => match health::Probe::find(path) {
-            Some(probe) if gets => probe.answer(desk, query).await,
+            Some(probe) if gets => probe.answer(replica, query).await,
             Some(_) => method_not_allowed(),
             None => not_found(),
         },

@@ -13,16 +13,16 @@ mod log_queue;
 mod lsm;
 mod memory;
 mod net;
-mod pace;
-mod place;
 mod placement;
 mod pools;
 mod preflight;
-mod promise;
+mod rate_limiter;
 mod reactor;
 mod removal;
+mod store_dir;
 mod system;
 mod thread;
+mod vote_lease;
 mod wal_file;
 mod watchdog;
 
@@ -37,18 +37,18 @@ pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
 pub use self::net::{
-    Address, Closing, Connection, Door, Http2, Listener, OpenConnection, Switched, Wire,
-    close_connections, get, handover, listen, resolve, serve, serve_peer,
+    Address, Closing, Connection, ConnectionSender, Http2, Listener, OpenConnection, UpgradedIo,
+    Wire, close_connections, get, handover, listen, resolve, serve, serve_peer,
 };
-pub use self::place::{Incoming, current_store, find_store, has_log};
 pub use self::placement::{Placement, place_executors};
 pub use self::pools::Pool;
 pub use self::preflight::{
     UNFINISHED_RESTORE, lock_data_dir, prepare_data_dir, refuse_foreign, refuse_unfinished,
 };
-pub use self::promise::{note_promise, promised_ms};
 pub use self::reactor::{Place, Reactor, ReactorChoice};
+pub use self::store_dir::{IncomingSnapshot, current_store, find_store, has_log};
 pub use self::system::{end_by, fatal, leave, process_stats, random_u64};
-pub use self::thread::aside;
+pub use self::thread::spawn_blocking;
+pub use self::vote_lease::{note_vote_lease, vote_lease_ms};
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};
 pub use self::watchdog::{notify_ready, notify_stopping};

@@ -19,7 +19,7 @@ use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 
 use self::alarms::Alarms;
 pub use self::payload::check_payload;
-pub use self::position::standing;
+pub use self::position::applied_state;
 use self::steps::Running;
 use crate::cluster::{Cluster, Member};
 use crate::command::Operation;

@@ -9,7 +9,7 @@
 //!                            (without a large value, which is in kv or, once replaced, in superseded)
 //!
 //!  apply ─put, delete, txn─► Mvcc ─► Overlay ─(machine commits)─► Engine
-//!                              └─publish─► ReadView { view, revision, compacted, fences, cache }
+//!                              └─publish─► ReadView { view, revision, compacted, count_index, cache }
 //! ```
 //!
 //! It never reads a clock, never waits, and knows leases by number only.
@@ -19,11 +19,11 @@ mod bucket_hash;
 mod cache;
 mod check;
 mod compaction;
+mod count_index;
 mod crc;
 mod cursor;
 mod deletion;
 mod events;
-mod fences;
 mod hash;
 mod history;
 mod read;
@@ -46,8 +46,8 @@ use bytes::Bytes;
 use self::bucket_hash::CompactionHash;
 use self::cache::RecordCache;
 use self::compaction::Pass;
+use self::count_index::CountIndex;
 use self::events::Events;
-use self::fences::Fences;
 use self::read::{Cached, Reader};
 use self::record::{Encoder, Record};
 use crate::store::{Overlay, Space, View};
@@ -106,7 +106,7 @@ pub struct Mvcc {
     usage: Usage,
     /// Revision and sums as they were written last.
     written_meta: Option<(i64, Usage)>,
-    fences: Fences,
+    count_index: CountIndex,
     cache: Arc<RecordCache>,
     /// Records for the cache, taken in when they are committed; `None` for those that left `kv`.
     written: Vec<(Bytes, Option<Record>)>,
@@ -129,7 +129,7 @@ pub struct ReadView<V> {
     pub compacted: i64,
     /// Bytes that keys and their kept history take.
     pub usage: Usage,
-    fences: Fences,
+    count_index: CountIndex,
     cache: Arc<RecordCache>,
     compaction_hash: Option<CompactionHash>,
 }
@@ -160,7 +160,7 @@ impl Mvcc {
             compacted,
             usage: Usage::open(view)?,
             written_meta: None,
-            fences: Fences::open(view)?,
+            count_index: CountIndex::open(view)?,
             cache: Arc::new(RecordCache::new(cache_bytes)),
             written: Vec::new(),
             encoder: Encoder::default(),
@@ -184,7 +184,7 @@ impl Mvcc {
 
     /// The living keys, uncommitted changes included.
     pub fn keys(&self) -> i64 {
-        self.fences.total()
+        self.count_index.total()
     }
 
     /// Bytes that keys and their kept history take, uncommitted changes included.
@@ -245,7 +245,7 @@ impl Mvcc {
             revision: self.revision,
             compacted: self.compacted,
             usage: self.usage,
-            fences: self.fences.clone(),
+            count_index: self.count_index.clone(),
             cache: Arc::clone(&self.cache),
             compaction_hash: self.compaction_hash,
         }
@@ -269,7 +269,12 @@ impl<V: View> ReadView<V> {
     }
 
     fn reader<'a>(&'a self, view: &'a Cached<'a, V>) -> Reader<'a, Cached<'a, V>> {
-        Reader { view, revision: self.revision, compacted: self.compacted, fences: &self.fences }
+        Reader {
+            view,
+            revision: self.revision,
+            compacted: self.compacted,
+            count_index: &self.count_index,
+        }
     }
 
     /// Answers a range request that passed [`check_range`]. The header is left to the caller, who
@@ -295,7 +300,7 @@ impl<V: View> ReadView<V> {
 
     /// The living keys.
     pub fn keys(&self) -> i64 {
-        self.fences.total()
+        self.count_index.total()
     }
 
     /// The keys in the range of a request, alive at its revision.

@@ -74,7 +74,7 @@ pub struct Welcome {
 /// Why a connection is not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
 #[repr(i32)]
-pub enum Why {
+pub enum RejectReason {
     /// Something that this version does not know.
     Unknown = 0,
     /// Another cluster.
@@ -91,9 +91,9 @@ pub enum Why {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Refused {
     /// Why.
-    #[prost(enumeration = "Why", tag = "1")]
-    pub why: i32,
-    /// The feature level of the cluster, for [`Why::FeatureLevel`].
+    #[prost(enumeration = "RejectReason", tag = "1")]
+    pub reason: i32,
+    /// The feature level of the cluster, for [`RejectReason::FeatureLevel`].
     #[prost(uint32, tag = "2")]
     pub feature_level: u32,
 }
@@ -108,25 +108,25 @@ pub fn check(
     member: MemberId,
     agreed: FeatureLevel,
     is_removed: impl Fn(MemberId) -> bool,
-) -> Result<Lane, Why> {
+) -> Result<Lane, RejectReason> {
     if hello.cluster != cluster {
-        return Err(Why::OtherCluster);
+        return Err(RejectReason::OtherCluster);
     }
     if is_removed(hello.from) {
-        return Err(Why::Removed);
+        return Err(RejectReason::Removed);
     }
     if hello.to != member || hello.from == member {
-        return Err(Why::OtherMember);
+        return Err(RejectReason::OtherMember);
     }
     if FeatureLevel::new(hello.feature_level) < agreed {
-        return Err(Why::FeatureLevel);
+        return Err(RejectReason::FeatureLevel);
     }
-    Lane::try_from(hello.lane).map_err(|_| Why::Unknown)
+    Lane::try_from(hello.lane).map_err(|_| RejectReason::Unknown)
 }
 
 /// What a member asks another one; all but hashes the one that leads.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
-pub enum Ask {
+pub enum PeerRequest {
     /// Prolong this lease.
     #[prost(int64, tag = "2")]
     Renew(i64),
@@ -151,8 +151,8 @@ pub struct Question {
     #[prost(uint64, tag = "1")]
     pub number: u64,
     /// What.
-    #[prost(oneof = "Ask", tags = "2, 3, 4, 5, 6")]
-    pub ask: Option<Ask>,
+    #[prost(oneof = "PeerRequest", tags = "2, 3, 4, 5, 6")]
+    pub ask: Option<PeerRequest>,
 }
 
 /// What came of a question.

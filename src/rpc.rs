@@ -1,5 +1,5 @@
 //! One file per etcd service: message in, handle call, message out. What can be refused by looking at the
-//! request alone is refused here; everything else is asked of the [`Desk`]. Streams are tonic's, calls with one
+//! request alone is refused here; everything else is asked of the [`ReplicaClient`]. Streams are tonic's, calls with one
 //! message each way are served by `unary`.
 
 mod auth;
@@ -44,7 +44,7 @@ use tonic::{Code, Status};
 use self::body::ResponseBody;
 use self::call::{Call, MeteredRequest};
 use self::deadline::{Deadline, in_time};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::command::Command;
 use crate::io::{clock, fatal};
 use crate::metrics;
@@ -60,7 +60,7 @@ pub use self::table::{Access, Admission, Rule, rule};
 pub struct Services(Rc<Inner>);
 
 struct Inner {
-    desk: Desk,
+    replica: ReplicaClient,
     receive_max: usize,
     slow: Duration,
     kv: Arc<kv::Kv>,
@@ -79,22 +79,22 @@ struct Inner {
 type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<MeteredResponse>, Infallible>>>>;
 
 impl Services {
-    /// All services, asking this desk.
-    pub fn new(desk: &Desk, slow: Duration) -> Self {
+    /// All services, asking this replica.
+    pub fn new(replica: &ReplicaClient, slow: Duration) -> Self {
         Self(Rc::new(Inner {
-            receive_max: desk.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
+            receive_max: replica.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
             slow,
-            kv: Arc::new(kv::Kv(desk.clone())),
-            watch: Arc::new(watch::Watch(desk.watches().clone())),
-            lease: Arc::new(lease::Lease(desk.clone())),
-            cluster: cluster::Cluster(desk.clone()),
-            maintenance: Arc::new(maintenance::Maintenance(desk.clone())),
-            auth: auth::Auth(desk.clone()),
-            lock: lock::Lock(desk.clone()),
-            election: Arc::new(election::Election(desk.clone())),
+            kv: Arc::new(kv::Kv(replica.clone())),
+            watch: Arc::new(watch::Watch(replica.watches().clone())),
+            lease: Arc::new(lease::Lease(replica.clone())),
+            cluster: cluster::Cluster(replica.clone()),
+            maintenance: Arc::new(maintenance::Maintenance(replica.clone())),
+            auth: auth::Auth(replica.clone()),
+            lock: lock::Lock(replica.clone()),
+            election: Arc::new(election::Election(replica.clone())),
             health: Arc::new(health::Health),
             reflection: Arc::new(reflection::Reflection),
-            desk: desk.clone(),
+            replica: replica.clone(),
         }))
     }
 
@@ -109,10 +109,10 @@ impl Services {
             let refused = MeteredResponse::refusal(unknown(request.uri().path()));
             return Box::pin(ready(Ok(refused)));
         };
-        if rule(rpc).admission == Admission::Voters && is_learner(&self.0.desk) {
+        if rule(rpc).admission == Admission::Voters && is_learner(&self.0.replica) {
             let (services, peer) = (self.clone(), Arc::clone(peer));
             return Box::pin(async move {
-                catch_up_promotion(&services.0.desk).await;
+                catch_up_promotion(&services.0.replica).await;
                 services.serve(rpc, request, &peer).await
             });
         }
@@ -174,7 +174,7 @@ impl Inner {
         match rule(rpc).admission {
             Admission::Unchecked => return Ok(()),
             Admission::Everyone => (),
-            Admission::Voters => refuse_learner(&self.desk)?,
+            Admission::Voters => refuse_learner(&self.replica)?,
         }
         let version = match headers.get("client-api-version").map(|value| value.as_bytes()) {
             None => "unknown",
@@ -188,7 +188,7 @@ impl Inner {
         };
         metrics::client_request(kind, version);
         let header = headers.get("hasleader").map(|value| value.as_bytes());
-        if wants_leader(header) && self.desk.status().leader == 0 {
+        if wants_leader(header) && self.replica.status().leader == 0 {
             return Err(Refusal::NoLeader);
         }
         Ok(())
@@ -196,21 +196,21 @@ impl Inner {
 }
 
 /// Whether this member has no vote.
-pub fn is_learner(desk: &Desk) -> bool {
-    let (id, state) = (desk.node().member_id, desk.state());
+pub fn is_learner(replica: &ReplicaClient) -> bool {
+    let (id, state) = (replica.node().member_id, replica.state());
     !state.sole_voter && state.members.iter().any(|member| member.id == id && member.is_learner)
 }
 
 /// Waits until this learner has applied all that was acknowledged before: a promotion that was answered must be in force here
 /// before the next request is refused for the lack of a vote. Gives up after an election timeout.
-async fn catch_up_promotion(desk: &Desk) {
-    let patience = Duration::from_millis(desk.node().election_timeout_ms);
-    clock::deadline(patience, desk.read_index()).await;
+async fn catch_up_promotion(replica: &ReplicaClient) {
+    let patience = Duration::from_millis(replica.node().election_timeout_ms);
+    clock::deadline(patience, replica.read_index()).await;
 }
 
 /// Refuses what a learner does not serve.
-fn refuse_learner(desk: &Desk) -> Result<(), Refusal> {
-    if is_learner(desk) { Err(Refusal::NotSupportedForLearner) } else { Ok(()) }
+fn refuse_learner(replica: &ReplicaClient) -> Result<(), Refusal> {
+    if is_learner(replica) { Err(Refusal::NotSupportedForLearner) } else { Ok(()) }
 }
 
 /// What grpc-go says of a path it does not serve.
@@ -230,7 +230,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Ends the answers when the client wants a leader and there has been none for too long.
 fn require_leader<T: Send + 'static>(
-    desk: &Desk,
+    replica: &ReplicaClient,
     metadata: &MetadataMap,
     answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> Answers<T> {
@@ -238,15 +238,15 @@ fn require_leader<T: Send + 'static>(
     if !wants_leader(metadata.get("hasleader").map(AsRef::as_ref)) {
         return answers;
     }
-    let beginning = Some((answers, desk.clone()));
+    let beginning = Some((answers, replica.clone()));
     Box::pin(unfold(beginning, |state| async {
-        let (mut answers, desk) = state?;
+        let (mut answers, replica) = state?;
         let leaderless = async {
-            desk.leaderless().await;
+            replica.leaderless().await;
             Err(status(Refusal::NoLeader))
         };
         match or(async { Ok(answers.next().await) }, leaderless).await {
-            Ok(answer) => Some((answer?, Some((answers, desk)))),
+            Ok(answer) => Some((answer?, Some((answers, replica)))),
             Err(refused) => Some((Err(refused), None)),
         }
     }))
@@ -271,20 +271,20 @@ fn refused(error: Error) -> Status {
 }
 
 /// Completes a response's header: who answers, in which term, and the newest revision if there is none yet.
-fn complete(desk: &Desk, header: &mut Option<ResponseHeader>) {
+fn complete(replica: &ReplicaClient, header: &mut Option<ResponseHeader>) {
     let header = header.get_or_insert_default();
-    header.cluster_id = desk.node().cluster_id;
-    header.member_id = desk.node().member_id;
-    header.raft_term = desk.status().term;
+    header.cluster_id = replica.node().cluster_id;
+    header.member_id = replica.node().member_id;
+    header.raft_term = replica.status().term;
     if header.revision == 0 {
-        header.revision = desk.state().read.revision;
+        header.revision = replica.state().read.revision;
     }
 }
 
 /// A complete header with the newest revision.
-fn header(desk: &Desk) -> Option<ResponseHeader> {
+fn header(replica: &ReplicaClient) -> Option<ResponseHeader> {
     let mut header = None;
-    complete(desk, &mut header);
+    complete(replica, &mut header);
     header
 }
 
@@ -299,12 +299,12 @@ fn mismatch() -> Status {
 }
 
 /// Refuses what would take the store over its quota, and raises the alarm.
-async fn check_quota(desk: &Desk, cost: u64) -> Result<(), Status> {
+async fn check_quota(replica: &ReplicaClient, cost: u64) -> Result<(), Status> {
     // No alarm is raised in the log: it is over as soon as there is room.
-    if cost > 0 && desk.lacks_room(cost) {
+    if cost > 0 && replica.lacks_room(cost) {
         return Err(status(Refusal::NoSpace));
     }
-    let (node, state) = (desk.node(), desk.state());
+    let (node, state) = (replica.node(), replica.state());
     if cost == 0 || node.quota_bytes == 0 || state.read.usage.logical + cost < node.quota_bytes {
         return Ok(());
     }
@@ -319,7 +319,7 @@ async fn check_quota(desk: &Desk, cost: u64) -> Result<(), Status> {
         .any(|it| it.member_id == node.member_id && it.alarm() == AlarmType::Nospace);
     if !raised {
         // Whether it can be raised or not, there is no room.
-        drop(desk.propose(Command::Alarm(alarm)).await);
+        drop(replica.propose(Command::Alarm(alarm)).await);
     }
     Err(status(Refusal::NoSpace))
 }

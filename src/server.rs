@@ -1,6 +1,6 @@
 //! Reads the configuration, lays actors out on cores, starts and stops them.
 
-mod beginning;
+mod bootstrap;
 mod config;
 mod corruption;
 mod file;

@@ -37,7 +37,7 @@ pub enum Record {
     /// Term, vote and commit index from here on.
     HardState(HardState),
     /// The store holds everything up to this entry: the log starts after it.
-    Mark {
+    LogStart {
         /// Up to and including this entry.
         index: LogIndex,
         /// Its term.
@@ -52,7 +52,7 @@ impl Record {
     pub fn size_hint(&self) -> usize {
         match self {
             Self::Entry(entry) => entry.data.len() + 32,
-            Self::Metadata { .. } | Self::HardState(_) | Self::Mark { .. } => 128,
+            Self::Metadata { .. } | Self::HardState(_) | Self::LogStart { .. } => 128,
         }
     }
 }

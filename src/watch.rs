@@ -208,7 +208,7 @@ impl Config {
 
 /// How many there are, for metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Census {
+pub struct HubStats {
     /// Open streams.
     pub streams: usize,
     /// Watchers of all streams.
@@ -297,7 +297,7 @@ pub struct Hub {
     now_ms: u64,
     /// Counts deliveries.
     delivery: u64,
-    census: Census,
+    stats: HubStats,
 }
 
 impl Hub {
@@ -318,7 +318,7 @@ impl Hub {
             due: BTreeSet::new(),
             now_ms: 0,
             delivery: 0,
-            census: Census::default(),
+            stats: HubStats::default(),
         }
     }
 
@@ -347,8 +347,8 @@ impl Hub {
     }
 
     /// How many there are.
-    pub fn census(&self) -> Census {
-        Census { watchers: self.watchers.len(), ..self.census }
+    pub fn stats(&self) -> HubStats {
+        HubStats { watchers: self.watchers.len(), ..self.stats }
     }
 
     fn stream(&mut self, stream: StreamId) -> Option<&mut Stream> {

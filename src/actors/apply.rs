@@ -19,7 +19,7 @@ use super::slow_apply::warn_if_slow;
 use super::state::{Shared, State};
 use super::watch;
 use crate::cluster::Version;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock, spawn};
 use crate::machine::{Applied, Machine, Published};
 use crate::metrics;
@@ -71,7 +71,7 @@ struct Actor {
     outputs: Outputs,
     shared: Arc<Shared>,
     /// When compaction was asked for; none while one that an earlier run left is looked for.
-    compacting_since: Option<Moment>,
+    compacting_since: Option<Instant>,
     compaction_waiters: Vec<flume::Sender<()>>,
     /// Taken from the mailbox while a large entry was applied. Consensus and sessions bound it, by the entries that they let
     /// be committed and not applied, and by their own number.
@@ -177,8 +177,8 @@ fn count(changes: Changes) {
 }
 
 /// Counts an entry that was applied since `began`, which moves on, and logs one that took longer than `slow`.
-fn observe(applied: &Applied, slow: Duration, began: &mut Moment) {
-    let ended = Moment::now();
+fn observe(applied: &Applied, slow: Duration, began: &mut Instant) {
+    let ended = Instant::now();
     let took = ended.since(*began);
     if let Some(operation) = applied.operation {
         metrics::applied(operation, applied.reply.is_ok(), took.as_secs_f64());
@@ -236,19 +236,19 @@ impl Actor {
             self.applier.truncated();
         }
         self.pause_if_behind().await;
-        let mut slice = Moment::now();
+        let mut slice = Instant::now();
         let mut now = slice;
         let slow = self.shared.node.slow_apply;
         for entry in entries {
             if self.applier.begin(entry, |it| observe(it, slow, &mut now))? == Progress::Large {
                 self.apply_large(inbox).await?;
-                now = Moment::now();
+                now = Instant::now();
             }
             if now.since(slice) >= SLICE {
                 self.commit().await?;
                 yield_now().await;
                 self.pause_if_behind().await;
-                slice = Moment::now();
+                slice = Instant::now();
                 now = slice;
             }
         }
@@ -261,7 +261,7 @@ impl Actor {
         self.commit().await?;
         self.pause_if_behind().await;
         let slow = self.shared.node.slow_apply;
-        let mut began = Moment::now();
+        let mut began = Instant::now();
         let mut slice = began;
         while self.applier.step(APPLY_STEP_RECORDS, |it| observe(it, slow, &mut began))?
             == Progress::Large
@@ -269,7 +269,7 @@ impl Actor {
             if slice.elapsed() >= SLICE {
                 self.take_reads(inbox).await;
                 yield_now().await;
-                slice = Moment::now();
+                slice = Instant::now();
             }
         }
         self.commit().await
@@ -304,7 +304,7 @@ impl Actor {
 
     /// Commits what was applied, and performs what follows from it.
     async fn commit(&mut self) -> Result<(), Fault> {
-        let began = Moment::now();
+        let began = Instant::now();
         self.outputs.disk.wait_for(self.applier.batch_bytes() as u64).await;
         let log_is_full = self.outputs.wal.room_left().is_some();
         self.applier.commit(clock::since_boot(), log_is_full, &mut self.out)?;
@@ -336,7 +336,7 @@ impl Actor {
                 Output::Deliver(executor, delivery) => self.deliver(executor, delivery),
                 Output::TruncateLog(start) => self.truncate_log(start),
                 Output::CompactionBegun => {
-                    self.compacting_since.get_or_insert_with(Moment::now);
+                    self.compacting_since.get_or_insert_with(Instant::now);
                 }
                 Output::Compacted => self.compacted(),
             }
@@ -424,7 +424,7 @@ impl Actor {
 
     /// One slice, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
-        let began = Moment::now();
+        let began = Instant::now();
         self.applier.compact(clock::since_boot(), &mut self.out)?;
         if self.compacting_since.is_some() {
             metrics::COMPACTION_SLICE.observe(milliseconds(began));
@@ -450,7 +450,7 @@ impl Actor {
         let truncated = Rc::clone(&self.truncated);
         spawn(async move {
             match Pool::Durable.run(move || engine.persist()).await {
-                Ok(()) => wal.mark(start.index, start.term, start.conf_state).await,
+                Ok(()) => wal.log_start(start.index, start.term, start.conf_state).await,
                 // The log keeps what the store does not hold; the next time may do better.
                 Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
             }
@@ -469,6 +469,6 @@ fn count_lease(change: &LeaseChange) {
     }
 }
 
-fn milliseconds(since: Moment) -> f64 {
+fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1000.0
 }

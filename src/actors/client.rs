@@ -25,7 +25,7 @@ use super::watch;
 use crate::command::{Command, HEADER_BYTES_MAX, encode_header};
 use crate::io::{DiskMonitor, clock};
 use crate::machine::Reply;
-use crate::peer::{Answer, Ask};
+use crate::peer::{Answer, PeerRequest};
 use crate::replica::PendingRequests;
 use crate::types::Refusal;
 use crate::types::limits::COMMITTED_UNAPPLIED_MAX;
@@ -187,7 +187,7 @@ impl ReplicaClient {
     }
 
     /// Asks whoever leads until there is an answer.
-    async fn ask_leader(&self, ask: &Ask) -> Result<Answer, Refusal> {
+    async fn ask_leader(&self, request: &PeerRequest) -> Result<Answer, Refusal> {
         let until_ms = clock::now_ms() + self.node().request_timeout_ms;
         while clock::now_ms() < until_ms {
             if self.shared.stopping() {
@@ -195,7 +195,7 @@ impl ReplicaClient {
             }
             let leader = self.status().leader;
             if leader != 0 && leader != self.node().member_id {
-                match self.handles.peers.ask(leader, ask.clone(), ASK_TIME).await.map(outcome) {
+                match self.handles.peers.ask(leader, request.clone(), ASK_TIME).await.map(outcome) {
                     // Not any more, or not yet.
                     None | Some(Err(Refusal::NotLeader)) => (),
                     Some(outcome) => return outcome,

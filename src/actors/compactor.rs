@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use basalt_proto::etcdserverpb::CompactionRequest;
 
-use super::{Desk, Shared};
+use super::{ReplicaClient, Shared};
 use crate::command::Command;
-use crate::io::clock::{self, Moment};
+use crate::io::clock::{self, Instant};
 use crate::mvcc::{AutoCompaction, Retention};
 use crate::types::Refusal;
 
 /// Runs until the member stops.
-pub async fn run(retention: Retention, desk: Desk, shared: Arc<Shared>) {
+pub async fn run(retention: Retention, replica: ReplicaClient, shared: Arc<Shared>) {
     let mut auto = AutoCompaction::new(retention, clock::now_ms());
     let newest = || shared.state().read.revision;
     while let Some(pause) = auto.pause() {
@@ -26,8 +26,8 @@ pub async fn run(retention: Retention, desk: Desk, shared: Arc<Shared>) {
         }
         let Some(revision) = auto.due(clock::now_ms(), newest()) else { continue };
         tracing::info!(revision = revision, ?retention, "starting auto compaction");
-        let began = Moment::now();
-        match compact(&desk, revision).await {
+        let began = Instant::now();
+        match compact(&replica, revision).await {
             Ok(()) | Err(Refusal::Compacted) => {
                 auto.done(revision, clock::now_ms());
                 tracing::info!(
@@ -47,7 +47,7 @@ pub async fn run(retention: Retention, desk: Desk, shared: Arc<Shared>) {
     }
 }
 
-async fn compact(desk: &Desk, revision: i64) -> Result<(), Refusal> {
+async fn compact(replica: &ReplicaClient, revision: i64) -> Result<(), Refusal> {
     let compaction = CompactionRequest { revision, physical: false };
-    desk.propose(Command::Compaction(compaction)).await.map(drop)
+    replica.propose(Command::Compaction(compaction)).await.map(drop)
 }

@@ -60,9 +60,10 @@ async fn questions(
         let asked = async { asking.recv_async().await.ok().map(Ok) };
         match or(answered, asked).await {
             Some(Err(answer)) => pending.answer(answer),
-            Some(Ok(Asking { to, ask, asker })) => {
+            Some(Ok(Asking { to, request, asker })) => {
                 if let Some(number) = pending.ask(asker, clock::now_ms()) {
-                    let question = message(Kind::Question, &Question { number, ask: Some(ask) });
+                    let question =
+                        message(Kind::Question, &Question { number, ask: Some(request) });
                     peers.send_urgent(to, question);
                 }
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::mailbox::consensus;
 use super::mailbox::wal::{Msg, Space, bytes_of};
 use crate::io::WalFile;
-use crate::io::clock::{self, Moment};
+use crate::io::clock::{self, Instant};
 use crate::metrics;
 use crate::types::Fault;
 use crate::types::limits::WAL_WRITE_BYTES_MAX;
@@ -21,7 +21,7 @@ struct Actor {
     inbox: flume::Receiver<Msg>,
     space: Arc<Space>,
     /// When the next segment was last tried that the disk had no room for.
-    tried: Moment,
+    tried: Instant,
 }
 
 impl Actor {
@@ -35,7 +35,7 @@ impl Actor {
                 return Ok(self.inbox.recv_async().await.ok());
             }
             if self.tried.elapsed() >= RETRY {
-                self.tried = Moment::now();
+                self.tried = Instant::now();
                 file.retry()?;
             }
             if let Some(msg) = clock::deadline(RETRY, self.inbox.recv_async()).await {
@@ -55,9 +55,9 @@ pub async fn run(
     space: Arc<Space>,
     consensus: consensus::Handle,
 ) -> Result<(), Fault> {
-    let mut actor = Actor { inbox, space, tried: Moment::now() };
+    let mut actor = Actor { inbox, space, tried: Instant::now() };
     let mut records = Vec::new();
-    let mut marked = 0;
+    let mut log_start_index = 0;
     while let Some(first) = actor.next(&mut file).await? {
         let mut next = Some(first);
         let mut durable = None;
@@ -68,17 +68,22 @@ pub async fn run(
                 Msg::Persist { number, records: batch } => {
                     durable = Some(number);
                     bytes += bytes_of(&batch);
-                    marked = batch.iter().fold(marked, |marked, record| match record {
-                        Record::Mark { index, .. } => marked.max(*index),
-                        Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => marked,
-                    });
+                    log_start_index = batch.iter().fold(
+                        log_start_index,
+                        |log_start_index, record| match record {
+                            Record::LogStart { index, .. } => log_start_index.max(*index),
+                            Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => {
+                                log_start_index
+                            }
+                        },
+                    );
                     records.extend(batch);
                 }
                 // A snapshot was faster.
-                Msg::Mark { index, .. } if index < marked => (),
-                Msg::Mark { index, term, conf_state } => {
-                    marked = index;
-                    records.push(Record::Mark { index, term, conf_state });
+                Msg::LogStart { index, .. } if index < log_start_index => (),
+                Msg::LogStart { index, term, conf_state } => {
+                    log_start_index = index;
+                    records.push(Record::LogStart { index, term, conf_state });
                 }
             }
             next =
@@ -87,7 +92,7 @@ pub async fn run(
         if records.is_empty() && durable.is_none() {
             continue;
         }
-        let began = Moment::now();
+        let began = Instant::now();
         file.append(&records).await?;
         // One write is both: it returns when it is durable.
         let took = began.elapsed().as_secs_f64();

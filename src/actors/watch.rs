@@ -30,10 +30,10 @@ use crate::metrics;
 use crate::mvcc::Event;
 use crate::types::limits::{GRPC_OVERHEAD_BYTES, HUB_MAILBOX};
 use crate::types::{Fault, Refusal};
-pub use crate::watch::{Census, History, Published};
 use crate::watch::{Config, Hub, Input, StreamOptions, Streams};
+pub use crate::watch::{History, HubStats, Published};
 
-/// How often progress notifications, lost leaders and the census are looked at.
+/// How often progress notifications, lost leaders and the stats are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Batches in a row before others get their turn.
 const BATCHES_MAX: usize = 16;
@@ -174,9 +174,9 @@ impl Handle {
     }
 
     /// How many there were at the last tick, for metrics.
-    pub fn census(&self) -> Census {
+    pub fn stats(&self) -> HubStats {
         let read = |number: &AtomicUsize| number.load(Ordering::Relaxed);
-        Census {
+        HubStats {
             streams: read(&self.shared.streams),
             watchers: read(&self.shared.watchers),
             behind: read(&self.shared.behind),
@@ -210,7 +210,7 @@ impl Sessions {
         let mut streams = self.streams.borrow_mut();
         let result = call(&mut streams);
         let wakers = streams.take_wakers();
-        if streams.census().watchers == 0 {
+        if streams.stats().watchers == 0 {
             self.shared.listening.store(false, Ordering::Relaxed);
         }
         drop(streams);
@@ -229,21 +229,21 @@ impl Sessions {
     fn tick(&self) {
         let has_leader = self.shared.source.has_leader();
         self.with(|streams| streams.tick(clock::now_ms(), has_leader));
-        self.count(self.streams.borrow().census());
+        self.count(self.streams.borrow().stats());
     }
 
     /// Updates the gauges. Those of the process are sums over its hubs, so that each adds its own change.
-    fn count(&self, census: Census) {
+    fn count(&self, stats: HubStats) {
         let shared = &self.shared;
         for (number, now, total) in [
-            (&shared.streams, census.streams, &metrics::WATCH_STREAMS),
-            (&shared.watchers, census.watchers, &metrics::WATCHERS),
-            (&shared.behind, census.behind, &metrics::WATCHERS_SLOW),
+            (&shared.streams, stats.streams, &metrics::WATCH_STREAMS),
+            (&shared.watchers, stats.watchers, &metrics::WATCHERS),
+            (&shared.behind, stats.behind, &metrics::WATCHERS_SLOW),
         ] {
             let before = number.swap(now, Ordering::Relaxed);
             total.add(now as i64 - before as i64);
         }
-        shared.bytes.store(census.bytes, Ordering::Relaxed);
+        shared.bytes.store(stats.bytes, Ordering::Relaxed);
     }
 }
 

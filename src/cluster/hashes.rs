@@ -6,7 +6,7 @@ use crate::types::MemberId;
 
 /// A member's hash of its keys and their history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Hashed {
+pub struct HashKvReply {
     /// The checksum.
     pub hash: u32,
     /// The compaction that it takes into account; -1 for none.
@@ -17,7 +17,7 @@ pub struct Hashed {
     pub newest: i64,
 }
 
-impl Hashed {
+impl HashKvReply {
     /// Whether the other one, computed up to the same revision, shows that one of both is wrong. Hashes after
     /// different compactions say nothing about each other.
     pub fn contradicts(&self, other: &Self) -> bool {
@@ -29,14 +29,14 @@ impl Hashed {
 /// and again `after`, or one that is ahead of it or contradicts it.
 pub fn corrupt_member(
     leader: MemberId,
-    before: &Hashed,
-    after: &Hashed,
-    others: &[(MemberId, Hashed)],
+    before: &HashKvReply,
+    after: &HashKvReply,
+    others: &[(MemberId, HashKvReply)],
 ) -> Option<MemberId> {
     if before.revision == after.revision && before.contradicts(after) {
         return Some(leader);
     }
-    let is_corrupt = |other: &Hashed| {
+    let is_corrupt = |other: &HashKvReply| {
         other.newest > after.newest
             || other.compact_revision > after.compact_revision
             || other.contradicts(before)
@@ -46,7 +46,7 @@ pub fn corrupt_member(
 
 /// Who contradicts most of `count` members about the same compaction. Without a majority it may be anybody,
 /// which member 0 stands for.
-pub fn minority(count: usize, hashes: &[(MemberId, Hashed)]) -> Vec<MemberId> {
+pub fn minority(count: usize, hashes: &[(MemberId, HashKvReply)]) -> Vec<MemberId> {
     let mut by_hash: BTreeMap<u32, Vec<MemberId>> = BTreeMap::new();
     for (id, hashed) in hashes {
         by_hash.entry(hashed.hash).or_default().push(*id);
@@ -67,8 +67,8 @@ pub fn minority(count: usize, hashes: &[(MemberId, Hashed)]) -> Vec<MemberId> {
 mod tests {
     use super::*;
 
-    fn hashed(hash: u32, compact_revision: i64, newest: i64) -> Hashed {
-        Hashed { hash, compact_revision, revision: 10, newest }
+    fn hashed(hash: u32, compact_revision: i64, newest: i64) -> HashKvReply {
+        HashKvReply { hash, compact_revision, revision: 10, newest }
     }
 
     #[test]
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(found(hashed(6, 1, 10)), None, "it has not compacted yet");
         assert_eq!(found(hashed(6, 3, 10)), Some(2), "it has compacted what was not asked for");
         assert_eq!(found(hashed(5, 2, 13)), Some(2), "it has what was not written");
-        let changed = Hashed { hash: 6, ..leader };
+        let changed = HashKvReply { hash: 6, ..leader };
         assert_eq!(corrupt_member(1, &leader, &changed, &[]), Some(1), "its own past changed");
     }
 

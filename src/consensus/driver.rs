@@ -7,8 +7,8 @@ use bytes::Bytes;
 use raft::eraftpb::{self, Message, MessageType};
 use raft::{ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
-use super::alone::Alone;
 use super::disks::Disks;
+use super::leader_lease::LeaderLease;
 use super::log::Log;
 use super::reads::Reads;
 use super::{Config, Input, Output, Progress, ReadyNumber, Restored, Role, convert};
@@ -40,14 +40,14 @@ pub struct Driver {
     node: RawNode<Log>,
     reads: Reads,
     /// How long this member may answer reads alone, if it leads.
-    alone: Alone,
+    leader_lease: LeaderLease,
     /// Reads that it answered so, its own and others'.
-    reads_alone: u64,
+    lease_reads: u64,
     /// Ticks for which this member gives no vote but to whom a leader names.
-    promised_ticks: usize,
+    vote_lease_ticks: usize,
     /// Members that were heard of within an election timeout, and the ticks for which that holds. raft's own count begins
     /// anew now and then, and is wrong until the next heartbeats are answered.
-    heard: BTreeMap<MemberId, usize>,
+    recently_active: BTreeMap<MemberId, usize>,
     /// Whose disks have room.
     disks: Disks,
     /// Reads that raft would drop now, for want of a leader that has committed in its term.
@@ -76,7 +76,7 @@ impl Driver {
             id: config.id,
             election_tick: config.election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
-            applied: restored.applied.max(restored.mark_index),
+            applied: restored.applied.max(restored.log_start_index),
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
             check_quorum: true,
@@ -109,14 +109,14 @@ impl Driver {
         let mut driver = Self {
             node,
             reads,
-            alone: Alone::new(!config.promise.is_zero()),
-            reads_alone: 0,
-            promised_ticks: if is_sole_voter(config.id, restored) {
+            leader_lease: LeaderLease::new(!config.vote_lease.is_zero()),
+            lease_reads: 0,
+            vote_lease_ticks: if is_sole_voter(config.id, restored) {
                 0
             } else {
-                restored.promised_ticks
+                restored.vote_lease_ticks
             },
-            heard: BTreeMap::new(),
+            recently_active: BTreeMap::new(),
             disks: Disks::default(),
             reads_delayed: Vec::new(),
             held: VecDeque::new(),
@@ -147,7 +147,7 @@ impl Driver {
             // A campaign looks for changes of members among what is committed and not applied, and raft counts a
             // snapshot as applied only when it is durable: until then this member does not stand.
             Input::Tick | Input::Campaign if self.installing.is_some() => (),
-            Input::Campaign if self.promised_ticks > 0 => (),
+            Input::Campaign if self.vote_lease_ticks > 0 => (),
             Input::Tick => self.tick(now),
             Input::Propose(payloads) => {
                 if !self.propose(&payloads) {
@@ -183,14 +183,14 @@ impl Driver {
         }
         if (self.node.raft.term, self.node.raft.state) != before {
             self.draw_election_timeout();
-            self.alone.end();
+            self.leader_lease.end();
             if self.node.raft.state == StateRole::Leader {
-                self.alone.begin(self.config.id, &self.conf_state().voters);
+                self.leader_lease.begin(self.config.id, &self.conf_state().voters);
                 self.disks.begin();
             }
         }
         if self.node.raft.lead_transferee.is_some() {
-            self.alone.forfeit();
+            self.leader_lease.forfeit();
         }
     }
 
@@ -217,8 +217,8 @@ impl Driver {
     }
 
     /// How many reads this member answered as leader without asking the others, its own and theirs.
-    pub fn reads_alone(&self) -> u64 {
-        self.reads_alone
+    pub fn lease_reads(&self) -> u64 {
+        self.lease_reads
     }
 
     /// Where the log stands.
@@ -261,8 +261,8 @@ impl Driver {
     }
 
     fn tick(&mut self, now: Duration) {
-        self.promised_ticks = self.promised_ticks.saturating_sub(1);
-        self.heard.retain(|_, ticks| {
+        self.vote_lease_ticks = self.vote_lease_ticks.saturating_sub(1);
+        self.recently_active.retain(|_, ticks| {
             *ticks -= 1;
             *ticks > 0
         });
@@ -284,7 +284,7 @@ impl Driver {
         candidates.sort_unstable_by(|one, other| other.cmp(one));
         let candidates = candidates.into_iter().map(|(_, id)| id);
         let voters = &self.node.store().conf_state().voters;
-        let reaches = |id| self.heard.contains_key(&id);
+        let reaches = |id| self.recently_active.contains_key(&id);
         let to = self.disks.tick(self.config.id, voters, reaches, candidates);
         if let Some(to) = to.filter(|_| !self.is_transferring()) {
             self.disks.rest(2 * self.config.election_ticks);
@@ -331,17 +331,17 @@ impl Driver {
         if self.node.raft.state != StateRole::Leader {
             return step(&mut self.node);
         }
-        if !self.alone.holds(now) {
-            self.alone.started(now, context);
+        if !self.leader_lease.holds(now) {
+            self.leader_lease.started(now, context);
             return step(&mut self.node);
         }
         self.node.raft.read_only.option = ReadOnlyOption::LeaseBased;
         step(&mut self.node);
         self.node.raft.read_only.option = ReadOnlyOption::Safe;
-        self.reads_alone += 1;
-        if self.alone.wants_round(now) {
+        self.lease_reads += 1;
+        if self.leader_lease.wants_round(now) {
             let context = self.reads.context();
-            self.alone.started(now, context.clone().into());
+            self.leader_lease.started(now, context.clone().into());
             self.node.read_index(context);
         }
     }
@@ -365,8 +365,12 @@ impl Driver {
         }
         let awaited = |(id, member): (&MemberId, &raft::Progress)| match member.state {
             ProgressState::Snapshot => Some(member.pending_snapshot),
-            ProgressState::Probe => self.heard.contains_key(id).then_some(member.next_idx - 1),
-            ProgressState::Replicate => self.heard.contains_key(id).then_some(member.matched),
+            ProgressState::Probe => {
+                self.recently_active.contains_key(id).then_some(member.next_idx - 1)
+            }
+            ProgressState::Replicate => {
+                self.recently_active.contains_key(id).then_some(member.matched)
+            }
         };
         raft.prs().iter().filter_map(awaited).min()
     }
@@ -386,15 +390,15 @@ impl Driver {
         if self.installing.is_some() && message.get_msg_type() == MessageType::MsgTimeoutNow {
             return;
         }
-        if self.promised_ticks > 0 && asks_for_vote(&message) {
+        if self.vote_lease_ticks > 0 && asks_for_vote(&message) {
             return;
         }
-        self.heard.insert(message.from, self.config.election_ticks);
+        self.recently_active.insert(message.from, self.config.election_ticks);
         let kind = message.get_msg_type();
         if kind == MessageType::MsgHeartbeat {
             self.note_heartbeat(&message);
         } else if kind == MessageType::MsgHeartbeatResponse {
-            self.note_promise(&message);
+            self.note_vote_lease(&message);
         }
         let asked = message.entries.first().filter(|_| kind == MessageType::MsgReadIndex);
         match asked.map(|entry| entry.data.clone()) {
@@ -410,17 +414,17 @@ impl Driver {
         if message.term >= self.node.raft.term {
             self.disks.heard(message, &self.node.store().conf_state().voters);
         }
-        if !self.config.promise.is_zero() && message.term >= self.node.raft.term {
-            self.promised_ticks = self.promised_ticks.max(self.config.election_ticks);
+        if !self.config.vote_lease.is_zero() && message.term >= self.node.raft.term {
+            self.vote_lease_ticks = self.vote_lease_ticks.max(self.config.election_ticks);
         }
     }
 
     /// What another member promises, if it is said to this leader.
-    fn note_promise(&mut self, message: &Message) {
+    fn note_vote_lease(&mut self, message: &Message) {
         let raft = &self.node.raft;
         if raft.state == StateRole::Leader && raft.term == message.term {
-            let promise = Duration::from_millis(message.reject_hint);
-            self.alone.answered(message.from, &message.context, promise);
+            let vote_lease = Duration::from_millis(message.reject_hint);
+            self.leader_lease.answered(message.from, &message.context, vote_lease);
             self.disks.answered(message);
         }
     }
@@ -455,7 +459,7 @@ impl Driver {
             let state = convert::conf_state_from_raft(&state);
             self.node.mut_store().set_conf_state(&state);
             if self.node.raft.state == StateRole::Leader {
-                self.alone.change(self.config.id, &state.voters);
+                self.leader_lease.change(self.config.id, &state.voters);
             }
         }
     }
@@ -518,12 +522,12 @@ impl Driver {
         if term_or_vote {
             later.append(&mut now);
         } else {
-            now.extend(later.extract_if(.., promises_nothing));
+            now.extend(later.extract_if(.., grants_no_lease));
         }
         for messages in [&mut now, &mut later] {
             messages.retain_mut(|message| is_in_own_name(message, self.config.id));
             for message in messages.iter_mut() {
-                add_promise(message, self.config.promise);
+                add_vote_lease(message, self.config.vote_lease);
                 self.add_disks(message);
             }
         }
@@ -596,9 +600,9 @@ fn asks_for_vote(message: &Message) -> bool {
 
 /// Answers to heartbeats say what they promise, in a field of which raft makes no use there: so that each answer counts
 /// for as much as was promised with it, by members with other settings and of versions that promise nothing too.
-fn add_promise(message: &mut Message, promise: Duration) {
+fn add_vote_lease(message: &mut Message, vote_lease: Duration) {
     if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
-        message.reject_hint = promise.as_millis() as u64;
+        message.reject_hint = vote_lease.as_millis() as u64;
     }
 }
 
@@ -608,7 +612,7 @@ fn is_sole_voter(id: MemberId, restored: &Restored) -> bool {
     restored.conf_state.voters == [id] && left.clone().all(|it| it.kind == EntryKind::Normal)
 }
 
-fn promises_nothing(message: &mut Message) -> bool {
+fn grants_no_lease(message: &mut Message) -> bool {
     let kind = message.get_msg_type();
     matches!(
         kind,

@@ -30,15 +30,15 @@ impl Log {
         // raft aborts when more is applied than committed. What is applied was committed; the commit
         // index on disk may lag, since it is only written along with other things.
         let mut hard_state = convert::hard_state_to_raft(restored.hard_state);
-        hard_state.commit = hard_state.commit.max(restored.applied).max(restored.mark_index);
+        hard_state.commit = hard_state.commit.max(restored.applied).max(restored.log_start_index);
         // A log that begins with a snapshot may know of a later term than what was on disk before it.
-        hard_state.term = hard_state.term.max(restored.mark_term);
+        hard_state.term = hard_state.term.max(restored.log_start_term);
         let entries: VecDeque<_> = restored.entries.iter().map(convert::entry_to_raft).collect();
         Self {
             hard_state,
             conf_state: convert::conf_state_to_raft(&restored.conf_state),
-            before: restored.mark_index,
-            before_term: restored.mark_term,
+            before: restored.log_start_index,
+            before_term: restored.log_start_term,
             bytes: entries.iter().map(bytes).sum(),
             entries,
         }

@@ -1,7 +1,7 @@
 //! Members driven by hand: what may leave before the disk, and what may not.
 
-mod alone;
 mod disks;
+mod lease_reads;
 mod network;
 mod wire;
 
@@ -33,7 +33,7 @@ fn config(id: MemberId, boot_nonce: u64) -> Config {
         boot_nonce,
         catch_up_entries: 100,
         logger: None,
-        promise: Duration::ZERO,
+        vote_lease: Duration::ZERO,
     }
 }
 
@@ -93,7 +93,7 @@ impl Node {
                 self.restored.hard_state = state;
             }
             for entry in entries {
-                let at = (entry.index - self.restored.mark_index - 1) as usize;
+                let at = (entry.index - self.restored.log_start_index - 1) as usize;
                 self.restored.entries.truncate(at);
                 self.restored.entries.push(entry);
             }
@@ -390,20 +390,20 @@ fn the_log_may_be_cut_while_entries_are_in_flight() {
     let mut replay = Replay::default();
     let records = node.restored.entries.iter().cloned().map(Record::Entry);
     let conf_state = node.restored.conf_state.clone();
-    let mark = Record::Mark { index: 3, term: 1, conf_state };
+    let log_start = Record::LogStart { index: 3, term: 1, conf_state };
     let state = Record::HardState(node.restored.hard_state);
-    for record in records.chain([state, mark]) {
+    for record in records.chain([state, log_start]) {
         replay.take(record).expect("it fits");
     }
     let replay = replay.finish().expect("nothing is missing");
     let restored = Restored {
         hard_state: replay.hard_state,
         conf_state: replay.conf_state,
-        mark_index: replay.mark_index,
-        mark_term: replay.mark_term,
+        log_start_index: replay.log_start_index,
+        log_start_term: replay.log_start_term,
         entries: replay.entries,
         applied: 3,
-        promised_ticks: 0,
+        vote_lease_ticks: 0,
     };
     let mut node = Node::open(1, 2, restored);
     node.on(Input::Campaign);

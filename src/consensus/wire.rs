@@ -150,7 +150,7 @@ fn entry(bytes: &mut Bytes) -> Option<eraftpb::Entry> {
 
 /// How a message may travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Travels {
+pub enum Priority {
     /// Small, and late ones cost elections: never behind appends.
     Urgent,
     /// As large as clients' requests.
@@ -160,14 +160,14 @@ pub enum Travels {
 }
 
 /// How this message travels.
-pub fn travels(message: &Message) -> Travels {
+pub fn priority(message: &Message) -> Priority {
     let kind = message.get_msg_type();
     if kind == MessageType::MsgSnapshot {
-        Travels::Snapshot
+        Priority::Snapshot
     } else if matches!(kind, MessageType::MsgAppend | MessageType::MsgPropose) {
-        Travels::Bulk
+        Priority::Bulk
     } else {
-        Travels::Urgent
+        Priority::Urgent
     }
 }
 

@@ -33,7 +33,7 @@ use tonic::{Code, Status};
 use self::answers::{Lines, Messages};
 use super::page;
 use crate::cluster;
-use crate::io::clock::{self, Moment};
+use crate::io::clock::{self, Instant};
 use crate::io::{Closing, Pool};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
 use crate::rpc::{MeteredResponse, Services, Source};
@@ -97,7 +97,7 @@ async fn call(
 ) -> Result<Response<Body>, Status> {
     let (input, output) = types(rpc)?;
     let timeout = metadata::timeout(&head.headers)?;
-    let began = Moment::now();
+    let began = Instant::now();
     let max = services.receive_max();
     let is_unary = matches!(rpc, Rpc::Unary(_));
     let messages = match rpc.method().kind {

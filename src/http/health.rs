@@ -5,7 +5,7 @@ use hyper::{Response, StatusCode};
 use tonic::body::Body;
 
 use super::{TEXT, page, text};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::metrics;
 use crate::rpc::is_learner;
 use crate::types::Error;
@@ -17,9 +17,9 @@ fn parameters<'a>(query: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 /// Reads one key, if there is one.
-async fn read(desk: &Desk, serializable: bool) -> Result<(), String> {
+async fn read(replica: &ReplicaClient, serializable: bool) -> Result<(), String> {
     if !serializable {
-        desk.read_index().await.map_err(|refusal| refusal.to_string())?;
+        replica.read_index().await.map_err(|refusal| refusal.to_string())?;
     }
     let zero = bytes::Bytes::from_static(&[0]);
     let request = RangeRequest {
@@ -29,8 +29,8 @@ async fn read(desk: &Desk, serializable: bool) -> Result<(), String> {
         keys_only: true,
         ..RangeRequest::default()
     };
-    let read = desk.state().read.range_cursor(&request).and_then(|mut cursor| {
-        let state = desk.state();
+    let read = replica.state().read.range_cursor(&request).and_then(|mut cursor| {
+        let state = replica.state();
         cursor.next(&state.read, 1, 1)
     });
     match read {
@@ -41,8 +41,8 @@ async fn read(desk: &Desk, serializable: bool) -> Result<(), String> {
 }
 
 /// `/health`.
-pub(super) async fn health(desk: &Desk, query: &str) -> Response<Body> {
-    let reason = unhealthy(desk, query).await;
+pub(super) async fn health(replica: &ReplicaClient, query: &str) -> Response<Body> {
+    let reason = unhealthy(replica, query).await;
     if reason.is_empty() {
         metrics::HEALTHY.add(1);
         return page(StatusCode::OK, TEXT, r#"{"health":"true","reason":""}"#);
@@ -54,18 +54,21 @@ pub(super) async fn health(desk: &Desk, query: &str) -> Response<Body> {
 }
 
 /// What is wrong; empty if nothing is.
-async fn unhealthy(desk: &Desk, query: &str) -> String {
+async fn unhealthy(replica: &ReplicaClient, query: &str) -> String {
     let excluded = parameters(query, "exclude");
     let serializable = parameters(query, "serializable").contains(&"true");
-    let alarm =
-        desk.alarms().iter().map(|alarm| name(alarm.alarm())).find(|name| !excluded.contains(name));
+    let alarm = replica
+        .alarms()
+        .iter()
+        .map(|alarm| name(alarm.alarm()))
+        .find(|name| !excluded.contains(name));
     if let Some(name) = alarm {
         return format!("ALARM {name}");
     }
-    if !serializable && desk.status().leader == 0 {
+    if !serializable && replica.status().leader == 0 {
         return "RAFT NO LEADER".to_owned();
     }
-    match read(desk, serializable).await {
+    match read(replica, serializable).await {
         Ok(()) => String::new(),
         Err(error) => format!("RANGE ERROR:{error}"),
     }
@@ -98,18 +101,18 @@ impl Check {
         }
     }
 
-    async fn run(self, desk: &Desk) -> Result<(), String> {
+    async fn run(self, replica: &ReplicaClient) -> Result<(), String> {
         match self {
             Self::DataCorruption => {
-                let mut alarms = desk.state().alarms.clone().into_iter();
+                let mut alarms = replica.state().alarms.clone().into_iter();
                 match alarms.any(|alarm| alarm.alarm() == AlarmType::Corrupt) {
                     true => Err("alarm activated: CORRUPT".to_owned()),
                     false => Ok(()),
                 }
             }
-            Self::SerializableRead => read(desk, true).await,
-            Self::LinearizableRead => read(desk, false).await,
-            Self::NonLearner if is_learner(desk) => Err("not supported for learner".to_owned()),
+            Self::SerializableRead => read(replica, true).await,
+            Self::LinearizableRead => read(replica, false).await,
+            Self::NonLearner if is_learner(replica) => Err("not supported for learner".to_owned()),
             Self::NonLearner => Ok(()),
         }
     }
@@ -143,11 +146,11 @@ impl Probe {
     }
 
     /// Runs the checks that are not excluded.
-    pub(super) async fn answer(self, desk: &Desk, query: &str) -> Response<Body> {
+    pub(super) async fn answer(self, replica: &ReplicaClient, query: &str) -> Response<Body> {
         let excluded = parameters(query, "exclude");
         let (mut lines, mut failed) = (String::new(), false);
         for check in self.checks.iter().filter(|check| !excluded.contains(&check.name())) {
-            let outcome = check.run(desk).await;
+            let outcome = check.run(replica).await;
             metrics::health_check(self.page, check.name(), outcome.is_ok());
             match outcome {
                 Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name())),

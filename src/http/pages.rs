@@ -4,7 +4,7 @@ use hyper::{Response, StatusCode};
 use tonic::body::Body;
 
 use super::{Options, page};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::cluster::Version;
 use crate::io::{Pool, process_stats};
 use crate::metrics::{Gauges, Process};
@@ -13,8 +13,8 @@ use crate::rpc::is_learner;
 const JSON: &str = "application/json";
 
 /// `/version`.
-pub(super) fn version(desk: &Desk) -> Response<Body> {
-    let state = desk.state();
+pub(super) fn version(replica: &ReplicaClient) -> Response<Body> {
+    let state = replica.state();
     let told = |version: Option<Version>, none: &str| {
         version.map_or_else(|| none.to_owned(), |version| version.to_string())
     };
@@ -28,18 +28,18 @@ pub(super) fn version(desk: &Desk) -> Response<Body> {
 }
 
 /// `/metrics`.
-pub(super) async fn metrics(desk: &Desk, options: &Options) -> Response<Body> {
+pub(super) async fn metrics(replica: &ReplicaClient, options: &Options) -> Response<Body> {
     let process = Pool::Stats.run_if_wanted(process_stats).await;
     const KIND: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-    page(StatusCode::OK, KIND, crate::metrics::text(&gauges(desk, options, process)))
+    page(StatusCode::OK, KIND, crate::metrics::text(&gauges(replica, options, process)))
 }
 
-fn gauges(desk: &Desk, options: &Options, process: Process) -> Gauges {
-    let (state, now, node) = (desk.state(), desk.status(), desk.node());
+fn gauges(replica: &ReplicaClient, options: &Options, process: Process) -> Gauges {
+    let (state, now, node) = (replica.state(), replica.status(), replica.node());
     Gauges {
         has_leader: now.leader != 0,
         is_leader: now.leader == node.member_id,
-        is_learner: is_learner(desk),
+        is_learner: is_learner(replica),
         committed: now.committed,
         applied: now.applied,
         disk_bytes: state.disk_bytes,
@@ -50,8 +50,12 @@ fn gauges(desk: &Desk, options: &Options, process: Process) -> Gauges {
         keys: state.read.keys() as u64,
         member_id: node.member_id,
         members: state.members.iter().map(|member| member.id).collect(),
-        peers: desk.peers().counts(),
-        alarms: desk.alarms().iter().map(|it| (it.member_id, it.alarm().as_str_name())).collect(),
+        peers: replica.peers().counts(),
+        alarms: replica
+            .alarms()
+            .iter()
+            .map(|it| (it.member_id, it.alarm().as_str_name()))
+            .collect(),
         features: options.features.clone(),
         process,
         version: Version::SERVER.to_string(),
@@ -61,9 +65,9 @@ fn gauges(desk: &Desk, options: &Options, process: Process) -> Gauges {
 }
 
 /// `/debug/vars`: what Go's programs tell of themselves, as far as it makes sense here.
-pub(super) async fn variables(desk: &Desk, options: &Options) -> Response<Body> {
+pub(super) async fn variables(replica: &ReplicaClient, options: &Options) -> Response<Body> {
     let process = Pool::Stats.run_if_wanted(process_stats).await;
-    let (now, node) = (desk.status(), desk.node());
+    let (now, node) = (replica.status(), replica.node());
     let is_leader = now.leader == node.member_id;
     let body = serde_json::json!({
         "cmdline": options.command_line,

@@ -6,46 +6,46 @@ use hyper::{Method, Response, StatusCode};
 use tonic::body::Body;
 
 use super::{TEXT, method_not_allowed, not_found, page, pages, text};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::types::Refusal;
 
 const JSON: &str = "application/json";
 const CLUSTER: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 
-pub(super) async fn answer(desk: &Desk, head: &Parts) -> Response<Body> {
+pub(super) async fn answer(replica: &ReplicaClient, head: &Parts) -> Response<Body> {
     let path = head.uri.path();
     let gets = head.method == Method::GET;
     let mut response = match path {
-        "/members" | "/members/" if gets => members(desk),
-        "/version" if gets => pages::version(desk),
-        "/health" if gets => super::health::health(desk, "").await,
+        "/members" | "/members/" if gets => members(replica),
+        "/version" if gets => pages::version(replica),
+        "/health" if gets => super::health::health(replica, "").await,
         "/raft/probing" if gets => page(StatusCode::OK, JSON, "{\"OK\":true}\n"),
         "/downgrade/enabled" if gets => page(StatusCode::OK, TEXT, "false"),
         "/members" | "/version" | "/health" => method_not_allowed(),
         _ => match path.strip_prefix("/members/promote/") {
-            Some(id) if head.method == Method::POST => promote(desk, id).await,
+            Some(id) if head.method == Method::POST => promote(replica, id).await,
             Some(_) => method_not_allowed(),
             None => not_found(),
         },
     };
-    let cluster = format!("{:x}", desk.node().cluster_id);
+    let cluster = format!("{:x}", replica.node().cluster_id);
     if let Ok(value) = HeaderValue::from_str(&cluster) {
         response.headers_mut().insert(CLUSTER, value);
     }
     response
 }
 
-fn members(desk: &Desk) -> Response<Body> {
-    let members = serde_json::to_string(&desk.state().members).unwrap_or_default();
+fn members(replica: &ReplicaClient) -> Response<Body> {
+    let members = serde_json::to_string(&replica.state().members).unwrap_or_default();
     page(StatusCode::OK, JSON, format!("{members}\n"))
 }
 
-async fn promote(desk: &Desk, id: &str) -> Response<Body> {
+async fn promote(replica: &ReplicaClient, id: &str) -> Response<Body> {
     let Ok(id) = id.parse() else {
         return text(StatusCode::NOT_FOUND, format!("member {id} not found in cluster\n"));
     };
-    match desk.promote_here(id).await {
-        Ok(()) => members(desk),
+    match replica.promote_here(id).await {
+        Ok(()) => members(replica),
         Err(refusal @ Refusal::MemberNotFound) => {
             text(StatusCode::NOT_FOUND, format!("{refusal}\n"))
         }

@@ -33,7 +33,7 @@ use tonic::body::Body;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
 use super::{gateway, text};
-use crate::io::Switched;
+use crate::io::UpgradedIo;
 use crate::rpc::Services;
 use crate::types::limits::{JSON_OVERHEAD_MAX, WEBSOCKET_READ_BYTES};
 
@@ -138,7 +138,7 @@ pub(super) async fn talk(
     services: Services,
     peer: Arc<str>,
     accepted: Accepted,
-    connection: Switched,
+    connection: UpgradedIo,
 ) {
     // One message waits to be read by the gateway; then the connection is not read, and TCP pushes back.
     let (requests, body) = flume::bounded::<Bytes>(1);
@@ -206,7 +206,7 @@ enum Answer {
 
 /// One call over one connection.
 struct Talk {
-    connection: Switched,
+    connection: UpgradedIo,
     frames: WebSocket<Memory>,
     requests: flume::Sender<Bytes>,
     /// A message on its way into the body.

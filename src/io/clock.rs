@@ -14,18 +14,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
 use super::thread;
 
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
-fn now() -> Instant {
-    Instant::now()
+fn now() -> StdInstant {
+    StdInstant::now()
 }
 
 /// Milliseconds since the first call in this process.
 pub fn now_ms() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
+    static START: OnceLock<StdInstant> = OnceLock::new();
     now().duration_since(*START.get_or_init(now)).as_millis() as u64
 }
 
@@ -43,9 +43,9 @@ pub fn unix_time() -> Duration {
 
 /// A moment to measure from.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment(Instant);
+pub struct Instant(StdInstant);
 
-impl Moment {
+impl Instant {
     /// This moment.
     pub fn now() -> Self {
         Self(now())
@@ -63,7 +63,7 @@ impl Moment {
 }
 
 /// When a timer is due, and a number that no other timer of the same thread has.
-type Key = (Instant, u64);
+type Key = (StdInstant, u64);
 
 /// Timers of one thread: in practice of one executor, whose tasks begin and drop them. The clock's thread takes the
 /// lock for the moment in which it looks for those that are due, so that no executor waits for another one.
@@ -90,7 +90,7 @@ impl Timers {
     }
 
     /// Takes those that are due; when the next one is.
-    fn take_due(&self, time: Instant, due: &mut Vec<Waker>) -> Option<Instant> {
+    fn take_due(&self, time: StdInstant, due: &mut Vec<Waker>) -> Option<StdInstant> {
         let mut pending = lock(&self.0);
         loop {
             let first = pending.first_entry()?;
@@ -114,7 +114,7 @@ struct ClockState {
     /// Timers of all threads. Those of a thread that ended are forgotten at the next look.
     threads: Vec<Weak<Timers>>,
     /// When the thread looks again; `None` while there is nothing to wait for.
-    looks_at: Option<Instant>,
+    looks_at: Option<StdInstant>,
 }
 
 fn clock() -> &'static Clock {
@@ -146,7 +146,7 @@ impl Clock {
         let mut state = lock(&self.state);
         loop {
             let time = now();
-            let mut next: Option<Instant> = None;
+            let mut next: Option<StdInstant> = None;
             state.threads.retain(|timers| {
                 let Some(timers) = timers.upgrade() else { return false };
                 next = timers.take_due(time, &mut due).into_iter().chain(next).min();
@@ -172,7 +172,7 @@ impl Clock {
 
     /// Has the thread look again at this time, if not before. Taken by executors for a timer that is the first of
     /// theirs alone: some ten times a second.
-    fn look_at(&self, at: Instant) {
+    fn look_at(&self, at: StdInstant) {
         let mut state = lock(&self.state);
         if state.looks_at.is_none_or(|looks_at| at < looks_at) {
             state.looks_at = Some(at);
@@ -183,7 +183,7 @@ impl Clock {
 
 /// Completes after a time. Nothing is left of one that is dropped before.
 pub struct Sleep {
-    at: Instant,
+    at: StdInstant,
     timer: Option<(Arc<Timers>, Key)>,
 }
 
@@ -263,7 +263,7 @@ mod tests {
                 #[allow(clippy::disallowed_methods, reason = "a test's thread")]
                 std::thread::spawn(move || {
                     for round in 0..20 {
-                        let began = Moment::now();
+                        let began = Instant::now();
                         let (short, long) = (1 + (thread + round) % 5, 8);
                         let first = futures_lite::future::block_on(futures_lite::future::or(
                             async {

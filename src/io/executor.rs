@@ -49,7 +49,7 @@ impl Executors {
         let pulses = std::mem::take(&mut self.pulses);
         watchdog::add(pulses.iter().map(|(_, pulse)| Arc::clone(pulse)));
         match self.reactor {
-            Reactor::IoUring => reactor::poke(pulses),
+            Reactor::IoUring => reactor::wake(pulses),
             // It needs none.
             Reactor::Epoll => (),
         }

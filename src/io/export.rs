@@ -5,9 +5,9 @@ use std::task::{Poll, ready};
 
 use bytes::Bytes;
 
-use super::pace::Pace;
+use super::rate_limiter::RateLimiter;
 use super::thread;
-use crate::snapshot::{Export, Turn};
+use crate::snapshot::{Export, ExportStep};
 use crate::store::View;
 use crate::types::Fault;
 use crate::types::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD};
@@ -34,12 +34,12 @@ pub fn export<V: View + Send + 'static>(
     chunk: usize,
 ) -> Result<flume::Receiver<Result<Piece, Fault>>, Fault> {
     let mut export = Some(Export::new(view));
-    let mut pace = Pace::new(SNAPSHOT_BYTES_PER_SECOND);
+    let mut limiter = RateLimiter::new(SNAPSHOT_BYTES_PER_SECOND);
     thread::ahead("export", SNAPSHOT_CHUNKS_AHEAD, move || {
-        let Some(turning) = &mut export else { return Poll::Ready(None) };
-        let piece = ready!(turn(turning, chunk));
+        let Some(running) = &mut export else { return Poll::Ready(None) };
+        let piece = ready!(step(running, chunk));
         match &piece {
-            Some(Ok(piece)) => pace.keep(piece.bytes.len()),
+            Some(Ok(piece)) => limiter.keep(piece.bytes.len()),
             Some(Err(_)) | None => export = None,
         }
         Poll::Ready(piece)
@@ -47,14 +47,14 @@ pub fn export<V: View + Send + 'static>(
 }
 
 /// Works on for a while: the next piece, `None` after the last one, or none yet.
-fn turn<V: View>(export: &mut Export<V>, chunk: usize) -> Poll<Option<Result<Piece, Fault>>> {
-    Poll::Ready(match export.turn(chunk) {
-        Ok(Turn::Working) => return Poll::Pending,
-        Ok(Turn::Chunk(bytes)) => {
+fn step<V: View>(export: &mut Export<V>, chunk: usize) -> Poll<Option<Result<Piece, Fault>>> {
+    Poll::Ready(match export.step(chunk) {
+        Ok(ExportStep::Working) => return Poll::Pending,
+        Ok(ExportStep::Chunk(bytes)) => {
             let file_bytes = export.length().unwrap_or_default();
             Some(Ok(Piece { bytes, file_bytes, held: export.held() }))
         }
-        Ok(Turn::Done) => None,
+        Ok(ExportStep::Done) => None,
         Err(fault) => Some(Err(fault)),
     })
 }

@@ -184,7 +184,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use super::*;
-    use crate::io::clock::Moment;
+    use crate::io::clock::Instant;
 
     #[test]
     fn a_pipe_that_nobody_reads_stops_nobody_and_what_it_cost_is_told() {
@@ -195,7 +195,7 @@ mod tests {
         });
         let queue = LogQueue::start(vec![LogOutput::File(file)], told).expect("it starts");
         let line = format!("{}\n", "x".repeat(999));
-        let began = Moment::now();
+        let began = Instant::now();
         let lines = 3 * LOG_QUEUE_BYTES_MAX / line.len();
         (0..lines).for_each(|_| queue.push(line.clone(), false));
         queue.push("the end of it\n".to_owned(), true);

@@ -42,7 +42,7 @@ use self::policy::MergePolicy;
 use self::upkeep::{Control, PaceFactory, Upkeep};
 use super::memory::block_cache_bytes;
 use crate::io::descriptors;
-use crate::io::removal::remove_gently;
+use crate::io::removal::delete_in_background;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
 use crate::types::limits::KEY_BYTES_MAX;
@@ -116,7 +116,7 @@ impl Drop for Home {
     fn drop(&mut self) {
         if self.abandoned.load(Ordering::Relaxed) {
             // What is left when the process ends is removed by the next start.
-            remove_gently(std::mem::take(&mut self.path));
+            delete_in_background(std::mem::take(&mut self.path));
         }
     }
 }

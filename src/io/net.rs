@@ -3,7 +3,7 @@
 //! ```text
 //!  Listener ─accept─► Connection ─handover (bounded)─► executor ─serve─► HTTP/2 (gRPC) or HTTP/1
 //!      └ waits while descriptors lack                         │ the first bytes of a connection tell which
-//!                                                             └─► Switched: what both ends agreed on over HTTP/1
+//!                                                             └─► UpgradedIo: what both ends agreed on over HTTP/1
 //! ```
 //!
 //! A connection goes to the executor that has the fewest: the kernel's own spreading by hash is uneven for the
@@ -13,11 +13,11 @@
 mod merge;
 mod open;
 mod output;
+mod scheduler;
 mod socket;
-mod switched;
 #[cfg(test)]
 mod tests;
-mod turn;
+mod upgraded;
 mod wire;
 
 use std::future::{Future, poll_fn};
@@ -29,17 +29,17 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
-use self::open::{Counted, Seat, Share, say_failed, turned_away};
+use self::open::{ConnectionCount, ConnectionPermit, OpenSlot, log_accept_failed, turned_away};
 use self::output::Duplex;
+use self::scheduler::{ConnectionScheduler, Handle};
 use self::socket::{Clock, Socket, Stream};
-use self::turn::{Handle, Turn};
 use super::clock;
 use super::descriptors::Lane;
 use super::reactor;
 use crate::types::Fault;
 
 pub use self::open::{Closing, close_connections};
-pub use self::switched::Switched;
+pub use self::upgraded::UpgradedIo;
 pub use self::wire::{Wire, get, resolve};
 
 /// What an HTTP/2 connection begins with (RFC 9113, 3.4).
@@ -82,7 +82,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Connection {
     stream: Accepted,
     port: usize,
-    counted: Counted,
+    permit: ConnectionPermit,
 }
 
 enum Accepted {
@@ -96,7 +96,7 @@ impl Connection {
     /// again, when the descriptor may be that of another connection or file.
     pub fn open(self) -> Option<OpenConnection> {
         let stream = bind(self.stream)?;
-        Some(OpenConnection { stream, port: self.port, counted: self.counted })
+        Some(OpenConnection { stream, port: self.port, permit: self.permit })
     }
 }
 
@@ -104,7 +104,7 @@ impl Connection {
 pub struct OpenConnection {
     stream: Stream,
     port: usize,
-    counted: Counted,
+    permit: ConnectionPermit,
 }
 
 impl OpenConnection {
@@ -199,29 +199,30 @@ fn listen_unix(path: &str) -> Result<Listener, Fault> {
 
 /// The way to one executor. Cheap to clone.
 #[derive(Clone)]
-pub struct Door {
+pub struct ConnectionSender {
     to: flume::Sender<Connection>,
-    share: Share,
+    share: ConnectionCount,
 }
 
 /// The two ends of the way to one executor.
-pub fn handover() -> (Door, flume::Receiver<Connection>) {
+pub fn handover() -> (ConnectionSender, flume::Receiver<Connection>) {
     let (to, connections) = flume::bounded(HANDOVERS_MAX);
-    (Door { to, share: Share::default() }, connections)
+    (ConnectionSender { to, share: ConnectionCount::default() }, connections)
 }
 
 impl Listener {
     /// Accepts connections of a lane, giving each to the executor with the fewest, marked with `port`. Ends when this
     /// executor closes its connections, or another one is gone: who connects to a member that stops is refused
     /// at once and goes elsewhere, instead of being taken and then dropped.
-    pub async fn accept(self, lane: Lane, port: usize, executors: Vec<Door>) {
-        let seat = Seat::take();
+    pub async fn accept(self, lane: Lane, port: usize, executors: Vec<ConnectionSender>) {
+        let slot = OpenSlot::take();
         loop {
-            let next = async { (Counted::enter(lane, ACCEPT_PAUSE).await, self.next().await) };
-            let Some((counted, stream)) = seat.or_closing(next).await else { return };
+            let next =
+                async { (ConnectionPermit::enter(lane, ACCEPT_PAUSE).await, self.next().await) };
+            let Some((permit, stream)) = slot.or_closing(next).await else { return };
             let Some(door) = executors.iter().min_by_key(|door| door.share.count()) else { return };
-            let counted = counted.with(&door.share);
-            if door.to.send_async(Connection { stream, port, counted }).await.is_err() {
+            let permit = permit.with(&door.share);
+            if door.to.send_async(Connection { stream, port, permit }).await.is_err() {
                 return;
             }
         }
@@ -232,7 +233,7 @@ impl Listener {
             match self.try_next().await {
                 Ok(stream) => return stream,
                 Err(error) => {
-                    say_failed(&error);
+                    log_accept_failed(&error);
                     clock::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -265,7 +266,7 @@ pub async fn serve<S, B, F>(
     connection: OpenConnection,
     options: Http2,
     service: S,
-    switched: impl FnOnce(Switched) -> F,
+    switched: impl FnOnce(UpgradedIo) -> F,
 ) where
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + Unpin + 'static,
     S::Future: Unpin + 'static,
@@ -276,13 +277,13 @@ pub async fn serve<S, B, F>(
     F: Future<Output = ()>,
 {
     // Held until the connection ends.
-    let OpenConnection { mut stream, mut counted, .. } = connection;
-    let seat = Seat::take();
-    let time = if counted.is_spare() { PROBE_TIME } else { PREFACE_TIME };
+    let OpenConnection { mut stream, mut permit, .. } = connection;
+    let slot = OpenSlot::take();
+    let time = if permit.is_spare() { PROBE_TIME } else { PREFACE_TIME };
     let begin = clock::deadline(time, begin(&mut stream, PREFACE));
-    let begin = seat.or_closing(begin).await.flatten().flatten();
+    let begin = slot.or_closing(begin).await.flatten().flatten();
     let is_probe = |begin: &Vec<u8>| PROBES.iter().any(|probe| begin.starts_with(probe));
-    let is_spare = counted.is_spare();
+    let is_spare = permit.is_spare();
     if is_spare && !begin.as_ref().is_some_and(is_probe) {
         return turned_away();
     }
@@ -292,12 +293,12 @@ pub async fn serve<S, B, F>(
         // Refused by no kernel that has the option, and of no harm if it is.
         let _ = end_after(stream.as_fd(), options.keep_alive_timeout);
     }
-    let (turn, stream) = (Turn::new(), Duplex::new(stream));
+    let (turn, stream) = (ConnectionScheduler::new(), Duplex::new(stream));
     let socket = Socket::new(stream.clone(), begin, turn.handle());
     if speaks_http2 {
         let builder = http2_builder(options, turn.handle());
         until_closed(
-            &seat,
+            &slot,
             turn,
             stream,
             builder.serve_connection(socket.with_frames(), service),
@@ -314,13 +315,13 @@ pub async fn serve<S, B, F>(
             // As Go writes them, for what greps.
             .title_case_headers(true);
         let mut serving = builder.serve_connection(socket, service);
-        until_closed(&seat, turn, stream, &mut serving, |serving| {
+        until_closed(&slot, turn, stream, &mut serving, |serving| {
             Pin::new(&mut **serving.get_mut()).graceful_shutdown();
         })
         .await;
         let parts = serving.into_parts();
         // Ends by itself when it is time to close.
-        switched(Switched::new(parts.io, parts.read_buf)).await;
+        switched(UpgradedIo::new(parts.io, parts.read_buf)).await;
     }
 }
 
@@ -339,21 +340,21 @@ pub async fn serve_peer<S, B, F>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Future<Output = ()>,
 {
-    let OpenConnection { mut stream, counted, .. } = connection;
+    let OpenConnection { mut stream, permit, .. } = connection;
     let begin = clock::deadline(PREFACE_TIME, begin(&mut stream, magic)).await;
     let Some(Some(begin)) = begin else { return };
     if begin == magic {
-        member(Wire::accepted(stream, counted)).await;
+        member(Wire::accepted(stream, permit)).await;
         return;
     }
-    let seat = Seat::take();
+    let slot = OpenSlot::take();
     let mut builder = http1::Builder::new();
     builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
     builder.title_case_headers(true);
-    let (turn, stream) = (Turn::new(), Duplex::new(stream));
+    let (turn, stream) = (ConnectionScheduler::new(), Duplex::new(stream));
     let socket = Socket::new(stream.clone(), begin, turn.handle());
     let serving = builder.serve_connection(socket, service);
-    until_closed(&seat, turn, stream, serving, http1::Connection::graceful_shutdown).await;
+    until_closed(&slot, turn, stream, serving, http1::Connection::graceful_shutdown).await;
 }
 
 fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
@@ -378,8 +379,8 @@ fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
 /// Drives a connection to its end; when the executor is told to close, what is under way is finished. The calls of
 /// the connection are dropped with this future at the latest.
 async fn until_closed<C: Future>(
-    seat: &Seat,
-    mut turn: Turn,
+    slot: &OpenSlot,
+    mut turn: ConnectionScheduler,
     stream: Duplex,
     connection: C,
     wind_down: impl Fn(Pin<&mut C>),
@@ -387,7 +388,7 @@ async fn until_closed<C: Future>(
     let mut connection = std::pin::pin!(connection);
     let mut told = false;
     poll_fn(|context| {
-        if !told && seat.is_closing(context) {
+        if !told && slot.is_closing(context) {
             told = true;
             wind_down(connection.as_mut());
         }
@@ -401,7 +402,7 @@ async fn until_closed<C: Future>(
     })
     .await;
     // What goes on in another language begins when the last answer has left.
-    seat.or_closing(poll_fn(|context| stream.poll_drain(context))).await;
+    slot.or_closing(poll_fn(|context| stream.poll_drain(context))).await;
 }
 
 /// Takes an accepted socket to this executor; `None` if its client has gone already.

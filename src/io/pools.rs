@@ -10,7 +10,7 @@
 
 use std::sync::OnceLock;
 
-use super::clock::Moment;
+use super::clock::Instant;
 use super::{placement, thread};
 use crate::metrics;
 use crate::types::limits::{
@@ -37,7 +37,7 @@ pub enum Pool {
 static POOLS: [OnceLock<flume::Sender<Job>>; 5] = [const { OnceLock::new() }; 5];
 
 struct Job {
-    since: Moment,
+    since: Instant,
     work: Box<dyn FnOnce() + Send>,
 }
 
@@ -75,7 +75,7 @@ impl Pool {
     async fn queue(self, work: impl FnOnce() + Send + 'static) {
         let queued = Queued::new(self);
         let job = Job {
-            since: Moment::now(),
+            since: Instant::now(),
             work: Box::new(move || {
                 drop(queued);
                 work();

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::pace::Pace;
+use super::rate_limiter::RateLimiter;
 use super::thread;
 
 /// Bytes that are cut off at once, and in a second.
@@ -18,11 +18,11 @@ const NICE: i32 = 10;
 
 /// Removes a file, or a directory with all that is in it, that nobody needs any more: on a thread of its own, in good
 /// time. Of no consequence if it fails or the process ends before: whoever names it knows it for a left-over.
-pub(super) fn remove_gently(path: PathBuf) {
+pub(super) fn delete_in_background(path: PathBuf) {
     // Without a thread for it, it stays until the next start.
     let _ = thread::start_nice("removal", NICE, move || {
-        let mut pace = Pace::new(BYTES_PER_SECOND);
-        remove(&path, &mut |bytes| pace.keep(bytes))
+        let mut limiter = RateLimiter::new(BYTES_PER_SECOND);
+        remove(&path, &mut |bytes| limiter.keep(bytes))
     });
 }
 

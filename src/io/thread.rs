@@ -94,7 +94,7 @@ const NICE: i32 = 10;
 ///
 /// # Errors
 /// The kernel has no thread left.
-pub async fn aside<T: Send + 'static>(
+pub async fn spawn_blocking<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Fault> {

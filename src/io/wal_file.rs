@@ -7,7 +7,7 @@
 //!  <dir>/new-<number>.tmp             a file that is being zeroed
 //! ```
 
-mod spare;
+mod preallocator;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use self::spare::{Spare, new_file};
+use self::preallocator::{SegmentPreallocator, new_file};
 use self::writer::{Aligned, Writer};
 use super::durable::{rename_durably, sync_dir};
 use super::pools::Pool;
@@ -66,7 +66,7 @@ pub struct WalFile {
     /// The newest entry in the current segment.
     last: LogIndex,
     /// A file for the next segment.
-    spare: Spare,
+    spare: SegmentPreallocator,
     /// The disk had no room for it when it was last tried.
     missing: bool,
     /// What came of putting segments aside that are of no use any more.
@@ -143,7 +143,7 @@ impl WalFile {
         let mut wal = Self {
             writer: Writer::start(segment)?,
             flags,
-            spare: Spare::prepare(&options, head.segment + 1, flags)?,
+            spare: SegmentPreallocator::prepare(&options, head.segment + 1, flags)?,
             missing: false,
             recycled: None,
             hard_state: replay.hard_state,
@@ -198,7 +198,8 @@ impl WalFile {
     /// It cannot be tried.
     pub fn retry(&mut self) -> Result<(), Fault> {
         if self.spare.is_there()? == Some(false) {
-            self.spare = Spare::prepare(&self.options, self.head.segment + 1, self.flags)?;
+            self.spare =
+                SegmentPreallocator::prepare(&self.options, self.head.segment + 1, self.flags)?;
         }
         Ok(())
     }
@@ -215,7 +216,7 @@ impl WalFile {
         for record in records {
             match record {
                 Record::HardState(state) => self.hard_state = *state,
-                Record::Mark { index, .. } => {
+                Record::LogStart { index, .. } => {
                     self.mark = record.clone();
                     marked = Some(*index);
                 }
@@ -257,14 +258,14 @@ impl WalFile {
             }
             // Who appends looks at the room that is left and stops before it comes to this.
             clock::sleep(NO_ROOM_PAUSE).await;
-            self.spare = Spare::prepare(&self.options, number, self.flags)?;
+            self.spare = SegmentPreallocator::prepare(&self.options, number, self.flags)?;
         };
         let path = segment_path(&self.options.dir, number, first);
         self.writer.switch(spare, path.clone(), self.flags).await?;
         let path = std::mem::replace(&mut self.path, path);
         self.full.push(Full { path, last: self.last });
         self.head = FrameHead { segment: number, offset: 0, previous: self.head.previous };
-        self.spare = Spare::prepare(&self.options, number + 1, self.flags)?;
+        self.spare = SegmentPreallocator::prepare(&self.options, number + 1, self.flags)?;
         let opening = self.opening();
         self.write(&opening).await
     }
@@ -322,7 +323,7 @@ pub fn begin_log(dir: &Path, records: &[Record]) -> Result<(), Fault> {
     });
     written.map_err(|error| fault("write", &spare, error))?;
     let mark = records.iter().find_map(|record| match record {
-        Record::Mark { index, .. } => Some(*index),
+        Record::LogStart { index, .. } => Some(*index),
         Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => None,
     });
     name_segment(&spare, &segment_path(dir, 1, mark.unwrap_or_default() + 1))
@@ -331,7 +332,7 @@ pub fn begin_log(dir: &Path, records: &[Record]) -> Result<(), Fault> {
 fn index_of(record: &Record) -> Option<LogIndex> {
     match record {
         Record::Entry(entry) => Some(entry.index),
-        Record::Metadata { .. } | Record::HardState(_) | Record::Mark { .. } => None,
+        Record::Metadata { .. } | Record::HardState(_) | Record::LogStart { .. } => None,
     }
 }
 
@@ -341,9 +342,9 @@ fn first_index(records: &[Record]) -> Option<LogIndex> {
 
 fn known(replay: &Replay) -> [Record; 2] {
     let (cluster_id, member_id) = replay.owner.unwrap_or_default();
-    let (index, term) = (replay.mark_index, replay.mark_term);
+    let (index, term) = (replay.log_start_index, replay.log_start_term);
     let conf_state = replay.conf_state.clone();
-    [Record::Metadata { cluster_id, member_id }, Record::Mark { index, term, conf_state }]
+    [Record::Metadata { cluster_id, member_id }, Record::LogStart { index, term, conf_state }]
 }
 
 fn replay_of(records: &[Record]) -> Result<Replay, Fault> {

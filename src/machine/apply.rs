@@ -10,7 +10,7 @@ use basalt_proto::membershippb::Attributes;
 use bytes::Bytes;
 
 use super::alarms::Alarms;
-use super::position::{APPLIED, APPLIED_TERM, CONF_STATE, standing};
+use super::position::{APPLIED, APPLIED_TERM, CONF_STATE, applied_state};
 use super::steps::Running;
 use super::{Applied, Config, Effect, Machine, Published, Reply, payload, position};
 use crate::cluster::{Cluster, unknown_change};
@@ -33,7 +33,7 @@ impl<E: Engine> Machine<E> {
             let (key, lease) = attached?;
             leases.attach(&key, 0, lease);
         }
-        let (applied, applied_term, conf_state) = standing(&view)?;
+        let (applied, applied_term, conf_state) = applied_state(&view)?;
         Ok(Self {
             mvcc,
             leases,

@@ -23,7 +23,7 @@ impl<E: Engine> Machine<E> {
 ///
 /// # Errors
 /// The store cannot be read, or what it holds does not read.
-pub fn standing(view: &impl View) -> Result<(LogIndex, Term, ConfState), Fault> {
+pub fn applied_state(view: &impl View) -> Result<(LogIndex, Term, ConfState), Fault> {
     let number = |key: &[u8]| -> Result<u64, Fault> {
         let Some(bytes) = view.get(Space::Meta, key)? else { return Ok(0) };
         let bytes = bytes[..].try_into().map_err(|_| {

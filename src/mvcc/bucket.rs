@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::read;
-use super::record::{Encoder, Peek, Record, item_bytes};
+use super::record::{Encoder, Record, RecordHeader, item_bytes};
 use super::usage::Usage;
 use super::{FIRST_REVISION, log_revision, write_revision};
 use crate::store::{Overlay, Pair, Space, View};
@@ -103,7 +103,7 @@ impl Import {
             return Err(Fault::new(format!("history goes from revision {newest} back to {next}")));
         }
         self.newest = revision;
-        let key = &value[Peek::new(value)?.key];
+        let key = &value[RecordHeader::new(value)?.key];
         if key.is_empty() {
             return self.keyless(tx, revision);
         }
@@ -114,13 +114,13 @@ impl Import {
             )));
         }
         let previous = read::newest(tx, key)?;
-        let draft = if delete {
+        let encoded = if delete {
             self.encoder.delete(revision, previous.as_ref(), 0, key)?
         } else {
             self.encoder.encoded_put(revision, previous.as_ref(), value)?
         };
-        let key = draft.record.key()?;
-        draft.store(tx, key, previous.as_ref(), &mut self.usage)?;
+        let key = encoded.record.key()?;
+        encoded.store(tx, key, previous.as_ref(), &mut self.usage)?;
         write_revision(tx, revision.main);
         Ok(())
     }
@@ -132,9 +132,9 @@ impl Import {
             tx.delete(Space::Log, Bytes::copy_from_slice(&superseded.to_key()));
             self.usage.remove(item_bytes(0, false));
         }
-        let draft = self.encoder.encoded_put(revision, None, &[])?;
+        let encoded = self.encoder.encoded_put(revision, None, &[])?;
         self.usage.add(item_bytes(0, false));
-        tx.put(Space::Log, draft.log_key, draft.record.bytes().clone());
+        tx.put(Space::Log, encoded.log_key, encoded.record.bytes().clone());
         write_revision(tx, revision.main);
         Ok(())
     }

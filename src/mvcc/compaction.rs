@@ -10,7 +10,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::bucket_hash::{BucketHash, CompactionHash};
-use super::fences::Tally;
+use super::count_index::KeyCounts;
 use super::read;
 use super::record::{Record, Replaced};
 use super::{Mvcc, log_revision};
@@ -183,7 +183,7 @@ impl Mvcc {
             let newest = read::newest(&self.pending(tx), &key)?;
             if newest.as_ref() == Some(record) {
                 tx.delete(Space::Kv, key.clone());
-                self.fences.note(tx, &key, Tally::GONE)?;
+                self.count_index.note(tx, &key, KeyCounts::GONE)?;
                 self.written.push((key, None));
             }
         }

@@ -113,9 +113,9 @@ impl RangeCursor {
         let records_max = RANGE_STEP_RECORDS_MAX.saturating_add(keys_max);
         let (mut bytes, mut last, mut ended) = (0, None, true);
         let (from, to) = self.rest.bounds();
-        for (looked_at, pair) in reader.view.scan(Space::Kv, from, to).enumerate() {
+        for (scanned, pair) in reader.view.scan(Space::Kv, from, to).enumerate() {
             let full = kvs.len() == keys_max || (bytes >= bytes_max && !kvs.is_empty());
-            if full || looked_at == records_max {
+            if full || scanned == records_max {
                 ended = false;
                 break;
             }

@@ -118,22 +118,22 @@ impl HashCursor {
         let end = Revision { main: last.max(-1) + 1, sub: 0 }.to_key();
         let start = from.to_key().min(end);
         let mut next = from;
-        let mut looked_at = 0;
+        let mut scanned = 0;
         for pair in
             view.scan(Space::Log, Bound::Included(&start), Bound::Excluded(&end)).take(budget)
         {
             let revision = self.event(view, pair)?;
             next = Revision { sub: revision.sub + 1, ..revision };
-            looked_at += 1;
+            scanned += 1;
         }
         match self.stage {
-            Stage::Find(_) if looked_at == budget => self.stage = Stage::Find(next),
+            Stage::Find(_) if scanned == budget => self.stage = Stage::Find(next),
             Stage::Find(_) => {
                 self.before_compaction.sort_unstable();
                 self.since_compaction.sort_unstable();
                 self.stage = Stage::Hash(Revision::default());
             }
-            Stage::Hash(_) if looked_at == budget => self.stage = Stage::Hash(next),
+            Stage::Hash(_) if scanned == budget => self.stage = Stage::Hash(next),
             Stage::Hash(_) => return Ok(Some(self.finish())),
         }
         Ok(None)

@@ -11,8 +11,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::encode_varint;
 
 use super::cache::RecordCache;
-use super::fences::Fences;
-use super::record::{Peek, Record};
+use super::count_index::CountIndex;
+use super::record::{Record, RecordHeader};
 use crate::store::{Overlay, Pair, Space, View};
 use crate::types::{Error, Fault, KeyRange, Refusal, Revision};
 
@@ -21,7 +21,7 @@ pub(super) struct Reader<'a, V> {
     pub(super) view: &'a V,
     pub(super) revision: i64,
     pub(super) compacted: i64,
-    pub(super) fences: &'a Fences,
+    pub(super) count_index: &'a CountIndex,
 }
 
 /// A published view with the record cache in front of it.
@@ -217,11 +217,11 @@ impl<V: View> Reader<'_, V> {
             return Ok(i64::from(self.find(key, at)?.is_some()));
         }
         if at >= self.revision {
-            return self.fences.count(self.view, range);
+            return self.count_index.count(self.view, range);
         }
-        let scanned = self.fences.records_max(range);
+        let scanned = self.count_index.records_max(range);
         if let Some(change) = self.change_since(range, at, scanned)? {
-            return Ok(self.fences.count(self.view, range)? - change);
+            return Ok(self.count_index.count(self.view, range)? - change);
         }
         let mut count = 0;
         self.find_each(range, at, false, |_| {
@@ -399,15 +399,15 @@ impl RangeRead {
 /// An encoded `KeyValue` without its value. etcd 3.7 answers keys from its index, which knows no
 /// leases, except when it sorts by value.
 pub(super) fn without_value(kv: &Bytes, keep_lease: bool) -> Result<Bytes, Fault> {
-    let peek = Peek::new(kv)?;
-    let head = kv.slice(..peek.head);
-    if !keep_lease || peek.lease == 0 {
+    let header = RecordHeader::new(kv)?;
+    let head = kv.slice(..header.head);
+    if !keep_lease || header.lease == 0 {
         return Ok(head);
     }
     let mut with_lease = BytesMut::with_capacity(head.len() + 11);
     with_lease.put(head);
     with_lease.put_u8(super::record::LEASE);
-    encode_varint(peek.lease.cast_unsigned(), &mut with_lease);
+    encode_varint(header.lease.cast_unsigned(), &mut with_lease);
     Ok(with_lease.freeze())
 }
 
@@ -459,16 +459,16 @@ impl Plan {
 
     /// Ties stay in the order of keys.
     fn sort(&self, kvs: &mut [Bytes]) -> Result<(), Fault> {
-        let read: fn(&Peek) -> i64 = match self.target {
+        let read: fn(&RecordHeader) -> i64 = match self.target {
             SortTarget::Key => return Ok(()),
             SortTarget::Value => return self.sort_by_value(kvs),
-            SortTarget::Version => |peek| peek.version,
-            SortTarget::Create => |peek| peek.create,
-            SortTarget::Mod => |peek| peek.modified,
+            SortTarget::Version => |header| header.version,
+            SortTarget::Create => |header| header.create,
+            SortTarget::Mod => |header| header.modified,
         };
         let mut keyed = Vec::with_capacity(kvs.len());
         for kv in kvs.iter() {
-            keyed.push((read(&Peek::new(kv)?), kv.clone()));
+            keyed.push((read(&RecordHeader::new(kv)?), kv.clone()));
         }
         order(keyed, self.descend, kvs);
         Ok(())
@@ -477,7 +477,7 @@ impl Plan {
     fn sort_by_value(&self, kvs: &mut [Bytes]) -> Result<(), Fault> {
         let mut keyed = Vec::with_capacity(kvs.len());
         for kv in kvs.iter() {
-            keyed.push((kv.slice(Peek::new(kv)?.value), kv.clone()));
+            keyed.push((kv.slice(RecordHeader::new(kv)?.value), kv.clone()));
         }
         order(keyed, self.descend, kvs);
         Ok(())
@@ -520,8 +520,8 @@ impl Filter {
         if !self.on {
             return Ok(true);
         }
-        let peek = Peek::new(kv)?;
+        let header = RecordHeader::new(kv)?;
         let within = |value: i64, (min, max): (i64, i64)| min <= value && value <= max;
-        Ok(within(peek.modified, self.modified) && within(peek.create, self.created))
+        Ok(within(header.modified, self.modified) && within(header.create, self.created))
     }
 }

@@ -28,7 +28,7 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
-pub(super) use self::encoder::{Content, Draft, Encoder};
+pub(super) use self::encoder::{Content, EncodedRecord, Encoder};
 use crate::types::limits::INLINE_BYTES_MAX;
 use crate::types::{Fault, LeaseId, Revision};
 
@@ -231,12 +231,12 @@ impl Record {
     /// The value of its entry in etcd's bucket: a tombstone holds the key alone.
     pub(super) fn bucket_value(&self) -> Result<&[u8], Fault> {
         let kv = &self.0[self.kv_at()..];
-        if self.is_tombstone() { Ok(&kv[..Peek::new(kv)?.key.end]) } else { Ok(kv) }
+        if self.is_tombstone() { Ok(&kv[..RecordHeader::new(kv)?.key.end]) } else { Ok(kv) }
     }
 
     /// The fields of the encoded `KeyValue`; positions are counted from its start.
-    pub(super) fn peek(&self) -> Result<Peek, Fault> {
-        Peek::new(&self.0[self.kv_at()..])
+    pub(super) fn peek(&self) -> Result<RecordHeader, Fault> {
+        RecordHeader::new(&self.0[self.kv_at()..])
     }
 
     /// The key, as a slice of the record.
@@ -298,7 +298,7 @@ impl Iterator for Ancestors<'_> {
 
 /// Where the fields of an encoded `mvccpb.KeyValue` are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Peek {
+pub(super) struct RecordHeader {
     pub(super) key: Range<usize>,
     pub(super) create: i64,
     pub(super) modified: i64,
@@ -309,30 +309,30 @@ pub(super) struct Peek {
     pub(super) head: usize,
 }
 
-impl Peek {
+impl RecordHeader {
     pub(super) fn new(kv: &[u8]) -> Result<Self, Fault> {
-        let mut peek = Self::default();
+        let mut header = Self::default();
         let mut rest = kv;
         while let [tag, tail @ ..] = rest {
             let at = kv.len() - rest.len();
             if *tag < VALUE {
-                peek.head = kv.len();
+                header.head = kv.len();
             } else {
-                peek.head = peek.head.min(at);
+                header.head = header.head.min(at);
             }
             rest = tail;
             let number = decode_varint(&mut rest).map_err(|_| damaged())?;
             match *tag {
-                KEY => peek.key = span(kv, &mut rest, number)?,
-                VALUE => peek.value = span(kv, &mut rest, number)?,
-                CREATE => peek.create = number.cast_signed(),
-                MODIFIED => peek.modified = number.cast_signed(),
-                VERSION => peek.version = number.cast_signed(),
-                LEASE => peek.lease = number.cast_signed(),
+                KEY => header.key = span(kv, &mut rest, number)?,
+                VALUE => header.value = span(kv, &mut rest, number)?,
+                CREATE => header.create = number.cast_signed(),
+                MODIFIED => header.modified = number.cast_signed(),
+                VERSION => header.version = number.cast_signed(),
+                LEASE => header.lease = number.cast_signed(),
                 _ => return Err(damaged()),
             }
         }
-        Ok(peek)
+        Ok(header)
     }
 }
 

@@ -83,7 +83,7 @@ impl Mvcc {
             return 1;
         }
         let range = KeyRange::new(key.clone(), range_end.clone());
-        usize::try_from(self.fences.records_max(&range)).unwrap_or(usize::MAX)
+        usize::try_from(self.count_index.records_max(&range)).unwrap_or(usize::MAX)
     }
 
     /// [`Mvcc::delete_range`] in steps.

@@ -10,7 +10,7 @@ use basalt_proto::etcdserverpb::{
 
 use super::Mvcc;
 use super::read::Reader;
-use super::record::{Peek, Record};
+use super::record::{Record, RecordHeader};
 use super::write::{self, LeaseExists, Writer};
 use crate::store::{Overlay, View};
 use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal};
@@ -197,35 +197,36 @@ fn holds<V: View>(reader: &Reader<'_, V>, compare: &Compare) -> Result<bool, Fau
     let all = reader.each(&range, reader.revision, false, |record: Record| {
         empty = false;
         let kv = record.into_key_value();
-        Ok(satisfies(compare, &Peek::new(&kv)?, &kv))
+        Ok(satisfies(compare, &RecordHeader::new(&kv)?, &kv))
     })?;
     if !empty {
         return Ok(all);
     }
     // A value that is not there is different from every value, and not by being empty.
-    Ok(compare.target != CompareTarget::Value as i32 && satisfies(compare, &Peek::default(), &[]))
+    Ok(compare.target != CompareTarget::Value as i32
+        && satisfies(compare, &RecordHeader::default(), &[]))
 }
 
-fn satisfies(compare: &Compare, peek: &Peek, kv: &[u8]) -> bool {
+fn satisfies(compare: &Compare, header: &RecordHeader, kv: &[u8]) -> bool {
     let wanted = compare.target_union.as_ref();
     let order = match CompareTarget::try_from(compare.target) {
-        Ok(CompareTarget::Version) => peek.version.cmp(&match wanted {
+        Ok(CompareTarget::Version) => header.version.cmp(&match wanted {
             Some(TargetUnion::Version(version)) => *version,
             _ => 0,
         }),
-        Ok(CompareTarget::Create) => peek.create.cmp(&match wanted {
+        Ok(CompareTarget::Create) => header.create.cmp(&match wanted {
             Some(TargetUnion::CreateRevision(revision)) => *revision,
             _ => 0,
         }),
-        Ok(CompareTarget::Mod) => peek.modified.cmp(&match wanted {
+        Ok(CompareTarget::Mod) => header.modified.cmp(&match wanted {
             Some(TargetUnion::ModRevision(revision)) => *revision,
             _ => 0,
         }),
-        Ok(CompareTarget::Lease) => peek.lease.cmp(&match wanted {
+        Ok(CompareTarget::Lease) => header.lease.cmp(&match wanted {
             Some(TargetUnion::Lease(lease)) => *lease,
             _ => 0,
         }),
-        Ok(CompareTarget::Value) => kv[peek.value.clone()].cmp(match wanted {
+        Ok(CompareTarget::Value) => kv[header.value.clone()].cmp(match wanted {
             Some(TargetUnion::Value(value)) => value,
             _ => &[][..],
         }),

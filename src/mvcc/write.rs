@@ -4,10 +4,10 @@ use basalt_proto::encoded::{DeleteRangeResponse, PutResponse};
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, ResponseHeader};
 use bytes::Bytes;
 
-use super::fences::Tally;
+use super::count_index::KeyCounts;
 use super::history;
 use super::read::{self, Pending, Reader};
-use super::record::{Content, Draft, Record};
+use super::record::{Content, EncodedRecord, Record};
 use super::usage::Usage;
 use super::{Attachment, Event, Mvcc};
 use crate::store::{Overlay, Space, View};
@@ -88,7 +88,12 @@ impl Mvcc {
         &'a self,
         view: &'a Pending<'a, V>,
     ) -> Reader<'a, Pending<'a, V>> {
-        Reader { view, revision: self.revision, compacted: self.compacted, fences: &self.fences }
+        Reader {
+            view,
+            revision: self.revision,
+            compacted: self.compacted,
+            count_index: &self.count_index,
+        }
     }
 }
 
@@ -124,7 +129,7 @@ pub(super) fn check_previous(
     if keeps && !alive { Err(Refusal::KeyNotFound) } else { Ok(()) }
 }
 
-impl Draft {
+impl EncodedRecord {
     /// Writes a new version of `key` onto `previous`, and counts it.
     pub(super) fn store<V: View>(
         self,
@@ -207,9 +212,9 @@ impl<'a, V: View> Writer<'a, V> {
         };
         let link = self.link(previous.as_ref())?;
         self.mvcc.changes.put_bytes += (content.key.len() + content.value.len()) as i64;
-        let draft = self.mvcc.encoder.put(revision, link, self.mvcc.compacted, &content)?;
+        let encoded = self.mvcc.encoder.put(revision, link, self.mvcc.compacted, &content)?;
         let new_lease = content.lease;
-        let key = self.store(revision, previous.as_ref(), draft)?;
+        let key = self.store(revision, previous.as_ref(), encoded)?;
         self.attach(key, old_lease, new_lease);
         let prev_kv = alive.filter(|_| request.prev_kv).map(Record::key_value);
         Ok(PutResponse { header: self.header(), prev_kv })
@@ -220,9 +225,9 @@ impl<'a, V: View> Writer<'a, V> {
         let revision = self.next();
         let key = previous.key()?;
         let lease = previous.peek()?.lease;
-        let draft =
+        let encoded =
             self.mvcc.encoder.delete(revision, Some(&previous), self.mvcc.compacted, &key)?;
-        let key = self.store(revision, Some(&previous), draft)?;
+        let key = self.store(revision, Some(&previous), encoded)?;
         self.attach(key, lease, 0);
         Ok(())
     }
@@ -250,19 +255,19 @@ impl<'a, V: View> Writer<'a, V> {
         &mut self,
         revision: Revision,
         previous: Option<&Record>,
-        draft: Draft,
+        encoded: EncodedRecord,
     ) -> Result<Bytes, Fault> {
-        let key = draft.record.key()?;
-        let record = draft.store(self.tx, key.clone(), previous, &mut self.mvcc.usage)?;
+        let key = encoded.record.key()?;
+        let record = encoded.store(self.tx, key.clone(), previous, &mut self.mvcc.usage)?;
         let delete = record.is_tombstone();
         let change = match previous {
-            None => Some(Tally::BORN),
-            Some(_) if delete => Some(Tally::DIED),
-            Some(previous) if previous.is_tombstone() => Some(Tally::REVIVED),
+            None => Some(KeyCounts::BORN),
+            Some(_) if delete => Some(KeyCounts::DIED),
+            Some(previous) if previous.is_tombstone() => Some(KeyCounts::REVIVED),
             Some(_) => None,
         };
         if let Some(change) = change {
-            self.mvcc.fences.note(self.tx, &key, change)?;
+            self.mvcc.count_index.note(self.tx, &key, change)?;
         }
         self.mvcc.changes.note(revision, delete);
         if self.mvcc.events.wants_more() {

@@ -51,11 +51,11 @@ fn who_is_wrong_here_is_told_why() {
         check(hello, cluster, member, FeatureLevel::new(agreed), |id| id == 9)
     };
     assert_eq!(check(&hello, 1, 3, 2), Ok(Lane::Bulk));
-    assert_eq!(check(&hello, 7, 3, 2), Err(Why::OtherCluster));
-    assert_eq!(check(&hello, 1, 4, 2), Err(Why::OtherMember));
-    assert_eq!(check(&hello, 1, 3, 3), Err(Why::FeatureLevel));
+    assert_eq!(check(&hello, 7, 3, 2), Err(RejectReason::OtherCluster));
+    assert_eq!(check(&hello, 1, 4, 2), Err(RejectReason::OtherMember));
+    assert_eq!(check(&hello, 1, 3, 3), Err(RejectReason::FeatureLevel));
     let older = Hello { feature_level: 0, ..hello.clone() };
     assert_eq!(check(&older, 1, 3, 1), Ok(Lane::Bulk), "a version before there were levels");
-    assert_eq!(check(&older, 1, 3, 2), Err(Why::FeatureLevel));
-    assert_eq!(check(&Hello { from: 9, ..hello }, 1, 3, 2), Err(Why::Removed));
+    assert_eq!(check(&older, 1, 3, 2), Err(RejectReason::FeatureLevel));
+    assert_eq!(check(&Hello { from: 9, ..hello }, 1, 3, 2), Err(RejectReason::Removed));
 }

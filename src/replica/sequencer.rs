@@ -238,7 +238,7 @@ impl<S> Replica<S> {
             consensus::Output::Install { index, term, conf_state } => {
                 let snapshot = self.snapshot.take();
                 assert!(snapshot.is_some(), "raft takes a snapshot of {index} that did not come");
-                *log_start = Some(Record::Mark { index, term, conf_state });
+                *log_start = Some(Record::LogStart { index, term, conf_state });
                 let Some(snapshot) = snapshot else { return };
                 Output::Install { snapshot, index, term }
             }
@@ -297,6 +297,6 @@ impl<S> Replica<S> {
 
     /// Reads that this member answered as leader without asking the others, its own and theirs.
     pub fn lease_reads(&self) -> u64 {
-        self.driver.reads_alone()
+        self.driver.lease_reads()
     }
 }

@@ -16,10 +16,10 @@ use basalt_proto::server::etcdserverpb::auth_server;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{header, not_yet};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 
 #[derive(Clone)]
-pub(super) struct Auth(pub(super) Desk);
+pub(super) struct Auth(pub(super) ReplicaClient);
 
 #[async_trait]
 impl auth_server::Auth for Auth {

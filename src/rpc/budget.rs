@@ -165,22 +165,22 @@ impl Budget {
     }
 }
 
-/// A part of the budget, given back when the last clone is gone. Travels in the extensions of the answer to
+/// A part of the budget, given back when the last clone is gone. Priority in the extensions of the answer to
 /// where the answer leaves.
 #[derive(Clone, Debug)]
 #[expect(dead_code, reason = "held for its drop")]
-pub(super) struct Permit(Arc<Taken>);
+pub(super) struct ReservedBytes(Arc<Taken>);
 
 /// A part of the budget that grows with an answer.
 #[derive(Debug)]
-pub(super) struct Growing {
+pub(super) struct Reservation {
     /// What the answer takes so far.
     bytes: usize,
     /// What is taken of the budget for it: nothing while it is small, more than it takes after it waited.
     taken: Taken,
 }
 
-impl Growing {
+impl Reservation {
     pub(super) fn new() -> Self {
         Self::of(&BUDGET)
     }
@@ -239,10 +239,10 @@ impl Growing {
     }
 
     /// To be kept with the answer; `None` for a small one, which is not worth it.
-    pub(super) fn permit(mut self) -> Option<Permit> {
+    pub(super) fn permit(mut self) -> Option<ReservedBytes> {
         let bytes = Some(self.bytes).filter(|bytes| *bytes > RESPONSE_BYTES_UNCOUNTED)?;
         self.taken.shrink(bytes);
-        Some(Permit(Arc::new(self.taken)))
+        Some(ReservedBytes(Arc::new(self.taken)))
     }
 }
 

@@ -22,10 +22,10 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::body::ResponseBody;
-use super::budget::Permit;
+use super::budget::ReservedBytes;
 use super::deadline::{Deadline, late};
 use super::go_errors::in_go_words;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::metrics::{self, Timed};
 
 /// Bytes of an answer that are handed to HTTP/2 at once: the rest waits here, where it is counted, until the
@@ -117,7 +117,7 @@ pub(super) struct Call {
     /// The label under which its time is taken.
     timed: Option<Timed>,
     peer: Arc<str>,
-    began: Moment,
+    began: Instant,
     slow: Duration,
     ended: bool,
 }
@@ -125,7 +125,7 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn begin(rpc: Rpc, timed: Option<Timed>, peer: Arc<str>, slow: Duration) -> Self {
         metrics::rpc_started(rpc);
-        Self { rpc, timed, peer, began: Moment::now(), slow, ended: false }
+        Self { rpc, timed, peer, began: Instant::now(), slow, ended: false }
     }
 
     /// The service has answered; the body is yet to be sent.
@@ -137,7 +137,7 @@ impl Call {
         let (mut head, body) = response.into_parts();
         let code = in_go_words(&mut head.headers, max);
         self.time(code.is_none_or(|code| code == 0), head.extensions.get::<ReadOnly>().is_some());
-        let permit = head.extensions.remove::<Permit>();
+        let permit = head.extensions.remove::<ReservedBytes>();
         let mut outgoing = MeteredResponse {
             body,
             rest: Bytes::new(),
@@ -199,7 +199,7 @@ pub struct MeteredResponse {
     /// When the client no longer waits for the rest.
     deadline: Option<Deadline>,
     /// Given back when the body is gone.
-    _permit: Option<Permit>,
+    _permit: Option<ReservedBytes>,
 }
 
 impl MeteredResponse {

@@ -9,13 +9,13 @@ use basalt_proto::server::etcdserverpb::cluster_server;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{header, status};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::cluster;
 use crate::io::clock;
 use crate::types::{MemberId, Refusal};
 
 #[derive(Clone)]
-pub(super) struct Cluster(pub(super) Desk);
+pub(super) struct Cluster(pub(super) ReplicaClient);
 
 fn member(member: &cluster::Member) -> Member {
     Member {

@@ -28,7 +28,7 @@ use tonic::{Extensions, Request, Status};
 use super::kv::Kv;
 use super::lease::Lease;
 use super::{mismatch, status};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::actors::watch::Session;
 use crate::io::spawn;
 use crate::types::Refusal;
@@ -39,7 +39,7 @@ const LEASE_SECONDS: i64 = 60;
 /// One who asks, and what came with the request: a token, for one.
 #[derive(Clone)]
 pub(super) struct Caller {
-    desk: Desk,
+    replica: ReplicaClient,
     metadata: MetadataMap,
     extensions: Extensions,
 }
@@ -65,9 +65,9 @@ fn unknown(status: &Status) -> Status {
 
 impl Caller {
     /// Who sent `request`, and what it says.
-    pub(super) fn of<T>(desk: &Desk, request: Request<T>) -> (Self, T) {
+    pub(super) fn of<T>(replica: &ReplicaClient, request: Request<T>) -> (Self, T) {
         let (metadata, extensions, message) = request.into_parts();
-        (Self { desk: desk.clone(), metadata, extensions }, message)
+        (Self { replica: replica.clone(), metadata, extensions }, message)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -80,7 +80,7 @@ impl Caller {
             return Ok(lease);
         }
         let request = self.request(LeaseGrantRequest { ttl: LEASE_SECONDS, id: 0 });
-        let granted = Lease(self.desk.clone()).lease_grant(request).await;
+        let granted = Lease(self.replica.clone()).lease_grant(request).await;
         granted.map(|granted| granted.into_inner().id).map_err(|status| unknown(&status))
     }
 
@@ -100,7 +100,7 @@ impl Caller {
             target_union: Some(TargetUnion::CreateRevision(revision)),
         };
         let request = TxnRequest { compare: vec![compare], success: then, failure: otherwise };
-        let done = Kv(self.desk.clone()).txn(self.request(request)).await;
+        let done = Kv(self.replica.clone()).txn(self.request(request)).await;
         let done = done.map_err(|status| unknown(&status))?.into_inner();
         let found = done.responses.iter().map(found_by).collect::<Result<_, _>>()?;
         Ok(Outcome { header: done.header, succeeded: done.succeeded, found })
@@ -108,7 +108,7 @@ impl Caller {
 
     /// The first of the keys that are asked for.
     pub(super) async fn find(&self, request: RangeRequest) -> Result<Found, Status> {
-        let answer = Kv(self.desk.clone()).range(self.request(request)).await;
+        let answer = Kv(self.replica.clone()).range(self.request(request)).await;
         let answer = answer.map_err(|status| unknown(&status))?.into_inner();
         Ok(Found { first: first_of(&answer)?, header: answer.header })
     }
@@ -116,14 +116,14 @@ impl Caller {
     /// Deletes a key, if it is there.
     pub(super) async fn delete(&self, key: Bytes) -> Result<Option<ResponseHeader>, Status> {
         let request = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
-        let answer = Kv(self.desk.clone()).delete_range(self.request(request)).await;
+        let answer = Kv(self.replica.clone()).delete_range(self.request(request)).await;
         answer.map(|answer| answer.into_inner().header).map_err(|status| unknown(&status))
     }
 
     /// What happens to keys from a revision on.
     pub(super) fn watch(&self, key: Bytes, range_end: Bytes, from: i64) -> Result<Events, Status> {
         let session =
-            self.desk.watches().open(false).map_err(|refusal| unknown(&status(refusal)))?;
+            self.replica.watches().open(false).map_err(|refusal| unknown(&status(refusal)))?;
         let start_revision = from;
         let create =
             WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };

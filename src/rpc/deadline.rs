@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use super::body::ResponseBody;
 use super::timeout::{Malformed, parse, split};
-use crate::io::clock::{self, Moment};
+use crate::io::clock::{self, Instant};
 use crate::io::spawn;
 
 /// Between two looks over the calls that wait.
@@ -33,12 +33,12 @@ struct Waiting {
 
 #[derive(Clone, Copy)]
 struct Due {
-    began: Moment,
+    began: Instant,
     after: Duration,
 }
 
 impl Due {
-    fn is_over(self, now: Moment) -> bool {
+    fn is_over(self, now: Instant) -> bool {
         now.since(self.began) >= self.after
     }
 }
@@ -71,7 +71,7 @@ impl Deadline {
         let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
         match timeout(&String::from_utf8_lossy(value.as_bytes())) {
             Ok(Duration::ZERO) => Err((StatusCode::OK, late())),
-            Ok(after) => Ok(Some(Self { due: Due { began: Moment::now(), after }, id: None })),
+            Ok(after) => Ok(Some(Self { due: Due { began: Instant::now(), after }, id: None })),
             Err(why) => {
                 let status = Status::internal(format!("malformed grpc-timeout: {why}"));
                 Err((StatusCode::BAD_REQUEST, status))
@@ -81,7 +81,7 @@ impl Deadline {
 
     /// Whether the time is over. If not, who asks is woken when it is.
     pub(super) fn is_over(&mut self, context: &Context<'_>) -> bool {
-        if self.due.is_over(Moment::now()) {
+        if self.due.is_over(Instant::now()) {
             return true;
         }
         let begins = TABLE.with_borrow_mut(|table| {
@@ -115,7 +115,7 @@ impl Drop for Deadline {
 async fn watch() {
     loop {
         clock::sleep(TICK).await;
-        let now = Moment::now();
+        let now = Instant::now();
         let (due, is_empty) = TABLE.with_borrow_mut(|table| {
             let due = table.calls.extract_if(|_, it| it.due.is_over(now));
             let due: Vec<_> = due.map(|(_, it)| it.waker).collect();

@@ -17,7 +17,7 @@ use super::concurrency::{
     Caller, Events, Waiter, delete, end_of, get, is_deletion, key_of, oldest, outliving, prefix,
     put,
 };
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 
 /// etcd's words.
 const NOT_LEADER: &str = "election: not leader";
@@ -25,7 +25,7 @@ const NO_LEADER: &str = "election: no leader";
 const LEADER_MISSING: &str = "\"leader\" field must be provided";
 
 #[derive(Clone)]
-pub(super) struct Election(pub(super) Desk);
+pub(super) struct Election(pub(super) ReplicaClient);
 
 /// Changes what the key says, if it is still the one that was created at this revision.
 async fn proclaim(

@@ -13,15 +13,15 @@ use basalt_proto::server::etcdserverpb::kv_server;
 use futures_lite::Stream;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::budget::Growing;
+use super::budget::Reservation;
 use super::call::ReadOnly;
 use super::door::{self, Txn};
 use super::range::{Chunks, range, read_txn};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::slow_apply::warn_if_slow;
-use crate::actors::{Desk, State};
+use crate::actors::{ReplicaClient, State};
 use crate::command::{Command, put_cost, txn_cost};
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::machine::Reply;
 use crate::metrics;
 use crate::mvcc;
@@ -30,13 +30,13 @@ use crate::mvcc;
 const READ_INDEX_SLOW: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
-pub(super) struct Kv(pub(super) Desk);
+pub(super) struct Kv(pub(super) ReplicaClient);
 
 impl Kv {
     /// The state that a read may use.
     async fn state(&self, serializable: bool) -> Result<Arc<State>, Status> {
         if !serializable {
-            let began = Moment::now();
+            let began = Instant::now();
             self.0.read_index().await.map_err(status)?;
             if began.elapsed() > READ_INDEX_SLOW {
                 metrics::READ_INDEXES_SLOW.add(1);
@@ -47,7 +47,7 @@ impl Kv {
 }
 
 /// An answer, with what it takes of the budget.
-fn with_permit<T>(answer: T, taken: Growing) -> Response<T> {
+fn with_permit<T>(answer: T, taken: Reservation) -> Response<T> {
     let mut response = Response::new(answer);
     if let Some(permit) = taken.permit() {
         response.extensions_mut().insert(permit);
@@ -67,8 +67,8 @@ impl kv_server::Kv for Kv {
         }
         mvcc::check_range(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
-        let mut taken = Growing::new();
-        let began = Moment::now();
+        let mut taken = Reservation::new();
+        let began = Instant::now();
         let read = range(&state, &request, &mut taken).await;
         let took = began.elapsed();
         metrics::ranged(read.is_ok(), took.as_secs_f64());
@@ -91,7 +91,7 @@ impl kv_server::Kv for Kv {
         let state = self.state(request.serializable).await?;
         metrics::RANGES.add(1);
         if request.count_only || request.range_end.is_empty() {
-            let mut taken = Growing::new();
+            let mut taken = Reservation::new();
             let mut response = range(&state, &request, &mut taken).await?;
             complete(&self.0, &mut response.header);
             let one = RangeStreamResponse { range_response: Some(response) };
@@ -141,7 +141,7 @@ impl kv_server::Kv for Kv {
             Txn::Write(txn) => Command::Txn(txn),
             Txn::Read(request) => {
                 let state = self.state(mvcc::is_serializable(&request)).await?;
-                let mut taken = Growing::new();
+                let mut taken = Reservation::new();
                 let mut answer = read_txn(state, request, &mut taken).await?;
                 complete(&self.0, &mut answer.header);
                 let mut response = with_permit(answer, taken);

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{Answers, check_quota, complete, door, header, mismatch, require_leader, status};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::command::{Command, LEASE_COST};
 use crate::io::random_u64;
 use crate::machine::Reply;
@@ -20,7 +20,7 @@ use crate::machine::Reply;
 const KEEP_ALIVES_IN_FLIGHT_MAX: usize = 256;
 
 #[derive(Clone)]
-pub(super) struct Lease(pub(super) Desk);
+pub(super) struct Lease(pub(super) ReplicaClient);
 
 #[async_trait]
 impl lease_server::Lease for Lease {
@@ -62,15 +62,15 @@ impl lease_server::Lease for Lease {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let desk = self.0.clone();
+        let replica = self.0.clone();
         let (metadata, _, requests) = request.into_parts();
         let answers = requests.map(move |request| {
-            let desk = desk.clone();
+            let replica = replica.clone();
             async move {
                 let id = request?.id;
                 // Before the renewal, so that the revision is not newer than the lease.
-                let header = header(&desk);
-                let ttl = desk.keep_alive(id).await.map_err(status)?;
+                let header = header(&replica);
+                let ttl = replica.keep_alive(id).await.map_err(status)?;
                 Ok(LeaseKeepAliveResponse { header, id, ttl })
             }
         });

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::concurrency::{Caller, Waiter, get, key_of, oldest, outliving, prefix, put, range};
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 
 /// etcd's words for a lock whose key went away while it was waited for.
 const EXPIRED: &str = "mutex: session is expired";
 
 #[derive(Clone)]
-pub(super) struct Lock(pub(super) Desk);
+pub(super) struct Lock(pub(super) ReplicaClient);
 
 /// One who queues up for a lock.
 struct Contender {

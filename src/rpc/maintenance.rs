@@ -18,12 +18,12 @@ use futures_lite::stream::unfold;
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::budget::Growing;
+use super::budget::Reservation;
 use super::{Answers, header, is_learner, not_yet, refused, require_leader, status};
-use crate::actors::{Desk, State};
+use crate::actors::{ReplicaClient, State};
 use crate::cluster::Version;
 use crate::command::Command;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::io::{self, Piece};
 use crate::machine::Reply;
 use crate::metrics;
@@ -41,7 +41,7 @@ const DEFRAGMENT_PATIENCE: Duration = Duration::from_secs(3);
 const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
 
 #[derive(Clone)]
-pub(super) struct Maintenance(pub(super) Desk);
+pub(super) struct Maintenance(pub(super) ReplicaClient);
 
 /// An alarm as etcd prints it.
 fn alarm_text(alarm: &AlarmMember) -> String {
@@ -132,7 +132,7 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 
     async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let (state, began) = (self.0.state(), Moment::now());
+        let (state, began) = (self.0.state(), Instant::now());
         let mut hash = 0;
         for space in Space::ALL {
             hash = crc32c::crc32c_append(hash, space.name().as_bytes());
@@ -162,7 +162,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
-        let began = Moment::now();
+        let began = Instant::now();
         let found = self.0.hash_kv(request.into_inner().revision).await.map_err(refused)?;
         metrics::HASH_KV.observe(began.elapsed().as_secs_f64());
         Ok(Response::new(HashKvResponse {
@@ -247,19 +247,19 @@ struct Sending {
     storage_version: String,
     sum: Sha256,
     sent: u64,
-    began: Moment,
+    began: Instant,
     /// Few chunks at a time are on their way: the next are made when HTTP/2 has room for them.
-    taken: Growing,
+    taken: Reservation,
 }
 
 impl Sending {
     async fn new(state: &State) -> Result<Self, Status> {
-        let mut taken = Growing::new();
+        let mut taken = Reservation::new();
         taken.hold(SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES).await.map_err(status)?;
         let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES)
             .map_err(|fault| refused(Error::Faulty(fault)))?;
         let storage_version = storage_version(state);
-        let began = Moment::now();
+        let began = Instant::now();
         Ok(Self { pieces, storage_version, sum: Sha256::new(), sent: 0, began, taken })
     }
 

@@ -10,11 +10,11 @@ use futures_lite::future::yield_now;
 use prost::Message as _;
 use tonic::Status;
 
-use super::budget::Growing;
+use super::budget::Reservation;
 use super::{complete, refused, status};
-use crate::actors::{Desk, State};
+use crate::actors::{ReplicaClient, State};
 use crate::io::Pool;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::mvcc::{self, Chunk, RangeCursor};
 use crate::types::limits::RANGE_STREAM_MS_MAX;
 use crate::types::{Error, Refusal};
@@ -40,7 +40,7 @@ async fn read_in_pool<T: Send + 'static>(
 pub(super) async fn range(
     state: &Arc<State>,
     request: &RangeRequest,
-    taken: &mut Growing,
+    taken: &mut Reservation,
 ) -> Result<RangeResponse, Status> {
     loop {
         match attempt(state, request, taken).await? {
@@ -54,7 +54,7 @@ pub(super) async fn range(
 async fn attempt(
     state: &Arc<State>,
     request: &RangeRequest,
-    taken: &mut Growing,
+    taken: &mut Reservation,
 ) -> Result<Option<RangeResponse>, Status> {
     if is_plain(request) {
         return in_turns(state, request, taken).await;
@@ -98,7 +98,7 @@ fn is_recent(state: &State, revision: i64) -> bool {
 async fn in_turns(
     state: &Arc<State>,
     request: &RangeRequest,
-    taken: &mut Growing,
+    taken: &mut Reservation,
 ) -> Result<Option<RangeResponse>, Status> {
     let mut cursor = state.read.range_cursor(request).map_err(refused)?;
     let mut response = RangeResponse::default();
@@ -131,7 +131,7 @@ fn next(
 pub(super) async fn read_txn(
     state: Arc<State>,
     request: TxnRequest,
-    taken: &mut Growing,
+    taken: &mut Reservation,
 ) -> Result<TxnResponse, Status> {
     let is_quick = is_of_single_keys(&request);
     let request = Arc::new(request);
@@ -162,25 +162,25 @@ fn is_of_single_keys(request: &TxnRequest) -> bool {
 
 /// A range that is sent in chunks, all of the state it began with.
 pub(super) struct Chunks {
-    desk: Desk,
+    replica: ReplicaClient,
     state: Arc<State>,
     cursor: RangeCursor,
     /// Keys of the next chunk at most.
     keys: usize,
     sent: usize,
-    began: Moment,
-    taken: Growing,
+    began: Instant,
+    taken: Reservation,
 }
 
 impl Chunks {
     pub(super) fn open(
-        desk: Desk,
+        replica: ReplicaClient,
         state: Arc<State>,
         request: &RangeRequest,
     ) -> Result<Self, Status> {
         let cursor = state.read.range_cursor(request).map_err(refused)?;
-        let (began, taken) = (Moment::now(), Growing::new());
-        Ok(Self { desk, state, cursor, keys: STREAM_KEYS_FIRST, sent: 0, began, taken })
+        let (began, taken) = (Instant::now(), Reservation::new());
+        Ok(Self { replica, state, cursor, keys: STREAM_KEYS_FIRST, sent: 0, began, taken })
     }
 
     /// The next message, and whether it is the last. Only that one carries header, more and count.
@@ -189,7 +189,7 @@ impl Chunks {
         if self.began.elapsed().as_millis() > u128::from(RANGE_STREAM_MS_MAX) {
             return Err(status(Refusal::Timeout));
         }
-        let bytes = self.desk.node().max_request_bytes;
+        let bytes = self.replica.node().max_request_bytes;
         // One chunk at a time is on its way: the next is read when HTTP/2 has room for it, and the budget.
         self.taken.hold(bytes).await.map_err(status)?;
         let chunk = next(&mut self.cursor, &self.state, self.keys, bytes)?;
@@ -203,7 +203,7 @@ impl Chunks {
             response.more = chunk.more;
             response.count = chunk.count;
             response.header.get_or_insert_default().revision = self.state.read.revision;
-            complete(&self.desk, &mut response.header);
+            complete(&self.replica, &mut response.header);
         }
         Ok((RangeStreamResponse { range_response: Some(response) }, chunk.done))
     }

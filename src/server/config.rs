@@ -13,7 +13,7 @@ use super::gates::{Gate, Gates};
 use super::settings::{Flags, Level, Note};
 use super::values::{self, Url};
 use super::{log, table};
-use crate::consensus::promise;
+use crate::consensus::vote_lease;
 use crate::http;
 use crate::io::{Address, ReactorChoice};
 use crate::mvcc::Retention;
@@ -275,15 +275,15 @@ impl Config {
     }
 
     /// How long this member promises not to vote after it heard a leader; zero if it does not.
-    pub fn promise(&self) -> Duration {
+    pub fn vote_lease(&self) -> Duration {
         match self.lease_based_reads {
-            true => promise(self.election_ticks(), self.heartbeat),
+            true => vote_lease(self.election_ticks(), self.heartbeat),
             false => Duration::ZERO,
         }
     }
 
     /// How ports behave that serve `what`.
-    pub fn http(&self, what: http::Serves) -> http::Options {
+    pub fn http(&self, what: http::Endpoints) -> http::Options {
         http::Options {
             serves: what,
             gateway: self.gateway,

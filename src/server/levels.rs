@@ -2,7 +2,7 @@
 
 use basalt_proto::etcdserverpb::FeatureLevelSetRequest;
 
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::cluster::level_to_set;
 use crate::command::Command;
 use crate::types::FeatureLevel;
@@ -18,15 +18,15 @@ pub(super) fn supported() -> FeatureLevel {
 
 /// Raises the level of the cluster if all members support a higher one, as they stated when they connected to this member,
 /// which leads.
-pub(super) async fn raise(desk: &Desk) {
-    let (state, node) = (desk.state(), desk.node());
+pub(super) async fn raise(replica: &ReplicaClient) {
+    let (state, node) = (replica.state(), replica.node());
     let supported = state.members.iter().map(|member| match member.id == node.member_id {
         true => Some(node.feature_level),
-        false => desk.peers().feature_level(member.id),
+        false => replica.peers().feature_level(member.id),
     });
     let Some(level) = level_to_set(state.feature_level, supported) else { return };
     let set = FeatureLevelSetRequest { level: level.number() };
-    if let Err(error) = desk.propose(Command::FeatureLevelSet(set)).await {
+    if let Err(error) = replica.propose(Command::FeatureLevelSet(set)).await {
         // Tried again with the next round.
         tracing::warn!(%error, level = level.number(), "failed to raise the feature level");
     }

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::beginning::{Beginning, begin};
+use super::bootstrap::{Bootstrap, bootstrap};
 use super::{Config, levels};
 use crate::actors::State;
 use crate::actors::apply::state_of;
@@ -55,40 +55,40 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let watched = member_dir.clone();
     let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
-    let beginning = beginning_of(config, &machine, &wal_dir).await?;
+    let bootstrap = beginning_of(config, &machine, &wal_dir).await?;
     let options = wal_options(config, wal_dir);
-    let first = beginning.as_ref().map(Beginning::first);
+    let first = bootstrap.as_ref().map(Bootstrap::first);
     let (mut wal, mut replay) = WalFile::open(options, first).await?;
-    let owner = replay.owner.or(beginning.as_ref().map(Beginning::owner));
+    let owner = replay.owner.or(bootstrap.as_ref().map(Bootstrap::owner));
     let Some((cluster_id, id)) = owner else {
         return Err(Fault::new("the write-ahead log does not say whose it is"));
     };
     finish_snapshot(snapshot, &machine, &mut wal, &mut replay).await?;
-    let founds = beginning.as_ref().is_some_and(|_| replay.hard_state == HardState::default());
-    if let Some(beginning) = &beginning {
-        begin_state(&mut machine, &replay, beginning)?;
+    let founds = bootstrap.as_ref().is_some_and(|_| replay.hard_state == HardState::default());
+    if let Some(bootstrap) = &bootstrap {
+        begin_state(&mut machine, &replay, bootstrap)?;
         // A member that has begun is not asked again for its flags.
         let engine = machine.engine().clone();
         Pool::Durable.run(move || engine.persist()).await?;
     }
     replay.check_store(machine.applied())?;
     if config.force_new_cluster && !founds {
-        force(&mut wal, &mut replay, &machine, id).await?;
+        force_new_cluster(&mut wal, &mut replay, &machine, id).await?;
     }
-    let promised_ticks = keep_promise(config, &member_dir).await?;
+    let vote_lease_ticks = keep_vote_lease(config, &member_dir).await?;
     defragment(&machine, config.bootstrap_defrag_bytes).await?;
     let read = machine.commit()?.read;
     let state = state_of(&machine, read, id, machine.engine().disk_bytes());
     let restored = Restored {
         hard_state: replay.hard_state,
         conf_state: machine.conf_state().clone(),
-        mark_index: replay.mark_index,
-        mark_term: replay.mark_term,
+        log_start_index: replay.log_start_index,
+        log_start_term: replay.log_start_term,
         entries: replay.entries,
         applied: machine.applied(),
-        promised_ticks,
+        vote_lease_ticks,
     };
-    let given = beginning.map(|beginning| beginning.members).unwrap_or_default();
+    let given = bootstrap.map(|bootstrap| bootstrap.members).unwrap_or_default();
     let known = machine.member(id).or_else(|| given.iter().find(|it| it.id == id));
     let Some(member) = known.cloned() else {
         return Err(not_a_member(&machine, id));
@@ -133,12 +133,12 @@ async fn beginning_of(
     config: &Config,
     machine: &Machine<LsmEngine>,
     wal_dir: &Path,
-) -> Result<Option<Beginning>, Fault> {
+) -> Result<Option<Bootstrap>, Fault> {
     if !machine.is_new() {
         return Ok(None);
     }
     let (asked, has_log) = (config.clone(), io::has_log(wal_dir));
-    Pool::Dns.run(move || begin(&asked, has_log)).await.map(Some)
+    Pool::Dns.run(move || bootstrap(&asked, has_log)).await.map(Some)
 }
 
 /// Who this member is to others.
@@ -167,13 +167,13 @@ fn free_segments_max(wal_dir: &Path) -> usize {
 
 /// Notes what this life promises, and gives the ticks for which an earlier one may have promised something. Less than
 /// before counts only when that is over: until then another start must find what it was.
-async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault> {
-    let (dir, own) = (member_dir.to_owned(), config.promise());
+async fn keep_vote_lease(config: &Config, member_dir: &Path) -> Result<usize, Fault> {
+    let (dir, own) = (member_dir.to_owned(), config.vote_lease());
     let own_ms = own.as_millis() as u64;
     let noting = move || {
-        let before_ms = io::promised_ms(&dir)?;
+        let before_ms = io::vote_lease_ms(&dir)?;
         if own_ms > before_ms {
-            io::note_promise(&dir, own_ms)?;
+            io::note_vote_lease(&dir, own_ms)?;
         }
         Ok::<_, Fault>(before_ms)
     };
@@ -186,7 +186,7 @@ async fn keep_promise(config: &Config, member_dir: &Path) -> Result<usize, Fault
         let dir = member_dir.to_owned();
         io::spawn(async move {
             clock::sleep(before).await;
-            let noted = Pool::Durable.run(move || io::note_promise(&dir, own_ms)).await;
+            let noted = Pool::Durable.run(move || io::note_vote_lease(&dir, own_ms)).await;
             noted.unwrap_or_else(|fault| io::fatal(&fault));
         });
     }
@@ -246,13 +246,13 @@ async fn finish_snapshot(
     replay: &mut Replay,
 ) -> Result<(), Fault> {
     let Some((index, term)) = snapshot else { return Ok(()) };
-    if replay.mark_index >= index || machine.position() != (index, term) {
+    if replay.log_start_index >= index || machine.position() != (index, term) {
         return Ok(());
     }
     let conf_state = machine.conf_state().clone();
-    let mark = Record::Mark { index, term, conf_state };
-    wal.append(std::slice::from_ref(&mark)).await?;
-    replay.take(mark)
+    let log_start = Record::LogStart { index, term, conf_state };
+    wal.append(std::slice::from_ref(&log_start)).await?;
+    replay.take(log_start)
 }
 
 fn not_a_member(machine: &Machine<LsmEngine>, id: MemberId) -> Fault {
@@ -266,34 +266,34 @@ fn not_a_member(machine: &Machine<LsmEngine>, id: MemberId) -> Fault {
 fn begin_state(
     machine: &mut Machine<LsmEngine>,
     replay: &Replay,
-    beginning: &Beginning,
+    bootstrap: &Bootstrap,
 ) -> Result<(), Fault> {
-    if replay.mark_index == 0 && replay.conf_state.voters.is_empty() {
+    if replay.log_start_index == 0 && replay.conf_state.voters.is_empty() {
         // Joins; the leader sends the state.
         return Ok(());
     }
-    let mut ids: Vec<_> = beginning.members.iter().map(|member| member.id).collect();
+    let mut ids: Vec<_> = bootstrap.members.iter().map(|member| member.id).collect();
     ids.sort_unstable();
-    let begins = (replay.mark_index, replay.mark_term) == (ids.len() as u64, 1);
-    if (!begins && replay.mark_index > 0) || replay.conf_state.voters != ids {
+    let begins = (replay.log_start_index, replay.log_start_term) == (ids.len() as u64, 1);
+    if (!begins && replay.log_start_index > 0) || replay.conf_state.voters != ids {
         return Err(Fault::new(
             "the store is gone, and the write-ahead log alone cannot replace it",
         ));
     }
-    machine.bootstrap(beginning.members.clone())
+    machine.bootstrap(bootstrap.members.clone())
 }
 
 /// Makes this member the only one: everybody else is removed by entries of their own, as if they had been
 /// removed one after the other. Its whole log counts as committed. Part of it may never have been acknowledged,
 /// but nothing that was is left out, as it would be if only what is known to be committed were kept.
-async fn force(
+async fn force_new_cluster(
     wal: &mut WalFile,
     replay: &mut Replay,
     machine: &Machine<LsmEngine>,
     id: MemberId,
 ) -> Result<(), Fault> {
     let HardState { term, vote, .. } = replay.hard_state;
-    let last = replay.mark_index + replay.entries.len() as u64;
+    let last = replay.log_start_index + replay.entries.len() as u64;
     let mut others: Vec<_> = machine.cluster().members().map(|member| member.id).collect();
     for entry in &replay.entries {
         if entry.index > machine.applied()
@@ -310,7 +310,8 @@ async fn force(
     if others.is_empty() {
         return Ok(());
     }
-    let term = term.max(replay.mark_term).max(replay.entries.last().map_or(0, |last| last.term));
+    let term =
+        term.max(replay.log_start_term).max(replay.entries.last().map_or(0, |last| last.term));
     let removals = others.iter().zip(last + 1..).map(|(other, index)| {
         let data = prost::Message::encode_to_vec(&cluster::remove(0, *other)).into();
         Record::Entry(Entry { index, term, kind: EntryKind::ConfChange, data })

@@ -10,13 +10,13 @@ use futures_lite::future::or;
 use super::Config;
 use super::gates::Gate;
 use super::open::open;
-use super::topology::{mailboxes, node, ports, seats, start_actors};
+use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
 use super::{corruption, versions};
 use crate::actors::mailbox::peer::Peers;
-use crate::actors::{Desk, Shared, client, compactor, peer};
+use crate::actors::{ReplicaClient, Shared, client, compactor, peer};
 use crate::cluster::Version;
 use crate::command::Command;
-use crate::http::{Front, Serves};
+use crate::http::{Endpoints, HttpService};
 use crate::io::{self, Executors, Lane, Place, Reactor, clock};
 use crate::metrics;
 use crate::rpc;
@@ -106,24 +106,28 @@ async fn first_core(
     opens.store(false, Ordering::Relaxed);
     let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
     handles.peers.update(opened.machine.cluster());
-    opened.others.iter().for_each(|member| handles.peers.meet(member));
+    opened.others.iter().for_each(|member| handles.peers.add_peer(member));
     let boot_nonce = io::random_u64();
     let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
     let nonce = boot_nonce as u32;
     let pending = client::pending(0, nonce);
-    let (seats, outputs) = seats(1 + others.len(), nonce, &config, &handles, &pending, &shared);
+    let (executor_contexts, outputs) =
+        executor_contexts(1 + others.len(), nonce, &config, &handles, &pending, &shared);
     let led = start_actors(&config, boot_nonce, opened, &handles, inboxes, outputs, &shared)?;
-    let connections: Vec<_> = seats.iter().map(|seat| seat.connections.0.clone()).collect();
-    let mut seats = seats.into_iter();
-    let Some(own) = seats.next() else { return Err(Fault::new("there is no core to run on")) };
+    let connections: Vec<_> =
+        executor_contexts.iter().map(|context| context.connections.0.clone()).collect();
+    let mut executor_contexts = executor_contexts.into_iter();
+    let Some(own) = executor_contexts.next() else {
+        return Err(Fault::new("there is no core to run on"));
+    };
     let mut executors = Executors::new(reactor);
     let mut stops = Vec::new();
-    for (place, seat) in others.into_iter().zip(seats) {
+    for (place, context) in others.into_iter().zip(executor_contexts) {
         let (stop, stopped) = flume::bounded::<()>(1);
         stops.push(stop);
         let shared = Arc::clone(&shared);
         executors.start(place, move || async move {
-            seat.take(None, &shared);
+            context.take(None, &shared);
             // Ends when the first core drops the other end.
             let _ = stopped.recv_async().await;
             io::close_connections(STOP_TIME).await;
@@ -131,16 +135,16 @@ async fn first_core(
         })?;
     }
     executors.watch();
-    let desk = own.take(Some(pending), &shared);
-    listen_peers(&config, &desk, &handles.peers)?;
-    io::spawn(versions::watch(desk.clone(), led));
+    let replica = own.take(Some(pending), &shared);
+    listen_peers(&config, &replica, &handles.peers)?;
+    io::spawn(versions::watch(replica.clone(), led));
     let serving = async {
         // May wait for the others for as long as they take.
-        join_in(&config, &desk).await?;
-        watch_corruption(&config, &desk);
+        join_in(&config, &replica).await?;
+        watch_corruption(&config, &replica);
         listen(&config, &connections)?;
-        io::spawn(compactor::run(config.retention, desk.clone(), Arc::clone(&shared)));
-        say_ready(&config, &desk);
+        io::spawn(compactor::run(config.retention, replica.clone(), Arc::clone(&shared)));
+        say_ready(&config, &replica);
         io::notify_ready();
         std::future::pending().await
     };
@@ -150,7 +154,7 @@ async fn first_core(
     };
     let signal = or(stop, serving).await?;
     io::notify_stopping();
-    hand_over(&config, &desk).await;
+    hand_over(&config, &replica).await;
     shared.stop();
     drop(stops);
     io::close_connections(STOP_TIME).await;
@@ -162,50 +166,50 @@ async fn first_core(
 }
 
 /// Waits until this member is one of those that the cluster counts on.
-async fn join_in(config: &Config, desk: &Desk) -> Result<(), Fault> {
+async fn join_in(config: &Config, replica: &ReplicaClient) -> Result<(), Fault> {
     if config.gates.is_on(Gate::InitialCorruptCheck) {
-        corruption::check_first(desk).await?;
+        corruption::check_first(replica).await?;
     }
-    publish_self(config, desk).await
+    publish_self(config, replica).await
 }
 
-fn watch_corruption(config: &Config, desk: &Desk) {
+fn watch_corruption(config: &Config, replica: &ReplicaClient) {
     if !config.corrupt_check.is_zero() {
-        io::spawn(corruption::watch(desk.clone(), config.corrupt_check));
+        io::spawn(corruption::watch(replica.clone(), config.corrupt_check));
     }
     if config.gates.is_on(Gate::CompactHashCheck) {
-        io::spawn(corruption::watch_compactions(desk.clone(), config.compact_hash_check));
+        io::spawn(corruption::watch_compactions(replica.clone(), config.compact_hash_check));
     }
 }
 
 /// A leader that stops lets the voter lead that has been connected longest, so that nobody has to wait for an
 /// election.
-async fn hand_over(config: &Config, desk: &Desk) {
-    let (own, state) = (desk.node().member_id, desk.state());
-    if desk.status().leader != own {
+async fn hand_over(config: &Config, replica: &ReplicaClient) {
+    let (own, state) = (replica.node().member_id, replica.state());
+    if replica.status().leader != own {
         return;
     }
     let others = state.members.iter().filter(|member| member.id != own && !member.is_learner);
-    let since = others.map(|member| (desk.peers().active_since_ms(member.id), member.id));
+    let since = others.map(|member| (replica.peers().active_since_ms(member.id), member.id));
     let Some((_, to)) = since.filter(|(since_ms, _)| *since_ms > 0).min() else { return };
     tracing::info!(to = format!("{to:x}"), "leadership transfer starting");
-    let moved = clock::deadline(config.election, desk.move_leader(to)).await;
+    let moved = clock::deadline(config.election, replica.move_leader(to)).await;
     tracing::info!(moved = matches!(moved, Some(Ok(()))), "leadership transfer finished");
 }
 
 /// Serves other members, and what they and operators ask over HTTP. Everything of theirs is on this core.
-fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault> {
+fn listen_peers(config: &Config, replica: &ReplicaClient, peers: &Peers) -> Result<(), Fault> {
     let (connections, accepted) = io::handover();
     for address in &config.listen_peers {
         io::spawn(io::listen(address)?.accept(Lane::Peers, 0, vec![connections.clone()]));
     }
-    let front = Front::new(desk, config.http(Serves::Peers));
-    let (desk, peers) = (desk.clone(), peers.clone());
+    let front = HttpService::new(replica, config.http(Endpoints::Peers));
+    let (replica, peers) = (replica.clone(), peers.clone());
     io::spawn(async move {
         while let Ok(connection) = accepted.recv_async().await {
             let Some(connection) = connection.open() else { continue };
-            let (peers, desk) = (peers.clone(), desk.clone());
-            let member = |wire| peer::serve(peers, wire, desk);
+            let (peers, replica) = (peers.clone(), replica.clone());
+            let member = |wire| peer::serve(peers, wire, replica);
             let front = front.to(&connection.peer());
             io::spawn(io::serve_peer(connection, crate::peer::MAGIC, front, member));
         }
@@ -213,10 +217,10 @@ fn listen_peers(config: &Config, desk: &Desk, peers: &Peers) -> Result<(), Fault
     Ok(())
 }
 
-fn say_ready(config: &Config, desk: &Desk) {
+fn say_ready(config: &Config, replica: &ReplicaClient) {
     tracing::info!(
-        cluster_id = format!("{:x}", desk.node().cluster_id),
-        member_id = format!("{:x}", desk.node().member_id),
+        cluster_id = format!("{:x}", replica.node().cluster_id),
+        member_id = format!("{:x}", replica.node().member_id),
         "ready to serve client requests"
     );
     for address in &config.listen_clients {
@@ -231,15 +235,15 @@ fn say_ready(config: &Config, desk: &Desk) {
 
 /// Tells the cluster this member's name and addresses, as etcd does before it serves clients. Waits for its turn
 /// in the log, so that everything before it is applied too, and for the leader to decide which version is spoken.
-async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
+async fn publish_self(config: &Config, replica: &ReplicaClient) -> Result<(), Fault> {
     let attributes =
         Attributes { name: config.name.clone(), client_urls: config.advertise_clients.clone() };
     let command = Command::ClusterMemberAttrSet(ClusterMemberAttrSetRequest {
-        member_id: desk.node().member_id,
+        member_id: replica.node().member_id,
         member_attributes: Some(attributes),
     });
-    publish(desk, &command).await?;
-    while desk.state().cluster_version.is_none() {
+    publish(replica, &command).await?;
+    while replica.state().cluster_version.is_none() {
         clock::sleep(VERSION_PAUSE).await;
     }
     Ok(())
@@ -247,9 +251,9 @@ async fn publish_self(config: &Config, desk: &Desk) -> Result<(), Fault> {
 
 /// Proposes until it is applied, as etcd does: the others may start later, and a request that came into a
 /// snapshot before this member did is never heard of.
-async fn publish(desk: &Desk, command: &Command) -> Result<(), Fault> {
+async fn publish(replica: &ReplicaClient, command: &Command) -> Result<(), Fault> {
     loop {
-        match desk.propose(command.clone()).await {
+        match replica.propose(command.clone()).await {
             Ok(_) => return Ok(()),
             Err(refusal @ Refusal::Stopped) => {
                 return Err(Fault::new(format!("the member cannot publish itself: {refusal}")));
@@ -263,9 +267,9 @@ async fn publish(desk: &Desk, command: &Command) -> Result<(), Fault> {
     }
 }
 
-fn listen(config: &Config, executors: &[io::Door]) -> Result<(), Fault> {
+fn listen(config: &Config, executors: &[io::ConnectionSender]) -> Result<(), Fault> {
     for (port, (serves, addresses)) in ports(config).into_iter().enumerate() {
-        let lane = if serves == Serves::Metrics { Lane::Metrics } else { Lane::Clients };
+        let lane = if serves == Endpoints::Metrics { Lane::Metrics } else { Lane::Clients };
         for address in addresses {
             io::spawn(io::listen(address)?.accept(lane, port, executors.to_vec()));
         }

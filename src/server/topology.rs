@@ -16,7 +16,7 @@ use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
 use crate::actors::{self, Node, Shared, requests, watch};
 use crate::cluster::Member;
 use crate::consensus::Driver;
-use crate::http::{self, Front, Serves};
+use crate::http::{self, Endpoints, HttpService};
 use crate::io::{self, Address, DiskMonitor, clock};
 use crate::lease::ttl_min;
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
@@ -31,12 +31,12 @@ const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
 pub(super) const PORTS: usize = 3;
 
 /// What is served where. Connections are marked with the place in this list of the port they came to.
-pub(super) fn ports(config: &Config) -> [(Serves, &Vec<Address>); PORTS] {
-    let clients = if config.listen_http.is_empty() { Serves::All } else { Serves::Grpc };
+pub(super) fn ports(config: &Config) -> [(Endpoints, &Vec<Address>); PORTS] {
+    let clients = if config.listen_http.is_empty() { Endpoints::All } else { Endpoints::Grpc };
     [
         (clients, &config.listen_clients),
-        (Serves::Http, &config.listen_http),
-        (Serves::Metrics, &config.listen_metrics),
+        (Endpoints::Http, &config.listen_http),
+        (Endpoints::Metrics, &config.listen_metrics),
     ]
 }
 
@@ -77,15 +77,15 @@ pub(super) fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inbo
     (handles, inboxes)
 }
 
-/// A seat for each executor, and the actors that apply tells of its work. `pending` belongs to this executor, the first.
-pub(super) fn seats(
+/// A context for each executor, and the actors that apply tells of its work. `pending` belongs to this executor, the first.
+pub(super) fn executor_contexts(
     count: usize,
     boot_nonce: u32,
     config: &Config,
     handles: &Handles,
     pending: &Pending,
     shared: &Arc<Shared>,
-) -> (Vec<Seat>, actors::apply::Outputs) {
+) -> (Vec<ExecutorContext>, actors::apply::Outputs) {
     let http2 = io::Http2 {
         streams_max: config.max_streams,
         keep_alive: config.keep_alive,
@@ -93,7 +93,7 @@ pub(super) fn seats(
     };
     let budgets = shared.node.budgets;
     let (mut hubs, mut deliveries) = (Vec::new(), Vec::new());
-    let seat = |executor| {
+    let context = |executor| {
         let options = watch::Options {
             max_request_bytes: config.max_request_bytes,
             hub_bytes_max: budgets.watch_hub,
@@ -108,7 +108,7 @@ pub(super) fn seats(
         let (delivery, delivered) = flume::bounded(DELIVERIES_MAX);
         hubs.push(hub);
         deliveries.push(delivery);
-        Seat {
+        ExecutorContext {
             executor,
             boot_nonce,
             hub_inbox,
@@ -119,7 +119,7 @@ pub(super) fn seats(
             http: ports(config).map(|(serves, _)| config.http(serves)),
         }
     };
-    let seats = (0..count).map(seat).collect();
+    let executor_contexts = (0..count).map(context).collect();
     let outputs = actors::apply::Outputs {
         consensus: handles.consensus.clone(),
         wal: handles.wal.clone(),
@@ -130,7 +130,7 @@ pub(super) fn seats(
         here: (0, pending.clone()),
         disk: handles.disk.clone(),
     };
-    (seats, outputs)
+    (executor_contexts, outputs)
 }
 
 /// Starts the actors of which there is one, on this executor. Gives what tells when this member begins to lead.
@@ -144,7 +144,7 @@ pub(super) fn start_actors(
     shared: &Arc<Shared>,
 ) -> Result<flume::Receiver<()>, Fault> {
     // Promises not to vote, of this life and of an earlier one, are counted in ticks: each must take its time.
-    let counts_ticks = config.lease_based_reads || opened.restored.promised_ticks > 0;
+    let counts_ticks = config.lease_based_reads || opened.restored.vote_lease_ticks > 0;
     let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
     let election_ms = config.election.as_millis() as u64;
     let keeper = LeaseKeeper::new(election_ms, opened.machine.leases(), clock::now_ms());
@@ -195,18 +195,18 @@ fn stop_on_fault(outcome: Result<(), Fault>) {
 }
 
 /// The means of an executor to serve connections.
-pub(super) struct Seat {
+pub(super) struct ExecutorContext {
     executor: usize,
     boot_nonce: u32,
     hub_inbox: watch::Mailbox,
     handles: Handles,
     delivered: flume::Receiver<Delivery>,
-    pub(super) connections: (io::Door, flume::Receiver<io::Connection>),
+    pub(super) connections: (io::ConnectionSender, flume::Receiver<io::Connection>),
     http2: io::Http2,
     http: [http::Options; PORTS],
 }
 
-impl Seat {
+impl ExecutorContext {
     /// Serves the connections that this executor is given. `pending` are its own requests, made here if there are none yet.
     pub(super) fn take(self, pending: Option<Pending>, shared: &Arc<Shared>) -> ReplicaClient {
         let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
@@ -218,18 +218,18 @@ impl Seat {
         let (watches, hub) = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
         let handles = client::Handles { watches, lease, apply, consensus, peers, disk };
-        let desk = ReplicaClient::new(Arc::clone(shared), pending, handles);
-        let fronts = self.http.map(|options| Front::new(&desk, options));
+        let replica = ReplicaClient::new(Arc::clone(shared), pending, handles);
+        let services = self.http.map(|options| HttpService::new(&replica, options));
         let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
                 let Some(connection) = connection.open() else { continue };
-                let front = fronts[connection.port()].to(&connection.peer());
+                let front = services[connection.port()].to(&connection.peer());
                 let switched = front.clone();
                 io::spawn(io::serve(connection, http2, front, |rest| switched.switched(rest)));
             }
         });
-        desk
+        replica
     }
 }
 
@@ -260,7 +260,7 @@ fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::cons
         seed: boot_nonce,
         boot_nonce,
         catch_up_entries: config.catch_up_entries,
-        promise: config.promise(),
+        vote_lease: config.vote_lease(),
         logger: Some(raft_log::logger()),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use basalt_proto::membershippb::ClusterVersionSetRequest;
 
 use super::levels;
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::cluster::{Fit, Member, Version, Versions, decide, may_join};
 use crate::command::Command;
 use crate::io::{self, clock};
@@ -88,31 +88,31 @@ fn cluster_version(id: MemberId, told: &Versions) -> Option<Version> {
 
 /// Decides every so often, and whenever this member begins to lead, as `led` tells. Ends when nobody can tell any
 /// more.
-pub(super) async fn watch(desk: Desk, led: flume::Receiver<()>) {
+pub(super) async fn watch(replica: ReplicaClient, led: flume::Receiver<()>) {
     while !matches!(clock::deadline(EVERY, led.recv_async()).await, Some(Err(_))) {
         // A leader that cannot decide now does so the next time.
-        if desk.leads()
-            && let Err(error) = check(&desk).await
+        if replica.leads()
+            && let Err(error) = check(&replica).await
         {
             tracing::error!(%error, "failed to monitor cluster version");
         }
     }
 }
 
-async fn check(desk: &Desk) -> Result<(), Fault> {
+async fn check(replica: &ReplicaClient) -> Result<(), Fault> {
     // What earlier leaders decided is applied then, and a majority still wants this one.
-    if desk.read_index().await.is_err() || !desk.leads() {
+    if replica.read_index().await.is_err() || !replica.leads() {
         return Ok(());
     }
-    let (own, members) = (desk.node().member_id, desk.state().members.clone());
-    let told = io::aside("versions", move || ask_all(&members, own)).await?;
+    let (own, members) = (replica.node().member_id, replica.state().members.clone());
+    let told = io::spawn_blocking("versions", move || ask_all(&members, own)).await?;
     let others = told.into_iter().map(|(id, told)| server_version(id, &told?));
     let servers: Vec<_> = others.chain([Some(Version::SERVER)]).collect();
-    let spoken = desk.state().cluster_version;
-    if let Some(version) = decide(spoken, servers) {
-        set(desk, spoken, version).await;
+    let agreed = replica.state().cluster_version;
+    if let Some(version) = decide(agreed, servers) {
+        set(replica, agreed, version).await;
     }
-    levels::raise(desk).await;
+    levels::raise(replica).await;
     Ok(())
 }
 
@@ -138,7 +138,7 @@ fn server_version(id: MemberId, told: &Versions) -> Option<Version> {
     read.ok()
 }
 
-async fn set(desk: &Desk, from: Option<Version>, to: Version) {
+async fn set(replica: &ReplicaClient, from: Option<Version>, to: Version) {
     let cluster_version = to.short();
     match from.map(Version::short) {
         None => {
@@ -149,7 +149,7 @@ async fn set(desk: &Desk, from: Option<Version>, to: Version) {
         }
     }
     let command = Command::ClusterVersionSet(ClusterVersionSetRequest { ver: to.to_string() });
-    match desk.propose(command).await {
+    match replica.propose(command).await {
         Ok(_) => tracing::info!(cluster_version, "cluster version is updated"),
         Err(error @ Refusal::Stopped) => {
             tracing::warn!(%error, "aborting cluster version update; server is stopped");

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::checks::{Checks, kv_of};
-use super::linear::{self, Call, Deed, Kv, Seen};
-use super::plan::{Ask, Micros, Operation, Plan};
+use super::linear::{self, Call, Effect, Kv, Seen};
+use super::plan::{ClientOp, Micros, Operation, Plan};
 use crate::command::Command;
 use crate::machine::Reply;
 use crate::types::{LeaseId, MemberId, Refusal};
@@ -109,11 +109,11 @@ impl Clients {
         }
         (request.stage, request.asked, request.floor) = (Stage::Asked, now, self.newest);
         self.asked += 1;
-        if let Ask::Swap { key } = request.operation.ask {
+        if let ClientOp::Swap { key } = request.operation.ask {
             let known = self.known.get(&key).copied().flatten();
             request.expected = known.map_or(0, |kv| kv.modified);
         }
-        if let Ask::PutAndLookBack { back, .. } = request.operation.ask {
+        if let ClientOp::PutAndLookBack { back, .. } = request.operation.ask {
             request.expected = (self.newest - back).max(1);
         }
         true
@@ -124,33 +124,35 @@ impl Clients {
         let request = &self.requests[number];
         let value = || value(number);
         let command = match request.operation.ask {
-            Ask::Put { key } => Command::Put(put(key_name(key), value(), 0)),
-            Ask::Delete { key } => {
+            ClientOp::Put { key } => Command::Put(put(key_name(key), value(), 0)),
+            ClientOp::Delete { key } => {
                 let key = key_name(key);
                 let delete = DeleteRangeRequest { key, prev_kv: true, ..Default::default() };
                 Command::DeleteRange(delete)
             }
-            Ask::Swap { key } => Command::Txn(swap(key, request.expected, value())),
-            Ask::PutPair => {
+            ClientOp::Swap { key } => Command::Txn(swap(key, request.expected, value())),
+            ClientOp::PutPair => {
                 let puts = PAIR.map(|key| op(Request::RequestPut(put(key.into(), value(), 0))));
                 Command::Txn(TxnRequest { success: puts.into(), ..TxnRequest::default() })
             }
-            Ask::PutAndLookBack { key, .. } => {
+            ClientOp::PutAndLookBack { key, .. } => {
                 Command::Txn(put_and_look_back(key, request.expected, value()))
             }
-            Ask::Alarm { on } => Command::Alarm(alarm(on)),
-            Ask::Compact { back } => {
+            ClientOp::Alarm { on } => Command::Alarm(alarm(on)),
+            ClientOp::Compact { back } => {
                 let revision = (self.newest - back).max(1);
                 Command::Compaction(CompactionRequest { revision, physical: false })
             }
-            Ask::Grant { lease, ttl } => Command::LeaseGrant(LeaseGrantRequest { ttl, id: lease }),
-            Ask::PutLeased { lease } => {
+            ClientOp::Grant { lease, ttl } => {
+                Command::LeaseGrant(LeaseGrantRequest { ttl, id: lease })
+            }
+            ClientOp::PutLeased { lease } => {
                 Command::Put(put(format!("l{lease}").into(), value(), lease))
             }
-            Ask::Get { .. }
-            | Ask::GetSerializable { .. }
-            | Ask::GetPair
-            | Ask::KeepAlive { .. } => return None,
+            ClientOp::Get { .. }
+            | ClientOp::GetSerializable { .. }
+            | ClientOp::GetPair
+            | ClientOp::KeepAlive { .. } => return None,
         };
         Some(command.to_payload(id))
     }
@@ -158,10 +160,10 @@ impl Clients {
     /// What is read for a request.
     pub(super) fn range(&self, number: usize) -> RangeRequest {
         let ask = self.requests[number].operation.ask;
-        if let Ask::Get { key } | Ask::GetSerializable { key } = ask {
+        if let ClientOp::Get { key } | ClientOp::GetSerializable { key } = ask {
             return RangeRequest { key: key_name(key), ..RangeRequest::default() };
         }
-        assert_eq!(ask, Ask::GetPair, "this is no read");
+        assert_eq!(ask, ClientOp::GetPair, "this is no read");
         let (key, range_end) = (PAIR[0].into(), "pc".into());
         RangeRequest { key, range_end, ..RangeRequest::default() }
     }
@@ -213,13 +215,19 @@ impl Clients {
         request.stage = Stage::Answered;
         request.answer = Some((now, seen));
         self.answered += 1;
-        if matches!(ask, Ask::GetSerializable { .. } | Ask::KeepAlive { .. } | Ask::Alarm { .. }) {
+        if matches!(
+            ask,
+            ClientOp::GetSerializable { .. } | ClientOp::KeepAlive { .. } | ClientOp::Alarm { .. }
+        ) {
             return;
         }
         let (revision, floor) = (seen.revision, request.floor);
         let writes = matches!(
             ask,
-            Ask::Put { .. } | Ask::PutPair | Ask::PutLeased { .. } | Ask::PutAndLookBack { .. }
+            ClientOp::Put { .. }
+                | ClientOp::PutPair
+                | ClientOp::PutLeased { .. }
+                | ClientOp::PutAndLookBack { .. }
         );
         assert!(revision >= floor, "request {number} sees {revision}, {floor} was acknowledged");
         assert!(!writes || revision > floor, "request {number} writes {revision} after {floor}");
@@ -229,11 +237,11 @@ impl Clients {
             let (create, version) = seen.kv.map_or((revision, 0), |kv| (kv.create, kv.version));
             let modified = revision;
             let known = match call.deed {
-                Deed::Put { value } | Deed::Swap { value, .. } if seen.done => {
+                Effect::Put { value } | Effect::Swap { value, .. } if seen.done => {
                     Some(Kv { value, create, modified, version: version + 1 })
                 }
-                Deed::Delete => None,
-                Deed::Put { .. } | Deed::Swap { .. } | Deed::Get => seen.kv,
+                Effect::Delete => None,
+                Effect::Put { .. } | Effect::Swap { .. } | Effect::Get => seen.kv,
             };
             self.known.insert(key, known);
         }
@@ -261,22 +269,22 @@ fn call(request: &Asked) -> Option<(u64, Call)> {
     }
     // The number of a request is its value; see `payload`.
     let (key, deed) = match request.operation.ask {
-        Ask::Put { key } | Ask::PutAndLookBack { key, .. } => {
-            (key, Deed::Put { value: request.number })
+        ClientOp::Put { key } | ClientOp::PutAndLookBack { key, .. } => {
+            (key, Effect::Put { value: request.number })
         }
-        Ask::Get { key } => (key, Deed::Get),
-        Ask::Delete { key } => (key, Deed::Delete),
-        Ask::Swap { key } => {
-            (key, Deed::Swap { expected: request.expected, value: request.number })
+        ClientOp::Get { key } => (key, Effect::Get),
+        ClientOp::Delete { key } => (key, Effect::Delete),
+        ClientOp::Swap { key } => {
+            (key, Effect::Swap { expected: request.expected, value: request.number })
         }
-        Ask::GetSerializable { .. }
-        | Ask::PutPair
-        | Ask::GetPair
-        | Ask::Compact { .. }
-        | Ask::Alarm { .. }
-        | Ask::Grant { .. }
-        | Ask::KeepAlive { .. }
-        | Ask::PutLeased { .. } => return None,
+        ClientOp::GetSerializable { .. }
+        | ClientOp::PutPair
+        | ClientOp::GetPair
+        | ClientOp::Compact { .. }
+        | ClientOp::Alarm { .. }
+        | ClientOp::Grant { .. }
+        | ClientOp::KeepAlive { .. }
+        | ClientOp::PutLeased { .. } => return None,
     };
     Some((key, Call { asked: request.asked, answer: request.answer, deed }))
 }
@@ -287,7 +295,7 @@ fn seen(request: &Asked, answer: Answer, checks: &mut Checks) -> Option<Seen> {
     let reply = match answer {
         Answer::Failed => return None,
         Answer::Renewed(ttl) => {
-            if let Ask::KeepAlive { lease } = ask {
+            if let ClientOp::KeepAlive { lease } = ask {
                 checks.lease_promised(lease, asked, ttl);
             }
             return Some(Seen { revision: 0, kv: None, done: true });
@@ -326,24 +334,24 @@ fn seen(request: &Asked, answer: Answer, checks: &mut Checks) -> Option<Seen> {
 }
 
 /// Whether it needs room on a disk.
-pub(super) fn takes_space(ask: Ask) -> bool {
+pub(super) fn takes_space(ask: ClientOp) -> bool {
     matches!(
         ask,
-        Ask::PutAndLookBack { .. }
-            | Ask::Put { .. }
-            | Ask::PutPair
-            | Ask::Swap { .. }
-            | Ask::PutLeased { .. }
-            | Ask::Grant { .. }
+        ClientOp::PutAndLookBack { .. }
+            | ClientOp::Put { .. }
+            | ClientOp::PutPair
+            | ClientOp::Swap { .. }
+            | ClientOp::PutLeased { .. }
+            | ClientOp::Grant { .. }
     )
 }
 
 /// Whether this may be refused so.
-fn fits(ask: Ask, refusal: Refusal) -> bool {
-    let is_past = matches!(ask, Ask::PutAndLookBack { .. });
-    (refusal == Refusal::LeaseExist && matches!(ask, Ask::Grant { .. }))
-        || (refusal == Refusal::LeaseNotFound && matches!(ask, Ask::PutLeased { .. }))
-        || (refusal == Refusal::Compacted && (is_past || matches!(ask, Ask::Compact { .. })))
+fn fits(ask: ClientOp, refusal: Refusal) -> bool {
+    let is_past = matches!(ask, ClientOp::PutAndLookBack { .. });
+    (refusal == Refusal::LeaseExist && matches!(ask, ClientOp::Grant { .. }))
+        || (refusal == Refusal::LeaseNotFound && matches!(ask, ClientOp::PutLeased { .. }))
+        || (refusal == Refusal::Compacted && (is_past || matches!(ask, ClientOp::Compact { .. })))
         || (refusal == Refusal::NoSpace && takes_space(ask))
 }
 
@@ -354,7 +362,7 @@ fn transaction(
     checks: &Checks,
 ) -> Seen {
     let ask = request.operation.ask;
-    if let (Ask::PutAndLookBack { key, .. }, Some(past)) = (ask, txn.responses.get(1)) {
+    if let (ClientOp::PutAndLookBack { key, .. }, Some(past)) = (ask, txn.responses.get(1)) {
         let Some(encoded::Response::ResponseRange(range)) = past.response.as_ref() else {
             panic!("{ask:?} was answered with {past:?}")
         };
@@ -371,9 +379,9 @@ fn transaction(
 }
 
 /// What is read was true at the revision it speaks of, whatever revision that is.
-fn read(ask: Ask, response: &encoded::RangeResponse, revision: i64, checks: &Checks) -> Seen {
+fn read(ask: ClientOp, response: &encoded::RangeResponse, revision: i64, checks: &Checks) -> Seen {
     let kvs: Vec<_> = response.kvs.iter().map(decode).collect();
-    if let Ask::Get { key } | Ask::GetSerializable { key } = ask {
+    if let ClientOp::Get { key } | ClientOp::GetSerializable { key } = ask {
         let is = checks.value_at(&key_name(key), revision);
         assert_eq!(kvs.first().copied(), is, "k{key} read at {revision}");
     } else {

@@ -10,7 +10,7 @@ use super::checks::Checks;
 use super::clients::{Answer, Clients};
 use super::member::Member;
 use super::outcome::Outcome;
-use super::plan::{Ask, Fault, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Wire};
+use super::plan::{ClientOp, CrashPoint, Fault, LEADER, MS, Micros, Operation, Plan, SECOND, Wire};
 use super::random::Random;
 use super::watchers::Watcher;
 use crate::consensus::{Message, MessageType};
@@ -25,7 +25,7 @@ pub(super) const MEMBERS_MAX: u64 = 9;
 
 /// Something of one member, in one of its lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Turn {
+pub(super) enum MemberEvent {
     Tick,
     Leases,
     Round,
@@ -36,13 +36,13 @@ pub(super) enum Turn {
 }
 
 pub(super) enum Event {
-    Member(MemberId, u64, Turn),
+    Member(MemberId, u64, MemberEvent),
     Deliver(Box<Message>),
     /// From a member in one of its lives: a message and the state that it announces.
     Snapshot(MemberId, u64, Box<Message>, Bytes),
     Restart(MemberId),
     Fault(usize),
-    Ask(usize),
+    ClientOp(usize),
     Answer(usize, Box<Answer>),
     Timeout(usize),
     Watch(usize),
@@ -102,8 +102,8 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(plan: Plan, bug: Option<Bug>, trace: Option<fn(String)>) -> Self {
-        let (seed, count) = (plan.seed, plan.knobs.members);
-        let members = (1..=count).map(|id| Member::new(id, seed, &plan.knobs)).collect();
+        let (seed, count) = (plan.seed, plan.parameters.members);
+        let members = (1..=count).map(|id| Member::new(id, seed, &plan.parameters)).collect();
         Self {
             bug,
             now: 0,
@@ -118,7 +118,7 @@ impl Cluster {
             queue: BinaryHeap::new(),
             sequence: 0,
             cuts: Vec::new(),
-            noise: (0, plan.knobs.wire),
+            noise: (0, plan.parameters.wire),
             healed: false,
             last_asks: Vec::new(),
             rounds: BTreeMap::new(),
@@ -130,15 +130,15 @@ impl Cluster {
 
     /// Runs to the end. Panics when something is wrong.
     pub(super) fn run(mut self) -> Outcome {
-        self.say(|| format!("{:?}", self.plan.knobs));
-        for id in 1..=self.plan.knobs.members {
+        self.say(|| format!("{:?}", self.plan.parameters));
+        for id in 1..=self.plan.parameters.members {
             self.start(id);
         }
         let at = |at: Micros| (at < Micros::MAX).then_some(at);
         let faults = self.plan.faults.iter().map(|(when, _)| at(*when)).enumerate();
         let faults: Vec<_> = faults.map(|(number, at)| (at, Event::Fault(number))).collect();
         let asks = self.plan.operations.iter().map(|ask| at(ask.at)).enumerate();
-        let asks: Vec<_> = asks.map(|(number, at)| (at, Event::Ask(number))).collect();
+        let asks: Vec<_> = asks.map(|(number, at)| (at, Event::ClientOp(number))).collect();
         let watches = self.plan.watches.iter().map(|watch| at(watch.at)).enumerate();
         let watches: Vec<_> = watches.map(|(number, at)| (at, Event::Watch(number))).collect();
         for (at, event) in faults.into_iter().chain(asks).chain(watches) {
@@ -157,7 +157,7 @@ impl Cluster {
         }
         self.clients.check_linearizable(&self.checks);
         let live = self.members.iter().filter_map(|member| member.live.as_ref());
-        self.outcome.reads_alone += live.map(|live| live.replica.lease_reads()).sum::<u64>();
+        self.outcome.lease_reads += live.map(|live| live.replica.lease_reads()).sum::<u64>();
         self.outcome.lasted_us = self.now;
         self.outcome.entries = self.checks.committed();
         (self.outcome.asked, self.outcome.answered) = self.clients.counts();
@@ -194,7 +194,7 @@ impl Cluster {
     /// One event. `true` at the end of the run.
     fn happen(&mut self, event: Event) -> bool {
         match event {
-            Event::Member(id, boot, turn) => {
+            Event::Member(id, boot, event) => {
                 let now = self.now;
                 let member = self.member(id);
                 if member.live.as_ref().is_none_or(|live| live.boot != boot) {
@@ -202,16 +202,16 @@ impl Cluster {
                 }
                 if member.paused_until > now {
                     let until = member.paused_until;
-                    self.at(until, Event::Member(id, boot, turn));
+                    self.at(until, Event::Member(id, boot, event));
                     return false;
                 }
-                self.turn(id, turn);
+                self.turn(id, event);
             }
             Event::Deliver(message) => self.deliver(message),
             Event::Snapshot(id, boot, message, file) => self.snapshot(id, boot, message, file),
             Event::Restart(id) => self.start(id),
             Event::Fault(number) => self.fault(number),
-            Event::Ask(number) => self.ask(number),
+            Event::ClientOp(number) => self.ask(number),
             Event::Answer(number, answer) => {
                 self.say(|| format!("request {number} is answered: {answer:?}"));
                 self.clients.answer(number, *answer, self.now, &mut self.checks);
@@ -232,7 +232,7 @@ impl Cluster {
     }
 
     fn wire(&self) -> Wire {
-        if self.now < self.noise.0 { self.noise.1 } else { self.plan.knobs.wire }
+        if self.now < self.noise.0 { self.noise.1 } else { self.plan.parameters.wire }
     }
 
     pub(super) fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
@@ -307,13 +307,13 @@ impl Cluster {
     }
 
     pub(super) fn start(&mut self, id: MemberId) {
-        let (now, bug, knobs) = (self.now, self.bug, self.plan.knobs.clone());
+        let (now, bug, parameters) = (self.now, self.bug, self.plan.parameters.clone());
         let member = self.member(id);
         if member.live.is_some() || member.gone {
             return;
         }
         member.paused_until = now;
-        let found = member.start(now, &knobs, bug);
+        let found = member.start(now, &parameters, bug);
         let boot = member.boots;
         let ticks = member.random.between(1, 100) * MS;
         for (before, entry) in found.iter().zip(found.iter().skip(1)) {
@@ -323,9 +323,9 @@ impl Cluster {
         if self.live(id).applier.machine().cluster().is_removed(id) {
             return self.leave(id);
         }
-        self.after(ticks, Event::Member(id, boot, Turn::Tick));
-        self.after(ticks, Event::Member(id, boot, Turn::Leases));
-        self.after(0, Event::Member(id, boot, Turn::Apply));
+        self.after(ticks, Event::Member(id, boot, MemberEvent::Tick));
+        self.after(ticks, Event::Member(id, boot, MemberEvent::Leases));
+        self.after(0, Event::Member(id, boot, MemberEvent::Apply));
         self.wake(id);
     }
 
@@ -340,7 +340,7 @@ impl Cluster {
         member.store.crash(&mut random, bug);
         member.random = random;
         self.outcome.crashes += 1;
-        self.outcome.reads_alone += live.replica.lease_reads();
+        self.outcome.lease_reads += live.replica.lease_reads();
         self.outcome.torn += u64::from(torn);
         self.say(|| format!("{id} loses power{}", if torn { ", a write is torn" } else { "" }));
         for number in 0..self.watchers.len() {
@@ -353,7 +353,7 @@ impl Cluster {
     }
 
     /// A member comes to a point at which a crash may wait for it. Whether it is dead now.
-    pub(super) fn reaches(&mut self, id: MemberId, point: Point) -> bool {
+    pub(super) fn reaches(&mut self, id: MemberId, point: CrashPoint) -> bool {
         match self.member(id).armed {
             Some((armed, lasts)) if armed == point => {
                 self.say(|| format!("{id} comes to {point:?}"));
@@ -437,7 +437,7 @@ impl Cluster {
         self.say(|| "all faults end".to_owned());
         self.healed = true;
         self.cuts.clear();
-        self.noise = (0, self.plan.knobs.wire);
+        self.noise = (0, self.plan.parameters.wire);
         self.retire();
         let there = self.members.iter().filter(|member| !member.gone);
         let ids: Vec<_> = there.map(|member| member.id).collect();
@@ -451,15 +451,15 @@ impl Cluster {
         }
         let member = *self.random.pick(&ids);
         let (at, timeout) = (self.now + 20 * SECOND, 10 * SECOND);
-        let keys = self.plan.knobs.keys;
-        let space = [(at - SECOND, member, Ask::Alarm { on: false })];
-        let puts = (0..keys).map(|key| (at, member, Ask::Put { key }));
-        let gets = ids.iter().flat_map(|id| (0..keys).map(move |key| (*id, Ask::Get { key })));
+        let keys = self.plan.parameters.keys;
+        let space = [(at - SECOND, member, ClientOp::Alarm { on: false })];
+        let puts = (0..keys).map(|key| (at, member, ClientOp::Put { key }));
+        let gets = ids.iter().flat_map(|id| (0..keys).map(move |key| (*id, ClientOp::Get { key })));
         let gets = gets.map(|(member, ask)| (at + SECOND, member, ask));
         for (at, member, ask) in space.into_iter().chain(puts).chain(gets).collect::<Vec<_>>() {
             let number = self.clients.add(Operation { at, member, timeout, ask });
             self.last_asks.push(number);
-            self.at(at, Event::Ask(number));
+            self.at(at, Event::ClientOp(number));
         }
         self.at(at + 2 * SECOND, Event::Look);
     }
@@ -479,7 +479,7 @@ impl Cluster {
                 let operation = Operation { at: self.now, member, ..asked };
                 let again = self.clients.add(operation);
                 self.last_asks[place] = again;
-                self.at(self.now, Event::Ask(again));
+                self.at(self.now, Event::ClientOp(again));
             }
         }
     }

@@ -47,9 +47,9 @@ pub(super) struct Log {
     last: LogIndex,
     owner: Record,
     hard_state: HardState,
-    mark: Record,
+    log_start: Record,
     /// Segments whose entries all lie below this go when the write under way is done.
-    marked: Option<LogIndex>,
+    log_start_index: Option<LogIndex>,
 }
 
 impl Disk {
@@ -82,8 +82,8 @@ impl Disk {
         while let Some(step) = self.steps.pop_front() {
             self.run(step);
         }
-        let Some(mark) = log.marked.take() else { return };
-        let count = log.full.iter().take_while(|(_, last)| *last <= mark).count();
+        let Some(log_start) = log.log_start_index.take() else { return };
+        let count = log.full.iter().take_while(|(_, last)| *last <= log_start).count();
         for (segment, _) in log.full.drain(..count) {
             let file = self.segments.remove(&segment).expect("it is there until now");
             if self.free.len() < FREE_MAX {
@@ -163,7 +163,7 @@ impl Disk {
             heads.push((segment.next, last));
         }
         let mut replay = replay.finish()?;
-        let [owner, mark] = if replay.owner.is_some() { known(&replay) } else { first };
+        let [owner, log_start] = if replay.owner.is_some() { known(&replay) } else { first };
         let fresh = heads.is_empty();
         let (head, last) =
             heads.pop().unwrap_or((FrameHead { segment: 1, offset: 0, previous: 0 }, 0));
@@ -172,7 +172,7 @@ impl Disk {
         }
         let full = heads.into_iter().map(|(head, last)| (head.segment, last)).collect();
         let hard_state = replay.hard_state;
-        let mut log = Log { head, full, last, owner, hard_state, mark, marked: None };
+        let mut log = Log { head, full, last, owner, hard_state, log_start, log_start_index: None };
         if head.offset == 0 {
             let opening = log.opening();
             self.write(&mut log, &opening);
@@ -216,9 +216,9 @@ impl Disk {
         for record in records {
             match record {
                 Record::HardState(state) => log.hard_state = *state,
-                Record::Mark { index, .. } => {
-                    log.mark = record.clone();
-                    log.marked = Some(*index);
+                Record::LogStart { index, .. } => {
+                    log.log_start = record.clone();
+                    log.log_start_index = Some(*index);
                 }
                 Record::Entry(_) | Record::Metadata { .. } => (),
             }
@@ -239,22 +239,22 @@ impl Disk {
 
 impl Log {
     fn opening(&self) -> Vec<Record> {
-        vec![self.owner.clone(), self.mark.clone(), Record::HardState(self.hard_state)]
+        vec![self.owner.clone(), self.log_start.clone(), Record::HardState(self.hard_state)]
     }
 }
 
 fn index_of(record: &Record) -> Option<LogIndex> {
     match record {
         Record::Entry(entry) => Some(entry.index),
-        Record::Metadata { .. } | Record::HardState(_) | Record::Mark { .. } => None,
+        Record::Metadata { .. } | Record::HardState(_) | Record::LogStart { .. } => None,
     }
 }
 
 fn known(replay: &Replay) -> [Record; 2] {
     let (cluster_id, member_id) = replay.owner.unwrap_or_default();
-    let (index, term) = (replay.mark_index, replay.mark_term);
+    let (index, term) = (replay.log_start_index, replay.log_start_term);
     let conf_state = replay.conf_state.clone();
-    [Record::Metadata { cluster_id, member_id }, Record::Mark { index, term, conf_state }]
+    [Record::Metadata { cluster_id, member_id }, Record::LogStart { index, term, conf_state }]
 }
 
 fn take(replay: &mut Replay, record: Record, bug: Option<Bug>) -> Result<(), Fault> {

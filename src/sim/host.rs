@@ -7,19 +7,19 @@ use bytes::Bytes;
 
 use super::bugs::Bug;
 use super::clients::{Answer, takes_space};
-use super::cluster::{Cluster, Event, Turn, brief};
+use super::cluster::{Cluster, Event, MemberEvent, brief};
 use super::member::{EXECUTORS, Live, Task, Write, open_machine};
-use super::plan::{Ask, MS, Micros, Point, SECOND};
+use super::plan::{ClientOp, CrashPoint, MS, Micros, SECOND};
 use super::store::Store;
 use crate::consensus::wire::set_snapshot;
 use crate::consensus::{Message, MessageType, Role};
-use crate::machine::{Effect, Published, Reply, standing};
+use crate::machine::{Effect, Published, Reply, applied_state};
 use crate::mvcc;
 use crate::replica::{
     ApplierOutput, Delivery, Input, Lane, LeaseChange, LeaseKeeper, LogStart, Output, Progress,
 };
 use crate::snapshot::bolt::Reader;
-use crate::snapshot::{self, Export, Turn as Step};
+use crate::snapshot::{self, Export, ExportStep};
 use crate::store::{Memory, MemoryView};
 use crate::types::{DiskSpace, Entry, LogIndex, MemberId, Refusal, Term};
 use crate::wal::Record;
@@ -29,23 +29,23 @@ use crate::watch::{self, HistoryRead};
 const REQUEST_TIMEOUT_MS: u64 = 7000;
 /// States are compared at indexes that can be divided by this.
 const DIGEST_EVERY: u64 = 32;
-fn mark_of(record: &Record) -> Option<LogIndex> {
+fn log_start_of(record: &Record) -> Option<LogIndex> {
     match record {
-        Record::Mark { index, .. } => Some(*index),
+        Record::LogStart { index, .. } => Some(*index),
         Record::Entry(_) | Record::Metadata { .. } | Record::HardState(_) => None,
     }
 }
 
 impl Cluster {
-    pub(super) fn turn(&mut self, id: MemberId, turn: Turn) {
-        match turn {
-            Turn::Tick => self.tick(id),
-            Turn::Leases => self.leases(id),
-            Turn::Round => self.round(id),
-            Turn::Written => self.written(id),
-            Turn::Apply => self.apply(id),
-            Turn::Synced => self.synced(id),
-            Turn::Hub => self.hub_turn(id),
+    pub(super) fn turn(&mut self, id: MemberId, event: MemberEvent) {
+        match event {
+            MemberEvent::Tick => self.tick(id),
+            MemberEvent::Leases => self.leases(id),
+            MemberEvent::Round => self.round(id),
+            MemberEvent::Written => self.written(id),
+            MemberEvent::Apply => self.apply(id),
+            MemberEvent::Synced => self.synced(id),
+            MemberEvent::Hub => self.hub_turn(id),
         }
     }
 
@@ -53,9 +53,9 @@ impl Cluster {
         self.member(id).live.as_mut().expect("its turn comes only while it runs")
     }
 
-    fn next_turn(&mut self, id: MemberId, after: Micros, turn: Turn) {
+    fn schedule(&mut self, id: MemberId, after: Micros, event: MemberEvent) {
         let boot = self.live(id).boot;
-        self.after(after, Event::Member(id, boot, turn));
+        self.after(after, Event::Member(id, boot, event));
     }
 
     /// True time that a member's clock takes for so long.
@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     fn drift(&self, id: MemberId) -> u64 {
-        let drift = &self.plan.knobs.drift;
+        let drift = &self.plan.parameters.drift;
         drift[(id as usize - 1) % drift.len()]
     }
 
@@ -85,7 +85,7 @@ impl Cluster {
         if let Some(live) = member.live.as_mut()
             && !std::mem::replace(&mut live.round_due, true)
         {
-            self.next_turn(id, delay, Turn::Round);
+            self.schedule(id, delay, MemberEvent::Round);
         }
     }
 
@@ -99,8 +99,8 @@ impl Cluster {
         let has_leader = live.replica.role().leader.is_some();
         live.streams.tick(now_ms, has_leader);
         self.watched(id);
-        let time = self.true_time(id, self.plan.knobs.tick);
-        self.next_turn(id, time, Turn::Tick);
+        let time = self.true_time(id, self.plan.parameters.tick);
+        self.schedule(id, time, MemberEvent::Tick);
         self.round_soon(id);
     }
 
@@ -169,7 +169,8 @@ impl Cluster {
                     self.wake(id);
                 }
                 let live = self.live(id);
-                live.marked = records.iter().filter_map(mark_of).fold(live.marked, u64::max);
+                live.log_start_index =
+                    records.iter().filter_map(log_start_of).fold(live.log_start_index, u64::max);
                 live.to_write.push_back(Write { number: Some(number), records });
                 self.write(id);
             }
@@ -210,15 +211,15 @@ impl Cluster {
             return self.wake(id);
         }
         let view = live.read.view.clone();
-        let (index, term, conf_state) = standing(&view).expect("memory reads");
+        let (index, term, conf_state) = applied_state(&view).expect("memory reads");
         set_snapshot(&mut message, index, term, &conf_state);
         let (boot, mut file) = (live.boot, Vec::new());
         let mut export = Export::new(view);
         loop {
-            match export.turn(1 << 20).expect("memory reads") {
-                Step::Working => (),
-                Step::Chunk(chunk) => file.extend_from_slice(&chunk),
-                Step::Done => break,
+            match export.step(1 << 20).expect("memory reads") {
+                ExportStep::Working => (),
+                ExportStep::Chunk(chunk) => file.extend_from_slice(&chunk),
+                ExportStep::Done => break,
             }
         }
         let time = self.member(id).random.skewed(MS, 2 * SECOND);
@@ -267,7 +268,7 @@ impl Cluster {
         let member = self.member(id);
         (member.store, member.snapshot) = (store, Some((index, term)));
         self.say(|| format!("{id} holds the snapshot of {index}"));
-        if self.reaches(id, Point::Installed) {
+        if self.reaches(id, CrashPoint::Installed) {
             return;
         }
         self.perform_applied(id, out);
@@ -286,7 +287,7 @@ impl Cluster {
             live.leads = role.leads.then_some(role.term);
         }
         if role.leads {
-            self.reaches(id, Point::Elected);
+            self.reaches(id, CrashPoint::Elected);
         }
     }
 
@@ -300,7 +301,7 @@ impl Cluster {
 
     /// Gives the disk something to do, if it has nothing.
     fn write(&mut self, id: MemberId) {
-        let (now, disk_max) = (self.now, self.plan.knobs.disk_max);
+        let (now, disk_max) = (self.now, self.plan.parameters.disk_max);
         let member = self.member(id);
         let Some(live) = member.live.as_mut() else { return };
         if live.writing.is_some() || live.to_write.is_empty() {
@@ -314,8 +315,8 @@ impl Cluster {
         member.disk.append(&mut live.log, &joined.records);
         live.writing = Some(joined);
         let time = member.disk_time(now, disk_max);
-        self.next_turn(id, time, Turn::Written);
-        self.reaches(id, Point::Writing);
+        self.schedule(id, time, MemberEvent::Written);
+        self.reaches(id, CrashPoint::Writing);
     }
 
     fn written(&mut self, id: MemberId) {
@@ -326,7 +327,7 @@ impl Cluster {
         let new = member.note_durable(&write.records);
         new.into_iter().for_each(|(entry, before)| self.checks.appended(id, entry, before));
         self.say(|| format!("{id} wrote {:?}", write.number));
-        if self.reaches(id, Point::Written) {
+        if self.reaches(id, CrashPoint::Written) {
             return;
         }
         if let Some(number) = write.number {
@@ -337,12 +338,12 @@ impl Cluster {
     }
 
     fn apply_soon(&mut self, id: MemberId) {
-        let apply_max = self.plan.knobs.apply_max;
+        let apply_max = self.plan.parameters.apply_max;
         let member = self.member(id);
         let time = member.random.skewed(20, apply_max);
         let Some(live) = member.live.as_mut() else { return };
         if !std::mem::replace(&mut live.apply_due, true) {
-            self.next_turn(id, time, Turn::Apply);
+            self.schedule(id, time, MemberEvent::Apply);
         }
     }
 
@@ -362,7 +363,7 @@ impl Cluster {
         if !steps && live.applier.is_compaction_due(now, live.tasks.is_empty()) {
             live.applier.compact(now, &mut out).expect("memory takes it");
             self.perform_applied(id, out);
-            self.reaches(id, Point::Compacting);
+            self.reaches(id, CrashPoint::Compacting);
             return true;
         }
         match live.tasks.pop_front() {
@@ -390,7 +391,7 @@ impl Cluster {
         let pause = live.applier.compaction_due_in(now).unwrap_or_default();
         let pause = self.true_time(id, pause.as_micros() as Micros + 1);
         if !std::mem::replace(&mut self.live(id).apply_due, true) {
-            self.next_turn(id, pause, Turn::Apply);
+            self.schedule(id, pause, MemberEvent::Apply);
         }
     }
 
@@ -446,7 +447,7 @@ impl Cluster {
         self.perform_applied(id, out);
         if progress == Progress::Large {
             self.live(id).tasks.push_front(Task::Step(entry));
-            self.reaches(id, Point::Stepping);
+            self.reaches(id, CrashPoint::Stepping);
             return;
         }
         self.saw(id, entry.index, seen);
@@ -491,7 +492,7 @@ impl Cluster {
                 ApplierOutput::Persist => self.member(id).store.sync(),
                 ApplierOutput::Publish(published) => {
                     self.publish(id, published);
-                    if self.reaches(id, Point::Applied) {
+                    if self.reaches(id, CrashPoint::Applied) {
                         return;
                     }
                 }
@@ -594,7 +595,7 @@ impl Cluster {
         if events.is_empty() {
             return;
         }
-        let (mailbox, bug) = (self.plan.knobs.hub_mailbox, self.bug);
+        let (mailbox, bug) = (self.plan.parameters.hub_mailbox, self.bug);
         let live = self.live(id);
         if live.batches.len() < mailbox {
             live.batches.push_back((events, revision));
@@ -623,33 +624,33 @@ impl Cluster {
     /// Syncs the store beside the work, to let the log below go. `true` if the member loses its power.
     fn truncate_log(&mut self, id: MemberId, start: LogStart) -> bool {
         let (now, bug) = (self.now, self.bug);
-        let disk_max = self.plan.knobs.disk_max;
+        let disk_max = self.plan.parameters.disk_max;
         let member = self.member(id);
         if bug != Some(Bug::CutBeforeSync) {
             member.store.begin_sync();
         }
         let time = 5 * member.disk_time(now, disk_max);
         self.live(id).truncating = Some(start);
-        self.next_turn(id, time, Turn::Synced);
-        self.reaches(id, Point::Syncing)
+        self.schedule(id, time, MemberEvent::Synced);
+        self.reaches(id, CrashPoint::Syncing)
     }
 
     fn synced(&mut self, id: MemberId) {
         self.member(id).store.finish_sync();
-        if self.reaches(id, Point::Synced) {
+        if self.reaches(id, CrashPoint::Synced) {
             return;
         }
         let live = self.live(id);
         live.applier.truncated();
         let Some(start) = live.truncating.take() else { return };
         let LogStart { index, term, conf_state } = start;
-        if index < live.marked {
+        if index < live.log_start_index {
             // A snapshot was faster.
             return;
         }
-        live.marked = index;
-        let mark = Record::Mark { index, term, conf_state };
-        live.to_write.push_back(Write { number: None, records: vec![mark] });
+        live.log_start_index = index;
+        let log_start = Record::LogStart { index, term, conf_state };
+        live.to_write.push_back(Write { number: None, records: vec![log_start] });
         self.say(|| format!("{id} truncates its log at {index}"));
         self.write(id);
     }
@@ -670,7 +671,7 @@ impl Cluster {
         }
         self.sweep(id);
         let time = self.true_time(id, SECOND / 2);
-        self.next_turn(id, time, Turn::Leases);
+        self.schedule(id, time, MemberEvent::Leases);
     }
 
     /// A client's request arrives at its member.
@@ -684,7 +685,7 @@ impl Cluster {
         let member = self.member(id);
         if member.paused_until > now {
             let until = member.paused_until;
-            return self.at(until, Event::Ask(number));
+            return self.at(until, Event::ClientOp(number));
         }
         let Some(live) = member.live.as_mut() else {
             return self.answer(id, number, Answer::Failed);
@@ -692,8 +693,8 @@ impl Cluster {
         if live.replica.lacks_space() && takes_space(operation.ask) {
             return self.answer(id, number, Answer::Failed);
         }
-        let renews = matches!(operation.ask, Ask::KeepAlive { .. });
-        let here = matches!(operation.ask, Ask::GetSerializable { .. });
+        let renews = matches!(operation.ask, ClientOp::KeepAlive { .. });
+        let here = matches!(operation.ask, ClientOp::GetSerializable { .. });
         if renews && live.leads.is_none() {
             return self.pass_on(id, number);
         }
@@ -723,13 +724,13 @@ impl Cluster {
         let Some(leader) = leader else { return self.answer(id, number, Answer::Failed) };
         self.clients.move_to(number, leader);
         let time = self.member(id).random.skewed(100, 5 * MS);
-        self.after(time, Event::Ask(number));
+        self.after(time, Event::ClientOp(number));
     }
 
     /// Answers from what is published here and now.
     fn read(&mut self, id: MemberId, number: usize) {
         let ask = self.clients.operation(number).ask;
-        let answer = if let Ask::KeepAlive { lease } = ask {
+        let answer = if let ClientOp::KeepAlive { lease } = ask {
             let (keeper, now_ms) = self.keeper(id);
             let renewed = keeper.renew(lease, now_ms);
             renewed.map_or(Answer::Failed, Answer::Renewed)
@@ -752,7 +753,7 @@ impl Cluster {
         let time = member.random.skewed(10, 20 * MS);
         let Some(live) = member.live.as_mut() else { return };
         if !std::mem::replace(&mut live.hub_due, true) {
-            self.next_turn(id, time, Turn::Hub);
+            self.schedule(id, time, MemberEvent::Hub);
         }
     }
 

@@ -31,7 +31,7 @@ pub struct Kv {
 
 /// What a client asked of the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Deed {
+pub enum Effect {
     /// Write this value.
     Put {
         /// See [`Kv::value`].
@@ -69,7 +69,7 @@ pub struct Call {
     /// When it heard what. `None` if the client never heard: it may have happened at any time after, or not at all.
     pub answer: Option<(Micros, Seen)>,
     /// What it asked.
-    pub deed: Deed,
+    pub deed: Effect,
 }
 
 type State = Option<Kv>;
@@ -79,16 +79,16 @@ impl Call {
     fn step(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
         let Some((_, seen)) = self.answer else { return self.step_unheard(state, log) };
         match self.deed {
-            Deed::Get => (seen.kv == state).then_some(state),
-            Deed::Delete => (seen.kv == state).then_some(None),
-            Deed::Put { value } => {
+            Effect::Get => (seen.kv == state).then_some(state),
+            Effect::Delete => (seen.kv == state).then_some(None),
+            Effect::Put { value } => {
                 (seen.kv == state).then(|| Some(written(state, value, seen.revision)))
             }
-            Deed::Swap { expected, value } if seen.done => {
+            Effect::Swap { expected, value } if seen.done => {
                 let is = state.map_or(0, |kv| kv.modified);
                 (is == expected).then(|| Some(written(state, value, seen.revision)))
             }
-            Deed::Swap { expected, .. } => {
+            Effect::Swap { expected, .. } => {
                 let is = state.map_or(0, |kv| kv.modified);
                 (is != expected && seen.kv == state).then_some(state)
             }
@@ -98,10 +98,10 @@ impl Call {
     fn step_unheard(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
         match self.deed {
             // One that changes nothing explains nothing.
-            Deed::Delete if state.is_some() => Some(None),
-            Deed::Get | Deed::Delete => None,
-            Deed::Swap { expected, .. } if state.map_or(0, |kv| kv.modified) != expected => None,
-            Deed::Put { value } | Deed::Swap { value, .. } => {
+            Effect::Delete if state.is_some() => Some(None),
+            Effect::Get | Effect::Delete => None,
+            Effect::Swap { expected, .. } if state.map_or(0, |kv| kv.modified) != expected => None,
+            Effect::Put { value } | Effect::Swap { value, .. } => {
                 let kv = log.get(&value)?;
                 (written(state, value, kv.modified) == *kv).then_some(Some(*kv))
             }
@@ -111,14 +111,14 @@ impl Call {
     /// The revision that it made, if it is known to have made one.
     fn revision(&self, log: &BTreeMap<u64, Kv>) -> Option<i64> {
         match (self.deed, self.answer) {
-            (Deed::Put { .. } | Deed::Swap { .. }, Some((_, seen))) => {
+            (Effect::Put { .. } | Effect::Swap { .. }, Some((_, seen))) => {
                 seen.done.then_some(seen.revision)
             }
-            (Deed::Put { value } | Deed::Swap { value, .. }, None) => {
+            (Effect::Put { value } | Effect::Swap { value, .. }, None) => {
                 log.get(&value).map(|kv| kv.modified)
             }
-            (Deed::Delete, Some((_, seen))) => seen.kv.is_some().then_some(seen.revision),
-            (Deed::Delete, None) | (Deed::Get, _) => None,
+            (Effect::Delete, Some((_, seen))) => seen.kv.is_some().then_some(seen.revision),
+            (Effect::Delete, None) | (Effect::Get, _) => None,
         }
     }
 }
@@ -131,9 +131,9 @@ fn written(state: State, value: u64, revision: i64) -> Kv {
 /// A request that nobody heard of and that is not in the log never happened.
 fn matters(call: &Call, log: &BTreeMap<u64, Kv>) -> bool {
     match (call.deed, call.answer) {
-        (_, Some(_)) | (Deed::Delete, None) => true,
-        (Deed::Get, None) => false,
-        (Deed::Put { value } | Deed::Swap { value, .. }, None) => log.contains_key(&value),
+        (_, Some(_)) | (Effect::Delete, None) => true,
+        (Effect::Get, None) => false,
+        (Effect::Put { value } | Effect::Swap { value, .. }, None) => log.contains_key(&value),
     }
 }
 
@@ -262,7 +262,7 @@ impl Search<'_> {
             }
             latest = latest.min(call.answer.map_or(Micros::MAX, |(answered, _)| answered));
             // Deletes that nobody heard of are all alike once they were asked: the first stands for all.
-            let is_quiet_delete = call.answer.is_none() && call.deed == Deed::Delete;
+            let is_quiet_delete = call.answer.is_none() && call.deed == Effect::Delete;
             let is_alike = is_quiet_delete && deleting;
             deleting |= is_quiet_delete;
             let is_early = self.is_write[at] && self.writes[self.written] != at;

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use super::bugs::Bug;
 use super::checks::Digest;
 use super::disk::{Disk, Log};
-use super::plan::{ELECTION_TICKS, Knobs, MS, Micros, Point};
+use super::plan::{CrashPoint, ELECTION_TICKS, MS, Micros, Parameters};
 use super::random::Random;
 use super::store::Store;
 use crate::cluster;
-use crate::consensus::wire::{Travels, travels};
+use crate::consensus::wire::{Priority, priority};
 use crate::consensus::{self, Driver, Message, ReadyNumber, Restored};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
@@ -49,7 +49,7 @@ pub(super) struct Member {
     pub(super) slow: (Micros, u64),
     /// Until when the disk is full, and how full.
     pub(super) full_disk: (Micros, DiskSpace),
-    pub(super) armed: Option<(Point, Micros)>,
+    pub(super) armed: Option<(CrashPoint, Micros)>,
     /// What is on disk for sure: the term of the mark and of each entry behind it.
     pub(super) durable: BTreeMap<LogIndex, Term>,
     /// Whether it is on disk that it promises not to vote.
@@ -91,10 +91,10 @@ impl Mailbox {
 
     /// A message of another member. Appends that find their lane full are lost: raft sends them again.
     pub(super) fn deliver(&mut self, message: Box<Message>) {
-        match travels(&message) {
-            Travels::Bulk if self.appends.len() >= APPENDS_MAILBOX => (),
-            Travels::Bulk => self.push(Lane::Appends, Input::Peer(message)),
-            Travels::Urgent | Travels::Snapshot => self.push(Lane::Control, Input::Peer(message)),
+        match priority(&message) {
+            Priority::Bulk if self.appends.len() >= APPENDS_MAILBOX => (),
+            Priority::Bulk => self.push(Lane::Appends, Input::Peer(message)),
+            Priority::Urgent | Priority::Snapshot => self.push(Lane::Control, Input::Peer(message)),
         }
     }
 
@@ -144,7 +144,7 @@ pub(super) struct Live {
     pub(super) tasks: VecDeque<Task>,
     pub(super) apply_due: bool,
     /// The newest log start that was handed to the disk.
-    pub(super) marked: LogIndex,
+    pub(super) log_start_index: LogIndex,
     /// A log start that waits for the store to be synced.
     pub(super) truncating: Option<LogStart>,
     /// The term in which this member leads, as its lease keeper is told.
@@ -161,15 +161,15 @@ pub(super) struct Live {
 }
 
 impl Member {
-    pub(super) fn new(id: MemberId, seed: u64, knobs: &Knobs) -> Self {
+    pub(super) fn new(id: MemberId, seed: u64, parameters: &Parameters) -> Self {
         Self {
             id,
             boots: 0,
             random: Random::new(seed, "member", id),
-            disk: Disk::new(knobs.segment_blocks),
+            disk: Disk::new(parameters.segment_blocks),
             store: Store::default(),
             live: None,
-            joins: id > knobs.members,
+            joins: id > parameters.members,
             gone: false,
             snapshot: None,
             paused_until: 0,
@@ -199,7 +199,7 @@ impl Member {
                     entries.push((entry, before));
                     self.durable.insert(entry.index, entry.term);
                 }
-                Record::Mark { index, term, .. } => {
+                Record::LogStart { index, term, .. } => {
                     if self.durable.get(index).is_some_and(|is| is != term) {
                         self.durable.clear();
                     }
@@ -213,24 +213,29 @@ impl Member {
     }
 
     /// The power comes back. Gives the entries that it found.
-    pub(super) fn start(&mut self, now: Micros, knobs: &Knobs, bug: Option<Bug>) -> Vec<Entry> {
+    pub(super) fn start(
+        &mut self,
+        now: Micros,
+        parameters: &Parameters,
+        bug: Option<Bug>,
+    ) -> Vec<Entry> {
         self.boots += 1;
-        let (log, mut machine, mut restored) = self.recover(knobs, bug);
-        let promised = std::mem::replace(&mut self.promised, knobs.reads_alone);
+        let (log, mut machine, mut restored) = self.recover(parameters, bug);
+        let promised = std::mem::replace(&mut self.promised, parameters.lease_reads);
         if promised && bug != Some(Bug::PromiseForgotten) {
-            restored.promised_ticks = ELECTION_TICKS;
+            restored.vote_lease_ticks = ELECTION_TICKS;
         }
         let read = machine.commit().expect("memory takes it").read;
         let config = consensus::Config {
             id: self.id,
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: 1,
-            pre_vote: knobs.pre_vote,
+            pre_vote: parameters.pre_vote,
             seed: self.random.next(),
             boot_nonce: self.boots,
-            catch_up_entries: knobs.catch_up_entries,
+            catch_up_entries: parameters.catch_up_entries,
             logger: None,
-            promise: knobs.promise(),
+            vote_lease: parameters.vote_lease(),
         };
         let driver = Driver::new(config, &restored)
             .unwrap_or_else(|fault| panic!("member {} does not start: {fault}", self.id));
@@ -241,18 +246,18 @@ impl Member {
         let settings = Settings {
             executors: EXECUTORS,
             boot_nonce,
-            snapshot_count: knobs.snapshot_count,
+            snapshot_count: parameters.snapshot_count,
             slice_records: COMPACT_SLICE,
             compaction_batch: 3 * COMPACT_SLICE,
             compaction_pause: Duration::from_millis(3),
         };
-        let extend_ms = ELECTION_TICKS as u64 * knobs.tick / MS;
+        let extend_ms = ELECTION_TICKS as u64 * parameters.tick / MS;
         self.live = Some(Live {
             boot: self.boots,
             started: now,
             replica: Replica::new(driver),
-            streams: Streams::new(Hub::new(hub_config(knobs), read.revision), STREAM_OPTIONS),
-            marked: restored.mark_index,
+            streams: Streams::new(Hub::new(hub_config(parameters), read.revision), STREAM_OPTIONS),
+            log_start_index: restored.log_start_index,
             keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),
             applier: Applier::new(machine, &settings),
             pending: [0, 1].map(|executor| PendingRequests::new(executor, boot_nonce, 0)),
@@ -279,52 +284,56 @@ impl Member {
     }
 
     /// Reads what is on its disk.
-    fn recover(&mut self, knobs: &Knobs, bug: Option<Bug>) -> (Log, Machine<Store>, Restored) {
+    fn recover(
+        &mut self,
+        parameters: &Parameters,
+        bug: Option<Bug>,
+    ) -> (Log, Machine<Store>, Restored) {
         let (mut log, mut replay) = self
             .disk
-            .open(self.beginning(knobs), bug)
+            .open(self.beginning(parameters), bug)
             .unwrap_or_else(|fault| panic!("the log of member {} does not open: {fault}", self.id));
         let mut machine = open_machine(&self.store).unwrap_or_else(|fault| {
             panic!("the store of member {} does not open: {fault}", self.id)
         });
         self.finish_snapshot(&machine, &mut log, &mut replay);
         if machine.is_new() && !self.joins {
-            let begins = replay.mark_index == knobs.members;
+            let begins = replay.log_start_index == parameters.members;
             assert!(begins, "the store of member {} is gone", self.id);
             machine
-                .bootstrap((1..=knobs.members).map(described).collect())
+                .bootstrap((1..=parameters.members).map(described).collect())
                 .expect("memory takes it");
         }
         let restored = Restored {
             hard_state: replay.hard_state,
             conf_state: machine.conf_state().clone(),
-            mark_index: replay.mark_index,
-            mark_term: replay.mark_term,
+            log_start_index: replay.log_start_index,
+            log_start_term: replay.log_start_term,
             entries: replay.entries,
             applied: machine.applied(),
-            promised_ticks: 0,
+            vote_lease_ticks: 0,
         };
         self.durable = restored.entries.iter().map(|it| (it.index, it.term)).collect();
-        self.durable.insert(restored.mark_index, restored.mark_term);
+        self.durable.insert(restored.log_start_index, restored.log_start_term);
         (log, machine, restored)
     }
 
     /// What its log begins with.
-    fn beginning(&self, knobs: &Knobs) -> [Record; 2] {
+    fn beginning(&self, parameters: &Parameters) -> [Record; 2] {
         let owner = Record::Metadata { cluster_id: 7, member_id: self.id };
         let mut conf_state = ConfState::default();
         if self.joins {
-            return [owner, Record::Mark { index: 0, term: 0, conf_state }];
+            return [owner, Record::LogStart { index: 0, term: 0, conf_state }];
         }
-        conf_state.voters = (1..=knobs.members).collect();
-        [owner, Record::Mark { index: knobs.members, term: 1, conf_state }]
+        conf_state.voters = (1..=parameters.members).collect();
+        [owner, Record::LogStart { index: parameters.members, term: 1, conf_state }]
     }
 
     /// It may have lost power between making a snapshot its store and beginning its log there.
     fn finish_snapshot(&mut self, machine: &Machine<Store>, log: &mut Log, replay: &mut Replay) {
         let Some((index, term)) = self.snapshot else { return };
-        if replay.mark_index < index && machine.position() == (index, term) {
-            let mark = Record::Mark { index, term, conf_state: machine.conf_state().clone() };
+        if replay.log_start_index < index && machine.position() == (index, term) {
+            let mark = Record::LogStart { index, term, conf_state: machine.conf_state().clone() };
             self.disk.append(log, std::slice::from_ref(&mark));
             self.disk.finish(log);
             replay.take(mark).expect("a mark always fits");
@@ -345,14 +354,14 @@ pub(super) fn described(id: MemberId) -> cluster::Member {
     cluster::Member { id, peer_urls, name: id.to_string(), ..cluster::Member::default() }
 }
 
-fn hub_config(knobs: &Knobs) -> watch::Config {
+fn hub_config(parameters: &Parameters) -> watch::Config {
     watch::Config {
-        stream_bytes_max: knobs.stream_bytes,
-        stream_bytes_share: knobs.stream_bytes / 2,
-        hub_bytes_max: knobs.stream_bytes * 3,
-        response_bytes_max: knobs.stream_bytes,
-        read_revisions_max: knobs.read_revisions,
-        read_bytes_max: knobs.stream_bytes * 2,
+        stream_bytes_max: parameters.stream_bytes,
+        stream_bytes_share: parameters.stream_bytes / 2,
+        hub_bytes_max: parameters.stream_bytes * 3,
+        response_bytes_max: parameters.stream_bytes,
+        read_revisions_max: parameters.read_revisions,
+        read_bytes_max: parameters.stream_bytes * 2,
         ..watch::Config::new(2000)
     }
 }

@@ -16,7 +16,7 @@ impl Cluster {
         if id > MEMBERS_MAX {
             return;
         }
-        self.members.push(Member::new(id, self.plan.seed, &self.plan.knobs));
+        self.members.push(Member::new(id, self.plan.seed, &self.plan.parameters));
         let learner = cluster::Member { is_learner: true, ..described(id) };
         self.change(cluster::add(0, &learner, 1));
         self.start(id);

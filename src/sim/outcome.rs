@@ -26,7 +26,7 @@ pub struct Outcome {
     /// Events that watching clients saw.
     pub watched: u64,
     /// Reads that a leader answered without asking the others.
-    pub reads_alone: u64,
+    pub lease_reads: u64,
     /// A number made of all that happened, in order: two runs with the same one are the same.
     pub story: u64,
 }
@@ -56,7 +56,7 @@ impl Outcome {
 
     fn numbers(&self) -> [u64; 12] {
         let Self { lasted_us, steps, asked, answered, entries, .. } = *self;
-        let Self { faults, crashes, torn, snapshots, watched, reads_alone, story, .. } = *self;
+        let Self { faults, crashes, torn, snapshots, watched, lease_reads, story, .. } = *self;
         [
             lasted_us,
             steps,
@@ -68,7 +68,7 @@ impl Outcome {
             torn,
             snapshots,
             watched,
-            reads_alone,
+            lease_reads,
             story,
         ]
     }
@@ -86,7 +86,7 @@ impl Outcome {
             torn: next(),
             snapshots: next(),
             watched: next(),
-            reads_alone: next(),
+            lease_reads: next(),
             story: next(),
         }
     }
@@ -112,7 +112,7 @@ impl fmt::Display for Outcome {
             self.torn,
             self.snapshots,
             self.watched,
-            self.reads_alone
+            self.lease_reads
         )
     }
 }

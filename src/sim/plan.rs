@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Here: of simulated time.
 pub(super) use super::linear::Micros;
 use super::random::Random;
-use crate::consensus::promise;
+use crate::consensus::vote_lease;
 use crate::types::{DiskSpace, LeaseId, MemberId};
 
 /// Ticks of the shortest election timeout.
@@ -27,7 +27,7 @@ pub(super) enum Fault {
     /// A member loses power.
     Crash { member: MemberId, lasts: Micros },
     /// A member loses power as soon as it comes to this point.
-    CrashAt { member: MemberId, point: Point, lasts: Micros },
+    CrashAt { member: MemberId, point: CrashPoint, lasts: Micros },
     /// All members lose power.
     Blackout { lasts: Micros },
     /// A member stands still, its clock and mailboxes do not.
@@ -52,7 +52,7 @@ pub(super) enum Fault {
 
 /// Moments at which a crash is most interesting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Point {
+pub(super) enum CrashPoint {
     /// A write was begun.
     Writing,
     /// A write is durable, nobody has heard so.
@@ -83,7 +83,7 @@ pub(super) struct Wire {
 
 /// What a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ask {
+pub(super) enum ClientOp {
     Put {
         key: u64,
     },
@@ -129,7 +129,7 @@ pub(super) enum Ask {
     },
 }
 
-impl Ask {
+impl ClientOp {
     /// Whether it reads the published state, or renews a lease, once a read index is confirmed.
     pub(super) fn is_read(self) -> bool {
         matches!(
@@ -148,7 +148,7 @@ pub(super) struct Operation {
     pub(super) at: Micros,
     pub(super) member: MemberId,
     pub(super) timeout: Micros,
-    pub(super) ask: Ask,
+    pub(super) ask: ClientOp,
 }
 
 /// Where a client begins to watch.
@@ -177,7 +177,7 @@ pub(super) struct Watch {
 
 /// What never changes during a run.
 #[derive(Clone, Debug)]
-pub(super) struct Knobs {
+pub(super) struct Parameters {
     pub(super) members: u64,
     pub(super) keys: u64,
     pub(super) pre_vote: bool,
@@ -196,14 +196,14 @@ pub(super) struct Knobs {
     pub(super) stream_bytes: usize,
     pub(super) read_revisions: usize,
     /// Leaders answer reads alone as long as a quorum promises not to vote.
-    pub(super) reads_alone: bool,
+    pub(super) lease_reads: bool,
 }
 
-impl Knobs {
+impl Parameters {
     /// How long members promise not to vote.
-    pub(super) fn promise(&self) -> Duration {
-        let promise = promise(ELECTION_TICKS, Duration::from_micros(self.tick));
-        if self.reads_alone { promise } else { Duration::ZERO }
+    pub(super) fn vote_lease(&self) -> Duration {
+        let vote_lease = vote_lease(ELECTION_TICKS, Duration::from_micros(self.tick));
+        if self.lease_reads { vote_lease } else { Duration::ZERO }
     }
 }
 
@@ -211,7 +211,7 @@ impl Knobs {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) seed: u64,
-    pub(super) knobs: Knobs,
+    pub(super) parameters: Parameters,
     pub(super) lasts: Micros,
     pub(super) faults: Vec<(Micros, Fault)>,
     pub(super) operations: Vec<Operation>,
@@ -222,21 +222,21 @@ impl Plan {
     /// The plan that comes of a seed.
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed, "plan", 0);
-        let mut knobs = knobs(random);
+        let mut parameters = parameters(random);
         // Drawn from its own stream, so that adding it did not change the plans of existing seeds.
-        knobs.reads_alone = Random::new(seed, "reads alone", 0).chance(333);
+        parameters.lease_reads = Random::new(seed, "reads alone", 0).chance(333);
         let (lasts, pause, faults_max) = if Self::is_long(seed) {
             let lasts = random.between(3600, 4 * 3600) * SECOND;
             (lasts, random.between(200, 800) * MS, lasts / (20 * SECOND))
         } else {
             (random.between(10, 40) * SECOND, random.skewed(3 * MS, 200 * MS), 40)
         };
-        let mut faults = faults(random, &knobs, lasts, faults_max);
-        faults.extend(full_disks(&mut Random::new(seed, "full disks", 0), &knobs, lasts));
+        let mut faults = faults(random, &parameters, lasts, faults_max);
+        faults.extend(full_disks(&mut Random::new(seed, "full disks", 0), &parameters, lasts));
         faults.sort_by_key(|(at, _)| *at);
-        let operations = operations(random, &knobs, lasts, pause);
-        let watches = (0..random.below(5)).map(|_| watch(random, &knobs, lasts)).collect();
-        Self { seed, knobs, lasts, faults, operations, watches }
+        let operations = operations(random, &parameters, lasts, pause);
+        let watches = (0..random.below(5)).map(|_| watch(random, &parameters, lasts)).collect();
+        Self { seed, parameters, lasts, faults, operations, watches }
     }
 
     /// One of so many seeds in a row is hours of usual load with a fault now and then; the others are storms of
@@ -275,9 +275,9 @@ impl Plan {
     }
 }
 
-fn knobs(random: &mut Random) -> Knobs {
+fn parameters(random: &mut Random) -> Parameters {
     let members = *random.pick(&[1, 3, 3, 3, 3, 3, 5]);
-    Knobs {
+    Parameters {
         members,
         keys: random.between(1, 4),
         pre_vote: random.chance(800),
@@ -296,11 +296,16 @@ fn knobs(random: &mut Random) -> Knobs {
         hub_mailbox: random.skewed(1, 64) as usize,
         stream_bytes: random.skewed(300, 100_000) as usize,
         read_revisions: random.skewed(1, 100) as usize,
-        reads_alone: false,
+        lease_reads: false,
     }
 }
 
-fn faults(random: &mut Random, knobs: &Knobs, lasts: Micros, most: u64) -> Vec<(Micros, Fault)> {
+fn faults(
+    random: &mut Random,
+    parameters: &Parameters,
+    lasts: Micros,
+    most: u64,
+) -> Vec<(Micros, Fault)> {
     // Each seed knows some kinds of faults only, so that each kind also comes with few others.
     let mut kinds: Vec<u64> = (0..10).filter(|_| random.chance(400)).collect();
     if lasts >= 3600 * SECOND {
@@ -314,7 +319,7 @@ fn faults(random: &mut Random, knobs: &Knobs, lasts: Micros, most: u64) -> Vec<(
     let mut faults: Vec<_> = (0..count)
         .map(|_| {
             let (at, kind) = (random.below(lasts), *random.pick(&kinds));
-            (at, fault(random, knobs, kind))
+            (at, fault(random, parameters, kind))
         })
         .collect();
     faults.sort_by_key(|(at, _)| *at);
@@ -323,10 +328,10 @@ fn faults(random: &mut Random, knobs: &Knobs, lasts: Micros, most: u64) -> Vec<(
 
 /// In a quarter of the runs: disks that are full for a while, of one member or of several. By themselves: the rest of
 /// what a seed stands for is older than this.
-fn full_disks(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Vec<(Micros, Fault)> {
+fn full_disks(random: &mut Random, parameters: &Parameters, lasts: Micros) -> Vec<(Micros, Fault)> {
     let count = if random.chance(250) { random.skewed(1, 12) } else { 0 };
     let mut full_disk = || {
-        let anyone = random.between(1, knobs.members);
+        let anyone = random.between(1, parameters.members);
         let member = if random.chance(400) { LEADER } else { anyone };
         let space = *random.pick(&[DiskSpace::Low, DiskSpace::Exhausted]);
         let fault =
@@ -336,29 +341,29 @@ fn full_disks(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Vec<(Micros,
     (0..count).map(|_| full_disk()).collect()
 }
 
-fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
-    let anyone = random.between(1, knobs.members);
+fn fault(random: &mut Random, parameters: &Parameters, kind: u64) -> Fault {
+    let anyone = random.between(1, parameters.members);
     let member = if random.chance(400) { LEADER } else { anyone };
     let lasts = random.skewed(20 * MS, 8 * SECOND);
     match kind {
         0 => {
             let (one_way, both) = (random.chance(400), random.below(2));
-            let others = (1..=knobs.members).filter(|_| (random.below(2) & both) == 1);
+            let others = (1..=parameters.members).filter(|_| (random.below(2) & both) == 1);
             let side = others.chain([member]);
             Fault::Partition { side: side.collect(), one_way, lasts }
         }
         1 => Fault::Crash { member, lasts },
         2 | 3 => {
             let points = [
-                Point::Writing,
-                Point::Written,
-                Point::Applied,
-                Point::Syncing,
-                Point::Synced,
-                Point::Compacting,
-                Point::Stepping,
-                Point::Elected,
-                Point::Installed,
+                CrashPoint::Writing,
+                CrashPoint::Written,
+                CrashPoint::Applied,
+                CrashPoint::Syncing,
+                CrashPoint::Synced,
+                CrashPoint::Compacting,
+                CrashPoint::Stepping,
+                CrashPoint::Elected,
+                CrashPoint::Installed,
             ];
             Fault::CrashAt { member, point: *random.pick(&points), lasts }
         }
@@ -379,11 +384,16 @@ fn fault(random: &mut Random, knobs: &Knobs, kind: u64) -> Fault {
             _ => Fault::Promote,
         },
         _ if random.chance(500) => Fault::Campaign { member },
-        _ => Fault::Transfer { member, to: random.between(1, knobs.members) },
+        _ => Fault::Transfer { member, to: random.between(1, parameters.members) },
     }
 }
 
-fn operations(random: &mut Random, knobs: &Knobs, lasts: Micros, pause: Micros) -> Vec<Operation> {
+fn operations(
+    random: &mut Random,
+    parameters: &Parameters,
+    lasts: Micros,
+    pause: Micros,
+) -> Vec<Operation> {
     let leases = random.below(4);
     let weights = [random.between(1, 8), random.between(1, 8), random.below(3), random.below(3)];
     let mut at = SECOND;
@@ -391,33 +401,33 @@ fn operations(random: &mut Random, knobs: &Knobs, lasts: Micros, pause: Micros) 
     let most = if pause < 200 * MS { 1500 } else { usize::MAX };
     while at < lasts && operations.len() < most {
         at += random.between(1, 2 * pause);
-        let ask = ask(random, knobs, leases, weights);
-        let member = random.between(1, knobs.members);
+        let ask = ask(random, parameters, leases, weights);
+        let member = random.between(1, parameters.members);
         operations.push(Operation { at, member, timeout: random.between(1, 7) * SECOND, ask });
     }
     operations
 }
 
-fn ask(random: &mut Random, knobs: &Knobs, leases: u64, weights: [u64; 4]) -> Ask {
-    let key = random.below(knobs.keys);
+fn ask(random: &mut Random, parameters: &Parameters, leases: u64, weights: [u64; 4]) -> ClientOp {
+    let key = random.below(parameters.keys);
     let lease = random.between(1, leases.max(1)) as LeaseId;
     let [put, get, delete, pair] = weights;
     let with_leases = if leases > 0 { 2 } else { 0 };
     let kinds = [
-        (put, Ask::Put { key }),
-        (get, Ask::Get { key }),
-        (delete, Ask::Delete { key }),
-        (put, Ask::Swap { key }),
-        (1, Ask::GetSerializable { key }),
-        (pair, Ask::PutPair),
-        (pair, Ask::GetPair),
-        (1, Ask::PutAndLookBack { key, back: random.below(40) as i64 }),
-        (with_leases, Ask::Grant { lease, ttl: random.skewed(2, 20) as i64 }),
-        (with_leases * 2, Ask::KeepAlive { lease }),
-        (with_leases, Ask::PutLeased { lease }),
+        (put, ClientOp::Put { key }),
+        (get, ClientOp::Get { key }),
+        (delete, ClientOp::Delete { key }),
+        (put, ClientOp::Swap { key }),
+        (1, ClientOp::GetSerializable { key }),
+        (pair, ClientOp::PutPair),
+        (pair, ClientOp::GetPair),
+        (1, ClientOp::PutAndLookBack { key, back: random.below(40) as i64 }),
+        (with_leases, ClientOp::Grant { lease, ttl: random.skewed(2, 20) as i64 }),
+        (with_leases * 2, ClientOp::KeepAlive { lease }),
+        (with_leases, ClientOp::PutLeased { lease }),
     ];
     if random.chance(15) {
-        return Ask::Compact { back: *random.pick(&[0, 1, 5, 20, 20, 20, 100]) };
+        return ClientOp::Compact { back: *random.pick(&[0, 1, 5, 20, 20, 20, 100]) };
     }
     let mut drawn = random.below(kinds.iter().map(|(weight, _)| weight).sum());
     for (weight, ask) in kinds {
@@ -426,13 +436,13 @@ fn ask(random: &mut Random, knobs: &Knobs, leases: u64, weights: [u64; 4]) -> As
         }
         drawn -= weight;
     }
-    Ask::Get { key }
+    ClientOp::Get { key }
 }
 
-pub(super) fn watch(random: &mut Random, knobs: &Knobs, lasts: Micros) -> Watch {
+pub(super) fn watch(random: &mut Random, parameters: &Parameters, lasts: Micros) -> Watch {
     Watch {
         at: random.below(lasts),
-        key: random.chance(400).then(|| random.below(knobs.keys)),
+        key: random.chance(400).then(|| random.below(parameters.keys)),
         from: *random.pick(&[
             From::Now,
             From::Start,

@@ -3,7 +3,7 @@
 
 use super::outcome::Outcome;
 use super::plan::{
-    Ask, Fault, From, LEADER, MS, Micros, Operation, Plan, Point, SECOND, Watch, Wire,
+    ClientOp, CrashPoint, Fault, From, LEADER, MS, Micros, Operation, Plan, SECOND, Watch, Wire,
 };
 use super::random::Random;
 use crate::types::LeaseId;
@@ -93,7 +93,7 @@ impl Scenario {
             Self::CompactedReadInTransaction => runs.answered > 0,
             Self::TornWrites => runs.torn > 0,
             Self::ReadAfterPause => runs.faults > 0 && runs.answered > 0,
-            Self::ReadsAlone => runs.reads_alone > 0 && runs.faults > 0,
+            Self::ReadsAlone => runs.lease_reads > 0 && runs.faults > 0,
         }
     }
 
@@ -111,14 +111,14 @@ impl Scenario {
         // Leases take their time.
         let is_long = matches!(self, Self::ReadAfterPause | Self::ReadsAlone);
         plan.lasts = if is_long { 40 } else { 15 } * SECOND;
-        plan.knobs.members = if self == Self::SingleMemberCrash { 1 } else { 3 };
-        plan.knobs.tick = 100 * MS;
-        plan.knobs.drift = (0..plan.knobs.members).map(|_| random.below(101)).collect();
+        plan.parameters.members = if self == Self::SingleMemberCrash { 1 } else { 3 };
+        plan.parameters.tick = 100 * MS;
+        plan.parameters.drift = (0..plan.parameters.members).map(|_| random.below(101)).collect();
         if self == Self::ReadsAlone {
             // Whoever is to be too early is so in time, and short histories of many keys are checked soon.
-            (plan.knobs.reads_alone, plan.knobs.keys) = (true, 4);
-            plan.knobs.wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 5 * MS };
-            (plan.knobs.disk_max, plan.knobs.apply_max) = (5 * MS, 2 * MS);
+            (plan.parameters.lease_reads, plan.parameters.keys) = (true, 4);
+            plan.parameters.wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 5 * MS };
+            (plan.parameters.disk_max, plan.parameters.apply_max) = (5 * MS, 2 * MS);
         }
         let pause_max = if self == Self::ReadsAlone { 10 * MS } else { 40 * MS };
         plan.operations = operations(random, plan, pause_max, self.asks());
@@ -139,11 +139,11 @@ impl Scenario {
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         if matches!(self, Self::TwoSnapshots | Self::CrashInSync | Self::TornWrites) {
-            (plan.knobs.snapshot_count, plan.knobs.catch_up_entries) = (20, 1);
+            (plan.parameters.snapshot_count, plan.parameters.catch_up_entries) = (20, 1);
         }
         if self.starves() {
-            (plan.knobs.stream_bytes, plan.knobs.read_revisions) = (300, 2);
-            plan.knobs.hub_mailbox = 1;
+            (plan.parameters.stream_bytes, plan.parameters.read_revisions) = (300, 2);
+            plan.parameters.hub_mailbox = 1;
         }
     }
 
@@ -202,7 +202,7 @@ impl Scenario {
     fn watch(self, random: &mut Random, plan: &Plan, from: From) -> Watch {
         Watch {
             at: random.below(plan.lasts / 2),
-            key: random.chance(300).then(|| random.below(plan.knobs.keys)),
+            key: random.chance(300).then(|| random.below(plan.parameters.keys)),
             from,
             prev_kv: random.chance(500),
             fragment: random.chance(300),
@@ -214,20 +214,23 @@ impl Scenario {
         let anyone = random.between(1, 3);
         let member = if random.chance(500) { LEADER } else { anyone };
         let lasts = random.skewed(50 * MS, 3 * SECOND);
-        let crash_at = |random: &mut Random, points: &[Point]| {
+        let crash_at = |random: &mut Random, points: &[CrashPoint]| {
             Some(Fault::CrashAt { member, point: *random.pick(points), lasts })
         };
         match self {
             Self::CrashUnderLoad => {
-                crash_at(random, &[Point::Writing, Point::Written, Point::Applied])
+                crash_at(random, &[CrashPoint::Writing, CrashPoint::Written, CrashPoint::Applied])
             }
             Self::SingleMemberCrash => {
-                let point = *random.pick(&[Point::Writing, Point::Written, Point::Applied]);
+                let point =
+                    *random.pick(&[CrashPoint::Writing, CrashPoint::Written, CrashPoint::Applied]);
                 Some(Fault::CrashAt { member: 1, point, lasts })
             }
-            Self::CrashInSync => crash_at(random, &[Point::Syncing, Point::Synced]),
-            Self::CrashInCompaction => crash_at(random, &[Point::Compacting, Point::Syncing]),
-            Self::TornWrites => crash_at(random, &[Point::Writing]),
+            Self::CrashInSync => crash_at(random, &[CrashPoint::Syncing, CrashPoint::Synced]),
+            Self::CrashInCompaction => {
+                crash_at(random, &[CrashPoint::Compacting, CrashPoint::Syncing])
+            }
+            Self::TornWrites => crash_at(random, &[CrashPoint::Writing]),
             Self::RefusalAfterRestart => Some(Fault::Crash { member, lasts }),
             Self::ReplacedEntries | Self::ReadsAlone => None,
             Self::WatchAfterPartition => {
@@ -330,23 +333,23 @@ fn operations(
     while at < plan.lasts {
         at += random.between(1, pause_max);
         let kind = pick(random, kinds);
-        let key = random.below(plan.knobs.keys);
-        let lease = random.between(1, plan.knobs.members) as LeaseId;
+        let key = random.below(plan.parameters.keys);
+        let lease = random.between(1, plan.parameters.members) as LeaseId;
         let ask = match kind {
-            Kind::Put => Ask::Put { key },
-            Kind::Get => Ask::Get { key },
-            Kind::Delete => Ask::Delete { key },
-            Kind::Swap => Ask::Swap { key },
-            Kind::Pair => Ask::PutPair,
-            Kind::Past => Ask::PutAndLookBack { key, back: random.below(15) as i64 },
-            Kind::Compact => Ask::Compact { back: random.below(4) as i64 },
-            Kind::Grant => Ask::Grant { lease, ttl: random.between(3, 12) as i64 },
-            Kind::Renew => Ask::KeepAlive { lease },
-            Kind::Alarm => Ask::Alarm { on: random.chance(300) },
+            Kind::Put => ClientOp::Put { key },
+            Kind::Get => ClientOp::Get { key },
+            Kind::Delete => ClientOp::Delete { key },
+            Kind::Swap => ClientOp::Swap { key },
+            Kind::Pair => ClientOp::PutPair,
+            Kind::Past => ClientOp::PutAndLookBack { key, back: random.below(15) as i64 },
+            Kind::Compact => ClientOp::Compact { back: random.below(4) as i64 },
+            Kind::Grant => ClientOp::Grant { lease, ttl: random.between(3, 12) as i64 },
+            Kind::Renew => ClientOp::KeepAlive { lease },
+            Kind::Alarm => ClientOp::Alarm { on: random.chance(300) },
         };
-        let anyone = random.between(1, plan.knobs.members);
+        let anyone = random.between(1, plan.parameters.members);
         // Whoever renews a lease asks one member only.
-        let member = if matches!(ask, Ask::KeepAlive { .. }) { lease as u64 } else { anyone };
+        let member = if matches!(ask, ClientOp::KeepAlive { .. }) { lease as u64 } else { anyone };
         operations.push(Operation { at, member, timeout: 3 * SECOND, ask });
     }
     operations

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::bolt::{Plan, Writer};
-use crate::cluster::{Version, spoken};
+use crate::cluster::{Version, cluster_version};
 use crate::mvcc;
 use crate::store::{Pair, Space, View};
 use crate::types::Fault;
@@ -47,7 +47,7 @@ const STORAGE_VERSION_KEY: &str = "storageVersion";
 
 /// What came of a turn.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Turn {
+pub enum ExportStep {
     /// There is more to do before the next bytes are known.
     Working,
     /// The next bytes of the file.
@@ -90,19 +90,19 @@ impl<V: View> Export<V> {
     ///
     /// # Errors
     /// A fault of the store.
-    pub fn turn(&mut self, chunk: usize) -> Result<Turn, Fault> {
+    pub fn step(&mut self, chunk: usize) -> Result<ExportStep, Fault> {
         let ready = self.writer.ready();
         if ready >= chunk || (self.done && ready > 0) {
-            return Ok(Turn::Chunk(self.writer.take(chunk)));
+            return Ok(ExportStep::Chunk(self.writer.take(chunk)));
         }
         if self.done {
-            return Ok(Turn::Done);
+            return Ok(ExportStep::Done);
         }
         match BUCKETS.get(self.bucket) {
             Some((name, origin)) => self.entries(name, *origin)?,
             None => self.end_pass()?,
         }
-        Ok(Turn::Working)
+        Ok(ExportStep::Working)
     }
 
     fn end_pass(&mut self) -> Result<(), Fault> {
@@ -177,7 +177,7 @@ fn meta(view: &impl View) -> Result<Vec<Pair>, Fault> {
         pairs.extend(found.map(|value| (Bytes::from_static(key.as_bytes()), value)));
     }
     // As in etcd's file, it is not there before the store has followed the cluster up to a version that has it.
-    let version = spoken(view)?.map(Version::storage);
+    let version = cluster_version(view)?.map(Version::storage);
     let version = version.filter(|version| *version > Version::STORAGE_UNSAID);
     let key = Bytes::from_static(STORAGE_VERSION_KEY.as_bytes());
     pairs.extend(version.map(|version| (key, version.to_string().into())));

@@ -45,7 +45,7 @@ pub struct Restore {
 
 /// Where the new cluster's log begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Beginning {
+pub struct RestoredLogStart {
     /// As if each member had been entered by one entry, and everything that was restored by one more: the log of a
     /// member that is founded begins one entry earlier, so that this one is never taken for all there is.
     pub index: LogIndex,
@@ -63,7 +63,7 @@ pub fn restore<E: Engine>(
     file: &Reader<impl Source>,
     engine: &mut E,
     wanted: &Restore,
-) -> Result<Beginning, Fault> {
+) -> Result<RestoredLogStart, Fault> {
     check_version(file)?;
     let mut batch = Batch { tx: Overlay::new(engine.view()), engine, bytes: 0 };
     for (name, space) in COPIED {
@@ -165,7 +165,7 @@ fn compaction(value: &[u8]) -> Result<i64, Fault> {
 }
 
 /// Enters the members of the new cluster.
-fn members<V: View>(tx: &mut Overlay<V>, members: &[Member]) -> Result<Beginning, Fault> {
+fn members<V: View>(tx: &mut Overlay<V>, members: &[Member]) -> Result<RestoredLogStart, Fault> {
     let mut cluster = Cluster::default();
     let mut voters: Vec<_> = members.iter().map(|member| member.id).collect();
     voters.sort_unstable();
@@ -176,7 +176,7 @@ fn members<V: View>(tx: &mut Overlay<V>, members: &[Member]) -> Result<Beginning
     tx.put(Space::Meta, Bytes::from_static(b"consistent_index"), number(index));
     tx.put(Space::Meta, Bytes::from_static(b"term"), number(term));
     tx.put(Space::Meta, Bytes::from_static(b"confState"), json.into());
-    Ok(Beginning { index, term, conf_state: ConfState { voters, ..ConfState::default() } })
+    Ok(RestoredLogStart { index, term, conf_state: ConfState { voters, ..ConfState::default() } })
 }
 
 /// Shows every pair of a bucket; one that is not there has none.

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::bolt::{Bucket, Entry, Reader, Writer};
-use super::{Export, Restore, Turn, hash_kv, restore, status};
+use super::{Export, ExportStep, Restore, hash_kv, restore, status};
 use crate::cluster::{Cluster, Member};
 use crate::mvcc::{self, Mvcc, ReadView};
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
@@ -203,13 +203,13 @@ impl Store {
         let mut export = Export::new(self.commit().view);
         let mut file = Vec::new();
         loop {
-            match export.turn(1000).unwrap() {
-                Turn::Working => (),
-                Turn::Chunk(chunk) => {
+            match export.step(1000).unwrap() {
+                ExportStep::Working => (),
+                ExportStep::Chunk(chunk) => {
                     assert!(export.length().is_some(), "the length comes first");
                     file.extend(chunk);
                 }
-                Turn::Done => break,
+                ExportStep::Done => break,
             }
         }
         assert_eq!(Some(file.len() as u64), export.length());

@@ -15,7 +15,7 @@ const CRC_AT: usize = 8;
 const METADATA: u8 = 1;
 const ENTRY: u8 = 2;
 const HARD_STATE: u8 = 3;
-const MARK: u8 = 4;
+const LOG_START: u8 = 4;
 
 /// Where a frame goes and what came before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,8 +127,8 @@ fn encode(record: &Record, out: &mut Vec<u8>) {
             varint(state.vote, out);
             varint(state.commit, out);
         }
-        Record::Mark { index, term, conf_state } => {
-            out.put_u8(MARK);
+        Record::LogStart { index, term, conf_state } => {
+            out.put_u8(LOG_START);
             varint(*index, out);
             varint(*term, out);
             for ids in [
@@ -168,7 +168,7 @@ fn decode(body: &mut Bytes) -> Option<Record> {
             let (term, vote, commit) = (number(body)?, number(body)?, number(body)?);
             Record::HardState(HardState { term, vote, commit })
         }
-        MARK => Record::Mark {
+        LOG_START => Record::LogStart {
             index: number(body)?,
             term: number(body)?,
             conf_state: ConfState {

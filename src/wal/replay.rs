@@ -64,9 +64,9 @@ pub struct Replay {
     /// The newest hard state.
     pub hard_state: HardState,
     /// The log starts after this entry.
-    pub mark_index: LogIndex,
+    pub log_start_index: LogIndex,
     /// The term of that entry.
-    pub mark_term: Term,
+    pub log_start_term: Term,
     /// Who counts as of that entry.
     pub conf_state: ConfState,
     /// The log after the mark.
@@ -91,7 +91,7 @@ impl Replay {
                 self.owner = Some(owner);
             }
             Record::HardState(state) => self.hard_state = state,
-            Record::Mark { index, term, conf_state } => self.mark(index, term, conf_state),
+            Record::LogStart { index, term, conf_state } => self.log_start(index, term, conf_state),
             Record::Entry(entry) => self.entry(entry)?,
         }
         Ok(())
@@ -103,8 +103,8 @@ impl Replay {
     /// Entries between the newest mark and the first entry are missing.
     pub fn finish(self) -> Result<Self, Fault> {
         match self.entries.first() {
-            Some(first) if first.index > self.mark_index + 1 => {
-                Err(jump(self.mark_index, first.index))
+            Some(first) if first.index > self.log_start_index + 1 => {
+                Err(jump(self.log_start_index, first.index))
             }
             Some(_) | None => Ok(self),
         }
@@ -115,17 +115,17 @@ impl Replay {
     /// # Errors
     /// The log begins later: the store is an older one than the log belongs to.
     pub fn check_store(&self, applied: LogIndex) -> Result<(), Fault> {
-        if applied >= self.mark_index {
+        if applied >= self.log_start_index {
             return Ok(());
         }
         Err(Fault::new(format!(
             "the store holds everything up to entry {applied}, and the write-ahead log begins after entry {}: put back \
              the store that belongs to the log, or remove the member, clear its data directory and add it anew",
-            self.mark_index
+            self.log_start_index
         )))
     }
 
-    fn mark(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
+    fn log_start(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
         // A log that another one replaced, as a snapshot does: what follows in it is not what follows now.
         let at = self.entries.iter().find(|entry| entry.index == index);
         if at.is_some_and(|entry| entry.term != term) {
@@ -133,11 +133,11 @@ impl Replay {
         }
         let passed = self.entries.iter().take_while(|entry| entry.index <= index).count();
         self.entries.drain(..passed);
-        (self.mark_index, self.mark_term, self.conf_state) = (index, term, conf_state);
+        (self.log_start_index, self.log_start_term, self.conf_state) = (index, term, conf_state);
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), Fault> {
-        if entry.index <= self.mark_index {
+        if entry.index <= self.log_start_index {
             return Ok(());
         }
         if let (Some(first), Some(last)) = (self.entries.first(), self.entries.last()) {

@@ -155,24 +155,24 @@ fn an_entry_replaces_the_tail_and_a_mark_cuts_the_head() {
     let lengths =
         |replay: &Replay| replay.entries.iter().map(|it| it.data.len()).collect::<Vec<_>>();
     assert_eq!(lengths(&replay), [1, 1, 1, 2]);
-    replay.take(mark(2)).expect("fits");
-    assert_eq!((replay.mark_index, lengths(&replay)), (2, vec![1, 2]));
+    replay.take(log_start(2)).expect("fits");
+    assert_eq!((replay.log_start_index, lengths(&replay)), (2, vec![1, 2]));
     assert!(replay.take(entry(9, 1)).is_err(), "a gap is refused");
 }
 
-fn mark(index: u64) -> Record {
+fn log_start(index: u64) -> Record {
     let conf_state = ConfState { voters: vec![9], ..ConfState::default() };
-    Record::Mark { index, term: 3, conf_state }
+    Record::LogStart { index, term: 3, conf_state }
 }
 
 #[test]
 fn what_a_later_mark_passed_may_be_gone_and_nothing_else() {
-    let replayed = |marks: [u64; 2]| {
+    let replayed = |log_starts: [u64; 2]| {
         let mut replay = Replay::default();
-        replay.take(mark(marks[0])).expect("fits");
+        replay.take(log_start(log_starts[0])).expect("fits");
         (50..60).for_each(|index| replay.take(entry(index, 1)).expect("fits"));
-        replay.take(mark(marks[1])).expect("fits");
-        replay.finish().map(|replay| (replay.mark_index, replay.entries.len()))
+        replay.take(log_start(log_starts[1])).expect("fits");
+        replay.finish().map(|replay| (replay.log_start_index, replay.entries.len()))
     };
     assert_eq!(replayed([10, 49]), Ok((49, 10)));
     assert_eq!(replayed([10, 55]), Ok((55, 4)));

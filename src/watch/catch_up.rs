@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use super::delivery::Reach;
+use super::delivery::DeliveryScope;
 use super::{History, Hub, Output, Side, StreamId, WatcherId};
 
 impl Hub {
@@ -50,7 +50,7 @@ impl Hub {
     fn serve_queue(&mut self, history: &History, out: &mut Vec<Output>) {
         let (from, next) = (history.from, history.next);
         let served: Vec<_> = self.queue.range((from, 0)..(next, 0)).copied().collect();
-        let stuck = self.deliver(&history.events, Reach::Read { from, next }, out);
+        let stuck = self.deliver(&history.events, DeliveryScope::Read { from, next }, out);
         // Those wait for their stream, at the position that delivery gave them.
         for id in stuck {
             self.watchers[id as usize].queued = false;
@@ -82,17 +82,17 @@ impl Hub {
             self.watchers[moved as usize].position = position;
         }
         self.count_side(stream, side);
-        if side == Side::Behind {
+        if side == Side::Unsynced {
             self.enqueue(id);
         }
     }
 
     fn count_side(&mut self, stream: StreamId, side: Side) {
         let change: isize = match side {
-            Side::Behind => 1,
+            Side::Unsynced => 1,
             Side::Synced => -1,
         };
-        self.census.behind = self.census.behind.saturating_add_signed(change);
+        self.stats.behind = self.stats.behind.saturating_add_signed(change);
         if let Some(stream) = self.stream(stream) {
             stream.behind = stream.behind.saturating_add_signed(change);
         }
@@ -118,7 +118,7 @@ impl Hub {
         let watchers: Vec<_> = stream.watches.values().flatten().copied().collect();
         for id in watchers {
             let watcher = &self.watchers[id as usize];
-            if watcher.side == Side::Behind && !watcher.queued {
+            if watcher.side == Side::Unsynced && !watcher.queued {
                 self.enqueue(id);
             }
         }

@@ -10,7 +10,7 @@ use crate::mvcc::Event;
 
 /// For whom a delivery is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reach {
+pub(super) enum DeliveryScope {
     /// All synced watchers.
     Live,
     /// Queued watchers at positions in `from..next`, the revisions that were read.
@@ -35,25 +35,25 @@ impl Hub {
     /// Brings all synced watchers to `revision`.
     pub(super) fn advance(&mut self, events: &[Event], revision: i64, out: &mut Vec<Output>) {
         let new = events.partition_point(|event| event.revision.main <= self.revision);
-        let stuck = self.deliver(&events[new..], Reach::Live, out);
+        let stuck = self.deliver(&events[new..], DeliveryScope::Live, out);
         self.revision = revision;
         for watcher in stuck {
-            self.change_side(watcher, Side::Behind);
+            self.change_side(watcher, Side::Unsynced);
         }
         self.tell_progress(out);
     }
 
-    /// Sends each watcher within reach what concerns it. Gives those that could not be sent all: their
+    /// Sends each watcher within scope what concerns it. Gives those that could not be sent all: their
     /// position is the first revision that they still need.
     pub(super) fn deliver(
         &mut self,
         events: &[Event],
-        reach: Reach,
+        scope: DeliveryScope,
         out: &mut Vec<Output>,
     ) -> Vec<WatcherId> {
-        let side = match reach {
-            Reach::Live => Side::Synced,
-            Reach::Read { .. } => Side::Behind,
+        let side = match scope {
+            DeliveryScope::Live => Side::Synced,
+            DeliveryScope::Read { .. } => Side::Unsynced,
         };
         self.delivery += 1;
         let delivery = self.delivery;
@@ -65,9 +65,9 @@ impl Hub {
             for id in &members {
                 let watcher = &mut self.watchers[*id as usize];
                 let Some(stream) = self.streams[watcher.stream as usize].as_mut() else { continue };
-                let hub_bytes = &mut self.census.bytes;
+                let hub_bytes = &mut self.stats.bytes;
                 let mut sender = Sender { config: &self.config, hub_bytes, delivery, stream, out };
-                if !sender.offer(watcher, &mut answers, reach) {
+                if !sender.offer(watcher, &mut answers, scope) {
                     stuck.push(*id);
                 }
             }
@@ -84,7 +84,7 @@ impl Hub {
         out: &mut Vec<Output>,
     ) {
         let cost = size_of::<WatchResponse>() + response.cancel_reason.len();
-        self.census.bytes += cost;
+        self.stats.bytes += cost;
         if let Some(stream) = self.stream(stream) {
             stream.bytes += cost;
         }
@@ -93,12 +93,12 @@ impl Hub {
 
     /// The stream has taken some of what it held.
     pub(super) fn sent(&mut self, id: StreamId, bytes: usize) {
-        let limit = stream_limit(&self.config, self.census.bytes);
+        let limit = stream_limit(&self.config, self.stats.bytes);
         let Some(stream) = self.stream(id) else { return };
         assert!(bytes <= stream.bytes, "stream {id} took {bytes} of {} bytes", stream.bytes);
         stream.bytes -= bytes;
         let resumes = stream.starved && stream.bytes <= limit / 2;
-        self.census.bytes -= bytes;
+        self.stats.bytes -= bytes;
         if resumes {
             self.resume(id);
         }
@@ -131,8 +131,13 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     /// Sends a watcher what concerns it; gives `false` if some of it must wait.
-    fn offer(&mut self, watcher: &mut Watcher, answers: &mut Answers<'_>, reach: Reach) -> bool {
-        if let Reach::Read { from, next } = reach
+    fn offer(
+        &mut self,
+        watcher: &mut Watcher,
+        answers: &mut Answers<'_>,
+        scope: DeliveryScope,
+    ) -> bool {
+        if let DeliveryScope::Read { from, next } = scope
             && !(watcher.queued && (from..next).contains(&watcher.next))
         {
             return true;
@@ -145,9 +150,9 @@ impl Sender<'_> {
                 return false;
             }
             // The last answer of a read speaks for all that was read, as etcd's does.
-            let revision = match reach {
-                Reach::Read { next, .. } if chunks.peek().is_none() => next - 1,
-                Reach::Read { .. } | Reach::Live => chunk.last,
+            let revision = match scope {
+                DeliveryScope::Read { next, .. } if chunks.peek().is_none() => next - 1,
+                DeliveryScope::Read { .. } | DeliveryScope::Live => chunk.last,
             };
             watcher.idle = false;
             let last = chunk.bodies.len() - 1;

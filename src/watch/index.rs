@@ -22,7 +22,7 @@ pub(super) enum Side {
     /// Hears every batch as it comes.
     Synced,
     /// Reads history first.
-    Behind,
+    Unsynced,
 }
 
 /// The watchers of one range.

@@ -25,7 +25,7 @@ impl Hub {
         self.due.insert((progress_due_ms, id));
         self.streams[at] =
             Some(Stream { progress_interval_ms, progress_due_ms, ..Stream::default() });
-        self.census.streams += 1;
+        self.stats.streams += 1;
     }
 
     pub(super) fn close(&mut self, id: StreamId) {
@@ -34,8 +34,8 @@ impl Hub {
         if let Some(at) = stream.progress_at {
             self.progress.remove(&(at, id));
         }
-        self.census.bytes -= stream.bytes;
-        self.census.streams -= 1;
+        self.stats.bytes -= stream.bytes;
+        self.stats.streams -= 1;
         for watcher in stream.watches.into_values().flatten() {
             self.forget(watcher);
         }
@@ -117,7 +117,7 @@ impl Hub {
         let position = self.index.join(group, Side::Synced, watcher_id);
         self.watchers[watcher_id as usize].position = position;
         if next <= self.revision {
-            self.change_side(watcher_id, Side::Behind);
+            self.change_side(watcher_id, Side::Unsynced);
         }
         watcher_id
     }
@@ -194,7 +194,7 @@ impl Hub {
 
     /// Takes a watcher out of everything but its stream's list.
     fn forget(&mut self, id: WatcherId) -> Watcher {
-        if self.watchers[id as usize].side == Side::Behind {
+        if self.watchers[id as usize].side == Side::Unsynced {
             self.change_side(id, Side::Synced);
         }
         let watcher = self.watchers.remove(id as usize);

@@ -11,7 +11,7 @@
 //! late put a=1                     published; the hub hears of it at `arrive`
 //! read                             performs the ReadHistory that was asked for
 //! take 1 [n]                       the client takes n responses, or all
-//! compact 5       resync           census
+//! compact 5       resync           stats
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -127,9 +127,9 @@ impl Runner {
                 self.tell(Input::History(history));
             }
             "take" => self.take(stream(), words.get(1).map(|word| word.parse().unwrap())),
-            "census" => {
-                let census = self.hub().census();
-                writeln!(self.text, "  {census:?}").unwrap();
+            "stats" => {
+                let stats = self.hub().stats();
+                writeln!(self.text, "  {stats:?}").unwrap();
             }
             other => panic!("unknown command {other}"),
         }

@@ -17,7 +17,7 @@ use basalt_proto::etcdserverpb::WatchRequest;
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use slab::Slab;
 
-use super::{Census, Hub, Input, Output, Published, StreamId};
+use super::{Hub, HubStats, Input, Output, Published, StreamId};
 use crate::types::Refusal;
 
 /// A queue that grew beyond this is given back when it is empty.
@@ -224,8 +224,8 @@ impl Streams {
     }
 
     /// How many streams and watchers there are.
-    pub fn census(&self) -> Census {
-        self.hub.census()
+    pub fn stats(&self) -> HubStats {
+        self.hub.stats()
     }
 }
 

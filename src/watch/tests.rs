@@ -251,8 +251,8 @@ impl World {
                 assert!(missed.is_none(), "watch {id} of stream {stream} lacks {missed:?}");
             }
         }
-        let census = self.hub.census();
-        assert_eq!((census.behind, census.bytes), (0, 0));
+        let stats = self.hub.stats();
+        assert_eq!((stats.behind, stats.bytes), (0, 0));
         assert!(self.hub.queue.is_empty());
     }
 }

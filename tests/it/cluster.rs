@@ -1,27 +1,27 @@
 //! Clusters of real processes: they are founded, lose members and get them back, change who belongs to them,
 //! and never lose what they acknowledged.
 
-mod absence;
 mod alarms;
-mod alone;
 mod contended;
 mod corrupt;
 mod disk;
+mod lease_reads;
 mod levels;
-mod links;
 mod load;
 pub(crate) mod members;
+mod messages;
 mod network;
+mod partition;
+mod proxy;
 mod versions;
-mod words;
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use self::absence::Absence;
 use self::load::{Load, PATIENCE};
 use self::members::Members;
+use self::partition::Absence;
 use crate::compare::from_environment;
 use crate::process::{self, Server, Setup};
 
@@ -139,8 +139,8 @@ fn nothing_acknowledged_is_lost_when_leaders_die() {
 /// How long nobody led, beside the time after which a member stands for election.
 fn tell_absences(absences: &[Absence], election: u64) {
     let bound = Duration::from_millis(election * 3 / 2);
-    let led = absence::median(absences.iter().map(|it| it.led).collect());
-    let wrote = absence::median(absences.iter().map(|it| it.wrote).collect());
+    let led = partition::median(absences.iter().map(|it| it.led).collect());
+    let wrote = partition::median(absences.iter().map(|it| it.wrote).collect());
     let worst = absences.iter().map(|it| it.wrote).max().unwrap_or_default();
     println!(
         "election timeout {election} ms, {} leaders killed: another one led after {led:?}, \

@@ -143,7 +143,7 @@ fn a_store_older_than_its_log_is_refused_in_a_sentence() {
     fs::create_dir(&wal).unwrap();
     let records = [
         Record::Metadata { cluster_id, member_id },
-        Record::Mark { index, term, conf_state: log.conf_state },
+        Record::LogStart { index, term, conf_state: log.conf_state },
         Record::Entry(entry),
         Record::HardState(HardState { commit: index + 1, ..log.hard_state }),
     ];

@@ -10,8 +10,8 @@
     reason = "tests wait on real processes by the real clock, and a test that cannot go on panics"
 )]
 
-mod bad;
 mod bench;
+mod cli_editing;
 mod clients;
 mod cluster;
 mod compare;
@@ -28,11 +28,12 @@ mod flags;
 mod frames;
 mod gateway;
 mod golden;
+mod graceful_stop;
 mod half_made;
-mod handover;
-mod holders;
+mod lease_holders;
 mod locks;
 mod logging;
+mod malformed_input;
 mod metrics;
 mod mirror;
 mod peers;
@@ -48,7 +49,6 @@ mod stress;
 mod terminal;
 mod tidy;
 mod transcripts;
-mod typing;
 mod unreadable;
 mod websocket;
 mod wire;

@@ -22,7 +22,7 @@ use basalt::mvcc::{Event, ReadView};
 use basalt::peer;
 use basalt::rpc::door;
 use basalt::snapshot::bolt::{Reader, Source};
-use basalt::snapshot::{Export, Turn, install};
+use basalt::snapshot::{Export, ExportStep, install};
 use basalt::store::{Engine, Memory, View};
 use basalt::types::limits::WAL_BLOCK_BYTES;
 use basalt::types::{Entry, EntryKind, Fault, FeatureLevel, LogIndex};
@@ -317,10 +317,10 @@ fn installed<E: Engine>(machine: &Machine<E>) -> Machine<Memory> {
     let mut export = Export::new(machine.engine().view());
     let mut file = Vec::new();
     loop {
-        match export.turn(1 << 20).unwrap() {
-            Turn::Working => (),
-            Turn::Chunk(bytes) => file.extend_from_slice(&bytes),
-            Turn::Done => break,
+        match export.step(1 << 20).unwrap() {
+            ExportStep::Working => (),
+            ExportStep::Chunk(bytes) => file.extend_from_slice(&bytes),
+            ExportStep::Done => break,
         }
     }
     let mut store = Memory::default();

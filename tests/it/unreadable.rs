@@ -67,7 +67,7 @@ fn died_with(payloads: Vec<Bytes>) -> Server {
     let commit = FIRST + payloads.len() as u64 - 1;
     let mut records = vec![
         Record::Metadata { cluster_id: cluster_id(&[id]), member_id: id },
-        Record::Mark { index: FIRST - 1, term: 1, conf_state },
+        Record::LogStart { index: FIRST - 1, term: 1, conf_state },
     ];
     let entry =
         |(index, data)| Record::Entry(Entry { index, term: TERM, kind: EntryKind::Normal, data });

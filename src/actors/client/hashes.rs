@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_lite::future::yield_now;
 
 use super::{ReplicaClient, outcome};
-use crate::cluster::Hashed;
-use crate::peer::{Answer, Ask};
+use crate::cluster::HashKvReply;
+use crate::peer::{Answer, PeerRequest};
 use crate::types::{Error, MemberId, Refusal};
 
 /// Entries hashed before others get their turn.
@@ -17,12 +17,12 @@ impl ReplicaClient {
     ///
     /// # Errors
     /// That revision is compacted or not there yet, or the store cannot be read.
-    pub async fn hash_kv(&self, revision: i64) -> Result<Hashed, Error> {
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKvReply, Error> {
         let state = self.state();
         let mut cursor = state.read.hash_kv(revision)?;
         loop {
             if let Some(found) = cursor.step(&state.read.view, HASH_TURN_ENTRIES)? {
-                return Ok(Hashed {
+                return Ok(HashKvReply {
                     hash: found.hash,
                     compact_revision: found.compact_revision,
                     revision: found.revision,
@@ -37,16 +37,18 @@ impl ReplicaClient {
     pub async fn hashes_of_others(
         &self,
         revision: i64,
-    ) -> Vec<(MemberId, Option<Result<Hashed, Refusal>>)> {
+    ) -> Vec<(MemberId, Option<Result<HashKvReply, Refusal>>)> {
         let (own, state) = (self.node().member_id, self.state());
         let wait = Duration::from_millis(self.node().request_timeout_ms);
         let mut answers = Vec::new();
         for member in state.members.iter().filter(|member| member.id != own) {
             let answer = match self.handles.peers.is_connected(member.id, 0) {
-                true => self.handles.peers.ask(member.id, Ask::HashKv(revision), wait).await,
+                true => {
+                    self.handles.peers.ask(member.id, PeerRequest::HashKv(revision), wait).await
+                }
                 false => None,
             };
-            let hashed = |answer: Answer| Hashed {
+            let hashed = |answer: Answer| HashKvReply {
                 hash: answer.hash,
                 compact_revision: answer.compact_revision,
                 revision: answer.hash_revision,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::ReplicaClient;
-use crate::peer::Ask;
+use crate::peer::PeerRequest;
 use crate::types::{LeaseId, Refusal};
 
 /// What is known of a lease.
@@ -27,7 +27,7 @@ impl ReplicaClient {
         if self.leads() {
             return self.keep_alive_here(id).await;
         }
-        self.ask_leader(&Ask::Renew(id)).await.map(|answer| answer.ttl)
+        self.ask_leader(&PeerRequest::Renew(id)).await.map(|answer| answer.ttl)
     }
 
     /// Prolongs a lease on this member, which leads.
@@ -58,7 +58,8 @@ impl ReplicaClient {
         if self.leads() {
             return self.time_to_live_here(id, keys).await;
         }
-        let ask = if keys { Ask::TimeToLiveAndKeys(id) } else { Ask::TimeToLive(id) };
+        let ask =
+            if keys { PeerRequest::TimeToLiveAndKeys(id) } else { PeerRequest::TimeToLive(id) };
         let answer = self.ask_leader(&ask).await?;
         Ok(TimeToLive { ttl: answer.ttl, granted: answer.granted, keys: answer.keys })
     }

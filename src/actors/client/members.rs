@@ -6,7 +6,7 @@ use super::slot::Slot;
 use super::{ASK_PAUSE, ReplicaClient};
 use crate::cluster;
 use crate::io::clock;
-use crate::peer::Ask;
+use crate::peer::PeerRequest;
 use crate::types::{ConfChange, MemberId, Refusal};
 
 impl ReplicaClient {
@@ -34,7 +34,7 @@ impl ReplicaClient {
         if self.leads() {
             return self.promote_here(id).await;
         }
-        self.ask_leader(&Ask::Promote(id)).await.map(drop)
+        self.ask_leader(&PeerRequest::Promote(id)).await.map(drop)
     }
 
     /// Gives a learner a vote; on the leader.

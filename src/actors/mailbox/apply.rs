@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::io::{Incoming, LsmEngine};
+use crate::io::{IncomingSnapshot, LsmEngine};
 use crate::machine::Machine;
 use crate::types::{Entry, LeaseId, LogIndex, Refusal};
 
@@ -42,7 +42,7 @@ pub struct Prepared {
     /// Opened on that store.
     pub machine: Machine<LsmEngine>,
     /// Where it is.
-    pub incoming: Incoming,
+    pub incoming: IncomingSnapshot,
 }
 
 /// Cheap to clone.

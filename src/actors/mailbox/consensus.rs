@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_lite::future::or;
 
 use super::apply::Prepared;
-use crate::consensus::wire::{Travels, travels};
+use crate::consensus::wire::{Priority, priority};
 use crate::consensus::{Message, ReadyNumber};
 use crate::io::spawn;
 use crate::replica::{Inputs, Lane};
@@ -60,11 +60,11 @@ impl Handle {
 
     /// A message of another member. Appends wait while the mailbox is full; others are dropped, and raft sends them again.
     pub async fn peer(&self, message: Box<Message>) {
-        match travels(&message) {
-            Travels::Urgent => drop(self.control.try_send(Input::Peer(message))),
-            Travels::Bulk => drop(self.appends.send_async(Input::Peer(message)).await),
+        match priority(&message) {
+            Priority::Urgent => drop(self.control.try_send(Input::Peer(message))),
+            Priority::Bulk => drop(self.appends.send_async(Input::Peer(message)).await),
             // It comes with a store, or not at all.
-            Travels::Snapshot => (),
+            Priority::Snapshot => (),
         }
     }
 

@@ -17,10 +17,10 @@ use self::stated::Stated;
 use super::consensus;
 use crate::cluster::{Cluster, Member};
 use crate::consensus::Message;
-use crate::consensus::wire::{Encoder, Travels, is_proposal, travels};
+use crate::consensus::wire::{Encoder, Priority, is_proposal, priority};
 use crate::io::clock;
 use crate::metrics;
-use crate::peer::{Answer, Ask, Kind, encode};
+use crate::peer::{Answer, Kind, PeerRequest, encode};
 use crate::types::limits::{
     PEER_BULK_BYTES_MAX, PEER_BULK_MAX, PEER_GUESTS_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX,
 };
@@ -116,7 +116,7 @@ pub struct Asking {
     /// Whom to ask.
     pub to: MemberId,
     /// What.
-    pub ask: Ask,
+    pub request: PeerRequest,
     /// Takes the answer.
     pub asker: flume::Sender<Answer>,
 }
@@ -193,14 +193,17 @@ impl Peers {
         let mut peers = self.0.peers.load_full().as_ref().clone();
         peers.retain(|id, _| !cluster.is_removed(*id));
         self.0.peers.store(Arc::new(peers));
-        cluster.members().filter(|member| member.id != own).for_each(|member| self.meet(member));
+        cluster
+            .members()
+            .filter(|member| member.id != own)
+            .for_each(|member| self.add_peer(member));
         if cluster.is_removed(own) {
             self.leave();
         }
     }
 
     /// Makes a way to a member, or notes where it is reached now.
-    pub fn meet(&self, member: &Member) {
+    pub fn add_peer(&self, member: &Member) {
         let known = self.0.peers.load_full();
         if let Some(peer) = known.get(&member.id) {
             if **peer.link.urls.load() != member.peer_urls {
@@ -238,39 +241,39 @@ impl Peers {
     pub fn send(&self, messages: Vec<Message>) -> Vec<Message> {
         let mut encoder = Encoder::default();
         let peers = self.0.peers.load();
-        let mut homeless = Vec::new();
+        let mut undeliverable = Vec::new();
         for raft in messages {
             let peer = peers.get(&raft.to);
             let connected = peer.is_some_and(|peer| peer.link.takes_bulk.load(Ordering::Relaxed));
             if !connected && is_proposal(&raft) {
-                homeless.push(raft);
+                undeliverable.push(raft);
                 continue;
             }
-            let travels = travels(&raft);
+            let priority = priority(&raft);
             let Some(peer) = peer else {
-                if travels == Travels::Urgent {
+                if priority == Priority::Urgent {
                     let (head, entries) = encoder.encode(&raft);
                     let head = encode(Kind::Raft, &head, &entries);
                     self.send_to_guest(raft.to, Packet(head, entries));
                 }
                 continue;
             };
-            if travels == Travels::Snapshot {
+            if priority == Priority::Snapshot {
                 self.transfer(peer, raft);
                 continue;
             }
             let (head, entries) = encoder.encode(&raft);
             let packet = Packet(encode(Kind::Raft, &head, &entries), entries);
-            let sent = match travels {
-                Travels::Bulk => peer.send_bulk(packet),
-                Travels::Urgent | Travels::Snapshot => peer.urgent.try_send(packet).is_ok(),
+            let sent = match priority {
+                Priority::Bulk => peer.send_bulk(packet),
+                Priority::Urgent | Priority::Snapshot => peer.urgent.try_send(packet).is_ok(),
             };
             if !sent {
                 peer.link.counts.sent_failures.fetch_add(1, Ordering::Relaxed);
                 self.0.consensus.unreachable(raft.to);
             }
         }
-        homeless
+        undeliverable
     }
 
     /// Sends the state along with a message that announces it, unless some is on its way to that member already.
@@ -282,9 +285,9 @@ impl Peers {
     }
 
     /// Asks another member. The answer may be lost: `None` after `wait`.
-    pub async fn ask(&self, to: MemberId, ask: Ask, wait: Duration) -> Option<Answer> {
+    pub async fn ask(&self, to: MemberId, request: PeerRequest, wait: Duration) -> Option<Answer> {
         let (answer, inbox) = flume::bounded(1);
-        self.0.asking.send_async(Asking { to, ask, asker: answer }).await.ok()?;
+        self.0.asking.send_async(Asking { to, request, asker: answer }).await.ok()?;
         clock::deadline(wait, inbox.recv_async()).await?.ok()
     }
 

@@ -18,7 +18,7 @@ pub enum Msg {
         records: Vec<Record>,
     },
     /// The store holds everything up to here on disk: the log below may go.
-    Mark {
+    LogStart {
         /// Up to and including this entry.
         index: LogIndex,
         /// Its term.
@@ -72,8 +72,8 @@ impl Handle {
     }
 
     /// Lets the log below `index` go.
-    pub async fn mark(&self, index: LogIndex, term: Term, conf_state: ConfState) {
-        drop(self.inbox.send_async(Msg::Mark { index, term, conf_state }).await);
+    pub async fn log_start(&self, index: LogIndex, term: Term, conf_state: ConfState) {
+        drop(self.inbox.send_async(Msg::LogStart { index, term, conf_state }).await);
     }
 
     /// Bytes that can be appended behind all that waits, if the disk has no room for another segment.

@@ -9,14 +9,15 @@ use futures_lite::future::or;
 
 use super::outbound::Connected;
 use super::transfer;
-use crate::actors::Desk;
+use crate::actors::ReplicaClient;
 use crate::actors::mailbox::peer::{Packet, Peers};
 use crate::consensus::Message;
 use crate::consensus::wire::{decode, is_proposal, retain_proposals};
 use crate::io::{self, Wire, clock};
 use crate::machine::check_payload;
 use crate::peer::{
-    Answer, Ask, Frame, Hello, Kind, Lane, Question, Refused, Welcome, Why, check, message,
+    Answer, Frame, Hello, Kind, Lane, PeerRequest, Question, Refused, RejectReason, Welcome, check,
+    message,
 };
 use crate::types::limits::PEER_QUESTIONS_MAX;
 use crate::types::{Error, FeatureLevel, MemberId, Refusal};
@@ -25,12 +26,12 @@ use crate::types::{Error, FeatureLevel, MemberId, Refusal};
 const HELLO_TIME: Duration = Duration::from_secs(5);
 
 /// Serves a connection that another member dialed, until it ends.
-pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
+pub async fn serve(peers: Peers, wire: Wire, replica: ReplicaClient) {
     let mut connected = Connected::new(wire, peers.identity().times);
     let frame = clock::deadline(HELLO_TIME, connected.next()).await.flatten();
     let Some(hello) = frame.and_then(|frame| frame.read::<Hello>(Kind::Hello)) else { return };
     let identity = peers.identity();
-    let agreed = desk.state().feature_level;
+    let agreed = replica.state().feature_level;
     let is_removed = |member| peers.is_removed(member);
     let lane = match check(&hello, identity.cluster, identity.member, agreed, is_removed) {
         Ok(lane) => lane,
@@ -46,7 +47,7 @@ pub async fn serve(peers: Peers, wire: Wire, desk: Desk) {
     // It may have joined after what this member has applied. It is not dialed: anyone can name any URL in a hello.
     let is_guest = lane == Lane::Urgent && hello.pings && peers.link(hello.from).is_none();
     let guest = if is_guest { peers.receive_guest(hello.from) } else { None };
-    hear(&peers, connected, guest, &hello, &desk).await;
+    receive(&peers, connected, guest, &hello, &replica).await;
 }
 
 /// The next frame; sends what is to go to a guest until one comes. `None` when the connection is over.
@@ -67,23 +68,28 @@ async fn next(
     }
 }
 
-async fn refuse(connected: &mut Connected, hello: &Hello, why: Why, agreed: FeatureLevel) {
+async fn refuse(
+    connected: &mut Connected,
+    hello: &Hello,
+    reason: RejectReason,
+    agreed: FeatureLevel,
+) {
     tracing::warn!(
         remote_peer_id = format!("{:x}", hello.from),
         remote_cluster_id = format!("{:x}", hello.cluster),
-        why = ?why,
+        why = ?reason,
         "rejected connection on peer endpoint"
     );
-    let refused = Refused { why: why as i32, feature_level: agreed.number() };
+    let refused = Refused { reason: reason as i32, feature_level: agreed.number() };
     let _ = connected.send(&message(Kind::Refused, &refused)).await;
 }
 
-async fn hear(
+async fn receive(
     peers: &Peers,
     mut connected: Connected,
     mut guest: Option<flume::Receiver<Packet>>,
     hello: &Hello,
-    desk: &Desk,
+    replica: &ReplicaClient,
 ) {
     let answering = Arc::new(AtomicUsize::new(0));
     let link = peers.link(hello.from);
@@ -96,8 +102,8 @@ async fn hear(
             link.counts.received_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
         }
         if peers.is_removed(hello.from) {
-            let agreed = desk.state().feature_level;
-            return refuse(&mut connected, hello, Why::Removed, agreed).await;
+            let agreed = replica.state().feature_level;
+            return refuse(&mut connected, hello, RejectReason::Removed, agreed).await;
         }
         match frame.kind {
             Kind::Raft => {
@@ -111,7 +117,7 @@ async fn hear(
                 }
                 peers.consensus().peer(Box::new(raft)).await;
             }
-            Kind::Question => answer(peers, hello.from, &frame, desk, &answering),
+            Kind::Question => answer(peers, hello.from, &frame, replica, &answering),
             Kind::Answer => {
                 let Some(answer) = frame.read::<Answer>(Kind::Answer) else { return };
                 peers.answered(answer).await;
@@ -141,17 +147,24 @@ fn admit(peers: &Peers, raft: &mut Message) -> bool {
 }
 
 /// Answers in the background, as far as there is room.
-fn answer(peers: &Peers, to: MemberId, frame: &Frame, desk: &Desk, answering: &Arc<AtomicUsize>) {
-    let Some(Question { number, ask: Some(ask) }) = frame.read::<Question>(Kind::Question) else {
+fn answer(
+    peers: &Peers,
+    to: MemberId,
+    frame: &Frame,
+    replica: &ReplicaClient,
+    answering: &Arc<AtomicUsize>,
+) {
+    let Some(Question { number, ask: Some(request) }) = frame.read::<Question>(Kind::Question)
+    else {
         return;
     };
     if answering.load(Ordering::Relaxed) >= PEER_QUESTIONS_MAX {
         return;
     }
     answering.fetch_add(1, Ordering::Relaxed);
-    let (peers, desk, answering) = (peers.clone(), desk.clone(), Arc::clone(answering));
+    let (peers, replica, answering) = (peers.clone(), replica.clone(), Arc::clone(answering));
     io::spawn(async move {
-        let answer = match find(&desk, ask).await {
+        let answer = match find(&replica, request).await {
             Ok(answer) => Answer { number, ..answer },
             Err(refusal) => {
                 Answer { number, refusal: refusal.text().to_owned(), ..Answer::default() }
@@ -162,22 +175,22 @@ fn answer(peers: &Peers, to: MemberId, frame: &Frame, desk: &Desk, answering: &A
     });
 }
 
-async fn find(desk: &Desk, ask: Ask) -> Result<Answer, Refusal> {
+async fn find(replica: &ReplicaClient, request: PeerRequest) -> Result<Answer, Refusal> {
     let found = |ttl: crate::actors::client::TimeToLive| Answer {
         ttl: ttl.ttl,
         granted: ttl.granted,
         keys: ttl.keys,
         ..Answer::default()
     };
-    match ask {
-        Ask::Renew(id) => {
-            desk.keep_alive_here(id).await.map(|ttl| Answer { ttl, ..Answer::default() })
+    match request {
+        PeerRequest::Renew(id) => {
+            replica.keep_alive_here(id).await.map(|ttl| Answer { ttl, ..Answer::default() })
         }
-        Ask::TimeToLive(id) => desk.time_to_live_here(id, false).await.map(found),
-        Ask::TimeToLiveAndKeys(id) => desk.time_to_live_here(id, true).await.map(found),
-        Ask::Promote(id) => desk.promote_here(id).await.map(|()| Answer::default()),
-        Ask::HashKv(revision) => {
-            let hashed = Error::refusal(desk.hash_kv(revision).await);
+        PeerRequest::TimeToLive(id) => replica.time_to_live_here(id, false).await.map(found),
+        PeerRequest::TimeToLiveAndKeys(id) => replica.time_to_live_here(id, true).await.map(found),
+        PeerRequest::Promote(id) => replica.promote_here(id).await.map(|()| Answer::default()),
+        PeerRequest::HashKv(revision) => {
+            let hashed = Error::refusal(replica.hash_kv(revision).await);
             hashed.unwrap_or_else(|fault| io::fatal(&fault)).map(|hashed| Answer {
                 hash: hashed.hash,
                 compact_revision: hashed.compact_revision,

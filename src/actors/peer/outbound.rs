@@ -11,7 +11,7 @@ use crate::cluster::check_feature_level;
 use crate::consensus::wire::decode;
 use crate::io::{self, Address, Wire, clock};
 use crate::peer::{
-    Decoder, Frame, Hello, Kind, Lane, MAGIC, Refused, Welcome, Why, encode, message,
+    Decoder, Frame, Hello, Kind, Lane, MAGIC, Refused, RejectReason, Welcome, encode, message,
 };
 use crate::types::FeatureLevel;
 use crate::types::limits::PEER_WRITE_BYTES;
@@ -116,9 +116,9 @@ pub(super) async fn connect(
 fn refused(peers: &Peers, link: &Link, frame: &Frame) {
     let Some(refused) = frame.read::<Refused>(Kind::Refused) else { return };
     let remote = format!("{:x}", link.id);
-    match refused.why() {
-        Why::Removed => peers.leave(),
-        Why::FeatureLevel => {
+    match refused.reason() {
+        RejectReason::Removed => peers.leave(),
+        RejectReason::FeatureLevel => {
             let supported = peers.identity().machine.feature_level;
             if let Err(fault) =
                 check_feature_level(FeatureLevel::new(refused.feature_level), supported)
@@ -126,9 +126,13 @@ fn refused(peers: &Peers, link: &Link, frame: &Frame) {
                 io::fatal(&fault);
             }
         }
-        Why::OtherCluster => tracing::warn!(remote, "request cluster ID mismatch"),
-        Why::OtherMember => tracing::warn!(remote, "request sent was ignored (member ID mismatch)"),
-        Why::Unknown => tracing::warn!(remote, "the peer does not know this kind of connection"),
+        RejectReason::OtherCluster => tracing::warn!(remote, "request cluster ID mismatch"),
+        RejectReason::OtherMember => {
+            tracing::warn!(remote, "request sent was ignored (member ID mismatch)")
+        }
+        RejectReason::Unknown => {
+            tracing::warn!(remote, "the peer does not know this kind of connection")
+        }
     }
 }
 

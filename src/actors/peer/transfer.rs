@@ -12,8 +12,8 @@ use crate::actors::mailbox::apply::Prepared;
 use crate::actors::mailbox::peer::{Link, Peers};
 use crate::consensus::Message;
 use crate::consensus::wire::{Encoder, decode, set_snapshot, snapshot_position};
-use crate::io::{self, BoltFile, Incoming, Loader, Pool, clock};
-use crate::machine::{Machine, standing};
+use crate::io::{self, BoltFile, IncomingSnapshot, Loader, Pool, clock};
+use crate::machine::{Machine, applied_state};
 use crate::peer::{Kind, Lane, encode};
 use crate::snapshot::bolt::Reader;
 use crate::snapshot::install;
@@ -44,7 +44,7 @@ pub(super) fn start(peers: &Peers, link: &Arc<Link>, raft: Message, shared: &Arc
 async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) -> Option<u64> {
     let view = shared.state().read.view.clone();
     // What is sent is newer than what raft asked for.
-    let (index, term, conf_state) = standing(&view).unwrap_or_else(|fault| io::fatal(&fault));
+    let (index, term, conf_state) = applied_state(&view).unwrap_or_else(|fault| io::fatal(&fault));
     set_snapshot(&mut raft, index, term, &conf_state);
     let (mut connected, _) = connect(peers, link, Lane::Snapshot).await?;
     let (head, entries) = Encoder::default().encode(&raft);
@@ -84,7 +84,7 @@ async fn take(
     let (index, term) = snapshot_position(&raft);
     tracing::info!(index, term, "receiving database snapshot");
     let identity = peers.identity();
-    let mut incoming = Incoming::begin(&identity.member_dir, index)?;
+    let mut incoming = IncomingSnapshot::begin(&identity.member_dir, index)?;
     loop {
         let frame = clock::deadline(FRAME_TIME, connected.next()).await.flatten();
         match frame.map(|frame| (frame.kind, frame.payload)) {
@@ -96,7 +96,7 @@ async fn take(
         }
     }
     let config = identity.machine.clone();
-    let prepared = io::aside("import", move || -> Result<Prepared, Fault> {
+    let prepared = io::spawn_blocking("import", move || -> Result<Prepared, Fault> {
         incoming.check_store_room()?;
         let unreadable = |error| Fault::new(format!("a snapshot cannot be read: {error}"));
         let file = BoltFile::open(&incoming.file()).map_err(unreadable)?;

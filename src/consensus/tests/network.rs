@@ -30,11 +30,11 @@ struct Member {
 }
 
 fn last(disk: &Restored) -> LogIndex {
-    disk.mark_index + disk.entries.len() as u64
+    disk.log_start_index + disk.entries.len() as u64
 }
 
 fn stored(disk: &Restored, index: LogIndex) -> Option<&Entry> {
-    disk.entries.get(index.checked_sub(disk.mark_index + 1)? as usize)
+    disk.entries.get(index.checked_sub(disk.log_start_index + 1)? as usize)
 }
 
 impl Member {
@@ -54,7 +54,7 @@ impl Member {
         let (number, hard_state, entries) = self.pending.pop_front()?;
         self.disk.hard_state = hard_state.unwrap_or(self.disk.hard_state);
         for entry in entries {
-            let at = entry.index.checked_sub(self.disk.mark_index + 1);
+            let at = entry.index.checked_sub(self.disk.log_start_index + 1);
             let at = at.expect("what is cut off is never replaced") as usize;
             assert!(at <= self.disk.entries.len(), "a gap in the log");
             self.disk.entries.truncate(at);
@@ -226,9 +226,9 @@ impl Network {
         let member = &mut self.members[at];
         let index = all.min(member.applied);
         if let Some(entry) = stored(&member.disk, index) {
-            member.disk.mark_term = entry.term;
-            member.disk.entries.drain(..(index - member.disk.mark_index) as usize);
-            member.disk.mark_index = index;
+            member.disk.log_start_term = entry.term;
+            member.disk.entries.drain(..(index - member.disk.log_start_index) as usize);
+            member.disk.log_start_index = index;
             member.disk.applied = member.disk.applied.max(index);
         }
     }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use lsm_tree::Slice;
 
 use super::{LsmEngine, LsmView, fault, prefixed};
-use crate::io::pace::Pace;
+use crate::io::rate_limiter::RateLimiter;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
 
@@ -38,7 +38,7 @@ pub struct Loader {
     runs: LsmEngine,
     /// Where the runs are.
     scratch: PathBuf,
-    pace: Option<Pace>,
+    limiter: Option<RateLimiter>,
 }
 
 impl Loader {
@@ -51,7 +51,7 @@ impl Loader {
         scratch.push(RUNS);
         let scratch = PathBuf::from(scratch);
         let (store, runs) = (LsmEngine::open(path)?, LsmEngine::open_unmerged(&scratch)?);
-        Ok(Self { store, runs, scratch, pace: None })
+        Ok(Self { store, runs, scratch, limiter: None })
     }
 
     /// The same for a disk that others have in common: not filled faster than so many bytes in a second. The runs are
@@ -60,7 +60,8 @@ impl Loader {
     /// # Errors
     /// The directory cannot be used.
     pub fn begin_paced(path: &Path, bytes_per_second: usize) -> Result<Self, Fault> {
-        let paced = Self { pace: Some(Pace::new(bytes_per_second)), ..Self::begin(path)? };
+        let paced =
+            Self { limiter: Some(RateLimiter::new(bytes_per_second)), ..Self::begin(path)? };
         paced.runs.abandon();
         Ok(paced)
     }
@@ -75,10 +76,10 @@ impl Loader {
         for space in SORTED {
             let all = merged.scan(space, Bound::Unbounded, Bound::Unbounded);
             let pairs = all.map(|pair| pair.map(|(key, value)| (key, Some(value))));
-            ingest(&self.store, space, pairs, &mut self.pace)?;
+            ingest(&self.store, space, pairs, &mut self.limiter)?;
         }
         drop((merged, self.runs));
-        if self.pace.is_none() {
+        if self.limiter.is_none() {
             let left = std::fs::remove_dir_all(&self.scratch);
             left.map_err(|error| Fault::new(format!("cannot remove the store's runs: {error}")))?;
         }
@@ -91,7 +92,7 @@ fn ingest(
     to: &LsmEngine,
     space: Space,
     pairs: impl Iterator<Item = Result<(Bytes, Option<Bytes>), Fault>>,
-    pace: &mut Option<Pace>,
+    limiter: &mut Option<RateLimiter>,
 ) -> Result<(), Fault> {
     let mut pairs = pairs.peekable();
     if pairs.peek().is_none() {
@@ -100,8 +101,8 @@ fn ingest(
     let mut tables = to.store.tree.ingestion().map_err(fault("load"))?;
     for pair in pairs {
         let (key, value) = pair?;
-        if let Some(pace) = pace {
-            pace.keep(key.len() + value.as_ref().map_or(0, Bytes::len));
+        if let Some(limiter) = limiter {
+            limiter.keep(key.len() + value.as_ref().map_or(0, Bytes::len));
         }
         match value {
             Some(value) => tables.write(prefixed(space, &key), Slice::from(value)),
@@ -128,10 +129,10 @@ impl Engine for Loader {
         };
         for space in SORTED {
             let pairs = of(space);
-            ingest(&self.runs, space, pairs, &mut self.pace)?;
+            ingest(&self.runs, space, pairs, &mut self.limiter)?;
         }
         let log = of(Space::Log);
-        ingest(&self.store, Space::Log, log, &mut self.pace)?;
+        ingest(&self.store, Space::Log, log, &mut self.limiter)?;
         self.store.commit(Batch { writes: rest })
     }
 

@@ -17,9 +17,9 @@ use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Ver
 use super::policy::{Facts, LEVEL_0_TABLES, Merge, MergePolicy, TABLE_BYTES, push_down_ratios};
 use super::write_back::WriteBack;
 use super::{Store, lock, told};
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 use crate::io::disk;
-use crate::io::pace::Pace;
+use crate::io::rate_limiter::RateLimiter;
 use crate::io::thread;
 use crate::metrics;
 use crate::types::{DiskBounds, Fault};
@@ -219,14 +219,14 @@ struct Merger {
     versions: VecDeque<(u64, Box<dyn Send>)>,
     /// What was committed at the last look, and for how long little was.
     committed: u64,
-    looked: Moment,
+    looked: Instant,
     idle: Duration,
     failing: bool,
 }
 
 impl Merger {
     fn new(store: Arc<Store>, signal: Arc<Signal>, policy: MergePolicy) -> Self {
-        let (versions, looked) = (VecDeque::new(), Moment::now());
+        let (versions, looked) = (VecDeque::new(), Instant::now());
         Self {
             store,
             signal,
@@ -280,7 +280,7 @@ impl Merger {
     /// How much is being committed.
     fn look_at_load(&mut self) {
         let (now, committed) =
-            (Moment::now(), self.store.counters.committed.load(Ordering::Relaxed));
+            (Instant::now(), self.store.counters.committed.load(Ordering::Relaxed));
         let time = now.since(self.looked);
         if time < LOOK / 2 {
             return;
@@ -327,7 +327,7 @@ impl Merger {
             let hurry =
                 merge == Merge::All || facts.level_0_tables > 2 * usize::from(LEVEL_0_TABLES);
             self.store.control.unpaced.store(hurry && !facts.is_idle, Ordering::Relaxed);
-            let (began, next_table) = (Moment::now(), self.store.tree.next_table_id());
+            let (began, next_table) = (Instant::now(), self.store.tree.next_table_id());
             if let Err(error) = self.perform(merge, &facts) {
                 // No flush makes tables meanwhile.
                 let _flushing = self.store.tree.get_flush_lock();
@@ -386,7 +386,7 @@ impl Merger {
             }
             Merge::All => {
                 metrics::DEFRAG_IN_FLIGHT.set(1);
-                let began = Moment::now();
+                let began = Instant::now();
                 let merged = tree.major_compact(TABLE_BYTES, self.store.watermark());
                 metrics::DEFRAG.observe(began.elapsed().as_secs_f64());
                 metrics::DEFRAG_IN_FLIGHT.set(0);
@@ -447,14 +447,14 @@ impl Factory for PaceFactory {
     }
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        let pace = Pace::new(MERGE_BYTES_PER_SECOND);
-        Box::new(PaceFilter { control: Arc::clone(&self.0), pace, bytes: 0 })
+        let limiter = RateLimiter::new(MERGE_BYTES_PER_SECOND);
+        Box::new(PaceFilter { control: Arc::clone(&self.0), limiter, bytes: 0 })
     }
 }
 
 struct PaceFilter {
     control: Arc<Control>,
-    pace: Pace,
+    limiter: RateLimiter,
     /// Bytes since the pace was last kept.
     bytes: usize,
 }
@@ -470,7 +470,7 @@ impl CompactionFilter for PaceFilter {
                 return Err(std::io::Error::from(std::io::ErrorKind::Interrupted).into());
             }
             if !self.control.unpaced.load(Ordering::Relaxed) {
-                self.pace.keep(self.bytes);
+                self.limiter.keep(self.bytes);
             }
             self.bytes = 0;
         }

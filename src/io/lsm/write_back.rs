@@ -42,8 +42,8 @@ impl WriteBack {
         let failed = |error| Fault::new(format!("the thread \"write-back\" cannot start: {error}"));
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(failed)?);
         let folder = store.join("tables");
-        let mut growing = match Growing::watch(folder) {
-            Ok(growing) => growing,
+        let mut unfinished = match UnfinishedTables::watch(folder) {
+            Ok(unfinished) => unfinished,
             Err(error) => {
                 tracing::warn!(
                     %error,
@@ -54,8 +54,8 @@ impl WriteBack {
         };
         let stopped = Arc::clone(&stop);
         let thread = thread::start_nice("write-back", nice, move || {
-            while !is_ready(&stopped, &growing) {
-                growing.round();
+            while !is_ready(&stopped, &unfinished) {
+                unfinished.round();
             }
         })?;
         Ok(Self { stop, thread: Some(thread) })
@@ -63,15 +63,15 @@ impl WriteBack {
 }
 
 /// Waits until there is something to do; whether that is to stop.
-fn is_ready(stop: &OwnedFd, growing: &Growing) -> bool {
+fn is_ready(stop: &OwnedFd, unfinished: &UnfinishedTables) -> bool {
     let stop = PollFd::new(stop, PollFlags::IN);
     let round = Timespec { tv_sec: 0, tv_nsec: ROUND_NS };
-    let mut sources = if growing.tables.is_empty() {
-        vec![stop, PollFd::new(&growing.events, PollFlags::IN)]
+    let mut sources = if unfinished.tables.is_empty() {
+        vec![stop, PollFd::new(&unfinished.events, PollFlags::IN)]
     } else {
         vec![stop]
     };
-    let timeout = (!growing.tables.is_empty()).then_some(&round);
+    let timeout = (!unfinished.tables.is_empty()).then_some(&round);
     // Interrupted or not: a round does no harm.
     let _ = poll(&mut sources, timeout);
     sources[0].revents().contains(PollFlags::IN)
@@ -86,14 +86,14 @@ impl Drop for WriteBack {
 }
 
 /// The tables that are not whole yet.
-struct Growing {
+struct UnfinishedTables {
     folder: PathBuf,
     tables: HashMap<OsString, File>,
     /// The kernel tells of files that begin or are whole.
     events: OwnedFd,
 }
 
-impl Growing {
+impl UnfinishedTables {
     fn watch(folder: PathBuf) -> io::Result<Self> {
         let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let flags = WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR;
@@ -134,19 +134,20 @@ mod tests {
     #[test]
     fn a_table_is_written_back_until_it_is_whole() {
         let folder = tempfile::tempdir().expect("a directory");
-        let mut growing = Growing::watch(folder.path().to_owned()).expect("the kernel tells");
-        growing.round();
-        assert!(growing.tables.is_empty());
+        let mut unfinished =
+            UnfinishedTables::watch(folder.path().to_owned()).expect("the kernel tells");
+        unfinished.round();
+        assert!(unfinished.tables.is_empty());
         let create = |name: &str| File::create(folder.path().join(name)).expect("a file");
         let (mut first, second) = (create("7"), create("8"));
         first.write_all(&[7; 100_000]).expect("written");
-        growing.round();
-        assert_eq!(growing.tables.len(), 2);
+        unfinished.round();
+        assert_eq!(unfinished.tables.len(), 2);
         drop(first);
-        growing.round();
-        assert_eq!(growing.tables.len(), 1, "the other one grows");
+        unfinished.round();
+        assert_eq!(unfinished.tables.len(), 1, "the other one grows");
         drop(second);
-        growing.round();
-        assert!(growing.tables.is_empty());
+        unfinished.round();
+        assert!(unfinished.tables.is_empty());
     }
 }

@@ -18,13 +18,13 @@ use crate::metrics;
 const CLOSE_LOOK: Duration = Duration::from_millis(10);
 
 /// How often the log says at most that connections wait.
-const SAY_AGAIN_MS: u64 = 10_000;
+const LOG_AGAIN_MS: u64 = 10_000;
 
 /// Open connections of one executor. Relaxed: nothing else is ordered by it.
 #[derive(Clone, Default)]
-pub(super) struct Share(Arc<AtomicUsize>);
+pub(super) struct ConnectionCount(Arc<AtomicUsize>);
 
-impl Share {
+impl ConnectionCount {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
@@ -32,12 +32,12 @@ impl Share {
 }
 
 /// One open connection, counted, also with its executor once that is known.
-pub(super) struct Counted {
+pub(super) struct ConnectionPermit {
     entered: Entered,
-    share: Option<Share>,
+    share: Option<ConnectionCount>,
 }
 
-impl Counted {
+impl ConnectionPermit {
     /// Waits until there is a descriptor for one more connection to a port of this lane. A port for clients also
     /// takes in a few when there is none for them, as they may ask for health.
     pub(super) async fn enter(lane: Lane, pause: Duration) -> Self {
@@ -49,14 +49,14 @@ impl Counted {
             }
             if !std::mem::replace(&mut waits, true) {
                 metrics::ACCEPTS_WAITED.add(1);
-                say_full();
+                log_full();
             }
             clock::sleep(pause).await;
         }
     }
 
     /// Counted with an executor from here on.
-    pub(super) fn with(mut self, share: &Share) -> Self {
+    pub(super) fn with(mut self, share: &ConnectionCount) -> Self {
         share.0.fetch_add(1, Ordering::Relaxed);
         self.share = Some(share.clone());
         self
@@ -73,7 +73,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(share) = &self.share {
             share.0.fetch_sub(1, Ordering::Relaxed);
@@ -84,12 +84,12 @@ impl Drop for Counted {
 /// A client's connection is closed for want of a descriptor.
 pub(super) fn turned_away() {
     metrics::CONNECTIONS_TURNED_AWAY.add(1);
-    say_full();
+    log_full();
 }
 
 /// Says that there are too few descriptors, now and then.
-fn say_full() {
-    if SAID.allows() {
+fn log_full() {
+    if FULL_LOGGED.allows() {
         tracing::warn!(
             open = Entered::open(),
             limit = descriptors::limit(),
@@ -100,23 +100,23 @@ fn say_full() {
 }
 
 /// Accepting failed.
-pub(super) fn say_failed(error: &str) {
+pub(super) fn log_accept_failed(error: &str) {
     metrics::ACCEPTS_FAILED.add(1);
-    if FAILED.allows() {
+    if FAILED_LOGGED.allows() {
         tracing::warn!(%error, "failed to accept a connection");
     }
 }
 
-/// When something was last said, so that it is not said more often than once in [`SAY_AGAIN_MS`].
-struct Said(AtomicU64);
+/// When something was last said, so that it is not said more often than once in [`LOG_AGAIN_MS`].
+struct LogInterval(AtomicU64);
 
-static SAID: Said = Said(AtomicU64::new(0));
-static FAILED: Said = Said(AtomicU64::new(0));
+static FULL_LOGGED: LogInterval = LogInterval(AtomicU64::new(0));
+static FAILED_LOGGED: LogInterval = LogInterval(AtomicU64::new(0));
 
-impl Said {
+impl LogInterval {
     fn allows(&self) -> bool {
         let (now_ms, last_ms) = (clock::now_ms().max(1), self.0.load(Ordering::Relaxed));
-        let is_due = last_ms == 0 || now_ms.saturating_sub(last_ms) >= SAY_AGAIN_MS;
+        let is_due = last_ms == 0 || now_ms.saturating_sub(last_ms) >= LOG_AGAIN_MS;
         let swap = |to| self.0.compare_exchange(last_ms, to, Ordering::Relaxed, Ordering::Relaxed);
         is_due && swap(now_ms).is_ok()
     }
@@ -133,9 +133,9 @@ thread_local! {
 }
 
 /// The place of one connection, or listener, among those of this executor.
-pub(super) struct Seat(usize);
+pub(super) struct OpenSlot(usize);
 
-impl Seat {
+impl OpenSlot {
     pub(super) fn take() -> Self {
         Self(OPEN.with_borrow_mut(|open| open.wakers.insert(None)))
     }
@@ -162,7 +162,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for OpenSlot {
     fn drop(&mut self) {
         // Nothing is left to tell when the thread is going down.
         let _ = OPEN.try_with(|open| open.borrow_mut().wakers.try_remove(self.0));
@@ -171,12 +171,12 @@ impl Drop for Seat {
 
 /// Tells when this executor closes its connections, for what goes on until somebody ends it. Belongs to the executor
 /// that made it.
-pub struct Closing(Seat);
+pub struct Closing(OpenSlot);
 
 impl Closing {
     /// Of this executor.
     pub fn watch() -> Self {
-        Self(Seat::take())
+        Self(OpenSlot::take())
     }
 
     /// Ready from when it is time to close.

@@ -12,7 +12,7 @@ use hyper::rt::ReadBufCursor;
 use super::clock;
 use super::merge::Merge;
 use super::output::Duplex;
-use super::turn::{Handle, TURN_BYTES_MAX};
+use super::scheduler::{Handle, TURN_BYTES_MAX};
 use crate::io::reactor;
 
 /// A connected socket.

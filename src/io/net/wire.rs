@@ -6,11 +6,11 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use super::open::Counted;
+use super::open::ConnectionPermit;
 use super::socket::Stream;
 use super::{Address, PEER_SILENCE_MAX, clock, end_after, keep_alive, reactor};
 use crate::io::Pool;
-use crate::io::clock::Moment;
+use crate::io::clock::Instant;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -20,7 +20,7 @@ pub struct Wire {
     stream: Stream,
     buffer: Vec<u8>,
     /// Held while it is open, if it was accepted.
-    _counted: Option<Counted>,
+    _permit: Option<ConnectionPermit>,
 }
 
 fn late() -> std::io::Error {
@@ -28,14 +28,14 @@ fn late() -> std::io::Error {
 }
 
 impl Wire {
-    fn new(stream: Stream, counted: Option<Counted>) -> Self {
-        let wire = Self { stream, buffer: vec![0; READ_BYTES], _counted: counted };
+    fn new(stream: Stream, permit: Option<ConnectionPermit>) -> Self {
+        let wire = Self { stream, buffer: vec![0; READ_BYTES], _permit: permit };
         wire.limit_silence(PEER_SILENCE_MAX);
         wire
     }
 
-    pub(super) fn accepted(stream: Stream, counted: Counted) -> Self {
-        Self::new(stream, Some(counted))
+    pub(super) fn accepted(stream: Stream, permit: ConnectionPermit) -> Self {
+        Self::new(stream, Some(permit))
     }
 
     /// Lets the kernel end the connection when the other end has acknowledged no bytes for so long. Other than a
@@ -160,7 +160,7 @@ fn ask(
 ) -> std::result::Result<(String, String), String> {
     use std::io::{Read as _, Write as _};
     let text = |error: std::io::Error| error.to_string();
-    let began = Moment::now();
+    let began = Instant::now();
     stream.set_write_timeout(Some(wait)).map_err(text)?;
     let ask = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
     stream.write_all(ask.as_bytes()).map_err(text)?;

@@ -61,7 +61,7 @@ impl Pulse {
 }
 
 /// Bytes came in on this executor.
-pub(super) fn busy() {
+pub(super) fn mark_runnable() {
     with_own(|pulse| {
         // Looked at first, so that the line stays in this core's cache.
         if !pulse.busy.load(Ordering::Relaxed) {

@@ -123,7 +123,7 @@ impl Stream {
             }
         };
         if read.is_ready() {
-            busy();
+            mark_runnable();
         }
         read
     }

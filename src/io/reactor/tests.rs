@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_lite::future::{poll_fn, yield_now};
 
 use super::*;
-use crate::io::clock::{Moment, deadline, sleep};
+use crate::io::clock::{Instant, deadline, sleep};
 use crate::io::executor::Executors;
 
 pub(in crate::io) const REACTORS: [Reactor; 2] = [Reactor::IoUring, Reactor::Epoll];
@@ -306,7 +306,7 @@ fn sixty_four_idle_executors_take_a_fiftieth_of_a_core() {
         let taken = || -> f64 {
             numbers.clone().map(|number| cpu_seconds(&format!("executor-{number}"))).sum()
         };
-        let (before, began) = (taken(), Moment::now());
+        let (before, began) = (taken(), Instant::now());
         std::thread::sleep(Duration::from_secs(2));
         let share = (taken() - before) / began.elapsed().as_secs_f64();
         assert!(share < 0.02, "{reactor:?}: {share:.4} of a core");

@@ -28,7 +28,7 @@ fn first() -> [Record; 2] {
 
 fn mark(index: LogIndex) -> Record {
     let conf_state = ConfState { voters: vec![8], ..ConfState::default() };
-    Record::Mark { index, term: 1, conf_state }
+    Record::LogStart { index, term: 1, conf_state }
 }
 
 fn entry(index: LogIndex, term: u64, length: usize) -> Record {
@@ -62,7 +62,7 @@ fn files(dir: &TempDir, suffix: &str) -> Vec<PathBuf> {
 async fn fill(dir: &TempDir, segments: usize) -> Result<Replay, Fault> {
     let (mut wal, mut replay) = open(dir).await?;
     while files(dir, ".wal").len() <= segments {
-        let next = replay.mark_index + replay.entries.len() as u64 + 1;
+        let next = replay.log_start_index + replay.entries.len() as u64 + 1;
         let records = [entry(next, 1, 5000), committed(next - 1)];
         records.iter().try_for_each(|record| replay.take(record.clone()))?;
         wal.append(&records).await?;
@@ -101,16 +101,16 @@ impl Pair {
     }
 
     fn last(&self) -> LogIndex {
-        self.twin.mark_index + self.twin.entries.len() as u64
+        self.twin.log_start_index + self.twin.entries.len() as u64
     }
 
     /// A mark at some entry that is committed, with its term.
     fn mark(&mut self) -> Record {
-        let (before, commit) = (self.twin.mark_index, self.twin.hard_state.commit);
+        let (before, commit) = (self.twin.log_start_index, self.twin.hard_state.commit);
         let index = self.random.random_range(before..=commit);
         let marked = self.twin.entries.iter().find(|entry| entry.index == index);
-        let term = marked.map_or(self.twin.mark_term, |entry| entry.term);
-        Record::Mark { index, term, conf_state: self.twin.conf_state.clone() }
+        let term = marked.map_or(self.twin.log_start_term, |entry| entry.term);
+        Record::LogStart { index, term, conf_state: self.twin.conf_state.clone() }
     }
 
     /// A batch as consensus hands it out: entries, some of which replace others, and what is committed.
@@ -306,7 +306,7 @@ fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
             free_max: FREE_MAX,
             unsafe_no_fsync: true,
         };
-        let mut spare = Spare::prepare(&options, 1, 0)?;
+        let mut spare = SegmentPreallocator::prepare(&options, 1, 0)?;
         assert_eq!(spare.take().await?, None);
         assert_eq!(spare.is_there()?, Some(false));
         assert_eq!(list(dir.path())?, Vec::<PathBuf>::new());
@@ -350,7 +350,7 @@ fn an_executor_goes_on_while_the_next_segment_is_opened() {
             std::thread::sleep(HELD);
             drop(leased);
         });
-        let began = clock::Moment::now();
+        let began = clock::Instant::now();
         let fill = async {
             for index in 1..=SEGMENT / 4096 {
                 wal.append(&[entry(index, 1, 2048)]).await?;
@@ -361,7 +361,7 @@ fn an_executor_goes_on_while_the_next_segment_is_opened() {
         let mut gap_max = Duration::ZERO;
         let watch = async {
             loop {
-                let slept = clock::Moment::now();
+                let slept = clock::Instant::now();
                 clock::sleep(Duration::from_millis(5)).await;
                 gap_max = gap_max.max(slept.elapsed());
             }

@@ -31,7 +31,7 @@ enum Job {
 /// What came of it.
 enum Done {
     Written(Aligned, io::Result<()>),
-    Switched(Result<(), Fault>),
+    UpgradedIo(Result<(), Fault>),
 }
 
 /// The file of the segment that is open. Belongs to the thread.
@@ -47,7 +47,7 @@ impl Segment {
             Job::Switch { spare, segment, flags } => {
                 let named = name_segment(&spare, &segment);
                 let opened = named.and_then(|()| open_segment(&segment, flags));
-                Done::Switched(opened.map(|file| self.0 = file))
+                Done::UpgradedIo(opened.map(|file| self.0 = file))
             }
         }
     }
@@ -122,7 +122,7 @@ impl Writer {
                 self.buffer = buffer;
                 result
             }
-            Done::Switched(_) => Err(gone()),
+            Done::UpgradedIo(_) => Err(gone()),
         }
     }
 
@@ -137,7 +137,7 @@ impl Writer {
         flags: i32,
     ) -> Result<(), Fault> {
         match self.run(Job::Switch { spare, segment, flags }).await {
-            Ok(Done::Switched(outcome)) => outcome,
+            Ok(Done::UpgradedIo(outcome)) => outcome,
             Ok(Done::Written(..)) | Err(_) => Err(Fault::new(gone().to_string())),
         }
     }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::{
-    CREATE, CREATION, EVENT_DELETE, EVENT_KV, FIXED, KEY, LEASE, MODIFIED, Peek, REPLACED, Record,
-    TOMBSTONE, VALUE, VERSION, damaged,
+    CREATE, CREATION, EVENT_DELETE, EVENT_KV, FIXED, KEY, LEASE, MODIFIED, REPLACED, Record,
+    RecordHeader, TOMBSTONE, VALUE, VERSION, damaged,
 };
 use crate::types::{Fault, LeaseId, Revision};
 
@@ -20,7 +20,7 @@ pub(in crate::mvcc) struct Content<'a> {
 }
 
 /// A new version, ready to be stored: two slices of one buffer.
-pub(in crate::mvcc) struct Draft {
+pub(in crate::mvcc) struct EncodedRecord {
     pub(in crate::mvcc) log_key: Bytes,
     pub(in crate::mvcc) record: Record,
 }
@@ -39,7 +39,7 @@ impl Encoder {
         previous: Option<&Record>,
         compacted: i64,
         content: &Content<'_>,
-    ) -> Result<Draft, Fault> {
+    ) -> Result<EncodedRecord, Fault> {
         let flags = if content.version == 1 { CREATION } else { 0 };
         self.header(flags, revision, previous, compacted)?;
         self.header.push(EVENT_KV);
@@ -56,8 +56,8 @@ impl Encoder {
         revision: Revision,
         previous: Option<&Record>,
         kv: &[u8],
-    ) -> Result<Draft, Fault> {
-        let flags = if Peek::new(kv)?.version == 1 { CREATION } else { 0 };
+    ) -> Result<EncodedRecord, Fault> {
+        let flags = if RecordHeader::new(kv)?.version == 1 { CREATION } else { 0 };
         self.header(flags, revision, previous, 0)?;
         self.header.push(EVENT_KV);
         encode_varint(kv.len() as u64, &mut self.header);
@@ -73,7 +73,7 @@ impl Encoder {
         previous: Option<&Record>,
         compacted: i64,
         key: &[u8],
-    ) -> Result<Draft, Fault> {
+    ) -> Result<EncodedRecord, Fault> {
         self.header(TOMBSTONE, revision, previous, compacted)?;
         self.header.extend(EVENT_DELETE);
         self.header.push(EVENT_KV);
@@ -139,10 +139,10 @@ impl Encoder {
     }
 }
 
-fn finish(buffer: Vec<u8>) -> Draft {
+fn finish(buffer: Vec<u8>) -> EncodedRecord {
     let mut record = Bytes::from(buffer);
     let log_key = record.split_to(Revision::KEY_LENGTH);
-    Draft { log_key, record: Record(record) }
+    EncodedRecord { log_key, record: Record(record) }
 }
 
 impl Content<'_> {

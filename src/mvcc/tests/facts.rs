@@ -120,13 +120,14 @@ fn fences_count_what_a_scan_counts_while_keys_come_and_go() {
         for _ in 0..30 {
             let (from, to) = (random.random_range(0..KEYS), random.random_range(0..KEYS));
             let expected = if from < to { alive.range(from..to).count() } else { 0 } as i64;
-            let count = store.read.fences.count(&store.read.view, &span(from, to)).unwrap();
+            let count = store.read.count_index.count(&store.read.view, &span(from, to)).unwrap();
             assert_eq!(count, expected, "{from} to {to} in round {round}");
-            assert!(store.read.fences.records_max(&span(from, to)) >= expected);
+            assert!(store.read.count_index.records_max(&span(from, to)) >= expected);
         }
-        let all = store.read.fences.count(&store.read.view, &KeyRange::From(bytes("\0"))).unwrap();
+        let all =
+            store.read.count_index.count(&store.read.view, &KeyRange::From(bytes("\0"))).unwrap();
         assert_eq!(all, alive.len() as i64);
-        let reopened = crate::mvcc::Fences::open(&store.read.view).unwrap();
+        let reopened = crate::mvcc::CountIndex::open(&store.read.view).unwrap();
         assert_eq!(reopened.total(), alive.len() as i64);
     }
 }

@@ -651,7 +651,7 @@ impl Pair {
         let kv = view.scan(Space::Kv, Unbounded, Unbounded).map(|pair| pair.unwrap().0);
         let named: BTreeSet<Key> = self.model.bucket.values().map(|(key, _)| key.clone()).collect();
         assert_eq!(kv.collect::<BTreeSet<_>>(), named);
-        let recounted = mvcc::Fences::open(&view).unwrap().total();
+        let recounted = mvcc::CountIndex::open(&view).unwrap().total();
         assert_eq!(self.store.mvcc.keys(), recounted);
     }
 }

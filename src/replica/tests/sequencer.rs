@@ -24,14 +24,14 @@ fn replica(voters: u64) -> Replica<&'static str> {
         seed: 1,
         boot_nonce: 1,
         catch_up_entries: 100,
-        promise: Duration::ZERO,
+        vote_lease: Duration::ZERO,
         logger: None,
     };
     let restored = Restored {
         hard_state: HardState { term: 1, vote: 0, commit: voters },
         conf_state: ConfState { voters: (1..=voters).collect(), ..ConfState::default() },
-        mark_index: voters,
-        mark_term: 1,
+        log_start_index: voters,
+        log_start_term: 1,
         applied: voters,
         ..Restored::default()
     };
@@ -225,7 +225,7 @@ fn a_snapshot_is_installed_once_and_the_log_begins_behind_it() {
     let install = place(|it| matches!(it, Output::Install { snapshot: "taken", index: 50, .. }));
     let persist = place(|it| {
         let Output::Persist { records, .. } = it else { return false };
-        matches!(records[0], Record::Mark { index: 50, .. })
+        matches!(records[0], Record::LogStart { index: 50, .. })
     });
     let discard = place(|it| matches!(it, Output::Discard("second")));
     assert!(install.is_some() && install < persist, "the state before the log's beginning");

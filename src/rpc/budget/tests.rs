@@ -17,8 +17,8 @@ fn patient() -> &'static Budget {
     budget(8, Duration::from_secs(60))
 }
 
-fn holding(budget: &'static Budget, mebibytes: usize) -> Growing {
-    let mut growing = Growing::of(budget);
+fn holding(budget: &'static Budget, mebibytes: usize) -> Reservation {
+    let mut growing = Reservation::of(budget);
     assert!(growing.grow(mebibytes * MIB));
     growing
 }
@@ -38,9 +38,9 @@ fn what_does_not_fit_waits_and_nobody_passes_it_by() {
     assert_eq!(budget.taken.load(SeqCst), 85 * MIB, "a request that waits holds nothing");
 
     // There is room for this one, but others came first; small ones do not count.
-    let mut second = Growing::of(budget);
+    let mut second = Reservation::of(budget);
     assert!(!second.grow(MIB));
-    assert!(Growing::of(budget).grow(RESPONSE_BYTES_UNCOUNTED));
+    assert!(Reservation::of(budget).grow(RESPONSE_BYTES_UNCOUNTED));
     let mut second = pin!(second.wait());
     assert_eq!(poll(second.as_mut()), Poll::Pending);
 
@@ -79,7 +79,7 @@ fn what_is_read_again_has_its_room_and_gives_the_rest_back() {
 fn who_goes_leaves_the_queue_at_once() {
     let budget = patient();
     let other = holding(budget, 60);
-    let (mut large, mut small) = (Growing::of(budget), Growing::of(budget));
+    let (mut large, mut small) = (Reservation::of(budget), Reservation::of(budget));
     assert!(!large.grow(45 * MIB));
     {
         let mut large = Box::pin(large.wait());
@@ -91,7 +91,7 @@ fn who_goes_leaves_the_queue_at_once() {
         assert_eq!(poll(small.as_mut()), Poll::Ready(Ok(())));
     }
     // One that was let in and went before it noticed.
-    let mut gone = Growing::of(budget);
+    let mut gone = Reservation::of(budget);
     assert!(!gone.grow(30 * MIB));
     let mut gone_waits = Box::pin(gone.wait());
     assert_eq!(poll(gone_waits.as_mut()), Poll::Pending);
@@ -111,7 +111,7 @@ fn too_many_too_long_and_too_large_are_refused() {
     assert!(!alone.grow(70 * MIB));
     assert_eq!(poll(pin!(alone.wait())), refused, "it fits into no budget");
     let other = holding(budget, 90);
-    let (mut first, mut second) = (Growing::of(budget), Growing::of(budget));
+    let (mut first, mut second) = (Reservation::of(budget), Reservation::of(budget));
     assert!(!first.grow(20 * MIB) && !second.grow(20 * MIB));
     let mut first = pin!(first.wait());
     assert_eq!(poll(first.as_mut()), Poll::Pending);
@@ -127,7 +127,7 @@ fn too_many_too_long_and_too_large_are_refused() {
 #[test]
 fn a_stream_holds_one_chunk_at_a_time() {
     let budget = patient();
-    let mut stream = Growing::of(budget);
+    let mut stream = Reservation::of(budget);
     assert_eq!(poll(pin!(stream.hold(30 * MIB))), Poll::Ready(Ok(())));
     assert_eq!(poll(pin!(stream.hold(10 * MIB))), Poll::Ready(Ok(())));
     let other = holding(budget, 85);
@@ -151,7 +151,7 @@ fn nobody_is_forgotten_and_nothing_is_lost() {
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..300 {
             let pieces = random.random_range(1..60);
-            let mut answer = Growing::of(budget);
+            let mut answer = Reservation::of(budget);
             let mut read = 0;
             while read < pieces {
                 if answer.grow(MIB) {

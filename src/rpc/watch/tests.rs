@@ -195,9 +195,9 @@ fn a_client_that_does_not_read_is_sent_all_later_and_delays_nobody() {
         }
         // 20 MB were written; the slow stream holds what it may and no more.
         tokio::time::sleep(Duration::from_millis(250)).await;
-        let census = bench.handle.census();
-        assert_eq!((census.streams, census.watchers, census.behind), (2, 2, 1));
-        assert!(census.bytes < 5 << 20, "{} bytes held", census.bytes);
+        let stats = bench.handle.stats();
+        assert_eq!((stats.streams, stats.watchers, stats.behind), (2, 2, 1));
+        assert!(stats.bytes < 5 << 20, "{} bytes held", stats.bytes);
         assert_eq!(slow.until(201).await, (2..=201).collect::<Vec<_>>());
     });
 }
@@ -251,10 +251,10 @@ fn a_closed_stream_leaves_nothing_behind() {
             assert!(client.next().await.created);
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
-        assert_eq!(bench.handle.census().watchers, 5000);
+        assert_eq!(bench.handle.stats().watchers, 5000);
         drop(client);
         tokio::time::sleep(Duration::from_millis(250)).await;
-        assert_eq!(bench.handle.census(), watch::Census::default());
+        assert_eq!(bench.handle.stats(), watch::HubStats::default());
         bench.put("a", "1");
         // Who comes later starts from what is published, though the hub was not told.
         let mut client = bench.stream(false).await.unwrap();

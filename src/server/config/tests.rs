@@ -32,9 +32,9 @@ fn defaults_are_etcds() {
 
 #[test]
 fn what_is_promised_is_the_election_timeout_but_for_a_tick() {
-    assert_eq!(config(&[]).expect("the defaults are fine").promise(), Duration::ZERO);
+    assert_eq!(config(&[]).expect("the defaults are fine").vote_lease(), Duration::ZERO);
     let flags = ["--lease-based-reads", "--heartbeat-interval=60", "--election-timeout=500"];
-    assert_eq!(config(&flags).expect("they are fine").promise(), Duration::from_millis(420));
+    assert_eq!(config(&flags).expect("they are fine").vote_lease(), Duration::from_millis(420));
 }
 
 #[test]

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::{Call, Deed, Kv, Micros, Seen, check};
+use super::{Call, Effect, Kv, Micros, Seen, check};
 
 /// What is there after a put: the value and what the log has of it.
 fn kv(value: u64, create: i64, modified: i64, version: i64) -> Kv {
     Kv { value, create, modified, version }
 }
 
-fn heard(asked: Micros, answered: Micros, deed: Deed, revision: i64, kv: Option<Kv>) -> Call {
+fn heard(asked: Micros, answered: Micros, deed: Effect, revision: i64, kv: Option<Kv>) -> Call {
     Call { asked, answer: Some((answered, Seen { revision, kv, done: true })), deed }
 }
 
-fn unheard(asked: Micros, deed: Deed) -> Call {
+fn unheard(asked: Micros, deed: Effect) -> Call {
     Call { asked, answer: None, deed }
 }
 
-const ONE: Deed = Deed::Put { value: 1 };
-const TWO: Deed = Deed::Put { value: 2 };
+const ONE: Effect = Effect::Put { value: 1 };
+const TWO: Effect = Effect::Put { value: 2 };
 
 /// Two puts at revisions 2 and 3, a delete at 4, a swap at 5, and a get while the second put is under way.
 fn right() -> (Vec<Call>, BTreeMap<u64, Kv>) {
@@ -26,10 +26,10 @@ fn right() -> (Vec<Call>, BTreeMap<u64, Kv>) {
     let calls = vec![
         heard(0, 10, ONE, 2, None),
         heard(20, 40, TWO, 3, Some(one)),
-        heard(25, 35, Deed::Get, 2, Some(one)),
-        heard(50, 60, Deed::Delete, 4, Some(two)),
-        heard(70, 80, Deed::Swap { expected: 0, value: 3 }, 5, None),
-        heard(90, 95, Deed::Get, 5, Some(three)),
+        heard(25, 35, Effect::Get, 2, Some(one)),
+        heard(50, 60, Effect::Delete, 4, Some(two)),
+        heard(70, 80, Effect::Swap { expected: 0, value: 3 }, 5, None),
+        heard(90, 95, Effect::Get, 5, Some(three)),
     ];
     (calls, BTreeMap::from([(1, one), (2, two), (3, three)]))
 }
@@ -45,16 +45,16 @@ fn each_planted_answer_is_found() {
     let (calls, log) = right();
     let (one, two) = (log[&1], log[&2]);
     let wrong = [
-        ("a stale read", 5, heard(90, 95, Deed::Get, 2, Some(one))),
-        ("a read of what was deleted", 5, heard(90, 95, Deed::Get, 3, Some(two))),
-        ("a read of nothing", 5, heard(90, 95, Deed::Get, 5, None)),
-        ("a read of what comes later", 2, heard(25, 35, Deed::Get, 5, Some(log[&3]))),
-        ("a lost put", 3, heard(50, 60, Deed::Delete, 4, Some(one))),
-        ("a delete of nothing", 3, heard(50, 60, Deed::Delete, 3, None)),
+        ("a stale read", 5, heard(90, 95, Effect::Get, 2, Some(one))),
+        ("a read of what was deleted", 5, heard(90, 95, Effect::Get, 3, Some(two))),
+        ("a read of nothing", 5, heard(90, 95, Effect::Get, 5, None)),
+        ("a read of what comes later", 2, heard(25, 35, Effect::Get, 5, Some(log[&3]))),
+        ("a lost put", 3, heard(50, 60, Effect::Delete, 4, Some(one))),
+        ("a delete of nothing", 3, heard(50, 60, Effect::Delete, 3, None)),
         (
             "a swap that should fail",
             4,
-            heard(70, 80, Deed::Swap { expected: 3, value: 3 }, 5, Some(two)),
+            heard(70, 80, Effect::Swap { expected: 3, value: 3 }, 5, Some(two)),
         ),
         ("a put that was made twice", 1, heard(20, 40, TWO, 3, Some(two))),
     ];
@@ -71,7 +71,7 @@ fn what_nobody_heard_of_happened_or_not_but_not_before_it_was_asked() {
     let log = BTreeMap::from([(1, one), (2, two)]);
     let then = |asked: Micros, seen: Kv| {
         let (first, second) = (heard(0, 10, ONE, 2, None), unheard(20, TWO));
-        check(&[first, second, heard(asked, asked + 5, Deed::Get, 3, Some(seen))], &log)
+        check(&[first, second, heard(asked, asked + 5, Effect::Get, 3, Some(seen))], &log)
     };
     assert_eq!(then(30, two), Ok(()), "it happened");
     assert_eq!(then(30, one), Ok(()), "it happens later");
@@ -79,9 +79,9 @@ fn what_nobody_heard_of_happened_or_not_but_not_before_it_was_asked() {
     // A delete without an answer explains that nothing is there, once.
     let deleted = [
         heard(0, 10, ONE, 2, None),
-        unheard(20, Deed::Delete),
-        heard(30, 35, Deed::Get, 3, None),
-        heard(40, 45, Deed::Get, 3, Some(one)),
+        unheard(20, Effect::Delete),
+        heard(30, 35, Effect::Get, 3, None),
+        heard(40, 45, Effect::Get, 3, Some(one)),
     ];
     assert_eq!(check(&deleted[..3], &log), Ok(()));
     assert!(check(&deleted, &log).is_err(), "it came back");

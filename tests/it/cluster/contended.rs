@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use basalt::sim::linear::{self, Call, Deed, Kv, Micros, Seen};
+use basalt::sim::linear::{self, Call, Effect, Kv, Micros, Seen};
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
@@ -62,7 +62,7 @@ impl History {
         for (key, calls) in self.calls.lock().unwrap().iter_mut() {
             let kv = all.kvs.iter().find(|kv| kv.key == key.as_bytes()).map(seen_kv);
             let seen = Seen { revision, kv, done: true };
-            calls.push(Call { asked, answer: Some((answered, seen)), deed: Deed::Get });
+            calls.push(Call { asked, answer: Some((answered, seen)), deed: Effect::Get });
         }
     }
 
@@ -96,11 +96,11 @@ impl History {
 
 /// The same history, but the last read answers with what was replaced before it was asked.
 fn with_a_stale_read(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Option<Vec<Call>> {
-    let is_read = |call: &Call| call.deed == Deed::Get && call.answer.is_some();
+    let is_read = |call: &Call| call.deed == Effect::Get && call.answer.is_some();
     let at = calls.iter().rposition(is_read)?;
     let asked = calls[at].asked;
     let written = |call: &Call| match (call.deed, call.answer?) {
-        (Deed::Put { value } | Deed::Swap { value, .. }, (answered, seen))
+        (Effect::Put { value } | Effect::Swap { value, .. }, (answered, seen))
             if seen.done && answered < asked =>
         {
             log.get(&value).copied()
@@ -127,10 +127,10 @@ pub(super) async fn contend(wires: Vec<Wire>, promises: &Promises, mut random: S
         let key = format!("{PREFIX}{round:04}-{lane}");
         let expected = known.get(&key).copied().unwrap_or(0);
         let deed = match random.random_range(0..10) {
-            0..=2 => Deed::Get,
-            3..=5 => Deed::Put { value: number },
-            6 => Deed::Delete,
-            _ => Deed::Swap { expected, value: number },
+            0..=2 => Effect::Get,
+            3..=5 => Effect::Put { value: number },
+            6 => Effect::Delete,
+            _ => Effect::Swap { expected, value: number },
         };
         let least = promises.newest();
         let asked = history.now();
@@ -150,32 +150,34 @@ pub(super) async fn contend(wires: Vec<Wire>, promises: &Promises, mut random: S
 }
 
 /// The revision that the key was last changed at, as far as an answer tells; 0 if it is not there.
-fn modified(deed: Deed, seen: &Seen) -> i64 {
+fn modified(deed: Effect, seen: &Seen) -> i64 {
     match deed {
-        Deed::Put { .. } | Deed::Swap { .. } if seen.done => seen.revision,
-        Deed::Delete => 0,
-        Deed::Put { .. } | Deed::Swap { .. } | Deed::Get => seen.kv.map_or(0, |kv| kv.modified),
+        Effect::Put { .. } | Effect::Swap { .. } if seen.done => seen.revision,
+        Effect::Delete => 0,
+        Effect::Put { .. } | Effect::Swap { .. } | Effect::Get => {
+            seen.kv.map_or(0, |kv| kv.modified)
+        }
     }
 }
 
-async fn ask(wire: &Wire, key: &str, deed: Deed) -> Result<Seen, Status> {
+async fn ask(wire: &Wire, key: &str, deed: Effect) -> Result<Seen, Status> {
     let key = Bytes::from(key.to_owned());
     match deed {
-        Deed::Get => {
+        Effect::Get => {
             let request = RangeRequest { key, ..Default::default() };
             let answer: RangeResponse = wire.ask(wire::RANGE, &request).await?;
             Ok(seen(answer.header.as_ref(), answer.kvs.first(), true))
         }
-        Deed::Put { value } => {
+        Effect::Put { value } => {
             let answer: PutResponse = wire.ask(wire::PUT, &put(key, value)).await?;
             Ok(seen(answer.header.as_ref(), answer.prev_kv.as_ref(), true))
         }
-        Deed::Delete => {
+        Effect::Delete => {
             let request = DeleteRangeRequest { key, prev_kv: true, ..Default::default() };
             let answer: DeleteRangeResponse = wire.ask(wire::DELETE_RANGE, &request).await?;
             Ok(seen(answer.header.as_ref(), answer.prev_kvs.first(), true))
         }
-        Deed::Swap { expected, value } => swap(wire, key, expected, value).await,
+        Effect::Swap { expected, value } => swap(wire, key, expected, value).await,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::{StatusRequest, StatusResponse};
 
-use super::links::Links;
+use super::proxy::Links;
 use crate::process::{Finished, Server, Setup, reference, run};
 use crate::wire::{self, Wire};
 

@@ -8,9 +8,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tonic::Status;
 
-use super::links::{Links, Wire};
 use super::load::{Load, PATIENCE};
 use super::members::Members;
+use super::proxy::{Links, Wire};
 use super::{runtime, setup};
 use crate::compare::from_environment;
 use crate::wire;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::members::Members;
-use super::words::reason;
+use super::messages::reason;
 use super::{PATIENCE, page, runtime, setup};
 use crate::ports;
 use crate::process::{self, Server};

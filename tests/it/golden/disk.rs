@@ -4,7 +4,7 @@ use std::fs;
 
 use basalt::cluster::{self, Member};
 use basalt::command::Command;
-use basalt::io::{Incoming, current_store, note_promise, promised_ms};
+use basalt::io::{IncomingSnapshot, current_store, note_vote_lease, vote_lease_ms};
 use basalt::types::limits::WAL_BLOCK_BYTES;
 use basalt::types::{ConfChange, ConfState, Entry, EntryKind, HardState};
 use basalt::wal::{FrameHead, Record, encode_frame, replay_segment};
@@ -41,7 +41,7 @@ fn frames() -> [(&'static str, Vec<Record>); 3] {
             "first frame of a segment",
             vec![
                 Record::Metadata { cluster_id: 0xcdf8_1819_4e3a_8c32, member_id: 1 },
-                Record::Mark { index: 70_000, term: 299, conf_state },
+                Record::LogStart { index: 70_000, term: 299, conf_state },
                 Record::HardState(HardState { term: 300, vote: u64::MAX, commit: 70_000 }),
             ],
         ),
@@ -161,10 +161,10 @@ fn entries_are_written_and_read_as_ever() {
 #[test]
 fn small_files_are_written_and_read_as_ever() {
     let scratch = Scratch::new();
-    note_promise(scratch.path(), 900).expect("it is written");
+    note_vote_lease(scratch.path(), 900).expect("it is written");
     let mut golden = Golden::default();
     golden.add("promise", fs::read(scratch.path().join("promise")).expect("it is there"));
-    let incoming = Incoming::begin(scratch.path(), 70_000).expect("it begins");
+    let incoming = IncomingSnapshot::begin(scratch.path(), 70_000).expect("it begins");
     let store = incoming.store();
     fs::create_dir(&store).expect("made");
     incoming.install(70_000, 300).expect("installed");
@@ -174,7 +174,7 @@ fn small_files_are_written_and_read_as_ever() {
     golden.add("current", current.replace(name, "store-50000"));
     let kept = golden.check("files.hex");
     fs::write(scratch.path().join("promise"), &kept["promise"]).expect("written");
-    assert_eq!(promised_ms(scratch.path()), Ok(900));
+    assert_eq!(vote_lease_ms(scratch.path()), Ok(900));
     fs::create_dir(scratch.path().join("store-50000")).expect("made");
     fs::write(scratch.path().join("current"), &kept["current"]).expect("written");
     let store = scratch.path().join("store-50000");

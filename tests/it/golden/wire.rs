@@ -3,8 +3,8 @@
 use basalt::consensus::wire::{Encoder, decode};
 use basalt::consensus::{Message, MessageType};
 use basalt::peer::{
-    Answer, Ask, Decoder, Frame, Hello, Kind, Lane, MAGIC, Question, Refused, Welcome, Why, encode,
-    message,
+    Answer, Decoder, Frame, Hello, Kind, Lane, MAGIC, PeerRequest, Question, Refused, RejectReason,
+    Welcome, encode, message,
 };
 use bytes::Bytes;
 
@@ -36,13 +36,13 @@ fn answer() -> Answer {
     }
 }
 
-fn questions() -> [(&'static str, Ask); 5] {
+fn questions() -> [(&'static str, PeerRequest); 5] {
     [
-        ("question: renew", Ask::Renew(5)),
-        ("question: time to live", Ask::TimeToLive(5)),
-        ("question: time to live and keys", Ask::TimeToLiveAndKeys(5)),
-        ("question: promote", Ask::Promote(31)),
-        ("question: hash", Ask::HashKv(0)),
+        ("question: renew", PeerRequest::Renew(5)),
+        ("question: time to live", PeerRequest::TimeToLive(5)),
+        ("question: time to live and keys", PeerRequest::TimeToLiveAndKeys(5)),
+        ("question: promote", PeerRequest::Promote(31)),
+        ("question: hash", PeerRequest::HashKv(0)),
     ]
 }
 
@@ -55,7 +55,7 @@ fn frame(bytes: &[u8]) -> Frame {
 
 #[test]
 fn frames_between_members_are_written_and_read_as_ever() {
-    let refused = Refused { why: Why::FeatureLevel as i32, feature_level: 3 };
+    let refused = Refused { reason: RejectReason::FeatureLevel as i32, feature_level: 3 };
     let mut golden = Golden::default();
     golden.add("beginning of a connection", MAGIC);
     golden.add("hello", message(Kind::Hello, &hello()));

@@ -35,7 +35,7 @@ use crate::wire::{Channel, Dialer};
 use schedule::Schedule;
 
 pub use pulse::{Health, Pulse, Verdict};
-pub use schedule::Pace;
+pub use schedule::Rate;
 
 /// What an operation asks and what it makes of the answer. One per connection; `slot` is the client,
 /// below the number of clients, and has one operation at a time.
@@ -98,7 +98,7 @@ pub struct Plan {
     /// Operations in all, at most.
     pub total: u64,
     /// When they are meant to be sent, and until when.
-    pub pace: Pace,
+    pub pace: Rate,
     /// Kinds of operations, each with a recorder of its own.
     pub kinds: usize,
     /// Operations in flight at most.

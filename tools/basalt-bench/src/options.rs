@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::generator::Pace;
+use crate::generator::Rate;
 
 /// Flags of every load.
 #[derive(Args, Clone, Debug)]
@@ -71,7 +71,7 @@ pub struct Globals {
     /// Operations per second at the start of --ramp
     #[arg(long, global = true, default_value_t = 0)]
     pub ramp_from: u64,
-    /// Endpoints of a second target, to be loaded and compared in the same run
+    /// Serves of a second target, to be loaded and compared in the same run
     #[arg(long, global = true, value_delimiter = ',')]
     pub against: Vec<String>,
     /// What reports call the targets, comma-separated (by default their first endpoint)
@@ -98,10 +98,10 @@ impl Globals {
     ///
     /// # Errors
     /// When a ramp leads nowhere.
-    pub fn pace(&self, rate: u64) -> Result<Pace, String> {
+    pub fn pace(&self, rate: u64) -> Result<Rate, String> {
         if !self.ramp.is_zero() && rate == 0 {
             return Err("--ramp needs a --rate to climb to".to_owned());
         }
-        Ok(Pace { rate, ramp_from: self.ramp_from, ramp: self.ramp, end: self.duration })
+        Ok(Rate { rate, ramp_from: self.ramp_from, ramp: self.ramp, end: self.duration })
     }
 }

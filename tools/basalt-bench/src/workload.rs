@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::{Map, Value};
 
 use crate::error::Fatal;
-use crate::generator::{self, Outcome, Pace, Plan, Workload};
+use crate::generator::{self, Outcome, Plan, Rate, Workload};
 use crate::options::Globals;
 use crate::progress::Progress;
 use crate::report::{Finished, Report, Written};
@@ -102,7 +102,7 @@ impl Load<'_> {
     fn generate<W: Workload + Send + 'static>(
         &self,
         dialer: &Dialer,
-        pace: Pace,
+        pace: Rate,
         total: u64,
         stop: Option<Arc<AtomicBool>>,
         make: impl Fn(usize) -> W + Sync,

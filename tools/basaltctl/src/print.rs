@@ -89,7 +89,7 @@ fn unsupported(format: &str) -> Failure {
 }
 
 /// An answer that says no more than that it was done.
-pub(crate) struct Said {
+pub(crate) struct Printed {
     pub(crate) name: &'static str,
     pub(crate) bytes: Vec<u8>,
     pub(crate) simple: Vec<u8>,
@@ -97,7 +97,7 @@ pub(crate) struct Said {
     pub(crate) fields: Option<String>,
 }
 
-impl Said {
+impl Printed {
     /// `name` is the message's name in etcd's package.
     pub(crate) fn new(name: &'static str, message: &impl Message, simple: String) -> Self {
         Self { name, bytes: message.encode_to_vec(), simple: simple.into_bytes(), fields: None }
@@ -108,7 +108,7 @@ impl Said {
     }
 }
 
-impl Answer for Said {
+impl Answer for Printed {
     fn simple(&self, _: &Printer, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.simple);
     }

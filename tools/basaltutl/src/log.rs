@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use basalt::io::{LsmEngine, current_store, lock_data_dir, read_log, rename_durably};
 use basalt::lease::ttl_min;
-use basalt::machine::{self, Machine, check_payload, standing};
-use basalt::snapshot::{Export, Turn};
+use basalt::machine::{self, Machine, applied_state, check_payload};
+use basalt::snapshot::{Export, ExportStep};
 use basalt::store::Engine as _;
 use basalt::types::limits::RECORD_CACHE_BYTES;
 use basalt::types::{Entry, EntryKind, Fault, FeatureLevel, LogIndex};
@@ -46,14 +46,14 @@ impl Files {
         let lock = lock_data_dir(&member).map_err(Failure::error)?;
         let log = read_log(&wal_dir).map_err(Failure::error)?;
         let store = LsmEngine::open(&store).map_err(Failure::error)?;
-        let (applied, ..) = standing(&store.view()).map_err(Failure::error)?;
+        let (applied, ..) = applied_state(&store.view()).map_err(Failure::error)?;
         log.check_store(applied).map_err(Failure::error)?;
         Ok(Self { _lock: lock, store, log })
     }
 
     /// Up to where the store holds the log.
     fn applied(&self) -> Result<LogIndex, Failure> {
-        standing(&self.store.view()).map(|(applied, ..)| applied).map_err(Failure::error)
+        applied_state(&self.store.view()).map(|(applied, ..)| applied).map_err(Failure::error)
     }
 
     /// The first entry that the store does not hold and this version cannot apply, and why.
@@ -74,7 +74,7 @@ impl Files {
 pub(crate) fn verify(args: &Args) -> Result<(), Failure> {
     let files = Files::open(args)?;
     let (applied, log) = (files.applied()?, &files.log);
-    let last = log.entries.last().map_or(log.mark_index, |last| last.index);
+    let last = log.entries.last().map_or(log.log_start_index, |last| last.index);
     let commit = log.hard_state.commit;
     output::text(&format!(
         "the store holds everything up to entry {applied}\n\
@@ -160,13 +160,13 @@ fn write<V: basalt::store::View>(mut export: Export<V>, path: &Path) -> Result<(
     let mut file = File::create(path).map_err(|error| Failure::file("open", path, &error))?;
     let mut sum = Sha256::new();
     loop {
-        match export.turn(CHUNK_BYTES).map_err(Failure::error)? {
-            Turn::Working => (),
-            Turn::Chunk(bytes) => {
+        match export.step(CHUNK_BYTES).map_err(Failure::error)? {
+            ExportStep::Working => (),
+            ExportStep::Chunk(bytes) => {
                 sum.update(&bytes);
                 file.write_all(&bytes).map_err(|error| failed(&error))?;
             }
-            Turn::Done => break,
+            ExportStep::Done => break,
         }
     }
     let written = file.write_all(&sum.finalize()).and_then(|()| file.sync_all());

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use basalt::io::{
     Loader, UNFINISHED_RESTORE, begin_log, clock, lock_data_dir, prepare_data_dir, raise_open_files,
 };
-use basalt::snapshot::{self, Beginning, Restore};
+use basalt::snapshot::{self, Restore, RestoredLogStart};
 use basalt::types::HardState;
 use basalt::wal::Record;
 use gocompat::time::rfc3339;
@@ -272,12 +272,12 @@ fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 /// What the member's log begins with: as if its first entries had entered the members.
-fn log(founding: &Founding, beginning: Beginning) -> Vec<Record> {
-    let Beginning { index, term, conf_state } = beginning;
+fn log(founding: &Founding, beginning: RestoredLogStart) -> Vec<Record> {
+    let RestoredLogStart { index, term, conf_state } = beginning;
     let vote = conf_state.voters.first().copied().unwrap_or_default();
     vec![
         Record::Metadata { cluster_id: founding.cluster_id, member_id: founding.own_id },
-        Record::Mark { index, term, conf_state },
+        Record::LogStart { index, term, conf_state },
         Record::HardState(HardState { term, vote, commit: index }),
     ]
 }

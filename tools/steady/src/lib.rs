@@ -16,13 +16,13 @@ const PIECE_BYTES: u64 = 512 << 10;
 /// A new file that is written from front to back. At most two pieces of it are not on the disk yet, but for what the
 /// file system keeps about it: [`File::sync_all`] makes it durable.
 #[derive(Debug)]
-pub struct Steady {
+pub struct WritebackFile {
     file: File,
     written: u64,
     begun: u64,
 }
 
-impl Steady {
+impl WritebackFile {
     /// Goes on with an empty file.
     pub fn new(file: File) -> Self {
         Self { file, written: 0, begun: 0 }
@@ -48,7 +48,7 @@ impl Steady {
     }
 }
 
-impl Write for Steady {
+impl Write for WritebackFile {
     /// Writes up to the end of a piece. Blocks while the disk is behind.
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let room = (self.begun + PIECE_BYTES - self.written) as usize;
@@ -93,7 +93,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("steady-{}", std::process::id()));
         let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 1000).map(|at| (at % 251) as u8).collect();
         for size in [1000, PIECE_BYTES as usize, bytes.len()] {
-            let mut steady = Steady::new(File::create(&path).expect("a file"));
+            let mut steady = WritebackFile::new(File::create(&path).expect("a file"));
             for piece in bytes.chunks(size) {
                 steady.write_all(piece).expect("written");
                 assert!(steady.written - steady.begun < PIECE_BYTES);
@@ -113,7 +113,7 @@ mod tests {
             std::io::Read::read_to_end(&mut ours, &mut bytes).map(|_| bytes.len())
         });
         theirs.flush().expect("flushed");
-        let mut steady = Steady::new(File::from(std::os::fd::OwnedFd::from(theirs)));
+        let mut steady = WritebackFile::new(File::from(std::os::fd::OwnedFd::from(theirs)));
         steady.write_all(&vec![7; 2 * PIECE_BYTES as usize]).expect("written");
         drop(steady);
         assert_eq!(reader.join().expect("a reader").expect("read"), 2 * PIECE_BYTES as usize);

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::schedule::Turn;
+use super::schedule::NextOperation;
 use super::{Shared, Workload};
 use crate::clock::{self, Alarm};
 use crate::http2::{Event, Failure};
@@ -135,9 +135,9 @@ impl Drive {
             let now = clock::now();
             let conn = self.number as u64;
             match self.shared.schedule.take(conn, self.taken, self.start, now) {
-                Turn::Wait(at) => return Some(at),
-                Turn::Finished => self.finished = true,
-                Turn::Send { index, intended } => {
+                NextOperation::Wait(at) => return Some(at),
+                NextOperation::Finished => self.finished = true,
+                NextOperation::Send { index, intended } => {
                     self.free.pop();
                     self.taken += 1;
                     self.slots[slot] = Slot { intended, stream: 0, wrong: None };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// When operations are meant to be sent, counted from the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Pace {
+pub struct Rate {
     /// Operations per second; 0 for as many as the clients can.
     pub rate: u64,
     /// Operations per second at the start of the ramp.
@@ -17,7 +17,7 @@ pub struct Pace {
     pub end: Duration,
 }
 
-impl Pace {
+impl Rate {
     /// When operation `index` is due.
     fn offset(&self, index: u64) -> Duration {
         if self.ramp.is_zero() {
@@ -73,7 +73,7 @@ pub(super) struct Schedule {
     /// Operations that are due in all; `None` when only time ends them.
     total: Option<u64>,
     conns: u64,
-    pace: Pace,
+    pace: Rate,
     /// The next operation of all; only without a rate.
     next: AtomicU64,
     /// Ends a closed loop when it is set.
@@ -82,7 +82,7 @@ pub(super) struct Schedule {
 
 /// What a free client should do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum NextOperation {
     /// Operation `index`, meant to be sent at `intended`.
     Send { index: u64, intended: Instant },
     /// Nothing before this moment.
@@ -92,7 +92,7 @@ pub(super) enum Turn {
 }
 
 impl Schedule {
-    pub(super) fn new(total: u64, pace: Pace, conns: u64) -> Self {
+    pub(super) fn new(total: u64, pace: Rate, conns: u64) -> Self {
         Self { total: pace.due(total), conns, pace, next: AtomicU64::new(0), stop: None }
     }
 
@@ -114,27 +114,37 @@ impl Schedule {
     ///
     /// With a rate, connection `c` of `n` sends operations `c`, `c + n`, `c + 2n`: each wakes for its
     /// own only, and what one could not send in time is late, not somebody else's.
-    pub(super) fn take(&self, conn: u64, taken: u64, start: Instant, now: Instant) -> Turn {
+    pub(super) fn take(
+        &self,
+        conn: u64,
+        taken: u64,
+        start: Instant,
+        now: Instant,
+    ) -> NextOperation {
         let over = |index| self.total.is_some_and(|total| index >= total);
         if self.pace.rate == 0 {
             let end = self.pace.end;
             let late = !end.is_zero() && now.saturating_duration_since(start) >= end;
             let stopped = self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
             if late || stopped {
-                return Turn::Finished;
+                return NextOperation::Finished;
             }
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             return match over(index) {
-                true => Turn::Finished,
-                false => Turn::Send { index, intended: now },
+                true => NextOperation::Finished,
+                false => NextOperation::Send { index, intended: now },
             };
         }
         let index = taken * self.conns + conn;
         if over(index) {
-            return Turn::Finished;
+            return NextOperation::Finished;
         }
         let intended = start + self.pace.offset(index);
-        if intended > now { Turn::Wait(intended) } else { Turn::Send { index, intended } }
+        if intended > now {
+            NextOperation::Wait(intended)
+        } else {
+            NextOperation::Send { index, intended }
+        }
     }
 }
 
@@ -142,16 +152,16 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn at_rate(rate: u64) -> Pace {
-        Pace { rate, ..Pace::default() }
+    fn at_rate(rate: u64) -> Rate {
+        Rate { rate, ..Rate::default() }
     }
 
     #[test]
     fn without_a_rate_every_operation_is_taken_once_and_at_once() {
         let (schedule, now) = (Schedule::new(2, at_rate(0), 3), crate::clock::now());
-        assert_eq!(schedule.take(2, 0, now, now), Turn::Send { index: 0, intended: now });
-        assert_eq!(schedule.take(0, 0, now, now), Turn::Send { index: 1, intended: now });
-        assert_eq!(schedule.take(0, 1, now, now), Turn::Finished);
+        assert_eq!(schedule.take(2, 0, now, now), NextOperation::Send { index: 0, intended: now });
+        assert_eq!(schedule.take(0, 0, now, now), NextOperation::Send { index: 1, intended: now });
+        assert_eq!(schedule.take(0, 1, now, now), NextOperation::Finished);
     }
 
     #[test]
@@ -160,19 +170,22 @@ mod tests {
         let schedule = Schedule::new(5, at_rate(1000), 2);
         let late = start + Duration::from_millis(10);
         let third = start + Duration::from_millis(3);
-        assert_eq!(schedule.take(1, 1, start, late), Turn::Send { index: 3, intended: third });
-        assert_eq!(schedule.take(1, 1, start, start), Turn::Wait(third));
-        assert_eq!(schedule.take(1, 2, start, late), Turn::Finished);
+        assert_eq!(
+            schedule.take(1, 1, start, late),
+            NextOperation::Send { index: 3, intended: third }
+        );
+        assert_eq!(schedule.take(1, 1, start, start), NextOperation::Wait(third));
+        assert_eq!(schedule.take(1, 2, start, late), NextOperation::Finished);
         assert_eq!(
             schedule.take(0, 2, start, late),
-            Turn::Send { index: 4, intended: start + Duration::from_millis(4) }
+            NextOperation::Send { index: 4, intended: start + Duration::from_millis(4) }
         );
     }
 
     #[test]
     fn a_ramp_sends_what_its_area_holds() {
         let pace =
-            Pace { rate: 300, ramp_from: 100, ramp: Duration::from_secs(10), ..Pace::default() };
+            Rate { rate: 300, ramp_from: 100, ramp: Duration::from_secs(10), ..Rate::default() };
         // 100/s rising to 300/s in ten seconds are 2,000 operations; 1,000·t + 10·t² of them by t.
         assert_eq!(pace.offset(0), Duration::ZERO);
         let near = |index, seconds: f64| {
@@ -188,10 +201,10 @@ mod tests {
 
     #[test]
     fn a_ramp_may_start_at_nothing_and_go_down() {
-        let up = Pace { rate: 100, ramp: Duration::from_secs(2), ..Pace::default() };
+        let up = Rate { rate: 100, ramp: Duration::from_secs(2), ..Rate::default() };
         assert_eq!(up.offset(100), Duration::from_secs(2));
         assert!(up.offset(1) < up.offset(2));
-        let down = Pace { rate: 10, ramp_from: 100, ramp: Duration::from_secs(2), ..up };
+        let down = Rate { rate: 10, ramp_from: 100, ramp: Duration::from_secs(2), ..up };
         assert!((down.offset(110).as_secs_f64() - 2.0).abs() < 1e-9);
         let offsets: Vec<_> = (0..200).map(|index| down.offset(index)).collect();
         assert!(offsets.is_sorted());
@@ -200,20 +213,23 @@ mod tests {
     #[test]
     fn time_ends_a_run() {
         let start = crate::clock::now();
-        let pace = Pace { end: Duration::from_secs(2), ..at_rate(10) };
+        let pace = Rate { end: Duration::from_secs(2), ..at_rate(10) };
         assert_eq!(Schedule::new(u64::MAX, pace, 1).total(), Some(20));
         assert_eq!(Schedule::new(5, pace, 1).total(), Some(5));
-        let closed = Schedule::new(u64::MAX, Pace { rate: 0, ..pace }, 1);
+        let closed = Schedule::new(u64::MAX, Rate { rate: 0, ..pace }, 1);
         assert_eq!(closed.total(), None);
         let after = start + Duration::from_secs(2);
-        assert_eq!(closed.take(0, 0, start, after), Turn::Finished);
-        assert_eq!(closed.take(0, 0, start, start), Turn::Send { index: 0, intended: start });
+        assert_eq!(closed.take(0, 0, start, after), NextOperation::Finished);
+        assert_eq!(
+            closed.take(0, 0, start, start),
+            NextOperation::Send { index: 0, intended: start }
+        );
     }
 
     #[test]
     fn what_a_stalled_server_delays_is_sent_late_and_not_left_out() {
         let start = crate::clock::now();
-        let pace = Pace { end: Duration::from_secs(1), ..at_rate(100) };
+        let pace = Rate { end: Duration::from_secs(1), ..at_rate(100) };
         let schedule = Schedule::new(u64::MAX, pace, 1);
         // The only client comes back a minute later: all hundred operations are still due, each
         // since its own moment.
@@ -221,8 +237,8 @@ mod tests {
         for taken in 0..100 {
             let intended = start + Duration::from_millis(10 * taken);
             let turn = schedule.take(0, taken, start, back);
-            assert_eq!(turn, Turn::Send { index: taken, intended });
+            assert_eq!(turn, NextOperation::Send { index: taken, intended });
         }
-        assert_eq!(schedule.take(0, 100, start, back), Turn::Finished);
+        assert_eq!(schedule.take(0, 100, start, back), NextOperation::Finished);
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Recorder;
-use crate::generator::{Health, Pace};
+use crate::generator::{Health, Rate};
 
 /// What a load gave.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Finished {
     /// The flags of the load, and what it counted.
     pub details: Map<String, Value>,
     /// When operations were meant to be sent.
-    pub pace: Pace,
+    pub pace: Rate,
 }
 
 /// One report of a load.

@@ -14,7 +14,7 @@ use rand::{RngCore, SeedableRng};
 
 use crate::clock;
 use crate::error::Fatal;
-use crate::generator::{Health, Pace};
+use crate::generator::{Health, Rate};
 use crate::options::Globals;
 use crate::report::{Finished, Recorder, Report, Verified, Written};
 
@@ -175,7 +175,7 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
         reports: vec![report],
         health: Health::default(),
         verified: Some(verified),
-        pace: Pace::default(),
+        pace: Rate::default(),
         epilogue: format!("\nKeys/sec: {rate:.0}, {ops} in each operation\n"),
         ..Finished::default()
     };

@@ -13,7 +13,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// What a server said; what the connection itself died of is told in grpc-go's words.
+    /// What a server printed; what the connection itself died of is told in grpc-go's words.
     pub(crate) fn of(status: Status) -> Self {
         let status = match is_transport(&status) {
             true => Status::unavailable("error reading from server: EOF"),

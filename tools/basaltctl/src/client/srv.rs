@@ -1,11 +1,11 @@
-//! Endpoints from DNS: `_etcd-client-ssl._tcp.<domain>` and `_etcd-client._tcp.<domain>`.
+//! Serves from DNS: `_etcd-client-ssl._tcp.<domain>` and `_etcd-client._tcp.<domain>`.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng as _};
 
 use crate::client::dns::{self, Service};
 
-/// Endpoints of a domain, those with TLS first.
+/// Serves of a domain, those with TLS first.
 ///
 /// # Errors
 /// Neither name can be looked up; Go's text.

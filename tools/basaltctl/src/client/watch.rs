@@ -20,7 +20,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// Orders that wait until the stream is there.
 const ORDERS_MAX: usize = 16;
 
-/// What a watch said.
+/// What a watch printed.
 pub(crate) struct Told {
     pub(crate) response: WatchResponse,
     /// Why it is over, if it is.

@@ -8,7 +8,7 @@ use basalt_proto::etcdserverpb::{
 
 use crate::Failure;
 use crate::command::Context;
-use crate::print::{Said, out};
+use crate::print::{Printed, out};
 
 /// # Errors
 /// The server refused; a missing role of root is made and granted first.
@@ -60,5 +60,5 @@ pub(crate) async fn status(mut context: Context) -> Result<(), Failure> {
     let answer: AuthStatusResponse = client.call(method, &request, client.deadline()).await?;
     let (enabled, revision) = (answer.enabled, answer.auth_revision);
     let text = format!("Authentication Status: {enabled}\nAuthRevision: {revision}\n");
-    printer.show(&Said::new("AuthStatusResponse", &answer, text))
+    printer.show(&Printed::new("AuthStatusResponse", &answer, text))
 }

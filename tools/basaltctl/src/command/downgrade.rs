@@ -5,7 +5,7 @@ use basalt_proto::etcdserverpb::{DowngradeRequest, DowngradeResponse};
 
 use crate::Failure;
 use crate::command::{Action, Context};
-use crate::print::Said;
+use crate::print::Printed;
 
 /// # Errors
 /// No version, or the server refused.
@@ -26,7 +26,7 @@ pub(crate) async fn downgrade(action: Action, mut context: Context) -> Result<()
     let method = "/etcdserverpb.Maintenance/Downgrade";
     let answer: DowngradeResponse = client.call(method, &request, client.deadline()).await?;
     let text = format!("Downgrade {word} success, cluster version {}\n", answer.version);
-    printer.show(&Said::new("DowngradeResponse", &answer, text))
+    printer.show(&Printed::new("DowngradeResponse", &answer, text))
 }
 
 fn version(context: &Context) -> Result<String, Failure> {

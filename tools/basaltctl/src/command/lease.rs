@@ -11,7 +11,7 @@ use crate::client::session::{KeepAlive, pause};
 use crate::command::Context;
 use crate::go::number::parse_int;
 use crate::print::lease::TimeToLive;
-use crate::print::{Format, Said, fields, out};
+use crate::print::{Format, Printed, fields, out};
 use crate::{Failure, exit};
 
 fn lease_id(text: &str) -> Result<i64, Failure> {
@@ -54,8 +54,9 @@ pub(crate) async fn revoke(mut context: Context) -> Result<(), Failure> {
         let text = "marshal unsupported for type *clientv3.LeaseRevokeResponse";
         return Err(Failure::new(exit::BAD_FEATURE, text));
     }
-    let said = Said::new("LeaseRevokeResponse", &answer, format!("lease {id:016x} revoked\n"));
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed =
+        Printed::new("LeaseRevokeResponse", &answer, format!("lease {id:016x} revoked\n"));
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// # Errors

@@ -13,7 +13,7 @@ use crate::command::keys::is_serializable;
 use crate::go::number::parse_uint;
 use crate::go::quote::quote;
 use crate::print::cluster::Members;
-use crate::print::{Format, Said, out};
+use crate::print::{Format, Printed, out};
 
 fn member_id(context: &Context) -> Result<u64, Failure> {
     context.exactly(1, "member ID is not provided")?;
@@ -81,7 +81,7 @@ pub(crate) async fn add(mut context: Context) -> Result<(), Failure> {
     let how = if member.is_learner { " as learner " } else { " " };
     let text = format!("Member {:16x} added{how}to cluster {cluster:16x}\n", member.id);
     printer.show(&Members {
-        said: Said::new("MemberAddResponse", &answer, text),
+        printed: Printed::new("MemberAddResponse", &answer, text),
         header: answer.header,
         member: answer.member.clone(),
         members: answer.members.clone(),
@@ -114,7 +114,7 @@ pub(crate) async fn remove(mut context: Context) -> Result<(), Failure> {
     let cluster = answer.header.unwrap_or_default().cluster_id;
     let text = format!("Member {id:16x} removed from cluster {cluster:16x}\n");
     printer.show(&Members {
-        said: Said::new("MemberRemoveResponse", &answer, text),
+        printed: Printed::new("MemberRemoveResponse", &answer, text),
         header: answer.header,
         member: None,
         members: answer.members,
@@ -133,7 +133,7 @@ pub(crate) async fn update(mut context: Context) -> Result<(), Failure> {
     let cluster = answer.header.unwrap_or_default().cluster_id;
     let text = format!("Member {id:16x} updated in cluster {cluster:16x}\n");
     printer.show(&Members {
-        said: Said::new("MemberUpdateResponse", &answer, text),
+        printed: Printed::new("MemberUpdateResponse", &answer, text),
         header: answer.header,
         member: None,
         members: answer.members,
@@ -151,7 +151,7 @@ pub(crate) async fn promote(mut context: Context) -> Result<(), Failure> {
     let cluster = answer.header.unwrap_or_default().cluster_id;
     let text = format!("Member {id:16x} promoted in cluster {cluster:16x}\n");
     printer.show(&Members {
-        said: Said::new("MemberPromoteResponse", &answer, text),
+        printed: Printed::new("MemberPromoteResponse", &answer, text),
         header: answer.header,
         member: None,
         members: answer.members,
@@ -189,7 +189,7 @@ pub(crate) async fn move_leader(mut context: Context) -> Result<(), Failure> {
         let request = MoveLeaderRequest { target_id: target };
         let answer: MoveLeaderResponse = client.call(method, &request, deadline).await?;
         let text = format!("Leadership transferred from {leader:x} to {target:x}\n");
-        return printer.show(&Said::new("MoveLeaderResponse", &answer, text));
+        return printer.show(&Printed::new("MoveLeaderResponse", &answer, text));
     }
     let text = format!("no leader endpoint given at [{}]", settings.endpoints.join(" "));
     Err(Failure::bad_args(text))

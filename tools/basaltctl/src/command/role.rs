@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::client::requests::prefix_end;
 use crate::command::Context;
 use crate::go::quote::quote;
-use crate::print::{Printer, Said, auth, fields};
+use crate::print::{Printed, Printer, auth, fields};
 
 /// # Errors
 /// The server refused.
@@ -26,8 +26,8 @@ pub(crate) async fn add(mut context: Context) -> Result<(), Failure> {
     let method = "/etcdserverpb.Auth/RoleAdd";
     let request = AuthRoleAddRequest { name: name.clone() };
     let answer: AuthRoleAddResponse = client.call(method, &request, None).await?;
-    let said = Said::new("AuthRoleAddResponse", &answer, format!("Role {name} created\n"));
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed = Printed::new("AuthRoleAddResponse", &answer, format!("Role {name} created\n"));
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// # Errors
@@ -39,8 +39,8 @@ pub(crate) async fn delete(mut context: Context) -> Result<(), Failure> {
     let method = "/etcdserverpb.Auth/RoleDelete";
     let request = AuthRoleDeleteRequest { role: role.clone() };
     let answer: AuthRoleDeleteResponse = client.call(method, &request, None).await?;
-    let said = Said::new("AuthRoleDeleteResponse", &answer, format!("Role {role} deleted\n"));
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed = Printed::new("AuthRoleDeleteResponse", &answer, format!("Role {role} deleted\n"));
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// # Errors
@@ -59,9 +59,9 @@ pub(crate) async fn show(client: &Client, printer: &Printer, name: &str) -> Resu
     let method = "/etcdserverpb.Auth/RoleGet";
     let request = AuthRoleGetRequest { role: name.to_owned() };
     let answer: AuthRoleGetResponse = client.call(method, &request, None).await?;
-    let mut said = Said::new("AuthRoleGetResponse", &answer, String::new());
-    said.simple = auth::role(name, &answer);
-    printer.show(&said.fields(auth::role_fields(&answer, printer.hex)))
+    let mut printed = Printed::new("AuthRoleGetResponse", &answer, String::new());
+    printed.simple = auth::role(name, &answer);
+    printer.show(&printed.fields(auth::role_fields(&answer, printer.hex)))
 }
 
 /// # Errors
@@ -75,7 +75,7 @@ pub(crate) async fn list(mut context: Context) -> Result<(), Failure> {
     let mut lines = fields::only_header(answer.header.as_ref(), printer.hex);
     let roles: String = answer.roles.iter().map(|it| format!(" {}", quote(it))).collect();
     lines.push_str(&format!("\"Roles\" :{roles}\n"));
-    printer.show(&Said::new("AuthRoleListResponse", &answer, text).fields(lines))
+    printer.show(&Printed::new("AuthRoleListResponse", &answer, text).fields(lines))
 }
 
 /// # Errors
@@ -96,8 +96,8 @@ pub(crate) async fn grant_permission(mut context: Context) -> Result<(), Failure
     let request = AuthRoleGrantPermissionRequest { name: name.clone(), perm: Some(perm) };
     let answer: AuthRoleGrantPermissionResponse = client.call(method, &request, None).await?;
     let text = format!("Role {name} updated\n");
-    let said = Said::new("AuthRoleGrantPermissionResponse", &answer, text);
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed = Printed::new("AuthRoleGrantPermissionResponse", &answer, text);
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// # Errors
@@ -116,15 +116,15 @@ pub(crate) async fn revoke_permission(mut context: Context) -> Result<(), Failur
     let method = "/etcdserverpb.Auth/RoleRevokePermission";
     let answer: AuthRoleRevokePermissionResponse = client.call(method, &request, None).await?;
     let key = context.args()[1].as_slice();
-    let said = match range_end.as_ref() {
+    let printed = match range_end.as_ref() {
         b"" => [b"key ", key].concat(),
         b"\0" => [b"range [", key, b", <open ended>"].concat(),
         end => [b"range [", key, b", ", end, b")"].concat(),
     };
-    let text = [b"Permission of ", said.as_slice(), b" is revoked from role ", role.as_bytes()];
-    let mut said = Said::new("AuthRoleRevokePermissionResponse", &answer, String::new());
-    said.simple = [text.concat().as_slice(), b"\n"].concat();
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let text = [b"Permission of ", printed.as_slice(), b" is revoked from role ", role.as_bytes()];
+    let mut printed = Printed::new("AuthRoleRevokePermissionResponse", &answer, String::new());
+    printed.simple = [text.concat().as_slice(), b"\n"].concat();
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// The range that the arguments from `at` on and the flags name.

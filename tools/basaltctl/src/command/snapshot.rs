@@ -7,7 +7,7 @@ use std::path::Path;
 
 use basalt_proto::etcdserverpb::{SnapshotRequest, SnapshotResponse};
 use gocompat::duration;
-use steady::Steady;
+use steady::WritebackFile;
 use tokio::time::Instant;
 
 use crate::client::error::Refusal;
@@ -63,7 +63,7 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     let file =
         options.map_err(|it| format!("could not open {part} (open {part}: {})", why(&it)))?;
     // The member that is being saved may write to the same disk.
-    let mut file = Steady::new(file);
+    let mut file = WritebackFile::new(file);
     info("", 83).message("created temporary db file").text("path", part).write();
     let began = Instant::now();
     let deadline = settings.command_timeout_given.then(|| client.deadline()).flatten();

@@ -13,7 +13,7 @@ use basalt_proto::etcdserverpb::{
 use crate::Failure;
 use crate::client::password;
 use crate::command::{Context, role};
-use crate::print::{Said, fields, out};
+use crate::print::{Printed, fields, out};
 
 /// # Errors
 /// No password, or the server refused.
@@ -38,8 +38,8 @@ pub(crate) async fn add(mut context: Context) -> Result<(), Failure> {
     };
     let method = "/etcdserverpb.Auth/UserAdd";
     let answer: AuthUserAddResponse = client.call(method, &request, None).await?;
-    let said = Said::new("AuthUserAddResponse", &answer, format!("User {name} created\n"));
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed = Printed::new("AuthUserAddResponse", &answer, format!("User {name} created\n"));
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// Typed twice, or without a person there, once.
@@ -71,8 +71,8 @@ pub(crate) async fn delete(mut context: Context) -> Result<(), Failure> {
     let method = "/etcdserverpb.Auth/UserDelete";
     let request = AuthUserDeleteRequest { name: name.clone() };
     let answer: AuthUserDeleteResponse = client.call(method, &request, None).await?;
-    let said = Said::new("AuthUserDeleteResponse", &answer, format!("User {name} deleted\n"));
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed = Printed::new("AuthUserDeleteResponse", &answer, format!("User {name} deleted\n"));
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// # Errors
@@ -94,7 +94,7 @@ pub(crate) async fn get(mut context: Context) -> Result<(), Failure> {
     }
     let roles: String = answer.roles.iter().map(|it| format!(" {it}")).collect();
     let text = format!("User: {name}\nRoles:{roles}\n");
-    printer.show(&Said::new("AuthUserGetResponse", &answer, text))
+    printer.show(&Printed::new("AuthUserGetResponse", &answer, text))
 }
 
 /// # Errors
@@ -105,7 +105,7 @@ pub(crate) async fn list(mut context: Context) -> Result<(), Failure> {
     let method = "/etcdserverpb.Auth/UserList";
     let answer: AuthUserListResponse = client.call(method, &AuthUserListRequest {}, None).await?;
     let text = answer.users.iter().map(|it| format!("{it}\n")).collect();
-    printer.show(&Said::new("AuthUserListResponse", &answer, text))
+    printer.show(&Printed::new("AuthUserListResponse", &answer, text))
 }
 
 /// # Errors
@@ -123,8 +123,8 @@ pub(crate) async fn passwd(mut context: Context) -> Result<(), Failure> {
     let method = "/etcdserverpb.Auth/UserChangePassword";
     let answer: AuthUserChangePasswordResponse = client.call(method, &request, None).await?;
     let text = "Password updated\n".to_owned();
-    let said = Said::new("AuthUserChangePasswordResponse", &answer, text);
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed = Printed::new("AuthUserChangePasswordResponse", &answer, text);
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// # Errors
@@ -137,8 +137,8 @@ pub(crate) async fn grant_role(mut context: Context) -> Result<(), Failure> {
     let request = AuthUserGrantRoleRequest { user: user.clone(), role: role.clone() };
     let answer: AuthUserGrantRoleResponse = client.call(method, &request, None).await?;
     let text = format!("Role {role} is granted to user {user}\n");
-    let said = Said::new("AuthUserGrantRoleResponse", &answer, text);
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed = Printed::new("AuthUserGrantRoleResponse", &answer, text);
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
 /// # Errors
@@ -151,6 +151,6 @@ pub(crate) async fn revoke_role(mut context: Context) -> Result<(), Failure> {
     let request = AuthUserRevokeRoleRequest { name: name.clone(), role: role.clone() };
     let answer: AuthUserRevokeRoleResponse = client.call(method, &request, None).await?;
     let text = format!("Role {role} is revoked from user {name}\n");
-    let said = Said::new("AuthUserRevokeRoleResponse", &answer, text);
-    printer.show(&said.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
+    let printed = Printed::new("AuthUserRevokeRoleResponse", &answer, text);
+    printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }

@@ -7,11 +7,11 @@ use basalt_proto::etcdserverpb::{
 use prost::Message;
 
 use crate::go::json::Json;
-use crate::print::{Answer, Printer, Said, fields, human, message, out};
+use crate::print::{Answer, Printed, Printer, fields, human, message, out};
 
 /// An answer that lists members; only JSON shows them in hexadecimal.
 pub(crate) struct Members {
-    pub(crate) said: Said,
+    pub(crate) printed: Printed,
     pub(crate) header: Option<ResponseHeader>,
     /// The new one, if the answer is about one.
     pub(crate) member: Option<Member>,
@@ -20,18 +20,18 @@ pub(crate) struct Members {
 
 impl Answer for Members {
     fn simple(&self, printer: &Printer, out: &mut Vec<u8>) {
-        self.said.simple(printer, out);
+        self.printed.simple(printer, out);
     }
 
     fn json(&self, printer: &Printer) -> Json {
         match printer.hex {
             true => hex_json(self.header.as_ref(), self.member.as_ref(), &self.members),
-            false => self.said.json(printer),
+            false => self.printed.json(printer),
         }
     }
 
     fn protobuf(&self) -> Option<Vec<u8>> {
-        self.said.protobuf()
+        self.printed.protobuf()
     }
 }
 

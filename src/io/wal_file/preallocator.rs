@@ -19,14 +19,14 @@ const ZEROS_BYTES: usize = 512 << 10;
 type Found = Option<PathBuf>;
 
 /// A file that is on its way. When it is dropped, so is what is half made.
-pub(super) struct Spare {
+pub(super) struct SegmentPreallocator {
     coming: flume::Receiver<Result<Found, Fault>>,
     unwanted: Arc<AtomicBool>,
     /// What came.
     found: Option<Found>,
 }
 
-impl Spare {
+impl SegmentPreallocator {
     /// Begins to look for a file for segment `number`, on a thread that gives way to others.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Spare {
     }
 }
 
-impl Drop for Spare {
+impl Drop for SegmentPreallocator {
     /// Waits until nobody writes to the directory any more: a few milliseconds, when the log is closed. Not for a
     /// file that was taken: its thread may end whenever it is its turn.
     fn drop(&mut self) {

@@ -10,7 +10,7 @@ const NEVER: Poll<()> = Poll::Pending;
 
 /// A turn in which a connection reads all that it may and takes in `requests` that are answered at once; gives
 /// what it read, and how often it was polled.
-fn take(turn: &mut Turn, requests: usize) -> (usize, usize) {
+fn take(turn: &mut ConnectionScheduler, requests: usize) -> (usize, usize) {
     let (mut read, mut polls) = (0, 0);
     let handle = turn.handle();
     let polled = turn.take(&mut Context::from_waker(Waker::noop()), |context| {
@@ -28,14 +28,14 @@ fn take(turn: &mut Turn, requests: usize) -> (usize, usize) {
 
 #[test]
 fn a_turn_ends_and_what_it_took_in_is_answered_in_it() {
-    let mut turn = Turn::new();
+    let mut turn = ConnectionScheduler::new();
     assert_eq!(take(&mut turn, 3), (READ_BYTES, 2), "polled again, to send the answers");
     assert_eq!(take(&mut turn, 3), (READ_BYTES, 2));
 }
 
 #[test]
 fn large_requests_are_read_in_larger_turns() {
-    let mut turn = Turn::new();
+    let mut turn = ConnectionScheduler::new();
     let reads: Vec<_> = (0..6).map(|_| take(&mut turn, 0).0).collect();
     assert_eq!(reads, [4, 8, 16, 32, 64, 64].map(|kib| kib << 10));
     assert_eq!(take(&mut turn, 1).0, TURN_BYTES_MAX);
@@ -44,7 +44,7 @@ fn large_requests_are_read_in_larger_turns() {
 
 #[test]
 fn calls_that_wait_for_their_message_are_read_on_for() {
-    let (mut turn, message) = (Turn::new(), Rc::new(Cell::new(false)));
+    let (mut turn, message) = (ConnectionScheduler::new(), Rc::new(Cell::new(false)));
     let (handle, mut reads) = (turn.handle(), 0);
     let polled = turn.take(&mut Context::from_waker(Waker::noop()), |context| {
         while let Some(left) = handle.left(context) {
@@ -70,7 +70,7 @@ fn calls_that_wait_for_their_message_are_read_on_for() {
 }
 
 /// A turn in which the socket has nothing.
-fn idle(turn: &mut Turn, context: &mut Context<'_>) -> Poll<()> {
+fn idle(turn: &mut ConnectionScheduler, context: &mut Context<'_>) -> Poll<()> {
     let handle = turn.handle();
     turn.take(context, |_| {
         handle.wait();
@@ -80,7 +80,7 @@ fn idle(turn: &mut Turn, context: &mut Context<'_>) -> Poll<()> {
 
 #[test]
 fn a_socket_that_waits_is_left_alone() {
-    let mut turn = Turn::new();
+    let mut turn = ConnectionScheduler::new();
     let (handle, mut asked) = (turn.handle(), 0);
     let polled = turn.take(&mut Context::from_waker(Waker::noop()), |context| {
         if handle.left(context).is_some() {
@@ -94,7 +94,7 @@ fn a_socket_that_waits_is_left_alone() {
 }
 
 /// Calls that end as soon as someone wakes them.
-fn woken_later(turn: &Turn, count: usize) -> Rc<RefCell<Vec<Waker>>> {
+fn woken_later(turn: &ConnectionScheduler, count: usize) -> Rc<RefCell<Vec<Waker>>> {
     let wakers = Rc::new(RefCell::new(Vec::new()));
     for _ in 0..count {
         let (wakers, mut polls) = (Rc::clone(&wakers), 0);
@@ -110,7 +110,7 @@ fn woken_later(turn: &Turn, count: usize) -> Rc<RefCell<Vec<Waker>>> {
 
 #[test]
 fn calls_that_were_woken_go_on_in_the_next_turn() {
-    let mut turn = Turn::new();
+    let mut turn = ConnectionScheduler::new();
     let wakers = woken_later(&turn, WOKEN_MAX + 1);
     take(&mut turn, 0);
     assert_eq!(turn.calls.len(), WOKEN_MAX + 1);
@@ -120,7 +120,7 @@ fn calls_that_were_woken_go_on_in_the_next_turn() {
 }
 
 /// Calls as hyper makes them: each holds the executor.
-fn never_answered(turn: &Turn, count: usize) -> Rc<()> {
+fn never_answered(turn: &ConnectionScheduler, count: usize) -> Rc<()> {
     let alive = Rc::new(());
     for _ in 0..count {
         let held = (turn.handle(), Rc::clone(&alive));
@@ -134,7 +134,7 @@ fn never_answered(turn: &Turn, count: usize) -> Rc<()> {
 
 #[test]
 fn calls_end_with_their_connection() {
-    let mut turn = Turn::new();
+    let mut turn = ConnectionScheduler::new();
     let alive = never_answered(&turn, 3);
     take(&mut turn, 0);
     assert_eq!((turn.calls.len(), Rc::strong_count(&alive)), (3, 4));
@@ -155,7 +155,7 @@ fn calls_end_with_their_connection() {
 
 #[test]
 fn calls_end_when_the_connection_is_dropped() {
-    let mut turn = Turn::new();
+    let mut turn = ConnectionScheduler::new();
     let alive = never_answered(&turn, 3);
     take(&mut turn, 0);
     let begun_later = never_answered(&turn, 3);
@@ -167,7 +167,7 @@ fn calls_end_when_the_connection_is_dropped() {
 
 #[test]
 fn calls_end_when_a_poll_of_the_connection_panics() {
-    let mut turn = Turn::new();
+    let mut turn = ConnectionScheduler::new();
     let alive = never_answered(&turn, 3);
     take(&mut turn, 0);
     let panics = std::panic::AssertUnwindSafe(move || {
@@ -192,7 +192,7 @@ impl Drop for Respawn {
 
 #[test]
 fn a_call_that_begins_another_one_in_its_destructor_leaves_nothing() {
-    let mut turn = Turn::new();
+    let mut turn = ConnectionScheduler::new();
     let (handle, alive) = (turn.handle(), Rc::new(()));
     for polled in [true, false] {
         let held = Respawn(handle.clone(), Rc::clone(&alive));

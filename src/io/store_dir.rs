@@ -13,12 +13,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use steady::Steady;
+use steady::WritebackFile;
 
 use super::disk;
 use super::durable::{rename_durably, replace_durably, sync_dir};
 use super::lsm::LsmEngine;
-use super::removal::remove_gently;
+use super::removal::delete_in_background;
 use crate::types::{DiskBounds, Fault, LogIndex, Term};
 
 const CURRENT: &str = "current";
@@ -137,16 +137,16 @@ fn sweep(member: &Path, keep: &Path) -> Result<(), Fault> {
 
 /// A snapshot on its way in. Removed some time after it is dropped; its store, too, unless it was installed.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct IncomingSnapshot {
     member: PathBuf,
     number: u64,
-    file: Steady,
+    file: WritebackFile,
     /// Its length.
     bytes: u64,
     installed: bool,
 }
 
-impl Incoming {
+impl IncomingSnapshot {
     /// Begins a file.
     ///
     /// # Errors
@@ -160,7 +160,7 @@ impl Incoming {
         Ok(Self {
             member: member.to_owned(),
             number,
-            file: Steady::new(file),
+            file: WritebackFile::new(file),
             bytes: 0,
             installed: false,
         })
@@ -228,11 +228,11 @@ impl Incoming {
     }
 }
 
-impl Drop for Incoming {
+impl Drop for IncomingSnapshot {
     fn drop(&mut self) {
-        remove_gently(self.file());
+        delete_in_background(self.file());
         if !self.installed {
-            remove_gently(self.store());
+            delete_in_background(self.store());
         }
     }
 }

@@ -9,13 +9,13 @@ use super::output::Duplex;
 use super::socket::Socket;
 
 /// Bytes in both directions, in whatever language.
-pub struct Switched {
+pub struct UpgradedIo {
     stream: Duplex,
     /// What came together with the last request.
     begin: Bytes,
 }
 
-impl Switched {
+impl UpgradedIo {
     pub(super) fn new(socket: Socket, begin: Bytes) -> Self {
         Self { stream: socket.stream, begin }
     }

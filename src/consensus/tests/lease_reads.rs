@@ -8,7 +8,7 @@ fn ms(ms: u64) -> Duration {
 
 /// A member that promises 900 ms, as ten ticks of 100 ms give.
 fn start(id: MemberId, restored: Restored) -> Node {
-    let config = Config { promise: promise(10, ms(100)), ..config(id, 1) };
+    let config = Config { vote_lease: vote_lease(10, ms(100)), ..config(id, 1) };
     let mut node = Node::open(id, 1, restored.clone());
     node.driver = Driver::new(config, &restored).expect("the log makes sense");
     node
@@ -33,7 +33,7 @@ fn promised(at: u64) -> [Node; 3] {
 }
 
 /// Whether a leader answers a read at this time without asking anybody.
-fn reads_alone(node: &mut Node, at: u64) -> bool {
+fn lease_reads(node: &mut Node, at: u64) -> bool {
     node.now = ms(at);
     node.reads.clear();
     node.sent.clear();
@@ -60,29 +60,29 @@ fn grants(node: &mut Node, message: Message) -> bool {
 #[test]
 fn a_leader_reads_alone_as_long_as_it_was_promised_and_no_longer() {
     let mut nodes = promised(1000);
-    assert!(reads_alone(&mut nodes[0], 1404));
+    assert!(lease_reads(&mut nodes[0], 1404));
     assert!(nodes[0].sent.is_empty(), "nobody is asked");
-    assert!(reads_alone(&mut nodes[0], 1405));
+    assert!(lease_reads(&mut nodes[0], 1405));
     let asks = |node: &Node| node.sent.iter().any(|it| !it.context.is_empty());
     assert!(asks(&nodes[0]), "half of it is over");
-    assert!(reads_alone(&mut nodes[0], 1410));
+    assert!(lease_reads(&mut nodes[0], 1410));
     assert!(!asks(&nodes[0]), "one round at a time");
     // Nobody hears of that round.
-    assert!(reads_alone(&mut nodes[0], 1809));
-    assert!(!reads_alone(&mut nodes[0], 1810));
-    assert_eq!(nodes[0].driver.reads_alone(), 4);
+    assert!(lease_reads(&mut nodes[0], 1809));
+    assert!(!lease_reads(&mut nodes[0], 1810));
+    assert_eq!(nodes[0].driver.lease_reads(), 4);
     exchange(&mut nodes);
     assert_eq!(nodes[0].reads, [(1810, 1)], "a round is answered as ever");
-    assert!(reads_alone(&mut nodes[0], 2619));
+    assert!(lease_reads(&mut nodes[0], 2619));
 }
 
 #[test]
 fn a_renewal_that_is_answered_prolongs_it_and_is_nobodys_read() {
     let mut nodes = promised(1000);
-    assert!(reads_alone(&mut nodes[0], 1500));
+    assert!(lease_reads(&mut nodes[0], 1500));
     exchange(&mut nodes);
     assert_eq!(nodes[0].reads.len(), 1);
-    assert!(reads_alone(&mut nodes[0], 2309) && !reads_alone(&mut nodes[0], 2310));
+    assert!(lease_reads(&mut nodes[0], 2309) && !lease_reads(&mut nodes[0], 2310));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn what_followers_ask_is_answered_alone_too() {
     nodes[0].now = ms(5000);
     nodes[1].on(Input::ReadIndex(8));
     exchange(&mut nodes);
-    assert!(reads_alone(&mut nodes[0], 5809) && !reads_alone(&mut nodes[0], 5810));
+    assert!(lease_reads(&mut nodes[0], 5809) && !lease_reads(&mut nodes[0], 5810));
 }
 
 #[test]
@@ -128,13 +128,13 @@ fn who_takes_over_has_to_be_promised_something_itself() {
     nodes[0].on(Input::Transfer(2));
     exchange(&mut nodes);
     assert!(nodes[1].role.leads);
-    assert!(!reads_alone(&mut nodes[1], 1100));
+    assert!(!lease_reads(&mut nodes[1], 1100));
     exchange(&mut nodes);
-    assert!(reads_alone(&mut nodes[1], 1200));
+    assert!(lease_reads(&mut nodes[1], 1200));
     nodes[1].on(Input::Transfer(1));
     exchange(&mut nodes);
     assert!(nodes[0].role.leads);
-    assert!(!reads_alone(&mut nodes[0], 1300), "what it was promised was for another term");
+    assert!(!lease_reads(&mut nodes[0], 1300), "what it was promised was for another term");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn who_hands_over_reads_alone_no_more() {
     nodes[0].on(Input::Transfer(2));
     // What names the other one is on its way.
     nodes[0].sent.clear();
-    assert!(!reads_alone(&mut nodes[0], 1100));
+    assert!(!lease_reads(&mut nodes[0], 1100));
     for _ in 0..10 {
         nodes[0].on(Input::Tick);
         exchange(&mut nodes);
@@ -152,9 +152,9 @@ fn who_hands_over_reads_alone_no_more() {
         nodes[0].role.leads && !nodes[0].driver.is_transferring(),
         "the other one did not come"
     );
-    assert!(!reads_alone(&mut nodes[0], 1200));
+    assert!(!lease_reads(&mut nodes[0], 1200));
     exchange(&mut nodes);
-    assert!(!reads_alone(&mut nodes[0], 1210), "it may still come");
+    assert!(!lease_reads(&mut nodes[0], 1210), "it may still come");
 }
 
 #[test]
@@ -162,10 +162,10 @@ fn a_change_of_members_ends_it_until_the_next_round() {
     let mut nodes = promised(1000);
     let change = ConfChange { kind: 0, member: 4, ..ConfChange::default() };
     nodes[0].on(Input::ConfChange(change));
-    assert!(!reads_alone(&mut nodes[0], 1010));
+    assert!(!lease_reads(&mut nodes[0], 1010));
     nodes[0].sent.retain(|it| it.to < 4);
     exchange_with_three(&mut nodes);
-    assert!(reads_alone(&mut nodes[0], 1020), "three of four");
+    assert!(lease_reads(&mut nodes[0], 1020), "three of four");
 }
 
 /// The fourth one does not exist.
@@ -184,16 +184,16 @@ fn exchange_with_three(nodes: &mut [Node]) {
 fn a_member_without_the_flag_promises_nothing_and_takes_nothing() {
     let mut nodes: Vec<_> = (1..=3).map(|id| Node::new(id, &[1, 2, 3])).collect();
     elect(&mut nodes);
-    assert!(!reads_alone(&mut nodes[0], 1000));
+    assert!(!lease_reads(&mut nodes[0], 1000));
     exchange(&mut nodes);
-    assert!(!reads_alone(&mut nodes[0], 1000));
+    assert!(!lease_reads(&mut nodes[0], 1000));
     // One that would take something, among two that promise nothing.
     let mut nodes: Vec<_> = (1..=3).map(|id| Node::new(id, &[1, 2, 3])).collect();
     nodes[0] = three().into_iter().next().expect("the first one");
     elect(&mut nodes);
-    assert!(!reads_alone(&mut nodes[0], 1000));
+    assert!(!lease_reads(&mut nodes[0], 1000));
     exchange(&mut nodes);
-    assert!(!reads_alone(&mut nodes[0], 1000));
+    assert!(!lease_reads(&mut nodes[0], 1000));
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn who_is_named_by_a_leader_is_voted_for_at_once() {
 #[test]
 fn a_promise_of_an_earlier_life_is_kept() {
     let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
-    let restored = Restored { conf_state, promised_ticks: 3, ..Restored::default() };
+    let restored = Restored { conf_state, vote_lease_ticks: 3, ..Restored::default() };
     // With the flag or without it.
     for mut node in [start(2, restored.clone()), Node::open(2, 1, restored)] {
         for _ in 0..3 {
@@ -242,7 +242,7 @@ fn a_promise_of_an_earlier_life_is_kept() {
 #[test]
 fn who_votes_alone_need_not_wait_unless_that_changes() {
     let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
-    let restored = Restored { conf_state, promised_ticks: 3, ..Restored::default() };
+    let restored = Restored { conf_state, vote_lease_ticks: 3, ..Restored::default() };
     let mut node = start(1, restored.clone());
     node.on(Input::Campaign);
     node.settle();

@@ -14,14 +14,14 @@ use crate::wal::Record;
 const ASK_TIME: Duration = Duration::from_secs(2);
 
 /// Who begins.
-pub(super) struct Beginning {
+pub(super) struct Bootstrap {
     cluster_id: u64,
     id: MemberId,
     pub(super) members: Vec<Member>,
     joins: bool,
 }
 
-impl Beginning {
+impl Bootstrap {
     /// Cluster and member.
     pub(super) fn owner(&self) -> (u64, MemberId) {
         (self.cluster_id, self.id)
@@ -32,11 +32,11 @@ impl Beginning {
         let owner = Record::Metadata { cluster_id: self.cluster_id, member_id: self.id };
         let mut conf_state = ConfState::default();
         if self.joins {
-            return [owner, Record::Mark { index: 0, term: 0, conf_state }];
+            return [owner, Record::LogStart { index: 0, term: 0, conf_state }];
         }
         conf_state.voters = self.members.iter().map(|member| member.id).collect();
         conf_state.voters.sort_unstable();
-        [owner, Record::Mark { index: self.members.len() as u64, term: 1, conf_state }]
+        [owner, Record::LogStart { index: self.members.len() as u64, term: 1, conf_state }]
     }
 }
 
@@ -45,7 +45,7 @@ impl Beginning {
 ///
 /// # Errors
 /// What does not fit together, in etcd's words.
-pub(super) fn begin(config: &Config, has_log: bool) -> Result<Beginning, Fault> {
+pub(super) fn bootstrap(config: &Config, has_log: bool) -> Result<Bootstrap, Fault> {
     let given = given(config).map_err(Fault::new)?;
     if config.joins_existing {
         return join(config, given);
@@ -59,7 +59,7 @@ pub(super) fn begin(config: &Config, has_log: bool) -> Result<Beginning, Fault> 
 }
 
 /// What the flags say.
-fn given(config: &Config) -> Result<Beginning, String> {
+fn given(config: &Config) -> Result<Bootstrap, String> {
     if !config.initial_cluster.contains_key(&config.name) {
         let name = &config.name;
         return Err(format!(
@@ -81,7 +81,7 @@ fn given(config: &Config) -> Result<Beginning, String> {
     let ids: Vec<_> = members.iter().map(|member| member.id).collect();
     let own = members.iter().find(|member| member.name == config.name);
     let id = own.map(|member| member.id).unwrap_or_default();
-    Ok(Beginning { cluster_id: cluster_id(&ids), id, members, joins: false })
+    Ok(Bootstrap { cluster_id: cluster_id(&ids), id, members, joins: false })
 }
 
 /// The member must be reached where the others are told that it is.
@@ -146,8 +146,8 @@ fn resolved(url: &str) -> String {
 }
 
 /// Asks the other members who is one, and what their cluster's id is.
-fn ask_others(beginning: &Beginning) -> Option<(u64, Vec<Member>)> {
-    let others = beginning.members.iter().filter(|member| member.id != beginning.id);
+fn ask_others(bootstrap: &Bootstrap) -> Option<(u64, Vec<Member>)> {
+    let others = bootstrap.members.iter().filter(|member| member.id != bootstrap.id);
     let mut urls: Vec<_> = others.flat_map(|member| &member.peer_urls).collect();
     urls.sort_unstable();
     urls.into_iter().find_map(|url| {
@@ -163,7 +163,7 @@ fn ask_others(beginning: &Beginning) -> Option<(u64, Vec<Member>)> {
 }
 
 /// Takes the ids over that the running cluster has given; the flags must name the same members.
-fn join(config: &Config, given: Beginning) -> Result<Beginning, Fault> {
+fn join(config: &Config, given: Bootstrap) -> Result<Bootstrap, Fault> {
     let Some((cluster_id, members)) = ask_others(&given) else {
         return Err(Fault::new(
             "cannot fetch cluster info from peer urls: could not retrieve cluster information \
@@ -171,7 +171,7 @@ fn join(config: &Config, given: Beginning) -> Result<Beginning, Fault> {
         ));
     };
     let wrong = |why: String| {
-        let told: Vec<_> = members.iter().map(told).collect();
+        let told: Vec<_> = members.iter().map(in_initial_cluster).collect();
         Fault::new(format!(
             "error validating peerURLs {{ClusterID:{cluster_id:x} Members:[{}] \
              RemovedMemberIDs:[]}}: {why}",
@@ -207,11 +207,11 @@ fn join(config: &Config, given: Beginning) -> Result<Beginning, Fault> {
     }
     let id = id.ok_or_else(|| wrong(format!("{} is not among them", config.name)))?;
     versions::check_joining(&members, id)?;
-    Ok(Beginning { cluster_id, id, members, joins: true })
+    Ok(Bootstrap { cluster_id, id, members, joins: true })
 }
 
 /// A member as etcd tells it in errors.
-fn told(member: &Member) -> String {
+fn in_initial_cluster(member: &Member) -> String {
     format!(
         "&{{ID:{:x} RaftAttributes:{{PeerURLs:[{}] IsLearner:{}}} \
          Attributes:{{Name:{} ClientURLs:[{}]}}}}",
@@ -225,7 +225,7 @@ fn told(member: &Member) -> String {
 
 /// Whether the others know that this member has served: one that has, and lost its data, must not vote again
 /// as if it never had.
-fn has_served(given: &Beginning) -> bool {
+fn has_served(given: &Bootstrap) -> bool {
     let Some((_, members)) = ask_others(given) else { return false };
     members.iter().any(|member| member.id == given.id && !member.client_urls.is_empty())
 }

@@ -102,7 +102,7 @@ impl Drop for Random {
 }
 
 /// Turns until the task is not woken any more.
-fn settle(turn: &mut Turn, woken: &Arc<Woken>) {
+fn settle(turn: &mut ConnectionScheduler, woken: &Arc<Woken>) {
     let waker = Waker::from(Arc::clone(woken));
     while woken.0.swap(false, Ordering::Relaxed) {
         assert_eq!(idle(turn, &mut Context::from_waker(&waker)), NEVER);
@@ -110,7 +110,7 @@ fn settle(turn: &mut Turn, woken: &Arc<Woken>) {
 }
 
 /// Wakes the call of this number: afterwards it must have been polled, or be gone.
-fn wake(turn: &mut Turn, woken: &Arc<Woken>, seen: &Seen, number: usize) {
+fn wake(turn: &mut ConnectionScheduler, woken: &Arc<Woken>, seen: &Seen, number: usize) {
     let before = seen.calls.borrow()[number].clone();
     before.waker.iter().for_each(Waker::wake_by_ref);
     settle(turn, woken);
@@ -124,7 +124,7 @@ fn whatever_calls_do_none_is_left_or_forgotten() {
         let mut rng = StdRng::seed_from_u64(seed);
         let seen = Rc::new(Seen::default());
         seen.rng.replace(Some(StdRng::seed_from_u64(!seed)));
-        let (mut turn, woken) = (Turn::new(), Arc::new(Woken::default()));
+        let (mut turn, woken) = (ConnectionScheduler::new(), Arc::new(Woken::default()));
         let handle = turn.handle();
         for _ in 0..rng.random_range(0..STEPS) {
             if rng.random_bool(0.5) {

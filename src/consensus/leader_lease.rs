@@ -13,8 +13,8 @@
 //!
 //! The leader does not know when its heartbeat was heard, only that it was after it **started** the round: so it
 //! counts from there, never from the answer. Clocks are never compared, but a second here must not be much longer than
-//! one there: [`DRIFT_PERCENT`]. What ends the time at once is in [`Alone::begin`], [`Alone::end`] and
-//! [`Alone::forfeit`].
+//! one there: [`DRIFT_PERCENT`]. What ends the time at once is in [`LeaderLease::begin`], [`LeaderLease::end`] and
+//! [`LeaderLease::forfeit`].
 //!
 //! This has nothing to do with the leases that clients take ([`crate::types::LeaseId`]), hence the name.
 
@@ -32,19 +32,19 @@ pub const DRIFT_PERCENT: u32 = 10;
 
 /// What a member can promise that counts `ticks` of this length until it may vote. The first of them may come at
 /// once.
-pub fn promise(ticks: usize, tick: Duration) -> Duration {
+pub fn vote_lease(ticks: usize, tick: Duration) -> Duration {
     tick * u32::try_from(ticks.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
 /// A round of heartbeats that were sent with a context of their own.
-struct Round {
+struct HeartbeatRound {
     context: Bytes,
     started: Duration,
 }
 
 /// Until when another voter, or a quorum, promised.
 #[derive(Clone, Copy, Default)]
-struct Promised {
+struct VoteLease {
     /// From here on it should be asked for more.
     renew: Duration,
     /// The time is over.
@@ -52,7 +52,7 @@ struct Promised {
 }
 
 /// What a leader was promised. All times are of one clock, which goes on while the machine sleeps.
-pub(super) struct Alone {
+pub(super) struct LeaderLease {
     /// Whether it is asked for at all.
     on: bool,
     /// How many of the others make a quorum together with the leader; `None` while there is no time to be had.
@@ -60,16 +60,16 @@ pub(super) struct Alone {
     /// A new leader may be about to stand with the leave of this one.
     forfeited: bool,
     /// The other voters, and what they promised.
-    voters: BTreeMap<MemberId, Promised>,
+    voters: BTreeMap<MemberId, VoteLease>,
     /// Rounds under way, oldest first.
-    rounds: VecDeque<Round>,
+    rounds: VecDeque<HeartbeatRound>,
     /// When the newest round started.
     newest: Option<Duration>,
     /// What enough of the voters promised.
-    quorum: Promised,
+    quorum: VoteLease,
 }
 
-impl Alone {
+impl LeaderLease {
     /// Nothing is promised yet, and if it is not `on`, nothing ever will be.
     pub(super) fn new(on: bool) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl Alone {
             voters: BTreeMap::new(),
             rounds: VecDeque::new(),
             newest: None,
-            quorum: Promised::default(),
+            quorum: VoteLease::default(),
         }
     }
 
@@ -94,9 +94,9 @@ impl Alone {
     /// time.
     pub(super) fn change(&mut self, own: MemberId, voters: &[MemberId]) {
         let others = voters.iter().filter(|voter| **voter != own);
-        self.voters = others.map(|voter| (*voter, Promised::default())).collect();
+        self.voters = others.map(|voter| (*voter, VoteLease::default())).collect();
         self.rounds.clear();
-        (self.newest, self.quorum) = (None, Promised::default());
+        (self.newest, self.quorum) = (None, VoteLease::default());
         let counts = self.on && !self.forfeited && voters.contains(&own);
         // A sole voter asks nobody anyway.
         self.others_needed = (counts && voters.len() > 1).then_some(voters.len() / 2);
@@ -123,7 +123,7 @@ impl Alone {
         if self.rounds.len() >= READ_ROUNDS_MAX {
             self.rounds.pop_front();
         }
-        self.rounds.push_back(Round { context, started: now });
+        self.rounds.push_back(HeartbeatRound { context, started: now });
         self.newest = Some(now);
     }
 
@@ -131,14 +131,14 @@ impl Alone {
     pub(super) fn answered(&mut self, from: MemberId, context: &[u8], promise: Duration) {
         let Some(needed) = self.others_needed else { return };
         let Some(voter) = self.voters.get_mut(&from) else { return };
-        let of_it = |round: &&Round| round.context == context;
+        let of_it = |round: &&HeartbeatRound| round.context == context;
         let Some(round) = self.rounds.iter().rev().find(of_it) else { return };
         let counted = promise.saturating_mul(100 - DRIFT_PERCENT) / 100;
         let end = round.started.saturating_add(counted);
         if end <= voter.end {
             return;
         }
-        *voter = Promised { renew: round.started.saturating_add(counted / 2), end };
+        *voter = VoteLease { renew: round.started.saturating_add(counted / 2), end };
         let mut promised: Vec<_> = self.voters.values().copied().collect();
         // As many as are needed promised at least that.
         promised.sort_unstable_by_key(|promised| std::cmp::Reverse(promised.end));
@@ -153,7 +153,7 @@ impl Alone {
     /// Whether so much of the time is over that a round should be made for more, and none is under way that has not
     /// had its chance yet.
     pub(super) fn wants_round(&self, now: Duration) -> bool {
-        let Promised { renew, end } = self.quorum;
+        let VoteLease { renew, end } = self.quorum;
         let pause = end.saturating_sub(renew) / 4;
         now >= renew && self.newest.is_none_or(|newest| now >= newest + pause)
     }
@@ -168,13 +168,13 @@ mod tests {
     }
 
     /// Of a promise of 1000 ms, 900 count.
-    fn alone(voters: &[MemberId]) -> Alone {
-        let mut alone = Alone::new(true);
+    fn alone(voters: &[MemberId]) -> LeaderLease {
+        let mut alone = LeaderLease::new(true);
         alone.begin(1, voters);
         alone
     }
 
-    fn round(alone: &mut Alone, at: u64, name: &'static str) {
+    fn round(alone: &mut LeaderLease, at: u64, name: &'static str) {
         alone.started(ms(at), Bytes::from_static(name.as_bytes()));
     }
 
@@ -222,7 +222,7 @@ mod tests {
         assert!(!alone.holds(ms(0)));
         alone.answered(3, b"unknown", ms(1000));
         assert!(!alone.holds(ms(0)));
-        let mut none = Alone::new(false);
+        let mut none = LeaderLease::new(false);
         none.begin(1, &[1, 2, 3]);
         round(&mut none, 0, "a");
         none.answered(2, b"a", ms(1000));
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn the_first_tick_of_a_promise_may_come_at_once() {
-        assert_eq!(promise(10, ms(100)), ms(900));
-        assert_eq!(promise(0, ms(100)), ms(0));
+        assert_eq!(vote_lease(10, ms(100)), ms(900));
+        assert_eq!(vote_lease(0, ms(100)), ms(0));
     }
 }

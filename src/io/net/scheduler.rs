@@ -13,13 +13,13 @@
 //! other connections have begun as many. If each connection read all that there is before the first answer, a range
 //! among 16,384 in flight would take one and a half times the CPU of one among 512.
 //!
-//! **Ownership goes one way.** The task of the connection owns its [`Turn`], and the turn owns the calls. hyper, the
+//! **Ownership goes one way.** The task of the connection owns its [`ConnectionScheduler`], and the turn owns the calls. hyper, the
 //! calls (each holds a clone of hyper's executor) and the socket hold a [`Handle`], which owns no call that has begun.
 //! All calls are dropped with the turn, or when the connection ends, whichever is first; calls that come
 //! after the end, for example from the destructors of other calls, are dropped at once.
 //!
 //! ```text
-//!  task ─owns─► Turn ─owns─► calls ─┐
+//!  task ─owns─► ConnectionScheduler ─owns─► calls ─┐
 //!    └──owns─► hyper ───────────────┴─share─► Handle: bytes left, calls that are yet to begin
 //! ```
 
@@ -42,7 +42,7 @@ const WOKEN_MAX: usize = 256;
 type Call = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The turns of one connection, and its calls. Belongs to the task of the connection.
-pub(super) struct Turn {
+pub(super) struct ConnectionScheduler {
     handle: Handle,
     /// How much may be read at once.
     bytes: usize,
@@ -67,7 +67,7 @@ struct State {
     begun: RefCell<Vec<Call>>,
 }
 
-impl Turn {
+impl ConnectionScheduler {
     pub(super) fn new() -> Self {
         let state = State {
             left: Cell::new(0),
@@ -139,7 +139,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ConnectionScheduler {
     fn drop(&mut self) {
         self.end();
     }

@@ -25,12 +25,12 @@ use crate::types::{Fault, KeyRange};
 
 /// Records behind a fence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct KeyCounts {
     pub(super) live: i64,
     pub(super) dead: i64,
 }
 
-impl Tally {
+impl KeyCounts {
     pub(super) const BORN: Self = Self { live: 1, dead: 0 };
     pub(super) const DIED: Self = Self { live: -1, dead: 1 };
     pub(super) const REVIVED: Self = Self { live: 1, dead: -1 };
@@ -50,38 +50,40 @@ impl Tally {
 
 #[derive(Clone, Debug, Default)]
 struct Chunk {
-    /// The first key of each stretch; changes seldom, so it is shared apart from the tallies.
+    /// The first key of each stretch; changes seldom, so it is shared apart from the counts.
     starts: Arc<Vec<Bytes>>,
-    tallies: Vec<Tally>,
-    sum: Tally,
+    counts: Vec<KeyCounts>,
+    sum: KeyCounts,
 }
 
 impl Chunk {
-    fn new(starts: Vec<Bytes>, tallies: Vec<Tally>) -> Self {
-        let mut sum = Tally::default();
-        tallies.iter().for_each(|tally| sum.add(*tally));
-        Self { starts: Arc::new(starts), tallies, sum }
+    fn new(starts: Vec<Bytes>, counts: Vec<KeyCounts>) -> Self {
+        let mut sum = KeyCounts::default();
+        counts.iter().for_each(|tally| sum.add(*tally));
+        Self { starts: Arc::new(starts), counts, sum }
     }
 
     fn split_off(&mut self, at: usize) -> Self {
         let starts = Arc::make_mut(&mut self.starts).split_off(at);
-        let tallies = self.tallies.split_off(at);
-        let right = Self::new(starts, tallies);
-        self.sum =
-            Tally { live: self.sum.live - right.sum.live, dead: self.sum.dead - right.sum.dead };
+        let counts = self.counts.split_off(at);
+        let right = Self::new(starts, counts);
+        self.sum = KeyCounts {
+            live: self.sum.live - right.sum.live,
+            dead: self.sum.dead - right.sum.dead,
+        };
         right
     }
 
     fn append(&mut self, right: &Self) {
         Arc::make_mut(&mut self.starts).extend(right.starts.iter().cloned());
-        self.tallies.extend(&right.tallies);
+        self.counts.extend(&right.counts);
         self.sum.add(right.sum);
     }
 }
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Fences {
+pub(super) struct CountIndex {
     chunks: Arc<Vec<Arc<Chunk>>>,
 }
 
@@ -92,28 +94,27 @@ struct Place {
     fence: usize,
 }
 
-impl Fences {
+impl CountIndex {
     /// Counts all keys by one scan.
     pub(super) fn open(view: &impl View) -> Result<Self, Fault> {
         let mut chunks = Vec::new();
         let mut starts = vec![Bytes::new()];
-        let mut tallies = vec![Tally::default()];
+        let mut counts = vec![KeyCounts::default()];
         for pair in view.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded) {
             let (key, record) = pair?;
-            let mut last = tallies.len() - 1;
-            if tallies[last].all() >= FENCE_RECORDS_MAX / 2 {
-                if tallies.len() == FENCES_IN_CHUNK_MAX / 2 {
-                    let full =
-                        Chunk::new(std::mem::take(&mut starts), std::mem::take(&mut tallies));
+            let mut last = counts.len() - 1;
+            if counts[last].all() >= FENCE_RECORDS_MAX / 2 {
+                if counts.len() == FENCES_IN_CHUNK_MAX / 2 {
+                    let full = Chunk::new(std::mem::take(&mut starts), std::mem::take(&mut counts));
                     chunks.push(Arc::new(full));
                 }
                 starts.push(Bytes::copy_from_slice(&key));
-                tallies.push(Tally::default());
-                last = tallies.len() - 1;
+                counts.push(KeyCounts::default());
+                last = counts.len() - 1;
             }
-            tallies[last].add(tally(&Record::new(record)?));
+            counts[last].add(tally(&Record::new(record)?));
         }
-        chunks.push(Arc::new(Chunk::new(starts, tallies)));
+        chunks.push(Arc::new(Chunk::new(starts, counts)));
         Ok(Self { chunks: Arc::new(chunks) })
     }
 
@@ -135,7 +136,7 @@ impl Fences {
 
     fn next(&self, place: Place) -> Option<Place> {
         let Place { chunk, fence } = place;
-        if fence + 1 < self.chunks[chunk].tallies.len() {
+        if fence + 1 < self.chunks[chunk].counts.len() {
             return Some(Place { chunk, fence: fence + 1 });
         }
         (chunk + 1 < self.chunks.len()).then_some(Place { chunk: chunk + 1, fence: 0 })
@@ -187,22 +188,22 @@ impl Fences {
             KeyRange::From(_) => None,
             KeyRange::Span(_, end) => self.next(self.place(end)),
         };
-        let inside = self.tallies(Some(first), last);
+        let inside = self.counts(Some(first), last);
         inside.map(|tally| tally.live + tally.dead).sum()
     }
 
     fn sum(&self, from: Option<Place>, to: Option<Place>) -> i64 {
-        self.tallies(from, to).map(|tally| tally.live).sum()
+        self.counts(from, to).map(|tally| tally.live).sum()
     }
 
     /// What the chunks and fences in `[from, to)` hold, whole chunks as one.
-    fn tallies(&self, from: Option<Place>, to: Option<Place>) -> impl Iterator<Item = Tally> {
+    fn counts(&self, from: Option<Place>, to: Option<Place>) -> impl Iterator<Item = KeyCounts> {
         let behind = Place { chunk: self.chunks.len(), fence: 0 };
         let from = from.unwrap_or(behind);
         let to = to.unwrap_or(behind);
         let in_chunk = move |chunk: usize, from: usize, to: Option<usize>| {
-            let tallies = self.chunks.get(chunk).map_or(&[][..], |chunk| &chunk.tallies);
-            tallies[from.min(tallies.len())..to.unwrap_or(tallies.len())].iter().copied()
+            let counts = self.chunks.get(chunk).map_or(&[][..], |chunk| &chunk.counts);
+            counts[from.min(counts.len())..to.unwrap_or(counts.len())].iter().copied()
         };
         let same = from.chunk == to.chunk;
         let head = in_chunk(from.chunk, from.fence, same.then_some(to.fence));
@@ -216,13 +217,13 @@ impl Fences {
         &mut self,
         view: &impl View,
         key: &[u8],
-        change: Tally,
+        change: KeyCounts,
     ) -> Result<(), Fault> {
         let place = self.place(key);
         let chunk = self.chunk(place.chunk);
         chunk.sum.add(change);
-        chunk.tallies[place.fence].add(change);
-        let records = chunk.tallies[place.fence].all();
+        chunk.counts[place.fence].add(change);
+        let records = chunk.counts[place.fence].all();
         if records > FENCE_RECORDS_MAX {
             self.split(view, place)
         } else {
@@ -240,7 +241,7 @@ impl Fences {
     /// Puts a new fence in the middle of the stretch.
     fn split(&mut self, view: &impl View, place: Place) -> Result<(), Fault> {
         let from = Bound::Included(self.start(place).as_ref());
-        let mut left = Tally::default();
+        let mut left = KeyCounts::default();
         let mut middle = None;
         for pair in view.scan(Space::Kv, from, self.end(place)) {
             let (key, record) = pair?;
@@ -254,12 +255,12 @@ impl Fences {
             return Err(Fault::new("the store holds fewer keys than were counted: it is damaged"));
         };
         let chunk = self.chunk(place.chunk);
-        let all = std::mem::replace(&mut chunk.tallies[place.fence], left);
-        let mut right = Tally::default();
-        right.add(Tally { live: all.live - left.live, dead: all.dead - left.dead });
-        chunk.tallies.insert(place.fence + 1, right);
+        let all = std::mem::replace(&mut chunk.counts[place.fence], left);
+        let mut right = KeyCounts::default();
+        right.add(KeyCounts { live: all.live - left.live, dead: all.dead - left.dead });
+        chunk.counts.insert(place.fence + 1, right);
         Arc::make_mut(&mut chunk.starts).insert(place.fence + 1, middle);
-        if chunk.tallies.len() > FENCES_IN_CHUNK_MAX {
+        if chunk.counts.len() > FENCES_IN_CHUNK_MAX {
             let right = chunk.split_off(FENCES_IN_CHUNK_MAX / 2);
             Arc::make_mut(&mut self.chunks).insert(place.chunk + 1, Arc::new(right));
         }
@@ -269,15 +270,15 @@ impl Fences {
     /// Takes the fence behind a short stretch away, if the next stretch is short too.
     fn join(&mut self, place: Place) {
         let short = |chunk: &Chunk, left: usize| {
-            let both = chunk.tallies[left].all() + chunk.tallies[left + 1].all();
+            let both = chunk.counts[left].all() + chunk.counts[left + 1].all();
             both < FENCE_RECORDS_MIN
         };
         let Place { chunk: at, fence } = place;
         let chunk = self.chunk(at);
-        let left = if fence + 1 < chunk.tallies.len() { fence } else { fence.saturating_sub(1) };
-        if left + 1 < chunk.tallies.len() && short(chunk, left) {
-            let right = chunk.tallies.remove(left + 1);
-            chunk.tallies[left].add(right);
+        let left = if fence + 1 < chunk.counts.len() { fence } else { fence.saturating_sub(1) };
+        if left + 1 < chunk.counts.len() && short(chunk, left) {
+            let right = chunk.counts.remove(left + 1);
+            chunk.counts[left].add(right);
             Arc::make_mut(&mut chunk.starts).remove(left + 1);
         }
         self.join_chunks(at);
@@ -286,15 +287,15 @@ impl Fences {
     fn join_chunks(&mut self, at: usize) {
         let left = if at + 1 < self.chunks.len() { at } else { at.saturating_sub(1) };
         let Some([one, two]) = self.chunks.get(left..left + 2) else { return };
-        if one.tallies.len() + two.tallies.len() < FENCES_IN_CHUNK_MIN {
+        if one.counts.len() + two.counts.len() < FENCES_IN_CHUNK_MIN {
             let right = Arc::make_mut(&mut self.chunks).remove(left + 1);
             self.chunk(left).append(&right);
         }
     }
 }
 
-fn tally(record: &Record) -> Tally {
-    if record.is_tombstone() { Tally { live: 0, dead: 1 } } else { Tally::BORN }
+fn tally(record: &Record) -> KeyCounts {
+    if record.is_tombstone() { KeyCounts { live: 0, dead: 1 } } else { KeyCounts::BORN }
 }
 
 /// Counts live keys one by one.

@@ -16,7 +16,7 @@ fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
 ///
 /// # Errors
 /// The disk does not give it, or it is no number.
-pub fn promised_ms(member: &Path) -> Result<u64, Fault> {
+pub fn vote_lease_ms(member: &Path) -> Result<u64, Fault> {
     let path = member.join(NAME);
     match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|error| fault("use", &path, error)),
@@ -29,7 +29,7 @@ pub fn promised_ms(member: &Path) -> Result<u64, Fault> {
 ///
 /// # Errors
 /// The disk does not take it.
-pub fn note_promise(member: &Path, ms: u64) -> Result<(), Fault> {
+pub fn note_vote_lease(member: &Path, ms: u64) -> Result<(), Fault> {
     let path = member.join(NAME);
     let written = replace_durably(&path, format!("{ms}\n").as_bytes());
     written.map_err(|error| fault("write", &path, error))
@@ -42,12 +42,12 @@ mod tests {
     #[test]
     fn the_next_life_knows_what_was_promised() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert_eq!(promised_ms(dir.path()), Ok(0));
+        assert_eq!(vote_lease_ms(dir.path()), Ok(0));
         for ms in [900, 450, 0] {
-            note_promise(dir.path(), ms).expect("the disk takes it");
-            assert_eq!(promised_ms(dir.path()), Ok(ms));
+            note_vote_lease(dir.path(), ms).expect("the disk takes it");
+            assert_eq!(vote_lease_ms(dir.path()), Ok(ms));
         }
         fs::write(dir.path().join(NAME), "soon").expect("the disk takes it");
-        assert!(promised_ms(dir.path()).is_err(), "what it means is not known");
+        assert!(vote_lease_ms(dir.path()).is_err(), "what it means is not known");
     }
 }
