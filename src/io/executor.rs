@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::reactor::{self, Place, Pulse, Reactor, Running};
+use super::reactor::{self, Place, PeriodicWake, Reactor, Running};
 use super::watchdog;
 use crate::types::Fault;
 
@@ -11,13 +11,13 @@ use crate::types::Fault;
 pub struct Executors {
     reactor: Reactor,
     running: Vec<Running>,
-    pulses: Vec<(Place, Arc<Pulse>)>,
+    wakes: Vec<(Place, Arc<PeriodicWake>)>,
 }
 
 impl Executors {
     /// None yet.
     pub fn new(reactor: Reactor) -> Self {
-        Self { reactor, running: Vec::new(), pulses: Vec::new() }
+        Self { reactor, running: Vec::new(), wakes: Vec::new() }
     }
 
     /// Starts an executor at its place, running what `start` makes there. Waits until it has begun.
@@ -32,24 +32,24 @@ impl Executors {
     where
         F: Future<Output = Result<(), Fault>> + 'static,
     {
-        let pulse = Arc::<Pulse>::default();
-        let own = Arc::clone(&pulse);
+        let wake = Arc::<PeriodicWake>::default();
+        let own = Arc::clone(&wake);
         let running = reactor::start(self.reactor, place, move || async move {
-            let _ended = reactor::begin_pulse(own);
+            let _ended = reactor::begin_periodic_wake(own);
             start().await
         })?;
         self.running.push(running);
-        self.pulses.push((place, pulse));
+        self.wakes.push((place, wake));
         Ok(())
     }
 
     /// Watches those that run from threads of their own, until they have ended: keeps glommio's from sleeping although
     /// they have work, and tells systemd's watchdog that all of them answer.
     pub fn watch(&mut self) {
-        let pulses = std::mem::take(&mut self.pulses);
-        watchdog::add(pulses.iter().map(|(_, pulse)| Arc::clone(pulse)));
+        let wakes = std::mem::take(&mut self.wakes);
+        watchdog::add(wakes.iter().map(|(_, wake)| Arc::clone(wake)));
         match self.reactor {
-            Reactor::IoUring => reactor::wake(pulses),
+            Reactor::IoUring => reactor::wake_periodically(wakes),
             // It needs none.
             Reactor::Epoll => (),
         }

@@ -11,7 +11,7 @@
 
 mod epoll;
 mod probe;
-mod pulse;
+mod periodic_wake;
 mod socket;
 mod uring;
 
@@ -21,9 +21,9 @@ use std::thread::JoinHandle;
 use super::thread;
 use crate::types::Fault;
 
-pub(super) use self::pulse::{Pulse, begin_pulse};
+pub(super) use self::periodic_wake::{PeriodicWake, begin_periodic_wake};
 pub(super) use self::socket::{Accepted, Listener, Stream};
-pub(super) use self::uring::poke;
+pub(super) use self::uring::wake_periodically;
 
 /// A kind of reactor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

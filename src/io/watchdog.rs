@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::reactor::Pulse;
+use super::reactor::PeriodicWake;
 use super::thread;
 
 /// Times in which every executor must have answered once, of the time after which systemd ends the process.
 const PARTS: u32 = 4;
 
-static PULSES: Mutex<Vec<Arc<Pulse>>> = Mutex::new(Vec::new());
+static PULSES: Mutex<Vec<Arc<PeriodicWake>>> = Mutex::new(Vec::new());
 
 /// Watches these executors, too.
-pub(super) fn add(pulses: impl Iterator<Item = Arc<Pulse>>) {
-    PULSES.lock().unwrap_or_else(PoisonError::into_inner).extend(pulses);
+pub(super) fn add(wakes: impl Iterator<Item = Arc<PeriodicWake>>) {
+    PULSES.lock().unwrap_or_else(PoisonError::into_inner).extend(wakes);
 }
 
 /// Tells systemd that the process serves, if it asked to be told, and from then on that it lives.
@@ -48,22 +48,22 @@ fn tell_alive() {
 #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
 fn watch(part: Duration, tell: &dyn Fn()) {
     loop {
-        let pulses: Vec<(Arc<Pulse>, u64)> = {
-            let mut pulses = PULSES.lock().unwrap_or_else(PoisonError::into_inner);
-            pulses.retain(|pulse| !pulse.has_ended());
-            pulses.iter().map(|pulse| (Arc::clone(pulse), pulse.beats())).collect()
+        let wakes: Vec<(Arc<PeriodicWake>, u64)> = {
+            let mut wakes = PULSES.lock().unwrap_or_else(PoisonError::into_inner);
+            wakes.retain(|wake| !wake.has_ended());
+            wakes.iter().map(|wake| (Arc::clone(wake), wake.beats())).collect()
         };
-        if pulses.is_empty() {
+        if wakes.is_empty() {
             return;
         }
-        pulses.iter().for_each(|(pulse, _)| pulse.poke());
+        wakes.iter().for_each(|(wake, _)| wake.wake());
         std::thread::sleep(part);
-        if all_answered(&pulses) {
+        if all_answered(&wakes) {
             tell();
         }
     }
 }
 
-fn all_answered(asked: &[(Arc<Pulse>, u64)]) -> bool {
-    asked.iter().all(|(pulse, before)| pulse.has_ended() || pulse.beats() > *before)
+fn all_answered(asked: &[(Arc<PeriodicWake>, u64)]) -> bool {
+    asked.iter().all(|(wake, before)| wake.has_ended() || wake.beats() > *before)
 }

@@ -17,7 +17,7 @@ use rustix::net::{
 };
 
 use super::epoll::{self, Way};
-use super::pulse::{OpenStream, busy};
+use super::periodic_wake::{OpenStream, mark_runnable};
 use crate::io::clock;
 
 /// Time until a connection to a unix socket is tried again whose queue is full.

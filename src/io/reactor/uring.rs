@@ -2,9 +2,9 @@
 //!
 //! glommio 0.9 can park an executor although tasks are ready (its run loop takes a preemption before the first
 //! task for idleness), and then only an event from outside wakes it: a timer of its own may be among what is
-//! parked. So one plain thread pokes every executor: every few milliseconds while clients send something to it, and
-//! rarely otherwise, as every poke wakes a core that would sleep. An executor can park before its very first task
-//! likewise, when there is nothing yet to poke: such a one is given up, and another one started.
+//! parked. So one plain thread wakes every executor: every few milliseconds while clients send something to it, and
+//! rarely otherwise, as every wake costs a core its sleep that would sleep. An executor can park before its very first task
+//! likewise, when there is nothing yet to wake: such a one is given up, and another one started.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::Place;
-use super::pulse::Pulse;
+use super::periodic_wake::PeriodicWake;
 use crate::io::thread;
 use crate::types::Fault;
 
@@ -21,12 +21,12 @@ pub(super) type Handle = ExecutorJoinHandle<Result<(), Fault>>;
 
 /// How long a task may run before others get their turn.
 const PREEMPT: Duration = Duration::from_millis(1);
-/// How often executors are poked from outside while bytes come in.
-const POKE: Duration = Duration::from_millis(5);
+/// How often executors are woken from outside while bytes come in.
+const WAKE_EVERY: Duration = Duration::from_millis(5);
 /// How often when nothing came in since the last time, the first one and those that have connections.
-const POKE_IDLE: Duration = Duration::from_millis(50);
-/// How often those that have none, in rounds of [`POKE_IDLE`].
-const POKE_UNUSED_ROUNDS: u32 = 20;
+const WAKE_EVERY_IDLE: Duration = Duration::from_millis(50);
+/// How often those that have none, in rounds of [`WAKE_EVERY_IDLE`].
+const WAKE_EVERY_UNUSED_ROUNDS: u32 = 20;
 
 /// Memory that is pinned for direct file I/O, which no executor does: as little as glommio allows.
 pub(super) const IO_MEMORY_BYTES: usize = 64 << 10;
@@ -86,32 +86,32 @@ where
     Err(place.cannot(&"it does not begin to work"))
 }
 
-/// Starts to poke executors, from a thread of its own, until they have ended. The first one is poked as often as if it had
+/// Starts to wake executors, from a thread of its own, until they have ended. The first one is woken as often as if it had
 /// connections: consensus is there.
 #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
-pub(in crate::io) fn poke(pulses: Vec<(Place, Arc<Pulse>)>) {
-    let mut pulses = pulses;
-    let poker = thread::start("poker", move || {
+pub(in crate::io) fn wake_periodically(wakes: Vec<(Place, Arc<PeriodicWake>)>) {
+    let mut wakes = wakes;
+    let waker = thread::start("waker", move || {
         let mut idle_rounds: u32 = 0;
-        let mut pause = POKE_IDLE;
-        while !pulses.is_empty() {
-            pulses.retain(|(_, pulse)| !pulse.has_ended());
-            let is_idle_round = pause == POKE_IDLE;
+        let mut pause = WAKE_EVERY_IDLE;
+        while !wakes.is_empty() {
+            wakes.retain(|(_, wake)| !wake.has_ended());
+            let is_idle_round = pause == WAKE_EVERY_IDLE;
             idle_rounds = idle_rounds.wrapping_add(u32::from(is_idle_round));
-            let is_unused_round = idle_rounds.is_multiple_of(POKE_UNUSED_ROUNDS);
+            let is_unused_round = idle_rounds.is_multiple_of(WAKE_EVERY_UNUSED_ROUNDS);
             let mut any_busy = false;
-            for (place, pulse) in &pulses {
-                let busy = pulse.take_busy();
+            for (place, wake) in &wakes {
+                let busy = wake.take_busy();
                 any_busy |= busy;
-                if busy || place.number == 0 || pulse.has_streams() || is_unused_round {
-                    pulse.poke();
+                if busy || place.number == 0 || wake.has_streams() || is_unused_round {
+                    wake.wake();
                 }
             }
-            pause = if any_busy { POKE } else { POKE_IDLE };
+            pause = if any_busy { WAKE_EVERY } else { WAKE_EVERY_IDLE };
             std::thread::sleep(pause);
         }
     });
-    assert!(poker.is_ok(), "the thread that pokes executors cannot start");
+    assert!(waker.is_ok(), "the thread that pokes executors cannot start");
 }
 
 pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {

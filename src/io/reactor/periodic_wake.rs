@@ -8,12 +8,12 @@ use std::task::{Poll, Waker};
 
 thread_local! {
     /// Of the executor of this thread.
-    static OWN: RefCell<Option<Arc<Pulse>>> = const { RefCell::new(None) };
+    static OWN: RefCell<Option<Arc<PeriodicWake>>> = const { RefCell::new(None) };
 }
 
-/// The pulse of one executor.
+/// The wake of one executor.
 #[derive(Debug, Default)]
-pub(in crate::io) struct Pulse {
+pub(in crate::io) struct PeriodicWake {
     /// Wakes its task. A message to that task would not do: the task itself may be among those that glommio has parked
     /// although they are ready, and then nobody takes the message and no further one wakes anything.
     task: OnceLock<Waker>,
@@ -26,7 +26,7 @@ pub(in crate::io) struct Pulse {
 }
 
 /// Says that an executor has ended, however it did.
-pub(in crate::io) struct Ended(Arc<Pulse>);
+pub(in crate::io) struct Ended(Arc<PeriodicWake>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -36,9 +36,9 @@ impl Drop for Ended {
     }
 }
 
-impl Pulse {
+impl PeriodicWake {
     /// Has the executor count one more beat when it runs its tasks.
-    pub(in crate::io) fn poke(&self) {
+    pub(in crate::io) fn wake(&self) {
         self.task.get().into_iter().for_each(Waker::wake_by_ref);
     }
 
@@ -62,15 +62,15 @@ impl Pulse {
 
 /// Bytes came in on this executor.
 pub(super) fn mark_runnable() {
-    with_own(|pulse| {
+    with_own(|wake| {
         // Looked at first, so that the line stays in this core's cache.
-        if !pulse.busy.load(Ordering::Relaxed) {
-            pulse.busy.store(true, Ordering::Relaxed);
+        if !wake.busy.load(Ordering::Relaxed) {
+            wake.busy.store(true, Ordering::Relaxed);
         }
     });
 }
 
-fn with_own(action: impl FnOnce(&Pulse)) {
+fn with_own(action: impl FnOnce(&PeriodicWake)) {
     // Gone already when the thread is going down.
     let _ = OWN.try_with(|own| own.borrow().as_deref().map(action));
 }
@@ -80,8 +80,8 @@ pub(super) struct OpenStream;
 
 impl OpenStream {
     pub(super) fn new() -> Self {
-        with_own(|pulse| {
-            pulse.streams.fetch_add(1, Ordering::Relaxed);
+        with_own(|wake| {
+            wake.streams.fetch_add(1, Ordering::Relaxed);
         });
         Self
     }
@@ -89,19 +89,19 @@ impl OpenStream {
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        with_own(|pulse| {
-            pulse.streams.fetch_sub(1, Ordering::Relaxed);
+        with_own(|wake| {
+            wake.streams.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-/// Starts the pulse of this executor, which ends with what this returns. Its task runs at once, whatever else is ready.
-pub(in crate::io) fn begin_pulse(pulse: Arc<Pulse>) -> Ended {
-    OWN.with_borrow_mut(|own| *own = Some(Arc::clone(&pulse)));
-    let ended = Ended(Arc::clone(&pulse));
+/// Starts the wake of this executor, which ends with what this returns. Its task runs at once, whatever else is ready.
+pub(in crate::io) fn begin_periodic_wake(wake: Arc<PeriodicWake>) -> Ended {
+    OWN.with_borrow_mut(|own| *own = Some(Arc::clone(&wake)));
+    let ended = Ended(Arc::clone(&wake));
     super::spawn(poll_fn(move |context| {
-        pulse.task.get_or_init(|| context.waker().clone());
-        pulse.beats.fetch_add(1, Ordering::Release);
+        wake.task.get_or_init(|| context.waker().clone());
+        wake.beats.fetch_add(1, Ordering::Release);
         Poll::<()>::Pending
     }));
     ended
