@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::reactor::{self, Place, PeriodicWake, Reactor, Running};
+use super::reactor::{self, PeriodicWake, Place, Reactor, Running};
 use super::watchdog;
 use crate::types::Fault;
 

@@ -10,8 +10,8 @@
 //! [`super::clock`] and [`super::Pool`] have threads of their own.
 
 mod epoll;
-mod probe;
 mod periodic_wake;
+mod probe;
 mod socket;
 mod uring;
 

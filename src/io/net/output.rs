@@ -156,3 +156,6 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

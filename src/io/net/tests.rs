@@ -4,13 +4,13 @@ use std::io::Write as _;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use super::*;
-use crate::io::reactor::tests::{REACTORS, run};
+use crate::io::reactor::tests::{reactors, run};
 use crate::io::spawn;
 
 #[test]
 fn a_connection_goes_to_the_executor_with_the_fewest() {
     let dir = tempfile::tempdir().unwrap();
-    for reactor in REACTORS {
+    for reactor in reactors() {
         let path = dir.path().join(reactor.name()).to_string_lossy().into_owned();
         run(reactor, move || async move {
             let ((first, at_first), (second, at_second)) = (handover(), handover());
@@ -41,7 +41,7 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
 /// Whose descriptor is closed twice here, another file of the process has that number by then.
 #[test]
 fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
-    for reactor in REACTORS {
+    for reactor in reactors() {
         run(reactor, || async move {
             let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = probe.local_addr().unwrap();
@@ -99,7 +99,7 @@ fn all_addresses_of_a_name_are_tried_until_one_answers() {
     let open = listener.local_addr().unwrap();
     // Nobody listens where somebody has just stopped to.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for reactor in REACTORS {
+    for reactor in reactors() {
         let (first, refused) = run(reactor, move || async move {
             let wait = Duration::from_secs(5);
             let first = wire::connect_first(&[closed, closed, open], wait).await.is_ok();

@@ -13,7 +13,11 @@ use super::*;
 use crate::io::clock::{Instant, deadline, sleep};
 use crate::io::executor::Executors;
 
-pub(in crate::io) const REACTORS: [Reactor; 2] = [Reactor::IoUring, Reactor::Epoll];
+/// Those that this machine allows.
+pub(in crate::io) fn reactors() -> Vec<Reactor> {
+    let io_uring = probe::io_uring(1).is_ok().then_some(Reactor::IoUring);
+    io_uring.into_iter().chain([Reactor::Epoll]).collect()
+}
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const ANYWHERE: Place = Place { number: 0, core: None };
@@ -51,8 +55,9 @@ fn executors_begin_however_loaded_the_machine_is() {
             })
         })
         .collect();
+    let reactors = reactors();
     for round in 0..100 {
-        let reactor = REACTORS[round % 2];
+        let reactor = reactors[round % reactors.len()];
         let (done, result) = flume::bounded(1);
         let mut executors = Executors::new(reactor);
         let place = Place { number: 0, core: Some(round / 2 % 2) };
@@ -72,7 +77,7 @@ fn executors_begin_however_loaded_the_machine_is() {
 
 #[test]
 fn a_core_that_the_machine_lacks_is_refused() {
-    for reactor in REACTORS {
+    for reactor in reactors() {
         let mut executors = Executors::new(reactor);
         let started = executors.start(Place { number: 1, core: Some(5000) }, || async { Ok(()) });
         let fault = started.and_then(|()| executors.join()).expect_err("there is no such core");
@@ -84,7 +89,7 @@ fn a_core_that_the_machine_lacks_is_refused() {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "the other side is a thread")]
 fn no_wake_by_another_thread_is_lost() {
-    for reactor in REACTORS {
+    for reactor in reactors() {
         let (ask, asked) = flume::bounded::<u32>(1);
         let (answer, answered) = flume::bounded(1);
         let other = std::thread::spawn(move || {
@@ -150,7 +155,7 @@ async fn read(stream: &mut Stream, into: &mut [u8]) -> std::io::Result<usize> {
 fn bytes_come_whole_and_in_order_whatever_blocks() {
     const BYTES: usize = 8 << 20;
     let byte = |at: usize| (at % 251) as u8;
-    for reactor in REACTORS {
+    for reactor in reactors() {
         run(reactor, move || async move {
             let (mut stream, mut other) = pair().await;
             let echo = std::thread::spawn(move || {
@@ -193,7 +198,7 @@ fn bytes_come_whole_and_in_order_whatever_blocks() {
 /// The end may be told together with the last bytes, and never again.
 #[test]
 fn an_end_behind_a_short_read_is_seen() {
-    for reactor in REACTORS {
+    for reactor in reactors() {
         run(reactor, move || async move {
             for _ in 0..200 {
                 let (mut stream, mut other) = pair().await;
@@ -212,7 +217,7 @@ fn an_end_behind_a_short_read_is_seen() {
 #[test]
 fn unix_sockets_are_connected_and_accepted() {
     let dir = tempfile::tempdir().unwrap();
-    for reactor in REACTORS {
+    for reactor in reactors() {
         let path = dir.path().join(reactor.name()).to_string_lossy().into_owned();
         run(reactor, move || async move {
             let std = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -233,7 +238,7 @@ fn unix_sockets_are_connected_and_accepted() {
 #[test]
 fn all_have_their_turn() {
     const SOCKETS: usize = 2_000;
-    for reactor in REACTORS {
+    for reactor in reactors() {
         run(reactor, move || async move {
             let over = Rc::new(Cell::new(false));
             for _ in 0..4 {
@@ -289,7 +294,7 @@ fn cpu_seconds(prefix: &str) -> f64 {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "it waits for executors that do nothing")]
 fn sixty_four_idle_executors_take_a_fiftieth_of_a_core() {
-    for (kind, reactor) in REACTORS.into_iter().enumerate() {
+    for (kind, reactor) in reactors().into_iter().enumerate() {
         let mut executors = Executors::new(reactor);
         let (stop, stopped) = flume::bounded::<()>(1);
         let numbers = 1000 * (kind + 1)..1000 * (kind + 1) + 64;

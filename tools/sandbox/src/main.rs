@@ -95,8 +95,7 @@ fn give_all(path: &Path, id: u32) -> std::io::Result<()> {
 }
 
 fn refuse_io_uring(error: i32) -> Result<(), Box<dyn Error>> {
-    let calls =
-        [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
     let refused: BTreeMap<_, _> = calls.into_iter().map(|call| (call, Vec::new())).collect();
     let filter = SeccompFilter::new(
         refused,
