@@ -10,6 +10,7 @@
 //! few and busy connections that gRPC clients open, and taking turns is so as soon as some of them have closed.
 //! Of equals the first takes it, where consensus is: who is alone there waits for no other core.
 
+mod hyper_io;
 mod merge;
 mod open;
 mod output;
@@ -29,10 +30,11 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
+use self::hyper_io::{Clock, Socket};
 use self::open::{ConnectionCount, ConnectionPermit, OpenSlot, log_accept_failed, turned_away};
 use self::output::Duplex;
 use self::scheduler::{ConnectionScheduler, Handle};
-use self::socket::{Clock, Socket, Stream};
+use self::socket::Stream;
 use super::clock;
 use super::descriptors::Lane;
 use super::reactor;
@@ -46,6 +48,8 @@ pub use self::wire::{Wire, get, resolve};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection may take to say what it speaks.
 const PREFACE_TIME: Duration = Duration::from_secs(10);
+/// How long the client of one that has ended may take for what is left of its answer.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How long one may take that may only ask for health, and the beginnings of such questions.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 const PROBES: [&[u8]; 4] = [b"GET /health", b"GET /livez", b"GET /readyz", b"GET /metrics"];
@@ -402,7 +406,8 @@ async fn until_closed<C: Future>(
     })
     .await;
     // What goes on in another language begins when the last answer has left.
-    slot.or_closing(poll_fn(|context| stream.poll_drain(context))).await;
+    let left = poll_fn(|context| stream.poll_drain(context));
+    slot.or_closing(clock::deadline(DRAIN_TIME, left)).await;
 }
 
 /// Takes an accepted socket to this executor; `None` if its client has gone already.

@@ -66,16 +66,15 @@ impl ReactorChoice {
     /// # Errors
     /// io_uring was asked for and the machine refuses it: one sentence on what is missing and how to grant it.
     pub fn decide(self, executors: usize) -> Result<(Reactor, String), Fault> {
+        let asked = || "--reactor asks for it".to_owned();
+        if self.0 == Some(Reactor::Epoll) {
+            return Ok((Reactor::Epoll, asked()));
+        }
         match (self.0, probe::io_uring(executors)) {
-            (Some(Reactor::Epoll), _) => Ok((Reactor::Epoll, "--reactor asks for it".to_owned())),
-            (Some(Reactor::IoUring), Ok(())) => {
-                Ok((Reactor::IoUring, "--reactor asks for it".to_owned()))
-            }
-            (Some(Reactor::IoUring), Err(why)) => {
-                Err(Fault::new(format!("{why}, or use --reactor=epoll")))
-            }
             (None, Ok(())) => Ok((Reactor::IoUring, "the machine allows io_uring".to_owned())),
+            (Some(_), Ok(())) => Ok((Reactor::IoUring, asked())),
             (None, Err(why)) => Ok((Reactor::Epoll, why)),
+            (Some(_), Err(why)) => Err(Fault::new(format!("{why}, or use --reactor=epoll"))),
         }
     }
 }

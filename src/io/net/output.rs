@@ -98,7 +98,7 @@ impl Duplex {
         let inner = &mut *self.0.borrow_mut();
         ready!(inner.poll_left(context))?;
         ready!(GATHERED.with_borrow_mut(|gathered| inner.poll_send(context, gathered)))?;
-        Poll::Ready(inner.stream.shut_down())
+        inner.stream.poll_close(context)
     }
 
     /// Sends some of these bytes at once, for what has no turns.
@@ -119,7 +119,7 @@ impl Inner {
         let mut sent = 0;
         let outcome = loop {
             if sent == gathered.len() {
-                break Poll::Ready(Ok(()));
+                break self.stream.poll_flush(context);
             }
             // What was left before goes before this.
             let polled = match self.left.is_empty() {
@@ -153,7 +153,7 @@ impl Inner {
         if self.sent > 0 {
             (self.left, self.sent) = (Vec::new(), 0);
         }
-        Poll::Ready(Ok(()))
+        self.stream.poll_flush(context)
     }
 }
 

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 
+use super::hyper_io::Socket;
 use super::output::Duplex;
-use super::socket::Socket;
 
 /// Bytes in both directions, in whatever language.
 pub struct UpgradedIo {

@@ -47,10 +47,10 @@ impl Accepted {
     /// # Errors
     /// The kernel has no room for it.
     pub(in crate::io) fn bind(self) -> Result<Stream> {
-        Ok(Stream::of(match self {
-            Self::Uring(stream) => Connected::Uring(stream.bind_to_executor()),
-            Self::Epoll(fd) => Connected::Epoll(epoll::Socket::new(fd)?),
-        }))
+        match self {
+            Self::Uring(stream) => Ok(Stream::of(Connected::Uring(stream.bind_to_executor()))),
+            Self::Epoll(fd) => Stream::adopt(fd),
+        }
     }
 }
 
@@ -70,7 +70,7 @@ impl Stream {
         };
         let fd = open(family)?;
         match net::connect(&fd, &address) {
-            Ok(()) => Ok(Self::of(Connected::Epoll(epoll::Socket::new(fd)?))),
+            Ok(()) => Self::adopt(fd),
             Err(Errno::INPROGRESS) => {
                 let socket = epoll::Socket::new(fd)?;
                 socket.next_edge(Way::Write).await;
@@ -90,6 +90,14 @@ impl Stream {
                 error => return Err(error.into()),
             }
         }
+        Self::adopt(fd)
+    }
+
+    /// Takes over a connected socket that does not block.
+    ///
+    /// # Errors
+    /// The kernel has no room for it.
+    pub(in crate::io) fn adopt(fd: OwnedFd) -> Result<Self> {
         Ok(Self::of(match epoll::is_here() {
             true => Connected::Epoll(epoll::Socket::new(fd)?),
             false => Connected::Uring(hand_over(fd)),

@@ -25,7 +25,7 @@ fn context() -> Context<'static> {
 #[test]
 fn parts_leave_together_at_the_end_of_a_turn() {
     for reactor in reactors() {
-        run(reactor, || async {
+        run(reactor, move || async move {
             let (duplex, mut other) = pair().await;
             for _ in 0..100 {
                 let parts = [IoSlice::new(b"head"), IoSlice::new(b"payload")];
@@ -91,7 +91,7 @@ fn a_client_that_takes_nothing_keeps_little_waiting_and_loses_nothing() {
 #[test]
 fn what_fails_after_the_turn_is_told_in_the_next_one() {
     for reactor in reactors() {
-        run(reactor, || async {
+        run(reactor, move || async move {
             let (duplex, mut other) = pair().await;
             other.write_all(b"x").unwrap();
             // With bytes that nobody read it ends by a reset.
