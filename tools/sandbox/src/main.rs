@@ -2,7 +2,8 @@
 //! arguments as they are.
 //!
 //! * No privileges can be gained (`no_new_privs`), and there are none: if root starts it, it becomes a user without
-//!   capabilities, who is given the working directory.
+//!   capabilities. That user is given the data and log directories that the arguments name, if they are there, and the
+//!   working directory, if it is below one that is called `tmp`, as those of the tests are.
 //! * No memory may be locked.
 //! * io_uring is refused, as by the default profiles of Docker and containerd (EPERM) or of Podman and gVisor (ENOSYS).
 //!
@@ -59,10 +60,21 @@ fn refusal(asked: Option<OsString>) -> Result<Option<i32>, Box<dyn Error>> {
     }
 }
 
-/// Becomes a user without groups or capabilities, to whom the working directory belongs.
+/// Becomes a user without groups or capabilities, to whom belongs what it writes to.
 #[allow(unsafe_code, reason = "rustix leaves it to the caller to know that there is one thread")]
 fn become_user(id: u32) -> Result<(), Box<dyn Error>> {
-    give_all(Path::new("."), id)?;
+    let own = std::env::current_dir()?;
+    if own.components().any(|part| part.as_os_str() == "tmp") {
+        lchown(&own, Some(id), Some(id))?;
+    }
+    let arguments = std::env::args();
+    let directories = arguments.filter_map(|argument| {
+        let named = ["--data-dir=", "--wal-dir="].map(|flag| argument.strip_prefix(flag));
+        named.into_iter().flatten().next().map(PathBuf::from)
+    });
+    for directory in directories {
+        give_all(&directory, id)?;
+    }
     // SAFETY: this process has one thread, and the pointer is not used for no groups.
     let changed = unsafe {
         libc::setgroups(0, std::ptr::null()) == 0
