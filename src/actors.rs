@@ -1,5 +1,5 @@
-//! One loop per actor: it waits, calls the pure room it hosts, and performs what comes out. Decisions are in
-//! [`crate::replica`]; messages, handles and bounds in [`mailbox`]; `server::topology` connects the loops.
+//! One loop per actor: it waits, calls the pure room it hosts, and performs the outputs. It decides nothing: decisions
+//! are in [`crate::replica`]; messages, handles and bounds in [`mailbox`]; `server::topology` connects the loops.
 //!
 //! ```text
 //!  requests (one per executor) ─Requests─► consensus ─Persist─► wal ─Persisted─► consensus
@@ -8,8 +8,8 @@
 //!                                                                 └─LeaseChange─► lease ─LeaderRequests─► consensus
 //! ```
 //!
-//! Who may wait for whom has no cycle: requests → consensus → wal, apply → lease. Answers going back never
-//! wait, because their queues are as long as what can be in flight.
+//! The wait-for relation has no cycle: requests → consensus → wal, apply → lease. Acknowledgements in the other
+//! direction never wait, because their queues are as long as the number of items that can be in flight.
 
 pub mod apply;
 pub mod client;

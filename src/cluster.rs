@@ -1,4 +1,4 @@
-//! Who is a member, what version all members speak, and the ids of both, computed as etcd does.
+//! The membership: members, cluster version and feature level, and ids computed as etcd does. Never dials anybody.
 
 mod agreement;
 mod change;
@@ -26,7 +26,7 @@ pub use self::version::Version;
 
 /// Key of the cluster version in etcd's `cluster` bucket.
 const VERSION: &[u8] = b"clusterVersion";
-/// Key of the feature level beside it; not etcd's, which passes over it.
+/// Key of the feature level in that bucket; not etcd's, which ignores it.
 pub const FEATURE_LEVEL: &[u8] = b"featureLevel";
 
 /// A member as etcd stores it: JSON under its id in 16 hex digits.
@@ -34,47 +34,47 @@ pub const FEATURE_LEVEL: &[u8] = b"featureLevel";
 pub struct Member {
     /// Its id.
     pub id: MemberId,
-    /// Where other members reach it.
+    /// URLs for other members.
     #[serde(rename = "peerURLs")]
     pub peer_urls: Vec<String>,
-    /// Follows without a vote.
+    /// True for a member without a vote.
     #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_learner: bool,
-    /// Empty until it has started once.
+    /// The member's name; empty until it has started once.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Where clients reach it.
+    /// URLs for clients.
     #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
     pub client_urls: Vec<String>,
 }
 
-/// Whether enough members have started for one more voter, who has not, to leave a quorum of those that have.
-/// A lone member may always get a second one.
+/// True if enough members have started for one more voter, which has not started yet, to leave a quorum of started
+/// ones. A single member may always get a second one.
 pub fn is_ready_to_add(members: &[Member]) -> bool {
     let (started, voters) = started(members.iter());
     (started == 1 && voters == 1) || started > voters.div_ceil(2)
 }
 
-/// Whether those that have started, without this one, would be a quorum without it.
+/// True if the started members, without this one, would be a quorum of the members without it.
 pub fn is_ready_to_remove(members: &[Member], id: MemberId) -> bool {
     let (started, voters) = started(members.iter().filter(|member| member.id != id));
-    // The last one stays.
+    // The last member stays.
     voters > 0 && started > voters / 2
 }
 
-/// Whether a learner's log, which matches up to `matched`, is close enough to the leader's, which ends at `last`, for a vote:
-/// etcd's rule is nine tenths (`server/etcdserver/server.go`, `readyPercentThreshold`).
+/// True if a learner's log, which matches up to `matched`, is close enough to the leader's, which ends at `last`, for a
+/// vote: etcd's rule is nine tenths (`server/etcdserver/server.go`, `readyPercentThreshold`).
 pub fn is_caught_up(matched: LogIndex, last: LogIndex) -> bool {
     matched as f64 >= last as f64 * 0.9
 }
 
-/// Whether those that have started, and this learner, would be a quorum with it.
+/// True if the started members, and this learner, would be a quorum of the members with it.
 pub fn is_ready_to_promote(members: &[Member]) -> bool {
     let (started, voters) = started(members.iter());
     started + 1 > voters.div_ceil(2)
 }
 
-/// How many voters have started, and how many there are.
+/// Number of started voters, and of all voters.
 fn started<'a>(members: impl Iterator<Item = &'a Member>) -> (usize, usize) {
     let voters = members.filter(|member| !member.is_learner);
     voters.fold((0, 0), |(started, all), member| {
@@ -82,8 +82,8 @@ fn started<'a>(members: impl Iterator<Item = &'a Member>) -> (usize, usize) {
     })
 }
 
-/// A member's id: the beginning of the SHA-1 of its sorted peer URLs and the cluster's token, and for one
-/// that was added to a running cluster the time in seconds.
+/// A member's id: the first eight bytes of the SHA-1 of its sorted peer URLs and the cluster's token, and for one that
+/// was added to a running cluster the time in seconds.
 pub fn member_id(peer_urls: &[String], token: &str, added_s: Option<i64>) -> MemberId {
     let mut urls = peer_urls.to_vec();
     urls.sort();
@@ -96,7 +96,7 @@ pub fn member_id(peer_urls: &[String], token: &str, added_s: Option<i64>) -> Mem
     first_8(&hash.finalize())
 }
 
-/// The cluster's id: the beginning of the SHA-1 of its first members' sorted ids.
+/// The cluster's id: the first eight bytes of the SHA-1 of its first members' sorted ids.
 pub fn cluster_id(members: &[MemberId]) -> u64 {
     let sorted: BTreeSet<_> = members.iter().collect();
     let mut hash = Sha1::new();
@@ -130,8 +130,8 @@ impl Cluster {
     /// Reads the membership.
     ///
     /// # Errors
-    /// The store cannot be read, or holds what is no member, or a version or a feature level that this server cannot
-    /// serve.
+    /// The store cannot be read, or holds a damaged member, or a version or a feature level that this server
+    /// does not support.
     pub fn open(view: &impl View, supported: FeatureLevel) -> Result<Self, Fault> {
         let mut cluster = Self::default();
         for pair in view.scan(Space::Members, Bound::Unbounded, Bound::Unbounded) {
@@ -150,13 +150,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Adds a member, or replaces what is known of it.
+    /// Adds a member, or replaces its stored state.
     pub fn put<V: View>(&mut self, tx: &mut Overlay<V>, member: Member) {
         tx.put(Space::Members, key(member.id), json(&member));
         self.members.insert(member.id, member);
     }
 
-    /// Removes a member for good: its id may not come back.
+    /// Removes a member for good: its id may not be added again.
     pub fn remove<V: View>(&mut self, tx: &mut Overlay<V>, id: MemberId) {
         tx.delete(Space::Members, key(id));
         tx.put(Space::MembersRemoved, key(id), Bytes::from_static(b"removed"));
@@ -164,11 +164,11 @@ impl Cluster {
         self.removed.insert(id);
     }
 
-    /// Takes a change over, unless it makes no sense any more; `conf_state` follows. `learners_max` is this member's own
-    /// limit, which counts as long as proposals carry none that all members know.
+    /// Applies a change, unless it contradicts the present members; `conf_state` is changed alike. `learners_max` is this
+    /// member's own limit, which counts only for proposals without one, from clusters below the level that added it.
     ///
     /// # Errors
-    /// etcd's refusals; a fault if the change is none that this version knows.
+    /// etcd's refusals; a fault if this version does not know the kind of change.
     pub fn change<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -230,12 +230,12 @@ impl Cluster {
         if taken.any(|url| urls.contains(url)) { Err(Refusal::PeerURLExist) } else { Ok(()) }
     }
 
-    /// Members that were removed for good.
+    /// Ids of members that were removed for good.
     pub fn removed(&self) -> impl Iterator<Item = MemberId> {
         self.removed.iter().copied()
     }
 
-    /// What a member tells of itself; one that is not there any more is passed over.
+    /// Sets the name and client URLs that a member published; ignored if it is no member any more.
     pub fn set_attributes<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -248,10 +248,10 @@ impl Cluster {
         }
     }
 
-    /// The version that all members speak from now on.
+    /// Sets the cluster version.
     ///
     /// # Errors
-    /// This server is too old for it, or it is none.
+    /// This server is too old for it, or the text is not a version.
     pub fn set_version<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -264,7 +264,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The version that all members speak; `None` until it is decided.
+    /// The cluster version; `None` until it is decided.
     pub fn version(&self) -> Option<Version> {
         self.version
     }
@@ -303,34 +303,34 @@ impl Cluster {
         self.members.get(&id)
     }
 
-    /// Whether a member was removed for good.
+    /// True if a member was removed for good.
     pub fn is_removed(&self, id: MemberId) -> bool {
         self.removed.contains(&id)
     }
 }
 
-/// The version that all members speak, as a view of the store has it; `None` until it is decided.
+/// The cluster version in a view of the store; `None` until it is decided.
 ///
 /// # Errors
-/// The store cannot be read, or what it holds is no version.
+/// The store cannot be read, or the value is not a version.
 pub fn cluster_version(view: &impl View) -> Result<Option<Version>, Fault> {
     let version = view.get(Space::Cluster, VERSION)?;
     version.map(|bytes| String::from_utf8_lossy(&bytes).parse()).transpose()
 }
 
-/// The feature level of the cluster, as a view of the store has it.
+/// The feature level of the cluster in a view of the store.
 ///
 /// # Errors
-/// The store cannot be read, or the value is no level.
+/// The store cannot be read, or the value is not a level.
 pub fn feature_level(view: &impl View) -> Result<FeatureLevel, Fault> {
     let text = view.get(Space::Cluster, FEATURE_LEVEL)?;
     text.map_or(Ok(FeatureLevel::INITIAL), |text| read_feature_level(&text))
 }
 
-/// The feature level of a cluster, as it is stored.
+/// Parses the stored feature level of a cluster.
 ///
 /// # Errors
-/// The text is no level.
+/// The text is not a level.
 pub fn read_feature_level(text: &[u8]) -> Result<FeatureLevel, Fault> {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     let number = number.filter(|number| *number > 0);
@@ -339,10 +339,10 @@ pub fn read_feature_level(text: &[u8]) -> Result<FeatureLevel, Fault> {
         .ok_or_else(|| Fault::new("the feature level in the store does not read back"))
 }
 
-/// Checks that a member that supports this level can be one of a cluster that agreed on that one.
+/// Checks that a member that supports level `supported` can belong to a cluster that agreed on level `agreed`.
 ///
 /// # Errors
-/// It cannot.
+/// The cluster's level is the higher one.
 pub fn check_feature_level(agreed: FeatureLevel, supported: FeatureLevel) -> Result<(), Fault> {
     if agreed <= supported {
         return Ok(());
@@ -353,7 +353,7 @@ pub fn check_feature_level(agreed: FeatureLevel, supported: FeatureLevel) -> Res
     )))
 }
 
-/// The same change as raft sees it.
+/// Applies the change to raft's configuration.
 fn follow(conf_state: &mut ConfState, kind: ConfChangeKind, id: MemberId) {
     if kind == ConfChangeKind::Update {
         return;

@@ -6,8 +6,9 @@
 //!  request ─► Command ─encode─► entry: etcd's InternalRaftRequest ─► log ─decode─► Command ─► machine
 //! ```
 //!
-//! A new command needs a field of `InternalRaftRequest`, a variant here, and the [`FeatureLevel`] from which members know
-//! it. What no member below that level knows is refused when it is proposed ([`Command::check_level`]).
+//! A new command needs a field of `InternalRaftRequest`, a variant here, and the [`FeatureLevel`] from which members
+//! know it. A command that the level of the cluster does not cover is refused when it is proposed
+//! ([`Command::check_level`]).
 
 mod cost;
 mod fields;
@@ -41,22 +42,22 @@ pub enum Command {
     /// Removes history.
     #[prost(message, tag = "7")]
     Compaction(CompactionRequest),
-    /// Begins a lease.
+    /// Grants a lease.
     #[prost(message, tag = "8")]
     LeaseGrant(LeaseGrantRequest),
-    /// Ends a lease at a client's request.
+    /// Revokes a lease at a client's request.
     #[prost(message, tag = "9")]
     LeaseRevoke(LeaseRevokeRequest),
     /// Lists, raises or disarms alarms.
     #[prost(message, tag = "10")]
     Alarm(AlarmRequest),
-    /// Sets the version that the cluster speaks.
+    /// Sets the cluster version.
     #[prost(message, tag = "1300")]
     ClusterVersionSet(ClusterVersionSetRequest),
     /// Sets the name and the client URLs of a member.
     #[prost(message, tag = "1301")]
     ClusterMemberAttrSet(ClusterMemberAttrSetRequest),
-    /// Ends a lease whose time is up.
+    /// Revokes a lease whose time is up.
     #[prost(message, tag = "10000")]
     LeaseExpire(LeaseExpireRequest),
     /// Raises the feature level of the cluster.
@@ -88,7 +89,7 @@ pub enum Operation {
     Compaction,
     /// `LeaseGrant`.
     LeaseGrant,
-    /// `LeaseRevoke`; etcd counts leases that ran out here too.
+    /// `LeaseRevoke`; etcd counts expired leases here too.
     LeaseRevoke,
     /// `Alarm`.
     Alarm,
@@ -101,7 +102,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All kinds; each stands at the index that `as usize` gives it.
+    /// All kinds; the position of each is its value `as usize`.
     pub const ALL: [Self; 10] = [
         Self::Put,
         Self::DeleteRange,
@@ -132,10 +133,24 @@ impl Operation {
     }
 }
 
+/// A command that touches as many records as are stored in its range or attached to its lease; any other
+/// touches a bounded few.
+#[derive(Clone, Copy, Debug)]
+pub enum Large<'a> {
+    /// [`Command::DeleteRange`].
+    DeleteRange(&'a DeleteRangeRequest),
+    /// [`Command::Txn`].
+    Txn(&'a TxnRequest),
+    /// [`Command::LeaseRevoke`].
+    LeaseRevoke(&'a LeaseRevokeRequest),
+    /// [`Command::LeaseExpire`].
+    LeaseExpire(&'a LeaseExpireRequest),
+}
+
 /// The part of the state that a command touches, which decides the alarms that refuse it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AlarmClass {
-    /// No keys: what the cluster knows of itself. Never refused.
+    /// No keys: only the cluster's own state. Never refused.
     Control,
     /// Keys or leases, without taking space. Deletes, compactions and the end of leases give space back.
     Keys,
@@ -156,10 +171,10 @@ impl AlarmClass {
 }
 
 impl Command {
-    /// Reads the payload of an entry: the header that the proposer gave it, and the command.
+    /// Decodes the payload of an entry: the header of the proposer, and the command.
     ///
     /// # Errors
-    /// The payload is damaged, or holds something that this version does not know; nothing in it is passed over.
+    /// The payload is damaged, or contains a field that this version does not know; no field is skipped.
     pub fn decode(data: Bytes) -> Result<(RequestHeader, Self), Fault> {
         fields::check(&data)?;
         let envelope = Envelope::decode(data).map_err(|error| fields::unreadable(&error))?;
@@ -177,7 +192,7 @@ impl Command {
         data
     }
 
-    /// The payload of an entry whose request has this id; 0 for one that nobody waits for.
+    /// The payload of an entry whose request has this id; 0 if no request waits for it.
     pub fn to_payload(&self, id: u64) -> Bytes {
         let mut data = self.encode_with_room(HEADER_BYTES_MAX);
         if id != 0 {
@@ -186,7 +201,7 @@ impl Command {
         data.freeze()
     }
 
-    /// Its kind, as metrics name it.
+    /// The kind, as metrics name it.
     pub const fn operation(&self) -> Operation {
         match self {
             Self::Put(_) => Operation::Put,
@@ -202,7 +217,24 @@ impl Command {
         }
     }
 
-    /// The level from which on members know it.
+    /// The command as a large one, if it is of such a kind.
+    pub const fn large(&self) -> Option<Large<'_>> {
+        match self {
+            Self::DeleteRange(delete) => Some(Large::DeleteRange(delete)),
+            Self::Txn(txn) => Some(Large::Txn(txn)),
+            Self::LeaseRevoke(revoke) => Some(Large::LeaseRevoke(revoke)),
+            Self::LeaseExpire(expire) => Some(Large::LeaseExpire(expire)),
+            Self::Put(_)
+            | Self::Compaction(_)
+            | Self::LeaseGrant(_)
+            | Self::Alarm(_)
+            | Self::ClusterVersionSet(_)
+            | Self::ClusterMemberAttrSet(_)
+            | Self::FeatureLevelSet(_) => None,
+        }
+    }
+
+    /// The first level at which members know the command.
     pub const fn level(&self) -> FeatureLevel {
         match self {
             Self::Put(_)
@@ -219,8 +251,8 @@ impl Command {
         }
     }
 
-    /// The level that the cluster must have agreed on before it is proposed. The command that raises the level comes
-    /// before the level that knows it: its proposer has asked all members.
+    /// The level that the cluster must have agreed on before the command is proposed. The command that raises the level
+    /// is exempt from the level that introduced it: its proposer has asked all members.
     fn level_needed(&self) -> FeatureLevel {
         if let Self::FeatureLevelSet(_) = self {
             return FeatureLevel::INITIAL;
@@ -240,7 +272,7 @@ impl Command {
     /// Checks that a member that supports this level knows the command, whatever the cluster agreed on.
     ///
     /// # Errors
-    /// It must not go on: it cannot apply the entry.
+    /// This member must stop: it cannot apply the entry.
     pub fn check_supported(&self, supported: FeatureLevel) -> Result<(), Fault> {
         let mut level = self.level();
         if let Self::FeatureLevelSet(set) = self {
@@ -254,7 +286,7 @@ impl Command {
         )))
     }
 
-    /// Bytes that it may add to the store, as etcd's quota counts them.
+    /// Bytes that it may add to the store, by the estimates of etcd's quota.
     pub fn cost(&self) -> u64 {
         match self {
             Self::Put(put) => put_cost(put),
@@ -271,7 +303,7 @@ impl Command {
         }
     }
 
-    /// Its class, which says the alarms that refuse it.
+    /// The class, which decides the alarms that refuse it.
     pub fn alarm_class(&self) -> AlarmClass {
         match self {
             Self::Put(_)

@@ -1,15 +1,14 @@
-//! Drives raft-rs: every input becomes outputs to perform. Never waits, never looks at a clock, never
-//! touches a disk or a socket; the time comes with each input, randomness from the seed in [`Config`].
+//! Drives raft-rs: every input becomes outputs to perform. Never waits, never reads a clock, never touches a disk or a
+//! socket; the time comes with each input, randomness from the seed in [`Config`].
 //!
 //! ```text
 //!  Tick, Propose, ReadIndex, Step ──► Driver::on ──► raft ──► Driver::drain ──► Persist, Commit,
 //!  Persisted, Applied             ──►                                           Send, ReadAt, Role
 //! ```
 //!
-//! The host performs outputs in the order given, with two freedoms: a [`Output::Persist`] may run while
-//! later outputs are performed (raft counts this member's disk as one vote among equals), and so may a
-//! [`Output::Commit`]. What must wait for the disk is held back here and comes out after
-//! [`Input::Persisted`].
+//! The host performs outputs in the order given, with two freedoms: a [`Output::Persist`] may run while later outputs
+//! are performed (raft counts this member's disk as one vote of the quorum), and so may a [`Output::Commit`]. Messages
+//! that must not be sent before the disk write are held back here and returned after [`Input::Persisted`].
 
 mod convert;
 mod disks;
@@ -33,93 +32,94 @@ use crate::types::{ConfChange, ConfState, DiskSpace, Entry, HardState, LogIndex,
 /// Counts the batches handed to the disk; they become durable in this order.
 pub type ReadyNumber = u64;
 
-/// What never changes while the member runs.
+/// Parameters of a member that do not change while it runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This member.
+    /// This member's id.
     pub id: MemberId,
     /// Ticks without a leader before an election, at least; raft draws up to twice as many.
     pub election_ticks: usize,
     /// Ticks between two heartbeats.
     pub heartbeat_ticks: usize,
-    /// Ask before campaigning, so that a member that was cut off does not depose a leader.
+    /// Run a pre-vote before a campaign, so that a member that was partitioned does not depose a leader.
     pub pre_vote: bool,
     /// Seed of the election timeouts.
     pub seed: u64,
     /// Different at every start of every member, so that no two reads ever share a context.
     pub boot_nonce: u64,
-    /// Entries kept in memory below the applied index for members that lag a little.
+    /// Entries kept in memory below the applied index for followers that lag a little.
     pub catch_up_entries: u64,
-    /// How long this member promises not to vote after it heard a leader, in whole ms: [`vote_lease`] of its election
-    /// timeout. While it leads itself, it answers reads alone for as long as a quorum promises. Zero turns both off.
+    /// Time for which this member refuses to vote after it received a heartbeat: [`vote_lease`] of its election
+    /// timeout. As leader it answers reads without a round of heartbeats as long as a quorum's vote leases last. Zero
+    /// turns both off.
     pub vote_lease: Duration,
-    /// Takes the log lines of the consensus library; `None` drops them.
+    /// Receives the log lines of raft-rs; `None` drops them.
     pub logger: Option<slog::Logger>,
 }
 
-/// What was found on disk.
+/// The state read from disk at start.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// The newest hard state.
     pub hard_state: HardState,
-    /// Members as of `log_start_index`.
+    /// The configuration as of `log_start_index`.
     pub conf_state: ConfState,
-    /// The log below this index is gone; 0 for a new member.
+    /// Index of the last truncated entry; 0 for a new member.
     pub log_start_index: LogIndex,
     /// The term of `log_start_index`.
     pub log_start_term: Term,
-    /// The log after the mark.
+    /// The entries after the log start.
     pub entries: Vec<Entry>,
-    /// What the state machine holds already.
+    /// The last entry that the state machine applied.
     pub applied: LogIndex,
-    /// Ticks until what this member promised in an earlier life is over for sure (see [`Config::promise`]): until then
-    /// it does not vote, as if it had heard a leader just now.
+    /// Ticks until the vote lease that this member gave before its restart has certainly ended (see
+    /// [`Config::vote_lease`]): until then it refuses to vote, as if it had just received a heartbeat.
     pub vote_lease_ticks: usize,
 }
 
-/// Whatever can happen to the driver.
+/// Inputs of the driver.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A tick of time went by.
+    /// One tick passed.
     Tick,
     /// Payloads of normal entries to append to the log, in this order, all or none.
     Propose(Vec<Bytes>),
-    /// A read that must see everything acknowledged before now. The number is the host's own.
+    /// A read that must see everything acknowledged before now. The number is chosen by the host.
     ReadIndex(u64),
-    /// Another member's message.
+    /// A message of another member.
     Step(Box<Message>),
     /// All batches up to this one are on disk.
     Persisted(ReadyNumber),
-    /// The state machine holds everything up to here.
+    /// The state machine has applied everything up to this index.
     Applied(LogIndex),
     /// An encoded [`ConfChange`] to append to the log.
     ProposeConfChange(Bytes),
-    /// Like [`Input::Propose`], but only while this member leads in this term; forgotten if it cannot be taken.
+    /// Like [`Input::Propose`], but only while this member leads in this term; dropped without an output if raft refuses it.
     ProposeAsLeader(Term, Vec<Bytes>),
-    /// The state machine took over this configuration change. Comes before its [`Input::Applied`].
+    /// The state machine applied this configuration change. Comes before its [`Input::Applied`].
     ConfChange(ConfChange),
-    /// A snapshot reached this member, or did not.
+    /// A snapshot was sent to this member, or the attempt failed.
     SnapshotSent(MemberId, bool),
-    /// Stand for election now rather than after a timeout.
+    /// Campaign now rather than after a timeout.
     Campaign,
-    /// Hand leadership to this member.
+    /// Transfer leadership to this member.
     Transfer(MemberId),
-    /// Messages to this member do not arrive.
+    /// Messages to this member cannot be delivered.
     Unreachable(MemberId),
     /// The state of this member's disk.
     Disk(DiskSpace),
 }
 
-/// What the host must do.
+/// Work for the host.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// Send to other members; may be lost.
     Send(Vec<Message>),
     /// Make durable, then answer [`Input::Persisted`].
     Persist {
-        /// To answer with.
+        /// The number for that answer.
         number: ReadyNumber,
-        /// Changed term, vote or commit index.
+        /// Term, vote or commit index, if they changed.
         hard_state: Option<HardState>,
         /// To append; an index that exists already replaces the log from there on.
         entries: Vec<Entry>,
@@ -130,49 +130,49 @@ pub enum Output {
     ReadAt {
         /// The number of its [`Input::ReadIndex`].
         read: u64,
-        /// What it must see.
+        /// The index that must be applied.
         index: LogIndex,
     },
-    /// Replace the state by that of the snapshot that was stepped in last. Comes before the
-    /// [`Output::Persist`] of the same batch, which must make the new beginning of the log durable.
+    /// Replace the state by that of the snapshot that was stepped in last. Comes before the [`Output::Persist`] of the
+    /// same batch, which must make the new log start durable.
     Install {
-        /// Up to here.
+        /// Index of the last entry in the snapshot.
         index: LogIndex,
         /// The term of that entry.
         term: Term,
-        /// Who counts from then on.
+        /// The configuration as of that entry.
         conf_state: ConfState,
     },
-    /// These payloads found no leader: nothing was appended.
+    /// These payloads were not appended, since there is no leader.
     ProposalsDropped(Vec<Bytes>),
-    /// This configuration change found no leader, or the one before it is not applied yet: nothing was
-    /// appended, and it may be proposed again.
+    /// This configuration change was not appended, since there is no leader or the previous change is not applied yet;
+    /// it may be proposed again.
     ConfChangeDropped(Bytes),
-    /// Who leads, or that nobody is known to.
+    /// Leader, term or this member's role changed.
     Role(Role),
-    /// No quorum of voters has room on its disks any more, and these have none; or one has, if there are none. Holds
-    /// until the next one comes.
+    /// No quorum of voters has enough disk space, and these members are short of space; or a quorum has, if there are
+    /// none. Valid until the next such output.
     Full(Vec<MemberId>),
 }
 
-/// This member's place in the cluster.
+/// This member's role in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Role {
     /// The leader, as far as this member knows.
     pub leader: Option<MemberId>,
     /// The current term.
     pub term: Term,
-    /// Whether this member leads.
+    /// True if this member leads.
     pub leads: bool,
 }
 
-/// Numbers for status and metrics.
+/// Positions of the log, for status and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
     /// The newest committed index.
     pub committed: LogIndex,
     /// The newest index in the log.
     pub last: LogIndex,
-    /// The newest applied index raft knows of.
+    /// The newest applied index that raft knows.
     pub applied: LogIndex,
 }

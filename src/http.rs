@@ -1,5 +1,5 @@
-//! What a port serves: gRPC by its content type, and beside it the same API as JSON, and pages for people and
-//! probes: health, version, metrics.
+//! HTTP services of a port: gRPC by its content type, and the same API as JSON, and pages for people and probes:
+//! health, version, metrics. Never touches a socket.
 //!
 //! ```text
 //!  request ─► HTTP/2 and application/grpc? ─────────────────────► rpc
@@ -36,7 +36,7 @@ use crate::actors::ReplicaClient;
 use crate::io::UpgradedIo;
 use crate::rpc::{MeteredResponse, Services, Source};
 
-/// What a port is for.
+/// The services of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Endpoints {
     /// gRPC and HTTP (`--listen-client-urls`).
@@ -47,7 +47,7 @@ pub enum Endpoints {
     Http,
     /// Health and metrics alone (`--listen-metrics-urls`).
     Metrics,
-    /// What other members and operators ask over HTTP (`--listen-peer-urls`).
+    /// Pages for other members and operators (`--listen-peer-urls`).
     Peers,
 }
 
@@ -57,22 +57,22 @@ impl Endpoints {
     }
 }
 
-/// How a port behaves.
+/// Options of a port.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `--cors`: origins whose scripts may ask; `*` or nothing for all.
+    /// `--cors`: origins whose scripts may send requests; `*` or nothing for all.
     pub origins: Vec<String>,
-    /// `--host-whitelist`: names under which this member may be asked; `*` or nothing for all.
+    /// `--host-whitelist`: host names that requests may use for this member; `*` or nothing for all.
     pub hosts: Vec<String>,
-    /// What it is for.
+    /// The services.
     pub serves: Endpoints,
-    /// `--enable-grpc-gateway`: whether the API is served as JSON too.
+    /// `--enable-grpc-gateway`: true to serve the API as JSON too.
     pub gateway: bool,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
-    /// How the process was started.
+    /// The command line of the process.
     pub command_line: Vec<String>,
-    /// Feature gates: name, stage, whether it is on.
+    /// Feature gates: name, stage, and true if enabled.
     pub features: Vec<(&'static str, &'static str, bool)>,
 }
 
@@ -90,21 +90,21 @@ impl Default for Options {
     }
 }
 
-/// Everything one port serves to one executor's connections. Cheap to clone.
+/// The services of one port for one executor's connections. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpService {
     replica: ReplicaClient,
     services: Services,
     options: Arc<Options>,
     peer: Arc<str>,
-    /// What the connection goes on with once HTTP has ended on it.
+    /// The handler for the connection after an upgrade.
     upgrade: Rc<Cell<Option<Accepted>>>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infallible>>>>;
 
 impl HttpService {
-    /// Serves what this replica answers.
+    /// The services of this replica.
     pub fn new(replica: &ReplicaClient, options: Options) -> Self {
         let services = Services::new(replica, options.slow);
         let (options, peer) = (Arc::new(options), Arc::from(""));
@@ -117,7 +117,7 @@ impl HttpService {
         Self { peer: Arc::from(peer), upgrade: Rc::default(), ..self.clone() }
     }
 
-    /// Goes on with a connection on which HTTP has ended, if an upgrade was granted on it.
+    /// Continues a connection on which HTTP has ended, if an upgrade was granted on it.
     pub async fn switched(self, connection: UpgradedIo) {
         if let Some(accepted) = self.upgrade.take() {
             websocket::talk(self.services, self.peer, accepted, connection).await;
@@ -157,7 +157,7 @@ fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     response
 }
 
-/// Text that browsers must not take for anything else.
+/// Text that browsers must not interpret as another type.
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = page(status, TEXT, body);
     response
@@ -177,7 +177,7 @@ fn method_not_allowed() -> Response<Body> {
 }
 
 impl HttpService {
-    /// Answers what is not gRPC.
+    /// Handles requests other than gRPC.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let options = &self.options;
@@ -217,7 +217,7 @@ impl HttpService {
                 let body = Body::new(body);
                 gateway::answer(&self.services, &self.peer, head, &path, body).await
             }
-            // No page reads a body; hyper throws away what a client sends.
+            // No page reads a body; hyper discards a received one.
             Some(_) | None => routes(&self.replica, &self.options, head).await,
         }
     }
@@ -233,7 +233,7 @@ fn host(head: &Parts) -> &str {
     let host = header.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
     let host = host.unwrap_or_default();
     match host.rsplit_once(':') {
-        // The colons of a bare IPv6 address are not before a port.
+        // A bare IPv6 address has colons without a port.
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
             name.trim_start_matches('[').trim_end_matches(']')
         }

@@ -28,7 +28,7 @@ mod watchdog;
 
 pub use self::bolt_file::BoltFile;
 pub use self::descriptors::{Lane, raise_open_files};
-pub use self::disk::{DiskMonitor, disk_bytes};
+pub use self::disk::{DiskMonitor, Fits, RequestBytes, disk_bytes};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
 pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};

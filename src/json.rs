@@ -1,5 +1,5 @@
-//! Protobuf messages as JSON, the way Go's `protojson` reads and writes them, which is what etcd's clients
-//! see: driven by descriptors alone, so that a message that is added needs nothing here.
+//! Protobuf messages as JSON, as Go's `protojson` reads and writes them, which is the form that etcd's clients use:
+//! driven by descriptors alone, so that a new message needs no code here.
 //!
 //! ```text
 //!  bytes ─► Values ─► one JSON value ─► Schema::encode ─► protobuf bytes ─► a service
@@ -7,9 +7,9 @@
 //!  JSON  ◄──────────────────────────── Schema::print ◄─── protobuf bytes ◄─┘
 //! ```
 //!
-//! Both ways go straight from text to encoded bytes and back: no message is built in between, and large values
-//! are copied once. What is wrong is told in the words of the Go libraries (`encoding/json` of Go 1.26 and
-//! `google.golang.org/protobuf` 1.36), which people and scripts know.
+//! Text is converted to encoded bytes and back directly: no message is built in between, and large values are copied
+//! once. Errors have the texts of the Go libraries (`encoding/json` of Go 1.26 and `google.golang.org/protobuf` 1.36),
+//! which people and scripts know.
 
 mod base64;
 mod number;

@@ -1,5 +1,5 @@
-//! Who lives until when. [`Leases`] is replicated: which leases there are and which keys hang on them.
-//! [`Expiry`] is the leader's watch on the time; it decides nothing, it only says which leases are due.
+//! Leases. [`Leases`] is replicated: the leases and the keys attached to them. [`Expiry`] tracks their time on the
+//! leader; it revokes nothing, it only lists leases that are due.
 
 mod expiry;
 mod leases;
@@ -18,14 +18,14 @@ use crate::types::{LeaseId, LogIndex};
 pub struct Grant {
     /// Its id; the owner may revoke it and grant it again.
     pub id: LeaseId,
-    /// The entry of the log that granted it, which tells it from those before; 0 if etcd did.
+    /// The log entry that granted it, which distinguishes it from earlier leases of the id; 0 for a lease granted by etcd.
     pub at: LogIndex,
     /// Its time to live in seconds.
     pub ttl: i64,
 }
 
 impl Grant {
-    /// The command that ends it when its time is up, and no other lease of that id.
+    /// The command that revokes this lease when its time is up, and no other lease of that id.
     pub fn expire(self) -> Command {
         Command::LeaseExpire(LeaseExpireRequest { id: self.id, granted_at: self.at })
     }

@@ -1,5 +1,5 @@
-//! Applies one committed request to the whole replicated state and says what happened: reply, events,
-//! effects. The same log makes the same state on every member.
+//! Applies one committed request to the whole replicated state and returns reply, events and effects. The same log
+//! makes the same state on every member. Never waits, never reads a clock; its only I/O is the store that it is given.
 //!
 //! A [`Refusal`] is an answer: every member gives it. A [`Fault`] is this member's alone and ends the
 //! process: a member that went on after its own disk error would have diverged.
@@ -31,38 +31,38 @@ use crate::types::{
     ConfChange, ConfState, Fault, FeatureLevel, LeaseId, LogIndex, MemberId, Refusal, Term,
 };
 
-/// What never changes while the member runs.
+/// Parameters of a member that do not change while it runs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Bytes of the cache of newest records.
     pub cache_bytes: u64,
-    /// The shortest time to live of a lease, in seconds. Counts below [`FeatureLevel::LIMITS_PROPOSED`]; from then on
-    /// the proposer's does.
+    /// The shortest time to live of a lease, in seconds. Used while the cluster is below
+    /// [`FeatureLevel::LIMITS_PROPOSED`]; from that level on proposals contain the limit of their proposer.
     pub lease_ttl_min: i64,
-    /// `--max-learners`, which counts as long.
+    /// `--max-learners`, used likewise.
     pub learners_max: usize,
-    /// The level that this member supports: [`FeatureLevel::NEWEST`], less in tests.
+    /// The level that this member supports: [`FeatureLevel::NEWEST`], lower in tests.
     pub feature_level: FeatureLevel,
-    /// [`StepLimits::DEFAULT`], less in tests.
+    /// [`StepLimits::DEFAULT`], lower in tests.
     pub steps: StepLimits,
 }
 
-/// From where on entries are applied in steps. No limit changes what comes of an entry.
+/// Thresholds above which entries are applied in steps. They never change the result of an entry.
 #[derive(Clone, Copy, Debug)]
 pub struct StepLimits {
-    /// Records that an entry may look at to be applied at once.
+    /// Upper bound of records that an entry applied at once may read.
     pub at_once_records: usize,
-    /// Writes that are kept beside the store before it takes them.
+    /// Writes kept in memory before they are staged in the store.
     pub stage_writes: usize,
 }
 
 impl StepLimits {
-    /// What members run with.
+    /// The thresholds of a running member.
     pub const DEFAULT: Self =
         Self { at_once_records: APPLY_AT_ONCE_RECORDS_MAX, stage_writes: STAGE_WRITES_MAX };
 }
 
-/// The answer to a request that was applied.
+/// The reply to an applied request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// To `put`.
@@ -83,47 +83,47 @@ pub enum Reply {
         /// The newest revision.
         revision: i64,
     },
-    /// To `alarm`: the alarms asked for, raised or put out.
+    /// To `alarm`: the alarms listed, raised or disarmed.
     Alarm(Vec<AlarmMember>),
-    /// To requests that only change the member's own records.
+    /// To requests without a reply of their own.
     Done,
 }
 
-/// What others must do because of an entry.
+/// A consequence of an entry that other rooms have to perform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// A lease began.
+    /// A lease was granted.
     LeaseGranted(Grant),
-    /// A lease is gone.
+    /// A lease was revoked or expired.
     LeaseRevoked(LeaseId),
-    /// The membership changed, as raft must know.
+    /// The membership changed; raft has to be configured alike.
     ConfChanged(ConfChange),
-    /// History was forgotten; the store can be cleaned up.
+    /// History was compacted; the store can remove it.
     Compacted,
 }
 
-/// What came of an entry.
+/// The result of an entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
     /// The request's id; 0 if it has none.
     pub request: u64,
-    /// The kind of command; none in an empty entry or a change of the members.
+    /// The kind of command; `None` for an empty entry or a change of the members.
     pub operation: Option<Operation>,
-    /// The answer.
+    /// The reply.
     pub reply: Result<Reply, Refusal>,
-    /// What others must do.
+    /// The consequences for other rooms.
     pub effects: Vec<Effect>,
 }
 
-/// What is to be seen of a batch that was committed.
+/// The public result of a committed batch.
 pub struct Published<V> {
-    /// What readers use from now on.
+    /// The new state for readers.
     pub read: ReadView<V>,
-    /// What happened, in order.
+    /// The events of the batch, in order.
     pub events: Arc<[Event]>,
-    /// Whether more happened than is kept: there are no events then, and they are to be read from history.
+    /// True if the events were too many to be kept: `events` is empty then, and they have to be read from history.
     pub left_out_events: bool,
-    /// How much happened.
+    /// Counts of the changes.
     pub changes: Changes,
 }
 
@@ -140,32 +140,37 @@ pub struct Machine<E: Engine> {
     applied_term: Term,
     config: Config,
     dirty: bool,
-    /// An entry that is applied in steps.
+    /// The entry that is applied in steps, if any.
     running: Option<Running>,
 }
 
 impl<E: Engine> Machine<E> {
-    /// Up to where the log is applied.
+    /// Index of the last applied entry.
     pub fn applied(&self) -> LogIndex {
         self.applied
     }
 
-    /// The term of the entry that was applied last.
+    /// Term of the last applied entry.
     pub fn applied_term(&self) -> Term {
         self.applied_term
     }
 
-    /// Who counts for raft as of what is applied.
+    /// The configuration as of the last applied entry.
     pub fn conf_state(&self) -> &ConfState {
         &self.conf_state
     }
 
-    /// Bytes that keys and their kept history take.
+    /// True if this member is the only voter, as of the last applied entry.
+    pub fn is_sole_voter(&self, member: MemberId) -> bool {
+        self.conf_state.voters == [member] && self.conf_state.voters_outgoing.is_empty()
+    }
+
+    /// Bytes of keys and their kept history.
     pub fn usage(&self) -> Usage {
         self.mvcc.usage()
     }
 
-    /// Under the machine.
+    /// The store.
     pub fn engine(&self) -> &E {
         &self.engine
     }
@@ -190,14 +195,14 @@ impl<E: Engine> Machine<E> {
         self.leases.all()
     }
 
-    /// Whether this member knows nothing of a cluster yet.
+    /// True if this member does not belong to a cluster yet.
     pub fn is_new(&self) -> bool {
         self.applied == 0 && self.cluster.members().next().is_none()
     }
 
-    /// Writes down the first members; all of them vote. Must be the same on every member. As if one entry of
-    /// the first term had entered each: a member that comes later has a log that begins earlier, and so gets
-    /// the state instead of entries that do not tell of the first members.
+    /// Stores the first members, all of them voters. Must be the same on every member. Each counts as one entry of the
+    /// first term, so that the log of a member that joins later begins below the log of the others: it then receives
+    /// the state as a snapshot instead of entries, which would lack the first members.
     ///
     /// # Errors
     /// The store cannot be written.

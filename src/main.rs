@@ -42,13 +42,9 @@ fn start() -> ExitCode {
     }
 }
 
-/// Four lines as etcd's, which scripts read, and ours.
+/// Four lines as etcd's, which scripts read, and one of Basalt.
 fn print_version() {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let arch = server::go_arch();
     println!("etcd Version: {}", basalt::cluster::Version::SERVER);
     println!("Git SHA: Not provided");
     println!("Go Version: none (Rust)");
@@ -56,7 +52,7 @@ fn print_version() {
     println!("Basalt Version: {}", env!("CARGO_PKG_VERSION"));
 }
 
-/// Logs why the member does not run.
+/// Logs the reason why the member does not run.
 fn refuse(options: &LogOptions, notes: &[Note], why: &Note) -> ExitCode {
     if let Err(text) = server::start_log(options) {
         eprintln!("{text}");
@@ -87,7 +83,7 @@ fn run(flags: &Flags, arguments: Vec<String>) -> ExitCode {
     flags.notes.iter().chain(&config.notes).for_each(server::say);
     let about = serde_json::json!({ "args": config.command_line });
     tracing::info!(%about, "Running: ");
-    match server::run(config) {
+    match server::run(config, flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             let message = "the member cannot run".to_owned();

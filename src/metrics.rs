@@ -1,7 +1,7 @@
-//! Numbers under etcd's names, in the text form that Prometheus reads.
+//! Metrics under etcd's names, in the text format of Prometheus. Nothing here waits or reads a clock.
 //!
-//! Whoever does something counts it, in a `static` that anyone may add to without waiting ([`Counter`],
-//! [`Gauge`], [`Histogram`]); what can be looked up is looked up when someone asks ([`Gauges`]).
+//! Events are counted where they happen, in a `static` that every thread may add to without waiting ([`Counter`],
+//! [`Gauge`], [`Histogram`]); values that can be read on demand are read when a page is requested ([`Gauges`]).
 //!
 //! etcd also exports its Go runtime as `go_*`. This program has no garbage collector, goroutines or Go
 //! version, so that every value there would be invented: those families are left out.
@@ -20,37 +20,37 @@ pub use self::grpc::{rpc_handled, rpc_received, rpc_sent, rpc_started};
 pub use self::pools::{PoolCells, pool};
 use self::text::{Writer, quoted};
 
-/// What the kernel says of this process.
+/// Statistics of this process from the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Process {
-    /// Seconds of processor time.
+    /// Seconds of processor time used.
     pub cpu_seconds: f64,
-    /// Bytes in memory.
+    /// Resident bytes.
     pub resident_bytes: u64,
     /// Bytes of address space.
     pub virtual_bytes: u64,
     /// Bytes of address space that it may take.
     pub virtual_bytes_max: u64,
-    /// Bytes that came over the network interfaces it sees, those of others included.
+    /// Bytes received on the network interfaces of its namespace, those of other processes included.
     pub received_bytes: u64,
-    /// Bytes sent there.
+    /// Bytes sent on these interfaces.
     pub sent_bytes: u64,
     /// Open files.
     pub open_files: u64,
     /// Files that may be open.
     pub files_max: u64,
-    /// Seconds since 1970 at which it started.
+    /// Start time in seconds since 1970.
     pub start_seconds: f64,
 }
 
-/// Numbers that are looked up when asked for.
+/// Values that are read when a page is requested.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
-    /// A leader is known.
+    /// True if a leader is known.
     pub has_leader: bool,
-    /// This member leads.
+    /// True if this member leads.
     pub is_leader: bool,
-    /// This member has no vote.
+    /// True if this member has no vote.
     pub is_learner: bool,
     /// The newest committed index.
     pub committed: u64,
@@ -64,48 +64,48 @@ pub struct Gauges {
     pub quota_bytes: u64,
     /// The newest revision.
     pub revision: i64,
-    /// History up to here is gone.
+    /// The compaction revision.
     pub compacted: i64,
-    /// Keys that live.
+    /// Number of keys.
     pub keys: u64,
-    /// This member.
+    /// The id of this member.
     pub member_id: u64,
-    /// All members.
+    /// The ids of all members.
     pub members: Vec<u64>,
-    /// What goes to and comes from other members.
+    /// Traffic with each other member.
     pub peers: Vec<Peer>,
     /// Active alarms: member and type.
     pub alarms: Vec<(u64, &'static str)>,
     /// Feature gates: name, stage, whether it is on.
     pub features: Vec<(&'static str, &'static str, bool)>,
-    /// The process.
+    /// Statistics of the process.
     pub process: Process,
-    /// The version clients are told.
+    /// The version that clients see.
     pub version: String,
-    /// The version all members speak, as `major.minor`.
+    /// The cluster version, as `major.minor`.
     pub cluster_version: Option<String>,
     /// The feature level that all members have agreed on, and the one that this member supports.
     pub feature_levels: (u32, u32),
 }
 
-/// What went to and came from another member.
+/// Traffic with another member.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
-    /// The member.
+    /// The id of the member.
     pub id: u64,
-    /// Whether it is connected.
+    /// True if it is connected.
     pub active: bool,
-    /// How often a connection to it ended.
+    /// Number of connections that ended.
     pub disconnects: u64,
     /// Bytes sent.
     pub sent_bytes: u64,
     /// Messages that could not be sent.
     pub sent_failures: u64,
-    /// Bytes that came.
+    /// Bytes received.
     pub received_bytes: u64,
 }
 
-/// All families, sorted by name.
+/// The page: all families, sorted by name.
 pub fn text(gauges: &Gauges) -> String {
     let mut out = Writer::default();
     for (name, help, counter) in families::COUNTERS {

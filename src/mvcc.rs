@@ -1,7 +1,7 @@
 //! Revisions over the store: range, put, delete, txn, compact, hash, history.
 //!
-//! [`Mvcc`] is the single writer, driven by the machine inside an [`Overlay`]; [`ReadView`] is what it
-//! publishes after each commit and what sessions read on their own cores.
+//! [`Mvcc`] is the single writer, driven by the machine inside an [`Overlay`]; [`ReadView`] is the state published
+//! after each commit, which sessions read on their own cores.
 //!
 //! ```text
 //!  kv   user key          -> newest record (or tombstone until compaction passes it)
@@ -18,6 +18,7 @@ mod bucket;
 mod bucket_hash;
 mod cache;
 mod check;
+mod choice;
 mod compaction;
 mod count_index;
 mod crc;
@@ -26,6 +27,9 @@ mod deletion;
 mod events;
 mod hash;
 mod history;
+mod layers;
+mod range;
+mod range_plan;
 mod read;
 mod record;
 mod retention;
@@ -34,6 +38,7 @@ mod steps;
 mod tests;
 mod txn;
 mod usage;
+mod versions;
 mod write;
 
 use std::ops::Bound;
@@ -48,7 +53,8 @@ use self::cache::RecordCache;
 use self::compaction::Pass;
 use self::count_index::CountIndex;
 use self::events::Events;
-use self::read::{Cached, Reader};
+use self::layers::Cached;
+use self::read::Reader;
 use self::record::{Encoder, Record};
 use crate::store::{Overlay, Space, View};
 use crate::types::{Error, Fault, KeyRange, LeaseId, Revision};
@@ -66,21 +72,20 @@ pub use self::retention::{AutoCompaction, Retention};
 pub use self::steps::{Outcome, Steps};
 pub use self::usage::Usage;
 
-/// `Meta`: the newest revision, big-endian. Written with every change, so that it commits with the
-/// applied index.
+/// `Meta`: the newest revision, big-endian. Written with every change, so that it commits with the applied index.
 const REVISION_KEY: &[u8] = b"revision";
 
 /// The revision of an empty store.
 const FIRST_REVISION: i64 = 1;
 
-/// One change of one key, as watchers get it. Encoded once; clones share the bytes.
+/// One change of one key, as watchers receive it. Encoded once; clones share the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Where in history.
+    /// Position in history.
     pub revision: Revision,
-    /// Which key.
+    /// The key that changed.
     pub key: Bytes,
-    /// Whether the key was deleted.
+    /// True if the key was deleted.
     pub delete: bool,
     /// The encoded `mvccpb.Event` without `prev_kv`.
     pub encoded: Bytes,
@@ -88,10 +93,10 @@ pub struct Event {
     pub prev: Option<Bytes>,
 }
 
-/// A key whose lease changed: what keeps the lease room's attachments right.
+/// A key whose lease changed: the input with which the lease room updates its attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// Which key.
+    /// The key.
     pub key: Bytes,
     /// The lease it had, 0 for none.
     pub old: LeaseId,
@@ -104,11 +109,11 @@ pub struct Mvcc {
     revision: i64,
     compacted: i64,
     usage: Usage,
-    /// Revision and sums as they were written last.
+    /// Revision and sums as last written.
     written_meta: Option<(i64, Usage)>,
     count_index: CountIndex,
     cache: Arc<RecordCache>,
-    /// Records for the cache, taken in when they are committed; `None` for those that left `kv`.
+    /// Records for the cache, inserted when they are committed; `None` for those that left `kv`.
     written: Vec<(Bytes, Option<Record>)>,
     encoder: Encoder,
     events: Events,
@@ -118,16 +123,16 @@ pub struct Mvcc {
     compaction_hash: Option<CompactionHash>,
 }
 
-/// Everything at one revision, for any number of readers on any core.
+/// The whole keyspace at one revision, for any number of readers on any core.
 #[derive(Clone)]
 pub struct ReadView<V> {
-    /// The store as it was committed.
+    /// The committed store.
     pub view: V,
     /// The newest revision in it.
     pub revision: i64,
-    /// Up to where history was compacted; -1 before the first time.
+    /// The compaction revision; -1 before the first compaction.
     pub compacted: i64,
-    /// Bytes that keys and their kept history take.
+    /// Bytes of keys and their kept history.
     pub usage: Usage,
     count_index: CountIndex,
     cache: Arc<RecordCache>,
@@ -135,8 +140,8 @@ pub struct ReadView<V> {
 }
 
 impl Mvcc {
-    /// Finds everything in a store that this room has written, or an empty one. Reads every record of
-    /// `kv` once, to count the keys. The cache takes at most `cache_bytes`.
+    /// Reads the state that this room keeps in a store, which may be empty. Reads every record of `kv` once, to count
+    /// the keys. The cache takes at most `cache_bytes`.
     ///
     /// # Errors
     /// The store cannot be read, or contradicts itself.
@@ -177,51 +182,51 @@ impl Mvcc {
         self.revision
     }
 
-    /// Up to where history was compacted; -1 before the first time.
+    /// The compaction revision; -1 before the first compaction.
     pub fn compacted(&self) -> i64 {
         self.compacted
     }
 
-    /// The living keys, uncommitted changes included.
+    /// Number of keys, uncommitted changes included.
     pub fn keys(&self) -> i64 {
         self.count_index.total()
     }
 
-    /// Bytes that keys and their kept history take, uncommitted changes included.
+    /// Bytes of keys and their kept history, uncommitted changes included.
     pub fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// What happened since this was last asked, in order. Nothing if that was too much to be kept, as
-    /// [`Mvcc::has_left_out_events`] says before.
+    /// Takes the events since the last call, in order. Empty if they were too many to be kept;
+    /// [`Mvcc::has_left_out_events`] reports that, and has to be called before.
     pub fn take_events(&mut self) -> Vec<Event> {
         self.events.take()
     }
 
-    /// Whether more happened since events were last asked for than is kept.
+    /// True if events since the last call of [`Mvcc::take_events`] were too many to be kept.
     pub fn has_left_out_events(&self) -> bool {
         !self.events.wants_more()
     }
 
-    /// How much happened since this was last asked.
+    /// Takes the counts of changes since the last call.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
 
-    /// To be called when what was written is staged: the store has it, although it is not committed. Readers of the published
-    /// state find their records in the store again.
+    /// Has to be called after the written pairs are staged: the store has them, although they are not committed.
+    /// Readers of the published state then find their records in the store again.
     pub fn staged(&mut self) {
         for (key, _) in self.written.drain(..) {
             self.cache.remove(&key);
         }
     }
 
-    /// The leases that keys were given or lost since this was last asked, in order.
+    /// Takes the changes of leases since the last call, in order.
     pub fn take_attachments(&mut self) -> Vec<Attachment> {
         std::mem::take(&mut self.attachments)
     }
 
-    /// Writes what is kept beside the keys: the revision and the sums. Called once for a batch, before its commit.
+    /// Writes the revision and the sums. Called once for a batch, before its commit.
     pub fn write_meta<V: View>(&mut self, tx: &mut Overlay<V>) {
         let meta = (self.revision, self.usage);
         if self.written_meta != Some(meta) {
@@ -231,8 +236,8 @@ impl Mvcc {
         }
     }
 
-    /// What readers see from now on. `view` is the store after the commit of everything that was
-    /// written, and nothing may have been written since.
+    /// The new state for readers. `view` is the store after the commit of all written pairs, and nothing may have
+    /// been written since.
     pub fn publish<V: View>(&mut self, view: V) -> ReadView<V> {
         for (key, record) in self.written.drain(..) {
             match record {
@@ -277,8 +282,8 @@ impl<V: View> ReadView<V> {
         }
     }
 
-    /// Answers a range request that passed [`check_range`]. The header is left to the caller, who
-    /// knows its ids; its revision is this view's.
+    /// Answers a range request that passed [`check_range`]. The header contains this view's revision alone; the
+    /// caller adds the ids.
     ///
     /// # Errors
     /// [`FutureRev`](crate::types::Refusal::FutureRev) or
@@ -289,8 +294,7 @@ impl<V: View> ReadView<V> {
         Ok(response)
     }
 
-    /// Answers a transaction that passed [`check_txn`] and [`is_read_only`]. The headers hold the
-    /// revision alone.
+    /// Answers a transaction that passed [`check_txn`] and [`is_read_only`]. The headers contain the revision alone.
     ///
     /// # Errors
     /// As [`ReadView::range`].
@@ -298,12 +302,12 @@ impl<V: View> ReadView<V> {
         txn::read(&self.reader(&self.cached()), request)
     }
 
-    /// The living keys.
+    /// Number of keys.
     pub fn keys(&self) -> i64 {
         self.count_index.total()
     }
 
-    /// The keys in the range of a request, alive at its revision.
+    /// Number of keys in the range of a request that exist at its revision.
     ///
     /// # Errors
     /// As [`ReadView::range`].
@@ -316,7 +320,7 @@ impl<V: View> ReadView<V> {
     }
 }
 
-/// Every living key that has a lease, in order: what the lease room starts from.
+/// Every key that has a lease, in order: the initial attachments of the lease room.
 ///
 /// # Errors
 /// Each item may be a fault of the store.
@@ -332,7 +336,7 @@ fn leased_key(pair: Result<(Bytes, Bytes), Fault>) -> Result<Option<(Bytes, Leas
     Ok((lease != 0).then_some((key, lease)))
 }
 
-/// Writes the newest revision, to be committed with the changes that made it.
+/// Writes the newest revision, to be committed with the changes that created it.
 fn write_revision<V: View>(tx: &mut Overlay<V>, revision: i64) {
     let value = Bytes::copy_from_slice(&revision.to_be_bytes());
     tx.put(Space::Meta, Bytes::from_static(REVISION_KEY), value);

@@ -1,17 +1,18 @@
-//! How members talk: frames on a plain connection, and what the first one says.
+//! The protocol between members: frames on a plain connection, and the handshake. Never reads or writes a socket.
 //!
 //! ```text
-//!  dialer ─► MAGIC, Hello ─► listener: the right cluster and member? ─► Welcome, or Refused and the end
-//!         ─► Raft, Question, Answer, Ping …                             ◄─ what it answers, if it knows no URL of ours
+//!  dialer ─► MAGIC, Hello ─► listener: the right cluster and member? ─► Welcome, or Refused and close
+//!         ─► Raft, Question, Answer, Ping …                             ◄─ the same, if it knows no URL of the dialer
 //!
 //!  frame    length u32 · crc32c u32 · kind u8 · payload        little-endian; the crc covers kind and payload
 //! ```
 //!
-//! Each member dials each other one twice and sends on what it dialed: heartbeats, votes and reads on
-//! the urgent connection never wait behind appends on the other one. A member dials nobody whom only a hello named: what
-//! it has to say to a member that it does not know yet goes back on the urgent connection of that one. A connection on
-//! which no byte came for a time is over; so that one comes, a ping is sent when there is nothing else. A snapshot has a connection of its own,
-//! on which the listener says at the end whether it has it. What does not begin with [`MAGIC`] is HTTP.
+//! Each member dials each other one twice and sends on the connections that it dialed: heartbeats, votes and reads on
+//! the urgent one never wait behind appends on the bulk one. A member never dials a URL that it knows from a hello
+//! alone: messages to a member that it does not know yet are sent back on that member's urgent connection. A connection
+//! on which no byte arrived for a time is closed; a ping is sent when there is nothing else, so that an idle one stays
+//! open. A snapshot has a connection of its own, on which the listener confirms at the end that it is complete. Input
+//! that does not begin with [`MAGIC`] is HTTP.
 
 mod frame;
 #[cfg(test)]
@@ -22,10 +23,10 @@ use bytes::Bytes;
 pub use self::frame::{Damage, Decoder, Frame, Kind, encode, message};
 use crate::types::{FeatureLevel, MemberId};
 
-/// What a connection between members begins with; no HTTP method does.
+/// First bytes of a connection between members; no HTTP method begins with them.
 pub const MAGIC: &[u8; 8] = b"BASALT/1";
 
-/// What a connection carries.
+/// The kind of traffic on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
 #[repr(i32)]
 pub enum Lane {
@@ -37,49 +38,49 @@ pub enum Lane {
     Snapshot = 2,
 }
 
-/// Who dials whom, and what for.
+/// First frame of a dialer: its identity, and the member and lane that it wants.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Hello {
     /// The dialer's cluster.
     #[prost(uint64, tag = "1")]
     pub cluster: u64,
-    /// The dialer.
+    /// The dialer's id.
     #[prost(uint64, tag = "2")]
     pub from: MemberId,
-    /// Whom it thinks it reaches.
+    /// The id of the member that it wants to reach.
     #[prost(uint64, tag = "3")]
     pub to: MemberId,
-    /// What the connection carries.
+    /// The kind of traffic, a number of [`Lane`].
     #[prost(enumeration = "Lane", tag = "4")]
     pub lane: i32,
-    /// Where the dialer is reached: the listener may not know it yet.
+    /// The dialer's peer URLs: the listener may not know the dialer yet.
     #[prost(string, repeated, tag = "5")]
     pub urls: Vec<String>,
     /// The feature level that the dialer supports; 0 from versions before there were levels.
     #[prost(uint32, tag = "6")]
     pub feature_level: u32,
-    /// Whether the dialer sends pings when it has nothing else to send, and reads what comes back.
+    /// True if the dialer sends pings when it has nothing else to send, and reads messages on this connection.
     #[prost(bool, tag = "10")]
     pub pings: bool,
 }
 
-/// The listener takes the connection.
+/// The listener accepts the connection.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Welcome {
-    /// Whether it reads pings.
+    /// True if the listener reads pings.
     #[prost(bool, tag = "10")]
     pub pings: bool,
 }
 
-/// Why a connection is not taken.
+/// The reason why a connection is rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
 #[repr(i32)]
 pub enum RejectReason {
-    /// Something that this version does not know.
+    /// A reason that this version does not know.
     Unknown = 0,
     /// Another cluster.
     OtherCluster = 1,
-    /// The dialer wants somebody else.
+    /// The dialer wants to reach another member.
     OtherMember = 2,
     /// The dialer was removed from the cluster for good.
     Removed = 3,
@@ -87,10 +88,10 @@ pub enum RejectReason {
     FeatureLevel = 4,
 }
 
-/// A connection is not taken.
+/// The listener rejects the connection.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Refused {
-    /// Why.
+    /// The reason, a number of [`RejectReason`].
     #[prost(enumeration = "RejectReason", tag = "1")]
     pub reason: i32,
     /// The feature level of the cluster, for [`RejectReason::FeatureLevel`].
@@ -98,10 +99,10 @@ pub struct Refused {
     pub feature_level: u32,
 }
 
-/// Checks what a dialer says. `agreed` is the feature level of the cluster; `is_removed` knows who may not come back.
+/// Checks a hello. `agreed` is the feature level of the cluster; `is_removed` is true for ids that may not return.
 ///
 /// # Errors
-/// Why it is not let in.
+/// The frame that rejects the connection, with its reason.
 pub fn check(
     hello: &Hello,
     cluster: u64,
@@ -124,19 +125,19 @@ pub fn check(
     Lane::try_from(hello.lane).map_err(|_| RejectReason::Unknown)
 }
 
-/// What a member asks another one; all but hashes the one that leads.
+/// A question to another member; all but hashes are asked of the leader.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
 pub enum PeerRequest {
-    /// Prolong this lease.
+    /// Renew the lease with this id.
     #[prost(int64, tag = "2")]
     Renew(i64),
-    /// What is left of this lease.
+    /// Time left of the lease with this id.
     #[prost(int64, tag = "3")]
     TimeToLive(i64),
-    /// And its keys.
+    /// Time left of the lease with this id, and its keys.
     #[prost(int64, tag = "4")]
     TimeToLiveAndKeys(i64),
-    /// Give this learner a vote.
+    /// Give the learner with this id a vote.
     #[prost(uint64, tag = "5")]
     Promote(u64),
     /// The hash of the keys up to this revision; of all of them for 0.
@@ -144,21 +145,21 @@ pub enum PeerRequest {
     HashKv(i64),
 }
 
-/// A question, numbered by who asks.
+/// A question with its number.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Question {
-    /// Comes back with the answer.
+    /// A number of the asking member's choice; the answer repeats it.
     #[prost(uint64, tag = "1")]
     pub number: u64,
-    /// What.
+    /// The question itself.
     #[prost(oneof = "PeerRequest", tags = "2, 3, 4, 5, 6")]
     pub ask: Option<PeerRequest>,
 }
 
-/// What came of a question.
+/// The answer to a question.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Answer {
-    /// The question's.
+    /// The number of the question.
     #[prost(uint64, tag = "1")]
     pub number: u64,
     /// Text of the refusal; empty if it was not refused.
@@ -167,16 +168,16 @@ pub struct Answer {
     /// Seconds left of the lease.
     #[prost(int64, tag = "3")]
     pub ttl: i64,
-    /// Seconds that it was granted.
+    /// Time to live that was granted, in seconds.
     #[prost(int64, tag = "4")]
     pub granted: i64,
-    /// Its keys.
+    /// The keys of the lease.
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub keys: Vec<Bytes>,
-    /// The hash that was asked for.
+    /// The hash of the keys.
     #[prost(uint32, tag = "6")]
     pub hash: u32,
-    /// The compaction that it takes into account.
+    /// The compaction revision that the hash covers.
     #[prost(int64, tag = "7")]
     pub compact_revision: i64,
     /// The revision up to which it was computed.

@@ -11,28 +11,30 @@
 //!                                  └──TruncateLog──► log
 //! ```
 //!
-//! [`Replica`] orders: it hosts [`crate::consensus::Driver`] and holds what waits for a leader, for room or for a snapshot.
-//! [`Applier`] applies: it hosts [`crate::machine::Machine`] and says in which order others learn what was applied.
-//! [`LeaseKeeper`] keeps the time of leases while this member leads. [`PendingRequests`] matches answers to requests.
-//! None of them reads a clock: the time is an argument.
+//! [`Replica`] orders requests: it hosts [`crate::consensus::Driver`] and keeps inputs that wait for a leader, for
+//! space or for a snapshot. [`Applier`] applies: it hosts [`crate::machine::Machine`] and determines the order in which
+//! readers, clients and raft receive the results. [`LeaseKeeper`] keeps the time of leases while this member leads.
+//! [`PendingRequests`] matches answers to requests. None of them reads a clock: the time is an argument.
 
 mod applier;
 mod deferred;
+mod heartbeats;
 mod input;
 mod late;
 mod leases;
 mod pending;
 mod read_batches;
+mod routes;
 mod sequencer;
 #[cfg(test)]
 mod tests;
 mod truncation;
-mod waiters;
 
 pub use self::applier::{Applier, LeaseChange, Output as ApplierOutput, Progress, Settings};
 pub use self::input::{Input, Inputs, Lane, Output};
 pub use self::late::{LeaderHistory, late_refusal};
 pub use self::leases::LeaseKeeper;
-pub use self::pending::{Delivery, PendingRequests, Place, executor_of};
+pub use self::pending::{Delivery, PendingRequests, executor_of};
+pub use self::routes::{Route, admits_guest, fits_bulk, route};
 pub use self::sequencer::Replica;
 pub use self::truncation::LogStart;

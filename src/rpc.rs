@@ -1,6 +1,6 @@
-//! One file per etcd service: message in, handle call, message out. What can be refused by looking at the
-//! request alone is refused here; everything else is asked of the [`ReplicaClient`]. Streams are tonic's, calls with one
-//! message each way are served by `unary`.
+//! One file per etcd service: it decodes a request, calls the [`ReplicaClient`], and encodes the response. A request
+//! that is invalid by itself is refused here; every other decision is the replica's. Streams are served by tonic, unary
+//! calls by `unary`.
 
 mod auth;
 mod body;
@@ -75,11 +75,11 @@ struct Inner {
     reflection: Arc<reflection::Reflection>,
 }
 
-/// What comes of a request; the shape is hyper's.
+/// The future of a response; the shape is hyper's.
 type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<MeteredResponse>, Infallible>>>>;
 
 impl Services {
-    /// All services, asking this replica.
+    /// All services, as clients of this replica.
     pub fn new(replica: &ReplicaClient, slow: Duration) -> Self {
         Self(Rc::new(Inner {
             receive_max: replica.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
@@ -98,12 +98,12 @@ impl Services {
         }))
     }
 
-    /// The most bytes that a message of a client may have.
+    /// Upper bound of the bytes of a client's message.
     pub fn receive_max(&self) -> usize {
         self.0.receive_max
     }
 
-    /// Answers one gRPC request of a client at `peer`.
+    /// Handles one gRPC request of a client at `peer`.
     pub fn call(&self, request: hyper::Request<Source>, peer: &Arc<str>) -> Answer {
         let Some(rpc) = Rpc::find(request.uri().path()) else {
             let refused = MeteredResponse::refusal(unknown(request.uri().path()));
@@ -149,7 +149,7 @@ impl Services {
         };
         let (head, mut body) = request.into_parts();
         let headers = relevant_headers(&head.headers);
-        // What is moved into a future within this one would be kept twice.
+        // Values moved into a future within this one would be stored twice.
         Box::pin(async move {
             let answer = pin!(unary::answer(&inner, rpc, headers, &mut body));
             let answer = in_time(answer, &mut deadline).await;
@@ -158,9 +158,8 @@ impl Services {
     }
 }
 
-/// The headers that services read, seldom any. Clients with many requests under way send the
-/// headers of all before the first body, and thousands of requests that wait with all of them do not fit into a
-/// processor's cache.
+/// The headers that services read, in most requests none. Clients with many requests in flight send the headers of all
+/// before the first body, and thousands of waiting requests with all of their headers do not fit into a processor's cache.
 fn relevant_headers(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
     let names = ["authorization", "grpc-encoding", "token"];
     let kept = headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
@@ -169,7 +168,7 @@ fn relevant_headers(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
 }
 
 impl Inner {
-    /// The checks before any service, in etcd's order: learners, the client's version, its wish for a leader.
+    /// The checks before any service, in etcd's order: learners, the client's version, its requirement of a leader.
     fn admit(&self, rpc: Rpc, headers: &HeaderMap) -> Result<(), Refusal> {
         match rule(rpc).admission {
             Admission::Unchecked => return Ok(()),
@@ -195,25 +194,25 @@ impl Inner {
     }
 }
 
-/// Whether this member has no vote.
+/// True if this member has no vote.
 pub fn is_learner(replica: &ReplicaClient) -> bool {
     let (id, state) = (replica.node().member_id, replica.state());
     !state.sole_voter && state.members.iter().any(|member| member.id == id && member.is_learner)
 }
 
-/// Waits until this learner has applied all that was acknowledged before: a promotion that was answered must be in force here
-/// before the next request is refused for the lack of a vote. Gives up after an election timeout.
+/// Waits until this learner has applied all writes acknowledged before: a promotion that was answered must be in force
+/// here before the next request is refused for the lack of a vote. Gives up after an election timeout.
 async fn catch_up_promotion(replica: &ReplicaClient) {
     let patience = Duration::from_millis(replica.node().election_timeout_ms);
     clock::deadline(patience, replica.read_index()).await;
 }
 
-/// Refuses what a learner does not serve.
+/// Refuses a request that a learner does not serve.
 fn refuse_learner(replica: &ReplicaClient) -> Result<(), Refusal> {
     if is_learner(replica) { Err(Refusal::NotSupportedForLearner) } else { Ok(()) }
 }
 
-/// What grpc-go says of a path it does not serve.
+/// grpc-go's status for a path that is not served.
 fn unknown(path: &str) -> Status {
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
     else {
@@ -225,10 +224,10 @@ fn unknown(path: &str) -> Status {
     }
 }
 
-/// A stream of answers.
+/// A stream of responses.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Ends the answers when the client wants a leader and there has been none for too long.
+/// Ends the stream if the client requires a leader and there has been none for too long.
 fn require_leader<T: Send + 'static>(
     replica: &ReplicaClient,
     metadata: &MetadataMap,
@@ -252,17 +251,17 @@ fn require_leader<T: Send + 'static>(
     }))
 }
 
-/// Whether a client wants no answers but those of a member that knows a leader.
+/// True if a client accepts responses only from a member that knows a leader.
 fn wants_leader(header: Option<&[u8]>) -> bool {
     header == Some(b"true")
 }
 
-/// A refusal as gRPC sends it.
+/// The gRPC status of a refusal.
 fn status(refusal: Refusal) -> Status {
     Status::new(Code::from_i32(refusal.code() as i32), refusal.text())
 }
 
-/// A refusal goes to the client; a fault stops this member.
+/// A refusal becomes the client's status; a fault stops this member.
 fn refused(error: Error) -> Status {
     match error {
         Error::Refused(refusal) => status(refusal),
@@ -270,7 +269,7 @@ fn refused(error: Error) -> Status {
     }
 }
 
-/// Completes a response's header: who answers, in which term, and the newest revision if there is none yet.
+/// Completes a response's header: ids of cluster and member, term, and the newest revision if there is none yet.
 fn complete(replica: &ReplicaClient, header: &mut Option<ResponseHeader>) {
     let header = header.get_or_insert_default();
     header.cluster_id = replica.node().cluster_id;
@@ -288,19 +287,19 @@ fn header(replica: &ReplicaClient) -> Option<ResponseHeader> {
     header
 }
 
-/// A service that a later version brings.
+/// The status of a service that is not implemented yet.
 fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!("basalt does not serve {what} yet"))
 }
 
-/// An answer of another kind than was asked for: the log was applied by other rules.
+/// The status of a reply of another kind than the request's: the log was applied by other rules.
 fn mismatch() -> Status {
     Status::internal("the reply is of another kind than the request")
 }
 
-/// Refuses what would take the store over its quota, and raises the alarm.
+/// Refuses a request that would exceed the store's quota, and raises the alarm.
 async fn check_quota(replica: &ReplicaClient, cost: u64) -> Result<(), Status> {
-    // No alarm is raised in the log: it is over as soon as there is room.
+    // No alarm is raised in the log: this state ends as soon as there is space.
     if cost > 0 && replica.lacks_room(cost) {
         return Err(status(Refusal::NoSpace));
     }
@@ -318,7 +317,7 @@ async fn check_quota(replica: &ReplicaClient, cost: u64) -> Result<(), Status> {
         .iter()
         .any(|it| it.member_id == node.member_id && it.alarm() == AlarmType::Nospace);
     if !raised {
-        // Whether it can be raised or not, there is no room.
+        // Refused even if the alarm cannot be raised.
         drop(replica.propose(Command::Alarm(alarm)).await);
     }
     Err(status(Refusal::NoSpace))

@@ -1,4 +1,4 @@
-//! Reads the configuration, lays actors out on cores, starts and stops them.
+//! Reads the configuration, assigns actors to cores, starts and stops them. Decides nothing about requests.
 
 mod bootstrap;
 mod config;
@@ -13,6 +13,7 @@ mod open;
 mod raft_log;
 mod run;
 mod settings;
+mod start_line;
 mod table;
 mod topology;
 mod values;
@@ -23,3 +24,4 @@ pub use self::flags::{Command, help, parse, usage};
 pub use self::log::{Options as LogOptions, say, start as start_log};
 pub use self::run::run;
 pub use self::settings::{Flags, Level, Note};
+pub use self::start_line::go_arch;

@@ -1,16 +1,17 @@
-//! Whole clusters of the pure rooms in one thread: one seed decides everything, and replays it.
+//! Whole clusters of the pure rooms in one thread: one seed determines everything, and replays it. No real clock,
+//! file or socket.
 //!
 //! ```text
 //!  seed ─► plan ─► cluster ──┬─► members: driver, log, machine, hub, leases, each behind a queue
-//!        (faults,  (events   ├─► wire: loses, delays, repeats, mixes up, cuts
-//!       requests,  by time)  ├─► disks: lose what was not synced, tear what was being written
+//!        (faults,  (events   ├─► network: loses, delays, repeats, reorders, partitions
+//!       requests,  by time)  ├─► disks: lose unsynced writes, tear the write in progress
 //!        watches)            └─► clients ─► histories
-//!                     checks ◄── everything that happens ──► a failure is a panic
+//!                     checks ◄── every event ──► a failure is a panic
 //! ```
 //!
-//! The members run the rooms as they are; `host` stands for the actors, and `disk` for the files of the log.
-//! A run that finds something wrong panics: the rooms' own asserts count as checks. `src/bin/sim.rs` runs
-//! seeds in processes of their own, makes a failing one smaller and tells how to run it again.
+//! The members run the rooms as they are; `host` takes the place of the actors, and `disk` of the files of the log. A
+//! run that finds a fault panics: the rooms' own asserts count as checks. `src/bin/sim.rs` runs seeds in processes of
+//! their own, shrinks a failing one and prints the command that repeats it.
 
 mod bugs;
 mod checks;
@@ -23,6 +24,7 @@ mod member;
 mod membership;
 mod outcome;
 mod plan;
+mod plan_file;
 mod random;
 mod scenario;
 mod store;
@@ -35,10 +37,10 @@ pub use self::scenario::Scenario;
 
 use self::cluster::Cluster;
 
-/// Runs a plan to its end, with a mistake in it if one is asked for; `tell` hears the story line by line.
+/// Runs a plan to its end, with a planted bug if one is given; `tell` receives the trace line by line.
 ///
 /// # Panics
-/// Something is not as it must be.
+/// A check failed.
 pub fn run(plan: Plan, bug: Option<Bug>, tell: Option<fn(String)>) -> Outcome {
     Cluster::new(plan, bug, tell).run()
 }

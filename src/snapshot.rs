@@ -5,9 +5,9 @@
 //!  file ─► bolt::Reader ─(bucket, key, value)─► Import ─► Overlay
 //! ```
 //!
-//! A file begins with what is known last: where its root is and how many pages there are. So the state is
-//! read twice from one pinned view, first for the sizes alone; nothing but the page being filled on each
-//! level of a tree is in memory. Costs two scans of the store and one checksum.
+//! A file begins with data that is known last: the position of its root and its number of pages. So the state is read
+//! twice from one pinned view, first for the sizes alone; only the page being filled on each level of a tree is in
+//! memory. Costs two scans of the store and one checksum.
 
 pub mod bolt;
 mod export;

@@ -1,8 +1,9 @@
-//! What a sorted key-value store must offer, and the in-memory one.
+//! The interface of a sorted key-value store, the overlay of a batch, and the in-memory store. No I/O.
 //!
 //! A room never writes to an [`Engine`]: it writes to the [`Overlay`] of the batch being applied, reads
 //! back through it, and the machine commits the whole overlay at once. Readers hold a [`View`].
 
+mod hash;
 mod memory;
 mod overlay;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use bytes::Bytes;
 
 use crate::types::Fault;
 
+pub use self::hash::StoreHash;
 pub use self::memory::{Memory, MemoryView};
 pub use self::overlay::Overlay;
 
@@ -22,10 +24,9 @@ pub use self::overlay::Overlay;
 pub enum Space {
     /// User key to its newest record.
     Kv,
-    /// Revision to event; without the value where that is large. A revision is written once and deleted
-    /// once at most, so that an engine may delete it by a mark for one write ("single delete"). A write
-    /// and its delete may meet in one batch, of which the delete alone is left: of a key that was never
-    /// there and never will be, which does no harm.
+    /// Revision to event; without the value where that is large. A revision is written once and deleted once at most, so
+    /// that an engine may delete it with one tombstone for one write ("single delete"). A write and its delete may meet in
+    /// one batch, which then contains the delete alone: of a key that never existed and never will, which does no harm.
     Log,
     /// Applied index, revisions, versions: few and small.
     Meta,
@@ -39,19 +40,19 @@ pub enum Space {
     Alarm,
     /// Cluster version and downgrade, as etcd's bucket.
     Cluster,
-    /// Whether auth is on, and its revision.
+    /// Flag that auth is enabled, and its revision.
     Auth,
     /// Users, as etcd's bucket.
     AuthUsers,
     /// Roles, as etcd's bucket.
     AuthRoles,
-    /// Revision to event with its large value, from when `Kv` holds a newer one on. Written and deleted as
-    /// [`Space::Log`] is.
+    /// Revision to event with its large value, from the moment on at which `Kv` holds a newer one. Written and deleted
+    /// like [`Space::Log`].
     Superseded,
 }
 
 impl Space {
-    /// All of them, in order.
+    /// All spaces, in order.
     pub const ALL: [Self; 12] = [
         Self::Kv,
         Self::Log,
@@ -67,13 +68,13 @@ impl Space {
         Self::Superseded,
     ];
 
-    /// Whether each key is written once and deleted at most once: an engine may forget a value and its deletion
-    /// as soon as they meet. A second deletion does no harm, since nothing is written under the key again.
+    /// True if each key is written once and deleted at most once: an engine may drop a value and its tombstone as soon
+    /// as they meet. A second deletion does no harm, since nothing is written under the key again.
     pub const fn is_written_once(self) -> bool {
         matches!(self, Self::Log | Self::Superseded)
     }
 
-    /// Its name on disk.
+    /// The name of the space on disk.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kv => "kv",
@@ -95,7 +96,7 @@ impl Space {
 /// A key and its value.
 pub type Pair = (Bytes, Bytes);
 
-/// The store as it stood at one moment; later commits do not show.
+/// A snapshot of the store; later commits are not visible.
 pub trait View {
     /// The value under `key`.
     ///
@@ -103,8 +104,8 @@ pub trait View {
     /// The store cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Fault>;
 
-    /// What was written to `key` on top of the committed store, if anything: `Some(None)` for a delete.
-    /// Caches of committed values must not be asked for such a key.
+    /// The uncommitted write to `key` on top of the committed store, if any: `Some(None)` for a delete. Caches of
+    /// committed values must not be asked for such a key.
     fn written(&self, _space: Space, _key: &[u8]) -> Option<&Option<Bytes>> {
         None
     }
@@ -122,32 +123,32 @@ pub trait View {
 /// Writes that become visible together.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// In the order in which they take effect; `None` deletes.
+    /// Writes in the order in which they take effect; `None` deletes.
     pub writes: Vec<(Space, Bytes, Option<Bytes>)>,
 }
 
 /// A store that commits batches.
 pub trait Engine {
-    /// How it is read.
+    /// The type of a snapshot.
     type View: View + Clone;
 
-    /// The store as it stands now.
+    /// A snapshot of the current state.
     fn view(&self) -> Self::View;
 
-    /// Makes all writes of `batch` visible at once. Not synced: the raft log is what is durable, and
-    /// after a loss of power the store may be back at any earlier batch, whole.
+    /// Makes all writes of `batch` visible at once. Not synced: durability comes from the raft log, and after a power
+    /// loss the store may have any earlier batch as its last, but never a part of one.
     ///
     /// # Errors
     /// The store cannot be written; it must not be used any more.
     fn commit(&mut self, batch: Batch) -> Result<(), Fault>;
 
-    /// Takes the first writes of a batch that is too large for memory's sake to be kept until its end. Views made from now on
-    /// show them; on disk they appear together with the next [`Engine::commit`], or not at all.
+    /// Writes the first part of a batch that is too large to be kept in memory until its end. Views made from now on
+    /// show it; on disk it appears together with the next [`Engine::commit`], or not at all.
     ///
     /// # Errors
     /// As [`Engine::commit`].
     fn stage(&mut self, batch: Batch) -> Result<(), Fault>;
 
-    /// Bytes that the store takes on disk.
+    /// Size of the store on disk, in bytes.
     fn disk_bytes(&self) -> u64;
 }

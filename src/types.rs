@@ -64,7 +64,7 @@ impl Revision {
     }
 }
 
-/// What a raft entry holds.
+/// The encoding of a raft entry's payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryKind {
     /// An encoded `InternalRaftRequest` (`command` reads it), or nothing (a new leader's first entry).
@@ -78,28 +78,28 @@ pub enum EntryKind {
 /// One entry of the raft log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Where it stands.
+    /// Position in the log.
     pub index: LogIndex,
     /// The term in which it was proposed.
     pub term: Term,
-    /// How to read `data`.
+    /// The encoding of `data`.
     pub kind: EntryKind,
     /// The payload.
     pub data: Bytes,
 }
 
-/// What raft must find again after a restart, beside the log.
+/// The state that raft persists beside the log (`raftpb.HardState`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HardState {
     /// The newest term this member has seen.
     pub term: Term,
-    /// Whom it voted for in that term; 0 for nobody.
+    /// The candidate that this member voted for in that term; 0 for none.
     pub vote: MemberId,
     /// The newest index it knows to be committed.
     pub commit: LogIndex,
 }
 
-/// The members that raft counts, at some index.
+/// The members of a raft configuration at one log index (`raftpb.ConfState`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ConfState {
     /// Members whose votes count.
@@ -110,7 +110,7 @@ pub struct ConfState {
     pub voters_outgoing: Vec<MemberId>,
     /// Learners once the outgoing configuration is left.
     pub learners_next: Vec<MemberId>,
-    /// Whether raft leaves the joint configuration by itself.
+    /// True if raft leaves the joint configuration without another proposal.
     pub auto_leave: bool,
 }
 
@@ -144,10 +144,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// Parts an outcome into what stops this member (`Err`) and what answers the client (`Ok`).
+    /// Separates an outcome into a fault that stops this member (`Err`) and an answer to the client (`Ok`).
     ///
     /// # Errors
-    /// The fault, if that is what happened.
+    /// The fault, if the outcome is one.
     pub fn refusal<T>(outcome: Result<T, Self>) -> Result<Result<T, Refusal>, Fault> {
         match outcome {
             Ok(value) => Ok(Ok(value)),

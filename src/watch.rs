@@ -1,20 +1,20 @@
-//! Who watches what, how far each has come, and what to send next. One [`Hub`] per core owns the watchers
-//! of that core's streams; it never reads the store, the clock or a socket itself.
+//! The watchers, the progress of each, and the responses to send next. One [`Hub`] per core owns the watchers of that
+//! core's streams; it never reads the store, the clock or a socket itself.
 //!
 //! ```text
-//!             Events (next in line)                 History (asked for by ReadHistory)
+//!              Events (in sequence)                  History (requested by ReadHistory)
 //!                   │                                          │
-//!  Create ──► synced ◄───────── read to the end ───────── behind ◄── start in the past
+//!  Create ──► synced ◄───────── read to the end ───────── unsynced ◄── start in the past
 //!                └── its stream holds too many unsent bytes ──►┘ └► compacted: canceled
 //! ```
 //!
-//! * The hub stands at one revision: all synced watchers have been sent all up to it. A batch that does
+//! * The hub is at one revision: synced watchers have been sent all events up to it. A batch that does
 //!   not follow it (the mailbox overflowed, a snapshot was installed) makes the *hub* read history; its
-//!   watchers do not notice. "Now" is what the published state says, never what the hub has heard of.
-//! * Watchers behind read history in cohorts: one read serves all whose position it covers, and the
-//!   positions take turns, so that a reader of the distant past delays nobody. A watcher that is behind
-//!   costs its position and nothing else: what it could not be sent is read again, not kept.
-//! * Events are encoded once, and watchers of one range and one shape of answer share one body. Measured
+//!   watchers are not affected. "Now" is the published state, never the newest batch that the hub received.
+//! * Unsynced watchers read history in cohorts: one read serves all whose position it covers, and the
+//!   positions are served in rotation, so that a reader of the distant past delays no other. The state of an unsynced
+//!   watcher is its position alone: events that could not be sent are read again, not kept.
+//! * Events are encoded once, and watchers of one range and one response format share one body. Measured
 //!   (release, values of 256 bytes): 10,000 watchers of one key cost 24 ns of hub time each for an event,
 //!   0.35 to 0.7 µs with HTTP/2 and the socket; one of 100,000 watched prefixes is found in 2.4 µs.
 
@@ -42,91 +42,90 @@ use basalt_proto::etcdserverpb::WatchCreateRequest;
 use slab::Slab;
 
 use self::index::{GroupId, Index, Side, WatcherId};
-pub use self::streams::{HistoryRead, StreamOptions, Streams};
+pub use self::streams::{HistoryRead, StreamOptions, Streams, Taken};
 use crate::mvcc::Event;
 use crate::types::limits::{
     CATCH_UP_BYTES_MAX, CATCH_UP_REVISIONS_MAX, WATCH_HUB_BYTES_MAX, WATCH_RESPONSE_BYTES_MAX,
     WATCH_STREAM_BYTES_MAX, WATCH_STREAM_BYTES_SHARE,
 };
 
-/// A client's stream: a small number chosen by the host, which may use it again after
-/// [`Input::Close`].
+/// Id of a client's stream: a small number chosen by the host, which may be reused after [`Input::Close`].
 pub type StreamId = u32;
 
-/// The id in answers that concern no single watch.
+/// The watch id of responses that concern no single watch.
 pub const INVALID_WATCH_ID: i64 = -1;
 
-/// What readers of the store see at this moment.
+/// The state published for readers of the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Published {
     /// The newest revision.
     pub revision: i64,
-    /// History before this revision is gone.
+    /// The compaction revision.
     pub compacted: i64,
 }
 
-/// What came of [`Output::ReadHistory`].
+/// The result of [`Output::ReadHistory`].
 #[derive(Clone, Debug)]
 pub struct History {
-    /// As asked for.
+    /// The requested first revision.
     pub from: i64,
     /// All events of the revisions `from..next`; none if `from` is compacted.
     pub events: Vec<Event>,
-    /// The first revision not contained; `from` if nothing was read.
+    /// The first revision not contained; `from` if nothing could be read.
     pub next: i64,
-    /// The state that was read.
+    /// The published state that was read.
     pub published: Published,
 }
 
-/// What a hub can be told.
+/// Inputs of a hub.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A client opened a stream. The interval between progress notifications holds the jitter already.
+    /// A client opened a stream. The interval between progress notifications includes the jitter already.
     Open {
         /// Its number, not in use.
         stream: StreamId,
         /// Time between progress notifications.
         progress_interval_ms: u64,
     },
-    /// The client wants to watch.
+    /// A client creates a watch.
     Create {
-        /// On which stream.
+        /// The stream.
         stream: StreamId,
-        /// What it wants.
+        /// The request.
         request: WatchCreateRequest,
-        /// Now.
+        /// The state published now.
         published: Published,
     },
-    /// The client wants to watch what it may not.
+    /// A client creates a watch without permission.
     Refuse {
-        /// On which stream.
+        /// The stream.
         stream: StreamId,
-        /// What to tell it.
+        /// The reason for the client.
         reason: String,
-        /// Now.
+        /// The state published now.
         published: Published,
     },
-    /// The client has seen enough.
+    /// A client cancels a watch.
     Cancel {
-        /// On which stream.
+        /// The stream.
         stream: StreamId,
-        /// Of which watch; unknown ones are ignored.
+        /// The watch; unknown ones are ignored.
         watch_id: i64,
-        /// Now.
+        /// The state published now.
         published: Published,
     },
-    /// The client wants to know how far its stream has come.
+    /// A client requests the progress of its stream.
     Progress {
-        /// Which stream.
+        /// The stream.
         stream: StreamId,
-        /// Now.
+        /// The state published now.
         published: Published,
     },
-    /// The client is gone: its watchers are forgotten without a word.
+    /// A client disconnected: its watchers are removed without a response.
     Close(StreamId),
-    /// What was applied. Batches follow each other without a gap, or the gap shows in their revisions.
+    /// A batch was applied. Batches follow each other without a gap, or the gap shows in their revisions.
     Events {
-        /// In order.
+        /// The events, in order.
         events: Arc<[Event]>,
         /// All events up to this revision are in this batch or an earlier one.
         revision: i64,
@@ -135,39 +134,39 @@ pub enum Input {
     History(History),
     /// Batches up to this state were lost, or a snapshot replaced the store.
     Resync(Published),
-    /// The stream has taken some of what was sent to it.
+    /// The stream took some of its responses.
     Sent {
-        /// Which stream.
+        /// The stream.
         stream: StreamId,
-        /// Sum of the costs of what it took.
+        /// Sum of the costs of these responses.
         bytes: usize,
     },
-    /// Time passes.
+    /// Time passed.
     Tick {
-        /// Since some fixed moment.
+        /// Milliseconds since some fixed moment.
         now_ms: u64,
     },
 }
 
-/// What a hub wants done.
+/// Work for the host of a hub.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
-    /// Hand this to the stream; its header has only the revision yet.
+    /// Queue this response for the stream; its header contains only the revision yet.
     Send {
-        /// Which stream.
+        /// The stream.
         stream: StreamId,
-        /// What.
+        /// The response.
         response: WatchResponse,
-        /// What it counts for, in bytes, while the stream holds it; to be told by [`Input::Sent`].
+        /// Bytes for which it counts while the stream holds it; returned by [`Input::Sent`].
         cost: usize,
     },
-    /// Read history, whole revisions, and answer with [`Input::History`]. Never two at a time.
+    /// Read history, whole revisions, and answer with [`Input::History`]. At most one is outstanding.
     ReadHistory {
         /// The first revision wanted.
         from: i64,
-        /// How many at most.
+        /// Upper bound of revisions.
         revisions_max: usize,
-        /// About how many bytes at most.
+        /// Approximate upper bound of bytes.
         bytes_max: usize,
     },
 }
@@ -179,15 +178,15 @@ pub struct Config {
     pub fragment_bytes: usize,
     /// Several revisions are joined into one response up to this size.
     pub response_bytes_max: usize,
-    /// What a stream may hold unsent before its watchers fall behind.
+    /// Unsent bytes that a stream may hold before its watchers become unsynced.
     pub stream_bytes_max: usize,
-    /// The same while the hub holds too much in all.
+    /// The same while the hub holds more than `hub_bytes_max`.
     pub stream_bytes_share: usize,
-    /// What the hub may hold unsent in all before streams are cut down to their share.
+    /// Unsent bytes of the hub above which streams are limited to their share.
     pub hub_bytes_max: usize,
     /// Revisions in one read of history.
     pub read_revisions_max: usize,
-    /// About how many bytes in one read of history.
+    /// Approximate bytes in one read of history.
     pub read_bytes_max: usize,
 }
 
@@ -206,37 +205,38 @@ impl Config {
     }
 }
 
-/// How many there are, for metrics.
+/// Counts for metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HubStats {
     /// Open streams.
     pub streams: usize,
     /// Watchers of all streams.
     pub watchers: usize,
-    /// Those of them that read history.
+    /// Unsynced watchers.
     pub behind: usize,
-    /// What streams hold: sent and not yet taken.
+    /// Unsent bytes of all streams.
     pub bytes: usize,
+    /// The events in it.
+    pub events: usize,
 }
 
 /// One client's stream.
 #[derive(Default)]
 struct Stream {
-    /// Watches by their id; `None` for one that ended by compaction, whose id stays taken until the
-    /// client cancels it.
+    /// Watches by their id; `None` for one that ended by compaction, whose id stays reserved until the client cancels it.
     watches: BTreeMap<i64, Option<WatcherId>>,
-    /// Where to look for the next free id.
+    /// Start of the search for a free id.
     next_id: i64,
-    /// How many watchers are behind.
+    /// Number of unsynced watchers.
     behind: usize,
-    /// Sent and not yet taken.
+    /// Bytes sent to the stream and not taken yet.
     bytes: usize,
-    /// The last body sent: in which delivery, and where in memory. Neighbours in the queue that share a
-    /// body hold it once.
+    /// The last body sent: the number of its delivery, and its address. Adjacent responses in the queue that share a
+    /// body count it once.
     last_body: (u64, usize),
     /// It held too much and has not drained yet: its watchers wait.
     starved: bool,
-    /// The client asked for progress and hears of it at this revision.
+    /// The client requested progress; the response is due at this revision.
     progress_at: Option<i64>,
     progress_interval_ms: u64,
     progress_due_ms: u64,
@@ -246,13 +246,13 @@ struct Stream {
 struct Watcher {
     stream: StreamId,
     id: i64,
-    /// The first revision it has not been sent; a synced one has also been sent all up to the hub's.
+    /// The first revision not sent yet; a synced watcher has also been sent everything up to the hub's revision.
     next: i64,
-    /// No progress is told below this: the revision it starts at, and the one its creation told.
+    /// No progress below this revision is reported: the start revision, or the one in the create response.
     floor: i64,
     group: GroupId,
     side: Side,
-    /// Its position on that side of its group.
+    /// Its position in the list of its side of its group.
     position: u32,
     /// It is in [`Hub::queue`].
     queued: bool,
@@ -263,7 +263,7 @@ struct Watcher {
     progress_notify: bool,
 }
 
-/// Which events a watcher gets, and how.
+/// The event filter and response format of a watcher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Filter {
     prev_kv: bool,
@@ -274,34 +274,34 @@ struct Filter {
 /// The watchers of one core.
 pub struct Hub {
     config: Config,
-    /// Synced watchers have been sent all up to here.
+    /// Synced watchers have been sent everything up to this revision.
     revision: i64,
-    /// The newest revision that a batch which did not follow, or a resync, told of. Above
-    /// `revision`, batches are missing and the hub must read history itself.
+    /// The newest revision in a batch that did not follow, or in a resync. If above `revision`, batches are missing and
+    /// the hub must read history itself.
     known: i64,
     streams: Vec<Option<Stream>>,
     watchers: Slab<Watcher>,
     index: Index,
-    /// Watchers behind whose streams have room, by position.
+    /// Unsynced watchers whose streams have capacity, by position.
     queue: BTreeSet<(i64, WatcherId)>,
-    /// A read is under way.
+    /// A read is in progress.
     reading: bool,
-    /// Where the last read for watchers ended; the next one starts after it, round and round.
+    /// The end of the last read for watchers; the next one starts after it, in rotation.
     turn: i64,
     /// The last read was for the hub itself.
     read_for_hub: bool,
-    /// Streams that wait to be told progress, by revision.
+    /// Streams that wait for a progress response, by revision.
     progress: BTreeSet<(i64, StreamId)>,
-    /// When streams are due for progress notifications.
+    /// Due times of progress notifications, by stream.
     due: BTreeSet<(u64, StreamId)>,
     now_ms: u64,
-    /// Counts deliveries.
+    /// Number of deliveries.
     delivery: u64,
     stats: HubStats,
 }
 
 impl Hub {
-    /// A hub without watchers that stands at `revision`: the published one when its mailbox was made.
+    /// A hub without watchers at `revision`: the published one when its mailbox was created.
     pub fn new(config: Config, revision: i64) -> Self {
         Self {
             config,
@@ -322,7 +322,7 @@ impl Hub {
         }
     }
 
-    /// Takes one input; appends what is to be done, in order.
+    /// Handles one input; appends the resulting outputs, in order.
     pub fn on(&mut self, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Open { stream, progress_interval_ms } => self.open(stream, progress_interval_ms),
@@ -346,7 +346,7 @@ impl Hub {
         self.read_on(out);
     }
 
-    /// How many there are.
+    /// Counts for metrics.
     pub fn stats(&self) -> HubStats {
         HubStats { watchers: self.watchers.len(), ..self.stats }
     }

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it: where the set-up puts what the machine itself does not have.
+# Sourced by the scripts beside it: the directories in which the set-up installs missing programs.
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# Cargo's place is behind what the machine offers; Go from PyPI is the last resort.
+# Cargo's directory comes after the machine's own; Go from PyPI is the last resort.
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:$root/target/go/bin"
 
-# One line of what is going on.
+# Prints one line of progress.
 say() { printf '%s: %s\n' "$(basename "$0")" "$*"; }
 
-# Runs a command in silence, and shows what it said only if it failed.
+# Runs a command silently, and prints its output only if it failed.
 quietly() {
   local log
   log="$(mktemp)"

@@ -1,8 +1,8 @@
-//! How the messages of the server's streams become bytes, with buffers as large as messages are.
+//! Encodes and decodes the messages of the server's streams, with buffers of the messages' size.
 //!
-//! tonic's own codec takes two buffers of 8 KiB for every stream, one for each way, whatever is in them: with thousands
-//! of watches most of what the server holds is empty. Here a request's buffer grows to the request, and an answer's
-//! is of the right size before it is written, instead of being doubled and copied until it fits.
+//! tonic's own codec allocates two buffers of 8 KiB for every stream, one for each direction, whatever their content: with
+//! thousands of watches most of the server's memory would be empty. Here a request's buffer grows to the request, and a
+//! response's has the right size before it is written, instead of being doubled and copied until it fits.
 
 use std::marker::PhantomData;
 
@@ -11,14 +11,14 @@ use tonic::Status;
 use tonic::codec::{self, BufferSettings, EncodeBuf};
 use tonic_prost::ProstDecoder;
 
-/// Bytes for requests at first. Not none: tonic divides by it when a request is compressed.
+/// Initial buffer size for requests. Not zero: tonic divides by it if a request is compressed.
 const REQUEST_BYTES: usize = 1;
-/// Bytes for answers at first: some small ones.
+/// Initial buffer size for responses: some small ones.
 const ANSWER_BYTES: usize = 1 << 10;
-/// Bytes of a stream's answers that leave together at the latest; tonic's number.
+/// Maximum number of bytes of a stream's responses that are sent together; tonic's number.
 const YIELD_BYTES: usize = 32 << 10;
 
-/// protobuf over gRPC: `T` goes out, `U` comes in.
+/// protobuf over gRPC: `T` is sent, `U` is received.
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for Codec<T, U> {
@@ -46,7 +46,7 @@ where
     }
 }
 
-/// Writes messages.
+/// Encodes messages.
 pub struct Encoder<T>(PhantomData<T>);
 
 impl<T: Message> codec::Encoder for Encoder<T> {

@@ -1,6 +1,6 @@
 //! Twins of the bulk responses, wire-compatible with those in [`crate::etcdserverpb`], whose keys
 //! and events are bytes that were encoded once: a stored [`mvccpb::KeyValue`](crate::mvccpb::KeyValue)
-//! goes from the store to the socket as it is, and one encoded event serves all watchers.
+//! is copied from the store to the socket unchanged, and one encoded event serves all watchers.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{self, DecodeContext, WireType, encode_varint, encoded_len_varint};
@@ -66,7 +66,7 @@ pub struct ResponseOp {
     pub response: Option<Response>,
 }
 
-/// The answer to one operation of a transaction.
+/// The response to one operation of a transaction.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Response {
     #[prost(message, tag = "1")]
@@ -82,23 +82,23 @@ pub enum Response {
 /// `etcdserverpb.WatchResponse` whose events are one encoded body that many watchers share.
 ///
 /// Ten thousand watchers of a key get ten thousand responses that differ in their watch id alone, so
-/// the repeated field 11 is kept as the bytes that it is on the wire, tags and lengths included, and
+/// the repeated field 11 is stored in its encoded form, tags and lengths included, and
 /// appended to each response as it is.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct WatchResponse {
-    /// Where the answer comes from, and the revision it speaks of.
+    /// The responding member, and the revision of the response.
     pub header: Option<ResponseHeader>,
-    /// Whom it is for; −1 for all watches of the stream.
+    /// The watch; −1 for all watches of the stream.
     pub watch_id: i64,
     /// Answers a create request.
     pub created: bool,
-    /// No more will come for this id.
+    /// No more responses will come for this id.
     pub canceled: bool,
     /// The compacted revision, if that is why the watch was canceled.
     pub compact_revision: i64,
-    /// Why a watch could not be created.
+    /// Reason why a watch could not be created.
     pub cancel_reason: String,
-    /// More of the same revision follows.
+    /// More events of the same revision follow.
     pub fragment: bool,
     /// Field 11, repeated, each with tag and length: see [`push_event`].
     pub events: Bytes,
@@ -122,7 +122,7 @@ pub fn push_event(body: &mut impl BufMut, event: &[u8], prev_kv: Option<&[u8]>) 
     }
 }
 
-/// How many bytes [`push_event`] appends.
+/// Number of bytes that [`push_event`] appends.
 pub fn pushed_len(event: &[u8], prev_kv: Option<&[u8]>) -> usize {
     let length = event_len(event, prev_kv);
     1 + encoded_len_varint(length as u64) + length
@@ -134,7 +134,7 @@ fn event_len(event: &[u8], prev_kv: Option<&[u8]>) -> usize {
 }
 
 impl WatchResponse {
-    /// How many events it holds.
+    /// Number of events in the body.
     pub fn events_count(&self) -> usize {
         let (mut rest, mut count) = (&self.events[..], 0);
         while rest.has_remaining() {

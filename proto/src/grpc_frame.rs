@@ -1,4 +1,4 @@
-//! How gRPC frames messages in a body: one byte that says if the message is compressed, four bytes of length, the message.
+//! gRPC's framing of messages in a body: one byte that is 1 if the message is compressed, four bytes of length, the message.
 //! Bodies may be cut anywhere (gRPC over HTTP/2, "Length-Prefixed-Message").
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -8,7 +8,7 @@ pub const HEAD_BYTES: usize = 5;
 
 /// The flag of a message that is not compressed.
 pub const PLAIN: u8 = 0;
-/// The flag of a message compressed as the header `grpc-encoding` says.
+/// The flag of a message compressed with the method of the header `grpc-encoding`.
 pub const COMPRESSED: u8 = 1;
 
 /// The bytes before a message.
@@ -21,7 +21,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head that these bytes begin with; `None` if they are too few.
+    /// The head at the beginning of these bytes; `None` if they are too few.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         bytes.first_chunk().map(|bytes| Self::from_bytes(*bytes))
     }
@@ -46,7 +46,7 @@ impl Head {
 /// A message with its head, not compressed.
 ///
 /// # Panics
-/// The message is longer than a head can say (4 GiB).
+/// The message is longer than a head can encode (4 GiB).
 pub fn frame(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).expect("messages are shorter than 4 GiB");
     let mut frame = BytesMut::with_capacity(HEAD_BYTES + message.len());
@@ -55,7 +55,7 @@ pub fn frame(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Counts messages in a body that comes in pieces.
+/// Counts messages in a body that arrives in pieces.
 #[derive(Debug, Default)]
 pub struct MessageCounter {
     head: [u8; HEAD_BYTES],
@@ -65,7 +65,7 @@ pub struct MessageCounter {
 }
 
 impl MessageCounter {
-    /// Takes the next piece; returns how many messages begin in it.
+    /// Takes the next piece; returns the number of messages that begin in it.
     pub fn count(&mut self, mut data: &[u8]) -> u64 {
         let mut begun = 0;
         while !data.is_empty() {

@@ -1,10 +1,10 @@
-//! Operations of transactions and their answers: the two messages that clients nest as deep as they like, for an operation
+//! Operations of transactions and their responses: the two messages that clients nest to any depth, for an operation
 //! may be a transaction.
 //!
-//! prost reads at most 100 messages in each other and counts from the outermost one, so a transaction that is read on its
-//! own could be too deep as a part of a log entry. Here a nested transaction is read as if it were the outermost message,
-//! and only transactions are counted, up to [`DEPTH_MAX`]. So the limit is the same whatever holds the transaction: bytes
-//! that are read once are read everywhere. Everything else in them is flat, and prost's limit still holds for it.
+//! prost decodes at most 100 nested messages and counts from the outermost one, so a transaction that can be decoded on its
+//! own could be too deep as a part of a log entry. Here a nested transaction is decoded as if it were the outermost message,
+//! and only transactions are counted, up to [`DEPTH_MAX`]. So the limit is the same whatever contains the transaction: bytes
+//! that are decoded once are decoded everywhere. The other messages are flat, and prost's limit still holds for them.
 
 use std::cell::Cell;
 
@@ -12,18 +12,18 @@ use bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
-/// Transactions in each other that are read, the outermost one not counted. Go's protobuf reads some 5,000; but what
-/// walks over them here takes stack for each, in a thread of 2 MiB, and encoding takes time by the square of the depth.
+/// Maximum depth of nested transactions, the outermost one not counted. Go's protobuf reads some 5,000; but the recursion
+/// over them here takes stack for each, in a thread of 2 MiB, and encoding takes time by the square of the depth.
 pub const DEPTH_MAX: usize = 256;
 
-/// What the error of a message says that has more of them.
+/// Error text of a message with more of them.
 pub const TOO_DEEP: &str = "too many transactions in each other";
 
 /// The field of both messages that holds a transaction.
 const TXN: u32 = 4;
 
 thread_local! {
-    /// Transactions that are being read on this thread, in each other.
+    /// Depth of the transaction that this thread is decoding.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -47,7 +47,7 @@ impl Drop for Level {
     }
 }
 
-/// Whether bytes could not be read because of [`DEPTH_MAX`].
+/// True if bytes could not be decoded because of [`DEPTH_MAX`].
 pub fn is_too_deep(error: &DecodeError) -> bool {
     error.to_string().contains(TOO_DEEP)
 }
@@ -98,15 +98,15 @@ macro_rules! operation {
 /// `etcdserverpb.RequestOp`.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct RequestOp {
-    /// What is to be done.
+    /// The operation.
     pub request: Option<request_op::Request>,
 }
 
-/// The choices of [`RequestOp`].
+/// The variants of [`RequestOp`].
 pub mod request_op {
     use crate::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest};
 
-    /// What is to be done.
+    /// The operation.
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Request {
         #[prost(message, tag = "1")]
@@ -123,15 +123,15 @@ pub mod request_op {
 /// `etcdserverpb.ResponseOp`.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ResponseOp {
-    /// What came of it.
+    /// The result of the operation.
     pub response: Option<response_op::Response>,
 }
 
-/// The choices of [`ResponseOp`].
+/// The variants of [`ResponseOp`].
 pub mod response_op {
     use crate::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, TxnResponse};
 
-    /// What came of it.
+    /// The result of the operation.
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Response {
         #[prost(message, tag = "1")]
@@ -158,7 +158,7 @@ mod tests {
         Compare, InternalRaftRequest, PutRequest, TxnRequest, TxnResponse, compare,
     };
 
-    /// A put inside so many transactions, without counting the outermost one.
+    /// A put inside this many transactions, without counting the outermost one.
     fn nested(depth: usize) -> TxnRequest {
         let put = PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
         let holds =
@@ -202,7 +202,7 @@ mod tests {
             assert!(is_too_deep(&error), "{error}");
             assert!(TxnResponse::decode(&answered(depth).encode_to_vec()[..]).is_err());
         }
-        // What could not be read leaves nothing behind for what is read next.
+        // A failed decode leaves no state behind for the next one.
         assert!(TxnRequest::decode(&nested(DEPTH_MAX).encode_to_vec()[..]).is_ok());
     }
 

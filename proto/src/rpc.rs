@@ -1,20 +1,20 @@
 //! The list of all RPCs, made from the descriptors by `build/rpc.rs`.
 //!
-//! An [`Rpc`] is two bytes: whoever dispatches by it matches on [`Unary`] or [`Streaming`] without a default arm, so that
+//! An [`Rpc`] is two bytes: dispatch code matches on [`Unary`] or [`Streaming`] without a default arm, so that
 //! an RPC that is added to a .proto file and served nowhere does not compile.
 
 include!(concat!(env!("OUT_DIR"), "/rpc.rs"));
 
-/// How many messages go each way.
+/// Number of messages in each direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// One and one.
+    /// One request, one response.
     Unary,
     /// Many requests, one response.
     ClientStream,
     /// One request, many responses.
     ServerStream,
-    /// Many and many.
+    /// Many requests, many responses.
     BidiStream,
 }
 
@@ -42,7 +42,7 @@ pub enum Rpc {
 /// An RPC as its descriptor has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Method {
-    /// Which one.
+    /// The RPC.
     pub rpc: Rpc,
     /// `/package.Service/Name`.
     pub path: &'static str,
@@ -50,7 +50,7 @@ pub struct Method {
     pub service: &'static str,
     /// The name in the service.
     pub name: &'static str,
-    /// How many messages go each way.
+    /// Number of messages in each direction.
     pub kind: Kind,
     /// Full name of the request's message.
     pub input: &'static str,
@@ -79,7 +79,7 @@ impl Rpc {
     }
 }
 
-/// Tells if RPCs of a service are served.
+/// True if RPCs of a service are served.
 pub fn is_service(service: &str) -> bool {
     METHODS.iter().any(|method| method.service == service)
 }

@@ -1,7 +1,11 @@
 //! Hosts [`Applier`], the single writer of the replicated state. One per member.
 //!
-//! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's order.
-//! Between batches others run, and a compaction gets its slice.
+//! Committed entries become batches: applied, committed to the store at once, and then performed in the applier's
+//! order. The task yields after each slice of a batch. Between batches a compaction runs its slice.
+
+mod publish;
+mod report;
+mod store;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -11,58 +15,44 @@ use std::time::Duration;
 
 use futures_lite::future::yield_now;
 
+pub use self::publish::{refreshes, state_of};
 use super::client::Pending;
-use super::mailbox::apply::{Handle, Msg, Prepared};
+use super::mailbox::apply::Msg;
 use super::mailbox::peer::Peers;
 use super::mailbox::{consensus, lease, wal};
-use super::slow_apply::warn_if_slow;
-use super::state::{Shared, State};
+use super::state::Shared;
 use super::watch;
-use crate::cluster::Version;
 use crate::io::clock::Instant;
-use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock, spawn};
-use crate::machine::{Applied, Machine, Published};
+use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock};
 use crate::metrics;
-use crate::mvcc::{Changes, ReadView};
-use crate::replica::{Applier, ApplierOutput as Output, Delivery, LeaseChange, LogStart, Progress};
+use crate::replica::{Applier, ApplierOutput as Output, Delivery, Progress};
 use crate::store::Engine as _;
-use crate::types::limits::APPLY_STEP_RECORDS;
-use crate::types::{Entry, Fault, MemberId};
+use crate::types::limits::{APPLY_BATCH_BYTES, APPLY_STEP_RECORDS};
+use crate::types::{Entry, Fault};
 
-/// How long entries are applied before others run.
+/// Time for which entries are applied before the task yields.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// How often the store's files are looked at when nothing is applied.
-const REFRESH: Duration = Duration::from_millis(500);
-/// How long to wait for a store whose flushes and merges are behind, before it is asked again.
+/// Pause before the store is asked again if its flushes and merges are still behind.
 const BEHIND: Duration = Duration::from_millis(2);
-/// How long to wait until a store that cannot be written is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// Has the state published again now and then, for when nothing is applied.
-pub async fn refreshes(apply: Handle) {
-    while apply.try_refresh() {
-        clock::sleep(REFRESH).await;
-    }
-}
 
 /// The actors that perform outputs.
 pub struct Outputs {
-    /// Learns what is applied.
+    /// Receives acknowledgements.
     pub consensus: consensus::Handle,
-    /// Learns who is a member.
+    /// Receives changes of the members.
     pub peers: Peers,
     /// Truncates the log.
     pub wal: wal::Handle,
-    /// Learns of leases.
+    /// Receives changes of leases.
     pub lease: lease::Handle,
     /// One hub per executor.
     pub hubs: Vec<watch::Handle>,
-    /// Answers for each executor.
+    /// The channel of answers of each executor.
     pub deliveries: Vec<flume::Sender<Delivery>>,
-    /// The executor this actor runs on, and its requests.
+    /// The executor of this actor, and its requests.
     pub here: (usize, Pending),
-    /// The room on the disk of the store.
+    /// The monitor of the free space on the disk of the store.
     pub disk: DiskMonitor,
 }
 
@@ -70,14 +60,14 @@ struct Actor {
     applier: Applier<LsmEngine>,
     outputs: Outputs,
     shared: Arc<Shared>,
-    /// When compaction was asked for; none while one that an earlier run left is looked for.
+    /// Time of the compaction request; `None` while a compaction left unfinished by a previous run is being resumed.
     compacting_since: Option<Instant>,
     compaction_waiters: Vec<flume::Sender<()>>,
-    /// Taken from the mailbox while a large entry was applied. Consensus and sessions bound it, by the entries that they let
-    /// be committed and not applied, and by their own number.
+    /// Messages received while a large entry was applied. Bounded by consensus, through the number of entries that are
+    /// committed and not applied, and by the number of sessions.
     later: VecDeque<Msg>,
-    /// Whether a truncation of the log has ended.
-    truncated: Rc<Cell<bool>>,
+    /// The result of a truncation of the log that has ended: whether the log was truncated.
+    truncated: Rc<Cell<Option<bool>>>,
     /// The store's bytes on disk and its files, as published last.
     disk_bytes: u64,
     changes: u64,
@@ -85,10 +75,10 @@ struct Actor {
     out: Vec<Output<LsmView>>,
 }
 
-/// Serves until all handles are gone.
+/// Runs until all handles are dropped.
 ///
 /// # Errors
-/// The store failed, or an entry makes no sense: this member must stop.
+/// The store failed, or an entry is invalid: this member must stop.
 pub async fn run(
     applier: Applier<LsmEngine>,
     inbox: flume::Receiver<Msg>,
@@ -133,60 +123,6 @@ pub async fn run(
     }
 }
 
-/// The state to publish: `read` and what the machine knows beside it.
-pub fn state_of(
-    machine: &Machine<LsmEngine>,
-    read: ReadView<LsmView>,
-    member_id: MemberId,
-    disk_bytes: u64,
-) -> State {
-    let conf_state = machine.conf_state();
-    let alone = conf_state.voters == [member_id] && conf_state.voters_outgoing.is_empty();
-    State {
-        read,
-        alarms: machine.alarms(),
-        members: machine.cluster().members().cloned().collect(),
-        cluster_version: machine.cluster().version(),
-        feature_level: machine.cluster().feature_level(),
-        applied: machine.applied(),
-        applied_term: machine.applied_term(),
-        disk_bytes,
-        sole_voter: alone,
-    }
-}
-
-/// Says that the cluster speaks another version from now on.
-fn tell_version(before: Option<Version>, now: Option<Version>) {
-    if before == now {
-        return;
-    }
-    let short = |version: Option<Version>| version.map(Version::short).unwrap_or_default();
-    let (from, to) = (short(before), short(now));
-    match before {
-        None => tracing::info!(cluster_version = to, "set initial cluster version"),
-        Some(_) => tracing::info!(from, to, "updated cluster version"),
-    }
-}
-
-/// Counts changes of keys.
-fn count(changes: Changes) {
-    metrics::DELETES.add(changes.deletes as u64);
-    metrics::PUTS.add(changes.puts as u64);
-    metrics::TXNS.add(changes.txns as u64);
-    metrics::PUT_BYTES.add(changes.put_bytes);
-}
-
-/// Counts an entry that was applied since `began`, which moves on, and logs one that took longer than `slow`.
-fn observe(applied: &Applied, slow: Duration, began: &mut Instant) {
-    let ended = Instant::now();
-    let took = ended.since(*began);
-    if let Some(operation) = applied.operation {
-        metrics::applied(operation, applied.reply.is_ok(), took.as_secs_f64());
-        warn_if_slow(took, slow, "", operation.name());
-    }
-    *began = ended;
-}
-
 impl Actor {
     async fn on(&mut self, msg: Msg, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
         match msg {
@@ -209,12 +145,13 @@ impl Actor {
             Msg::Refresh(answer) => {
                 self.refresh()?;
                 answer.map(|answer| answer.try_send(()));
+                self.truncate_if_due().await;
             }
             Msg::Engine(answer) => drop(answer.try_send(self.engine())),
             Msg::Close(answer) => {
                 let engine = self.engine();
                 if let Err(fault) = Pool::Durable.run(move || engine.persist()).await {
-                    // Nothing is lost: the next start applies it from the log.
+                    // Nothing is lost: the next start applies the entries from the log again.
                     tracing::warn!(error = %fault, "the store could not be written before the end");
                 }
                 let _ = answer.try_send(());
@@ -232,20 +169,23 @@ impl Actor {
         entries: &[Entry],
         inbox: &flume::Receiver<Msg>,
     ) -> Result<(), Fault> {
-        if self.truncated.take() {
-            self.applier.truncated();
-        }
+        self.note_truncation();
         self.pause_if_behind().await;
         let mut slice = Instant::now();
         let mut now = slice;
         let slow = self.shared.node.slow_apply;
         for entry in entries {
-            if self.applier.begin(entry, |it| observe(it, slow, &mut now))? == Progress::Large {
+            if self.applier.begin(entry, |it| report::observe(it, slow, &mut now))?
+                == Progress::Large
+            {
                 self.apply_large(inbox).await?;
                 now = Instant::now();
             }
             if now.since(slice) >= SLICE {
-                self.commit().await?;
+                // Not at each slice: each commit makes every executor load the published state.
+                if self.applier.batch_bytes() >= APPLY_BATCH_BYTES {
+                    self.commit().await?;
+                }
                 yield_now().await;
                 self.pause_if_behind().await;
                 slice = Instant::now();
@@ -255,15 +195,15 @@ impl Actor {
         self.commit().await
     }
 
-    /// An entry that takes steps. The entries before it are answered first. Nothing but reads is taken from the mailbox
-    /// before it is committed: anything else would find half of it.
+    /// Applies an entry in steps. The entries before it are answered first. Nothing but reads is taken from the mailbox
+    /// before it is committed: other messages would see a part of it.
     async fn apply_large(&mut self, inbox: &flume::Receiver<Msg>) -> Result<(), Fault> {
         self.commit().await?;
         self.pause_if_behind().await;
         let slow = self.shared.node.slow_apply;
         let mut began = Instant::now();
         let mut slice = began;
-        while self.applier.step(APPLY_STEP_RECORDS, |it| observe(it, slow, &mut began))?
+        while self.applier.step(APPLY_STEP_RECORDS, |it| report::observe(it, slow, &mut began))?
             == Progress::Large
         {
             if slice.elapsed() >= SLICE {
@@ -275,34 +215,26 @@ impl Actor {
         self.commit().await
     }
 
-    /// Takes the reads that wait in the mailbox, so that it has room: consensus must never wait for a large entry.
+    /// Takes the waiting reads from the mailbox, to free its capacity: consensus must never wait for a large entry.
     async fn take_reads(&mut self, inbox: &flume::Receiver<Msg>) {
         for msg in inbox.try_iter() {
-            match msg {
-                Msg::ReadAt { executor, batch, index } => {
-                    self.applier.read_at(executor, batch, index, &mut self.out);
-                }
-                Msg::Refresh(None) => (),
-                msg @ (Msg::Commit(_)
-                | Msg::Install(..)
-                | Msg::LeaseKeys(..)
-                | Msg::CompactionDone(_)
-                | Msg::Refresh(Some(_))
-                | Msg::Engine(_)
-                | Msg::Close(_)) => self.later.push_back(msg),
+            if let Msg::ReadAt { executor, batch, index } = msg {
+                self.applier.read_at(executor, batch, index, &mut self.out);
+            } else if msg.waits_for_large_entry() {
+                self.later.push_back(msg);
             }
         }
         self.perform().await;
     }
 
-    /// Lets others run for as long as the store's flushes and merges are behind.
+    /// Yields as long as the store's flushes and merges are behind.
     async fn pause_if_behind(&self) {
         while self.applier.machine().engine().is_behind() {
             clock::sleep(BEHIND).await;
         }
     }
 
-    /// Commits what was applied, and performs what follows from it.
+    /// Commits the applied batch, and performs the outputs.
     async fn commit(&mut self) -> Result<(), Fault> {
         let began = Instant::now();
         self.outputs.disk.wait_for(self.applier.batch_bytes() as u64).await;
@@ -320,7 +252,7 @@ impl Actor {
                 Output::Persist => self.persist().await,
                 Output::Publish(published) => self.publish(published),
                 Output::Lease(change) => {
-                    count_lease(&change);
+                    report::count_lease(&change);
                     self.outputs.lease.changed(change).await;
                 }
                 Output::Replaced(leases) => {
@@ -344,90 +276,12 @@ impl Actor {
         self.out = out;
     }
 
-    /// Makes durable what is applied, however long the disk has no room for it.
-    async fn persist(&self) {
-        loop {
-            let engine = self.engine();
-            let Err(fault) = Pool::Durable.run(move || engine.persist()).await else { return };
-            tracing::error!(error = %fault, "the members' change waits for the store");
-            clock::sleep(RETRY).await;
-        }
-    }
-
-    fn publish(&mut self, published: Published<LsmView>) {
-        count(published.changes);
-        let revision = published.read.revision;
-        let state = self.state(published.read);
-        let before = self.shared.state();
-        tell_version(before.cluster_version, state.cluster_version);
-        if before.feature_level != state.feature_level {
-            let (from, to) = (before.feature_level.number(), state.feature_level.number());
-            tracing::info!(from, to, "raised the feature level of the cluster");
-        }
-        self.shared.publish(state);
-        for hub in &self.outputs.hubs {
-            if published.left_out_events {
-                hub.left_out();
-            } else {
-                hub.events(&published.events, revision);
-            }
-        }
-    }
-
-    /// The state to publish.
-    fn state(&mut self, read: ReadView<LsmView>) -> State {
-        let machine = self.applier.machine();
-        let engine = machine.engine();
-        (self.disk_bytes, self.changes) = (engine.disk_bytes(), engine.changes());
-        engine.note_usage(read.usage.logical);
-        state_of(machine, read, self.shared.node.member_id, self.disk_bytes)
-    }
-
-    /// To this executor directly, to the others as one message.
-    fn deliver(&self, executor: usize, delivery: Delivery) {
-        let (here, pending) = &self.outputs.here;
-        if executor == *here {
-            return pending.borrow_mut().deliver(delivery);
-        }
-        let sent = self.outputs.deliveries[executor].try_send(delivery);
-        assert!(!matches!(sent, Err(flume::TrySendError::Full(_))), "more answers than requests");
-    }
-
-    /// Publishes again if the store's files changed: the view that is published now keeps old ones.
-    fn refresh(&mut self) -> Result<(), Fault> {
-        let engine = self.applier.machine().engine();
-        if (engine.disk_bytes(), engine.changes()) == (self.disk_bytes, self.changes) {
-            return Ok(());
-        }
-        let published = self.applier.refresh()?;
-        self.publish(published);
-        Ok(())
-    }
-
-    /// Goes on from another member's state.
-    async fn install(&mut self, prepared: Prepared) -> Result<(), Fault> {
-        let Prepared { machine, incoming } = prepared;
-        let (index, term) = machine.position();
-        let engine = machine.engine().clone();
-        metrics::SNAPSHOTS_APPLYING.add(1);
-        let old = self.applier.install(machine, &mut self.out)?;
-        Pool::Durable.run(move || incoming.install(index, term)).await?;
-        self.outputs.disk.owe(engine.unflushed());
-        old.engine().abandon();
-        // Closing a store waits for its threads.
-        spawn(Pool::Durable.run(move || drop(old)));
-        self.perform().await;
-        metrics::SNAPSHOTS_APPLYING.add(-1);
-        tracing::info!(index, term, "applied snapshot");
-        Ok(())
-    }
-
-    /// One slice, as a batch of its own.
+    /// One slice of compaction, as a batch of its own.
     async fn compact(&mut self) -> Result<(), Fault> {
         let began = Instant::now();
         self.applier.compact(clock::since_boot(), &mut self.out)?;
         if self.compacting_since.is_some() {
-            metrics::COMPACTION_SLICE.observe(milliseconds(began));
+            metrics::COMPACTION_SLICE.observe(report::milliseconds(began));
         }
         self.perform().await;
         yield_now().await;
@@ -436,39 +290,11 @@ impl Actor {
 
     fn compacted(&mut self) {
         if let Some(since) = self.compacting_since.take() {
-            metrics::COMPACTION.observe(milliseconds(since));
+            metrics::COMPACTION.observe(report::milliseconds(since));
             metrics::COMPACTION_LAST.set(clock::unix_time().as_secs() as i64);
         }
         for waiter in self.compaction_waiters.drain(..) {
             let _ = waiter.try_send(());
         }
     }
-
-    /// Lets the log go that the store holds on disk, beside the work.
-    fn truncate_log(&self, start: LogStart) {
-        let (engine, wal) = (self.engine(), self.outputs.wal.clone());
-        let truncated = Rc::clone(&self.truncated);
-        spawn(async move {
-            match Pool::Durable.run(move || engine.persist()).await {
-                Ok(()) => wal.log_start(start.index, start.term, start.conf_state).await,
-                // The log keeps what the store does not hold; the next time may do better.
-                Err(fault) => tracing::error!(error = %fault, "the log cannot be truncated"),
-            }
-            truncated.set(true);
-        });
-    }
-}
-
-fn count_lease(change: &LeaseChange) {
-    match change {
-        LeaseChange::Granted(grant) => {
-            metrics::LEASES_GRANTED.add(1);
-            metrics::LEASE_TTLS.observe(grant.ttl as f64);
-        }
-        LeaseChange::Revoked(_) => metrics::LEASES_REVOKED.add(1),
-    }
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1000.0
 }

@@ -1,14 +1,15 @@
-//! What sessions ask of the replica: one client for each executor, used on that executor only.
+//! Requests of sessions to the replica: one client for each executor, used on that executor only.
 //!
-//! Requests wait in the executor's [`PendingRequests`], which `actors::requests` hands in and answers. The client holds it by
-//! [`SendWrapper`], because tonic wants futures that are `Send`: a use on another thread would panic.
+//! Requests wait in the executor's [`PendingRequests`], which `actors::requests` sends and answers. The client holds it
+//! by [`SendWrapper`], because tonic requires futures that are `Send`: a use on another thread would panic.
 
+mod admission;
 mod hashes;
 mod leases;
 mod members;
 mod slot;
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,39 +18,64 @@ use std::time::Duration;
 use basalt_proto::etcdserverpb::AlarmMember;
 use send_wrapper::SendWrapper;
 
-use self::slot::{PendingBytes, Slot};
+use self::admission::Admission;
+use self::slot::Slot;
 use super::mailbox::peer::{Peers, outcome};
 use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
 use super::watch;
 use crate::command::{Command, HEADER_BYTES_MAX, encode_header};
-use crate::io::{DiskMonitor, clock};
+use crate::io::{DiskMonitor, RequestBytes, clock};
 use crate::machine::Reply;
 use crate::peer::{Answer, PeerRequest};
 use crate::replica::PendingRequests;
 use crate::types::Refusal;
-use crate::types::limits::COMMITTED_UNAPPLIED_MAX;
+use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, WAL_ROOM_BYTES_LOW};
 
 pub use self::leases::TimeToLive;
 
-/// How long another member may take to answer.
+/// Timeout of another member's answer.
 const ASK_TIME: Duration = Duration::from_secs(1);
-/// The time between two looks at who leads.
+/// Interval between two checks of the leader.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Election timeouts without a leader that a stream survives whose client wants one; etcd's too.
+/// Election timeouts without a leader after which streams that require one end; etcd's number.
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
 
 /// The requests of an executor, shared by its sessions and the actor that hands them in.
-pub type Pending = SendWrapper<Rc<RefCell<PendingRequests>>>;
-
-/// No requests yet. To be called on the executor that they belong to.
-pub fn pending(executor: u8, boot_nonce: u32) -> Pending {
-    let pending = PendingRequests::new(executor, boot_nonce, clock::now_ms());
-    SendWrapper::new(Rc::new(RefCell::new(pending)))
+#[derive(Clone)]
+pub struct Pending {
+    requests: SendWrapper<Rc<RefCell<PendingRequests>>>,
+    admission: Admission,
 }
 
-/// The actors that a client asks.
+impl Pending {
+    /// No requests yet. To be called on the executor that they belong to.
+    pub fn new(executor: u8, boot_nonce: u32, node: &Node) -> Self {
+        let requests = PendingRequests::new(executor, boot_nonce, clock::now_ms());
+        let timeout = Duration::from_millis(node.request_timeout_ms);
+        Self {
+            requests: SendWrapper::new(Rc::new(RefCell::new(requests))),
+            admission: Admission::new(&node.budgets, timeout),
+        }
+    }
+
+    pub(super) fn borrow_mut(&self) -> RefMut<'_, PendingRequests> {
+        self.requests.borrow_mut()
+    }
+
+    fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Answers all requests, and refuses those that wait: the member stops.
+    pub(super) fn close(&self) {
+        self.admission.close();
+        self.borrow_mut().close();
+    }
+}
+
+/// The actors that a client calls.
 #[derive(Clone)]
 pub struct Handles {
     /// The watch streams of the executor.
@@ -62,11 +88,11 @@ pub struct Handles {
     pub consensus: consensus::Handle,
     /// Other members.
     pub peers: Peers,
-    /// The room on the disk.
+    /// The monitor of the free disk space.
     pub disk: DiskMonitor,
 }
 
-/// Cheap to clone.
+/// A session's access to the replica. Cheap to clone.
 #[derive(Clone)]
 pub struct ReplicaClient {
     shared: Arc<Shared>,
@@ -75,18 +101,18 @@ pub struct ReplicaClient {
 }
 
 impl ReplicaClient {
-    /// The client of the executor that `pending` belongs to.
+    /// The client of the executor of `pending`.
     pub fn new(shared: Arc<Shared>, pending: Pending, handles: Handles) -> Self {
         Self { shared, pending, handles }
     }
 
     /// Appends a command to the log and waits until it is applied.
     ///
-    /// The command is taken, and encoded before anything is waited for: thousands of callers may wait at once, and
-    /// each of them keeps only what it needs from here on.
+    /// The command is consumed, and encoded before the first wait: thousands of callers may wait at once, and each of
+    /// them keeps only the state needed from then on.
     ///
     /// # Errors
-    /// The request's own refusal, or why it could not be applied in time (it may still be later).
+    /// The request's own refusal, or the reason why it was not applied in time (it may still be later).
     pub fn propose(
         &self,
         command: Command,
@@ -98,18 +124,21 @@ impl ReplicaClient {
         let pending = self.pending.clone();
         async move {
             let mut data = encoded?;
-            let slot = Slot::acquire(&pending).await;
+            // It need not wait to be refused.
+            if data.len() > max {
+                return Err(Refusal::RequestTooLarge);
+            }
+            let slot = Slot::acquire(&pending, data.len()).await?;
             encode_header(slot.id(), &mut data);
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }
-            let _bytes = PendingBytes::add(data.len());
-            pending.borrow_mut().propose(data.freeze());
+            pending.borrow_mut().propose(slot.id(), data.freeze());
             slot.reply().await
         }
     }
 
-    /// Whether another proposal may come in.
+    /// Checks that another proposal is accepted.
     fn accepts_proposals(&self) -> Result<(), Refusal> {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
@@ -136,8 +165,8 @@ impl ReplicaClient {
         poll_fn(|context| reader.poll(context.waker())).await
     }
 
-    /// Waits until a read index shows that a leader was known that a quorum follows; not until that is applied, while a large
-    /// entry is.
+    /// Waits until a read index confirms a leader with a quorum; does not wait until that index is applied, which may
+    /// take long during a large entry.
     async fn confirm_leader(&self) -> Result<(), Refusal> {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
@@ -154,24 +183,27 @@ impl ReplicaClient {
         self.shared.state()
     }
 
-    /// Whether there is no room on the disks for a request of so many bytes: see [`ReplicaClient::alarms`]. A leader looks at
-    /// what is under way too, which it could not stop any more.
+    /// True if there is not enough disk space for a request of so many bytes: see [`ReplicaClient::alarms`]. A leader
+    /// also counts the requests in flight, which it could not stop any more.
     pub fn lacks_room(&self, bytes: u64) -> bool {
-        let under_way = || PendingBytes::all() + bytes;
-        self.shared.lacks_room() || (self.leads() && self.handles.disk.may_lack(under_way()))
+        let may_lack = || {
+            let log_room = self.shared.log_room().saturating_sub(WAL_ROOM_BYTES_LOW);
+            log_room < RequestBytes::all() + bytes || self.handles.disk.may_lack(bytes)
+        };
+        self.shared.lacks_room() || (self.leads() && may_lack())
     }
 
-    /// All active alarms, those too that stand for full disks and are in no log.
+    /// All active alarms, including those for full disks, which are not in the log.
     pub fn alarms(&self) -> Vec<AlarmMember> {
         self.shared.alarms()
     }
 
-    /// A few numbers; never waits.
+    /// Positions and leader; never waits.
     pub fn status(&self) -> Status {
         self.shared.status()
     }
 
-    /// What never changes while the member runs.
+    /// Properties of the member that do not change while it runs.
     pub fn node(&self) -> &Node {
         &self.shared.node
     }
@@ -181,12 +213,12 @@ impl ReplicaClient {
         &self.handles.watches
     }
 
-    /// Whether this member leads, as far as it knows.
+    /// True if this member leads, as far as it knows.
     pub fn leads(&self) -> bool {
         self.status().leader == self.node().member_id
     }
 
-    /// Asks whoever leads until there is an answer.
+    /// Asks the leader, and repeats the question until there is an answer.
     async fn ask_leader(&self, request: &PeerRequest) -> Result<Answer, Refusal> {
         let until_ms = clock::now_ms() + self.node().request_timeout_ms;
         while clock::now_ms() < until_ms {
@@ -196,7 +228,7 @@ impl ReplicaClient {
             let leader = self.status().leader;
             if leader != 0 && leader != self.node().member_id {
                 match self.handles.peers.ask(leader, request.clone(), ASK_TIME).await.map(outcome) {
-                    // Not any more, or not yet.
+                    // The asked member is not the leader any more, or not yet.
                     None | Some(Err(Refusal::NotLeader)) => (),
                     Some(outcome) => return outcome,
                 }
@@ -208,7 +240,7 @@ impl ReplicaClient {
         Err(if self.shared.has_leader() { Refusal::Timeout } else { Refusal::NoLeader })
     }
 
-    /// Ends when no leader was known for three election timeouts, as long as etcd lets streams go on.
+    /// Ends when no leader was known for three election timeouts, after which etcd ends streams.
     pub async fn leaderless(&self) {
         let election_ms = self.node().election_timeout_ms;
         let mut since_ms = clock::now_ms();
@@ -220,18 +252,19 @@ impl ReplicaClient {
         }
     }
 
-    /// Other members, and since when they are connected.
+    /// Connections to other members.
     pub fn peers(&self) -> &Peers {
         &self.handles.peers
     }
 
-    /// Merges all of the store's tables, for `patience` at most; after that it goes on by itself.
+    /// Merges all of the store's tables; returns after `patience` at the latest, and then the merge continues in
+    /// the background.
     pub async fn defragment(&self, patience: Duration) {
         let apply = &self.handles.apply;
         let merged = async {
             let Some(engine) = apply.engine().await else { return };
             let _ = engine.defragment().recv_async().await;
-            // The view that was published before reads the tables that were merged.
+            // The published view still reads the tables that were merged.
             apply.refresh().await;
             let _ = engine.let_go().recv_async().await;
             apply.refresh().await;
@@ -239,7 +272,7 @@ impl ReplicaClient {
         clock::deadline(patience, merged).await;
     }
 
-    /// Waits until everything before the newest compaction is gone from the store.
+    /// Waits until the store has removed everything before the newest compaction.
     pub async fn compaction_done(&self) {
         self.handles.apply.compaction_done().await;
     }

@@ -1,5 +1,5 @@
-//! Hosts [`crate::mvcc::AutoCompaction`]: compacts by itself, as the member was told to. One per member; only
-//! the leader's does something. Nobody asks it anything: time alone wakes it.
+//! Hosts [`crate::mvcc::AutoCompaction`]: compacts by `--auto-compaction-mode` and `--auto-compaction-retention`. One
+//! per member; only the leader's does something. It has no mailbox: only time wakes it.
 
 use std::sync::Arc;
 

@@ -1,9 +1,11 @@
-//! Hosts [`Replica`]: waits for inputs, reads the clock, performs outputs. One per member. Never touches the disk or the store
-//! itself, so that neither can delay a heartbeat.
+//! Hosts [`Replica`]: waits for inputs, reads the clock, performs outputs. One per member. Never touches the disk or
+//! the store itself, so that neither can delay a heartbeat.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_lite::future::or;
+use gocompat::duration;
 
 use super::mailbox::apply::Prepared;
 use super::mailbox::consensus::Inbox;
@@ -26,7 +28,7 @@ pub struct Outputs {
     pub lease: lease::Handle,
     /// Sends to other members.
     pub peers: Peers,
-    /// Notified when this member begins to lead.
+    /// Receives a notification when this member becomes leader.
     pub leads: flume::Sender<()>,
 }
 
@@ -36,7 +38,7 @@ struct Actor {
     shared: Arc<Shared>,
 }
 
-/// Serves until all handles are gone.
+/// Runs until all handles are dropped.
 pub async fn run(
     replica: Replica<Box<Prepared>>,
     mut inbox: Inbox,
@@ -64,7 +66,7 @@ pub async fn run(
         for output in out.drain(..) {
             actor.perform(output).await;
         }
-        actor.shared.set_disk(actor.replica.disk());
+        actor.shared.set_disk(actor.replica.disk(), actor.outputs.wal.room_left());
         actor.shared.set_progress(actor.replica.progress());
     }
 }
@@ -76,11 +78,12 @@ impl Actor {
                 let undeliverable = self.outputs.peers.send(messages);
                 self.replica.undeliverable(undeliverable);
             }
+            Output::HeartbeatLate { to, late } => heartbeat_late(to, late),
             Output::Persist { number, records } => {
                 self.outputs.wal.persist(number, records).await;
             }
             Output::Install { snapshot, .. } => self.outputs.apply.install(snapshot).await,
-            // Closing a store waits for its threads.
+            // Closing a store joins its threads.
             Output::Discard(snapshot) => spawn(Pool::Durable.run(move || drop(snapshot))),
             Output::Commit(entries) => self.outputs.apply.commit(entries).await,
             Output::ReadAt { executor, batch, index } => {
@@ -118,4 +121,14 @@ impl Actor {
         }
         self.shared.set_full(members);
     }
+}
+
+/// Counts and logs a late heartbeat, with etcd's text.
+fn heartbeat_late(to: MemberId, late: Duration) {
+    metrics::HEARTBEATS_FAILED.add(1);
+    tracing::warn!(
+        to = format!("{to:x}"),
+        exceeded_duration = duration::text(late),
+        "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk"
+    );
 }

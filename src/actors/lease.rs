@@ -1,5 +1,5 @@
-//! Hosts [`LeaseKeeper`]: keeps the time of all leases on the leader, renews them from memory and
-//! proposes to revoke those that expired. One per member.
+//! Hosts [`LeaseKeeper`]: keeps the time of all leases on the leader, renews them from memory and proposes to revoke
+//! expired ones. One per member. It never waits for consensus.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::io::clock;
 use crate::metrics;
 use crate::replica::{LeaseChange, LeaseKeeper};
 
-/// How often expired leases are looked for; etcd's too (`server/lease/lessor.go`).
+/// Interval between two checks for expired leases; etcd's (`server/lease/lessor.go`).
 const TICK: Duration = Duration::from_millis(500);
 
 /// Wakes the actor every [`TICK`].
@@ -20,7 +20,7 @@ pub async fn ticks(handle: Handle) {
     }
 }
 
-/// Serves until all handles are gone.
+/// Runs until all handles are dropped.
 pub async fn run(
     mut keeper: LeaseKeeper,
     Inbox { inbox, leads }: Inbox,
@@ -44,8 +44,8 @@ pub async fn run(
             Msg::Tick => {
                 let Some((term, revokes)) = keeper.due(now_ms) else { continue };
                 metrics::LEASES_EXPIRED.add(revokes.len() as u64);
-                // Only tried: apply waits for this actor and consensus for apply, so that this actor must
-                // not wait for consensus. A lease that is still there is due again later.
+                // Not awaited: apply waits for this actor and consensus for apply, so that this actor must not wait for
+                // consensus. A lease that still exists is due again later.
                 consensus.try_leader_requests(term, revokes);
             }
         }

@@ -1,6 +1,5 @@
-//! Hosts [`crate::peer`]: what goes to other members, and what comes from them. For each other member two
-//! actors, one for each lane, which dial it, and dial again when the connection breaks. All on the executor
-//! of consensus.
+//! Hosts [`crate::peer`]: connections to and from other members. For each other member two actors, one for each lane,
+//! which dial it, and dial again when the connection breaks. All on the executor of consensus.
 //!
 //! ```text
 //!  consensus ─messages─► Peers ─► urgent queue ─► actor ─► connection ─► the other's `serve` ─► its consensus
@@ -8,8 +7,8 @@
 //!                          └ a snapshot: `transfer`, on a connection of its own
 //! ```
 //!
-//! Nothing waits for another member: what does not fit into a queue is dropped and raft is told that the
-//! member cannot be reached. Reading appends waits while consensus has enough of them, and so does the
+//! No caller waits for another member: a message that does not fit into a queue is dropped and raft is notified that
+//! the member is unreachable. The receiver does not read appends while consensus has enough of them, which blocks the
 //! leader's queue through TCP.
 
 mod inbound;
@@ -30,10 +29,10 @@ use crate::peer::{Answer, Kind, Question, message};
 
 pub use self::inbound::serve;
 
-/// Time in which a member that was removed tells the others what it knows.
+/// Time in which a removed member sends its last messages to the others.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves until all handles are gone.
+/// Runs until all handles are dropped.
 pub async fn run(peers: Peers, inbox: Inbox, shared: Arc<Shared>) {
     io::spawn(questions(peers.clone(), inbox.asking, inbox.answers));
     while let Ok(control) = inbox.control.recv_async().await {
@@ -48,7 +47,7 @@ pub async fn run(peers: Peers, inbox: Inbox, shared: Arc<Shared>) {
     }
 }
 
-/// Numbers questions and finds who asked.
+/// Numbers questions and passes answers to their callers.
 async fn questions(
     peers: Peers,
     asking: flume::Receiver<Asking>,

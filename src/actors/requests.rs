@@ -1,5 +1,5 @@
-//! Hosts [`crate::replica::PendingRequests`] of one executor: hands in what its sessions left, gives them their answers, and
-//! answers those that waited too long.
+//! Hosts [`crate::replica::PendingRequests`] of one executor: sends the requests of its sessions to consensus, passes
+//! answers to them, and times out old ones.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::state::Shared;
 use crate::io::clock;
 use crate::replica::{Delivery, LeaderHistory, late_refusal};
 
-/// How often waiting requests are looked over for ones that waited too long.
+/// Interval between two checks for timed-out requests.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// Hands in requests, a bundle at a time. Ends when the member is going down.
+/// Sends requests to consensus, a bundle at a time. Ends when the member is stopping.
 pub async fn hand_in(executor: usize, pending: Pending, consensus: consensus::Handle) {
     loop {
         poll_fn(|context| pending.borrow_mut().poll_bundle(context)).await;
-        // Lets every session that is ready add to the bundle.
+        // All sessions that are ready add to the bundle first.
         yield_now().await;
         let (proposals, read) = pending.borrow_mut().take_bundle(clock::now_ms());
         if proposals.is_empty() && read.is_none() {
@@ -33,7 +33,7 @@ pub async fn hand_in(executor: usize, pending: Pending, consensus: consensus::Ha
     }
 }
 
-/// Gives out what apply answered on another executor.
+/// Passes the answers of apply, which runs on another executor, to the sessions.
 pub async fn deliver(pending: Pending, inbox: flume::Receiver<Delivery>) {
     while let Ok(delivery) = inbox.recv_async().await {
         pending.borrow_mut().deliver(delivery);
@@ -59,5 +59,5 @@ pub async fn sweep(pending: Pending, shared: Arc<Shared>, peers: Peers) {
         };
         pending.borrow_mut().sweep(clock::now_ms(), node.request_timeout_ms, late);
     }
-    pending.borrow_mut().close();
+    pending.close();
 }

@@ -1,4 +1,4 @@
-//! The warning about a request whose application took long, in etcd's words: alerts and runbooks look for them.
+//! The warning about a request whose application took long, with etcd's text: alerts and runbooks search for it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use gocompat::duration;
 use crate::metrics;
 
 /// Logs and counts a request that took longer than `--warning-apply-duration`, which is `expected`. `prefix` is empty
-/// for entries of the log, and tells of reads what they are. Keys and values are not logged.
+/// for entries of the log, and the kind for reads. Keys and values are not logged.
 pub fn warn_if_slow(took: Duration, expected: Duration, prefix: &str, request: &str) {
     if took <= expected {
         return;

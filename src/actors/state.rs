@@ -1,4 +1,4 @@
-//! What every core may look at without asking: the published state and a few numbers.
+//! State that every core may read without a message: the published state and a few numbers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -15,22 +15,22 @@ use crate::types::{Budgets, DiskSpace, Error, Fault, FeatureLevel, LogIndex, Mem
 
 use super::watch;
 
-/// What never changes while the member runs.
+/// Properties of the member that do not change while it runs.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// The cluster.
+    /// The cluster's id.
     pub cluster_id: u64,
-    /// This member.
+    /// This member's id.
     pub member_id: MemberId,
     /// `--max-txn-ops`.
     pub max_txn_ops: usize,
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
-    /// Bytes that parts of the member may hold.
+    /// Byte budgets of the member's parts.
     pub budgets: Budgets,
     /// `--quota-backend-bytes`, resolved: 0 for none.
     pub quota_bytes: u64,
-    /// How long a request may wait for consensus: 5 s and two election timeouts, in ms.
+    /// Timeout of a request in consensus: 5 s and two election timeouts, in ms.
     pub request_timeout_ms: u64,
     /// `--strict-reconfig-check`.
     pub strict_reconfig: bool,
@@ -46,8 +46,8 @@ pub struct Node {
     pub slow_apply: Duration,
 }
 
-/// The replicated state as of one applied batch. Published after the batch is in the store and before
-/// anyone hears of it, so that whoever has an answer finds it here.
+/// The replicated state as of one applied batch. Published after the batch is committed to the store and before any
+/// notification of it, so that a client with an answer reads its effect.
 #[derive(Clone)]
 pub struct State {
     /// The key space.
@@ -56,24 +56,24 @@ pub struct State {
     pub alarms: Vec<AlarmMember>,
     /// Members, sorted by id.
     pub members: Vec<Member>,
-    /// What all members agree to speak; `None` until it is decided.
+    /// The cluster version; `None` until it is decided.
     pub cluster_version: Option<Version>,
     /// The feature level that all members support.
     pub feature_level: FeatureLevel,
-    /// Up to here.
+    /// Index of the last applied entry.
     pub applied: LogIndex,
     /// The term of that entry.
     pub applied_term: Term,
     /// Bytes of the store on disk.
     pub disk_bytes: u64,
-    /// This member is the only one that votes.
+    /// True if this member is the only voter.
     pub sole_voter: bool,
 }
 
 /// Bytes that etcd's file has in use when it is empty.
 const EMPTY_BYTES_IN_USE: u64 = 16 << 10;
 
-/// A few numbers for status and metrics.
+/// Positions and leader, for status and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Status {
     /// The current term.
@@ -86,20 +86,22 @@ pub struct Status {
     pub applied: LogIndex,
 }
 
-/// Shared by all cores; nothing here is ever waited for.
+/// State shared by all cores; no call here waits.
 pub struct Shared {
-    /// What never changes.
+    /// Properties that do not change.
     pub node: Node,
     state: ArcSwap<State>,
     term: AtomicU64,
     leader: AtomicU64,
-    /// When the leader was last found, in ms.
+    /// Time at which the leader was last found, in ms.
     leader_since_ms: AtomicU64,
-    /// When it was last lost, in ms.
+    /// Time at which it was last lost, in ms.
     leader_lost_ms: AtomicU64,
     committed: AtomicU64,
-    /// The state of this member's disk.
+    /// The disk space level of this member.
     disk: AtomicU8,
+    /// Bytes that the log can still take; the largest number while there is a next segment.
+    log_room: AtomicU64,
     /// Members without room while no quorum has some; else empty.
     full: ArcSwap<Vec<MemberId>>,
     stopping: AtomicBool,
@@ -118,7 +120,7 @@ pub fn bytes_in_use(usage: Usage) -> u64 {
 }
 
 impl Shared {
-    /// With the state that was found on disk.
+    /// With the state that was read at start.
     pub fn new(node: Node, state: State) -> Self {
         Self {
             node,
@@ -129,6 +131,7 @@ impl Shared {
             leader_since_ms: AtomicU64::new(0),
             leader_lost_ms: AtomicU64::new(0),
             disk: AtomicU8::new(DiskSpace::Enough.to_u8()),
+            log_room: AtomicU64::new(u64::MAX),
             full: ArcSwap::default(),
             stopping: AtomicBool::new(false),
         }
@@ -161,16 +164,22 @@ impl Shared {
         self.committed.store(progress.committed, Ordering::Relaxed);
     }
 
-    /// The state of this member's disk.
+    /// The disk space level of this member.
     pub(super) fn disk(&self) -> DiskSpace {
         DiskSpace::from_u8(self.disk.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set_disk(&self, space: DiskSpace) {
+    pub(super) fn set_disk(&self, space: DiskSpace, log_room: Option<u64>) {
         self.disk.store(space.to_u8(), Ordering::Relaxed);
+        self.log_room.store(log_room.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Whether there is a quorum of voters that have room on their disks, as far as this member knows.
+    /// Bytes that the log can still take.
+    pub(super) fn log_room(&self) -> u64 {
+        self.log_room.load(Ordering::Relaxed)
+    }
+
+    /// True if a quorum of voters has enough disk space, as far as this member knows.
     pub(super) fn quorum_has_room(&self) -> bool {
         self.full.load().is_empty()
     }
@@ -179,13 +188,13 @@ impl Shared {
         self.full.store(Arc::new(members));
     }
 
-    /// Whether what costs space would find none: no quorum has any, or this member could not apply it.
+    /// True if a request that takes space has to be refused: no quorum has enough, or this member could not apply it.
     pub(super) fn lacks_room(&self) -> bool {
         self.disk() == DiskSpace::Exhausted || !self.quorum_has_room()
     }
 
-    /// All active alarms: those that were raised, and one for each member without room while no quorum has any, which
-    /// is over when one has.
+    /// All active alarms: those that were raised, and NOSPACE for each member short of disk space while no quorum has
+    /// enough, which ends when one has.
     pub(super) fn alarms(&self) -> Vec<AlarmMember> {
         let mut alarms = self.state.load().alarms.clone();
         for member in self.full.load().iter() {
@@ -198,7 +207,7 @@ impl Shared {
         alarms
     }
 
-    /// The numbers.
+    /// Positions and leader.
     pub fn status(&self) -> Status {
         Status {
             term: self.term.load(Ordering::Relaxed),
@@ -208,9 +217,9 @@ impl Shared {
         }
     }
 
-    /// Whether a read of the published state is linearizable without asking anyone: this member alone votes
-    /// and leads, and has applied an entry of its own term. Then all that was ever acknowledged by leaders
-    /// before is applied here, and what is acknowledged now is acknowledged here, after it was published.
+    /// True if a read of the published state is linearizable without a read index: this member is the only voter and
+    /// leads, and has applied an entry of its own term. Then all writes acknowledged by earlier leaders are applied
+    /// here, and later ones are acknowledged here, after they were published.
     pub fn reads_freely(&self) -> bool {
         let state = self.state.load();
         state.sole_voter
@@ -218,27 +227,27 @@ impl Shared {
             && self.term.load(Ordering::Relaxed) == state.applied_term
     }
 
-    /// When the leader was last found, in ms; 0 for never.
+    /// Time at which the leader was last found, in ms; 0 for never.
     pub(super) fn leader_since_ms(&self) -> u64 {
         self.leader_since_ms.load(Ordering::Relaxed)
     }
 
-    /// When the leader was last lost, in ms; 0 for never.
+    /// Time at which the leader was last lost, in ms; 0 for never.
     pub(super) fn leader_lost_ms(&self) -> u64 {
         self.leader_lost_ms.load(Ordering::Relaxed)
     }
 
-    /// Whether this member knows a leader.
+    /// True if this member knows a leader.
     pub fn has_leader(&self) -> bool {
         self.leader.load(Ordering::Relaxed) != 0
     }
 
-    /// From now on requests are refused with `etcdserver: server stopped`.
+    /// Makes all later requests fail with `etcdserver: server stopped`.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Whether the member is going down.
+    /// True if the member is stopping.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -272,7 +281,7 @@ impl watch::Source for Shared {
             Ok(mvcc::History { events, next }) => {
                 Ok(watch::History { from, events, next, published })
             }
-            // Compacted: the published state tells.
+            // Compacted: `published` has the compaction revision.
             Err(_) => Ok(watch::History { from, events: Vec::new(), next: from, published }),
         }
     }

@@ -1,6 +1,5 @@
-//! Hosts [`crate::watch`]: one hub per executor, shared by the actor below, which feeds it what apply sends
-//! and reads history for it, and by the sessions of that executor, which hand in their clients' requests and
-//! take what is for them.
+//! Hosts [`crate::watch`]: one hub per executor, shared by the actor below, which passes it the events of apply and reads
+//! history for it, and by the sessions of that executor, which pass their clients' requests to it and take responses.
 //!
 //! ```text
 //!  apply ─events─► mailbox ─► actor ─► hub ─► one queue per stream ─► session ─► HTTP/2
@@ -8,15 +7,15 @@
 //!                                       └─ requests, credit ◄────────────────┘
 //! ```
 //!
-//! Apply never waits: what does not fit into the mailbox is read from history. Hub and queues belong to the executor, so that
-//! nothing here is locked and a session's request is a function call.
+//! Apply never waits: events that do not fit into the mailbox are read from history. Hub and queues belong to the
+//! executor, so that nothing here is locked and a session's request is a function call.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -25,165 +24,18 @@ use basalt_proto::etcdserverpb::{ResponseHeader, WatchRequest};
 use futures_lite::future::{or, yield_now};
 use send_wrapper::SendWrapper;
 
+pub use super::mailbox::watch::{Handle, Mailbox, Options, Source, mailbox};
+use super::mailbox::watch::{Msg, Shared};
 use crate::io::clock;
 use crate::metrics;
-use crate::mvcc::Event;
-use crate::types::limits::{GRPC_OVERHEAD_BYTES, HUB_MAILBOX};
 use crate::types::{Fault, Refusal};
-use crate::watch::{Config, Hub, Input, StreamOptions, Streams};
 pub use crate::watch::{History, HubStats, Published};
+use crate::watch::{Input, Streams, Taken};
 
-/// How often progress notifications, lost leaders and the stats are looked at.
+/// Interval for progress notifications, streams without a leader, and stats.
 const TICK: Duration = Duration::from_millis(100);
-/// Batches in a row before others get their turn.
+/// Batches handled before the task yields.
 const BATCHES_MAX: usize = 16;
-
-/// What the actor can be asked.
-pub enum Msg {
-    /// What was applied. If the mailbox is full it is dropped, and read from history instead.
-    Events {
-        /// In order.
-        events: Arc<[Event]>,
-        /// The last revision among them.
-        revision: i64,
-    },
-    /// Something was dropped. If the mailbox is full the actor looks anyway.
-    Missed,
-    /// All streams end with `etcdserver: server stopped`. The sender waits if the mailbox is full.
-    Stop,
-}
-
-/// What the hub needs to know of the member. Every answer is immediate.
-pub trait Source: Send + Sync + 'static {
-    /// The header of this moment; its revision is filled in by the hub.
-    fn header(&self) -> ResponseHeader;
-
-    /// What readers see now. Never older than what an answered request did, or than a batch sent to a hub.
-    fn published(&self) -> Published;
-
-    /// Reads events from `from` on: whole revisions, at least one if there is one, until either bound is
-    /// reached. None if `from` is compacted: [`History::published`] tells.
-    ///
-    /// # Errors
-    /// The store failed.
-    fn history(&self, from: i64, revisions_max: usize, bytes_max: usize) -> Result<History, Fault>;
-
-    /// Whether this member knows a leader.
-    fn has_leader(&self) -> bool;
-}
-
-/// Properties of a hub that do not change while the member runs.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// `--max-request-bytes`.
-    pub max_request_bytes: usize,
-    /// Bytes of unsent events past which each stream may hold its share only: [`crate::types::Budgets::watch_hub`].
-    pub hub_bytes_max: usize,
-    /// Of its streams.
-    pub streams: StreamOptions,
-}
-
-/// Seen by apply, sessions and actor.
-struct Shared {
-    source: Arc<dyn Source>,
-    /// A batch did not fit into the mailbox.
-    missed: AtomicBool,
-    /// The hub has watchers. Without any, batches are not sent, so that a put does not wake idle cores.
-    listening: AtomicBool,
-    streams: AtomicUsize,
-    watchers: AtomicUsize,
-    behind: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-/// Cheap to clone. Events may come from anywhere; sessions belong to the hub's executor.
-#[derive(Clone)]
-pub struct Handle {
-    inbox: flume::Sender<Msg>,
-    shared: Arc<Shared>,
-}
-
-/// What [`start`] needs.
-pub struct Mailbox {
-    inbox: flume::Receiver<Msg>,
-    shared: Arc<Shared>,
-    options: Options,
-    hub: Hub,
-}
-
-/// A hub's mailbox, to be made before apply publishes anything.
-pub fn mailbox(source: Arc<dyn Source>, options: Options) -> (Handle, Mailbox) {
-    let (sender, inbox) = flume::bounded(HUB_MAILBOX);
-    let hub = Hub::new(
-        Config {
-            hub_bytes_max: options.hub_bytes_max,
-            ..Config::new(options.max_request_bytes + GRPC_OVERHEAD_BYTES)
-        },
-        source.published().revision,
-    );
-    let shared = Arc::new(Shared {
-        source,
-        missed: AtomicBool::new(false),
-        listening: AtomicBool::new(false),
-        streams: AtomicUsize::new(0),
-        watchers: AtomicUsize::new(0),
-        behind: AtomicUsize::new(0),
-        bytes: AtomicUsize::new(0),
-    });
-    let mailbox = Mailbox { inbox, shared: Arc::clone(&shared), options, hub };
-    (Handle { inbox: sender, shared }, mailbox)
-}
-
-impl Handle {
-    /// Tells the hub what was applied, after it was published. Never waits.
-    pub fn events(&self, events: &Arc<[Event]>, revision: i64) {
-        if events.is_empty() {
-            return;
-        }
-        // Either this sees the first watcher, or its creation saw what was just published.
-        fence(Ordering::SeqCst);
-        if !self.shared.listening.load(Ordering::Relaxed) {
-            return;
-        }
-        let msg = Msg::Events { events: Arc::clone(events), revision };
-        if let Err(flume::TrySendError::Full(_)) = self.inbox.try_send(msg) {
-            self.resync();
-        }
-    }
-
-    /// More happened at the published revision than is kept: watchers read it from history, if there are any.
-    pub fn left_out(&self) {
-        // As in `events`.
-        fence(Ordering::SeqCst);
-        if self.shared.listening.load(Ordering::Relaxed) {
-            self.resync();
-        }
-    }
-
-    /// A snapshot replaced the store: all watchers read what they have not been sent. Never waits.
-    pub fn resync(&self) {
-        self.shared.missed.store(true, Ordering::Release);
-        // The actor may have emptied its mailbox before the flag was up: wake it. If the mailbox is
-        // full the actor is awake.
-        drop(self.inbox.try_send(Msg::Missed));
-    }
-
-    /// Ends all streams, and the actor.
-    pub async fn stop(&self) {
-        drop(self.inbox.send_async(Msg::Stop).await);
-    }
-
-    /// How many there were at the last tick, for metrics.
-    pub fn stats(&self) -> HubStats {
-        let read = |number: &AtomicUsize| number.load(Ordering::Relaxed);
-        HubStats {
-            streams: read(&self.shared.streams),
-            watchers: read(&self.shared.watchers),
-            behind: read(&self.shared.behind),
-            bytes: read(&self.shared.bytes),
-        }
-    }
-}
 
 /// The streams of this executor. Cheap to clone.
 #[derive(Clone)]
@@ -205,7 +57,7 @@ impl Sessions {
         Ok(Session { sessions: self.clone(), stream })
     }
 
-    /// Calls, and wakes sessions afterwards.
+    /// Makes a call, and wakes sessions afterwards.
     fn with<T>(&self, call: impl FnOnce(&mut Streams) -> T) -> T {
         let mut streams = self.streams.borrow_mut();
         let result = call(&mut streams);
@@ -218,7 +70,7 @@ impl Sessions {
         result
     }
 
-    /// The published state of now. All batches that follow are sent to the hub, unless it has no watchers afterwards.
+    /// The published state. All batches that follow are sent to the hub, unless it has no watchers afterwards.
     fn listen(&self) -> Published {
         if !self.shared.listening.swap(true, Ordering::Relaxed) {
             fence(Ordering::SeqCst);
@@ -232,13 +84,14 @@ impl Sessions {
         self.count(self.streams.borrow().stats());
     }
 
-    /// Updates the gauges. Those of the process are sums over its hubs, so that each adds its own change.
+    /// Updates the gauges. They are sums over the hubs of the process, so that each adds its own change.
     fn count(&self, stats: HubStats) {
         let shared = &self.shared;
         for (number, now, total) in [
             (&shared.streams, stats.streams, &metrics::WATCH_STREAMS),
             (&shared.watchers, stats.watchers, &metrics::WATCHERS),
             (&shared.behind, stats.behind, &metrics::WATCHERS_SLOW),
+            (&shared.events, stats.events, &metrics::EVENTS_PENDING),
         ] {
             let before = number.swap(now, Ordering::Relaxed);
             total.add(now as i64 - before as i64);
@@ -254,31 +107,31 @@ pub struct Session {
 }
 
 impl Session {
-    /// Hands in a client's request. Unknown requests are ignored, as etcd does.
+    /// Passes a client's request to the hub. Unknown requests are ignored, as etcd does.
     pub fn request(&self, request: WatchRequest) {
         let published = self.sessions.listen();
         self.sessions.with(|streams| streams.request(self.stream, request, published));
     }
 
-    /// Answers a client that may not create the watch that it wants.
+    /// Answers a create request without permission.
     pub fn refuse(&self, reason: String) {
         let (stream, published) = (self.stream, self.sessions.listen());
         self.sessions.with(|streams| streams.on(Input::Refuse { stream, reason, published }));
     }
 
-    /// Responses that wait to be taken.
+    /// Number of queued responses.
     pub fn waiting(&self) -> usize {
         self.sessions.streams.borrow().waiting(self.stream)
     }
 
-    /// The next response for the client, header and all.
+    /// The next response for the client, with a complete header.
     ///
     /// # Errors
-    /// The stream is over: the member stops, or there is no leader.
+    /// The stream has ended: the member stops, or there is no leader.
     pub fn poll_next(&self, context: &Context<'_>) -> Poll<Result<WatchResponse, Refusal>> {
         let next = self.sessions.with(|streams| streams.poll_next(self.stream, context.waker()));
-        next.map_ok(|mut response| {
-            metrics::EVENTS.add(response.events_count() as u64);
+        next.map_ok(|Taken { mut response, events }| {
+            metrics::EVENTS.add(events as u64);
             let revision = response.header.map_or(0, |header| header.revision);
             let header = self.sessions.shared.source.header();
             response.header = Some(ResponseHeader { revision, ..header });
@@ -293,7 +146,7 @@ impl Drop for Session {
     }
 }
 
-/// Opens the hub on this executor: gives its streams, and the actor to run there.
+/// Creates the hub on this executor: returns its streams, and the actor to run there.
 pub fn start(mailbox: Mailbox) -> (Sessions, impl Future<Output = Result<(), Fault>>) {
     let Mailbox { inbox, shared, options, hub } = mailbox;
     let streams = Rc::new(RefCell::new(Streams::new(hub, options.streams)));
@@ -318,7 +171,7 @@ enum Woken {
     Stop,
 }
 
-/// Serves until it is to stop.
+/// Runs until a stop.
 async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fault> {
     let shared = &sessions.shared;
     let mut tick = pin!(clock::sleep(TICK));
@@ -334,7 +187,7 @@ async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fa
         };
         match or(msg, or(read, time)).await {
             Woken::Msg(msg) => {
-                // All that waits, up to a bound: load makes batches, idle makes none.
+                // All queued messages, up to a bound: load makes batches, idle makes none.
                 let waiting = inbox.try_iter().take(BATCHES_MAX);
                 if std::iter::once(msg).chain(waiting).any(|msg| is_last(msg, sessions)) {
                     return Ok(());
@@ -359,7 +212,7 @@ async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fa
     }
 }
 
-/// Takes a message; `true` for the one to stop.
+/// Handles a message; `true` for a stop.
 fn is_last(msg: Msg, sessions: &Sessions) -> bool {
     match msg {
         Msg::Events { events, revision } => {

@@ -1,9 +1,8 @@
-//! Runs simulated clusters, as many as one likes, or one of them again; see `basalt::sim`.
+//! Runs any number of simulated clusters, or repeats one of them; see `basalt::sim`.
 //!
-//! A failure is a panic and ends a process. So the seeds run in processes of their own: this one starts as
-//! many as `--jobs` says, each takes every so-manieth eight of seeds, of which one is long, and when one ends
-//! with a failure, its plan is run again and again with parts left out, as long as it still fails in the same
-//! place.
+//! A failure is a panic and ends a process. So the seeds run in processes of their own: this one starts `--jobs` of
+//! them, which share the seeds in groups of eight, one long seed in each, and when one fails, its plan is run again and
+//! again with parts left out, as long as it still fails at the same place.
 
 #![allow(
     clippy::print_stdout,
@@ -36,29 +35,31 @@ usage: sim [flags]
   --scenario NAME  each seed pressed into this shape; `--scenario list` names them
   --seed N       run this seed alone
   --drop A-B,C-D without these parts of its plan
-  --tell         tell the whole story of that one seed
+  --plan FILE    run the plan in this file
+  --save FILE    write the plan of that one seed to this file, and do not run it
+  --tell         tell the whole story of that one run
 ";
 
-/// Seeds that run if nothing is said.
+/// Number of seeds by default.
 const SEEDS: u64 = 30;
 
-/// Lines of a story that are shown after a failure.
+/// Lines of the log that are printed after a failure.
 const LINES_SHOWN: usize = 60;
 
-/// Attempts to make a failing plan smaller.
+/// Attempts to shrink a failing plan.
 const ATTEMPTS_MAX: usize = 300;
 
 /// Exit code for a wrong command line.
 const MISUSE: u8 = 2;
 
-/// The seed that runs in this process, for the panic that may come.
+/// The seed that runs in this process, for the panic message.
 static SEED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Default)]
 struct Options {
     seeds: Option<u64>,
     first: u64,
-    /// Which of how many jobs this process is.
+    /// Number of this job, and of all jobs.
     job: (u64, u64),
     hours: f64,
     jobs: u64,
@@ -66,15 +67,17 @@ struct Options {
     scenario: Option<Scenario>,
     seed: Option<u64>,
     drop: BTreeSet<usize>,
+    plan: Option<String>,
+    save: Option<String>,
     tell: bool,
-    /// Without the long runs.
+    /// False to skip the long runs.
     storms: bool,
     /// Run the seeds in this process.
     here: bool,
 }
 
 impl Options {
-    /// The error is empty for who asks what there is.
+    /// The error is empty if help was requested.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { jobs: 2, job: (0, 1), ..Self::default() };
         while let Some(flag) = arguments.next() {
@@ -87,6 +90,8 @@ impl Options {
                 "--hours" => options.hours = number(&value()?)?,
                 "--jobs" => options.jobs = number::<u64>(&value()?)?.max(1),
                 "--seed" => options.seed = Some(number(&value()?)?),
+                "--plan" => options.plan = Some(value()?),
+                "--save" => options.save = Some(value()?),
                 "--drop" => options.drop = parse_ranges(&value()?),
                 "--bug" => options.bug = Some(named("--bug", &Bug::ALL, &value()?)?),
                 "--scenario" => {
@@ -107,7 +112,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text} is not a number of the right kind"))
 }
 
-/// The one of that name.
+/// The value of that name.
 fn named<T: Copy + Debug>(flag: &str, all: &[T], name: &str) -> Result<T, String> {
     let of = |one: &T| format!("{one:?}");
     let names = || all.iter().map(of).collect::<Vec<_>>().join("\n  ");
@@ -115,7 +120,7 @@ fn named<T: Copy + Debug>(flag: &str, all: &[T], name: &str) -> Result<T, String
     found.ok_or_else(|| format!("{flag} takes one of\n  {}", names()))
 }
 
-/// What a seed stands for.
+/// The plan of a seed.
 fn plan(seed: u64, options: &Options) -> Plan {
     match options.scenario {
         Some(scenario) => scenario.plan(seed),
@@ -135,22 +140,48 @@ fn main() -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     };
-    if options.seed.is_some() || options.here {
+    if options.seed.is_some() || options.plan.is_some() || options.here {
         std::panic::set_hook(Box::new(|info| {
             println!("seed {} fails: {info}", SEED.load(Ordering::Relaxed));
         }));
     }
-    match options.seed {
-        Some(seed) => run_one(seed, &options),
-        None if options.here => run_many(&options),
-        None => return run_all(&options),
+    let one = match (&options.plan, options.seed) {
+        (Some(path), _) => read_plan(path).map(Some),
+        (None, seed) => Ok(seed.map(|seed| plan(seed, &options).without(&options.drop))),
+    };
+    let done = match (one, &options.save) {
+        (Ok(Some(plan)), Some(path)) => save_plan(&plan, path),
+        (Ok(Some(plan)), None) => {
+            run_one(plan, &options);
+            Ok(())
+        }
+        (Ok(None), _) if options.here => {
+            run_many(&options);
+            Ok(())
+        }
+        (Ok(None), _) => return run_all(&options),
+        (Err(why), _) => Err(why),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::from(MISUSE)
+        }
     }
-    ExitCode::SUCCESS
 }
 
-fn run_one(seed: u64, options: &Options) {
-    SEED.store(seed, Ordering::Relaxed);
-    let plan = plan(seed, options).without(&options.drop);
+fn read_plan(path: &str) -> Result<Plan, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Plan::from_text(&text).map_err(|why| format!("{path}: {why}"))
+}
+
+fn save_plan(plan: &Plan, path: &str) -> Result<(), String> {
+    std::fs::write(path, plan.to_text()?).map_err(|error| format!("{path}: {error}"))
+}
+
+fn run_one(plan: Plan, options: &Options) {
+    SEED.store(plan.seed(), Ordering::Relaxed);
     let tell: fn(String) = |line| println!("{line}");
     let outcome = sim::run(plan, options.bug, options.tell.then_some(tell));
     println!("{outcome:?}");
@@ -162,7 +193,7 @@ fn run_many(options: &Options) {
     let count = options.seeds.unwrap_or(u64::MAX);
     let (job, jobs) = options.job;
     for seed in options.first..options.first.saturating_add(count) {
-        // Long ones are rare and regular; every job gets its part of them.
+        // Long ones are rare and regular; every job gets its share of them.
         if seed / Plan::LONG_EVERY % jobs != job {
             continue;
         }
@@ -179,7 +210,7 @@ fn run_many(options: &Options) {
     println!("{runs} {}", all.to_line());
 }
 
-/// A process that does what the flags say.
+/// Starts a process with these flags.
 fn start(flags: &[&str], options: &Options) -> Child {
     let program = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new(program);
@@ -188,7 +219,7 @@ fn start(flags: &[&str], options: &Options) -> Child {
     command.spawn().expect("this program can be started again")
 }
 
-/// The flags that every process must have, since they change what a seed stands for.
+/// The flags that every process needs, since they change the plan of a seed.
 fn shape(options: &Options) -> Vec<String> {
     let bug = options.bug.map(|bug| ["--bug".to_owned(), format!("{bug:?}")]);
     let scenario = options.scenario.map(|it| ["--scenario".to_owned(), format!("{it:?}")]);
@@ -201,7 +232,7 @@ fn read_all(mut pipe: ChildStdout) -> String {
     text
 }
 
-/// Starts all jobs. Gives what they printed, up to and with the first failure.
+/// Starts all jobs. Returns their output up to and including the first failure.
 fn run_jobs(options: &Options) -> Vec<String> {
     let seeds = options.seeds.unwrap_or(if options.hours > 0.0 { u64::MAX } else { SEEDS });
     let (ended, ends) = mpsc::channel();
@@ -219,7 +250,7 @@ fn run_jobs(options: &Options) -> Vec<String> {
         let mut child = start(&flags, options);
         let pipe = child.stdout.take().expect("it is piped");
         let ended = ended.clone();
-        // Who listens no more does not mind.
+        // The receiver may have stopped.
         std::thread::spawn(move || drop(ended.send(read_all(pipe))));
         children.push(child);
     }
@@ -233,7 +264,7 @@ fn run_jobs(options: &Options) -> Vec<String> {
         }
     }
     for mut child in children {
-        // One that has ended cannot be killed.
+        // A process that has ended cannot be killed.
         drop(child.kill());
         child.wait().expect("a process ends");
     }
@@ -263,14 +294,14 @@ fn run_all(options: &Options) -> ExitCode {
     }
 }
 
-/// The seed that a failure came from, and where it was noticed, by which two are the same.
+/// The seed of a failure, and its place in the code, by which two failures are compared.
 fn failure(text: &str) -> Option<(u64, &str)> {
     let at = text.rfind("seed ")?;
     let (seed, place) = text[at + 5..].split_once(" fails: ")?;
     Some((seed.parse().ok()?, place.lines().next().unwrap_or_default()))
 }
 
-/// What one seed prints without some of its parts.
+/// The output of one seed without some parts of its plan.
 fn again(seed: u64, dropped: &BTreeSet<usize>, options: &Options, tell: bool) -> String {
     let (seed, dropped) = (seed.to_string(), ranges(dropped));
     let flags = ["--seed", &seed, "--drop", &dropped, "--tell"];
@@ -280,7 +311,7 @@ fn again(seed: u64, dropped: &BTreeSet<usize>, options: &Options, tell: bool) ->
     text
 }
 
-/// Takes parts away as long as the same failure remains, larger shares first.
+/// Removes parts as long as the same failure remains, larger shares first.
 fn shrink(seed: u64, place: &str, options: &Options) -> BTreeSet<usize> {
     let parts = plan(seed, options).parts();
     let mut dropped = BTreeSet::new();
@@ -303,7 +334,7 @@ fn shrink(seed: u64, place: &str, options: &Options) -> BTreeSet<usize> {
     dropped
 }
 
-/// Everything that somebody needs who wants to know why.
+/// Prints everything needed to analyze a failure.
 fn report(seed: u64, text: &str, options: &Options) {
     println!("{}\nlooking for the parts that it takes", text.trim());
     let (_, place) = failure(text).expect("it failed");
@@ -313,12 +344,15 @@ fn report(seed: u64, text: &str, options: &Options) {
     println!("{}", lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
     let parts = plan(seed, options).parts();
     let left = parts - dropped.len();
-    let shape: String = shape(options).iter().map(|flag| format!(" {flag}")).collect();
-    let dropped = ranges(&dropped);
-    let dropped = if dropped.is_empty() { dropped } else { format!(" --drop {dropped}") };
-    println!(
-        "{left} of {parts} parts left; again with\n  sim --tell --seed {seed}{dropped}{shape}"
-    );
+    let bug = options.bug.map(|bug| format!(" --bug {bug:?}")).unwrap_or_default();
+    let path = std::env::temp_dir().join(format!("sim-{seed}-{}.json", std::process::id()));
+    let path = path.display().to_string();
+    match save_plan(&plan(seed, options).without(&dropped), &path) {
+        Ok(()) => {
+            println!("{left} of {parts} parts left; again with\n  sim --tell --plan {path}{bug}")
+        }
+        Err(why) => println!("{left} of {parts} parts left, and the plan cannot be kept: {why}"),
+    }
 }
 
 fn ranges(numbers: &BTreeSet<usize>) -> String {

@@ -1,27 +1,26 @@
-//! Which version all members speak, by etcd's rules; and the feature level that all of them support.
+//! Choice of the cluster version, by etcd's rules, and of the feature level that all members support.
 
 use serde::Deserialize;
 
 use super::Version;
 use crate::types::FeatureLevel;
 
-/// What a member tells of itself under `/version`.
+/// The body of `/version`.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Versions {
-    /// Its own version.
+    /// The version of the member itself.
     #[serde(rename = "etcdserver")]
     pub server: String,
-    /// The version that its cluster speaks, as far as it knows; no version until one is decided.
+    /// The version of its cluster, as far as the member knows; no version until one is decided.
     #[serde(rename = "etcdcluster", default)]
     pub cluster: String,
 }
 
-/// The version that the cluster should speak from now on, if it is another one. `servers` has every member's own
-/// version, `None` for one that does not tell: with such a one nothing rises, and a cluster that speaks nothing
-/// yet begins with the lowest.
+/// The new cluster version, if it has to change. `servers` has every member's own version, `None` for a member that did
+/// not report it: then the version is not raised, and a cluster without one begins with the lowest.
 ///
-/// The lowest server decides. What is spoken never falls, since Basalt has no downgrades, and does not go over
-/// into another major version by itself.
+/// The lowest server decides. The cluster version never falls, since Basalt has no downgrades, and does not change to
+/// another major version by itself.
 pub fn decide(
     spoken: Option<Version>,
     servers: impl IntoIterator<Item = Option<Version>>,
@@ -37,9 +36,9 @@ pub fn decide(
     }
 }
 
-/// The feature level to raise the cluster to, if it is to be raised. `supported` has every member's level, `None` for one
-/// that is not connected and so has not stated it: nothing is raised then, since that member may have been replaced by
-/// an older version.
+/// The feature level to raise the cluster to, if it is to be raised. `supported` has every member's level, `None` for
+/// one that is not connected and so has not stated it: nothing is raised then, since that member may have been replaced
+/// by an older version.
 pub fn level_to_set(
     agreed: FeatureLevel,
     supported: impl IntoIterator<Item = Option<FeatureLevel>>,
@@ -48,19 +47,19 @@ pub fn level_to_set(
     supported?.into_iter().min().filter(|lowest| *lowest > agreed)
 }
 
-/// How a cluster's version suits a server that wants to join.
+/// Compatibility of a cluster's version with a server that wants to join.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fit {
-    /// The server can speak it.
+    /// The server supports it.
     Fits,
-    /// Nobody speaks that any more.
+    /// The version is too old for any supported server.
     TooLow,
     /// The server is too old.
     TooHigh,
 }
 
 impl Fit {
-    /// Of this server.
+    /// The compatibility of this server with a cluster of version `cluster`.
     pub fn of(cluster: Version) -> Self {
         match cluster {
             low if low < Version::LOWEST => Self::TooLow,
@@ -70,8 +69,8 @@ impl Fit {
     }
 }
 
-/// Whether a server may join members that say these versions of their cluster, `None` for those that say nothing:
-/// at least one says a version that fits, and none says another. The others may be down at the moment.
+/// True if a server may join members that report these cluster versions, `None` for members that report none: at least
+/// one reports a compatible version, and none an incompatible one. The others may be down at the moment.
 pub fn may_join(clusters: impl IntoIterator<Item = Option<Version>>) -> bool {
     let mut heard = clusters.into_iter().flatten().map(Fit::of).peekable();
     heard.peek().is_some() && heard.all(|fit| fit == Fit::Fits)
@@ -85,7 +84,7 @@ mod tests {
         text.parse().ok()
     }
 
-    /// What becomes of a cluster that speaks `spoken` (`""` for nothing) and has these servers.
+    /// The result for a cluster of version `spoken` (`""` for none) with these servers.
     fn decided(spoken: &str, servers: &[&str]) -> Option<String> {
         let servers = servers.iter().map(|text| read(text));
         decide(read(spoken), servers).map(|version| version.to_string())
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_must_fit_to_everybody_who_says_something() {
+    fn joining_member_must_be_compatible_with_all_that_answer() {
         let may_join = |clusters: &[&str]| may_join(clusters.iter().map(|text| read(text)));
         assert!(may_join(&["3.7.0", "3.7.0"]));
         assert!(may_join(&["3.0.0", "down"]), "another one may be down");

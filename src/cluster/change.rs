@@ -1,4 +1,4 @@
-//! Changes of the members, as entries of the log: made where they are proposed, read where they are applied.
+//! Changes of the members as log entries: encoded where they are proposed, decoded where they are applied.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -6,36 +6,36 @@ use serde::{Deserialize, Serialize};
 use super::Member;
 use crate::types::{ConfChange, ConfChangeKind, Fault, FeatureLevel, MemberId};
 
-/// The number of learners that a change is taken to allow that does not say, from [`FeatureLevel::LIMITS_PROPOSED`] on;
-/// etcd's default. Such a change was proposed before.
+/// Limit of learners for a change without one, from [`FeatureLevel::LIMITS_PROPOSED`] on; etcd's default. Such a change
+/// was proposed before the cluster agreed on that level.
 const LEARNERS_MAX: usize = 1;
 
-/// The context of a [`ConfChange`]: the member, and whether it is a learner that gets a vote.
+/// The context of a [`ConfChange`]: the member, and a flag for a learner that gets a vote.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Context {
     #[serde(flatten)]
     member: Member,
     #[serde(rename = "isPromote", default)]
     is_promote: bool,
-    /// `--max-learners` of the member that proposed it; not etcd's.
+    /// `--max-learners` of the proposer; not etcd's.
     #[serde(rename = "maxLearners", default, skip_serializing_if = "Option::is_none")]
     learners_max: Option<usize>,
 }
 
-/// A change, read from its entry.
+/// A decoded change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Change {
-    /// A member comes in, if there are no more learners than the proposer allows.
+    /// Adds a member, unless there would be more learners than the proposer allows.
     Add(Member, Option<usize>),
-    /// A learner gets a vote.
+    /// Gives a learner a vote.
     Promote(MemberId),
-    /// A member is reached at other URLs.
+    /// Changes the peer URLs of a member.
     Update(MemberId, Vec<String>),
-    /// A member goes for good.
+    /// Removes a member for good.
     Remove(MemberId),
 }
 
-/// The change that brings a member in. `learners_max` is `--max-learners` of the member that proposes it.
+/// The change that adds a member. `learners_max` is `--max-learners` of the proposer.
 pub fn add(request: u64, member: &Member, learners_max: usize) -> ConfChange {
     let kind =
         if member.is_learner { ConfChangeKind::AddLearner } else { ConfChangeKind::AddVoter };
@@ -51,14 +51,14 @@ pub fn promote(request: u64, id: MemberId) -> ConfChange {
     change(request, ConfChangeKind::AddVoter, &context)
 }
 
-/// The change of where a member is reached.
+/// The change of a member's peer URLs.
 pub fn update(request: u64, id: MemberId, peer_urls: Vec<String>) -> ConfChange {
     let member = Member { id, peer_urls, ..Member::default() };
     let context = Context { member, is_promote: false, learners_max: None };
     change(request, ConfChangeKind::Update, &context)
 }
 
-/// The change that takes a member away.
+/// The change that removes a member.
 pub fn remove(request: u64, id: MemberId) -> ConfChange {
     ConfChange { request, kind: ConfChangeKind::Remove as i32, member: id, context: Bytes::new() }
 }
@@ -68,15 +68,15 @@ fn change(request: u64, kind: ConfChangeKind, context: &Context) -> ConfChange {
     ConfChange { request, kind: kind as i32, member, context: json(context) }
 }
 
-/// A struct of strings and numbers as JSON, which it always has.
+/// JSON of a struct of strings and numbers; this cannot fail.
 pub(super) fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("strings and numbers have a JSON form").into()
 }
 
-/// Checks that a change can be applied, in whatever state the members are.
+/// Checks that a change can be applied, independent of the present members.
 ///
 /// # Errors
-/// It cannot: it is damaged, or this version does not know it.
+/// The change is damaged, or this version does not know its kind.
 pub fn check_change(change: &ConfChange) -> Result<(), Fault> {
     read(change).map(drop)
 }
@@ -108,8 +108,8 @@ pub fn unknown_change() -> Fault {
     Fault::new("it changes the members in a way that this version does not know")
 }
 
-/// How many learners a change allows: the proposer's number, so that all members decide alike. Before all members knew
-/// that number, each took its own.
+/// The limit of learners for a change: the proposer's number, so that all members decide alike. Below the level at
+/// which members propose that number, each applies its own.
 pub(super) fn learners_max(level: FeatureLevel, proposed: Option<usize>, own: usize) -> usize {
     if level < FeatureLevel::LIMITS_PROPOSED { own } else { proposed.unwrap_or(LEARNERS_MAX) }
 }

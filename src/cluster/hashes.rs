@@ -1,4 +1,4 @@
-//! Whether members hold the same, as far as their hashes tell; etcd's rules.
+//! Comparison of the members' hashes, to detect corruption; etcd's rules.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +9,24 @@ use crate::types::MemberId;
 pub struct HashKvReply {
     /// The checksum.
     pub hash: u32,
-    /// The compaction that it takes into account; -1 for none.
+    /// The compaction revision that the hash covers; -1 for none.
     pub compact_revision: i64,
-    /// The revision up to which it was computed.
+    /// The revision up to which the hash was computed.
     pub revision: i64,
     /// The member's newest revision.
     pub newest: i64,
 }
 
 impl HashKvReply {
-    /// Whether the other one, computed up to the same revision, shows that one of both is wrong. Hashes after
-    /// different compactions say nothing about each other.
+    /// True if two hashes up to the same revision differ, so that one of the members is wrong. Hashes after different
+    /// compactions cannot be compared.
     pub fn contradicts(&self, other: &Self) -> bool {
         self.hash != other.hash && self.compact_revision == other.compact_revision
     }
 }
 
-/// The first member that must be corrupt: the leader, whose hash was computed `before` the others were asked
-/// and again `after`, or one that is ahead of it or contradicts it.
+/// The first corrupt member: the leader, whose hash was computed `before` the others were asked and again `after`, or a
+/// member that is ahead of it or contradicts it.
 pub fn corrupt_member(
     leader: MemberId,
     before: &HashKvReply,
@@ -44,8 +44,8 @@ pub fn corrupt_member(
     others.iter().find(|(_, hashed)| is_corrupt(hashed)).map(|(id, _)| *id)
 }
 
-/// Who contradicts most of `count` members about the same compaction. Without a majority it may be anybody,
-/// which member 0 stands for.
+/// Members that contradict a majority of `count` members about the same compaction. Without a majority the corrupt
+/// member is unknown, which is reported as member 0.
 pub fn minority(count: usize, hashes: &[(MemberId, HashKvReply)]) -> Vec<MemberId> {
     let mut by_hash: BTreeMap<u32, Vec<MemberId>> = BTreeMap::new();
     for (id, hashed) in hashes {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn who_contradicts_or_is_ahead_of_the_leader_is_corrupt() {
+    fn member_that_contradicts_or_is_ahead_of_the_leader_is_corrupt() {
         let leader = hashed(5, 2, 12);
         let found = |other| corrupt_member(1, &hashed(5, 2, 10), &leader, &[(2, other)]);
         assert_eq!(found(hashed(5, 2, 10)), None);

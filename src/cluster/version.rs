@@ -1,31 +1,30 @@
-//! Versions as etcd counts them, and which ones this server is.
+//! Versions as etcd counts them, and the version of this server.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::types::Fault;
 
-/// A version of etcd's contract. What semver appends for what is no release (`-alpha.0`) is read and left out: it
-/// decides nothing between members, who compare major and minor.
+/// A version of etcd. A pre-release suffix (`-alpha.0`) is parsed and dropped: members compare major and minor only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Version {
-    /// Changes when members no longer understand each other.
+    /// Changes when members can no longer communicate.
     pub major: u64,
-    /// Changes with what members can do; all of one minor version do the same.
+    /// Changes with new features; all releases of one minor version have the same.
     pub minor: u64,
-    /// Changes with what is mended.
+    /// Changes with bug fixes.
     pub patch: u64,
 }
 
 impl Version {
-    /// The version of etcd whose contract this server keeps.
+    /// The version of etcd with which this server is compatible.
     pub const SERVER: Self = Self { major: 3, minor: 7, patch: 1 };
-    /// The lowest that a cluster can agree on: what it begins with as long as not all members are heard of.
+    /// The lowest version of a cluster: the initial one as long as not all members are known.
     pub const LOWEST: Self = Self { major: 3, minor: 0, patch: 0 };
-    /// What a store is taken for that says nothing of itself: versions after this one do.
+    /// The version of a store that does not record any: later versions do.
     pub const STORAGE_UNSAID: Self = Self { major: 3, minor: 5, patch: 0 };
 
-    /// The first of the same minor version, which is what clusters and stores speak.
+    /// The first release of the same minor version, which is the form of cluster and store versions.
     pub const fn minor(self) -> Self {
         Self { patch: 0, ..self }
     }
@@ -41,16 +40,16 @@ impl Version {
         whole.ok().map(Self::minor)
     }
 
-    /// The version of the store in a cluster that speaks this one. etcd rewrites its store to follow its cluster;
-    /// all that Basalt writes means the same in every version that it can speak, so here this is a name alone.
+    /// The version of the store in a cluster of this version. etcd migrates its store to follow its cluster; Basalt's
+    /// format is the same in every version that it supports, so here this is only a number.
     pub fn storage(self) -> Self {
         self.minor().max(Self::STORAGE_UNSAID)
     }
 
-    /// That this server can be part of a cluster that speaks this version.
+    /// Checks that this server can be a member of a cluster of this version.
     ///
     /// # Errors
-    /// It is too old for that.
+    /// The server is too old.
     pub fn check_served(self) -> Result<(), Fault> {
         let server = Self::SERVER.minor();
         if self <= server {
@@ -127,7 +126,7 @@ mod tests {
         }
     }
 
-    /// Asked of etcd 3.7.1 with two of three members up, and then all.
+    /// Observed on etcd 3.7.1 with two of three members up, and then all.
     #[test]
     fn the_store_follows_what_the_cluster_speaks() {
         assert_eq!(Version::LOWEST.storage().to_string(), "3.5.0");

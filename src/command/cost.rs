@@ -3,7 +3,7 @@
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 
-/// etcd's estimate of what a key takes beside its bytes and its value.
+/// etcd's estimate of the overhead of a key beside its bytes and its value.
 const KEY_COST: u64 = 256;
 
 /// Cost of a lease.
@@ -14,7 +14,7 @@ pub fn put_cost(request: &PutRequest) -> u64 {
     KEY_COST + (request.key.len() + request.value.len()) as u64
 }
 
-/// Cost of a transaction: that of the dearer branch.
+/// Cost of a transaction: that of the more expensive branch.
 pub fn txn_cost(request: &TxnRequest) -> u64 {
     let branch = |operations: &[RequestOp]| operations.iter().map(operation_cost).sum::<u64>();
     branch(&request.success).max(branch(&request.failure))

@@ -1,5 +1,5 @@
-//! The fields of an entry, looked at before it is decoded: prost passes over fields that it does not know, and an entry
-//! of which a part is passed over would make this member differ from the others.
+//! The field numbers of an entry, checked before it is decoded: prost skips fields that it does not know, and a member
+//! that skips a part of an entry would diverge from the others.
 
 use std::fmt;
 
@@ -17,10 +17,10 @@ const HEADER: u32 = 100;
 /// Fields that hold a command; a test compares them with the variants of [`Command`](super::Command).
 pub(super) const COMMANDS: [u32; 11] = [4, 5, 6, 7, 8, 9, 10, 1300, 1301, 10_000, 10_001];
 
-/// Checks that an entry holds one command, and nothing that this version does not know.
+/// Checks that an entry contains one command, and no field that this version does not know.
 ///
 /// # Errors
-/// The text says what is wrong.
+/// The text names the offending field.
 pub(super) fn check(data: &Bytes) -> Result<(), Fault> {
     let (mut rest, mut command) = (&data[..], None);
     while !rest.is_empty() {
@@ -41,7 +41,7 @@ pub(super) fn check(data: &Bytes) -> Result<(), Fault> {
     command.map(drop).ok_or_else(empty)
 }
 
-/// A field that this version does not know. Bytes that no version could read are told as what they are: damage.
+/// The fault for a field that this version does not know. Bytes that no version could read are reported as damage.
 fn unknown(data: &Bytes, field: u32) -> Fault {
     if let Err(error) = InternalRaftRequest::decode(data.clone()) {
         return unreadable(&error);

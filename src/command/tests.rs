@@ -1,4 +1,4 @@
-//! The bytes are etcd's, nothing in an entry is passed over, and each command has its level, class and cost.
+//! The bytes are etcd's, no field of an entry is skipped, and each command has its level, class and cost.
 
 use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestOp, request_op::Request};
 use prost::encoding::decode_key;
@@ -77,7 +77,7 @@ fn the_bytes_are_those_of_an_internal_raft_request() {
         assert_eq!(InternalRaftRequest::decode(payload.clone()), Ok(whole.clone()));
         let read = Some((header, command.clone()));
         assert_eq!(Command::decode(payload.clone()).ok(), read);
-        // In the order in which etcd writes the fields, too.
+        // The fields are also in the order in which etcd writes them.
         assert_eq!(Command::decode(whole.encode_to_vec().into()).ok(), read);
         assert!(payload.len() <= command.encoded_len() + HEADER_BYTES_MAX);
         fields.push(decode_key(&mut &payload[..]).unwrap().0);
@@ -110,7 +110,7 @@ fn nothing_in_an_entry_is_passed_over() {
     let told = Command::decode(alone.encode_to_vec().into()).expect_err("no command").to_string();
     assert_eq!(told, "it holds no command");
     for end in 1..payload.len() {
-        // The header comes last: cut where it begins, the rest is the same command without an id.
+        // The header comes last: without it, the rest is the same command without an id.
         match Command::decode(payload.slice(..end)) {
             Ok((header, command)) => {
                 assert_eq!((header.id, command), (0, Command::Put(put("a"))), "cut at {end}");

@@ -1,4 +1,4 @@
-//! Between our nouns and raft's messages.
+//! Conversions between the types of this crate and raft's messages.
 
 use raft::eraftpb;
 

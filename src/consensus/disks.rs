@@ -1,15 +1,15 @@
-//! Which members have room on their disks, and what a leader makes of that.
+//! Disk space of the members, and the leader's reaction to a lack of it.
 //!
 //! ```text
 //!  member ── answer to a heartbeat: "my disk is low" ──► leader
-//!  leader ── heartbeat: "no quorum has room; without it are …" ──► members
+//!  leader ── heartbeat: "no quorum has enough space; short of it are …" ──► members
 //! ```
 //!
-//! A leader without room hands over to a voter that has some. While no quorum of voters has room, all members refuse
-//! what costs space: NOSPACE. Nothing of that is in the log: it is over as soon as there is room again.
+//! A leader short of space transfers leadership to a voter with enough. While no quorum of voters has enough, all members
+//! refuse requests that take space: NOSPACE. None of this is in the log: it ends as soon as there is space again.
 //!
-//! Both travel in `log_term`, of which raft makes no use in these messages; members of versions that do not know
-//! it say 0, which means room.
+//! Both are sent in `log_term`, which raft does not use in these messages; members of versions without this feature
+//! send 0, which means enough space.
 
 use std::collections::BTreeMap;
 
@@ -17,61 +17,61 @@ use raft::eraftpb::Message;
 
 use crate::types::{DiskSpace, MemberId};
 
-/// A voter's answer.
+/// Value in a voter's response whose disk is low.
 const LOW: u64 = 1;
 
-/// What this member knows of its own disk and those of others.
+/// The disk space of this member, and of the others as far as known.
 #[derive(Debug, Default)]
 pub(super) struct Disks {
     own: DiskSpace,
-    /// Whether another member's disk is low, as it told the leader of this term, which this member is.
+    /// True for members whose disk is low, as reported to this leader in its term.
     others: BTreeMap<MemberId, bool>,
-    /// Ticks before leadership is handed over again.
+    /// Ticks before the next leadership transfer.
     pause: usize,
-    /// The members without room while no quorum has some; else empty.
+    /// The members short of space while no quorum has enough; else empty.
     full: Vec<MemberId>,
-    /// Whether that is not reported yet.
+    /// True if a change of `full` is not reported yet.
     changed: bool,
 }
 
 impl Disks {
-    /// The state of this member's disk.
+    /// Sets the level of this member's disk.
     pub(super) fn set_own(&mut self, space: DiskSpace) {
         self.own = space;
     }
 
-    /// This member begins to lead: what others said to earlier leaders may be over.
+    /// This member becomes leader: reports to earlier leaders may be outdated.
     pub(super) fn begin(&mut self) {
         self.others.clear();
         self.pause = 0;
     }
 
-    /// Another member answered this leader.
+    /// Records the report in a response to this leader.
     pub(super) fn answered(&mut self, message: &Message) {
         self.others.insert(message.from, message.log_term == LOW);
     }
 
-    /// Adds what this member says of its disk to its answer.
+    /// Adds the report of this member to its response.
     pub(super) fn add_answer(&self, message: &mut Message) {
         message.log_term = if self.own == DiskSpace::Enough { 0 } else { LOW };
     }
 
-    /// Adds who has no room to a heartbeat of this leader.
+    /// Adds the members short of space to a heartbeat of this leader.
     pub(super) fn add_full(&self, message: &mut Message, voters: &[MemberId]) {
         let bits = sorted(voters).into_iter().zip(0..u64::BITS);
         let lacking = bits.filter(|(voter, _)| self.full.contains(voter));
         message.log_term = lacking.fold(0, |mask, (_, bit)| mask | 1 << bit);
     }
 
-    /// Who has no room, as the leader says.
+    /// Records the members short of space from the leader's heartbeat.
     pub(super) fn heard(&mut self, message: &Message, voters: &[MemberId]) {
         let bits = sorted(voters).into_iter().zip(0..u64::BITS);
         let lacking = bits.filter(|(_, bit)| message.log_term >> bit & 1 == 1);
         self.set_full(lacking.map(|(voter, _)| voter).collect());
     }
 
-    /// A tick of the leader `own`, who can reach these members. Gives whom it should hand over to, if to anybody, out
-    /// of `candidates`: those whose logs are close to its own, the best one first.
+    /// A tick of the leader `own`, with the members that are reachable. Returns the member to which it should transfer
+    /// leadership, if any, out of `candidates`: those whose logs are close to its own, the best one first.
     pub(super) fn tick(
         &mut self,
         own: MemberId,
@@ -82,7 +82,7 @@ impl Disks {
         self.pause = self.pause.saturating_sub(1);
         let quorum = voters.len() / 2 + 1;
         let is_known = |id: MemberId| id == own || self.others.contains_key(&id);
-        // A new leader waits for answers: until then the others may have room or not.
+        // A new leader waits for responses: until then the space of the others is unknown.
         if voters.iter().filter(|id| is_known(**id)).count() < quorum {
             return None;
         }
@@ -100,12 +100,12 @@ impl Disks {
         to.filter(|_| hands_over)
     }
 
-    /// Leadership is being handed over; not again for so many ticks, if that comes to nothing.
+    /// A leadership transfer starts; the next one waits for so many ticks, in case this one fails.
     pub(super) fn rest(&mut self, ticks: usize) {
         self.pause = ticks;
     }
 
-    /// The members without room while no quorum has some, if that changed since the last time.
+    /// The members short of space while no quorum has enough, if that changed since the last call.
     pub(super) fn take_change(&mut self) -> Option<Vec<MemberId>> {
         std::mem::take(&mut self.changed).then(|| self.full.clone())
     }
@@ -130,7 +130,7 @@ mod tests {
 
     const VOTERS: [MemberId; 3] = [1, 2, 3];
 
-    /// Leader 1, whose others said whether they are low.
+    /// Leader 1, and the reports of the others: true if low.
     fn leader(own: DiskSpace, others: &[(MemberId, bool)]) -> Disks {
         let mut disks = Disks::default();
         disks.begin();
@@ -154,7 +154,7 @@ mod tests {
             (Low, vec![(2, false), (3, false)], Some(3), vec![]),
             (Exhausted, vec![(2, false), (3, false)], Some(3), vec![]),
             (Enough, vec![(2, true), (3, false)], None, vec![]),
-            // Nobody is left who would make a quorum with the one that has room.
+            // The member with enough space has no quorum with the remaining ones.
             (Low, vec![(2, false), (3, true)], None, vec![1, 3]),
             (Low, vec![(2, true), (3, true)], None, vec![1, 2, 3]),
             (Enough, vec![(2, true), (3, true)], None, vec![2, 3]),
@@ -183,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_reached_has_no_room() {
+    fn unreachable_member_counts_as_short_of_space() {
         let mut disks = leader(DiskSpace::Low, &[(2, false), (3, false)]);
         let to = disks.tick(1, &VOTERS, |id| id == 2, [3, 2].into_iter());
         assert_eq!((to, disks.take_change()), (None, Some(vec![1])));
-        // No disk is low: that there is no quorum is another matter.
+        // No disk is low: the lack of a quorum is reported elsewhere.
         let mut disks = leader(DiskSpace::Enough, &[(2, false), (3, false)]);
         disks.tick(1, &VOTERS, |_| false, [3, 2].into_iter());
         assert_eq!(disks.take_change(), None);

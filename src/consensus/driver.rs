@@ -16,19 +16,19 @@ use crate::types::{
     ConfChange, ConfChangeKind, ConfState, EntryKind, Fault, HardState, LogIndex, MemberId,
 };
 
-/// raft's largest append message, in bytes, but for one of a single entry.
+/// raft's largest append message in bytes, unless it has a single entry.
 const MESSAGE_BYTES_MAX: u64 = 256 << 10;
-/// Append messages on their way to one member.
+/// Append messages in flight to one member.
 const APPENDS_IN_FLIGHT_MAX: usize = 256;
 /// Bytes proposed and not yet committed before raft drops proposals.
 const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
-/// Bytes of applied entries kept for members that lag; with large values fewer entries are kept than
+/// Bytes of applied entries kept for followers that lag; with large values fewer entries are kept than
 /// [`Config::catch_up_entries`].
 const CATCH_UP_BYTES_MAX: usize = 256 << 20;
 /// Bytes of committed entries handed out at once.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
 
-/// Messages that wait until a batch is on disk.
+/// Messages held back until a batch is durable.
 struct Held {
     number: ReadyNumber,
     messages: Vec<Message>,
@@ -39,21 +39,21 @@ pub struct Driver {
     config: Config,
     node: RawNode<Log>,
     reads: Reads,
-    /// How long this member may answer reads alone, if it leads.
+    /// The lease for reads without a round of heartbeats, while this member leads.
     leader_lease: LeaderLease,
-    /// Reads that it answered so, its own and others'.
+    /// Number of reads answered under the lease, this member's and others'.
     lease_reads: u64,
-    /// Ticks for which this member gives no vote but to whom a leader names.
+    /// Ticks for which this member votes only for a candidate that the leader named (leadership transfer).
     vote_lease_ticks: usize,
-    /// Members that were heard of within an election timeout, and the ticks for which that holds. raft's own count begins
-    /// anew now and then, and is wrong until the next heartbeats are answered.
+    /// Members that answered within an election timeout, and the remaining ticks of that state. raft resets its own
+    /// flags at intervals, and they are wrong until the next heartbeats are answered.
     recently_active: BTreeMap<MemberId, usize>,
-    /// Whose disks have room.
+    /// Disk space of the members.
     disks: Disks,
-    /// Reads that raft would drop now, for want of a leader that has committed in its term.
+    /// Reads that raft would drop now, since there is no leader that has committed in its term.
     reads_delayed: Vec<u64>,
     held: VecDeque<Held>,
-    /// The last batch handed to the disk, and the last one that is there.
+    /// The last batch handed to the disk, and the last durable one.
     handed: ReadyNumber,
     persisted: ReadyNumber,
     /// The last hard state handed to the disk.
@@ -61,16 +61,16 @@ pub struct Driver {
     role: Role,
     dropped: Vec<Bytes>,
     conf_changes_dropped: Vec<Bytes>,
-    /// A snapshot that is being installed: the batch that makes it durable, and where it stands.
+    /// A snapshot that is being installed: the batch that makes it durable, and its index.
     installing: Option<(ReadyNumber, LogIndex)>,
     random: u64,
 }
 
 impl Driver {
-    /// A member that continues from what was on disk.
+    /// A member that continues from the state on disk.
     ///
     /// # Errors
-    /// What was on disk makes no sense to raft.
+    /// The state on disk is inconsistent for raft.
     pub fn new(config: Config, restored: &Restored) -> Result<Self, Fault> {
         let raft = raft::Config {
             id: config.id,
@@ -93,7 +93,7 @@ impl Driver {
                 log.last()
             )));
         }
-        // raft would panic, and say nothing of the log.
+        // raft would panic without a message about the log.
         if restored.hard_state.commit > log.last() {
             return Err(Fault::new(format!(
                 "entries up to {} are known to be committed but the write-ahead log ends at {}",
@@ -134,18 +134,18 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Takes in what happened. Nothing comes out before [`Driver::drain`], so that everything that
-    /// waited becomes one batch.
+    /// Handles an input. Outputs are returned by [`Driver::drain`], so that the results of all waiting inputs are
+    /// joined in one batch.
     ///
-    /// `now` is what a clock says that goes on while the machine sleeps. It must be read after the input was taken from
-    /// where it waited: a process that stood still between the two would otherwise answer a read as of before, while
-    /// others have long elected somebody else. That it stands still after it has read the clock does no harm: what was
-    /// committed then was not yet replaced, and the read was asked before.
+    /// `now` is the time of a clock that runs on during suspend. It must be read after the input was taken from its
+    /// queue: a process that was stopped between the two would otherwise answer a read with a stale time, while other
+    /// members have elected a new leader. A stop after the clock was read does no harm: the committed state of that
+    /// moment was not yet replaced, and the read was requested before it.
     pub fn on(&mut self, now: Duration, input: Input) {
         let before = (self.node.raft.term, self.node.raft.state);
         match input {
-            // A campaign looks for changes of members among what is committed and not applied, and raft counts a
-            // snapshot as applied only when it is durable: until then this member does not stand.
+            // A campaign looks for configuration changes among committed entries that are not applied, and raft counts
+            // a snapshot as applied only when it is durable: until then this member does not campaign.
             Input::Tick | Input::Campaign if self.installing.is_some() => (),
             Input::Campaign if self.vote_lease_ticks > 0 => (),
             Input::Tick => self.tick(now),
@@ -166,7 +166,7 @@ impl Driver {
             Input::Applied(index) => self.applied(index),
             Input::ProposeConfChange(payload) => self.propose_conf_change(payload),
             Input::ProposeAsLeader(term, payloads) => {
-                // What is dropped is nobody's any more: the next leader must not make it.
+                // A dropped proposal is abandoned: the next leader must not propose it.
                 if self.node.raft.state == StateRole::Leader && self.node.raft.term == term {
                     self.propose(&payloads);
                 }
@@ -194,7 +194,7 @@ impl Driver {
         }
     }
 
-    /// Everything there is to do now.
+    /// Appends all pending outputs.
     pub fn drain(&mut self, out: &mut Vec<Output>) {
         if !self.dropped.is_empty() {
             out.push(Output::ProposalsDropped(std::mem::take(&mut self.dropped)));
@@ -216,46 +216,46 @@ impl Driver {
         }
     }
 
-    /// How many reads this member answered as leader without asking the others, its own and theirs.
+    /// Number of reads that this member answered as leader under its lease, its own and other members'.
     pub fn lease_reads(&self) -> u64 {
         self.lease_reads
     }
 
-    /// Where the log stands.
+    /// Positions of the log.
     pub fn progress(&self) -> Progress {
         let log = &self.node.raft.raft_log;
         Progress { committed: log.committed, last: log.last_index(), applied: log.applied }
     }
 
-    /// Whether a read waits for a leader: it will be asked later than now, and others may share its answer.
+    /// True if a read waits for a leader: its attempt starts later, and later reads may share the answer.
     pub fn is_delayed(&self, read: u64) -> bool {
         self.reads_delayed.contains(&read)
     }
 
-    /// Who counts, as raft sees it now.
+    /// The configuration as raft sees it now.
     pub fn conf_state(&self) -> ConfState {
         convert::conf_state_from_raft(self.node.store().conf_state())
     }
 
-    /// Up to where a member's log is known to be that of this one, which leads; `None` if it does not, or
-    /// there is no such member.
+    /// The index up to which a member's log is known to match that of this leader; `None` if this member does not lead
+    /// or there is no such member.
     pub fn matched(&self, member: MemberId) -> Option<LogIndex> {
         let raft = &self.node.raft;
         let leads = raft.state == StateRole::Leader;
         raft.prs().get(member).filter(|_| leads).map(|progress| progress.matched)
     }
 
-    /// Whether the member that is to lead has not taken over yet.
+    /// True if a leadership transfer is in progress.
     pub fn is_transferring(&self) -> bool {
         self.node.raft.lead_transferee.is_some()
     }
 
-    /// Which member this is.
+    /// This member's id.
     pub fn config_id(&self) -> crate::types::MemberId {
         self.config.id
     }
 
-    /// This member's place in the cluster, as last reported.
+    /// This member's role, as last reported.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -273,7 +273,7 @@ impl Driver {
         self.tick_disks();
     }
 
-    /// A leader whose disk is low lets another member lead, if there is one with room.
+    /// A leader short of disk space transfers leadership to a member with enough, if there is one.
     fn tick_disks(&mut self) {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
@@ -292,7 +292,7 @@ impl Driver {
         }
     }
 
-    /// `false` if raft takes none of them.
+    /// Returns `false` if raft accepts none of them.
     fn propose(&mut self, payloads: &[Bytes]) -> bool {
         let entry =
             |payload: &Bytes| eraftpb::Entry { data: payload.clone(), ..Default::default() };
@@ -308,7 +308,7 @@ impl Driver {
         }
     }
 
-    /// The context of an attempt, unless raft would drop it: then it is delayed.
+    /// The context of an attempt; `None` if raft would drop it, and then the read is delayed.
     fn attempt(&mut self, read: u64) -> Option<Vec<u8>> {
         let raft = &self.node.raft;
         let hopeless = match raft.state {
@@ -323,10 +323,10 @@ impl Driver {
         Some(self.reads.attempt(read))
     }
 
-    /// Lets raft have a read: it answers at once if this member may read alone, and asks the others if not.
+    /// Steps a read: raft answers it at once under the lease, and otherwise starts a round of heartbeats.
     ///
-    /// For raft-rs `LeaseBased` means to answer at once whatever the time is, and to overlook the answers to rounds that
-    /// are under way. So it is set for this one step and not longer.
+    /// With `LeaseBased`, raft-rs answers at once regardless of time, and ignores the responses to rounds in progress.
+    /// So the option is set for this one step only.
     fn read(&mut self, now: Duration, context: Bytes, step: impl FnOnce(&mut RawNode<Log>)) {
         if self.node.raft.state != StateRole::Leader {
             return step(&mut self.node);
@@ -356,8 +356,9 @@ impl Driver {
         self.node.mut_store().forget(oldest, index, CATCH_UP_BYTES_MAX);
     }
 
-    /// The newest entry that no member needs any more that is there. Without those after it the next thing that one
-    /// needs would be a snapshot of everything; and, if it comes from one, another snapshot, and so on.
+    /// The index up to which a leader may drop entries from memory: the lowest one that its active followers have, or
+    /// that a snapshot in flight covers. Dropping later ones would force a snapshot, and for a member that is receiving
+    /// one, a second snapshot. `None` if this member does not lead.
     fn still_needed(&self) -> Option<LogIndex> {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
@@ -378,7 +379,7 @@ impl Driver {
     fn step(&mut self, now: Duration, message: Message) {
         let is_change =
             |entry: &eraftpb::Entry| entry.get_entry_type() != eraftpb::EntryType::EntryNormal;
-        // Raft would make an empty entry of it, and whoever waits would never hear.
+        // raft would replace it by an empty entry, and its request would never be answered.
         if self.node.raft.has_pending_conf()
             && message.get_msg_type() == MessageType::MsgPropose
             && message.entries.iter().any(is_change)
@@ -386,7 +387,7 @@ impl Driver {
             self.conf_changes_dropped.extend(super::wire::proposals_of(message).conf_changes);
             return;
         }
-        // For the same reason as with a tick; who hands over its leadership asks again, or goes on.
+        // For the same reason as with a tick; the old leader names this member again, or keeps its leadership.
         if self.installing.is_some() && message.get_msg_type() == MessageType::MsgTimeoutNow {
             return;
         }
@@ -403,13 +404,14 @@ impl Driver {
         let asked = message.entries.first().filter(|_| kind == MessageType::MsgReadIndex);
         match asked.map(|entry| entry.data.clone()) {
             Some(context) => self.read(now, context, |node| drop(node.step(message))),
-            // A message that raft refuses (unknown sender, local type) is as good as lost.
+            // A message that raft refuses (unknown sender, local type) is dropped.
             None => drop(self.node.step(message)),
         }
     }
 
-    /// What this member answers promises not to vote. Raft itself refuses votes for as long while it knows a leader; but
-    /// it forgets the leader when it hears of a later term, as in a late answer to a vote that it asked for before.
+    /// Starts this member's vote lease with its answer to a heartbeat. raft itself refuses votes for as long while
+    /// it knows a leader; but it forgets the leader at a message of a later term, such as a late response to an
+    /// earlier vote request.
     fn note_heartbeat(&mut self, message: &Message) {
         if message.term >= self.node.raft.term {
             self.disks.heard(message, &self.node.store().conf_state().voters);
@@ -419,7 +421,7 @@ impl Driver {
         }
     }
 
-    /// What another member promises, if it is said to this leader.
+    /// Records the vote lease in a member's heartbeat response to this leader.
     fn note_vote_lease(&mut self, message: &Message) {
         let raft = &self.node.raft;
         if raft.state == StateRole::Leader && raft.term == message.term {
@@ -449,12 +451,12 @@ impl Driver {
             ConfChangeKind::AddVoter => eraftpb::ConfChangeType::AddNode,
             ConfChangeKind::AddLearner => eraftpb::ConfChangeType::AddLearnerNode,
             ConfChangeKind::Remove => eraftpb::ConfChangeType::RemoveNode,
-            // Only where a member is reached: nothing to raft.
+            // Only the URLs of a member: not part of raft's configuration.
             ConfChangeKind::Update => return,
         };
         let mut raft = eraftpb::ConfChange { node_id: change.member, ..Default::default() };
         raft.set_change_type(kind);
-        // Refused is what would leave no voter; the machine refuses that before.
+        // raft refuses a change that would leave no voter; the machine refuses it before.
         if let Ok(state) = self.node.apply_conf_change(&raft) {
             let state = convert::conf_state_from_raft(&state);
             self.node.mut_store().set_conf_state(&state);
@@ -475,7 +477,7 @@ impl Driver {
             .hs()
             .is_some_and(|hs| hs.term != self.hard_state.term || hs.vote != self.hard_state.vote);
         let committed = ready.take_committed_entries();
-        // A commit index alone is not worth a write: it goes along with the next one.
+        // A changed commit index alone causes no write: it is written with the next batch.
         let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().get_metadata());
         let persist = term_or_vote || !ready.entries().is_empty() || snapshot.is_some();
         if let Some(metadata) = snapshot {
@@ -506,11 +508,11 @@ impl Driver {
         }
     }
 
-    /// Sends what may leave before the disk, holds back what may not.
+    /// Sends messages that need not wait for the disk, and holds back the others.
     ///
-    /// A leader's messages may leave at once (Raft thesis, 10.2.1), unless its term or vote is not on disk
-    /// yet, which happens to a sole voter with learners. Of the others' messages those may that promise
-    /// nothing about log, term or vote, so that a slow disk delays no heartbeat.
+    /// A leader's messages may be sent at once (Raft thesis, 10.2.1), unless its term or vote is not durable yet, which
+    /// happens to a sole voter with learners. A follower's message may be sent at once if it acknowledges nothing about
+    /// log, term or vote, so that a slow disk delays no heartbeat.
     fn part_messages(
         &mut self,
         term_or_vote: bool,
@@ -539,7 +541,7 @@ impl Driver {
         }
     }
 
-    /// Says who has room on its disk: this member to its leader, or this leader to all.
+    /// Adds the disk space of this member to a response, or the members short of space to a leader's heartbeat.
     fn add_disks(&self, message: &mut Message) {
         let kind = message.get_msg_type();
         if kind == MessageType::MsgHeartbeatResponse {
@@ -556,12 +558,12 @@ impl Driver {
         if role != self.role {
             self.role = role;
             out.push(Output::Role(role));
-            // Whoever led before forgot these.
+            // Earlier leaders dropped these attempts.
             self.reads_delayed.extend(self.reads.abandon());
         }
         if leader.is_some() {
             for read in std::mem::take(&mut self.reads_delayed) {
-                // What time it is now is not known here, and who has just become leader was not promised anything yet.
+                // The time is not known here, and a new leader has no lease yet.
                 if let Some(context) = self.attempt(read) {
                     self.node.read_index(context);
                 }
@@ -569,9 +571,9 @@ impl Driver {
         }
     }
 
-    /// raft-rs draws election timeouts from the thread's own generator; ours come from the seed.
+    /// Overwrites the election timeout, which raft-rs draws from a thread-local generator, by one drawn from the seed.
     fn draw_election_timeout(&mut self) {
-        // xorshift64 (Marsaglia 2003): plenty for spreading timeouts.
+        // xorshift64 (Marsaglia 2003): good enough for spreading timeouts.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -581,9 +583,10 @@ impl Driver {
     }
 }
 
-/// Raft passes on to the leader what other members ask of one that leads no more, in their names; but no member
-/// hears another one in the name of a third. Who proposes makes no difference to the leader. Anything else is asked
-/// again of the right one.
+/// True if a message may be sent to other members: its sender is this member. A former leader forwards messages of
+/// followers with the original sender's id, but a connection accepts messages of its own member only. Proposals are
+/// changed to this member's id, since the proposer makes no difference to the leader. Other messages are dropped; their
+/// sender repeats them.
 fn is_in_own_name(message: &mut Message, own: MemberId) -> bool {
     if message.get_msg_type() == MessageType::MsgPropose {
         message.from = own;
@@ -591,22 +594,22 @@ fn is_in_own_name(message: &mut Message, own: MemberId) -> bool {
     message.from == own
 }
 
-/// Whether somebody asks for a vote who was not named by a leader.
+/// True for a vote request of a candidate that was not named by a leader.
 fn asks_for_vote(message: &Message) -> bool {
     let kind = message.get_msg_type();
     matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote)
         && message.context != raft::CAMPAIGN_TRANSFER
 }
 
-/// Answers to heartbeats say what they promise, in a field of which raft makes no use there: so that each answer counts
-/// for as much as was promised with it, by members with other settings and of versions that promise nothing too.
+/// Adds the vote lease to a heartbeat response, in a field that raft does not use there: so each response counts for
+/// the lease that was given with it, also from members with other settings and from versions that give none.
 fn add_vote_lease(message: &mut Message, vote_lease: Duration) {
     if message.get_msg_type() == MessageType::MsgHeartbeatResponse {
         message.reject_hint = vote_lease.as_millis() as u64;
     }
 }
 
-/// Whether a member votes alone and no change of that is in its log: it owes no promise to anybody, and need not wait.
+/// True if this member is the only voter and no change of that is in its log: it has given no vote lease to a leader.
 fn is_sole_voter(id: MemberId, restored: &Restored) -> bool {
     let left = restored.entries.iter().filter(|entry| entry.index > restored.applied);
     restored.conf_state.voters == [id] && left.clone().all(|it| it.kind == EntryKind::Normal)

@@ -1,22 +1,21 @@
-//! How long a leader may answer reads alone, without asking a quorum first (Raft thesis, 6.4.1).
+//! The leader lease: how long a leader may answer reads without a round of heartbeats (Raft thesis, 6.4.1).
 //!
 //! ```text
-//!  leader    round starts ───────────── may read alone ─────────────► margin ►
-//!                 └─► heartbeat ─┐   ┌─► answer, with the promise
-//!  follower                      hears ──── votes for nobody but whom a leader names ────►
+//!  leader    round starts ──────────── lease for reads ──────────────► margin ►
+//!                 └─► heartbeat ─┐   ┌─► response, with the vote lease
+//!  follower                    received ── votes only for a candidate named by the leader ──►
 //! ```
 //!
-//! A member that answers a heartbeat promises not to vote for some time after it **heard** it. Who would lead in a
-//! later term needs the votes of a quorum, and each quorum has a member in common with the one whose promises the
-//! leader holds. So until the earliest of these promises ends, nobody else can have committed anything, and the
-//! leader's commit index covers all that was ever acknowledged.
+//! A member that answers a heartbeat does not vote for some time after it **received** it: its vote lease. A leader of
+//! a later term needs the votes of a quorum, and each quorum has a member in common with the one whose vote leases the
+//! leader holds. So until the earliest of these ends, no other leader can have committed anything, and this leader's
+//! commit index covers all acknowledged writes.
 //!
-//! The leader does not know when its heartbeat was heard, only that it was after it **started** the round: so it
-//! counts from there, never from the answer. Clocks are never compared, but a second here must not be much longer than
-//! one there: [`DRIFT_PERCENT`]. What ends the time at once is in [`LeaderLease::begin`], [`LeaderLease::end`] and
-//! [`LeaderLease::forfeit`].
+//! The leader does not know when its heartbeat was received, only that it was after it **started** the round: so the
+//! lease counts from there, never from the response. Clocks are never compared, but their rates must not differ by more
+//! than [`DRIFT_PERCENT`]. [`LeaderLease::begin`], [`LeaderLease::end`] and [`LeaderLease::forfeit`] end a lease at once.
 //!
-//! This has nothing to do with the leases that clients take ([`crate::types::LeaseId`]), hence the name.
+//! Leases of clients ([`crate::types::LeaseId`]) are unrelated.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -26,12 +25,11 @@ use bytes::Bytes;
 use crate::types::MemberId;
 use crate::types::limits::READ_ROUNDS_MAX;
 
-/// How much of a promise is not counted upon, because clocks run at different rates. A clock that is off by 5 % in
-/// one direction and one that is off by 5 % in the other are still within it; quartz is off by 0.01 %.
+/// The part of a vote lease that the leader does not use, because clocks run at different rates. Two clocks that are
+/// off by 5 % in opposite directions are still within it; quartz is off by 0.01 %.
 pub const DRIFT_PERCENT: u32 = 10;
 
-/// What a member can promise that counts `ticks` of this length until it may vote. The first of them may come at
-/// once.
+/// The vote lease of a member that does not vote for `ticks` of this length. The first tick may come at once.
 pub fn vote_lease(ticks: usize, tick: Duration) -> Duration {
     tick * u32::try_from(ticks.saturating_sub(1)).unwrap_or(u32::MAX)
 }
@@ -42,35 +40,35 @@ struct HeartbeatRound {
     started: Duration,
 }
 
-/// Until when another voter, or a quorum, promised.
+/// Times up to which another voter, or a quorum, has given its vote lease.
 #[derive(Clone, Copy, Default)]
 struct VoteLease {
-    /// From here on it should be asked for more.
+    /// Time at which it should be renewed.
     renew: Duration,
-    /// The time is over.
+    /// Time at which it ends.
     end: Duration,
 }
 
-/// What a leader was promised. All times are of one clock, which goes on while the machine sleeps.
+/// The leader's lease. All times are of one clock, which runs on during suspend.
 pub(super) struct LeaderLease {
-    /// Whether it is asked for at all.
+    /// False if leases are turned off.
     on: bool,
-    /// How many of the others make a quorum together with the leader; `None` while there is no time to be had.
+    /// Number of other voters that form a quorum together with the leader; `None` while there is no lease.
     others_needed: Option<usize>,
-    /// A new leader may be about to stand with the leave of this one.
+    /// True after a leadership transfer began: a new leader may be elected with this one's consent.
     forfeited: bool,
-    /// The other voters, and what they promised.
+    /// The other voters, and their vote leases.
     voters: BTreeMap<MemberId, VoteLease>,
-    /// Rounds under way, oldest first.
+    /// Rounds in progress, oldest first.
     rounds: VecDeque<HeartbeatRound>,
-    /// When the newest round started.
+    /// Start of the newest round.
     newest: Option<Duration>,
-    /// What enough of the voters promised.
+    /// The vote lease of a quorum.
     quorum: VoteLease,
 }
 
 impl LeaderLease {
-    /// Nothing is promised yet, and if it is not `on`, nothing ever will be.
+    /// No lease; none is ever obtained if it is not `on`.
     pub(super) fn new(on: bool) -> Self {
         Self {
             on,
@@ -83,39 +81,38 @@ impl LeaderLease {
         }
     }
 
-    /// This member leads from now on, with these voters.
+    /// This member becomes leader, with these voters.
     pub(super) fn begin(&mut self, own: MemberId, voters: &[MemberId]) {
         self.end();
         self.change(own, voters);
     }
 
-    /// The voters change. Only rounds that start from now on count: quorums of the voters before those of before need
-    /// not have anybody in common with quorums of these. One change makes no difference, and raft makes one at a
-    /// time.
+    /// The voters change. Discards all rounds that started before: quorums of two configurations intersect across one
+    /// single-step change, but not across two. raft makes one change at a time.
     pub(super) fn change(&mut self, own: MemberId, voters: &[MemberId]) {
         let others = voters.iter().filter(|voter| **voter != own);
         self.voters = others.map(|voter| (*voter, VoteLease::default())).collect();
         self.rounds.clear();
         (self.newest, self.quorum) = (None, VoteLease::default());
         let counts = self.on && !self.forfeited && voters.contains(&own);
-        // A sole voter asks nobody anyway.
+        // A sole voter needs no lease.
         self.others_needed = (counts && voters.len() > 1).then_some(voters.len() / 2);
     }
 
-    /// This member leads no more, or in another term.
+    /// This member is no longer leader, or is leader of another term.
     pub(super) fn end(&mut self) {
         *self = Self::new(self.on);
     }
 
-    /// This member begins to hand its leadership over. Who is named may stand at once, and others vote for it whatever
-    /// they promised. The message that names it may be late, even when this member goes on to lead: so there is no
-    /// time for the rest of the term.
+    /// A leadership transfer begins. The named member may campaign at once, and others vote for it in spite of their
+    /// vote leases. The message that names it may arrive late, even after the transfer was given up: so there is no
+    /// lease for the rest of the term.
     pub(super) fn forfeit(&mut self) {
         self.end();
         self.forfeited = true;
     }
 
-    /// A round starts. The oldest one is forgotten if there are too many.
+    /// A round starts. The oldest one is dropped if there are too many.
     pub(super) fn started(&mut self, now: Duration, context: Bytes) {
         if self.others_needed.is_none() {
             return;
@@ -127,7 +124,7 @@ impl LeaderLease {
         self.newest = Some(now);
     }
 
-    /// A member answered a heartbeat of this term with what it promises.
+    /// A member answered a heartbeat of this term with its vote lease.
     pub(super) fn answered(&mut self, from: MemberId, context: &[u8], promise: Duration) {
         let Some(needed) = self.others_needed else { return };
         let Some(voter) = self.voters.get_mut(&from) else { return };
@@ -140,18 +137,17 @@ impl LeaderLease {
         }
         *voter = VoteLease { renew: round.started.saturating_add(counted / 2), end };
         let mut promised: Vec<_> = self.voters.values().copied().collect();
-        // As many as are needed promised at least that.
+        // As many voters as are needed gave at least this vote lease.
         promised.sort_unstable_by_key(|promised| std::cmp::Reverse(promised.end));
         self.quorum = promised[needed - 1];
     }
 
-    /// Whether a read may be answered now, at what is committed now.
+    /// True if a read may be answered now, at the present commit index.
     pub(super) fn holds(&self, now: Duration) -> bool {
         self.others_needed.is_some() && now < self.quorum.end
     }
 
-    /// Whether so much of the time is over that a round should be made for more, and none is under way that has not
-    /// had its chance yet.
+    /// True if the lease should be renewed: more than the first part of it has passed, and no recent renewal is in flight.
     pub(super) fn wants_round(&self, now: Duration) -> bool {
         let VoteLease { renew, end } = self.quorum;
         let pause = end.saturating_sub(renew) / 4;
@@ -167,7 +163,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Of a promise of 1000 ms, 900 count.
+    /// A vote lease of 1000 ms counts as 900.
     fn alone(voters: &[MemberId]) -> LeaderLease {
         let mut alone = LeaderLease::new(true);
         alone.begin(1, voters);
@@ -215,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn who_promises_nothing_gives_nothing() {
+    fn response_without_a_vote_lease_adds_nothing() {
         let mut alone = alone(&[1, 2, 3]);
         round(&mut alone, 0, "a");
         alone.answered(2, b"a", ms(0));

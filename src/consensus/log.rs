@@ -1,5 +1,5 @@
-//! The part of the raft log that is in memory: everything above the applied index, and a bounded window
-//! below it for members that lag a little.
+//! The part of the raft log that is in memory: everything above the applied index, and a bounded window below it for
+//! followers that lag a little.
 
 use std::collections::VecDeque;
 
@@ -9,29 +9,29 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use super::{Restored, convert};
 use crate::types::{ConfState, LogIndex, Term};
 
-/// Consecutive entries, and the position of the one before the first.
+/// Consecutive entries, and the position of the entry before the first.
 pub(super) struct Log {
     hard_state: eraftpb::HardState,
     conf_state: eraftpb::ConfState,
     before: LogIndex,
     before_term: Term,
     entries: VecDeque<eraftpb::Entry>,
-    /// That all entries take.
+    /// Bytes of all entries.
     bytes: usize,
 }
 
-/// Bytes that an entry takes.
+/// Bytes of an entry.
 fn bytes(entry: &eraftpb::Entry) -> usize {
     size_of::<eraftpb::Entry>() + entry.data.len()
 }
 
 impl Log {
     pub(super) fn new(restored: &Restored) -> Self {
-        // raft aborts when more is applied than committed. What is applied was committed; the commit
-        // index on disk may lag, since it is only written along with other things.
+        // raft aborts when more is applied than committed. Applied entries were committed; the commit index on disk may
+        // lag, since it is only written together with other records.
         let mut hard_state = convert::hard_state_to_raft(restored.hard_state);
         hard_state.commit = hard_state.commit.max(restored.applied).max(restored.log_start_index);
-        // A log that begins with a snapshot may know of a later term than what was on disk before it.
+        // A log that begins with a snapshot may have a later term than the hard state before it.
         hard_state.term = hard_state.term.max(restored.log_start_term);
         let entries: VecDeque<_> = restored.entries.iter().map(convert::entry_to_raft).collect();
         Self {
@@ -60,7 +60,7 @@ impl Log {
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Forgets entries up to and including `index`, and further ones up to `applied` as long as they take more
+    /// Drops entries up to and including `index`, and further ones up to `applied` as long as they take more
     /// than `bytes_max`.
     pub(super) fn forget(&mut self, index: LogIndex, applied: LogIndex, bytes_max: usize) {
         while let Some(first) = self.entries.front()
@@ -72,7 +72,7 @@ impl Log {
         }
     }
 
-    /// Begins anew after a snapshot.
+    /// Restarts the log after a snapshot.
     pub(super) fn restore(&mut self, index: LogIndex, term: Term, conf_state: &ConfState) {
         self.entries.clear();
         self.bytes = 0;
@@ -107,7 +107,7 @@ impl Storage for Log {
         let max = max_size.into();
         let wanted =
             self.entries.range((low - self.before - 1) as usize..).take((high - low) as usize);
-        // Not all that there are: who has much to catch up with asks for a few, again and again.
+        // A bounded number: a follower far behind asks again and again.
         let mut payloads = 0;
         let may_fit = wanted.take_while(|entry| {
             let fits = max.is_none_or(|max| payloads <= max);
@@ -138,7 +138,8 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    /// Only where the log begins: the state that is sent along, of a later moment, replaces it on its way.
+    /// The position of the log start only: the state, and its position of a later moment, are added when the
+    /// message is sent.
     fn snapshot(&self, request_index: LogIndex, _to: u64) -> raft::Result<eraftpb::Snapshot> {
         if self.before == 0 || request_index > self.before {
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));

@@ -1,15 +1,15 @@
-//! Linearizable reads on their way through raft.
+//! Linearizable reads in raft.
 //!
-//! raft-rs keys them by the bytes of their context and silently drops those it cannot serve: without a
-//! leader, before the leader's first commit in its term, and at a change of leader. So each attempt gets a
-//! context that never repeats across members, restarts and attempts (a repeated one would be answered with
-//! the index of the earlier attempt: a stale read), and attempts that stay unanswered are made again.
+//! raft-rs identifies them by the bytes of their context and silently drops those it cannot serve: without a leader,
+//! before the leader's first commit in its term, and at a change of leader. So each attempt gets a context that never
+//! repeats across members, restarts and attempts (a repeated one would be answered with the index of the earlier
+//! attempt: a stale read), and attempts that stay unanswered are repeated.
 
 use std::collections::BTreeMap;
 
 use crate::types::MemberId;
 
-/// Ticks after which an unanswered attempt is given up and made again; etcd too waits 500 ms.
+/// Ticks after which an unanswered attempt is given up and repeated; etcd too waits 500 ms.
 const RETRY_TICKS: u32 = 5;
 
 struct Waiting {
@@ -37,14 +37,14 @@ impl Reads {
         context
     }
 
-    /// A context of which nobody waits for the answer.
+    /// A context whose answer belongs to no read.
     pub(super) fn context(&mut self) -> Vec<u8> {
         self.attempts += 1;
         let parts = [self.id, self.boot_nonce, self.attempts];
         parts.iter().flat_map(|part| part.to_be_bytes()).collect()
     }
 
-    /// The read that an answered context belongs to, unless that attempt was given up.
+    /// The read of an answered context, unless that attempt was given up.
     pub(super) fn answered(&mut self, context: &[u8]) -> Option<u64> {
         let (mine, attempt) = context.split_at_checked(16)?;
         let (id, nonce) = mine.split_at(8);
@@ -55,7 +55,7 @@ impl Reads {
         self.waiting.remove(&attempt).map(|waiting| waiting.read)
     }
 
-    /// Gives up all attempts, to be made again.
+    /// Gives up all attempts and returns their reads, to be attempted again.
     pub(super) fn abandon(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.read).collect()
     }

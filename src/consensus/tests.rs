@@ -1,4 +1,4 @@
-//! Members driven by hand: what may leave before the disk, and what may not.
+//! Members stepped by hand: outputs before and after the disk write.
 
 mod disks;
 mod lease_reads;
@@ -9,7 +9,7 @@ use super::*;
 use crate::types::EntryKind;
 use crate::wal::{Record, Replay};
 
-/// A member with its disk, driven by hand.
+/// A member with its disk, stepped by hand.
 struct Node {
     driver: Driver,
     now: Duration,
@@ -19,7 +19,7 @@ struct Node {
     sent: Vec<Message>,
     reads: Vec<(u64, LogIndex)>,
     role: Role,
-    /// Who has no room while no quorum has some, as last reported.
+    /// The members short of space while no quorum has enough, as last reported.
     full: Vec<MemberId>,
 }
 
@@ -86,7 +86,7 @@ impl Node {
         }
     }
 
-    /// The disk finishes everything it was given.
+    /// The disk completes all writes.
     fn sync(&mut self) {
         for (number, hard_state, entries) in std::mem::take(&mut self.pending) {
             if let Some(state) = hard_state {
@@ -113,7 +113,7 @@ fn payloads(node: &Node) -> Vec<&[u8]> {
     normal.map(|entry| entry.data.as_ref()).filter(|data| !data.is_empty()).collect()
 }
 
-/// Delivers messages and finishes disk writes until nothing moves.
+/// Delivers messages and completes disk writes until there are no more.
 fn exchange(nodes: &mut [Node]) {
     loop {
         let mut moved = false;
@@ -171,13 +171,13 @@ fn a_read_waits_for_the_first_commit_of_the_term() {
 }
 
 #[test]
-fn what_was_on_disk_is_committed_again_after_a_restart() {
+fn durable_entries_are_committed_again_after_a_restart() {
     let mut node = Node::new(1, &[1]);
     node.on(Input::Campaign);
     node.settle();
     node.on(Input::Propose(vec![Bytes::from_static(b"a")]));
     node.settle();
-    // The next proposal reaches the disk, but the member dies before it hears so.
+    // The next proposal reaches the disk, but the member stops before the write is acknowledged.
     node.on(Input::Propose(vec![Bytes::from_static(b"b")]));
     let (_, _, entries) = node.pending.remove(0);
     node.restored.entries.extend(entries);
@@ -211,7 +211,7 @@ fn three_members_agree_and_a_follower_reads() {
 }
 
 #[test]
-fn what_others_ask_of_a_follower_is_passed_on_in_its_own_name_or_not_at_all() {
+fn follower_forwards_proposals_in_its_own_name_and_drops_reads_of_others() {
     let mut nodes = [1, 2, 3].map(|id| Node::new(id, &[1, 2, 3]));
     elect(&mut nodes);
     nodes[1].sent.clear();
@@ -229,7 +229,7 @@ fn what_others_ask_of_a_follower_is_passed_on_in_its_own_name_or_not_at_all() {
 }
 
 #[test]
-fn who_gets_a_snapshot_gets_what_was_written_meanwhile_from_the_log() {
+fn entries_written_during_a_snapshot_are_sent_from_the_log() {
     let mut nodes = [1, 2, 3].map(|id| Node::new(id, &[1, 2, 3]));
     elect(&mut nodes);
     let [leader, follower, _] = &mut nodes;
@@ -255,7 +255,7 @@ fn who_gets_a_snapshot_gets_what_was_written_meanwhile_from_the_log() {
         }
         to_lost
     };
-    // More than is kept for members that lag a little.
+    // More entries than are kept for followers that lag a little.
     leader.on(Input::Unreachable(3));
     write(leader, 150);
     let says = |kind: MessageType, index: LogIndex, term: Term| {
@@ -275,7 +275,7 @@ fn who_gets_a_snapshot_gets_what_was_written_meanwhile_from_the_log() {
     let next = sent.first().expect("it gets something");
     assert_eq!(next.get_msg_type(), MessageType::MsgAppend);
     assert_eq!((next.index, next.entries[0].index), (index, index + 1));
-    // It goes on, and then much is lost on the way, but not the signs of its life.
+    // It continues, and then many messages are lost, but not heartbeat responses.
     leader.on(says(MessageType::MsgAppendResponse, index + 1, term));
     for _ in 0..50 {
         write(leader, 4);
@@ -378,7 +378,7 @@ fn the_log_may_be_cut_while_entries_are_in_flight() {
     propose(&mut node, &["a"]);
     node.perform();
     node.settle();
-    // What is applied is forgotten while more is on its way to the disk.
+    // Applied entries are removed from memory while later ones are being written.
     propose(&mut node, &["b"]);
     node.perform();
     node.on(Input::Applied(2));
@@ -386,7 +386,7 @@ fn the_log_may_be_cut_while_entries_are_in_flight() {
     node.perform();
     node.settle();
     assert_eq!(payloads(&node), [b"a", b"b", b"c"]);
-    // The mark is written after all that: entries above it stay.
+    // The log start is written after all entries: those above it stay.
     let mut replay = Replay::default();
     let records = node.restored.entries.iter().cloned().map(Record::Entry);
     let conf_state = node.restored.conf_state.clone();

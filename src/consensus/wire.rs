@@ -1,12 +1,12 @@
-//! Raft's messages as bytes, for other members. All numbers are little-endian.
+//! Encoding of raft messages for other members. All numbers are little-endian.
 //!
 //! ```text
 //!  type u8 · reject u8 · 9 numbers u64 · priorities u64, i64 · context · snapshot's position ‖ entries
 //!  entries   count u32, then of each: kind u8 · term u64 · index u64 · length u32 · payload
 //! ```
 //!
-//! The entries are a block of their own, so that what goes to several members is encoded once. Payloads
-//! are slices of what was read.
+//! The entries are a block of their own, so that a block sent to several members is encoded once. Decoded payloads are
+//! slices of the input.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use protobuf::{ProtobufEnum as _, RepeatedField};
@@ -22,7 +22,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A message's head, and its entries.
+    /// The header of a message, and its block of entries.
     pub fn encode(&mut self, message: &Message) -> (Vec<u8>, Bytes) {
         (head(message), self.entries(&message.entries))
     }
@@ -31,8 +31,8 @@ impl Encoder {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
             return Bytes::from_static(&[0; 4]);
         };
-        // The last entry's term says what the log before it is; what is not in a log yet has no index, and
-        // is like nothing else.
+        // The last entry's term identifies the log before it; an entry that is not in a log yet has no index, and is
+        // never equal to a cached one.
         let which = (first.index, last.index, last.term);
         if let Some((same, bytes)) = &self.last
             && *same == which
@@ -88,7 +88,7 @@ fn head(message: &Message) -> Vec<u8> {
     out
 }
 
-/// Reads a message; `None` if it is none.
+/// Decodes a message; `None` if it is malformed.
 pub fn decode(mut bytes: Bytes) -> Option<Message> {
     let mut message = Message::default();
     message.set_msg_type(MessageType::from_i32(bytes.try_get_u8().ok()?.into())?);
@@ -148,18 +148,18 @@ fn entry(bytes: &mut Bytes) -> Option<eraftpb::Entry> {
     Some(entry)
 }
 
-/// How a message may travel.
+/// Transport class of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Priority {
-    /// Small, and late ones cost elections: never behind appends.
+    /// Small, and delay would cause elections: never queued behind appends.
     Urgent,
     /// As large as clients' requests.
     Bulk,
-    /// With the whole state.
+    /// Accompanied by the whole state.
     Snapshot,
 }
 
-/// How this message travels.
+/// The transport class of this message.
 pub fn priority(message: &Message) -> Priority {
     let kind = message.get_msg_type();
     if kind == MessageType::MsgSnapshot {
@@ -171,13 +171,13 @@ pub fn priority(message: &Message) -> Priority {
     }
 }
 
-/// Whether a message carries proposals to the leader: the only kind that raft does not send again.
+/// True if a message carries proposals to the leader: the only kind that raft does not retransmit.
 pub fn is_proposal(message: &Message) -> bool {
     message.get_msg_type() == MessageType::MsgPropose
 }
 
-/// Takes the entries out of a message that may not get into the log; gives how many. A message that has none left must
-/// not be stepped: raft ends the process at one that proposes nothing.
+/// Removes entries that must not be appended to the log from a message; returns their number. A message without entries
+/// must not be stepped: raft panics on an empty proposal.
 pub fn retain_proposals(
     message: &mut Message,
     may_enter: impl Fn(types::EntryKind, &Bytes) -> bool,
@@ -190,7 +190,7 @@ pub fn retain_proposals(
     before - message.entries.len()
 }
 
-/// What a message proposes.
+/// Proposals in a message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Proposals {
     /// Payloads of normal entries.
@@ -199,7 +199,7 @@ pub struct Proposals {
     pub conf_changes: Vec<Bytes>,
 }
 
-/// What a message proposes.
+/// The proposals in a message.
 pub fn proposals_of(message: Message) -> Proposals {
     let mut proposals = Proposals::default();
     for entry in message.entries {
@@ -213,13 +213,13 @@ pub fn proposals_of(message: Message) -> Proposals {
     proposals
 }
 
-/// Where the snapshot of a message stands.
+/// Index and term of the snapshot in a message.
 pub fn snapshot_position(message: &Message) -> (LogIndex, Term) {
     let metadata = message.get_snapshot().get_metadata();
     (metadata.index, metadata.term)
 }
 
-/// Says which state goes along with a message that announces one.
+/// Sets the position and configuration of the snapshot that accompanies a message.
 pub fn set_snapshot(message: &mut Message, index: LogIndex, term: Term, state: &types::ConfState) {
     let metadata = message.mut_snapshot().mut_metadata();
     (metadata.index, metadata.term) = (index, term);

@@ -1,6 +1,6 @@
-//! The API over JSON: what is posted to a path of the table becomes a gRPC request, is answered by the same
-//! service as any other, and goes back as JSON. etcd has grpc-gateway in front of itself, over a socket; here it
-//! is two bodies that translate on the way.
+//! The API over JSON: a POST to a path of the table is converted to a gRPC request, answered by the same service as any
+//! other, and the response is converted to JSON. etcd has grpc-gateway in front of itself, over a socket; here two
+//! bodies do the conversion.
 //!
 //! ```text
 //!  POST /v3/… ─► Route ─► JSON ─► gRPC messages ─► Services ─► gRPC messages ─► JSON, or a line for each
@@ -41,15 +41,15 @@ use crate::types::limits::JSON_OVERHEAD_MAX;
 
 const JSON: &str = "application/json";
 
-/// Bytes that are translated on this core; what is longer goes to the pool for computing, so that others go on.
+/// Bytes that are converted on this core; longer ones are converted in the pool for computing, so that other tasks run.
 const TRANSLATED_HERE_MAX: usize = 256 << 10;
 
-/// How long calls may go on that were under way when the member began to stop: less than it waits for its connections.
+/// Time that calls in flight get when the member begins to stop: less than it waits for its connections.
 const LAST_CALLS_TIME: Duration = Duration::from_millis(250);
 
 /// One for all ports and executors: it never changes.
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    // Made by the build from the same files as everything else.
+    // From the build, like the services.
     Schema::new(&FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default())
 });
 
@@ -62,7 +62,7 @@ fn types(rpc: Rpc) -> Result<(MessageId, MessageId), Status> {
     TYPES[rpc.number()].ok_or_else(|| Status::internal("the method has no descriptor"))
 }
 
-/// The description of all that is served here, for programs.
+/// The description of the served API, for programs.
 pub(super) fn description() -> Response<Body> {
     static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         let version = cluster::Version::SERVER.to_string();
@@ -71,7 +71,7 @@ pub(super) fn description() -> Response<Body> {
     page(StatusCode::OK, JSON, DOCUMENT.as_str())
 }
 
-/// Answers what was sent to a path of the gateway.
+/// Handles a request to a path of the gateway.
 pub(super) async fn answer(
     services: &Services,
     peer: &Arc<str>,
@@ -135,17 +135,17 @@ async fn call(
     }
 }
 
-/// What Go says when the time of a request is over.
+/// Go's status for a request whose deadline has passed.
 fn late() -> Status {
     Status::deadline_exceeded("context deadline exceeded")
 }
 
-/// What grpc-gateway says when the server behind it ends.
+/// grpc-gateway's status when its server has ended.
 fn stopped() -> Status {
     Status::unavailable("error reading from server: EOF")
 }
 
-/// What `work` gives, unless the member stops and has waited so long for it.
+/// The output of `work`, unless the member stops and has waited too long for it.
 async fn unless_stopped<T>(
     grace: Duration,
     work: impl Future<Output = Result<T, Status>>,
@@ -159,13 +159,13 @@ async fn unless_stopped<T>(
     or(work, stopping).await
 }
 
-/// Reads what is posted, of which the first value counts; none is as good as an empty object.
+/// Reads the body, of which the first value is used; an empty body is an empty object.
 async fn whole(mut body: Body, input: MessageId, max: usize) -> Result<Vec<u8>, Status> {
     let mut values = Values::default();
     let mut value = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Status::invalid_argument(error.message()))?;
-        // What follows the first value is passed over, as far as it goes.
+        // Content after the first value is skipped, as far as it was read.
         if let (None, Some(data)) = (&value, frame.data_ref()) {
             values.push(data);
             bounded(&values, max)?;
@@ -184,7 +184,7 @@ async fn whole(mut body: Body, input: MessageId, max: usize) -> Result<Vec<u8>, 
     message.map_err(Status::invalid_argument)
 }
 
-/// Refuses a value that cannot become a message of `max` bytes any more, in the words of grpc-go.
+/// Refuses a value that would exceed a message of `max` bytes, with grpc-go's text.
 fn bounded(values: &Values, max: usize) -> Result<(), Status> {
     let bytes = values.waiting();
     if bytes <= max.saturating_mul(JSON_OVERHEAD_MAX) {
@@ -194,10 +194,10 @@ fn bounded(values: &Values, max: usize) -> Result<(), Status> {
     Err(Status::resource_exhausted(text))
 }
 
-/// The first message of an answer, if it has any, and the others.
+/// The first message of a response, if it has any, and the others.
 type Answered = (Option<Bytes>, Messages);
 
-/// Waits for the first message, which decides about the status; of a unary call, for its end too.
+/// Waits for the first message, which determines the status; of a unary call, for its end too.
 async fn first(answer: Response<MeteredResponse>, is_unary: bool) -> Result<Answered, Status> {
     let (head, body) = answer.into_parts();
     if let Some(status) = Status::from_header_map(&head.headers)
@@ -218,13 +218,13 @@ async fn unary((message, messages): Answered, output: MessageId) -> Result<Respo
     let text = match message.len() <= TRANSLATED_HERE_MAX {
         true => printed(output, &message, String::new()),
         false => {
-            // Room from this thread, which frees it: the allocator gives back what another thread frees only when
-            // the owner asks for memory again, and a thread of the pool may not for long. Pages that are not used are not taken.
+            // Allocated by this thread, which frees it: the allocator returns memory freed by another thread only when
+            // the owner allocates again, which a thread of the pool may not do for long. Unused pages are not touched.
             let room = String::with_capacity(message.len().saturating_mul(JSON_OVERHEAD_MAX));
             Pool::Cpu.run_if_wanted(move || printed(output, &message, room)).await
         }
     };
-    // What the answer takes of the budget is held until it has left.
+    // The response's part of the budget is held until it was sent.
     Ok(granted(Body::new(answers::Holding::new(text.map_err(Status::internal)?, messages))))
 }
 

@@ -1,4 +1,4 @@
-//! Whether the member is well: `/health`, and the probes `/livez` and `/readyz` with their checks.
+//! Health of the member: `/health`, and the probes `/livez` and `/readyz` with their checks.
 
 use basalt_proto::etcdserverpb::{AlarmType, RangeRequest};
 use hyper::{Response, StatusCode};
@@ -16,7 +16,7 @@ fn parameters<'a>(query: &'a str, name: &str) -> Vec<&'a str> {
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).collect()
 }
 
-/// Reads one key, if there is one.
+/// Reads one key; it need not exist.
 async fn read(replica: &ReplicaClient, serializable: bool) -> Result<(), String> {
     if !serializable {
         replica.read_index().await.map_err(|refusal| refusal.to_string())?;
@@ -53,7 +53,7 @@ pub(super) async fn health(replica: &ReplicaClient, query: &str) -> Response<Bod
     text(StatusCode::SERVICE_UNAVAILABLE, format!("{body}\n"))
 }
 
-/// What is wrong; empty if nothing is.
+/// The reason why the member is unhealthy; empty if it is healthy.
 async fn unhealthy(replica: &ReplicaClient, query: &str) -> String {
     let excluded = parameters(query, "exclude");
     let serializable = parameters(query, "serializable").contains(&"true");
@@ -82,7 +82,7 @@ fn name(alarm: AlarmType) -> &'static str {
     }
 }
 
-/// One thing that is looked at.
+/// One check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Check {
     DataCorruption,
@@ -118,7 +118,7 @@ impl Check {
     }
 }
 
-/// Some checks behind one path.
+/// A set of checks behind one path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Probe {
     page: &'static str,

@@ -1,4 +1,4 @@
-//! Pages that only tell: versions, metrics, variables.
+//! Read-only pages: versions, metrics, variables.
 
 use hyper::{Response, StatusCode};
 use tonic::body::Body;
@@ -21,7 +21,7 @@ pub(super) fn version(replica: &ReplicaClient) -> Response<Body> {
     let server = Version::SERVER;
     let cluster = told(state.cluster_version, "not_decided");
     let storage = told(state.cluster_version.map(Version::storage), "unknown");
-    // Other than a map, text keeps etcd's order.
+    // Unlike a map, a formatted text keeps etcd's order.
     let body =
         format!(r#"{{"etcdserver":"{server}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);
     page(StatusCode::OK, JSON, body)
@@ -64,7 +64,7 @@ fn gauges(replica: &ReplicaClient, options: &Options, process: Process) -> Gauge
     }
 }
 
-/// `/debug/vars`: what Go's programs tell of themselves, as far as it makes sense here.
+/// `/debug/vars`: the variables that Go's programs publish, as far as they exist here.
 pub(super) async fn variables(replica: &ReplicaClient, options: &Options) -> Response<Body> {
     let process = Pool::Stats.run_if_wanted(process_stats).await;
     let (now, node) = (replica.status(), replica.node());

@@ -1,4 +1,4 @@
-//! Paths as Go's `ServeMux` takes them: what is not in its shortest form is sent to where that is.
+//! Paths as Go's `ServeMux` handles them: a path that is not in its shortest form is redirected.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use tonic::body::Body;
 
 use super::page;
 
-/// The path that is meant: `/v3beta/` is an old name of `/v3/`.
+/// The canonical path: `/v3beta/` is an old name of `/v3/`.
 pub(super) fn meant(head: &Parts) -> Cow<'_, str> {
     let path = head.uri.path();
     match path.strip_prefix("/v3beta/") {
@@ -18,7 +18,7 @@ pub(super) fn meant(head: &Parts) -> Cow<'_, str> {
     }
 }
 
-/// Where else a client should ask, if it should.
+/// The redirection of a request, if it needs one.
 pub(super) fn redirection(head: &Parts, path: &str, gateway: bool) -> Option<Response<Body>> {
     let mut to = clean(path);
     if gateway && to == "/v3" {
@@ -43,12 +43,12 @@ pub(super) fn redirection(head: &Parts, path: &str, gateway: bool) -> Option<Res
             response
         }
     };
-    // It came as a part of a valid address.
+    // It was a part of a valid address.
     response.headers_mut().insert(header::LOCATION, HeaderValue::try_from(to).ok()?);
     Some(response)
 }
 
-/// The shortest path to the same place; a slash at the end stays.
+/// The shortest equivalent path; a slash at the end stays.
 fn clean(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {

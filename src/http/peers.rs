@@ -1,4 +1,4 @@
-//! What the peer port answers over HTTP: who is a member, which version runs, and promotions.
+//! Pages of the peer port: members, version, and promotions.
 
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;

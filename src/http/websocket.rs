@@ -1,6 +1,6 @@
-//! The gateway over a websocket, for what has no other way to send while it receives, as browsers: each message
-//! is a piece of what would be posted, each line of the answer a message. What etcd's proxy for it
-//! (tmc/grpc-websocket-proxy) does with an upgrade of any path below `/v3/` is done here.
+//! The gateway over a websocket, for clients such as browsers that cannot otherwise send while they receive: each
+//! message is a part of a POST's body, each line of the response a message. Handles an upgrade of any path below `/v3/`
+//! as etcd's proxy does (tmc/grpc-websocket-proxy).
 //!
 //! ```text
 //!  messages ─► Talk ─► body of a POST ─► gateway
@@ -8,9 +8,8 @@
 //!     └──────────┴◄── a line, a message ◄───┘
 //! ```
 //!
-//! A call that takes one request gets it when the client sends no more, as over HTTP: over a websocket, never. The
-//! end of the answer is the end of the connection, without a word, and the end of the connection that of the
-//! call.
+//! A unary call gets its request at the end of the body, as over HTTP: over a websocket, never. The end of the response
+//! closes the connection, without a close frame, and the end of the connection ends the call.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
@@ -37,20 +36,20 @@ use crate::io::UpgradedIo;
 use crate::rpc::Services;
 use crate::types::limits::{JSON_OVERHEAD_MAX, WEBSOCKET_READ_BYTES};
 
-/// What a client's key is hashed with, to prove that this is a websocket (RFC 6455, 1.3).
+/// Constant that is hashed with a client's key, to confirm the websocket (RFC 6455, 1.3).
 const MAGIC: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// The cookie that carries the token of a browser, which cannot set headers.
+/// The cookie with a browser's token, which cannot set headers.
 const TOKEN_COOKIE: &str = "token";
-/// Headers of the upgrade that go with the request.
+/// Headers of the upgrade that are copied to the request.
 const HANDED_ON: [HeaderName; 2] = [header::ORIGIN, header::REFERER];
 
-/// A request that waits for its client's messages.
+/// A granted upgrade, before its messages.
 pub(super) struct Accepted {
     head: Parts,
     path: String,
 }
 
-/// Whether this request wants to go on as a websocket.
+/// True if this request asks for an upgrade to a websocket.
 pub(super) fn is_wanted(head: &Parts) -> bool {
     head.version == Version::HTTP_11
         && has_token(&head.headers, &header::CONNECTION, "upgrade")
@@ -62,7 +61,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|it| it.trim().eq_ignore_ascii_case(token))
 }
 
-/// What answers the upgrade, and what there is to do after it if it is granted.
+/// The response to the upgrade, and its continuation if it is granted.
 pub(super) fn accept(head: &Parts, path: &str) -> (Response<Body>, Option<Accepted>) {
     let refused = |status: StatusCode| {
         let reason = status.canonical_reason().unwrap_or_default();
@@ -95,7 +94,7 @@ pub(super) fn accept(head: &Parts, path: &str) -> (Response<Body>, Option<Accept
     (response, accepted)
 }
 
-/// Sixteen bytes in base64.
+/// True for sixteen bytes in base64.
 fn is_key(key: &[u8]) -> bool {
     BASE64_STANDARD.decode(key).is_ok_and(|key| key.len() == 16)
 }
@@ -104,7 +103,7 @@ fn protocol(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()
 }
 
-/// The request that the messages belong to. Its token comes as a protocol, `Bearer, <token>`, or as a cookie.
+/// The request of which the messages are the body. Its token is sent as a protocol, `Bearer, <token>`, or as a cookie.
 fn posted(head: &Parts) -> Option<Parts> {
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
@@ -133,7 +132,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     Some(value.trim().trim_matches('"'))
 }
 
-/// Carries a call over the connection until one of both ends.
+/// Transfers messages between call and connection until one of both ends.
 pub(super) async fn talk(
     services: Services,
     peer: Arc<str>,
@@ -164,11 +163,11 @@ pub(super) async fn talk(
         is_over: false,
         buffer: vec![0; WEBSOCKET_READ_BYTES],
     };
-    // Whatever ends it, there is nobody left to tell.
+    // However it ends, there is no one to report to.
     let _ = poll_fn(|context| talk.poll(context)).await;
 }
 
-/// The socket as the frames see it: what came and is not read, what is to be sent.
+/// The buffers between socket and frames: received bytes, and bytes to send.
 #[derive(Default)]
 struct Memory {
     came: BytesMut,
@@ -197,7 +196,7 @@ impl Write for Memory {
     }
 }
 
-/// What the gateway says.
+/// State of the gateway's response.
 enum Answer {
     Awaited(Pin<Box<dyn Future<Output = Response<Body>>>>),
     /// The body, and the beginning of a line of it.
@@ -209,17 +208,17 @@ struct Talk {
     connection: UpgradedIo,
     frames: WebSocket<Memory>,
     requests: flume::Sender<Bytes>,
-    /// A message on its way into the body.
+    /// A message that is being sent to the body.
     sending: Option<SendFut<'static, Bytes>>,
     answer: Answer,
-    /// Nothing is to come but what is to be sent.
+    /// Only buffered bytes are still to be sent.
     is_over: bool,
     buffer: Vec<u8>,
 }
 
 impl Talk {
-    /// Sends, answers and reads, in this order: a client that does not take what was said before is neither told
-    /// more nor heard, so that nothing gathers here.
+    /// Sends, answers and reads, in this order: while a client does not take sent bytes, nothing more is sent or read,
+    /// so that nothing accumulates here.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_send(context))?;
@@ -234,11 +233,11 @@ impl Talk {
                 continue;
             }
             if let Some(sending) = &mut self.sending {
-                // A call that takes no more requests may still answer.
+                // A call that reads no more requests may still answer.
                 let _ = ready!(Pin::new(sending).poll(context));
                 self.sending = None;
             }
-            ready!(self.poll_hear(context))?;
+            ready!(self.poll_read(context))?;
         }
     }
 
@@ -251,7 +250,7 @@ impl Talk {
         Poll::Ready(Ok(()))
     }
 
-    /// The next line of the answer that is not empty.
+    /// The next line of the response that is not empty.
     fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             let (body, begun) = match &mut self.answer {
@@ -284,12 +283,12 @@ impl Talk {
 
     fn say(&mut self, line: &[u8]) {
         let text = String::from_utf8_lossy(line).into_owned();
-        // It fails when the client has closed, which is found when it is next heard.
+        // It fails when the client has closed, which the next read detects.
         let _ = self.frames.send(Message::text(text));
     }
 
-    /// Takes one message, or some bytes towards it. Questions whether we live are answered by `frames`.
-    fn poll_hear(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads one message, or some bytes of it. Pings are answered by `frames`.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.frames.read() {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
                 let mut piece = BytesMut::from(&message.into_data()[..]);
@@ -302,7 +301,7 @@ impl Talk {
                 self.is_over = count == 0;
                 self.frames.get_mut().came.extend_from_slice(&self.buffer[..count]);
             }
-            // Closed, or no websocket.
+            // Closed, or an invalid frame.
             Err(_) => self.is_over = true,
         }
         Poll::Ready(Ok(()))
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_handshake_is_refused() {
+    fn invalid_handshakes_are_refused() {
         assert!(!is_wanted(&head(&UPGRADE[..1])));
         for left_out in [2, 3] {
             let mut headers = UPGRADE.to_vec();

@@ -1,4 +1,4 @@
-//! Files that [`crate::snapshot`] reads.
+//! Files as input of [`crate::snapshot`].
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -18,7 +18,7 @@ impl BoltFile {
     /// Opens a file.
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();

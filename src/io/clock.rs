@@ -1,12 +1,12 @@
-//! The clock, and waiting for it.
+//! The clock, and timers.
 //!
 //! ```text
-//!  executor ─► its timers (a map of its own) ◄─ clock's thread: wakes who is due, sleeps until the next of all maps
+//!  executor ─► its timers (a map of its own) ◄─ clock's thread: wakes due timers, sleeps until the next of all maps
 //! ```
 //!
-//! The futures are `Send`, as tonic's handlers need, so they cannot hold one of the executor's own timers. Neither do
-//! the crates for such timers fit (futures-timer, async-io): each timer that begins there wakes one thread, and there are
-//! tens of thousands a second, nearly all of which are dropped long before they are due.
+//! The futures are `Send`, as tonic's handlers need, so they cannot contain one of the executor's own timers. The
+//! crates for such timers do not fit either (futures-timer, async-io): each timer that begins there wakes one thread,
+//! and there are tens of thousands a second, nearly all of which are dropped long before they are due.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub fn now_ms() -> u64 {
     now().duration_since(*START.get_or_init(now)).as_millis() as u64
 }
 
-/// Time since the machine was started. Unlike all others here it goes on while the machine sleeps or is suspended.
+/// Time since the machine was started. Unlike all other times here it includes suspend.
 pub fn since_boot() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
@@ -62,16 +62,16 @@ impl Instant {
     }
 }
 
-/// When a timer is due, and a number that no other timer of the same thread has.
+/// Due time of a timer, and a number that is unique among the timers of its thread.
 type Key = (StdInstant, u64);
 
-/// Timers of one thread: in practice of one executor, whose tasks begin and drop them. The clock's thread takes the
-/// lock for the moment in which it looks for those that are due, so that no executor waits for another one.
+/// Timers of one thread: in practice of one executor, whose tasks create and drop them. The clock's thread holds the
+/// lock only while it collects the due ones, so that no executor waits for another one.
 #[derive(Default)]
 struct Timers(Mutex<BTreeMap<Key, Waker>>);
 
 impl Timers {
-    /// Has a waker woken when it is time, in place of the one of before.
+    /// Sets the waker of a timer, in place of an earlier one.
     fn set(&self, key: Key, waker: &Waker) {
         let mut pending = lock(&self.0);
         let is_first = pending.first_key_value().is_none_or(|(first, _)| key < *first);
@@ -85,11 +85,11 @@ impl Timers {
 
     fn remove(&self, key: &Key) {
         let waker = lock(&self.0).remove(key);
-        // Not under the lock: it may be the last reference to a task.
+        // Dropped without the lock: it may be the last reference to a task.
         drop(waker);
     }
 
-    /// Takes those that are due; when the next one is.
+    /// Takes the wakers of due timers; returns the time of the next one.
     fn take_due(&self, time: StdInstant, due: &mut Vec<Waker>) -> Option<StdInstant> {
         let mut pending = lock(&self.0);
         loop {
@@ -102,7 +102,7 @@ impl Timers {
     }
 }
 
-/// The thread that wakes who waits, of all executors.
+/// The thread that wakes due timers of all executors.
 #[derive(Default)]
 struct Clock {
     state: Mutex<ClockState>,
@@ -111,9 +111,9 @@ struct Clock {
 
 #[derive(Default)]
 struct ClockState {
-    /// Timers of all threads. Those of a thread that ended are forgotten at the next look.
+    /// Timers of all threads. Those of a thread that ended are removed at the next check.
     threads: Vec<Weak<Timers>>,
-    /// When the thread looks again; `None` while there is nothing to wait for.
+    /// Time of the thread's next check; `None` while there is no timer.
     looks_at: Option<StdInstant>,
 }
 
@@ -153,7 +153,7 @@ impl Clock {
                 true
             });
             if !due.is_empty() {
-                // Not under the lock: whoever is woken may begin a timer at once.
+                // Woken without the lock: the woken task may create a timer at once.
                 drop(state);
                 due.drain(..).for_each(Waker::wake);
                 state = lock(&self.state);
@@ -170,8 +170,8 @@ impl Clock {
         }
     }
 
-    /// Has the thread look again at this time, if not before. Taken by executors for a timer that is the first of
-    /// theirs alone: some ten times a second.
+    /// Makes the thread check at this time or before. Called by executors only for a timer that is their next one: some
+    /// ten times a second.
     fn look_at(&self, at: StdInstant) {
         let mut state = lock(&self.state);
         if state.looks_at.is_none_or(|looks_at| at < looks_at) {
@@ -181,7 +181,7 @@ impl Clock {
     }
 }
 
-/// Completes after a time. Nothing is left of one that is dropped before.
+/// Completes after a time. Dropping it removes the timer.
 pub struct Sleep {
     at: StdInstant,
     timer: Option<(Arc<Timers>, Key)>,
@@ -190,12 +190,12 @@ pub struct Sleep {
 /// Completes after a time.
 pub fn sleep(duration: Duration) -> Sleep {
     let now = now();
-    // What nobody lives to see is as good as a century.
+    // Longer times are as good as a century.
     let at = now.checked_add(duration).unwrap_or(now + LONGEST);
     Sleep { at, timer: None }
 }
 
-/// The longest time that is waited: adding more to the time of now may overflow.
+/// The longest time of a timer: adding more to the present time may overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 impl Future for Sleep {
@@ -223,7 +223,7 @@ impl Drop for Sleep {
     }
 }
 
-/// Waits for a future, but not for ever: `None` when the time is up.
+/// Waits for a future, at most for `duration`: `None` after that.
 pub async fn deadline<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
     let done = async { Some(future.await) };
     let late = async {

@@ -1,4 +1,4 @@
-//! How many file descriptors the process has, and who may take how many of them.
+//! The limit of file descriptors, and its division among files and connections.
 //!
 //! ```text
 //!  limit ─┬─ DESCRIPTORS_KEPT, more for each executor and for the store's tables: files, and connections of a lane
@@ -6,9 +6,9 @@
 //!         └─ the pool: all other connections
 //! ```
 //!
-//! Whoever lacks a descriptor for a file of the log or the store must stop the member, so connections never get at
-//! those. Of the lanes each has a share that connections of the others cannot take: however many clients there are,
-//! other members, metrics and health checks are served.
+//! A member that lacks a descriptor for a file of the log or the store must stop, so connections never take those. Each
+//! lane has a share that connections of the others cannot take: however many clients there are, other members, metrics
+//! and health checks are served.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -21,26 +21,26 @@ use crate::types::limits::{
     PEER_CONNECTIONS_KEPT, STORE_DESCRIPTORS_MAX, STORE_DESCRIPTORS_MIN, STORES_OPEN_MAX,
 };
 
-/// The store's part of what is not kept otherwise: the inverse.
+/// The inverse of the store's share of descriptors that are not reserved otherwise.
 const STORE_PART: usize = 16;
 
-/// What kind of connection one is, by the port that it came to.
+/// The kind of a connection, by its port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
-    /// Of clients.
+    /// Connections of clients.
     Clients,
-    /// Of clients that ask for health, when there is no room for others.
+    /// Connections of clients that may ask for health only, when there is no room for others.
     Health,
-    /// To a port for metrics and health.
+    /// Connections to a port for metrics and health.
     Metrics,
-    /// Of other members.
+    /// Connections of other members.
     Peers,
 }
 
 const LANES: [Lane; 4] = [Lane::Clients, Lane::Health, Lane::Metrics, Lane::Peers];
 
 impl Lane {
-    /// Connections for which there is always a descriptor.
+    /// Connections for which a descriptor is reserved.
     const fn kept(self) -> usize {
         match self {
             Self::Clients => 0,
@@ -51,18 +51,20 @@ impl Lane {
     }
 }
 
-/// How the descriptors are divided.
+/// The division of descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Division {
-    /// All there can be.
+    /// All descriptors.
     limit: usize,
-    /// Connections beyond what is kept for their lanes.
+    /// Connections beyond the reserved ones of their lanes.
     pool: usize,
-    /// Tables that each open store keeps open.
+    /// Tables that each store keeps open.
     store: usize,
 }
 
 impl Division {
+    /// Divides `limit` descriptors.
+    ///
     /// # Errors
     /// There are too few to serve anybody.
     fn new(limit: usize, executors: usize) -> Result<Self, Fault> {
@@ -83,14 +85,13 @@ impl Division {
 
 static DIVISION: OnceLock<Division> = OnceLock::new();
 
-/// Raises the soft limit of open files to the hard one, as Go's runtime does, and divides them for a process with so
-/// many executors.
+/// Raises the soft limit of open files to the hard one, as Go's runtime does, and divides it for so many executors.
 ///
 /// # Errors
 /// There are too few to serve anybody.
 pub fn raise_open_files(executors: usize) -> Result<(), Fault> {
     let limits = getrlimit(Resource::Nofile);
-    // Refused, what there was must do.
+    // If this is refused, the existing limit is used.
     let _ =
         setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum });
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -99,7 +100,7 @@ pub fn raise_open_files(executors: usize) -> Result<(), Fault> {
     Ok(())
 }
 
-/// All descriptors that there can be.
+/// The limit of descriptors.
 pub(super) fn limit() -> usize {
     DIVISION.get().map_or(usize::MAX, |division| division.limit)
 }
@@ -109,7 +110,7 @@ pub(super) fn of_store() -> usize {
     DIVISION.get().map_or(STORE_DESCRIPTORS_MAX, |division| division.store)
 }
 
-/// Open connections by lane. Relaxed: they bound, they do not order. Only the executor that accepts lets any in.
+/// Open connections by lane. Relaxed: they are bounds and order nothing. Only the accepting executor increments them.
 struct Open([AtomicUsize; LANES.len()]);
 
 static OPEN: Open = Open([const { AtomicUsize::new(0) }; LANES.len()]);
@@ -119,7 +120,7 @@ impl Open {
         self.0[lane as usize].load(Relaxed)
     }
 
-    /// Lets one in, if there is room.
+    /// Counts a connection, if there is room for it.
     fn enter(&self, lane: Lane, pool: usize) -> bool {
         let beyond = |lane: Lane| self.count(lane).saturating_sub(lane.kept());
         let pooled: usize = LANES.into_iter().map(beyond).sum();
@@ -141,18 +142,18 @@ impl Open {
 pub(super) struct Entered(Lane);
 
 impl Entered {
-    /// If there is one left for this lane.
+    /// A descriptor, if one is left for this lane.
     pub(super) fn attempt(lane: Lane) -> Option<Self> {
         let pool = DIVISION.get().map_or(usize::MAX, |division| division.pool);
         OPEN.enter(lane, pool).then(|| Self(lane))
     }
 
-    /// Which lane it was taken from.
+    /// The lane from which it was taken.
     pub(super) fn lane(&self) -> Lane {
         self.0
     }
 
-    /// How many connections are open in all.
+    /// Number of open connections.
     pub(super) fn open() -> usize {
         LANES.into_iter().map(|lane| OPEN.count(lane)).sum()
     }
@@ -176,7 +177,7 @@ mod tests {
         for lane in [Lane::Health, Lane::Metrics, Lane::Peers] {
             assert_eq!(fill(lane), lane.kept(), "{lane:?}");
         }
-        // What one gives back anyone may have, but for those who ask for health.
+        // A descriptor that a connection gives back may be used by any lane except health.
         open.leave(Lane::Clients);
         assert!(!open.enter(Lane::Health, 100));
         assert!(open.enter(Lane::Peers, 100));

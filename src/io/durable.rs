@@ -1,18 +1,18 @@
-//! Names that are durable: whatever is made, replaced or renamed here is there after a loss of power, with all of its
-//! content, when the call returns. All of it blocks.
+//! Durable names: a file that is created, replaced or renamed here survives a power failure, with all of its content,
+//! once the call has returned. All calls block.
 //!
 //! A file system may write a directory later than the files in it, and the content of a file later than its name. So
-//! content is synced before it has its name, and the directory after.
+//! content is synced before it gets its name, and the directory after.
 
 use std::fs::{self, File};
 use std::io::{Result, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-/// Replaces a file's content as a whole: after a loss of power either the old or the new one is there.
+/// Replaces a file's content as a whole: after a power failure the file has either the old or the new one.
 ///
 /// # Errors
-/// The disk's. Either content may be there.
+/// The disk's error. Either content may be there.
 pub fn replace_durably(path: &Path, content: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
@@ -26,16 +26,16 @@ pub fn replace_durably(path: &Path, content: &[u8]) -> Result<()> {
 /// Renames a file or directory whose content is durable already.
 ///
 /// # Errors
-/// The disk's. It may have either name.
+/// The disk's error. The file may have either name.
 pub fn rename_durably(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to)?;
     sync_parent(to)
 }
 
-/// Makes a directory and those above it that are missing, for the owner alone.
+/// Creates a directory and missing parents, for the owner alone.
 ///
 /// # Errors
-/// The disk's. Some of them may be there.
+/// The disk's error. Some of the directories may exist.
 pub fn create_dir_durably(path: &Path) -> Result<()> {
     let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
@@ -46,7 +46,7 @@ pub fn create_dir_durably(path: &Path) -> Result<()> {
 /// Makes the names in a directory durable.
 ///
 /// # Errors
-/// The disk's.
+/// The disk's error.
 pub fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)?.sync_all()
 }

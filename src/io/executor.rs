@@ -23,7 +23,7 @@ impl Executors {
     /// Starts an executor at its place, running what `start` makes there. Waits until it has begun.
     ///
     /// # Errors
-    /// The kernel does not let it.
+    /// The kernel refuses it.
     pub fn start<F>(
         &mut self,
         place: Place,
@@ -58,7 +58,7 @@ impl Executors {
     /// Waits until all have ended.
     ///
     /// # Errors
-    /// What stopped one of them.
+    /// The error that stopped the first of them.
     pub fn join(self) -> Result<(), Fault> {
         self.running.into_iter().try_for_each(Running::join)
     }

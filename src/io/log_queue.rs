@@ -1,8 +1,7 @@
-//! Lines of the log on their way to where they are written: through a queue to a thread, so that a pipe that nobody
-//! reads, or a slow disk, stops no executor.
+//! The queue of log lines: a thread writes them, so that a full pipe or a slow disk stops no executor.
 //!
-//! The queue is bounded in bytes. What does not fit is dropped and counted, and the thread says how much it was when
-//! there is room again. What ends the process flushes the queue first.
+//! The queue is bounded in bytes. Lines that do not fit are dropped and counted, and the thread logs their number when
+//! there is room again. The end of the process flushes the queue first.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -16,16 +15,16 @@ use crate::metrics;
 use crate::types::Fault;
 use crate::types::limits::{LOG_QUEUE_BYTES_ERRORS, LOG_QUEUE_BYTES_MAX};
 
-/// Bytes that go out in one write, if as many wait.
+/// Bytes joined into one write.
 const WRITE_BYTES: usize = 64 << 10;
-/// What a line takes in the queue beside its bytes.
+/// Overhead of a line in the queue beside its bytes.
 const LINE_BYTES: usize = 64;
-/// How often the thread asks for lines of its own, beside after each write.
+/// Interval at which the thread asks for reports, in addition to each write.
 const REPORTS: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for lines to be written.
+/// Timeout of a flush at the end of the process.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// Where lines are written.
+/// Destination of log lines.
 #[derive(Debug)]
 pub enum LogOutput {
     /// Standard error.
@@ -40,7 +39,7 @@ pub enum LogOutput {
 
 impl LogOutput {
     fn write(&self, lines: &[u8]) {
-        // A log that cannot be written has nowhere to say so.
+        // A failed write of the log cannot be logged.
         let _ = match self {
             Self::Stderr => std::io::stderr().write_all(lines),
             Self::Stdout => std::io::stdout().write_all(lines),
@@ -53,7 +52,7 @@ impl LogOutput {
     }
 }
 
-/// Lines about the log itself, which the thread writes: given how many lines were dropped since it asked last.
+/// Source of lines about the log itself; its argument is the number of lines dropped since the last call.
 pub type Reports = Box<dyn FnMut(u64) -> Vec<String> + Send>;
 
 enum Item {
@@ -62,7 +61,7 @@ enum Item {
     Flush(flume::Sender<()>),
 }
 
-/// The queue. Cheap to share; its thread ends with it.
+/// The queue. Shared by reference; its thread ends with it.
 #[derive(Debug)]
 pub struct LogQueue {
     // Bounded by `bytes`, not by the channel: lines differ in length.
@@ -72,9 +71,9 @@ pub struct LogQueue {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Bytes that wait.
+    /// Bytes in the queue.
     bytes: AtomicUsize,
-    /// Lines dropped that the log does not tell of yet.
+    /// Dropped lines that were not reported yet.
     dropped: AtomicU64,
 }
 
@@ -91,7 +90,7 @@ impl LogQueue {
         Ok(Self { items, shared })
     }
 
-    /// Queues a line, which ends with a line feed; drops it if there is no room. Errors find room where others do not.
+    /// Queues a line, which ends with a line feed; drops it if there is no room. Errors have additional room.
     pub fn push(&self, line: String, is_error: bool) {
         let bytes = line.len() + LINE_BYTES;
         let max = LOG_QUEUE_BYTES_MAX + if is_error { LOG_QUEUE_BYTES_ERRORS } else { 0 };
@@ -104,7 +103,7 @@ impl LogQueue {
         drop(self.items.send(Item::Line(line)));
     }
 
-    /// Waits until what was queued is written, a second at most. Blocks.
+    /// Waits until the queue is written, a second at most. Blocks.
     pub fn flush(&self) {
         let (done, flushed) = flume::bounded(1);
         drop(self.items.send(Item::Flush(done)));
@@ -112,7 +111,7 @@ impl LogQueue {
     }
 }
 
-/// The thread's work, until the queue is gone.
+/// The thread's loop, until the queue is dropped.
 fn write_all(
     queue: &flume::Receiver<Item>,
     outputs: &[LogOutput],
@@ -153,8 +152,8 @@ fn write_all(
 
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
-/// Starts the queue of the process, which [`flush_log`] knows; the one of before if there is one already. What ends by a
-/// panic flushes it, too.
+/// Starts the queue of the process, which [`flush_log`] flushes; returns the existing one if there is one. A panic hook
+/// flushes it, too.
 ///
 /// # Errors
 /// The kernel has no thread left.
@@ -171,7 +170,7 @@ pub fn start_log(outputs: Vec<LogOutput>, reports: Reports) -> Result<&'static L
     Ok(QUEUE.get_or_init(|| queue))
 }
 
-/// Waits until the log of the process is written, a second at most. Before whatever ends it. Blocks.
+/// Waits until the log of the process is written, a second at most. Called before the process ends. Blocks.
 pub fn flush_log() {
     if let Some(queue) = QUEUE.get() {
         queue.flush();

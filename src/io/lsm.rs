@@ -5,13 +5,13 @@
 //!               └──────────────── read together, as of one sequence number ───────────────┘
 //! ```
 //!
-//! All spaces are key ranges of one tree, so that a flush makes whole batches durable, of all spaces at once. What was
-//! not flushed when the process ends is gone: the store is back at an earlier batch, whole, and its applied index says
+//! All spaces are key ranges of one tree, so that a flush makes whole batches durable, of all spaces at once. Batches that
+//! were not flushed are lost when the process ends: the store is at an earlier batch then, and its applied index determines
 //! from where the raft log is applied again. [`LsmEngine::persist`] flushes; the raft log is truncated after that.
 //!
-//! Two threads keep the tree in order ([`upkeep`]): one flushes, one merges tables, which removes what nobody can read
-//! ([`policy`] decides when). If a flush or merge fails, for want of room for example, it is tried again; nothing is
-//! lost by that, since memtables stay in memory and merges replace their input only when they are whole.
+//! Two threads maintain the tree ([`upkeep`]): one flushes, one merges tables, which removes obsolete versions
+//! ([`policy`] decides when). A flush or merge that fails, for lack of space for example, is tried again; nothing is
+//! lost by that, since memtables stay in memory and merges replace their input only when they are complete.
 
 mod loader;
 mod pins;
@@ -49,91 +49,91 @@ use crate::types::limits::KEY_BYTES_MAX;
 
 /// Bytes of a memtable: while it is flushed the next one fills. After a crash as much is applied again from the log.
 const MEMTABLE_BYTES: u64 = 16 << 20;
-/// Sealed memtables that wait for their flush before who commits has to wait.
+/// Sealed memtables that wait for their flush above which commits wait.
 const SEALED_MAX: usize = 4;
-/// Runs of level 0 before who commits has to wait: each is asked for each key that is read.
+/// Runs of level 0 above which commits wait: each is searched for each key that is read.
 const LEVEL_0_RUNS_MAX: usize = 24;
-/// What an empty store takes: as etcd's. etcdctl divides by the size.
+/// Reported size of an empty store: as etcd's. etcdctl divides by the size.
 const EMPTY_BYTES: u64 = 20 << 10;
 
 /// The store on disk. Clones share it; only one may commit and make views.
 #[derive(Clone)]
 pub struct LsmEngine {
-    /// Ends before the tree does.
+    /// Dropped before the tree.
     upkeep: Arc<Upkeep>,
     store: Arc<Store>,
 }
 
-/// [`LsmEngine`] at one moment.
+/// A snapshot of [`LsmEngine`].
 #[derive(Clone)]
 pub struct LsmView {
     store: Arc<Store>,
     pin: Arc<Pin>,
 }
 
-/// What threads and views share.
+/// State shared by threads and views.
 struct Store {
     tree: AnyTree,
     memtable_bytes: u64,
-    /// One for each batch, and one for each change of the tree's files.
+    /// The sequence number: one for each batch, and one for each change of the tree's files.
     sequence: SequenceNumberCounter,
     pins: Pins,
-    /// Held while a batch goes into the memtable, and while memtables are exchanged: one of them holds whole batches.
-    /// Whether the active memtable holds the first part of a batch, and nothing that is committed.
+    /// Locked while a batch is written to the memtable, and while memtables are exchanged: so each memtable holds whole
+    /// batches. True if the active memtable holds the first part of a batch, and nothing that is committed.
     staging: Mutex<bool>,
-    /// How many merges were made; held while one is.
+    /// Number of merges; locked during a merge.
     merges: Mutex<u64>,
-    /// Sealed memtables, until they are flushed and nobody reads them: freed where nobody waits.
+    /// Sealed memtables, until they are flushed and unused: freed by a thread, where no caller waits.
     retired: Mutex<Vec<Arc<Memtable>>>,
     control: Arc<Control>,
     counters: Counters,
     /// Dropped after the tree.
-    home: Home,
+    home: StoreDir,
 }
 
 #[derive(Default)]
 struct Counters {
     /// Bytes committed since the start.
     committed: AtomicU64,
-    /// Bytes of keys and values that are kept, as the owner last said.
+    /// Bytes of keys and values that are kept, as last set by the owner.
     usage: AtomicU64,
-    /// Bytes of the tables on disk, those that only old views read included.
+    /// Bytes of the tables on disk, including those that only old views read.
     disk: AtomicU64,
-    /// Bytes of the memtables that are not flushed, and of those the sealed ones.
+    /// Bytes of the memtables that are not flushed, and of the sealed ones among them.
     unflushed: Arc<AtomicU64>,
     sealed: AtomicU64,
-    /// Rises when the tree's files changed so that a new view sees fewer of them.
+    /// Incremented when the tree's files changed so that a new view reads fewer of them.
     changes: AtomicU64,
 }
 
-/// Where the store is; removed with the last of those who read it, if it was abandoned.
-struct Home {
+/// Directory of the store; removed with its last user, if it was abandoned.
+struct StoreDir {
     path: PathBuf,
     abandoned: AtomicBool,
 }
 
-impl Drop for Home {
+impl Drop for StoreDir {
     fn drop(&mut self) {
         if self.abandoned.load(Ordering::Relaxed) {
-            // What is left when the process ends is removed by the next start.
+            // A rest is removed by the next start if the process ends first.
             delete_in_background(std::mem::take(&mut self.path));
         }
     }
 }
 
 fn fault(what: &str) -> impl Fn(lsm_tree::Error) -> Fault + '_ {
-    move |error| Fault::new(format!("the store cannot {what}: {}", told(&error)))
+    move |error| Fault::new(format!("the store cannot {what}: {}", error_text(&error)))
 }
 
-/// An error of the tree in words: the system's own, where it is one of those.
-fn told(error: &lsm_tree::Error) -> String {
+/// The text of a tree's error: the system's own, where it is one of those.
+fn error_text(error: &lsm_tree::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => cause.to_string(),
         None => error.to_string(),
     }
 }
 
-/// Nothing that holds one of these locks panics in between and goes on.
+/// Poisoning is ignored: no thread continues after a panic with one of these locks held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -146,7 +146,7 @@ fn config(path: &Path, sequence: &SequenceNumberCounter, control: &Arc<Control>)
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
         .data_block_size_policy(BlockSizePolicy::all(4 << 10))
         .data_block_restart_interval_policy(RestartIntervalPolicy::new([10, 16]))
-        // Level 0 is asked for every key.
+        // Level 0 is searched for every key.
         .filter_policy(FilterPolicy::new([
             bloom(BloomConstructionPolicy::FalsePositiveRate(0.0001)),
             bloom(BloomConstructionPolicy::BitsPerKey(10.0)),
@@ -155,10 +155,10 @@ fn config(path: &Path, sequence: &SequenceNumberCounter, control: &Arc<Control>)
 }
 
 impl LsmEngine {
-    /// Opens the store in a directory, or makes one. Blocks.
+    /// Opens the store in a directory, or creates one. Blocks.
     ///
     /// # Errors
-    /// The directory cannot be used, or what is in it is damaged.
+    /// The directory cannot be used, or its content is damaged.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         Self::open_with(path, MEMTABLE_BYTES, Some(MergePolicy::default()))
     }
@@ -171,7 +171,7 @@ impl LsmEngine {
         Self::open_with(path, bytes, Some(MergePolicy::default()))
     }
 
-    /// The same for a store that is only passing, in which nothing is worth being merged.
+    /// The same for a temporary store, in which merges would not pay off.
     fn open_unmerged(path: &Path) -> Result<Self, Fault> {
         Self::open_with(path, MEMTABLE_BYTES, None)
     }
@@ -190,10 +190,10 @@ impl LsmEngine {
         }
         let (sequence, control) = (SequenceNumberCounter::new(1), Arc::default());
         let tree = config(path, &sequence, &control).open().map_err(fault("open"))?;
-        // Views are made at the number that comes next, and the first is never 0.
+        // Views are made at the next sequence number, and the first is never 0.
         sequence.fetch_max(tree.get_highest_persisted_seqno().map_or(1, |newest| newest + 1));
         let counters = Counters { disk: AtomicU64::new(tree.disk_space()), ..Counters::default() };
-        let home = Home { path: path.to_owned(), abandoned: AtomicBool::new(false) };
+        let home = StoreDir { path: path.to_owned(), abandoned: AtomicBool::new(false) };
         let store = Arc::new(Store {
             tree,
             memtable_bytes,
@@ -210,54 +210,57 @@ impl LsmEngine {
         Ok(Self { upkeep, store })
     }
 
-    /// Another store took this one's place: its files are removed when nobody reads them any more.
+    /// Another store replaced this one: its files are removed after their last use.
     pub fn abandon(&self) {
         self.store.home.abandoned.store(true, Ordering::Relaxed);
     }
 
-    /// Makes everything committed so far durable. Blocks: call it where nothing waits.
+    /// Makes everything committed so far durable. Blocks for long: not for executors.
     ///
     /// # Errors
-    /// The disk failed or is full; what was committed is still there, and it can be tried again.
+    /// The disk failed or is full; the committed batches are still in memory, and it can be tried again.
     pub fn persist(&self) -> Result<(), Fault> {
         self.store.seal();
         self.store.flush().map_err(fault("write to its disk"))
     }
 
-    /// Bytes of keys and values that are kept, as far as its owner knows: what takes more than that is garbage.
+    /// Sets the bytes of keys and values that are kept, as far as the owner knows: larger tables contain garbage.
     pub fn note_usage(&self, bytes: u64) {
         self.store.counters.usage.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that were committed and take room on the disk when they are flushed, as counted now and at any later time.
+    /// Counter of bytes that were committed and take disk space when they are flushed.
     pub fn unflushed(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.store.counters.unflushed)
     }
 
-    /// Whether whoever commits has to wait, so that flushes and merges keep up.
+    /// True if commits have to wait, so that flushes and merges keep up.
     pub fn is_behind(&self) -> bool {
         let tree = &self.store.tree;
-        tree.sealed_memtable_count() >= SEALED_MAX || tree.l0_run_count() >= LEVEL_0_RUNS_MAX
+        let may_merge = || !self.store.control.no_room.load(Ordering::Relaxed);
+        tree.sealed_memtable_count() >= SEALED_MAX
+            || (tree.l0_run_count() >= LEVEL_0_RUNS_MAX && may_merge())
     }
 
-    /// A number that changes when a new view would let files go that older ones hold.
+    /// A number that changes when a new view would release files that older ones hold.
     pub fn changes(&self) -> u64 {
         self.store.counters.changes.load(Ordering::Relaxed)
     }
 
-    /// Asks for a merge of everything, now instead of when it is due; gives what says when that is over.
+    /// Requests a merge of everything now; returns a receiver of the notification when it is complete.
     pub fn defragment(&self) -> flume::Receiver<()> {
         self.upkeep.ask(true)
     }
 
-    /// Asks for the files that no view reads any more to be removed now; gives what says when that is over.
+    /// Requests the removal of the files that no view reads any more; returns a receiver of the notification when
+    /// it is complete.
     pub fn let_go(&self) -> flume::Receiver<()> {
         self.upkeep.ask(false)
     }
 }
 
 impl Store {
-    /// The memtable takes no more batches; the next one does.
+    /// Seals the memtable; a new one takes further batches.
     fn seal(&self) {
         let staging = lock(&self.staging);
         if !*staging {
@@ -283,7 +286,7 @@ impl Store {
             bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
             memtable.insert(match value {
                 Some(value) => InternalValue::from_components(key, value, number, ValueType::Value),
-                // It and the one value that it hides go together, in whichever merge they meet.
+                // The tombstone and the one value under it are removed together, by whichever merge reads both.
                 None if space.is_written_once() => InternalValue::new_weak_tombstone(key, number),
                 None => InternalValue::new_tombstone(key, number),
             });
@@ -293,7 +296,7 @@ impl Store {
         memtable.size()
     }
 
-    /// Writes sealed memtables to tables, which are durable then.
+    /// Writes sealed memtables to tables; they are durable when this returns.
     fn flush(&self) -> lsm_tree::Result<()> {
         let flushing = self.tree.get_flush_lock();
         let merges = self.merges.try_lock().ok().map(|merges| *merges);
@@ -303,7 +306,7 @@ impl Store {
             && let Ok(now) = self.merges.try_lock()
             && merges == Some(*now)
         {
-            // Nobody else has made a table meanwhile.
+            // No other thread has created a table meanwhile.
             self.remove_unfinished(next_table);
         }
         if let Some(bytes) = flushed? {
@@ -313,8 +316,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes tables with this number or a later one that are not part of the tree: what a flush or merge that failed
-    /// had written. The tree does that only when it is opened. Nothing else may make tables meanwhile.
+    /// Removes tables with this number or a later one that are not part of the tree: the output of a failed flush or
+    /// merge. The tree does that only when it is opened. No other thread may create tables meanwhile.
     fn remove_unfinished(&self, next_table: u64) {
         let version = self.tree.current_version();
         let tables = std::fs::read_dir(self.home.path.join("tables")).into_iter().flatten();
@@ -324,7 +327,7 @@ impl Store {
                 number >= next_table && version.iter_tables().all(|table| table.id() != number)
             });
             if is_unfinished {
-                // What stays is removed at the next start.
+                // Files that remain are removed at the next start.
                 let _ = std::fs::remove_file(table.path());
             }
         }
@@ -335,9 +338,9 @@ impl Store {
         self.counters.unflushed.store(sealed + active, Ordering::Relaxed);
     }
 
-    /// Nobody reads versions that were replaced before this number.
+    /// Versions that were replaced before this number are not read any more.
     fn watermark(&self) -> u64 {
-        // First what comes next: a view that is made meanwhile is pinned there or later.
+        // First the next number: a view that is made meanwhile is pinned there or later.
         let next = self.sequence.get();
         self.pins.oldest().unwrap_or(next).min(next).saturating_sub(1)
     }
@@ -365,8 +368,8 @@ impl Engine for LsmEngine {
         Ok(())
     }
 
-    /// What is staged goes into a memtable of its own, which takes no flush before the commit. What was committed before is
-    /// sealed, so that it can be made durable meanwhile.
+    /// Staged writes go into a memtable of their own, which is not flushed before the commit. Earlier batches are
+    /// sealed, so that they can be made durable meanwhile.
     fn stage(&mut self, batch: Batch) -> Result<(), Fault> {
         let store = &*self.store;
         let mut staging = lock(&store.staging);
@@ -383,7 +386,7 @@ impl Engine for LsmEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        // What waits to be flushed is on the disk too, in the log.
+        // Bytes that wait to be flushed are on the disk too, in the log.
         let unflushed = self.store.counters.unflushed.load(Ordering::Relaxed);
         EMPTY_BYTES + self.store.counters.disk.load(Ordering::Relaxed) + unflushed
     }
@@ -394,7 +397,7 @@ fn prefixed(space: Space, key: &[u8]) -> Slice {
     Slice::fused(&[space as u8], key)
 }
 
-/// A bound of the tree. Longer keys than any that is stored are cut to where they would be.
+/// A bound of the tree. Keys longer than any stored one are truncated, without a change of their order.
 fn bound(space: Space, bound: Bound<&[u8]>, is_start: bool) -> Bound<Slice> {
     let key = match bound {
         Bound::Included(key) | Bound::Excluded(key) => key,

@@ -1,4 +1,4 @@
-//! How much memory the process may use: its control group's limit, or the machine's.
+//! Memory limit of the process: of its control group, or the machine.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +8,13 @@ use crate::types::Budgets;
 
 static BUDGETS: OnceLock<Budgets> = OnceLock::new();
 
-/// Divides the memory that there is for a process with so many executors, once; later calls give the same. Blocks.
+/// The budgets for the available memory and so many executors, computed once; later calls return the same. Blocks.
 pub fn divide_memory(executors: usize) -> (u64, Budgets) {
     let bytes = memory_bytes(Path::new("/"));
     (bytes, *BUDGETS.get_or_init(|| Budgets::new(bytes, executors)))
 }
 
-/// Bytes that a store may use for its cache of blocks.
+/// Bytes for a store's block cache.
 pub(super) fn block_cache_bytes() -> u64 {
     BUDGETS.get().map_or_else(|| Budgets::unbounded().block_cache, |budgets| budgets.block_cache)
 }
@@ -32,8 +32,8 @@ fn memory_bytes(root: &Path) -> u64 {
             }
             _ => return None,
         };
-        // Of each group above it, too: the lowest counts. In a container the path may be that of the host, and then
-        // only the root is found.
+        // Each parent group has a limit, too: the lowest one counts. In a container the path may be that of the host,
+        // and then only the root is found.
         let path = Path::new(path.trim_start_matches('/'));
         let above = path.ancestors().map(|path| root.join(mount).join(path).join(file));
         above.filter_map(|path| number(&path)).min()
@@ -91,7 +91,7 @@ mod tests {
             (
                 &[
                     MACHINE,
-                    // The host's path, which is not there in the container.
+                    // The host's path, which does not exist in the container.
                     ("proc/self/cgroup", "2:memory:/docker/0123\n"),
                     ("sys/fs/cgroup/memory/memory.limit_in_bytes", "8388608\n"),
                 ],

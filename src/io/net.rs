@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  Listener ─accept─► Connection ─handover (bounded)─► executor ─serve─► HTTP/2 (gRPC) or HTTP/1
-//!      └ waits while descriptors lack                         │ the first bytes of a connection tell which
-//!                                                             └─► UpgradedIo: what both ends agreed on over HTTP/1
+//!      └ waits while descriptors lack                         │ chosen by the first bytes of a connection
+//!                                                             └─► UpgradedIo: another protocol, by an HTTP/1 upgrade
 //! ```
 //!
-//! A connection goes to the executor that has the fewest: the kernel's own spreading by hash is uneven for the
-//! few and busy connections that gRPC clients open, and taking turns is so as soon as some of them have closed.
-//! Of equals the first takes it, where consensus is: who is alone there waits for no other core.
+//! A connection is given to the executor that has the fewest: the kernel's own distribution by hash is uneven for the
+//! few and busy connections that gRPC clients open, and round robin becomes uneven as soon as some of them have closed.
+//! Of equals the first is chosen, which runs consensus: a single client there waits for no other core.
 
 mod hyper_io;
 mod merge;
@@ -44,45 +44,43 @@ pub use self::open::{Closing, close_connections};
 pub use self::upgraded::UpgradedIo;
 pub use self::wire::{Wire, get, resolve};
 
-/// What an HTTP/2 connection begins with (RFC 9113, 3.4).
+/// First bytes of an HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long a connection may take to say what it speaks.
+/// Timeout of a connection's first bytes.
 const PREFACE_TIME: Duration = Duration::from_secs(10);
 /// How long the client of one that has ended may take for what is left of its answer.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How long one may take that may only ask for health, and the beginnings of such questions.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 const PROBES: [&[u8]; 4] = [b"GET /health", b"GET /livez", b"GET /readyz", b"GET /metrics"];
-/// How long an HTTP/1 client may take for its next request, idle time included; longer than monitoring
-/// systems wait between two looks.
+/// Timeout of an HTTP/1 client's next request, idle time included; longer than the scrape interval of monitoring systems.
 const HTTP1_TIME: Duration = Duration::from_secs(150);
 /// Bytes a client may send ahead on one stream, and on all streams of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Bytes of answers that wait for one stream's client to take them.
+/// Bytes of responses queued for one stream.
 const SEND_BUFFER: usize = 1 << 20;
 /// Bytes of one request's headers.
 const HEADERS_MAX: u32 = 64 << 10;
-/// Streams that a client opened and gave up before we looked at them; more is an attack (CVE-2023-44487).
-/// Clients that cancel all they have under way at once must not look like one.
+/// Streams that a client opened and reset before they were handled; more is an attack (CVE-2023-44487). Clients that
+/// cancel all their requests at once must not look like one.
 const RESETS_MAX: usize = 1024;
-/// Connections that the kernel may hold until they are accepted, where it allows as many.
+/// Connections that the kernel may queue until they are accepted, if its own limit allows as many.
 const BACKLOG: i32 = 4096;
-/// Connections on their way to an executor; past it accepting waits.
+/// Connections queued for an executor; past it accepting waits.
 const HANDOVERS_MAX: usize = 1024;
-/// Time without a sign of life until the kernel asks a client whether it is there, the time between two
-/// questions, and how many may go unanswered: a half-open connection is gone after a minute and a half. Go's and
-/// etcd's listeners ask after 15 and 30 s.
+/// Idle time until the kernel probes a client, the interval between two probes, and how many may stay unanswered: a
+/// half-open connection ends after a minute and a half. Go's and etcd's listeners probe after 15 and 30 s.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
-/// How long another member may leave bytes unacknowledged until the connection to it is over. The kernel itself
-/// sends them again for a quarter of an hour.
+/// Time for which another member may leave bytes unacknowledged until its connection ends. The kernel by itself would
+/// retransmit for a quarter of an hour.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Time until accepting is tried again after it failed, or while too many connections are open.
+/// Pause before accepting is tried again after it failed, or while too many connections are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A connection on its way to its executor.
+/// An accepted connection that is sent to its executor.
 pub struct Connection {
     stream: Accepted,
     port: usize,
@@ -95,9 +93,9 @@ enum Accepted {
 }
 
 impl Connection {
-    /// Takes it to this executor; `None` if its client has gone already. glommio's own way to ask an accepted socket for
-    /// its peer comes too early: it closes the socket if there is none any more, and so does its owner
-    /// again, when the descriptor may be that of another connection or file.
+    /// Opens it on this executor; `None` if its client has disconnected already. glommio's own call to ask an accepted
+    /// socket for its peer fails then and closes the socket, and so does the socket's owner again, when the descriptor
+    /// may be that of another connection or file.
     pub fn open(self) -> Option<OpenConnection> {
         let stream = bind(self.stream)?;
         Some(OpenConnection { stream, port: self.port, permit: self.permit })
@@ -117,7 +115,7 @@ impl OpenConnection {
         self.port
     }
 
-    /// Who is at the other end; `@` for a unix socket, as Go prints it.
+    /// The address of the other end; `@` for a unix socket, as Go prints it.
     pub fn peer(&self) -> String {
         match &self.stream {
             Stream::Tcp(stream) => {
@@ -128,7 +126,7 @@ impl OpenConnection {
     }
 }
 
-/// A socket that listens. Belongs to the executor that made it.
+/// A listening socket. Belongs to the executor that made it.
 pub struct Listener(Listening);
 
 enum Listening {
@@ -136,12 +134,12 @@ enum Listening {
     Unix(reactor::Listener),
 }
 
-/// Where to listen.
+/// An address to listen on or to dial.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Address {
     /// `host:port`.
     Tcp(String),
-    /// The path of a socket, which is made anew.
+    /// The path of a unix socket, which is created again.
     Unix(String),
 }
 
@@ -154,8 +152,8 @@ impl std::fmt::Display for Address {
 }
 
 impl Address {
-    /// Where a URL of a member leads: to `host:port`, or to the path of a socket for `unix://path`. etcd's own such URLs
-    /// look like `unix://host:port`, which is a path relative to the working directory.
+    /// The address in a member's URL: `host:port`, or the path of a socket for `unix://path`. etcd's own such URLs look
+    /// like `unix://host:port`, which is a path relative to the working directory.
     pub fn of_url(url: &str) -> Self {
         let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
         let rest = rest.strip_prefix("//").unwrap_or(rest);
@@ -169,7 +167,7 @@ impl Address {
 /// Listens.
 ///
 /// # Errors
-/// The address is taken, or not this machine's.
+/// The address is in use, or not this machine's.
 pub fn listen(address: &Address) -> Result<Listener, Fault> {
     match address {
         Address::Tcp(address) => listen_tcp(address),
@@ -192,8 +190,8 @@ fn listen_tcp(address: &str) -> Result<Listener, Fault> {
 }
 
 fn listen_unix(path: &str) -> Result<Listener, Fault> {
-    // What an earlier run left behind is in the way; whoever still listens there has the data directory
-    // locked, so that we do not get this far.
+    // A socket file of an earlier run blocks the path; a member that still listens there has locked the data directory,
+    // so that this code is not reached.
     drop(std::fs::remove_file(path));
     let cannot = |error: &dyn std::fmt::Display| Fault::new(format!("listen unix {path}: {error}"));
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(|error| cannot(&error))?;
@@ -201,14 +199,14 @@ fn listen_unix(path: &str) -> Result<Listener, Fault> {
     Ok(Listener(Listening::Unix(listener)))
 }
 
-/// The way to one executor. Cheap to clone.
+/// The queue of connections of one executor. Cheap to clone.
 #[derive(Clone)]
 pub struct ConnectionSender {
     to: flume::Sender<Connection>,
     share: ConnectionCount,
 }
 
-/// The two ends of the way to one executor.
+/// The two ends of the queue of one executor.
 pub fn handover() -> (ConnectionSender, flume::Receiver<Connection>) {
     let (to, connections) = flume::bounded(HANDOVERS_MAX);
     (ConnectionSender { to, share: ConnectionCount::default() }, connections)
@@ -216,8 +214,8 @@ pub fn handover() -> (ConnectionSender, flume::Receiver<Connection>) {
 
 impl Listener {
     /// Accepts connections of a lane, giving each to the executor with the fewest, marked with `port`. Ends when this
-    /// executor closes its connections, or another one is gone: who connects to a member that stops is refused
-    /// at once and goes elsewhere, instead of being taken and then dropped.
+    /// executor closes its connections, or another one has ended: a client that connects to a stopping member is
+    /// refused at once, instead of being accepted and then dropped.
     pub async fn accept(self, lane: Lane, port: usize, executors: Vec<ConnectionSender>) {
         let slot = OpenSlot::take();
         loop {
@@ -253,7 +251,7 @@ impl Listener {
     }
 }
 
-/// How HTTP/2 is spoken.
+/// Options of HTTP/2.
 #[derive(Clone, Copy, Debug)]
 pub struct Http2 {
     /// `--max-concurrent-streams`.
@@ -264,8 +262,8 @@ pub struct Http2 {
     pub keep_alive_timeout: Duration,
 }
 
-/// Serves a connection on this executor until it ends. What is left of one on which HTTP/1 has ended goes to
-/// `switched`: if an answer was `101 Switching Protocols`, the client speaks something else from here on.
+/// Serves a connection on this executor until it ends. After the end of HTTP/1 the connection is passed to `switched`:
+/// if a response was `101 Switching Protocols`, the client uses another protocol from here on.
 pub async fn serve<S, B, F>(
     connection: OpenConnection,
     options: Http2,
@@ -316,7 +314,7 @@ pub async fn serve<S, B, F>(
             .header_read_timeout(if is_spare { PROBE_TIME } else { HTTP1_TIME })
             .keep_alive(!is_spare)
             .max_buf_size(HEADERS_MAX as usize)
-            // As Go writes them, for what greps.
+            // As Go writes them, for scripts that grep.
             .title_case_headers(true);
         let mut serving = builder.serve_connection(socket, service);
         until_closed(&slot, turn, stream, &mut serving, |serving| {
@@ -324,12 +322,12 @@ pub async fn serve<S, B, F>(
         })
         .await;
         let parts = serving.into_parts();
-        // Ends by itself when it is time to close.
+        // Ends by itself when the executor closes.
         switched(UpgradedIo::new(parts.io, parts.read_buf)).await;
     }
 }
 
-/// Serves a connection to the peer port: one of another member, which begins with `magic`, or HTTP/1.
+/// Serves a connection to the peer port: from another member, which begins with `magic`, or HTTP/1.
 pub async fn serve_peer<S, B, F>(
     connection: OpenConnection,
     magic: &'static [u8],
@@ -371,7 +369,7 @@ fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(HEADERS_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
-        // gRPC has no use for it, and etcd sends none.
+        // gRPC does not use it, and etcd sends none.
         .auto_date_header(false);
     if !options.keep_alive.is_zero() {
         builder.keep_alive_interval(options.keep_alive);
@@ -380,8 +378,8 @@ fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
     builder
 }
 
-/// Drives a connection to its end; when the executor is told to close, what is under way is finished. The calls of
-/// the connection are dropped with this future at the latest.
+/// Drives a connection to its end; when the executor closes, requests in flight are finished. The calls of the
+/// connection are dropped with this future at the latest.
 async fn until_closed<C: Future>(
     slot: &OpenSlot,
     mut turn: ConnectionScheduler,
@@ -410,7 +408,7 @@ async fn until_closed<C: Future>(
     slot.or_closing(clock::deadline(DRAIN_TIME, left)).await;
 }
 
-/// Takes an accepted socket to this executor; `None` if its client has gone already.
+/// Opens an accepted socket on this executor; `None` if its client has disconnected already.
 fn bind(accepted: Accepted) -> Option<Stream> {
     match accepted {
         Accepted::Tcp(stream) => {
@@ -423,7 +421,7 @@ fn bind(accepted: Accepted) -> Option<Stream> {
     }
 }
 
-/// Lets the kernel find out when the other end is gone without a word, while nothing is on its way to it.
+/// Enables TCP keep-alive, so that the kernel detects a dead peer on an idle connection.
 fn keep_alive(socket: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
     use rustix::net::sockopt;
     sockopt::set_socket_keepalive(socket, true)?;
@@ -432,8 +430,9 @@ fn keep_alive(socket: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)
 }
 
-/// Lets the kernel end a connection whose other end has taken no bytes for so long. grpc-go's server sets the same
-/// option to the same time, etcd's `--grpc-keepalive-timeout`. Not for HTTP/1: who reads an answer there may pause.
+/// Lets the kernel end a connection whose other end has acknowledged no bytes for so long. grpc-go's server sets the
+/// same option to the same time, etcd's `--grpc-keepalive-timeout`. Not for HTTP/1: a client that reads a response
+/// there may pause.
 fn end_after(socket: BorrowedFd<'_>, silence: Duration) -> Result<(), rustix::io::Errno> {
     let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(socket, millis)

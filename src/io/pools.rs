@@ -1,21 +1,26 @@
-//! Threads for work that blocks, in named pools: a slow name server delays no snapshot, and a client's large range
+//! Threads for blocking work, in named pools: a slow name server delays no snapshot, and a client's large range
 //! delays no fsync.
 //!
 //! ```text
 //!  executor ─run─► queue of the pool (bounded) ─► one of its threads ─result─► executor
-//!                   └ full: the caller waits, first come first served, and its executor goes on
+//!                   └ full: the caller waits, in order of arrival, and its executor continues
 //! ```
 //!
 //! A pool starts its threads with its first job and keeps them. They run on any core of the process.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::clock::Instant;
 use super::{placement, thread};
 use crate::metrics;
 use crate::types::limits::{
-    CPU_THREADS_MAX, DNS_THREADS, DURABLE_THREADS, POOL_QUEUE_MAX, READS_THREADS_MAX,
+    CPU_THREADS_MAX, DNS_THREADS, DURABLE_THREADS, EXPORTS_THREADS, HASHES_THREADS, POOL_QUEUE_MAX,
+    POOL_SLICE_MS, READS_THREADS_MAX,
 };
+
+/// How far the threads step back that work for nobody who waits at this moment.
+const NICE: i32 = 10;
 
 /// A pool of threads, named by its work. Work of one pool runs in no particular order, but one caller that waits for
 /// each result runs its own in order.
@@ -23,18 +28,22 @@ use crate::types::limits::{
 pub enum Pool {
     /// Looks up names of hosts: up to half a minute each while a name server is silent.
     Dns,
-    /// Makes things durable: fsync, flushes of the store, renames, writes to files that are not the log.
+    /// Makes data durable: fsync, flushes of the store, renames, writes to files other than the log.
     Durable,
-    /// Reads much of the store for clients: ranges that are sorted, transactions of ranges.
+    /// Reads many keys for clients: ranges that are sorted, transactions of ranges.
     Reads,
     /// Computes for long: large messages from and to JSON.
     Cpu,
+    /// Makes the files of snapshots.
+    Exports,
+    /// Hashes the store.
+    Hashes,
     /// Reads `/proc` for metrics, which are asked for when everything else is stuck.
     Stats,
 }
 
 /// All of them, by number.
-static POOLS: [OnceLock<flume::Sender<Job>>; 5] = [const { OnceLock::new() }; 5];
+static POOLS: [OnceLock<flume::Sender<Job>>; 7] = [const { OnceLock::new() }; 7];
 
 struct Job {
     since: Instant,
@@ -42,8 +51,8 @@ struct Job {
 }
 
 impl Pool {
-    /// Runs work on a thread of this pool and waits for the result. The work is begun even if the caller is gone by
-    /// then, and the result dropped.
+    /// Runs work on a thread of this pool and waits for the result. The work runs even if the caller is dropped first,
+    /// and then the result is dropped.
     ///
     /// # Panics
     /// If the work does.
@@ -53,8 +62,8 @@ impl Pool {
         result.recv_async().await.expect("the work is done")
     }
 
-    /// Runs work on a thread of this pool, unless the caller is gone when its turn comes: jobs of thousands of
-    /// cancelled requests would keep others waiting, and hold the memory that they work on.
+    /// Runs work on a thread of this pool, unless the caller was dropped before: jobs of thousands of cancelled
+    /// requests would delay others, and keep their memory.
     ///
     /// # Panics
     /// If the work does.
@@ -72,6 +81,29 @@ impl Pool {
         result.recv_async().await.expect("the work is done")
     }
 
+    /// Runs work that takes long, one slice of [`POOL_SLICE_MS`] after the other, until a step of it gives a result: between
+    /// two slices others get their turn, and a caller that is gone ends it. Each step should be much shorter than a slice.
+    ///
+    /// # Panics
+    /// If a step does.
+    pub async fn run_in_slices<S: Send + 'static, T: Send + 'static>(
+        self,
+        mut state: S,
+        mut step: impl FnMut(&mut S) -> Option<T> + Send + 'static,
+    ) -> T {
+        loop {
+            let slice = move || {
+                let result = slice(|| step(&mut state));
+                (state, step, result)
+            };
+            let result;
+            (state, step, result) = self.run_if_wanted(slice).await;
+            if let Some(result) = result {
+                return result;
+            }
+        }
+    }
+
     async fn queue(self, work: impl FnOnce() + Send + 'static) {
         let queued = Queued::new(self);
         let job = Job {
@@ -81,7 +113,7 @@ impl Pool {
                 work();
             }),
         };
-        // The threads hold the other end for as long as the process lives.
+        // The threads hold the receiver for as long as the process lives.
         drop(self.jobs().send_async(job).await);
     }
 
@@ -90,7 +122,11 @@ impl Pool {
             let (jobs, queue) = flume::bounded(POOL_QUEUE_MAX);
             for _ in 0..self.threads() {
                 let queue = queue.clone();
-                let started = thread::start(self.name(), move || self.serve(&queue));
+                let serve = move || self.serve(&queue);
+                let started = match self.gives_way() {
+                    true => thread::start_nice(self.name(), NICE, serve),
+                    false => thread::start(self.name(), serve),
+                };
                 assert!(started.is_ok(), "the threads of the pool {} cannot start", self.name());
             }
             metrics::pool(self.name()).threads.set(self.threads() as i64);
@@ -111,6 +147,8 @@ impl Pool {
             Self::Durable => "durable",
             Self::Reads => "reads",
             Self::Cpu => "cpu",
+            Self::Exports => "exports",
+            Self::Hashes => "hashes",
             Self::Stats => "stats",
         }
     }
@@ -121,12 +159,33 @@ impl Pool {
             Self::Durable => DURABLE_THREADS,
             Self::Reads => placement::usable_cores().clamp(1, READS_THREADS_MAX),
             Self::Cpu => placement::usable_cores().clamp(1, CPU_THREADS_MAX),
+            Self::Exports => EXPORTS_THREADS,
+            Self::Hashes => HASHES_THREADS,
             Self::Stats => 1,
+        }
+    }
+
+    /// True if its threads yield to all others.
+    const fn gives_way(self) -> bool {
+        match self {
+            Self::Exports | Self::Hashes => true,
+            Self::Dns | Self::Durable | Self::Reads | Self::Cpu | Self::Stats => false,
         }
     }
 }
 
-/// Counts a job from when it is asked for until it is begun, or given up.
+/// Makes steps until one gives a result or the slice is over.
+pub(super) fn slice<T>(mut step: impl FnMut() -> Option<T>) -> Option<T> {
+    let began = Instant::now();
+    loop {
+        let result = step();
+        if result.is_some() || began.elapsed() >= Duration::from_millis(POOL_SLICE_MS) {
+            return result;
+        }
+    }
+}
+
+/// Counts a job from its request until it starts, or is given up.
 struct Queued(Pool);
 
 impl Queued {
@@ -172,11 +231,42 @@ mod tests {
         release
     }
 
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a pool's thread")]
+    fn long_work_is_done_in_slices_between_which_others_get_their_turn() {
+        const STEP: Duration = Duration::from_millis(1);
+        let (gone, witness) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+        let endless = {
+            let (gone, witness) = (Arc::clone(&gone), Arc::clone(&witness));
+            Pool::Hashes.run_in_slices(gone, move |_| {
+                std::thread::sleep(STEP);
+                witness.fetch_add(1, Ordering::Relaxed);
+                None::<()>
+            })
+        };
+        let short = Pool::Hashes.run_in_slices(0, |count| {
+            std::thread::sleep(STEP);
+            *count += 1;
+            (*count == 30).then_some(*count)
+        });
+        let endless = async {
+            endless.await;
+            0
+        };
+        let first = futures_lite::future::block_on(futures_lite::future::or(endless, short));
+        assert_eq!(first, 30);
+        assert!(witness.load(Ordering::Relaxed) > 2, "both had their turns");
+        // The endless one ends with its caller.
+        while Arc::strong_count(&gone) > 1 {
+            std::thread::yield_now();
+        }
+    }
+
     /// One test for what fills pools: they belong to the whole process.
     #[test]
     fn pools_are_bounded_apart_and_drop_what_nobody_waits_for() {
         let release = occupy(Pool::Dns);
-        // Others are not kept waiting.
+        // Other pools are not delayed.
         assert_eq!(futures_lite::future::block_on(Pool::Durable.run(|| 7)), 7);
 
         let (witness, ran) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
@@ -193,7 +283,7 @@ mod tests {
         let queue = Pool::Dns.jobs();
         assert!(queue.is_full());
         assert_eq!(Arc::strong_count(&witness), 1 + queued.len());
-        // Three wait outside of the queue; when they go, nothing is left of them.
+        // Three wait outside of the queue; when they are dropped, nothing is left of them.
         queued.truncate(POOL_QUEUE_MAX);
         assert_eq!(Arc::strong_count(&witness), 1 + POOL_QUEUE_MAX);
 
@@ -202,7 +292,7 @@ mod tests {
         while !queue.is_empty() {
             std::thread::yield_now();
         }
-        // Every thread of the pool has passed over the others when it serves one of these.
+        // Every thread of the pool has skipped the others when it serves one of these.
         drop(occupy(Pool::Dns));
         assert_eq!(ran.load(Ordering::Relaxed), 0);
         let page = metrics::text(&metrics::Gauges::default());

@@ -1,4 +1,4 @@
-//! What the machine must allow, asked for before anything is written.
+//! Checks of the machine and the data directory before anything is written.
 
 use std::fs;
 use std::path::Path;
@@ -8,11 +8,11 @@ use rustix::fs::{FlockOperation, flock};
 use super::durable::create_dir_durably;
 use crate::types::Fault;
 
-/// Makes the data directory and the one in it, for the owner alone. Directories that are made are durable when
-/// this returns: a lost entry would take everything below it along, and the next start would found a new cluster.
+/// Creates the data directory and the one in it, for the owner alone. New directories are durable when this returns: a
+/// lost directory entry would lose everything below it, and the next start would found a new cluster.
 ///
 /// # Errors
-/// They cannot be made or written to.
+/// The directories cannot be created or written to.
 pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
     let cannot =
         |error| Fault::new(format!("cannot access data directory: {error} ({})", path.display()));
@@ -21,10 +21,10 @@ pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
     fs::write(&touched, b"").and_then(|()| fs::remove_file(&touched)).map_err(cannot)
 }
 
-/// Looks whether the data directory is etcd's, before anything is written to it.
+/// Checks that the data directory is not etcd's, before anything is written to it.
 ///
 /// # Errors
-/// It is.
+/// It is etcd's.
 pub fn refuse_foreign(data_dir: &Path) -> Result<(), Fault> {
     if !data_dir.join("member/snap").exists() {
         return Ok(());
@@ -40,11 +40,11 @@ pub fn refuse_foreign(data_dir: &Path) -> Result<(), Fault> {
 /// it is complete.
 pub const UNFINISHED_RESTORE: &str = "member.tmp";
 
-/// Refuses a data directory with a restore that did not complete, before anything is written to it: a member
-/// founded beside it would serve an empty key space in place of what was to be restored.
+/// Refuses a data directory with a restore that did not complete, before anything is written to it: a member founded
+/// beside it would serve an empty keyspace in place of the restored one.
 ///
 /// # Errors
-/// It has one.
+/// There is such a restore.
 pub fn refuse_unfinished(data_dir: &Path) -> Result<(), Fault> {
     if !data_dir.join(UNFINISHED_RESTORE).exists() {
         return Ok(());
@@ -63,10 +63,10 @@ pub fn refuse_unfinished(data_dir: &Path) -> Result<(), Fault> {
     }))
 }
 
-/// Takes the data directory for this process alone, until the file is dropped.
+/// Locks the data directory for this process, until the file is dropped.
 ///
 /// # Errors
-/// Another process has it.
+/// Another process has locked it.
 pub fn lock_data_dir(path: &Path) -> Result<fs::File, Fault> {
     let file = path.join("lock");
     let opened = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&file);

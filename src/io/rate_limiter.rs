@@ -1,20 +1,20 @@
-//! Bulk work that leaves the machine to others most of the time.
+//! A limit of bandwidth for bulk work, which leaves most of it to other work.
 
 use std::time::Duration;
 
 use super::clock::Instant;
 
-/// How much may be made up for after a time in which less was done.
+/// Upper bound of the delay that may be made up for.
 const BEHIND_MAX: Duration = Duration::from_millis(50);
-/// Shorter waits are put together.
+/// Shorter waits are combined.
 const NAP: Duration = Duration::from_millis(1);
 
-/// Keeps a thread that hosts nothing from handling more than so many bytes in a second.
+/// Keeps bulk work from handling more than so many bytes in a second.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     bytes_per_second: f64,
     began: Instant,
-    /// When what was handled so far was due, counted from the beginning.
+    /// Time at which the bytes so far were due, since the start.
     due: Duration,
 }
 
@@ -27,16 +27,21 @@ impl RateLimiter {
         }
     }
 
-    /// So many bytes are next: waits until they are due.
+    /// Waits until the next `bytes` are due.
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
     pub(super) fn keep(&mut self, bytes: usize) {
+        if let Some(wait) = self.wait(bytes) {
+            std::thread::sleep(wait);
+        }
+    }
+
+    /// So many bytes are next: the time until they are due, if that is worth waiting for.
+    pub(super) fn wait(&mut self, bytes: usize) -> Option<Duration> {
         let now = self.began.elapsed();
         self.due = self.due.max(now.saturating_sub(BEHIND_MAX));
         let wait = self.due.saturating_sub(now);
-        if wait >= NAP {
-            std::thread::sleep(wait);
-        }
         self.due += Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+        (wait >= NAP).then_some(wait)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Removes what is large without anybody noticing.
+//! Deletion of large files in the background, without a stall of other writes.
 //!
-//! A file system that is mounted with `discard` tells the disk of all blocks of a removed file at once, and the log's
-//! next writes wait behind that: 10 ms for each of 32 MiB, on a fast disk. So files are cut piece by piece first.
+//! A file system mounted with `discard` tells the disk of all blocks of a removed file at once, and the log's next
+//! writes wait behind that: 10 ms for each of 32 MiB, on a fast disk. So files are truncated step by step first.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use super::rate_limiter::RateLimiter;
 use super::thread;
 
-/// Bytes that are cut off at once, and in a second.
+/// Bytes truncated at once, and in a second.
 const PIECE_BYTES: u64 = 1 << 20;
 const BYTES_PER_SECOND: usize = 200 << 20;
-/// The thread gives way to everybody.
+/// The thread runs with the lowest priority of the process.
 const NICE: i32 = 10;
 
-/// Removes a file, or a directory with all that is in it, that nobody needs any more: on a thread of its own, in good
-/// time. Of no consequence if it fails or the process ends before: whoever names it knows it for a left-over.
+/// Removes a file, or a directory with its content, that is no longer needed, on a thread of its own. Best effort: if
+/// the process ends first, the next start finds the path by its name and deletes it.
 pub(super) fn delete_in_background(path: PathBuf) {
     // Without a thread for it, it stays until the next start.
     let _ = thread::start_nice("removal", NICE, move || {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_large_goes_in_pieces_and_what_is_linked_to_stays() {
+    fn large_file_is_truncated_in_steps_and_link_target_stays() {
         let place = tempfile::tempdir().expect("a directory");
         let (gone, kept) = (place.path().join("gone"), place.path().join("kept"));
         fs::create_dir_all(gone.join("deep/deeper")).expect("directories");

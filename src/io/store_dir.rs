@@ -1,11 +1,11 @@
-//! Where the store is: in `store`, or where a snapshot from another member put it.
+//! The directory of the store: `store`, or the one of an installed snapshot.
 //!
 //! ```text
 //!  <member>/store               the first store
-//!  <member>/founding            that store until it is whole
+//!  <member>/founding            that store until it is complete
 //!  <member>/current             name, index and term of the snapshot's store that replaced it
 //!  <member>/store-<number>      that store; others of the kind, or with more behind the number, are left-overs
-//!  <member>/incoming-<number>   a snapshot's file on its way in
+//!  <member>/incoming-<number>   the file of a snapshot that is being received
 //! ```
 
 use std::fs;
@@ -30,20 +30,19 @@ fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
     Fault::new(format!("cannot {what} {}: {error}", path.display()))
 }
 
-/// Whether there is a write-ahead log in this directory.
+/// True if there is a write-ahead log in this directory.
 pub fn has_log(dir: &Path) -> bool {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|it| it == "wal"))
 }
 
-/// A store, and the snapshot it began with, if any.
+/// The path of a store, and the snapshot it began with, if any.
 type Place = (PathBuf, Option<(LogIndex, Term)>);
 
-/// Where the store is. Makes an empty one if there was none yet, and removes what installations that were not finished
-/// left. Blocks.
+/// Finds the store. Creates an empty one if there was none yet, and removes left-overs of unfinished installations. Blocks.
 ///
 /// # Errors
-/// The directory cannot be read, or a store that was there is not any more.
+/// The directory cannot be read, or the current store is missing.
 pub fn find_store(member: &Path) -> Result<Place, Fault> {
     let (store, snapshot) = current_store(member)?;
     if snapshot.is_none() {
@@ -53,10 +52,10 @@ pub fn find_store(member: &Path) -> Result<Place, Fault> {
     Ok((store, snapshot))
 }
 
-/// Where the store is.
+/// Finds the store of a member, and changes nothing.
 ///
 /// # Errors
-/// The directory cannot be read, or a store that is named is not there.
+/// The directory cannot be read, or the current store is missing.
 pub fn current_store(member: &Path) -> Result<Place, Fault> {
     let path = member.join(CURRENT);
     let text = match fs::read_to_string(&path) {
@@ -76,8 +75,8 @@ pub fn current_store(member: &Path) -> Result<Place, Fault> {
     Ok((store, found.1))
 }
 
-/// Makes an empty first store, if there is none: in a directory of another name, which is renamed when the store is
-/// whole. One that was being made when the member stopped may never open again.
+/// Creates an empty first store, if there is none: in a directory of another name, which is renamed when the store is
+/// complete. An incomplete one may not open again.
 fn make_first(member: &Path, store: &Path) -> Result<(), Fault> {
     if store.exists() {
         return Ok(());
@@ -94,7 +93,7 @@ fn make_first(member: &Path, store: &Path) -> Result<(), Fault> {
     rename_durably(&founding, store).map_err(|error| fault("make", store, error))
 }
 
-/// Removes a file, or a directory with all that is in it, unless it is gone already.
+/// Removes a file, or a directory with its content, unless it does not exist.
 fn remove(path: &Path) -> Result<(), Fault> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
@@ -105,7 +104,7 @@ fn remove(path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Whether a store that another member sent is here, whole or not.
+/// True if a store of a received snapshot is here, complete or not.
 fn is_received(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| name.starts_with("store-"))
@@ -135,25 +134,26 @@ fn sweep(member: &Path, keep: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A snapshot on its way in. Removed some time after it is dropped; its store, too, unless it was installed.
+/// A snapshot that is being received. Removed in the background after it is dropped, like its store, unless
+/// that was installed.
 #[derive(Debug)]
 pub struct IncomingSnapshot {
     member: PathBuf,
     number: u64,
     file: WritebackFile,
-    /// Its length.
+    /// The size of the file in bytes.
     bytes: u64,
     installed: bool,
 }
 
 impl IncomingSnapshot {
-    /// Begins a file.
+    /// Creates the file.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// The disk's error.
     pub fn begin(member: &Path, index: LogIndex) -> Result<Self, Fault> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        // Never a name of before: the index differs, or what had it was swept away.
+        // Never an earlier name: the index differs, or the earlier file was removed at the start.
         let number = index << 16 | NUMBER.fetch_add(1, Ordering::Relaxed) & 0xffff;
         let path = member.join(format!("incoming-{number:x}"));
         let file = fs::File::create(&path).map_err(|error| fault("make", &path, error))?;
@@ -166,11 +166,11 @@ impl IncomingSnapshot {
         })
     }
 
-    /// Appends. Blocks. What comes faster than the disk takes it waits here, in the sender's time: a gigabyte that the
-    /// kernel writes at once would stop the log of everyone who has it on the same disk.
+    /// Appends, and waits for writeback (back-pressure on the sender). Blocks. Without it the kernel would write the
+    /// whole snapshot in one burst and stall the writes of every log on that disk.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// The disk's error.
     pub fn append(mut self, bytes: &[u8]) -> Result<Self, Fault> {
         self.check_room(bytes.len() as u64)?;
         self.bytes += bytes.len() as u64;
@@ -178,16 +178,16 @@ impl IncomingSnapshot {
         Ok(self)
     }
 
-    /// That there is room for the store that will be made of the whole file, which takes up to twice its size while it
-    /// is made. Blocks.
+    /// Checks that there is space for the store that will be made of the whole file, which takes up to twice its size
+    /// while it is made. Blocks.
     ///
     /// # Errors
-    /// There is none.
+    /// There is too little.
     pub fn check_store_room(&self) -> Result<(), Fault> {
         self.check_room(2 * self.bytes)
     }
 
-    /// The store that is in use must not lack what is written here: it would end with that.
+    /// Checks that these bytes leave enough space for the store in use, which would fail without.
     fn check_room(&self, bytes: u64) -> Result<(), Fault> {
         let Some(room) = disk::room(&self.member) else { return Ok(()) };
         if room.free >= bytes + DiskBounds::of_disk(room.total).margin {
@@ -204,7 +204,7 @@ impl IncomingSnapshot {
         self.member.join(format!("incoming-{:x}", self.number))
     }
 
-    /// Where the store made of it belongs.
+    /// The path for the store made of it.
     pub fn store(&self) -> PathBuf {
         self.member.join(self.name())
     }
@@ -213,10 +213,10 @@ impl IncomingSnapshot {
         format!("store-{:x}", self.number)
     }
 
-    /// Makes its store the one that is opened from now on. Blocks.
+    /// Makes its store the current one for the next start. Blocks.
     ///
     /// # Errors
-    /// The disk failed: which store is found after a restart is not known, but it is one of them, whole.
+    /// The disk failed: either store may be the current one after a restart, and each is complete.
     pub fn install(mut self, index: LogIndex, term: Term) -> Result<(), Fault> {
         let path = self.member.join(CURRENT);
         let named = format!("{} {index} {term}\n", self.name());
@@ -249,7 +249,7 @@ mod tests {
     fn a_first_store_that_was_being_made_is_made_anew() {
         let dir = tempfile::tempdir().expect("a directory");
         let member = dir.path();
-        // Some of what an engine makes first; opened as it is, it may refuse to go on from there.
+        // Some of the files that an engine creates first; the engine may refuse to open such a directory.
         let founding = member.join(FOUNDING);
         fs::create_dir(&founding).expect("made");
         fs::write(founding.join("0.jnl"), b"").expect("made");
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!((&store, snapshot), (&member.join(FIRST), None));
         assert!(!founding.exists());
         LsmEngine::open(&store).expect("it is whole");
-        // It stays from then on.
+        // It is kept from then on.
         fs::write(store.join("mark"), b"").expect("made");
         find_store(member).expect("found");
         assert!(store.join("mark").exists());

@@ -1,4 +1,4 @@
-//! Small things that only the machine knows.
+//! The process and its machine: exit, signals, random numbers, cores, statistics.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::log_queue::flush_log;
 use crate::metrics::Process;
 use crate::types::Fault;
 
-/// Ends the process: it cannot go on, and going on half alive would be worse.
+/// Ends the process after a fault, instead of running on with a part of it.
 #[allow(clippy::exit, reason = "this is the one place that does it")]
 pub fn fatal(fault: &Fault) -> ! {
     tracing::error!(error = %fault, "this member cannot go on");
@@ -17,7 +17,7 @@ pub fn fatal(fault: &Fault) -> ! {
     std::process::exit(1)
 }
 
-/// Ends the process in peace.
+/// Ends the process with exit code 0.
 #[allow(clippy::exit, reason = "sessions that are still open end with the process")]
 pub fn leave() -> ! {
     tracing::info!("closed the member");
@@ -25,8 +25,8 @@ pub fn leave() -> ! {
     std::process::exit(0)
 }
 
-/// Ends the process as a signal does that nobody handles, which is how etcd ends; with exit code 0 if it is the first
-/// process of its container, which the kernel does not end so.
+/// Ends the process by the default action of a signal, as etcd ends; with exit code 0 if it is the first process of its
+/// container, for which the kernel ignores that action.
 #[allow(clippy::exit, reason = "whoever asked wants it to end now")]
 pub fn end_by(signal: i32) -> ! {
     flush_log();
@@ -37,19 +37,19 @@ pub fn end_by(signal: i32) -> ! {
     std::process::exit(0)
 }
 
-/// A random number; the kernel's.
+/// A random number from the kernel.
 pub fn random_u64() -> u64 {
     let mut bytes = [0; 8];
-    // So few bytes come whole and at once, but for the first moments after the machine has started.
+    // So few bytes are always complete, except in the first moments after the machine has started.
     let came = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     assert_eq!(came, Ok(bytes.len()), "the kernel gives no random bytes");
     u64::from_ne_bytes(bytes)
 }
 
-/// What the kernel says of this process. Blocks.
+/// Statistics of this process from the kernel. Blocks.
 pub fn process_stats() -> Process {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is a name in parentheses that may hold anything.
+    // The second field is a name in parentheses that may contain any character.
     let fields: Vec<u64> = stat
         .rsplit_once(')')
         .map_or("", |(_, rest)| rest)

@@ -1,4 +1,4 @@
-//! Plain threads beside the executors, for what blocks and hosts nothing.
+//! Plain threads beside the executors, for blocking work.
 
 use std::task::Poll;
 use std::thread::JoinHandle;
@@ -8,13 +8,13 @@ use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 use crate::types::Fault;
 
-/// Nanoseconds that a thread may run until it is somebody else's turn: the most that the kernel allows.
+/// Time slice in nanoseconds for throughput: the longest that the kernel allows.
 const LONGEST_SLICE: u64 = 100_000_000;
-/// What all threads have that asked for nothing.
+/// Value for the default time slice.
 const USUAL_SLICE: u64 = 0;
 
-/// Starts a thread on any core that the process may use, with the usual time slices. Without this, one that a pinned
-/// executor starts would share that executor's core.
+/// Starts a thread on any core that the process may use, with the default time slice. Otherwise a thread started by a
+/// pinned executor would share that executor's core.
 ///
 /// # Errors
 /// The kernel has no thread left.
@@ -23,7 +23,7 @@ pub(super) fn start<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, Fault> {
     let unpinned = move || {
-        // The process's first thread is never pinned. Where this is not allowed, it is as it was.
+        // The process's first thread is never pinned. If this is not allowed, the affinity is not changed.
         let cores = sched_getaffinity(Some(getpid()));
         let _ = cores.and_then(|cores| sched_setaffinity(None, &cores));
         if let Ok(nice) = getpriority_process(Some(gettid())) {
@@ -50,10 +50,10 @@ pub(super) fn pin(core: usize) -> rustix::io::Result<()> {
     sched_setaffinity(None, &cores)
 }
 
-/// Starts a thread that steps back behind others, and with it the threads that it starts: of a core that others
-/// want, too, it gets a third of their share with `nice` 5 and a tenth with 10, and all of it if nobody else does.
-/// Whoever wakes up goes before it at once, instead of waiting for the end of its time slice (Linux 6.12 and later).
-/// Below zero it goes before others, if the process has the right to that (root has, and `CAP_SYS_NICE`).
+/// Starts a thread with a nice value, which threads started by it inherit: of a busy core it gets a third of another
+/// thread's share with `nice` 5 and a tenth with 10, and all of an idle one. A thread that wakes up preempts it at
+/// once, instead of at the end of its time slice (Linux 6.12 and later). A negative value gives it precedence over
+/// others, if the process has the right to that (root has, and `CAP_SYS_NICE`).
 ///
 /// # Errors
 /// The kernel has no thread left.
@@ -68,9 +68,9 @@ pub(super) fn start_nice<T: Send + 'static>(
     })
 }
 
-/// How this thread gets its turns. Of two threads that wake up the one with the shorter slices interrupts the other
-/// (EEVDF's `PREEMPT_SHORT`; `sched_setattr(2)`); older kernels have slices of one length. Where this is not allowed,
-/// it is as it was.
+/// Sets nice value and time slice of this thread. Of two threads, one that wakes up with the shorter slice preempts the
+/// other (EEVDF's `PREEMPT_SHORT`; `sched_setattr(2)`); older kernels have slices of one length. If this is not
+/// allowed, nothing is changed.
 #[allow(unsafe_code, reason = "neither std nor rustix has this call")]
 fn schedule(nice: i32, slice: u64) {
     let attributes = libc::sched_attr {
@@ -83,14 +83,14 @@ fn schedule(nice: i32, slice: u64) {
         sched_deadline: 0,
         sched_period: 0,
     };
-    // SAFETY: the kernel reads as many bytes as the first field says, and writes none.
+    // SAFETY: the kernel reads the number of bytes in the first field, and writes none.
     let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
 }
 
-/// How far a thread steps back that works for nobody who waits at this moment.
+/// Nice value of threads for which no request waits.
 const NICE: i32 = 10;
 
-/// Runs long work on a thread of its own that gives way to all others.
+/// Runs long work on a thread of its own with low priority.
 ///
 /// # Errors
 /// The kernel has no thread left.
@@ -105,9 +105,8 @@ pub async fn spawn_blocking<T: Send + 'static>(
     results.recv_async().await.map_err(|_| Fault::new("a thread ended without a result"))
 }
 
-/// Makes things on a thread that gives way to all others, `count` of them ahead of who takes them. It ends when
-/// there are no more, or nobody takes them; `make` gives `Pending` now and then, so that this is noticed in the
-/// middle of long work, too.
+/// Runs `make` repeatedly on a thread with low priority, with up to `count` results queued. The thread ends when there are
+/// no more, or the receiver is dropped; `make` returns `Pending` at times, so that this is noticed during long work, too.
 ///
 /// # Errors
 /// The kernel has no thread left.

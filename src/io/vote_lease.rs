@@ -1,4 +1,4 @@
-//! What a member promises others, on disk, so that its next life keeps it: `<member>/promise`, a number of ms.
+//! The vote lease on disk, so that it is kept after a restart: `<member>/promise`, a number of ms.
 
 use std::fs;
 use std::path::Path;
@@ -12,10 +12,11 @@ fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
     Fault::new(format!("cannot {what} {}: {error}", path.display()))
 }
 
-/// For how long after its last words an earlier life may have promised not to vote, in ms; 0 if it never did.
+/// Longest vote lease in ms that the member may have given before its restart, counted from its last message; 0 if it
+/// never gave one.
 ///
 /// # Errors
-/// The disk does not give it, or it is no number.
+/// The file cannot be read, or does not contain a number.
 pub fn vote_lease_ms(member: &Path) -> Result<u64, Fault> {
     let path = member.join(NAME);
     match fs::read_to_string(&path) {
@@ -25,10 +26,10 @@ pub fn vote_lease_ms(member: &Path) -> Result<u64, Fault> {
     }
 }
 
-/// Notes it for the next life, before anything is promised in this one. Blocks.
+/// Stores the vote lease for the next start, before this run gives any. Blocks.
 ///
 /// # Errors
-/// The disk does not take it.
+/// The file cannot be written.
 pub fn note_vote_lease(member: &Path, ms: u64) -> Result<(), Fault> {
     let path = member.join(NAME);
     let written = replace_durably(&path, format!("{ms}\n").as_bytes());

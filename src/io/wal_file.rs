@@ -3,10 +3,11 @@
 //!
 //! ```text
 //!  <dir>/<number>-<first index>.wal   segments, numbers without a gap
-//!  <dir>/free-<number>.tmp            zeroed or recycled files that wait for their turn
+//!  <dir>/free-<number>.tmp            zeroed or recycled files, ready for use
 //!  <dir>/new-<number>.tmp             a file that is being zeroed
 //! ```
 
+mod files;
 mod preallocator;
 #[cfg(test)]
 mod tests;
@@ -21,33 +22,37 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use self::files::{list, recycle, remove_half_made};
 use self::preallocator::{SegmentPreallocator, new_file};
 use self::writer::{Aligned, Writer};
-use super::durable::{rename_durably, sync_dir};
+use super::clock;
+use super::disk::{self, Fits};
+use super::durable::rename_durably;
 use super::pools::Pool;
-use super::{clock, disk};
 use crate::types::limits::{WAL_BLOCK_BYTES, WAL_SEGMENT_BYTES, WAL_WRITE_BYTES_MAX};
 use crate::types::{Fault, HardState, LogIndex};
 use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
 
-/// Before the next segment is made, if the disk had no room for it.
+/// Pause between two attempts to create the next segment after a lack of disk space.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(250);
 
 /// How the log is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WalOptions {
-    /// Its directory, which must exist.
+    /// The log's directory, which must exist.
     pub dir: PathBuf,
-    /// Bytes of a segment: [`WAL_SEGMENT_BYTES`](crate::types::limits::WAL_SEGMENT_BYTES), less in tests,
+    /// Bytes of a segment: [`WAL_SEGMENT_BYTES`](crate::types::limits::WAL_SEGMENT_BYTES), smaller in tests,
     /// which fill many.
     pub segment_bytes: u64,
-    /// Files kept for recycling, at most.
+    /// Upper bound of files kept for recycling.
     pub free_max: usize,
+    /// Asked before a segment is made.
+    pub fits: Fits,
     /// Do not wait for the disk: whatever was acknowledged can be lost with the power.
     pub unsafe_no_fsync: bool,
 }
 
-/// A segment that is full.
+/// A full segment.
 struct Full {
     path: PathBuf,
     /// Its newest entry.
@@ -58,7 +63,7 @@ struct Full {
 pub struct WalFile {
     options: WalOptions,
     writer: Writer,
-    /// How its files are opened: for direct I/O, where the filesystem knows that.
+    /// Flags with which its files are opened: for direct I/O, if the filesystem supports that.
     flags: i32,
     path: PathBuf,
     head: FrameHead,
@@ -67,14 +72,16 @@ pub struct WalFile {
     last: LogIndex,
     /// A file for the next segment.
     spare: SegmentPreallocator,
-    /// The disk had no room for it when it was last tried.
+    /// The last attempt to create it failed for lack of disk space.
     missing: bool,
-    /// What came of putting segments aside that are of no use any more.
+    /// Result of recycling segments that are not needed any more, when it is running.
     recycled: Option<flume::Receiver<Result<(), Fault>>>,
     owner: Record,
     hard_state: HardState,
     mark: Record,
     buffer: Vec<u8>,
+    /// Bytes of all frames since the log was opened.
+    written_bytes: u64,
 }
 
 fn fault(what: &str, path: &Path, error: impl std::fmt::Display) -> Fault {
@@ -89,11 +96,11 @@ fn no_room(dir: &Path, bytes: u64) -> Fault {
 }
 
 impl WalFile {
-    /// Opens the log in `options.dir` and reads what is in it; an empty directory begins a log with `first`,
-    /// which must hold metadata and a mark; without those it is refused. Must run on an executor.
+    /// Opens the log in `options.dir` and reads it; in an empty directory a log is created that begins with `first`,
+    /// which must contain metadata and a log start; otherwise it is refused. Must run on an executor.
     ///
     /// # Errors
-    /// The directory cannot be used, or what is in it is damaged: the text names file and offset.
+    /// The directory cannot be used, or its content is damaged: the text names file and offset.
     pub async fn open(
         options: WalOptions,
         first: Option<[Record; 2]>,
@@ -113,13 +120,13 @@ impl WalFile {
                 "the filesystem of the write-ahead log knows no direct I/O: writing through the page cache"
             );
         }
-        // Without an owner nothing was written yet, though a first segment may have been named.
+        // Without an owner nothing was written yet, though the first segment's file may exist.
         let fresh = replay.owner.is_none();
         let gone =
             || fault("find a write-ahead log in", &options.dir, "the store has entries of one");
         let [owner, mark] = if fresh { first.ok_or_else(gone)? } else { known(&replay) };
         let begun = segments.last().map(|(path, _, head)| (path.clone(), *head));
-        // The member may have stopped between naming a segment and writing its first frame.
+        // The member may have stopped after it created a segment and before it wrote the first frame.
         let unopened = begun.as_ref().is_none_or(|(_, head)| head.offset == 0);
         let (path, head) = match begun {
             Some(begun) => begun,
@@ -148,6 +155,7 @@ impl WalFile {
             recycled: None,
             hard_state: replay.hard_state,
             buffer: Vec::with_capacity(1 << 20),
+            written_bytes: 0,
             options,
             path,
             head,
@@ -183,19 +191,33 @@ impl WalFile {
         Ok(())
     }
 
-    /// Bytes that can still be appended, if the disk has no room for the segment after this one; `None` while it has.
+    /// Bytes written since the log was opened: records, their frames, and the padding of frames.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Bytes that can still be appended, if the disk has no room for the segment after this one; `None` while it has. While
+    /// it is tried again, what was found before counts.
     ///
     /// # Errors
-    /// The next segment could not be made for another reason.
+    /// The next segment could not be created for another reason.
     pub fn room_left(&mut self) -> Result<Option<u64>, Fault> {
         self.missing = !self.spare.is_there()?.unwrap_or(!self.missing);
         Ok(self.missing.then(|| self.options.segment_bytes - self.head.offset))
     }
 
+    /// Waits until it is known whether the disk has room for the next segment. A caller that gives up loses nothing.
+    ///
+    /// # Errors
+    /// The next segment could not be made for another reason.
+    pub async fn room_known(&mut self) -> Result<(), Fault> {
+        self.spare.take().await.map(drop)
+    }
+
     /// Tries again to make the next segment, if the disk had no room for it.
     ///
     /// # Errors
-    /// It cannot be tried.
+    /// The attempt could not be started.
     pub fn retry(&mut self) -> Result<(), Fault> {
         if self.spare.is_there()? == Some(false) {
             self.spare =
@@ -211,7 +233,7 @@ impl WalFile {
             self.next_segment(first_index(records).unwrap_or(self.last + 1)).await?;
         }
         self.write(records).await?;
-        // Not before: a segment that begins with a commit index must not be found without the entry.
+        // Not before: a segment that begins with a commit index must not exist without the entry.
         let mut marked = None;
         for record in records {
             match record {
@@ -241,11 +263,12 @@ impl WalFile {
         let written = self.writer.write(self.head.offset, &self.buffer).await;
         written.map_err(|error| fault("write", &self.path, error))?;
         self.head.offset += length as u64;
+        self.written_bytes += length as u64;
         self.head.previous = crc;
         Ok(())
     }
 
-    /// What every segment begins with.
+    /// The first records of every segment.
     fn opening(&self) -> Vec<Record> {
         vec![self.owner.clone(), self.mark.clone(), Record::HardState(self.hard_state)]
     }
@@ -256,7 +279,7 @@ impl WalFile {
             if let Some(spare) = self.spare.take().await? {
                 break spare;
             }
-            // Who appends looks at the room that is left and stops before it comes to this.
+            // Callers check the free space and stop before this happens.
             clock::sleep(NO_ROOM_PAUSE).await;
             self.spare = SegmentPreallocator::prepare(&self.options, number, self.flags)?;
         };
@@ -270,8 +293,8 @@ impl WalFile {
         self.write(&opening).await
     }
 
-    /// Puts segments aside whose entries all lie at or below a mark that is durable. Nobody waits for that but who
-    /// does it again: the disk may take as long for it as for ten writes.
+    /// Recycles segments whose entries all lie at or below a durable log start. Runs in the background (it may take as
+    /// long as ten writes); the next call waits for the previous one.
     async fn recycle_below(&mut self, mark: LogIndex) -> Result<(), Fault> {
         let count = self.full.iter().take_while(|full| full.last <= mark).count();
         if count == 0 {
@@ -288,17 +311,17 @@ impl WalFile {
         Ok(())
     }
 
-    /// Waits until what is of no use any more is put aside.
+    /// Waits until the segments that are not needed any more are recycled.
     async fn all_recycled(&mut self) -> Result<(), Fault> {
         match self.recycled.take() {
-            // Without an outcome the executor is ending.
+            // Without a result the executor is ending.
             Some(recycled) => recycled.recv_async().await.unwrap_or(Ok(())),
             None => Ok(()),
         }
     }
 }
 
-/// Reads the log of a member that does not run, and changes nothing. Blocks.
+/// Reads the log of a member that does not run; changes nothing. Blocks.
 ///
 /// # Errors
 /// It cannot be read, or is damaged: the text names file and offset.
@@ -306,8 +329,8 @@ pub fn read_log(dir: &Path) -> Result<Replay, Fault> {
     read_all(dir).map(|(_, replay)| replay)
 }
 
-/// Begins a log in an empty directory with these records, which must hold metadata, a mark and a hard state: for
-/// a member that starts from a snapshot. Blocks.
+/// Creates a log in an empty directory with these records, which must contain metadata, a log start and a hard state:
+/// for a member that starts from a snapshot. Blocks.
 ///
 /// # Errors
 /// The disk failed.
@@ -353,22 +376,21 @@ fn replay_of(records: &[Record]) -> Result<Replay, Fault> {
     Ok(replay)
 }
 
-/// Takes a segment's lock for as long as the segment is open. A request that the kernel has accepted outlives
-/// the process that made it and keeps the file, and so the lock, until it is done: see
-/// [`wait_for_stray_writes`].
+/// Locks a segment's file for as long as it is open. A request that the kernel has accepted outlives the process that
+/// made it and keeps the file, and so the lock, until it is done: see [`wait_for_stray_writes`].
 fn lock_segment(file: &fs::File, path: &Path) -> Result<(), Fault> {
     flock(file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|error| fault("lock", path, error))
 }
 
-/// Waits until no write of a member that died is under way any more: it would land on what is read, or on
-/// what is written next. The directory's own lock says that the member is dead, so the wait is short.
+/// Waits until no write of a process that died is in progress: it could change bytes after they are read, or overwrite
+/// later writes. The lock of the directory shows that the process is dead, so the wait is short.
 fn wait_for_stray_writes(file: &fs::File) -> std::io::Result<()> {
     flock(file, FlockOperation::LockExclusive)?;
     Ok(flock(file, FlockOperation::Unlock)?)
 }
 
-/// Whether direct I/O works here: some filesystems refuse to open, others only to write.
+/// True if direct I/O works here: some filesystems refuse to open, others only to write.
 fn probe(dir: &Path) -> Result<bool, Fault> {
     let path = dir.join("probe.tmp");
     fs::write(&path, []).map_err(|error| fault("write", &path, error))?;
@@ -376,7 +398,7 @@ fn probe(dir: &Path) -> Result<bool, Fault> {
     let mut block = Aligned::default();
     block.fill(&[0; WAL_BLOCK_BYTES]);
     let written = opened.and_then(|file| file.write_all_at(block.filled(), 0));
-    // A full disk says nothing about what its filesystem knows; segments that are there take such writes.
+    // A full disk proves nothing about its filesystem; existing segments accept such writes.
     let direct = written.map_or_else(|error| disk::is_full(&error), |()| true);
     fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
     Ok(direct)
@@ -386,7 +408,7 @@ const DIRECT: i32 = OFlags::DIRECT.bits() as i32;
 /// A write is durable when it returns.
 const DURABLE: i32 = OFlags::DSYNC.bits() as i32;
 
-/// How files of the log are opened.
+/// Flags with which files of the log are opened.
 fn flags(direct: bool, no_sync: bool) -> i32 {
     (if direct { DIRECT } else { 0 }) | if no_sync { 0 } else { DURABLE }
 }
@@ -406,65 +428,9 @@ fn name_segment(spare: &Path, segment: &Path) -> Result<(), Fault> {
     rename_durably(spare, segment).map_err(|error| fault("rename", spare, error))
 }
 
-fn recycle(options: &WalOptions, gone: &[PathBuf]) -> Result<(), Fault> {
-    let dir = &options.dir;
-    // One of them is or will be the one that is ready to be next.
-    let mut free = free_files(dir, options.segment_bytes)?.len() + half_made(dir)?.len();
-    for path in gone {
-        let done = if free <= options.free_max {
-            free += 1;
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            fs::rename(path, dir.join(format!("free-{name}.tmp")))
-        } else {
-            fs::remove_file(path)
-        };
-        done.map_err(|error| fault("recycle", path, error))?;
-    }
-    sync_dir(dir).map_err(|error| fault("sync", dir, error))
-}
-
-/// Files of a segment's full size that wait for their turn. Others are of another size's time, and go.
-fn free_files(dir: &Path, segment_bytes: u64) -> Result<Vec<PathBuf>, Fault> {
-    let mut free = Vec::new();
-    for path in list(dir)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("free-") && name.ends_with(".tmp") {
-            let length = fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0);
-            if length == segment_bytes {
-                free.push(path);
-            } else {
-                fs::remove_file(&path).map_err(|error| fault("remove", &path, error))?;
-            }
-        }
-    }
-    Ok(free)
-}
-
-/// Files that are being zeroed, or were when the member stopped.
-fn half_made(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let mut paths = list(dir)?;
-    paths.retain(|path| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("new-") && name.ends_with(".tmp"))
-    });
-    Ok(paths)
-}
-
-fn remove_half_made(dir: &Path) -> Result<(), Fault> {
-    half_made(dir)?
-        .iter()
-        .try_for_each(|path| fs::remove_file(path).map_err(|error| fault("remove", path, error)))
-}
-
-fn list(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let entries = fs::read_dir(dir).map_err(|error| fault("read", dir, error))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    paths.collect::<Result<_, _>>().map_err(|error| fault("read", dir, error))
-}
-
 type Segments = Vec<(PathBuf, LogIndex, FrameHead)>;
 
-/// Reads all segments in order: of each its newest entry and where its next frame goes.
+/// Reads all segments in order: the newest entry of each, and the position of its next frame.
 fn read_all(dir: &Path) -> Result<(Segments, Replay), Fault> {
     let number = |path: &PathBuf| {
         let name = path.file_name()?.to_str()?.strip_suffix(".wal")?;

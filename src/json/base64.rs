@@ -1,10 +1,10 @@
-//! Bytes in JSON: base64 with either alphabet, padded or not, on the way in; the standard one on the way out.
+//! Bytes in JSON: base64 with either alphabet, padded or not, is read; the standard one is written.
 
 use base64::Engine as _;
 use base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// Go looks away when the last character says more than there are bytes.
+/// Go ignores unused bits of the last character.
 const fn engine(alphabet: &Alphabet, padding: DecodePaddingMode) -> GeneralPurpose {
     let config = GeneralPurposeConfig::new()
         .with_decode_allow_trailing_bits(true)
@@ -28,7 +28,7 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
         (true, false) => &URL_BARE,
     };
     match text.contains(['\r', '\n']) {
-        // Go passes over ends of lines.
+        // Go skips line ends.
         true => engine.decode(text.replace(['\r', '\n'], "")).ok(),
         false => engine.decode(text).ok(),
     }

@@ -1,12 +1,11 @@
-//! Whole numbers as `protojson` reads them: any way of writing one that is whole, so `1e3` and `5.0` too.
+//! Integers as `protojson` reads them: any notation of an integral number, so `1e3` and `5.0` too.
 
 use super::token::{Kind, Token};
 
-/// Digits that the largest number has.
+/// Digits of the largest number.
 const DIGITS_MAX: usize = 20;
 
-/// The digits of a whole number, with its sign, if a part is one: as a number, or as a text that begins with
-/// one.
+/// The digits of an integer, with its sign, if a token is one: as a number, or as a text that begins with one.
 pub(super) fn whole(token: &Token<'_>) -> Option<String> {
     match &token.kind {
         Kind::Number => digits(token.raw),
@@ -25,12 +24,12 @@ pub(super) fn whole(token: &Token<'_>) -> Option<String> {
     }
 }
 
-/// How many digits there are at the beginning.
+/// Number of digits at the beginning.
 fn run(text: &[u8]) -> usize {
     text.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// How long the number is that a text begins with.
+/// Length of the number at the beginning of a text.
 fn length(text: &[u8]) -> Option<usize> {
     let mut length = usize::from(text.first() == Some(&b'-'));
     length += match text.get(length)? {
@@ -53,7 +52,7 @@ fn length(text: &[u8]) -> Option<usize> {
     (!text.get(length).is_some_and(goes_on)).then_some(length)
 }
 
-/// The digits of a number that is whole.
+/// The digits of an integral number.
 fn digits(number: &[u8]) -> Option<String> {
     let number = std::str::from_utf8(number).ok()?;
     let (sign, number) = number.strip_prefix('-').map_or(("", number), |number| ("-", number));

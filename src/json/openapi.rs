@@ -1,4 +1,4 @@
-//! The API over JSON, described for programs: an OpenAPI 3 document made from the descriptors.
+//! A description of the API over JSON for programs: an OpenAPI 3 document made from the descriptors.
 
 use std::collections::BTreeSet;
 
@@ -6,16 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::schema::{Field, Kind, MessageId, Schema};
 
-/// A method, and the path it is served under.
+/// A method, and its path.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
-    /// Where a client posts to.
+    /// The path of its POST requests.
     pub path: &'static str,
     /// `package.Service`.
     pub service: &'static str,
     /// The method's name.
     pub method: &'static str,
-    /// Whether answers are lines, each with a `result`.
+    /// True if responses are lines, each with a `result`.
     pub streams: bool,
 }
 
@@ -135,7 +135,7 @@ fn property(schema: &Schema, field: &Field) -> Value {
         one = json!({ "type": "array", "items": one });
     }
     if !field.comment.is_empty() && one.get("$ref").is_some() {
-        // Nothing may stand beside a reference.
+        // A reference must stand alone.
         one = json!({ "allOf": [one] });
     }
     describe(&mut one, &field.comment);

@@ -9,12 +9,12 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use super::base64;
 use super::schema::{Field, Kind, MessageId, Schema};
 
-/// How texts are written.
+/// Escaping of texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Spelling {
-    /// As they are.
+    /// As JSON requires.
     Plain,
-    /// What means something in HTML is escaped, as Go's `encoding/json` does.
+    /// Characters with a meaning in HTML are escaped too, as by Go's `encoding/json`.
     Html,
 }
 
@@ -22,7 +22,7 @@ impl Schema {
     /// Appends an encoded message as JSON.
     ///
     /// # Errors
-    /// The bytes are no such message.
+    /// The bytes are not such a message.
     pub fn print(
         &self,
         message: MessageId,
@@ -101,7 +101,7 @@ impl Schema {
         Ok(true)
     }
 
-    /// Of a field that is there more than once the last one counts; a default is not written.
+    /// The last occurrence of a field counts; a default is not written.
     fn last<'a>(
         &self,
         field: &Field,
@@ -163,7 +163,7 @@ impl Schema {
     }
 }
 
-/// What was found for a field.
+/// The occurrences of a field.
 #[derive(Clone, Copy)]
 enum Part<'a> {
     Number(u64),

@@ -1,4 +1,4 @@
-//! JSON to protobuf: one pass over the text, straight to encoded bytes.
+//! JSON to protobuf: one pass over the text, directly to encoded bytes.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,16 @@ use super::schema::{Field, Kind as Type, Message, MessageId, Schema};
 use super::token::{Kind, Token, Tokens};
 use super::{Value, base64, number};
 
-/// Messages inside messages: as deep as encoded ones are read, two for each transaction and what the last one holds.
+/// Nesting depth of messages: as deep as encoded ones are decoded, two for each transaction and the depth of
+/// the innermost one.
 const DEPTH_MAX: usize = 2 * basalt_proto::nested::DEPTH_MAX + 3;
 
 impl Schema {
-    /// Encodes a message that is written as JSON. Members that the message does not have are passed over, and so
-    /// are names that an enum does not have.
+    /// Encodes a message that is written as JSON. Members that the message does not have are ignored, and so are names
+    /// that an enum does not have.
     ///
     /// # Errors
-    /// What does not fit, and where, in the words of `protojson`.
+    /// The error and its position, with the text of `protojson`.
     pub fn encode(&self, message: MessageId, value: &Value) -> Result<Vec<u8>, String> {
         let mut reader = Reader { schema: self, tokens: Tokens::new(value) };
         let mut out = Vec::new();
@@ -63,7 +64,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Of the members of a choice, one may be given.
+    /// Of the members of a oneof, only one may be given.
     fn choose(
         &self,
         message: &Message,
@@ -88,7 +89,7 @@ impl Reader<'_> {
             return Ok(());
         }
         match self.scalar(field)? {
-            // What is the default anyway is not written.
+            // A default value is not written.
             Scalar::Number(0) if field.choice.is_none() => (),
             Scalar::Number(number) => {
                 encode_key(field.number, WireType::Varint, out);
@@ -162,7 +163,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Passes over one value.
+    /// Skips one value.
     fn skip(&mut self) -> Result<(), String> {
         let mut open = 0_usize;
         loop {
@@ -179,7 +180,7 @@ impl Reader<'_> {
     }
 }
 
-/// Fields and choices that were given already.
+/// Fields and oneofs that were given already.
 #[derive(Default)]
 struct Seen {
     fields: BTreeSet<usize>,

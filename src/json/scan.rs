@@ -1,10 +1,10 @@
-//! Where a JSON value ends, and what is wrong with its syntax: a byte at a time, as text arrives in pieces.
-//! States and words are those of Go's `encoding/json`.
+//! Finds the end of a JSON value and syntax errors, a byte at a time, as text arrives in pieces. States and texts are
+//! those of Go's `encoding/json`.
 
-/// Values inside values; Go's limit.
+/// Nesting depth of values; Go's limit.
 const DEPTH_MAX: usize = 10_000;
 
-/// What is expected next.
+/// The expected next character.
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// A value.
@@ -15,17 +15,17 @@ enum State {
     NameOrEnd,
     /// A name.
     Name,
-    /// Whatever may come after a value.
+    /// Any character that may follow a value.
     AfterValue,
     Text,
     Escape,
     /// So many hexadecimal digits.
     Hex(u8),
-    /// What follows a minus.
+    /// The character after a minus.
     Minus,
     /// More digits before the point.
     Digits,
-    /// What follows the digits before the point.
+    /// The character after the digits before the point.
     Point,
     /// The first digit behind the point.
     Fraction,
@@ -35,11 +35,11 @@ enum State {
     /// The first digit of the exponent.
     ExponentDigit,
     ExponentDigits,
-    /// The rest of a word: which, and how much of it was read.
+    /// The rest of a literal: its text, and the length that was read.
     Word(&'static str, usize),
 }
 
-/// What we are inside of.
+/// The enclosing value.
 #[derive(Clone, Copy, Debug)]
 enum Inside {
     /// An object, before the colon.
@@ -49,10 +49,10 @@ enum Inside {
     Array,
 }
 
-/// What a byte did.
+/// The effect of a byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
-    /// The value goes on.
+    /// The value continues.
     On,
     /// The value ended with this byte.
     Ended,
@@ -75,7 +75,7 @@ impl Scanner {
     /// Takes the next byte.
     ///
     /// # Errors
-    /// Go's words for what is wrong; the scanner is of no use then.
+    /// Go's text for the error; the scanner cannot be used any more.
     pub(super) fn step(&mut self, byte: u8) -> Result<Step, String> {
         match self.state {
             State::Value => self.value(byte),
@@ -221,7 +221,7 @@ fn wrong(byte: u8, context: &str) -> Result<Step, String> {
     Err(format!("invalid character {} {context}", quoted(byte)))
 }
 
-/// A byte as Go quotes it: as the character of that number.
+/// A byte as Go quotes it: as the character with that number.
 fn quoted(byte: u8) -> String {
     let inner = match byte {
         b'\'' => "\\'".to_owned(),
@@ -234,7 +234,7 @@ fn quoted(byte: u8) -> String {
         b'\t' => "\\t".to_owned(),
         0x0b => "\\v".to_owned(),
         0..0x20 | 0x7f => format!("\\x{byte:02x}"),
-        // Controls, the space that does not break, the hyphen that is not seen.
+        // Control characters, the no-break space, the soft hyphen.
         0x80..=0xa0 | 0xad => format!("\\u{byte:04x}"),
         _ => char::from(byte).to_string(),
     };

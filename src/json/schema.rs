@@ -1,4 +1,4 @@
-//! What messages look like, from their descriptors, in a form that is quick to look things up in.
+//! The structure of messages, from their descriptors, in a form with fast lookups.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, Fi
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct MessageId(usize);
 
-/// A kind of names for numbers.
+/// An enum of a [`Schema`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct EnumId(usize);
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Bool,
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As protobuf calls it.
+    /// The name in protobuf.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Bool => "bool",
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Whether many of them are written one behind the other, without tags.
+    /// True if repeated values are written one after the other, without tags.
     pub(super) const fn is_packed(self) -> bool {
         !matches!(self, Self::Text | Self::Bytes | Self::Message(_))
     }
@@ -57,15 +57,15 @@ pub(super) struct Field {
     pub(super) number: u32,
     pub(super) kind: Kind,
     pub(super) repeated: bool,
-    /// Which of the message's choices it belongs to.
+    /// Index of the message's oneof to which it belongs.
     pub(super) choice: Option<usize>,
     pub(super) comment: String,
 }
 
-/// One message: fields in the order of their declaration, which is the order they are written in.
+/// One message: fields in the order of their declaration, in which they are written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Message {
-    /// With its package.
+    /// The name with its package.
     pub(super) name: String,
     pub(super) fields: Vec<Field>,
     /// Full names of its oneofs.
@@ -76,7 +76,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// The field of this name, as JSON or protobuf has it.
+    /// The field of this name, in JSON or protobuf form.
     pub(super) fn named(&self, name: &str) -> Option<(usize, &Field)> {
         self.by_name.get(name).map(|at| (*at, &self.fields[*at]))
     }
@@ -87,7 +87,7 @@ impl Message {
     }
 }
 
-/// Names for numbers.
+/// An enum: names of numbers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Enum {
     pub(super) values: Vec<(String, i32)>,
@@ -110,8 +110,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Reads descriptors. Fields of kinds that the contract does not use (floating point, maps, groups) are
-    /// left out.
+    /// Reads descriptors. Fields of types that etcd's API does not use (floating point, maps, groups) are omitted.
     pub fn new(files: &FileDescriptorSet) -> Self {
         let mut names = Names::default();
         for file in &files.file {
@@ -180,7 +179,7 @@ impl Schema {
                 comment,
             });
         }
-        // JSON's names come first where both are taken.
+        // JSON's names have precedence.
         let json_names = made.fields.iter().enumerate();
         let json_names: Vec<_> = json_names.map(|(at, it)| (it.json_name.clone(), at)).collect();
         made.by_name.extend(json_names);
@@ -265,7 +264,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// What a file says about its parts, by their paths.
+/// Comments of a file, by the paths of the commented elements.
 struct Comments(BTreeMap<Vec<i32>, String>);
 
 impl Comments {

@@ -1,4 +1,4 @@
-//! What Go answers to the same text: found out by asking etcd 3.7.1.
+//! Go's results for the same texts, obtained from etcd 3.7.1.
 
 use basalt_proto::DESCRIPTORS;
 use basalt_proto::etcdserverpb::{
@@ -15,7 +15,7 @@ fn schema() -> Schema {
     Schema::new(&FileDescriptorSet::decode(DESCRIPTORS).expect("descriptors"))
 }
 
-/// All values of a text that comes in pieces of `size` bytes.
+/// All values of a text that arrives in pieces of `size` bytes.
 fn values(text: &[u8], size: usize) -> Result<Vec<String>, String> {
     let (mut values, mut found) = (Values::default(), Vec::new());
     let text_of = |value: super::Value| String::from_utf8_lossy(value.text()).into_owned();
@@ -94,7 +94,7 @@ fn wrong_syntax_is_told_in_gos_words() {
 }
 
 #[test]
-fn what_does_not_fit_is_told_in_gos_words() {
+fn mismatches_have_gos_error_texts() {
     let cases = [
         ("5", "syntax error (line 1:1): unexpected token 5"),
         ("null", "syntax error (line 1:1): unexpected token null"),
@@ -152,7 +152,7 @@ fn every_way_of_writing_a_field_is_read() {
             "countOnly":true,"unknown":[{"a":null}],"serializable":null}"#,
         r#"{"key":"YT\u0038\n\n","range_end":"-_8=","limit":1000.0,"sort_order":2.0,
             "sort_target":"VALUE","count_only":true,"[ext]":1}"#,
-        // What a padded character says beyond its byte is passed over.
+        // The unused bits of a padded character are ignored.
         r#"{"key":"YT9=","range_end":"+/9","limit":"10000e-1","sort_order":20e-1,"sort_target":4,
             "countOnly":true}"#,
     ];
@@ -208,7 +208,7 @@ fn messages_are_printed_as_protojson_prints_them() {
 }
 
 #[test]
-fn what_is_printed_reads_the_same() {
+fn printed_messages_are_read_back() {
     let schema = schema();
     let response = StatusResponse {
         header: Some(ResponseHeader { cluster_id: u64::MAX, ..ResponseHeader::default() }),

@@ -1,14 +1,14 @@
-//! The parts of one JSON value. Its syntax is known to be right, so commas and colons are passed over like
-//! blanks; what is left to look at is the inside of texts, where `protojson` is stricter.
+//! Tokens of one JSON value. Its syntax is known to be valid, so commas and colons are skipped like blanks; only the
+//! content of texts is checked here, where `protojson` is stricter.
 
 use std::borrow::Cow;
 
 use super::Value;
 
-/// What a part is.
+/// The kind of a token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Kind<'a> {
-    /// Nothing is left.
+    /// The end of the value.
     End,
     Null,
     Bool(bool),
@@ -21,16 +21,16 @@ pub(super) enum Kind<'a> {
     ArrayClose,
 }
 
-/// A part, and where it is.
+/// A token, and its position.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Token<'a> {
     pub(super) kind: Kind<'a>,
-    /// As it was written.
+    /// The token as written.
     pub(super) raw: &'a [u8],
     at: usize,
 }
 
-/// Reads part after part.
+/// The tokens of a value.
 #[derive(Clone, Debug)]
 pub(super) struct Tokens<'a> {
     whole: &'a [u8],
@@ -42,10 +42,10 @@ impl<'a> Tokens<'a> {
         Self { whole: value.text(), at: 0 }
     }
 
-    /// The next part.
+    /// The next token.
     ///
     /// # Errors
-    /// A text that is none, in the words of `protojson`.
+    /// An invalid text, with the error of `protojson`.
     pub(super) fn read(&mut self) -> Result<Token<'a>, String> {
         self.pass_over();
         let at = self.at;
@@ -73,7 +73,7 @@ impl<'a> Tokens<'a> {
         Ok(Token { kind, raw: &rest[..length], at })
     }
 
-    /// The next part, which stays the next.
+    /// The next token, without consuming it.
     pub(super) fn peek(&self) -> Result<Token<'a>, String> {
         self.clone().read()
     }
@@ -120,8 +120,8 @@ impl<'a> Tokens<'a> {
         Ok(text)
     }
 
-    /// Resolves the `\uXXXX` that is `here` in the text that begins `at`, or two of them that stand for one
-    /// character. What is no second one is told with what stands there, be it beyond the text, as Go does.
+    /// Resolves the `\uXXXX` at `here` in the text that begins at `at`, or a surrogate pair. The error for an invalid
+    /// second one quotes the following characters, even beyond the text, as Go does.
     fn code_point(&self, at: usize, here: usize) -> Result<(char, usize), String> {
         let (first, second) = self.whole[here..].split_at(6);
         let high = hexadecimal(first).unwrap_or_default();
@@ -141,13 +141,13 @@ impl<'a> Tokens<'a> {
         })
     }
 
-    /// What is wrong with a part.
+    /// The error about a token.
     pub(super) fn error(&self, token: &Token<'_>, what: &str) -> String {
         let (line, column) = self.position(token.at);
         format!("proto: (line {line}:{column}): {what}")
     }
 
-    /// A part that may not be here.
+    /// The error for a token that is not allowed here.
     pub(super) fn unexpected(&self, token: &Token<'_>) -> String {
         self.syntax_error(token.at, &format!("unexpected token {}", token.text()))
     }
@@ -167,13 +167,13 @@ impl<'a> Tokens<'a> {
 }
 
 impl Token<'_> {
-    /// As it was written.
+    /// The token as written.
     pub(super) fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.raw)
     }
 }
 
-/// How long the text is that begins here, with its quotation marks.
+/// Length of the text that begins here, with its quotation marks.
 fn text_length(rest: &[u8]) -> usize {
     let mut escaped = false;
     for (at, byte) in rest.iter().enumerate().skip(1) {
@@ -187,7 +187,7 @@ fn text_length(rest: &[u8]) -> usize {
     rest.len()
 }
 
-/// The number behind `\u`.
+/// The number after `\u`.
 fn hexadecimal(escape: &[u8]) -> Option<u32> {
     let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

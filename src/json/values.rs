@@ -1,10 +1,10 @@
-//! JSON values one behind the other, as they come in pieces from a client.
+//! A sequence of JSON values that arrives in pieces.
 
 use bytes::{Bytes, BytesMut};
 
 use super::scan::{Scanner, Step, is_space};
 
-/// One value, whose syntax is right. Made by [`Values`] alone.
+/// One value with valid syntax. Made by [`Values`] alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Value(Bytes);
 
@@ -21,11 +21,11 @@ impl Value {
     }
 }
 
-/// Cuts text into values.
+/// Splits text into values.
 #[derive(Debug)]
 pub struct Values {
     text: BytesMut,
-    /// Bytes of `text` that the scanner has seen.
+    /// Bytes of `text` that were scanned.
     seen: usize,
     scanner: Scanner,
 }
@@ -37,20 +37,20 @@ impl Default for Values {
 }
 
 impl Values {
-    /// Adds what came.
+    /// Appends received text.
     pub fn push(&mut self, text: &[u8]) {
         self.text.extend_from_slice(text);
     }
 
-    /// Bytes that wait for the end of their value.
+    /// Bytes of an incomplete value.
     pub fn waiting(&self) -> usize {
         self.text.len()
     }
 
-    /// The next whole value; none if there is no more yet.
+    /// The next complete value; `None` if there is no more yet.
     ///
     /// # Errors
-    /// What is wrong with the syntax, in Go's words. There is no going on then.
+    /// The syntax error, with Go's text. The parser cannot continue then.
     pub fn take(&mut self) -> Result<Option<Value>, String> {
         while let Some(byte) = self.text.get(self.seen) {
             match self.scanner.step(*byte)? {
@@ -65,15 +65,15 @@ impl Values {
         Ok(None)
     }
 
-    /// The last value, when nothing follows any more; none if all were taken.
+    /// The last value, at the end of the text; `None` if all were taken.
     ///
     /// # Errors
-    /// The text stops inside a value.
+    /// The text ends inside a value.
     pub fn last(&mut self) -> Result<Option<Value>, String> {
         if let Some(value) = self.take()? {
             return Ok(Some(value));
         }
-        // A blank ends what needs no end of its own: a number, a word, a text.
+        // A blank completes values without an end of their own: numbers and literals.
         if self.scanner.step(b' ') == Ok(Step::EndedBefore) {
             return Ok(Some(self.cut()));
         }

@@ -1,4 +1,4 @@
-//! The leader's watch on the time of leases.
+//! Time keeping of leases on the leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,23 +8,23 @@ use crate::types::limits::LEASE_REVOKE_RETRY_MS;
 
 struct Lease {
     grant: Grant,
-    /// On the clock of [`Expiry`], which stands still while nobody leads.
+    /// Expiry on the clock of [`Expiry`], which stands still while this member does not lead.
     expires_ms: i64,
-    /// When it was last handed out to be revoked, on the same clock.
+    /// Time of the last listing as due, on the same clock.
     handed_ms: Option<i64>,
 }
 
-/// The time of all leases. Times are milliseconds since some moment of the caller's choice.
+/// The deadlines of all leases. Times are milliseconds since an arbitrary moment of the caller's choice.
 ///
-/// A new leader gives every lease its full time and an extension: it does not know who renewed what with the
-/// leader before, and a lease must never end earlier than its owner was told. Since all deadlines are on one
-/// clock that is set back, beginning to lead costs the same for one lease as for a million.
+/// A new leader gives every lease its full time and an extension: it does not know the renewals by the previous leader,
+/// and a lease must never end earlier than its owner expects. Since all deadlines are on one clock that is set back,
+/// the start of a leadership costs the same for one lease as for a million.
 #[derive(Default)]
 pub struct Expiry {
     leases: BTreeMap<LeaseId, Lease>,
     by_expiry: BTreeSet<(i64, LeaseId)>,
     leads: bool,
-    /// How far the clock of the deadlines is behind the caller's.
+    /// Difference between the caller's clock and the clock of the deadlines, in ms.
     behind_ms: u64,
     /// The caller's time when the clock was last stopped.
     stopped_ms: u64,
@@ -32,8 +32,7 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// No lease, not leading. A new leader extends all leases by `extend_ms`: the time in which they could
-    /// not be renewed.
+    /// No lease, not leading. A new leader extends all leases by `extend_ms`: the time in which they could not be renewed.
     pub fn new(extend_ms: u64) -> Self {
         Self { extend_ms, ..Self::default() }
     }
@@ -43,7 +42,7 @@ impl Expiry {
         now_ms as i64 - self.behind_ms as i64
     }
 
-    /// A lease begins.
+    /// Adds a lease.
     pub fn granted(&mut self, grant: Grant, now_ms: u64) {
         self.revoked(grant.id);
         let expires_ms = self.clock(now_ms) + grant.ttl * 1000;
@@ -51,14 +50,14 @@ impl Expiry {
         self.leases.insert(grant.id, Lease { grant, expires_ms, handed_ms: None });
     }
 
-    /// A lease is gone.
+    /// Removes a lease.
     pub fn revoked(&mut self, id: LeaseId) {
         if let Some(lease) = self.leases.remove(&id) {
             self.by_expiry.remove(&(lease.expires_ms, id));
         }
     }
 
-    /// Gives a lease its full time again, in seconds; `None` if there is none or its time is up.
+    /// Gives a lease its full time again and returns that in seconds; `None` if there is no such lease or its time is up.
     pub fn renew(&mut self, id: LeaseId, now_ms: u64) -> Option<i64> {
         let clock = self.clock(now_ms);
         let lease = self.leases.get_mut(&id).filter(|lease| lease.expires_ms > clock)?;
@@ -76,7 +75,7 @@ impl Expiry {
         Some((lease.grant.ttl, if left_ms > 0 { left_ms / 1000 } else { -1 }))
     }
 
-    /// This member leads from now on: the clock goes on, set back by the extension.
+    /// Starts the clock, set back by the extension: this member leads.
     pub fn promote(&mut self, now_ms: u64) {
         if !self.leads {
             self.leads = true;
@@ -84,7 +83,7 @@ impl Expiry {
         }
     }
 
-    /// This member does not lead any more: the clock stands still, with all leases at their full time.
+    /// Stops the clock, with all leases at their full time: this member does not lead any more.
     pub fn demote(&mut self, now_ms: u64) {
         if !self.leads {
             return;
@@ -98,8 +97,8 @@ impl Expiry {
         self.by_expiry = all.map(|(id, lease)| (lease.expires_ms, *id)).collect();
     }
 
-    /// Up to `max` leases whose time is up; nothing while not leading. One that is still there after a while
-    /// comes again: its revoke was lost, or refused because a member was corrupt then.
+    /// Up to `max` leases whose time is up; none while not leading. A lease that still exists after a while is listed
+    /// again: its revoke was lost, or refused while a member was corrupt.
     pub fn due(&mut self, now_ms: u64, max: usize) -> Vec<Grant> {
         if !self.leads {
             return Vec::new();
@@ -117,7 +116,7 @@ impl Expiry {
         grants.take(max).collect()
     }
 
-    /// All leases, the one that expires first first.
+    /// All leases in the order of expiry.
     pub fn by_expiry(&self) -> Vec<LeaseId> {
         self.by_expiry.iter().map(|(_, id)| *id).collect()
     }

@@ -1,4 +1,4 @@
-//! Which leases there are and what hangs on them.
+//! The leases and the keys attached to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -26,7 +26,7 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Reads the leases; their keys come back through [`Leases::attach`].
+    /// Reads the leases; the keys are attached again through [`Leases::attach`].
     ///
     /// # Errors
     /// The store cannot be read.
@@ -41,7 +41,7 @@ impl Leases {
         Ok(Self { leases })
     }
 
-    /// Grants a lease of so many seconds by the entry `at` of the log.
+    /// Grants a lease of `ttl` seconds by the log entry `at`.
     ///
     /// # Errors
     /// The id is taken, or the time too long.
@@ -67,7 +67,7 @@ impl Leases {
         Ok(Grant { id, at, ttl })
     }
 
-    /// Ends a lease and gives the keys that must go with it, in order.
+    /// Revokes a lease and returns the keys that must be deleted with it, in order.
     ///
     /// # Errors
     /// There is no such lease.
@@ -81,7 +81,7 @@ impl Leases {
         Ok(lease.keys)
     }
 
-    /// The same, if the lease is the one that the entry `at` of the log granted.
+    /// Revokes a lease if the log entry `at` granted it.
     ///
     /// # Errors
     /// There is no such lease.
@@ -97,7 +97,7 @@ impl Leases {
         }
     }
 
-    /// Moves a key from one lease to another; 0 is none. A lease that is gone is passed over.
+    /// Moves a key from one lease to another; 0 is none. A lease that does not exist is ignored.
     pub fn attach(&mut self, key: &Bytes, old: LeaseId, new: LeaseId) {
         if let Some(lease) = self.leases.get_mut(&old) {
             lease.keys.remove(key);
@@ -108,7 +108,7 @@ impl Leases {
         }
     }
 
-    /// Whether there is such a lease.
+    /// True if there is such a lease.
     pub fn exists(&self, id: LeaseId) -> bool {
         self.leases.contains_key(&id)
     }
@@ -118,7 +118,7 @@ impl Leases {
         self.leases.get(&id).into_iter().flat_map(|lease| lease.keys.iter().cloned()).collect()
     }
 
-    /// How many keys a lease has.
+    /// Number of keys of a lease.
     pub fn key_count(&self, id: LeaseId) -> usize {
         self.leases.get(&id).map_or(0, |lease| lease.keys.len())
     }
@@ -134,7 +134,7 @@ impl Leases {
     }
 }
 
-/// The key of etcd's bucket.
+/// The key in etcd's bucket.
 fn key(id: LeaseId) -> Bytes {
     Bytes::copy_from_slice(&id.to_be_bytes())
 }

@@ -1,4 +1,4 @@
-//! The time of leases, told by hand; and random stories of it and of leases against the plainest twins.
+//! Expiry of leases step by step; and random operations on it and on leases, compared with naive twins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +65,7 @@ fn a_member_that_does_not_lead_lets_no_lease_expire() {
     assert_eq!(expiry.remaining(7, 60_000), Some((2, 3)), "what was left, and the extension");
     assert!(expiry.due(62_999, 10).is_empty());
     assert_eq!(due(&mut expiry, 63_000, 10), [7]);
-    // Deposed before the revoke went through: the next leader may have renewed it, so it starts anew.
+    // Deposed before the revoke was committed: the next leader may have renewed the lease, so its time starts again.
     expiry.demote(63_100);
     expiry.promote(70_000);
     assert!(expiry.due(72_999, 10).is_empty());
@@ -76,7 +76,7 @@ fn a_member_that_does_not_lead_lets_no_lease_expire() {
 fn a_lease_that_another_leader_may_have_renewed_does_not_end_early() {
     let mut expiry = leading(0);
     expiry.granted(grant(1, 10), 0);
-    // Another member leads from 9 s on and renews the lease at 15 s: its owner counts on 25 s.
+    // Another member leads from 9 s on and renews the lease at 15 s: its owner relies on 25 s.
     expiry.demote(9_000);
     expiry.promote(16_000);
     assert!(expiry.due(25_000, 10).is_empty());
@@ -100,18 +100,18 @@ fn leases_are_listed_by_expiry() {
     assert_eq!(expiry.by_expiry(), [2, 3, 1]);
 }
 
-/// What is known of a lease, told in time that is left.
-struct Told {
+/// State of a lease in the twin, as time left.
+struct TwinLease {
     ttl: i64,
     left_ms: i64,
-    /// How long ago it was handed out.
+    /// Time since it was last listed as due.
     handed_ms: Option<i64>,
 }
 
-/// Leases that are told how much time went by.
+/// A twin whose leases are updated with each step of time.
 #[derive(Default)]
 struct Naive {
-    leases: BTreeMap<LeaseId, Told>,
+    leases: BTreeMap<LeaseId, TwinLease>,
     leads: bool,
 }
 
@@ -133,7 +133,7 @@ impl Naive {
         }
     }
 
-    /// In the order of expiry.
+    /// Ids in the order of expiry.
     fn sorted(&self) -> Vec<LeaseId> {
         let mut ids: Vec<_> = self.leases.iter().map(|(id, lease)| (lease.left_ms, *id)).collect();
         ids.sort_unstable();
@@ -173,7 +173,7 @@ fn time_agrees_with_counting_down() {
                 0..3 => {
                     let ttl = random.random_range(1..9);
                     expiry.granted(grant(id, ttl), now_ms);
-                    let told = Told { ttl, left_ms: ttl * 1000, handed_ms: None };
+                    let told = TwinLease { ttl, left_ms: ttl * 1000, handed_ms: None };
                     naive.leases.insert(id, told);
                 }
                 3 => {
@@ -264,7 +264,7 @@ fn leases_agree_with_a_map_of_sets() {
                     spared += usize::from(twin.contains_key(&id));
                 }
                 4 => {
-                    // Its keys are not in the store: they come back through those who hold them.
+                    // Its keys are not in the store: they are attached again by those who read them.
                     engine.commit(tx.take()).unwrap();
                     tx.rebase(engine.view());
                     leases = Leases::open(&engine.view()).unwrap();

@@ -1,4 +1,4 @@
-//! Which member raised which alarm.
+//! The active alarms.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -10,7 +10,7 @@ use prost::Message as _;
 use crate::store::{Overlay, Space, View};
 use crate::types::{Fault, MemberId};
 
-/// Which member has which alarm. Stored as etcd does: the encoded record is the key.
+/// The active alarms by member. Stored as etcd does: the encoded record is the key.
 #[derive(Debug, Default)]
 pub(super) struct Alarms(BTreeSet<(i32, MemberId)>);
 
@@ -25,7 +25,7 @@ impl Alarms {
         Ok(Self(alarms))
     }
 
-    /// Raises an alarm; raising it twice is raising it once.
+    /// Raises an alarm; no change if it is active already.
     pub(super) fn raise<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -37,7 +37,7 @@ impl Alarms {
         }
     }
 
-    /// Puts an alarm out; whether it was on.
+    /// Disarms an alarm; true if it was active.
     pub(super) fn put_out<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -51,7 +51,7 @@ impl Alarms {
         was_on
     }
 
-    /// Whether any member has this alarm.
+    /// True if any member has this alarm.
     pub(super) fn any(&self, alarm: AlarmType) -> bool {
         self.0.iter().any(|(kind, _)| *kind == alarm as i32)
     }

@@ -1,4 +1,4 @@
-//! From a committed entry to what follows from it.
+//! Application of committed entries.
 
 use std::collections::BTreeSet;
 
@@ -21,10 +21,10 @@ use crate::store::{Engine, Overlay, Space};
 use crate::types::{Entry, EntryKind, Error, Fault, FeatureLevel, LeaseId, Refusal};
 
 impl<E: Engine> Machine<E> {
-    /// Continues from what the store holds.
+    /// Continues from the state in the store.
     ///
     /// # Errors
-    /// The store cannot be read, or its parts are not from the same moment.
+    /// The store cannot be read, or its parts contradict each other.
     pub fn open(engine: E, config: &Config) -> Result<Self, Fault> {
         let view = engine.view();
         let mvcc = Mvcc::open(&view, config.cache_bytes)?;
@@ -50,10 +50,10 @@ impl<E: Engine> Machine<E> {
         })
     }
 
-    /// Applies the next entry of the log, however long it takes; one that was applied before a restart does nothing.
+    /// Applies the next entry of the log, however long it takes; an entry that was applied before a restart changes nothing.
     ///
     /// # Errors
-    /// The store cannot be read, or the entry is none this version understands.
+    /// The store cannot be read, or this version does not know the entry.
     pub fn apply(&mut self, entry: &Entry) -> Result<Applied, Fault> {
         let mut applied = self.begin(entry)?;
         loop {
@@ -64,8 +64,8 @@ impl<E: Engine> Machine<E> {
         }
     }
 
-    /// Begins to apply the next entry of the log. Gives what came of it at once, if it is small. Nothing if it is large, and
-    /// then it has changed nothing yet: [`Machine::step`] follows, and [`Machine::commit`] may come before the first step.
+    /// Begins to apply the next entry of the log. Returns its result at once if it is small. Returns `None` if it is
+    /// large: nothing has changed then, [`Machine::step`] follows, and [`Machine::commit`] may come before the first step.
     ///
     /// # Errors
     /// As [`Machine::apply`].
@@ -102,14 +102,14 @@ impl<E: Engine> Machine<E> {
         Ok(Some(applied))
     }
 
-    /// Keys that were given a lease or lost it since this was last called.
+    /// Moves keys between leases by the attachments since the last call.
     pub(super) fn move_attachments(&mut self) {
         for change in self.mvcc.take_attachments() {
             self.leases.attach(&change.key, change.old, change.new);
         }
     }
 
-    /// Commits everything applied since the last time, and where the log stands, as one batch.
+    /// Commits everything applied since the last commit, and the applied position, as one batch.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -132,7 +132,7 @@ impl<E: Engine> Machine<E> {
         Ok(Published { read: self.mvcc.publish(view), events, left_out_events, changes })
     }
 
-    /// A slice of compaction, to be committed like entries. `true` when nothing is left to do.
+    /// A slice of compaction, to be committed like entries. Returns `true` at the end.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -204,13 +204,13 @@ impl<E: Engine> Machine<E> {
         })
     }
 
-    /// Checks what may refuse a command of any kind.
+    /// Checks that may refuse a command of any kind.
     pub(super) fn check(&self, command: &Command) -> Result<(), Refusal> {
         command.check_level(self.cluster.feature_level())?;
         self.check_alarms(command)
     }
 
-    /// With a corrupt member nothing that reads or writes keys is done, without space nothing that takes any.
+    /// With a corrupt member no command may read or write keys; without space none may take any.
     fn check_alarms(&self, command: &Command) -> Result<(), Refusal> {
         let class = command.alarm_class();
         let refused = |alarm| class.is_refused_under(alarm) && self.alarms.any(alarm);
@@ -220,7 +220,7 @@ impl<E: Engine> Machine<E> {
         if refused(AlarmType::Nospace) { Err(Refusal::NoSpace) } else { Ok(()) }
     }
 
-    /// The keys of a lease that ended go with it.
+    /// Deletes the keys of a lease that was revoked or expired.
     fn lease_ended(
         &mut self,
         id: LeaseId,
@@ -228,7 +228,7 @@ impl<E: Engine> Machine<E> {
         effects: &mut Vec<Effect>,
     ) -> Result<Reply, Error> {
         let mut steps = self.mvcc.begin_delete_keys(keys);
-        while self.mvcc.step(&mut self.tx, &mut steps, usize::MAX)?.is_none() {}
+        while self.mvcc.step(&mut self.tx, &mut steps, usize::MAX, &|_| false)?.is_none() {}
         effects.push(Effect::LeaseRevoked(id));
         Ok(Reply::LeaseRevoke { revision: self.mvcc.revision() })
     }
@@ -238,7 +238,7 @@ impl<E: Engine> Machine<E> {
         grant: &LeaseGrantRequest,
         effects: &mut Vec<Effect>,
     ) -> Result<Reply, Error> {
-        // The proposer raised it to its own least time; before all members knew that, each took its own.
+        // The proposer raised it to its own minimum; below the level of that rule each member applies its own.
         let own = self.cluster.feature_level() < FeatureLevel::LIMITS_PROPOSED;
         let ttl = if own { grant.ttl.max(self.config.lease_ttl_min) } else { grant.ttl };
         let granted = self.leases.grant(&mut self.tx, grant.id, ttl, self.applied)?;

@@ -1,4 +1,4 @@
-//! What an entry of the log asks for, read.
+//! Decoding of a log entry's payload.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -7,10 +7,11 @@ use crate::cluster::{Version, check_change, unknown_change};
 use crate::command::Command;
 use crate::types::{ConfChange, EntryKind, Fault, FeatureLevel, LogIndex};
 
-/// Checks that a member that supports this feature level can apply an entry with this payload, in whatever state it is.
+/// Checks that a member that supports this feature level can apply an entry with this payload, independent of the
+/// replicated state.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it cannot.
 pub fn check_payload(kind: EntryKind, data: &Bytes, supported: FeatureLevel) -> Result<(), Fault> {
     match kind {
         EntryKind::Normal if data.is_empty() => Ok(()),
@@ -41,7 +42,7 @@ pub(super) fn conf_change(data: &Bytes) -> Result<ConfChange, Fault> {
     change.map_err(|error| Fault::new(format!("it does not read: {error}")))
 }
 
-/// Why this member stops at an entry, and where its operator learns what to do.
+/// The fault with which this member stops at an entry, with advice for the operator.
 pub(super) fn stop(index: LogIndex, why: &Fault) -> Fault {
     Fault::new(format!(
         "entry {index} of the log cannot be applied: {why} (basaltutl verify --data-dir DIR tells what to do)"

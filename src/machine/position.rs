@@ -1,4 +1,4 @@
-//! Where the log stands in a store, and who counts for raft there, in etcd's bucket `meta`.
+//! The applied position and raft's configuration in a store, in etcd's bucket `meta`.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -13,16 +13,16 @@ pub(super) const APPLIED_TERM: &[u8] = b"term";
 pub(super) const CONF_STATE: &[u8] = b"confState";
 
 impl<E: Engine> Machine<E> {
-    /// Where the log stands: index and term.
+    /// Index and term of the last applied entry.
     pub fn position(&self) -> (LogIndex, Term) {
         (self.applied, self.applied_term)
     }
 }
 
-/// Where the log stands in a store: index, term, and who counts.
+/// The applied position of a store: index, term, and configuration.
 ///
 /// # Errors
-/// The store cannot be read, or what it holds does not read.
+/// The store cannot be read, or a value is malformed.
 pub fn applied_state(view: &impl View) -> Result<(LogIndex, Term, ConfState), Fault> {
     let number = |key: &[u8]| -> Result<u64, Fault> {
         let Some(bytes) = view.get(Space::Meta, key)? else { return Ok(0) };
@@ -38,7 +38,7 @@ pub fn applied_state(view: &impl View) -> Result<(LogIndex, Term, ConfState), Fa
     Ok((number(APPLIED)?, number(APPLIED_TERM)?, conf_state))
 }
 
-/// [`ConfState`] as etcd writes it, which leaves empty lists out. There are always voters.
+/// [`ConfState`] in etcd's JSON, which omits empty lists. There are always voters.
 #[derive(Deserialize)]
 struct Stored {
     voters: Vec<MemberId>,

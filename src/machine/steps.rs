@@ -1,16 +1,16 @@
-//! An entry that is applied in steps, because it touches many keys. Until its last step it is not applied: [`Machine::applied`]
-//! does not count it, and nothing of it is committed. What it has written so far goes into the store's memory, bounded
-//! pieces at a time, where only the machine sees it.
+//! Application of an entry in steps, because it touches many keys. Until its last step it is not applied:
+//! [`Machine::applied`] does not count it, and nothing of it is committed. Its writes are staged in the store's memory
+//! in bounded batches, where only the machine sees them.
 
 use basalt_proto::etcdserverpb::{LeaseExpireRequest, LeaseRevokeRequest};
 
 use super::{Applied, Effect, Machine, Reply};
-use crate::command::Command;
+use crate::command::{Command, Large};
 use crate::mvcc::{Outcome, Steps};
 use crate::store::Engine;
 use crate::types::{Entry, Error, Fault, LeaseId, LogIndex, Term};
 
-/// See the module.
+/// The entry in progress, described in the module.
 pub(super) struct Running {
     index: LogIndex,
     term: Term,
@@ -19,11 +19,11 @@ pub(super) struct Running {
 }
 
 enum State {
-    /// Nothing is done yet.
+    /// No step was made.
     Begun(Command),
     /// Keys are being changed.
     Keys(Steps),
-    /// The keys of a lease that ended are being deleted.
+    /// The keys of a revoked or expired lease are being deleted.
     Lease(LeaseId, Steps),
 }
 
@@ -33,36 +33,30 @@ impl Running {
         Self { index, term, applied, state: State::Begun(command) }
     }
 
-    /// Whether it may have changed something.
+    /// True if it may have changed keys.
     pub(super) fn has_begun(&self) -> bool {
         !matches!(self.state, State::Begun(_))
     }
 }
 
 impl<E: Engine> Machine<E> {
-    /// At most how many records a command looks at, as far as that depends on what is stored.
+    /// Upper bound of the records that a command reads, as far as that depends on the stored keys.
     pub(super) fn records_max(&self, command: &Command) -> usize {
-        match command {
-            Command::DeleteRange(delete) => self.mvcc.records_max(&delete.key, &delete.range_end),
-            Command::Txn(txn) => self.mvcc.txn_records_max(txn),
-            Command::LeaseRevoke(LeaseRevokeRequest { id, .. })
-            | Command::LeaseExpire(LeaseExpireRequest { id, .. }) => self.leases.key_count(*id),
-            Command::Put(_)
-            | Command::Compaction(_)
-            | Command::LeaseGrant(_)
-            | Command::Alarm(_)
-            | Command::ClusterMemberAttrSet(_)
-            | Command::ClusterVersionSet(_)
-            | Command::FeatureLevelSet(_) => 1,
+        match command.large() {
+            None => 1,
+            Some(Large::DeleteRange(it)) => self.mvcc.records_max(&it.key, &it.range_end),
+            Some(Large::Txn(txn)) => self.mvcc.txn_records_max(txn),
+            Some(Large::LeaseRevoke(LeaseRevokeRequest { id, .. }))
+            | Some(Large::LeaseExpire(LeaseExpireRequest { id, .. })) => self.leases.key_count(*id),
         }
     }
 
-    /// Whether an entry is being applied in steps.
+    /// True if an entry is being applied in steps.
     pub fn is_in_steps(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Applies on, looking at `budget` records or a few more. Gives what came of the entry when it is applied as a whole.
+    /// Continues until about `budget` records were read. Returns the result when the entry is completely applied.
     ///
     /// # Errors
     /// The store cannot be read or written.
@@ -80,14 +74,15 @@ impl<E: Engine> Machine<E> {
     }
 
     fn run(&mut self, running: &mut Running, budget: usize) -> Result<Option<Reply>, Error> {
-        if let State::Begun(command) = &mut running.state {
-            let command = std::mem::replace(command, Command::DeleteRange(Default::default()));
+        if let State::Begun(command) = &running.state {
             running.state = self.start(command)?;
         }
         let (State::Keys(steps) | State::Lease(_, steps)) = &mut running.state else {
             return Err(Fault::new("a large entry was not begun").into());
         };
-        let Some(outcome) = self.mvcc.step(&mut self.tx, steps, budget)? else { return Ok(None) };
+        let leases = &self.leases;
+        let outcome = self.mvcc.step(&mut self.tx, steps, budget, &|id| leases.exists(id))?;
+        let Some(outcome) = outcome else { return Ok(None) };
         Ok(Some(match (outcome, &running.state) {
             (_, State::Lease(id, _)) => {
                 running.applied.effects.push(Effect::LeaseRevoked(*id));
@@ -99,33 +94,25 @@ impl<E: Engine> Machine<E> {
         }))
     }
 
-    fn start(&mut self, command: Command) -> Result<State, Error> {
-        self.check(&command)?;
-        let (mvcc, tx, leases) = (&mut self.mvcc, &mut self.tx, &mut self.leases);
-        Ok(match command {
-            Command::DeleteRange(delete) => State::Keys(mvcc.begin_delete_range(&delete)),
-            Command::Txn(txn) => State::Keys(mvcc.begin_txn(tx, txn, &|id| leases.exists(id))?),
-            Command::LeaseRevoke(revoke) => {
+    fn start(&mut self, command: &Command) -> Result<State, Error> {
+        self.check(command)?;
+        let (mvcc, tx, leases) = (&self.mvcc, &mut self.tx, &mut self.leases);
+        Ok(match command.large() {
+            Some(Large::DeleteRange(delete)) => State::Keys(mvcc.begin_delete_range(delete)),
+            Some(Large::Txn(txn)) => State::Keys(mvcc.begin_txn(txn.clone())),
+            Some(Large::LeaseRevoke(revoke)) => {
                 let keys = leases.revoke(tx, revoke.id)?;
                 State::Lease(revoke.id, mvcc.begin_delete_keys(keys))
             }
-            Command::LeaseExpire(expire) => {
+            Some(Large::LeaseExpire(expire)) => {
                 let keys = leases.expire(tx, expire.id, expire.granted_at)?;
                 State::Lease(expire.id, mvcc.begin_delete_keys(keys))
             }
-            Command::Put(_)
-            | Command::Compaction(_)
-            | Command::LeaseGrant(_)
-            | Command::Alarm(_)
-            | Command::ClusterMemberAttrSet(_)
-            | Command::ClusterVersionSet(_)
-            | Command::FeatureLevelSet(_) => {
-                return Err(Fault::new("a small command was to be applied in steps").into());
-            }
+            None => return Err(Fault::new("a small command was to be applied in steps").into()),
         })
     }
 
-    /// Hands to the store what is written so far, if that is much.
+    /// Stages the writes in the store, if there are many.
     fn stage(&mut self) -> Result<(), Fault> {
         if self.tx.len() >= self.config.steps.stage_writes {
             self.engine.stage(self.tx.take())?;

@@ -31,7 +31,7 @@ const CONFIG: Config = Config {
 };
 const HERE: MemberId = 10;
 const TERM: Term = 3;
-/// The first entry after those that stand for the members it began with.
+/// The first entry after those that stand for the first members.
 const FIRST: LogIndex = 2;
 
 fn bytes(text: &str) -> Bytes {
@@ -50,12 +50,12 @@ fn bootstrapped_with(config: &Config) -> Machine<Memory> {
     machine
 }
 
-/// What is committed, and nothing that is only in memory.
+/// A machine with the committed state, without uncommitted state in memory.
 fn restarted(machine: &Machine<Memory>) -> Machine<Memory> {
     Machine::open(machine.engine().crashed(), &machine.config).unwrap()
 }
 
-/// The entry of a request; its index is the request's id too.
+/// The entry of a request; its index is also the request's id.
 fn entry(index: LogIndex, command: Command) -> Entry {
     Entry { index, term: TERM, kind: EntryKind::Normal, data: command.to_payload(index) }
 }
@@ -105,7 +105,7 @@ fn feature_level(level: u32) -> Command {
     Command::FeatureLevelSet(FeatureLevelSetRequest { level })
 }
 
-/// All keys, read from what was published.
+/// All keys, read from the published state.
 fn all_keys(read: &ReadView<MemoryView>) -> Vec<KeyValue> {
     let all = RangeRequest { key: bytes("\0"), range_end: bytes("\0"), ..RangeRequest::default() };
     let response = Error::refusal(read.range(&all)).unwrap().unwrap();

@@ -1,17 +1,17 @@
-//! Numbers that many cores add to. Each core adds to a cell of its own, on a cache line of its own; only who
-//! reads looks at all of them.
+//! Counters that many cores add to. Each core adds to a cell of its own, on a cache line of its own; only a reader
+//! looks at all of them.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Cells of one number. With more cores than that, some share.
+/// Shards of one number. With more cores than shards, some cores share.
 const SHARDS: usize = 8;
 
 #[repr(align(64))]
 #[derive(Debug)]
 struct Shard<const N: usize>([AtomicU64; N]);
 
-/// `N` numbers, as often as there are shards. Relaxed throughout: nothing else is ordered by them.
+/// `N` numbers for each shard. Relaxed ordering throughout: nothing else is ordered by them.
 #[derive(Debug)]
 pub(super) struct Sharded<const N: usize>([Shard<N>; SHARDS]);
 
@@ -39,7 +39,7 @@ impl<const N: usize> Sharded<N> {
         self.0[here()].0[at].fetch_add(more, Relaxed);
     }
 
-    /// Sums may wrap round on the way: a number that went up on one core can go down on another.
+    /// The sum over all shards, modulo 2^64: a gauge that went up on one core can go down on another.
     pub(super) fn sum(&self, at: usize) -> u64 {
         let cells = self.0.iter().map(|shard| shard.0[at].load(Relaxed));
         cells.fold(0, u64::wrapping_add)
@@ -51,7 +51,7 @@ impl<const N: usize> Sharded<N> {
 pub struct Counter(Sharded<1>);
 
 impl Counter {
-    /// Zero.
+    /// A counter at zero.
     pub const fn new() -> Self {
         Self(Sharded::new())
     }
@@ -78,17 +78,17 @@ impl Default for Counter {
 pub struct Gauge(Sharded<1>);
 
 impl Gauge {
-    /// Zero.
+    /// A gauge at zero.
     pub const fn new() -> Self {
         Self(Sharded::new())
     }
 
-    /// Replaces its value. Of two who do so at the same time neither may win: leave it to one.
+    /// Replaces the value. Concurrent calls may leave a mixture of both: only one thread may set a gauge.
     pub fn set(&self, value: i64) {
         self.add(value.wrapping_sub(self.get()));
     }
 
-    /// Adds, or takes away.
+    /// Adds to the value, or subtracts from it.
     pub fn add(&self, more: i64) {
         self.0.add(0, more as u64);
     }
@@ -105,12 +105,12 @@ impl Default for Gauge {
     }
 }
 
-/// Most buckets of a histogram, the last one for everything larger; then the sum.
+/// Upper bound for the buckets of a histogram, the last one for everything larger; the sum is stored behind them.
 const BUCKETS_MAX: usize = 25;
-/// The sum is kept in billionths of the unit.
+/// The sum is stored in billionths of the unit.
 const BILLION: f64 = 1e9;
 
-/// How often values fell into which bucket. Bounds grow by a factor, as all of etcd's do.
+/// Counts of values by bucket. Bounds grow by a constant factor, as all of etcd's do.
 #[derive(Debug)]
 pub struct Histogram {
     start: f64,
@@ -119,7 +119,7 @@ pub struct Histogram {
     cells: Sharded<{ BUCKETS_MAX + 1 }>,
 }
 
-/// What a histogram holds.
+/// A snapshot of a histogram.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Counts {
     /// Upper bounds and how many values were not above them; the last bound is infinite.
@@ -158,7 +158,7 @@ impl Histogram {
         Counts { buckets, sum: self.cells.sum(BUCKETS_MAX) as f64 / BILLION }
     }
 
-    /// Whether nothing was counted yet.
+    /// True if no value was counted yet.
     pub(super) fn is_empty(&self) -> bool {
         (0..=self.count).all(|at| self.cells.sum(at) == 0)
     }

@@ -1,4 +1,4 @@
-//! What is counted, and under which name.
+//! The metric families: names, help texts and counters.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -38,6 +38,8 @@ numbers! { COUNTERS: Counter Counter::new();
     ACCEPTS_FAILED "basalt_network_accept_failures_total" "Total number of failed accepts.";
     CONNECTIONS_TURNED_AWAY "basalt_network_connections_turned_away_total" "Total number of client connections closed because no file descriptor was left.";
     ANSWERS_WAITED "basalt_network_answer_waits_total" "Total number of responses that waited for memory of the response budget.";
+    REQUESTS_WAITED "basalt_server_request_waits_total" "Total number of requests that waited for room among the requests in flight.";
+    REQUESTS_REFUSED "basalt_server_requests_refused_total" "Total number of requests refused because there was no room among the requests in flight.";
     ANSWERS_REFUSED "basalt_network_answers_refused_total" "Total number of responses refused because the response budget was exhausted.";
     BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Total number of bytes sent to gRPC clients.";
     LOG_LINES_DROPPED "basalt_log_lines_dropped_total" "Total number of log lines dropped because too many waited to be written.";
@@ -77,7 +79,7 @@ histograms! {
     LEASE_TTLS "etcd_debugging_lease_ttl_total" "TTLs of granted leases, in seconds." 1.0 24;
 }
 
-/// Families that monitoring asks for and whose value is always zero: this process is no proxy and has no v2 store.
+/// Families that dashboards query and whose value is always zero: this process is no proxy and has no v2 store.
 pub(super) const ZEROS: &[(&str, &str, &str)] = &[
     ("etcd_debugging_store_expires_total", "counter", "Total number of expired v2 keys."),
     ("etcd_debugging_store_watch_requests_total", "counter", "Total number of v2 watch requests."),
@@ -106,7 +108,7 @@ pub(super) const ZEROS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Kinds of requests whose time is taken.
+/// Kinds of requests whose duration is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timed {
     /// A range.
@@ -123,9 +125,9 @@ pub enum Timed {
     Compaction,
     /// A new lease.
     LeaseGrant,
-    /// The end of a lease.
+    /// A revoke of a lease.
     LeaseRevoke,
-    /// Alarms looked at or changed.
+    /// A request about alarms.
     Alarm,
 }
 
@@ -145,7 +147,7 @@ const TIMED: [(&str, Timed); 9] = [
 static REQUESTS: [[Histogram; 2]; TIMED.len()] =
     [const { [const { Histogram::new(0.001, 2.0, 14) }; 2] }; TIMED.len()];
 
-/// A request was answered.
+/// Records the duration of a request.
 pub fn request(kind: Timed, success: bool, seconds: f64) {
     REQUESTS[kind as usize][usize::from(success)].observe(seconds);
 }
@@ -154,7 +156,7 @@ pub fn request(kind: Timed, success: bool, seconds: f64) {
 static APPLIED: [[Histogram; 2]; Operation::ALL.len()] =
     [const { [const { Histogram::new(0.0001, 2.0, 20) }; 2] }; Operation::ALL.len()];
 
-/// A command was applied.
+/// Records the duration of an applied command.
 pub fn applied(operation: Operation, success: bool, seconds: f64) {
     APPLIED[operation as usize][usize::from(success)].observe(seconds);
 }
@@ -162,13 +164,12 @@ pub fn applied(operation: Operation, success: bool, seconds: f64) {
 /// Time to read a range, by success.
 static RANGED: [Histogram; 2] = [const { Histogram::new(0.0001, 2.0, 20) }; 2];
 
-/// A range was read.
+/// Records the duration of a range.
 pub fn ranged(success: bool, seconds: f64) {
     RANGED[usize::from(success)].observe(seconds);
 }
 
-/// Versions that clients may claim before the rest is lumped together: what a client sends must not be able
-/// to fill memory.
+/// Distinct client versions that are counted; the rest shares one label, so that clients cannot fill the memory.
 const CLIENT_VERSIONS_MAX: usize = 16;
 /// Bytes of a version that are kept.
 const CLIENT_VERSION_BYTES_MAX: usize = 64;
@@ -183,7 +184,7 @@ static CLIENTS: [ClientVersion; CLIENT_VERSIONS_MAX] = [const {
     ClientVersion { name: OnceLock::new(), unary: Counter::new(), stream: Counter::new() }
 }; CLIENT_VERSIONS_MAX];
 
-/// A client of some version asked something, in a `unary` call or a `stream`.
+/// Counts a request by the client's version, in a `unary` call or a `stream`.
 pub fn client_request(kind: &'static str, version: &str) {
     let mut version = version;
     if version.len() > CLIENT_VERSION_BYTES_MAX {
@@ -210,10 +211,10 @@ const CHECKS: [(&str, &str); 5] = [
 
 static CHECKED: [[AtomicU64; 2]; CHECKS.len()] =
     [const { [const { AtomicU64::new(0) }; 2] }; CHECKS.len()];
-/// What came of a check the last time; 0 if it was never made, 1 if it failed, 2 if not.
+/// Result of the last run of each check: 0 if there was none, 1 for failure, 2 for success.
 static CHECKED_LAST: [AtomicU64; CHECKS.len()] = [const { AtomicU64::new(0) }; CHECKS.len()];
 
-/// A check was made.
+/// Counts a check.
 pub fn health_check(page: &str, check: &str, success: bool) {
     if let Some(at) = CHECKS.iter().position(|known| *known == (page, check)) {
         CHECKED[at][usize::from(success)].fetch_add(1, Relaxed);
@@ -244,7 +245,7 @@ pub(super) fn write_labelled(out: &mut Writer) {
     write_checks(out);
 }
 
-/// Those that nothing was counted in are left out, as by Go's client.
+/// Families without a value are omitted, as by Go's client.
 fn write_reads_and_writes(out: &mut Writer) {
     const SUCCESS: [&str; 2] = ["false", "true"];
     let counted = |(histogram, _): &(&Histogram, &str)| !histogram.is_empty();

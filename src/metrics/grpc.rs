@@ -1,4 +1,4 @@
-//! How often each RPC was called, how calls ended, and how many messages went each way.
+//! Counters of each RPC: calls started, calls ended by status code, messages received and sent.
 
 use basalt_proto::rpc::{COUNT, METHODS, Method, Rpc};
 
@@ -36,22 +36,22 @@ const HANDLED: usize = 3;
 
 static NUMBERS: Sharded<{ COUNT * CELLS }> = Sharded::new();
 
-/// A call began.
+/// Counts the start of a call.
 pub fn rpc_started(rpc: Rpc) {
     add(rpc, STARTED, 1);
 }
 
-/// Messages were received.
+/// Counts received messages.
 pub fn rpc_received(rpc: Rpc, messages: u64) {
     add(rpc, RECEIVED, messages);
 }
 
-/// Messages were sent.
+/// Counts sent messages.
 pub fn rpc_sent(rpc: Rpc, messages: u64) {
     add(rpc, SENT, messages);
 }
 
-/// A call ended with this code.
+/// Counts the end of a call with this status code.
 pub fn rpc_handled(rpc: Rpc, code: i32) {
     let code = usize::try_from(code).ok().filter(|code| *code < CODES.len()).unwrap_or(UNKNOWN);
     add(rpc, HANDLED + code, 1);
@@ -72,7 +72,7 @@ fn labels(method: &Method, code: Option<&str>) -> String {
     format!("{code}grpc_method=\"{name}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"")
 }
 
-/// Writes all of it, the zeros too: rates need a first value to start from.
+/// Writes all counters, those at zero too: rates need a first value to start from.
 pub(super) fn write(out: &mut Writer) {
     let help = "Total number of RPCs completed on the server, regardless of success or failure.";
     let handled = METHODS.iter().flat_map(|method| {

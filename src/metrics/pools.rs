@@ -1,12 +1,12 @@
-//! Numbers of the pools of threads for work that blocks.
+//! Metrics of the thread pools for blocking work.
 
 use super::cells::{Gauge, Histogram};
 use super::text::Writer;
 
-/// What is counted of one pool.
+/// Metrics of one pool.
 #[derive(Debug)]
 pub struct PoolCells {
-    /// Its threads; 0 until its first job.
+    /// Threads; 0 until the first job.
     pub threads: Gauge,
     /// Jobs that wait for a thread.
     pub queued: Gauge,
@@ -15,7 +15,7 @@ pub struct PoolCells {
 }
 
 /// Names in the order of the page.
-const NAMES: [&str; 5] = ["cpu", "dns", "durable", "reads", "stats"];
+const NAMES: [&str; 7] = ["cpu", "dns", "durable", "exports", "hashes", "reads", "stats"];
 
 static CELLS: [PoolCells; NAMES.len()] = [const {
     PoolCells {
@@ -25,7 +25,7 @@ static CELLS: [PoolCells; NAMES.len()] = [const {
     }
 }; NAMES.len()];
 
-/// The numbers of a pool.
+/// The metrics of a pool.
 ///
 /// # Panics
 /// There is no pool of this name.

@@ -1,11 +1,11 @@
-//! The text form that Prometheus reads, version 0.0.4, numbers written as Go writes them.
+//! The text format of Prometheus, version 0.0.4, with numbers formatted as Go does.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::cells::Counts;
 
-/// Families by name; sorted by it when written.
+/// Families by name, written in this order.
 #[derive(Debug, Default)]
 pub(super) struct Writer(BTreeMap<&'static str, String>);
 
@@ -80,7 +80,7 @@ pub(super) fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
-/// The shortest digits that mean this number; with an exponent from a million on and below a ten-thousandth.
+/// The shortest digits that denote this number; with an exponent from a million on and below a ten-thousandth.
 fn go_float(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();

@@ -1,19 +1,19 @@
-//! The history as entries of etcd's bucket `key`, out and in: what snapshots hold, so that etcd's tools
-//! read ours and we read etcd's.
+//! Export and import of history as entries of etcd's bucket `key`, the form in which snapshots contain it, so that
+//! etcd's tools read our files and we read etcd's.
 
 use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::read;
 use super::record::{Encoder, Record, RecordHeader, item_bytes};
 use super::usage::Usage;
+use super::versions;
 use super::{FIRST_REVISION, log_revision, write_revision};
 use crate::store::{Overlay, Pair, Space, View};
 use crate::types::limits::KEY_BYTES_MAX;
 use crate::types::{Fault, Revision};
 
-/// What etcd appends to the revision of a delete.
+/// Byte that etcd appends to the revision of a delete.
 const TOMBSTONE_MARK: u8 = b't';
 
 /// Every entry that etcd's bucket `key` would have behind `after` (one of its keys; nothing for all), in
@@ -26,10 +26,10 @@ pub fn bucket<'a>(
     view: &'a impl View,
     after: &[u8],
 ) -> impl Iterator<Item = Result<Pair, Fault>> + 'a {
-    entries(view, after, move |record| Ok(read::whole(view, record)?.into_key_value()))
+    entries(view, after, move |record| Ok(versions::whole(view, record)?.into_key_value()))
 }
 
-/// The same with values of which nothing but the length counts: large ones are not read.
+/// As [`bucket`], with values whose content is arbitrary and whose length is right: large ones are not read.
 ///
 /// # Errors
 /// Each item may be a fault of the store.
@@ -43,7 +43,7 @@ pub fn bucket_outline<'a>(
     })
 }
 
-/// Entries whose values, but for those of deletes, `value` makes.
+/// Entries with values made by `value`, except for those of deletes.
 fn entries<'a>(
     view: &'a impl View,
     after: &[u8],
@@ -83,10 +83,10 @@ impl Default for Import {
 }
 
 impl Import {
-    /// Takes the next entry in; they must come in order.
+    /// Adds the next entry; they must come in order.
     ///
     /// # Errors
-    /// The entry is none of etcd's, or out of order; or a fault of the store.
+    /// The entry is not one of etcd's, or out of order; or a fault of the store.
     pub fn entry<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -113,7 +113,7 @@ impl Import {
                 "the key of {length} bytes at revision {at} cannot be stored: the longest has {KEY_BYTES_MAX}"
             )));
         }
-        let previous = read::newest(tx, key)?;
+        let previous = versions::newest(tx, key)?;
         let encoded = if delete {
             self.encoder.delete(revision, previous.as_ref(), 0, key)?
         } else {
@@ -125,8 +125,8 @@ impl Import {
         Ok(())
     }
 
-    /// `etcdutl snapshot restore --bump-revision` raises the revision by an entry of nothing, which nobody
-    /// can read or delete, and compacts there. It stays in history alone: hashes and snapshots hold it.
+    /// `etcdutl snapshot restore --bump-revision` raises the revision by an entry without a key, which no request can
+    /// read or delete, and compacts there. It stays in history alone: hashes and snapshots contain it.
     fn keyless<V: View>(&mut self, tx: &mut Overlay<V>, revision: Revision) -> Result<(), Fault> {
         if let Some(superseded) = self.keyless.replace(revision) {
             tx.delete(Space::Log, Bytes::copy_from_slice(&superseded.to_key()));
@@ -144,8 +144,8 @@ impl Import {
         self.newest.main
     }
 
-    /// Ends the import at the newest entry's revision or, if that is newer, at `compacted`: a store
-    /// whose last changes were all deletes that compaction removed.
+    /// Ends the import at the newest entry's revision or, if that is newer, at `compacted`: in a store whose last
+    /// changes were all deletes that compaction removed.
     pub fn finish<V: View>(self, tx: &mut Overlay<V>, compacted: i64) {
         write_revision(tx, self.newest.main.max(compacted));
         self.usage.write(tx);

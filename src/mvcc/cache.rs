@@ -1,9 +1,9 @@
-//! The newest records of keys that are in use, in front of the store.
+//! Cache of the newest records of frequently read keys, in front of the store.
 //!
-//! Only apply inserts, after the commit and before it publishes the revision, and deletes insert their
-//! tombstones. So what is found with a revision not newer than the reader's is the reader's truth;
-//! anything else sends the reader to its view. A reader that filled the cache could put an old record
-//! over a newer one, and members would answer differently.
+//! Only apply inserts, after the commit and before it publishes the revision, and deletes insert their tombstones. So a
+//! record in the cache that is not newer than the reader's revision is the right one for that reader; otherwise the
+//! reader uses its view. A reader that filled the cache could put an old record over a newer one, and members would
+//! answer differently.
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
@@ -12,7 +12,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use super::record::Record;
 use crate::types::limits;
 
-/// See the module; without room it holds nothing.
+/// The cache, described in the module; without capacity it is `None`.
 pub(super) struct RecordCache(Option<Cache<Bytes, Record, Weight>>);
 
 #[derive(Clone)]
@@ -45,18 +45,18 @@ impl RecordCache {
         }))
     }
 
-    /// The newest record of `key`, if it is here.
+    /// The cached newest record of `key`.
     pub(super) fn get(&self, key: &[u8]) -> Option<Record> {
         self.0.as_ref()?.get(key)
     }
 
-    /// Takes the newest record of `key` in.
+    /// Inserts the newest record of `key`.
     pub(super) fn insert(&self, key: Bytes, record: Record) {
         let Some(cache) = &self.0 else { return };
         cache.insert(key, record);
     }
 
-    /// Forgets `key`.
+    /// Removes `key`.
     pub(super) fn remove(&self, key: &[u8]) {
         if let Some(cache) = &self.0 {
             cache.remove(key);

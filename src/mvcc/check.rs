@@ -1,4 +1,4 @@
-//! Checks of a request's form alone, in etcd's order.
+//! Checks of a request alone, without the store, in etcd's order (`server/etcdserver/api/v3rpc/key.go`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,8 @@ use bytes::Bytes;
 use crate::types::Refusal;
 use crate::types::limits::KEY_BYTES_MAX;
 
+/// Checks a range request.
+///
 /// # Errors
 /// `EmptyKey`, `InvalidSortOption`.
 pub fn check_range(request: &RangeRequest) -> Result<(), Refusal> {
@@ -26,6 +28,8 @@ pub fn check_range(request: &RangeRequest) -> Result<(), Refusal> {
     }
 }
 
+/// Checks a range request that is to be streamed.
+///
 /// # Errors
 /// Those of [`check_range`]; `RangeStreamSort`, `RangeStreamFilter`.
 pub fn check_range_stream(request: &RangeRequest) -> Result<(), Refusal> {
@@ -45,6 +49,8 @@ pub fn check_range_stream(request: &RangeRequest) -> Result<(), Refusal> {
     }
 }
 
+/// Checks a put.
+///
 /// # Errors
 /// `EmptyKey`, `ValueProvided`, `LeaseProvided`; `RequestTooLarge` for a key that no store holds, which etcd does not refuse.
 pub fn check_put(request: &PutRequest) -> Result<(), Refusal> {
@@ -61,18 +67,19 @@ pub fn check_put(request: &PutRequest) -> Result<(), Refusal> {
     }
 }
 
+/// Checks a delete.
+///
 /// # Errors
 /// `EmptyKey`.
 pub fn check_delete(request: &DeleteRangeRequest) -> Result<(), Refusal> {
     if request.key.is_empty() { Err(Refusal::EmptyKey) } else { Ok(()) }
 }
 
-/// Checks a transaction with everything in it. Nested ones may have as many operations as their
-/// parents leave of `operations_max`.
+/// Checks a transaction with all its operations. Nested ones may have as many operations as their parents leave of
+/// `operations_max`.
 ///
 /// # Errors
-/// `TooManyOps`, `EmptyKey`, `KeyNotFound` for an operation that says nothing, those of the
-/// operations, `DuplicateKey`.
+/// `TooManyOps`, `EmptyKey`, `KeyNotFound` for an empty operation, those of the operations, `DuplicateKey`.
 pub fn check_txn(request: &TxnRequest, operations_max: usize) -> Result<(), Refusal> {
     check_operations(request, operations_max)?;
     Writes::default().collect(&request.success)?;
@@ -97,19 +104,19 @@ fn check_operations(request: &TxnRequest, operations_max: usize) -> Result<(), R
     Ok(())
 }
 
-/// What a branch writes, to find keys that are written twice. It looks at things in the same order as
-/// etcd, since what is found depends on it: a nested delete does not see the puts of an earlier sibling.
+/// The writes of a branch, to detect keys that are written twice. Operations are visited in etcd's order, since the
+/// result depends on it: a nested delete does not see the puts of an earlier sibling.
 #[derive(Default)]
 struct Writes {
     puts: BTreeSet<Bytes>,
-    /// Joined stretches, start to end. etcd takes the open end (one zero byte) for a key like any
-    /// other, so that such a delete meets no put; so do we.
+    /// Merged intervals, start to end. etcd treats the open end (one zero byte) as an ordinary key, so that such a
+    /// delete overlaps no put; the same here.
     deletes: BTreeMap<Bytes, Bytes>,
 }
 
 impl Writes {
     fn collect(&mut self, operations: &[RequestOp]) -> Result<(), Refusal> {
-        // Most transactions have one operation, which meets no other.
+        // Most transactions have one operation, which cannot overlap another.
         if let [RequestOp { request: None | Some(Request::RequestRange(_)) }] | [] = operations {
             return Ok(());
         }
@@ -187,12 +194,12 @@ impl Writes {
     }
 }
 
-/// Whether a transaction only reads. A nested one counts as a write whatever is in it.
+/// True if a transaction consists of ranges. A nested transaction counts as a write whatever it contains.
 pub fn is_read_only(request: &TxnRequest) -> bool {
     all_ranges(request, |_| true)
 }
 
-/// Whether a transaction may be answered by any member from what it has.
+/// True if any member may answer the transaction from its own state.
 pub fn is_serializable(request: &TxnRequest) -> bool {
     all_ranges(request, |range| range.serializable)
 }

@@ -1,4 +1,4 @@
-//! Forgetting the past: logically at once, physically in slices between applies.
+//! Compaction: takes effect at once for readers, and frees space in slices between applies.
 //!
 //! A pass walks only the part of `log` between the last compaction, inclusive, and the new one. An
 //! event there makes its predecessor unreachable; a tombstone before the new one is unreachable itself,
@@ -11,33 +11,33 @@ use bytes::Bytes;
 
 use super::bucket_hash::{BucketHash, CompactionHash};
 use super::count_index::KeyCounts;
-use super::read;
 use super::record::{Record, Replaced};
+use super::versions;
 use super::{Mvcc, log_revision};
 use crate::store::{Overlay, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
 
-/// `Meta`, as in etcd: the compaction that was asked for last.
+/// `Meta`, as in etcd: the newest requested compaction.
 const SCHEDULED_KEY: &[u8] = b"scheduledCompactRev";
 /// `Meta`, as in etcd: the compaction whose pass has ended.
 const FINISHED_KEY: &[u8] = b"finishedCompactRev";
-/// `Meta`: where the pass that is under way goes on.
+/// `Meta`: position of the pass in progress.
 const PROGRESS_KEY: &[u8] = b"compactProgress";
 
 /// The compacted revision of a store that was never compacted.
 const NEVER: i64 = -1;
 
-/// A pass under way.
+/// A pass in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
-    /// Where it ends.
+    /// The compaction revision at which it ends.
     target: i64,
-    /// Where it goes on.
+    /// The position at which it continues.
     next: Revision,
-    /// Where events begin that have not been walked, by it or an earlier one: the predecessors of those
-    /// before are gone, and are removed and subtracted once only.
+    /// The first event that no pass has read: the predecessors of earlier events are removed already, and must be
+    /// removed and subtracted once only.
     fresh: Revision,
-    /// What it hashes on its way; nothing if it did not see all of the stretch.
+    /// The hash of the events that it reads; `None` if it did not read all of them.
     hash: Option<PassHash>,
 }
 
@@ -47,7 +47,7 @@ struct PassHash {
     stretch: BucketHash,
 }
 
-/// Finds the compacted revision, -1 if there is none, and a pass that was interrupted.
+/// Reads the compaction revision, -1 if there is none, and a pass that was interrupted.
 pub(super) fn open(view: &impl View) -> Result<(i64, Option<Pass>), Fault> {
     let finished = finished(view)?;
     let scheduled = read_revision(view, SCHEDULED_KEY)?.map_or(NEVER, |revision| revision.main);
@@ -58,7 +58,7 @@ pub(super) fn open(view: &impl View) -> Result<(i64, Option<Pass>), Fault> {
     Ok((scheduled, Some(Pass { target: scheduled, next, fresh, hash: None })))
 }
 
-/// The compaction whose pass has ended, -1 if there is none.
+/// The newest compaction whose pass has ended, -1 if there is none.
 pub(super) fn finished(view: &impl View) -> Result<i64, Fault> {
     Ok(read_revision(view, FINISHED_KEY)?.map_or(NEVER, |revision| revision.main))
 }
@@ -71,7 +71,7 @@ fn fresh(finished: i64) -> Revision {
     Revision { main: finished + 1, sub: 0 }
 }
 
-/// Both places of the pass under way. Earlier versions wrote the first alone.
+/// `next` and `fresh` of the pass in progress. Earlier versions wrote the first alone.
 fn progress(view: &impl View, finished: i64) -> Result<(Revision, Revision), Fault> {
     let Some(bytes) = view.get(Space::Meta, PROGRESS_KEY)? else {
         return Ok((start(finished), fresh(finished)));
@@ -95,11 +95,10 @@ fn write_revision<V: View>(tx: &mut Overlay<V>, key: &'static [u8], revision: Re
 }
 
 impl Mvcc {
-    /// Compacts at `revision`: from now on nothing older can be read. Space comes back by
-    /// [`Mvcc::compact_step`].
+    /// Compacts at `revision`: older revisions can no longer be read. Space is freed by [`Mvcc::compact_step`].
     ///
     /// # Errors
-    /// `Compacted` if that was done already, `FutureRev` if there is no such revision yet.
+    /// `Compacted` if it is not newer than the last compaction, `FutureRev` if the revision does not exist yet.
     pub fn compact<V: View>(&mut self, tx: &mut Overlay<V>, revision: i64) -> Result<(), Error> {
         if revision <= self.compacted {
             return Err(Refusal::Compacted.into());
@@ -111,7 +110,7 @@ impl Mvcc {
         let previous = std::mem::replace(&mut self.compacted, revision);
         self.pass = Some(match self.pass.take() {
             Some(pass) => {
-                // Tombstones at the old target were left alone, and are to go now.
+                // Tombstones at the old target were kept, and have to be removed now.
                 let next = pass.next.min(start(pass.target));
                 let fresh = pass.fresh.max(pass.next);
                 let pass = Pass { target: revision, next, fresh, hash: None };
@@ -128,8 +127,7 @@ impl Mvcc {
         Ok(())
     }
 
-    /// Removes what nobody can read any more, looking at `budget` events at most; says whether all is
-    /// done.
+    /// Removes versions that can no longer be read, reading at most `budget` events; returns true when all are removed.
     ///
     /// # Errors
     /// A fault of the store.
@@ -171,7 +169,7 @@ impl Mvcc {
             hash.stretch.write(revision, record)?;
         }
         if let Some(previous) = record.previous()?.filter(|_| revision >= pass.fresh)
-            // A tombstone before the target goes by itself.
+            // A tombstone before the target is removed when the pass reaches it.
             && !(record.is_creation() && previous.main < pass.target)
         {
             self.remove_replaced(tx, previous, record)?;
@@ -179,8 +177,9 @@ impl Mvcc {
         if record.is_tombstone() && revision.main < pass.target {
             tx.delete(Space::Log, Bytes::copy_from_slice(&revision.to_key()));
             self.usage.remove(record.item_bytes()?);
+            self.changes.compacted += 1;
             let key = record.key()?;
-            let newest = read::newest(&self.pending(tx), &key)?;
+            let newest = versions::newest(&self.pending(tx), &key)?;
             if newest.as_ref() == Some(record) {
                 tx.delete(Space::Kv, key.clone());
                 self.count_index.note(tx, &key, KeyCounts::GONE)?;
@@ -200,12 +199,13 @@ impl Mvcc {
         let key = Bytes::copy_from_slice(&previous.to_key());
         let replaced = match record.replaced()? {
             Some(replaced) => replaced,
-            None => match read::logged(tx, previous)? {
+            None => match versions::logged(tx, previous)? {
                 Some(older) => Replaced { item_bytes: older.item_bytes()?, superseded: false },
                 None => return Ok(()),
             },
         };
         self.usage.remove(replaced.item_bytes);
+        self.changes.compacted += 1;
         if replaced.superseded {
             tx.delete(Space::Superseded, key.clone());
         }
@@ -218,8 +218,8 @@ impl Mvcc {
         tx.delete(Space::Meta, Bytes::from_static(PROGRESS_KEY));
         self.compaction_hash = None;
         let Some(hash) = &pass.hash else { return Ok(()) };
-        // If nothing is left at the compaction, etcd hashes what it removed from before the last one
-        // too; that is not walked here, so there is no such hash then.
+        // If the compaction leaves nothing, etcd also hashes the versions before the last compaction that it removes;
+        // the pass does not read those, so there is no such hash then.
         let end = Revision { main: pass.target + 1, sub: 0 }.to_key();
         let mut left = tx.scan(Space::Log, Bound::Unbounded, Bound::Excluded(&end));
         if hash.previous <= 1 || left.next().transpose()?.is_some() {

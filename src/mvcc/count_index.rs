@@ -1,4 +1,4 @@
-//! How many keys lie where, so that counting does not read keys one by one.
+//! The count index: numbers of keys by range, so that counting does not read keys one by one.
 //!
 //! ```text
 //!  keys    a b c d │ e f g │ h i j k l │ m n …
@@ -6,10 +6,9 @@
 //!          └────── chunk ──────┘└── chunk ───…    each with the sum of its fences
 //! ```
 //!
-//! A count adds chunks and fences that lie inside the range and scans its two ends. Chunks are shared
-//! with the readers of earlier revisions: what changes is copied, what does not is not.
-//! Dead records (tombstones that compaction has not passed) are counted so that a stretch between two
-//! fences is always short to scan.
+//! A count adds the chunks and fences inside the range and scans its two ends. Chunks are shared with the readers of
+//! earlier revisions (copy on write). Dead records (tombstones that compaction has not removed) are counted so that the
+//! keys between two fences can always be scanned quickly.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use crate::types::limits::{
 };
 use crate::types::{Fault, KeyRange};
 
-/// Records behind a fence.
+/// Records between a fence and the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct KeyCounts {
     pub(super) live: i64,
@@ -50,7 +49,7 @@ impl KeyCounts {
 
 #[derive(Clone, Debug, Default)]
 struct Chunk {
-    /// The first key of each stretch; changes seldom, so it is shared apart from the counts.
+    /// The first key after each fence; changes seldom, so it is shared apart from the counts.
     starts: Arc<Vec<Bytes>>,
     counts: Vec<KeyCounts>,
     sum: KeyCounts,
@@ -81,13 +80,13 @@ impl Chunk {
     }
 }
 
-/// See the module. Cheap to clone.
+/// The index, described in the module. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct CountIndex {
     chunks: Arc<Vec<Arc<Chunk>>>,
 }
 
-/// A fence's place: chunk, and fence in the chunk.
+/// Position of a fence: chunk, and fence in the chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     chunk: usize,
@@ -95,7 +94,7 @@ struct Place {
 }
 
 impl CountIndex {
-    /// Counts all keys by one scan.
+    /// Builds the index by one scan of all keys.
     pub(super) fn open(view: &impl View) -> Result<Self, Fault> {
         let mut chunks = Vec::new();
         let mut starts = vec![Bytes::new()];
@@ -118,7 +117,7 @@ impl CountIndex {
         Ok(Self { chunks: Arc::new(chunks) })
     }
 
-    /// All live keys.
+    /// Number of keys.
     pub(super) fn total(&self) -> i64 {
         self.chunks.iter().map(|chunk| chunk.sum.live).sum()
     }
@@ -142,7 +141,7 @@ impl CountIndex {
         (chunk + 1 < self.chunks.len()).then_some(Place { chunk: chunk + 1, fence: 0 })
     }
 
-    /// Where the stretch behind a fence ends.
+    /// The end of the keys that a fence counts.
     fn end(&self, place: Place) -> Bound<&[u8]> {
         match self.next(place) {
             Some(next) => Bound::Excluded(self.start(next).as_ref()),
@@ -150,7 +149,7 @@ impl CountIndex {
         }
     }
 
-    /// The live keys of a range at the view's revision.
+    /// Number of keys of a range at the view's revision.
     pub(super) fn count(&self, view: &impl View, range: &KeyRange) -> Result<i64, Fault> {
         let (from, to) = range.bounds();
         let end = match range {
@@ -166,7 +165,7 @@ impl CountIndex {
         if last == Some(first) {
             return count(view, from, to);
         }
-        // No key is empty, so that a range from the smallest key takes the first stretch whole.
+        // No key is empty, so that a range from the smallest key contains the first fence's keys completely.
         let whole = self.start(first) == range.start() || range.start().as_ref() == [0];
         let mut sum = if whole { 0 } else { count(view, from, self.end(first))? };
         let inside = if whole { Some(first) } else { self.next(first) };
@@ -177,7 +176,7 @@ impl CountIndex {
         Ok(sum)
     }
 
-    /// At most how many records, live and dead, a range has; without looking at the store.
+    /// Upper bound of the records, live and dead, in a range; does not read the store.
     pub(super) fn records_max(&self, range: &KeyRange) -> i64 {
         if range.is_empty() {
             return 0;
@@ -196,7 +195,7 @@ impl CountIndex {
         self.counts(from, to).map(|tally| tally.live).sum()
     }
 
-    /// What the chunks and fences in `[from, to)` hold, whole chunks as one.
+    /// The counts of chunks and fences in `[from, to)`, whole chunks as one.
     fn counts(&self, from: Option<Place>, to: Option<Place>) -> impl Iterator<Item = KeyCounts> {
         let behind = Place { chunk: self.chunks.len(), fence: 0 };
         let from = from.unwrap_or(behind);
@@ -212,7 +211,7 @@ impl CountIndex {
         head.chain(whole.iter().map(|chunk| chunk.sum)).chain(tail)
     }
 
-    /// Notes what happened to the record of `key`; `view` shows it already.
+    /// Updates the counts after a change of the record of `key`; `view` includes the change.
     pub(super) fn note(
         &mut self,
         view: &impl View,
@@ -238,7 +237,7 @@ impl CountIndex {
         Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[at])
     }
 
-    /// Puts a new fence in the middle of the stretch.
+    /// Inserts a fence in the middle of a fence's keys.
     fn split(&mut self, view: &impl View, place: Place) -> Result<(), Fault> {
         let from = Bound::Included(self.start(place).as_ref());
         let mut left = KeyCounts::default();
@@ -267,7 +266,7 @@ impl CountIndex {
         Ok(())
     }
 
-    /// Takes the fence behind a short stretch away, if the next stretch is short too.
+    /// Removes the next fence if both it and this one count few records.
     fn join(&mut self, place: Place) {
         let short = |chunk: &Chunk, left: usize| {
             let both = chunk.counts[left].all() + chunk.counts[left + 1].all();
@@ -298,7 +297,7 @@ fn tally(record: &Record) -> KeyCounts {
     if record.is_tombstone() { KeyCounts { live: 0, dead: 1 } } else { KeyCounts::BORN }
 }
 
-/// Counts live keys one by one.
+/// Counts keys that exist, one by one.
 fn count(view: &impl View, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Result<i64, Fault> {
     let mut live = 0;
     for pair in view.scan(Space::Kv, from, to) {

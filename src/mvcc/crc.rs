@@ -1,4 +1,4 @@
-//! Joins checksums of adjacent stretches of bytes, without the bytes.
+//! Combines checksums of adjacent byte strings, without the bytes.
 //!
 //! CRC-32C of `one ‖ two` is `crc(one)·x^(8·|two|) + crc(two)`, in polynomials over GF(2) modulo Castagnoli's. The crate
 //! that computes the checksums does that by squaring matrices, some 6 µs for each; with powers of x from a table it is
@@ -34,7 +34,7 @@ const fn multiply(one: u32, two: u32) -> u32 {
     product
 }
 
-/// The checksum of two stretches, given each one's and the length of the second.
+/// The checksum of two adjacent strings, given the checksum of each and the length of the second.
 pub(super) fn combine(one: u32, two: u32, length: usize) -> u32 {
     let mut shifted = one;
     // Of eight times the length, bit by bit.

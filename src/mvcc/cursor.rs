@@ -1,37 +1,39 @@
-//! A range read piece by piece: what streams, and what would be too large at once.
+//! A range read in chunks: for streamed ranges, and for responses that are too large to be built at once.
 
 use basalt_proto::etcdserverpb::RangeRequest;
 use bytes::Bytes;
 
-use super::read::{self, Reader};
+use super::range_plan::without_value;
+use super::read::Reader;
 use super::record::Record;
+use super::versions;
 use super::{ReadView, check_range_stream};
 use crate::store::{Space, View};
 use crate::types::limits::RANGE_STEP_RECORDS_MAX;
 use crate::types::{Error, Fault, KeyRange};
 
-/// Where a range read has come to.
+/// State of a range read.
 #[derive(Clone, Debug)]
 pub struct RangeCursor {
     rest: KeyRange,
     at: i64,
-    /// Keys that the limit still allows.
+    /// Number of keys that the limit still allows.
     left: Option<i64>,
     keys_only: bool,
     count_only: bool,
     returned: i64,
 }
 
-/// The next piece of a range.
+/// The next part of a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
     /// Encoded `mvccpb.KeyValue`s. May be empty before the end, after a stretch of deleted keys.
     pub kvs: Vec<Bytes>,
-    /// Whether this was the last piece; only then the rest is filled in.
+    /// True for the last chunk; only in it the following fields are set.
     pub done: bool,
-    /// Whether the limit left keys out.
+    /// True if the limit left keys out.
     pub more: bool,
-    /// Keys in the whole range.
+    /// Number of keys in the whole range.
     pub count: i64,
 }
 
@@ -43,7 +45,7 @@ impl Chunk {
 }
 
 impl<V: View> ReadView<V> {
-    /// Starts to read a range in the order of keys, without filters. It must be read from this view
+    /// Starts to read a range in the order of keys, without filters. The cursor must be used with this view
     /// or a clone of it.
     ///
     /// # Errors
@@ -63,8 +65,8 @@ impl<V: View> ReadView<V> {
 }
 
 impl RangeCursor {
-    /// The next piece: at most `keys_max` keys (at least one), and no further key once `bytes_max` is
-    /// reached. `view` must be the one that made the cursor. Not to be called after the last piece.
+    /// The next chunk: at most `keys_max` keys (at least one), and no further key once `bytes_max` is reached. `view`
+    /// must be the one that made the cursor. Not to be called after the last chunk.
     ///
     /// # Errors
     /// A fault of the store.
@@ -93,7 +95,7 @@ impl RangeCursor {
         Ok(chunk)
     }
 
-    /// Reads on; says whether the range has ended.
+    /// Reads on; returns true at the end of the range.
     fn fill<V: View>(
         &mut self,
         reader: &Reader<'_, V>,
@@ -121,7 +123,7 @@ impl RangeCursor {
             }
             let (key, record) = pair?;
             last = Some(key);
-            let record = read::version_at(reader.view, Record::new(record)?, self.at)?;
+            let record = versions::version_at(reader.view, Record::new(record)?, self.at)?;
             if let Some(record) = record.filter(|record| !record.is_tombstone()) {
                 let kv = self.shape(reader, record)?;
                 bytes += kv.len();
@@ -146,8 +148,8 @@ impl RangeCursor {
 
     fn shape<V: View>(&self, reader: &Reader<'_, V>, record: Record) -> Result<Bytes, Fault> {
         if self.keys_only {
-            return read::without_value(&record.into_key_value(), false);
+            return without_value(&record.into_key_value(), false);
         }
-        Ok(read::whole(reader.view, record)?.into_key_value())
+        Ok(versions::whole(reader.view, record)?.into_key_value())
     }
 }

@@ -1,4 +1,4 @@
-//! Deleting many keys in steps: which are left, and what was found.
+//! Deletion of many keys in steps: the rest to delete, and the records that were read.
 
 use std::collections::{BTreeSet, btree_set};
 use std::iter::Peekable;
@@ -9,21 +9,21 @@ use basalt_proto::encoded::DeleteRangeResponse;
 use basalt_proto::etcdserverpb::DeleteRangeRequest;
 use bytes::Bytes;
 
-use super::read;
 use super::record::Record;
+use super::versions;
 use super::write::Writer;
 use crate::store::{Space, View};
 use crate::types::limits::DELETE_READ_RECORDS;
 use crate::types::{Error, Fault, KeyRange};
 
-/// Records are read several times as fast as they are deleted.
+/// Records read for the cost of one deleted: reading is several times as fast.
 const RECORDS_READ_FOR_ONE_DELETED: usize = 8;
-/// Records that are scanned for each key that is looked for, before keys are looked up one by one.
+/// Records that are scanned for each wanted key, before keys are looked up one by one.
 const SCANNED_FOR_EACH_KEY: usize = 4;
 /// Fewer keys than these are looked up one by one.
 const SCANNED_KEYS_MIN: usize = 8;
 
-/// The keys that are still to be deleted, in order.
+/// The keys that remain to be deleted, in order.
 enum Rest {
     Range(KeyRange),
     Keys(btree_set::IntoIter<Bytes>),
@@ -33,12 +33,12 @@ enum Rest {
 pub(super) struct Deletion {
     /// `None` at the end.
     rest: Option<Rest>,
-    /// What was read and is still there.
+    /// Records that were read and not deleted yet.
     found: Peekable<vec::IntoIter<Record>>,
     wants_previous: bool,
     /// Keys deleted so far.
     pub(super) deleted: i64,
-    /// Encoded `KeyValue`s of those, if they are wanted.
+    /// Encoded `KeyValue`s of deleted keys, if they are wanted.
     pub(super) prev_kvs: Vec<Bytes>,
 }
 
@@ -57,7 +57,7 @@ impl Deletion {
         Self { rest: Some(rest), found, wants_previous, deleted: 0, prev_kvs: Vec::new() }
     }
 
-    /// Deletes on until `budget` keys were deleted or as much was read, which is taken off it. Whether all is done.
+    /// Continues until `budget` is used up by deleted keys and read records, which are subtracted from it. True at the end.
     pub(super) fn step<V: View>(
         &mut self,
         writer: &mut Writer<'_, V>,
@@ -82,7 +82,7 @@ impl Deletion {
         }
     }
 
-    /// The next living records.
+    /// The next records that are not tombstones.
     fn read<V: View>(&mut self, writer: &Writer<'_, V>) -> Result<Vec<Record>, Fault> {
         let mut found = Vec::new();
         match self.rest.take() {
@@ -120,7 +120,8 @@ impl<V: View> Writer<'_, V> {
     }
 }
 
-/// The living ones of these keys, which must be in order. Where they are close together one scan finds them.
+/// The records of those of these keys that exist; the keys must be in order. Where they are close together one
+/// scan reads them.
 fn newest_of(view: &impl View, keys: &[Bytes]) -> Result<Vec<Record>, Fault> {
     let mut found = Vec::with_capacity(keys.len());
     let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(found) };
@@ -143,7 +144,7 @@ fn newest_of(view: &impl View, keys: &[Bytes]) -> Result<Vec<Record>, Fault> {
         }
     }
     for key in looked_up {
-        found.extend(read::newest(view, key)?);
+        found.extend(versions::newest(view, key)?);
     }
     found.retain(|record| !record.is_tombstone());
     Ok(found)

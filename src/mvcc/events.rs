@@ -1,10 +1,10 @@
-//! What the batch being applied did to keys: for watchers, as long as it is not too much, and for metrics.
+//! Changes of the batch being applied: events for watchers, up to a limit, and counts for metrics.
 
 use super::Event;
 use crate::types::Revision;
 use crate::types::limits::BATCH_EVENTS_BYTES_MAX;
 
-/// How much a batch changed.
+/// Counts of the changes of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Keys that were put.
@@ -15,17 +15,19 @@ pub struct Changes {
     pub txns: i64,
     /// Bytes of the keys and values that were put.
     pub put_bytes: i64,
+    /// Versions of keys, tombstones included, that compaction removed.
+    pub compacted: u64,
 }
 
 impl Changes {
     pub(super) fn note(&mut self, revision: Revision, delete: bool) {
         *if delete { &mut self.deletes } else { &mut self.puts } += 1;
-        // The changes of one transaction follow each other; the second one makes it count.
+        // The changes of one transaction follow each other; the second one marks it as a transaction.
         self.txns += i64::from(revision.sub == 1);
     }
 }
 
-/// The events of a batch, in order, or that they are too many to be kept.
+/// The events of a batch, in order, unless they are too many to be kept.
 #[derive(Default)]
 pub(super) struct Events {
     kept: Vec<Event>,
@@ -33,7 +35,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Whether events are still kept.
+    /// True if events are still kept.
     pub(super) fn wants_more(&self) -> bool {
         self.bytes <= BATCH_EVENTS_BYTES_MAX
     }

@@ -1,9 +1,9 @@
-//! `HashKV`: the same number as etcd for the same history, which proves a migration.
+//! `HashKV`: the same number as etcd for the same history, which verifies a migration.
 //!
-//! etcd hashes its bucket `key` in order: every event, as 17-byte revision (and `t` for a tombstone) and
-//! encoded `KeyValue`. `log` holds the same events. Up to the compacted revision C, etcd counts only what
-//! is a key's newest version at the hash's revision R and no tombstone, unless no key is alive at R:
-//! then it counts all that a compaction at C leaves. A tombstone at C is never counted.
+//! etcd hashes its bucket `key` in order: every event, as 17-byte revision (and `t` for a tombstone) and encoded
+//! `KeyValue`. `log` holds the same events. Up to the compacted revision C, etcd counts only a key's newest version at
+//! the hash's revision R, unless it is a tombstone; but if no key exists at R, it counts all versions that a compaction
+//! at C keeps. A tombstone at C is never counted.
 //!
 //! ```text
 //!        finished F              C                     R
@@ -16,8 +16,8 @@ use std::ops::Bound;
 
 use super::bucket_hash::{BucketHash, CompactionHash};
 use super::compaction;
-use super::read;
 use super::record::Record;
+use super::versions;
 use super::{ReadView, log_revision};
 use crate::store::{Pair, Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
@@ -30,7 +30,7 @@ const BUCKET: &[u8] = b"key";
 pub struct KvHash {
     /// The checksum.
     pub hash: u32,
-    /// The compaction that it takes into account; -1 for none.
+    /// The compaction revision that the hash covers; -1 for none.
     pub compact_revision: i64,
     /// The revision up to which it was computed.
     pub revision: i64,
@@ -41,31 +41,31 @@ pub struct KvHash {
 pub struct HashCursor {
     revision: i64,
     compacted: i64,
-    /// Set if the end of what is hashed is known already.
+    /// Set if the hash can end at the compaction, whose own hash is known.
     compaction: Option<CompactionHash>,
     stage: Stage,
     /// Versions that the compaction at C supersedes and that may still be in `log`.
     before_compaction: Vec<Revision>,
     /// Versions up to C that are superseded between C and R.
     since_compaction: Vec<Revision>,
-    /// What is counted if a key is alive at R, and what is counted if none is.
+    /// The hash if a key exists at R, and the hash if none does.
     alive: BucketHash,
     none_alive: BucketHash,
-    /// Keys alive at R, as far as known.
+    /// Number of keys at R, as far as known.
     keys: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// Finding what is superseded, from here on.
+    /// First pass: superseded versions are collected, from this revision on.
     Find(Revision),
-    /// Hashing, from here on.
+    /// Second pass: events are hashed, from this revision on.
     Hash(Revision),
 }
 
 impl<V: View> ReadView<V> {
-    /// Starts to compute the hash at `revision`, 0 for the newest. At the newest compaction's own
-    /// revision it is, as in etcd, the hash that this compaction had: with the one before as its
+    /// Starts to compute the hash at `revision`, 0 for the newest. At the newest compaction's own revision it is, as in
+    /// etcd, the hash that this compaction stored: with the previous one as its compacted revision.
     /// compacted revision.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl<V: View> ReadView<V> {
 
     fn check_hash_revision(&self, revision: i64) -> Result<(), Refusal> {
         match revision {
-            // etcd takes a negative revision for one before everything.
+            // etcd treats a negative revision as one before all history.
             ..=0 => Ok(()),
             past if past < self.compacted => Err(Refusal::Compacted),
             future if future > self.revision => Err(Refusal::FutureRev),
@@ -106,14 +106,14 @@ impl<V: View> ReadView<V> {
 }
 
 impl HashCursor {
-    /// Computes on, looking at `budget` events at most; `None` if there is more to do. `view` must be
-    /// that of the [`ReadView`] that made the cursor.
+    /// Continues, reading at most `budget` events; `None` if there is more to do. `view` must be that of the
+    /// [`ReadView`] that made the cursor.
     ///
     /// # Errors
     /// A fault of the store.
     pub fn step(&mut self, view: &impl View, budget: usize) -> Result<Option<KvHash>, Fault> {
         let (Stage::Find(from) | Stage::Hash(from)) = self.stage;
-        // Without anything after the compaction to look at, its own hash needs what is before it.
+        // Without later events to read, the compaction's own hash needs the events before it.
         let last = if self.compaction.is_some() { self.compacted } else { self.revision };
         let end = Revision { main: last.max(-1) + 1, sub: 0 }.to_key();
         let start = from.to_key().min(end);
@@ -165,7 +165,7 @@ impl HashCursor {
 
     fn hash(&mut self, view: &impl View, revision: Revision, record: Record) -> Result<(), Fault> {
         if revision.main > self.compacted {
-            let record = &read::whole(view, record)?;
+            let record = &versions::whole(view, record)?;
             self.keys += i64::from(record.is_creation()) - i64::from(record.is_tombstone());
             self.alive.write(revision, record)?;
             return self.none_alive.write(revision, record);
@@ -174,7 +174,7 @@ impl HashCursor {
             return Ok(());
         }
         self.keys += 1;
-        let record = &read::whole(view, record)?;
+        let record = &versions::whole(view, record)?;
         self.none_alive.write(revision, record)?;
         if self.since_compaction.binary_search(&revision).is_err() {
             self.alive.write(revision, record)?;

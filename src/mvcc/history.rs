@@ -1,29 +1,28 @@
-//! The past as events, for watchers that start in it or fell behind.
+//! The past as events, for watchers that start in the past or fell behind.
 
 use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::read;
 use super::record::Record;
+use super::versions;
 use super::{Event, ReadView, log_revision};
 use crate::store::{Space, View};
 use crate::types::{Error, Fault, Refusal, Revision};
 
-/// A stretch of history, whole revisions in order.
+/// A part of history, whole revisions in order.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// What happened.
+    /// The events.
     pub events: Vec<Event>,
-    /// The first revision that may have events beyond these: read on from here. Newer than the view's
-    /// revision when all was read.
+    /// The first revision that may have events beyond these: the start of the next read. Newer than the view's revision
+    /// if everything was read.
     pub next: i64,
 }
 
 impl<V: View> ReadView<V> {
-    /// The events from revision `from` on: of at most `revisions_max` revisions, and no further
-    /// revision once `bytes_max` encoded bytes are reached. What an event replaced is absent where
-    /// compaction has passed it.
+    /// The events from revision `from` on: of at most `revisions_max` revisions, and no further revision once
+    /// `bytes_max` encoded bytes are reached. The previous value of an event is absent if compaction has removed it.
     ///
     /// # Errors
     /// [`Compacted`](Refusal::Compacted) if `from` is older than the compacted revision, or a fault of
@@ -52,7 +51,7 @@ impl<V: View> ReadView<V> {
                 revisions += 1;
                 main = revision.main;
             }
-            let record = read::whole(&self.view, Record::new(record)?)?;
+            let record = versions::whole(&self.view, Record::new(record)?)?;
             let event = self.event(revision, &record, &records)?;
             bytes += event.encoded.len() + event.prev.as_ref().map_or(0, Bytes::len);
             history.events.push(event);
@@ -86,24 +85,24 @@ impl<V: View> ReadView<V> {
             return Ok(None);
         }
         let Some(previous) = record.previous()? else { return Ok(None) };
-        // Keys that change often have their predecessor in the same stretch.
+        // Keys that change often have their predecessor in the same part.
         let found = match earlier.binary_search_by_key(&previous, |(revision, _)| *revision) {
             Ok(at) => Some(earlier[at].1.clone()),
-            Err(_) => read::logged(&self.view, previous)?,
+            Err(_) => versions::logged(&self.view, previous)?,
         };
-        let found = found.ok_or_else(|| read::lacks(previous))?;
+        let found = found.ok_or_else(|| versions::lacks(previous))?;
         before(&self.view, found, revision.main)
     }
 }
 
-/// What a key held before a revision, given its newest record that the change replaced: a transaction
-/// may have changed the key twice, and watchers are told what was there before the transaction.
+/// The version of a key before a revision, given its newest record that the change replaced: a transaction may have
+/// changed the key twice, and events contain the version before the transaction.
 pub(super) fn before(
     view: &impl View,
     replaced: Record,
     main: i64,
 ) -> Result<Option<Bytes>, Fault> {
-    let found = read::version_at(view, replaced, main - 1)?;
+    let found = versions::version_at(view, replaced, main - 1)?;
     let alive = found.filter(|record| !record.is_tombstone());
-    alive.map(|record| read::whole(view, record).map(Record::into_key_value)).transpose()
+    alive.map(|record| versions::whole(view, record).map(Record::into_key_value)).transpose()
 }

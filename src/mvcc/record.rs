@@ -5,14 +5,14 @@
 //!                                               └─────── varints ───────┘   └─ mvccpb.Event of this change ─┘
 //! ```
 //!
-//! **A large value is stored once.** `log` holds a stub of such a record: the same header with an outline of
-//! the `KeyValue`, and of this what stands before value and lease. `kv` holds the record whole while it is
-//! its key's newest, then `superseded` does. The outline, length and checksum, spares compaction and the
-//! sizes of snapshots the value; what must show that a value changed on disk reads it.
+//! **A large value is stored once.** `log` holds a stub of such a record: the same header with an outline of the
+//! `KeyValue`, and the fields of the `KeyValue` before value and lease. `kv` holds the record whole while it is its
+//! key's newest, then `superseded` does. With the outline, length and checksum, compaction and the sizes of snapshots
+//! need not read the value; checks for corruption read it.
 //!
-//! **Replaced** is the size of the predecessor as [`Usage`](super::Usage) counts it and whether it is in
-//! `superseded`, so that compaction takes it away without reading it. Records of earlier versions, which do
-//! not say it, superseded nothing that is there.
+//! **Replaced** is the size of the predecessor as [`Usage`](super::Usage) counts it and a flag that it is in
+//! `superseded`, so that compaction removes it without reading it. Records of earlier versions lack it, and never have
+//! a predecessor in `superseded`.
 //!
 //! Answers, events and hashes are slices of this buffer: nothing is encoded twice, nothing is copied.
 //!
@@ -35,11 +35,11 @@ use crate::types::{Fault, LeaseId, Revision};
 const TOMBSTONE: u8 = 1;
 const CREATION: u8 = 2;
 const STUB: u8 = 4;
-/// The header begins with what the record replaced.
+/// Flag: the header begins with the fields of the replaced version.
 const REPLACED: u8 = 8;
 /// Bytes before the varints.
 const FIXED: usize = 3;
-/// What a stub has more than the record's header, at most: the outline, and some for longer varints.
+/// Bytes by which a stub is longer than the record's header, at most: the outline, and longer varints.
 const OUTLINE_BYTES_MAX: usize = 16;
 
 /// Tags of `mvccpb.KeyValue`.
@@ -58,16 +58,16 @@ const EVENT_DELETE: [u8; 2] = [0x08, 1];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record(Bytes);
 
-/// What a version replaced.
+/// The version that a newer one replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Replaced {
     /// Its [`Record::item_bytes`].
     pub(super) item_bytes: u64,
-    /// Whether `superseded` holds it.
+    /// True if `superseded` holds it.
     pub(super) superseded: bool,
 }
 
-/// A `KeyValue` as a stub knows it.
+/// Length and checksum of a `KeyValue`, as a stub contains them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outline {
     pub(super) length: usize,
@@ -78,11 +78,11 @@ pub(super) struct Outline {
 struct Header<'a> {
     replaced: Option<Replaced>,
     outline: Option<Outline>,
-    /// From the main revision on, the `KeyValue` too.
+    /// The varints from the main revision on, and the `KeyValue`.
     numbers: &'a [u8],
 }
 
-/// Bytes that a page of etcd's file holds of an item beside key and value.
+/// Header bytes of an item in a page of etcd's file.
 const ITEM_HEADER_BYTES: u64 = 16;
 
 /// Bytes of an item of etcd's bucket: its header, the revision (marked for a tombstone), the value.
@@ -91,7 +91,7 @@ pub(super) fn item_bytes(value_bytes: usize, tombstone: bool) -> u64 {
 }
 
 impl Record {
-    /// Takes bytes that were read from the store.
+    /// Wraps bytes that were read from the store.
     pub(super) fn new(bytes: Bytes) -> Result<Self, Fault> {
         let record = Self(bytes);
         let header_fits = record.0.len() >= FIXED
@@ -105,22 +105,22 @@ impl Record {
         &self.0
     }
 
-    /// Whether it says that the key was deleted.
+    /// True if the record is a deletion.
     pub(super) fn is_tombstone(&self) -> bool {
         self.0[0] & TOMBSTONE != 0
     }
 
-    /// Whether it brought the key into being.
+    /// True if the record created the key.
     pub(super) fn is_creation(&self) -> bool {
         self.0[0] & CREATION != 0
     }
 
-    /// Whether value and lease are missing: content is to be asked of [`read::whole`](super::read::whole).
+    /// True if value and lease are missing: the content has to be read by [`versions::whole`](super::versions::whole).
     pub(super) fn is_stub(&self) -> bool {
         self.0[0] & STUB != 0
     }
 
-    /// Whether `log` holds a stub of it.
+    /// True if `log` holds a stub of it.
     pub(super) fn is_large(&self) -> Result<bool, Fault> {
         if self.0.len() <= INLINE_BYTES_MAX || self.is_tombstone() {
             return Ok(false);
@@ -128,7 +128,7 @@ impl Record {
         Ok(self.peek()?.value.len() > INLINE_BYTES_MAX)
     }
 
-    /// What `log` holds of it.
+    /// The form of the record in `log`: itself, or a stub.
     pub(super) fn logged(&self) -> Result<Bytes, Fault> {
         if !self.is_large()? {
             return Ok(self.0.clone());
@@ -159,12 +159,12 @@ impl Record {
         Ok(item_bytes(length, self.is_tombstone()))
     }
 
-    /// What it replaced, if it says that.
+    /// The version that it replaced, if recorded.
     pub(super) fn replaced(&self) -> Result<Option<Replaced>, Fault> {
         Ok(self.header()?.replaced)
     }
 
-    /// What a stub says of its content; nothing if the record is whole.
+    /// The outline of a stub; `None` if the record is whole.
     pub(super) fn outline(&self) -> Result<Option<Outline>, Fault> {
         Ok(self.header()?.outline)
     }
@@ -217,18 +217,18 @@ impl Record {
         self.0.slice(self.event_at()..)
     }
 
-    /// The encoded `mvccpb.KeyValue` of a version that is no tombstone.
+    /// The encoded `mvccpb.KeyValue` of a version that is not a tombstone.
     pub(super) fn key_value(&self) -> Bytes {
         self.0.slice(self.kv_at()..)
     }
 
-    /// The same, given the record away.
+    /// As [`Record::key_value`], and consumes the record.
     pub(super) fn into_key_value(mut self) -> Bytes {
         self.0.advance(self.kv_at());
         self.0
     }
 
-    /// The value of its entry in etcd's bucket: a tombstone holds the key alone.
+    /// The value of its entry in etcd's bucket: of a tombstone the key alone.
     pub(super) fn bucket_value(&self) -> Result<&[u8], Fault> {
         let kv = &self.0[self.kv_at()..];
         if self.is_tombstone() { Ok(&kv[..RecordHeader::new(kv)?.key.end]) } else { Ok(kv) }
@@ -296,7 +296,7 @@ impl Iterator for Ancestors<'_> {
     }
 }
 
-/// Where the fields of an encoded `mvccpb.KeyValue` are.
+/// Positions of the fields of an encoded `mvccpb.KeyValue`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordHeader {
     pub(super) key: Range<usize>,

@@ -1,47 +1,47 @@
-//! Decides when a member compacts by itself, and how far: `--auto-compaction-mode` and
-//! `--auto-compaction-retention`, by the rules of etcd's `v3compactor`. All members keep count, so that a new
-//! leader goes on where the old one stopped; only the leader compacts.
+//! Automatic compaction: when a member compacts, and up to which revision, from `--auto-compaction-mode` and
+//! `--auto-compaction-retention`, by the rules of etcd's `v3compactor`. All members keep the state, so that a new
+//! leader continues where the old one stopped; only the leader compacts. Never reads a clock.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::types::limits::RETENTION_NOTES_MAX;
 
-/// Between two compactions by number of revisions.
+/// Time between two compactions by number of revisions.
 const REVISIONS_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// The longest time between two compactions by time.
 const TIME_PAUSE_MAX: Duration = Duration::from_secs(3600);
 
-/// Revisions noted in each such time.
+/// Revisions recorded in each such time.
 const NOTES: u32 = 10;
 
-/// How much history is kept before the member compacts it by itself.
+/// History that is kept by automatic compaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retention {
-    /// All of it.
+    /// All history.
     All,
-    /// What is younger than this.
+    /// History younger than this.
     Time(Duration),
-    /// This many revisions.
+    /// This many of the newest revisions.
     Revisions(i64),
 }
 
-/// What has to be remembered to keep a [`Retention`].
+/// State of automatic compaction.
 pub struct AutoCompaction {
     retention: Retention,
-    /// The newest revisions (`main`) at past looks, oldest first.
+    /// The newest revisions (`main`) at past checks, oldest first.
     notes: VecDeque<i64>,
     /// The newest compaction that succeeded.
     done: i64,
-    /// When that was, in ms; the start, if there was none.
+    /// Time of that compaction, in ms; of the start, if there was none.
     done_ms: u64,
-    /// How long after that the next one is due, in ms.
+    /// Time after that compaction until the next one is due, in ms.
     wait_ms: u64,
 }
 
 impl AutoCompaction {
-    /// Nothing is compacted before the whole retention has passed once since now.
+    /// The initial state: nothing is compacted before the whole retention has passed once.
     pub fn new(retention: Retention, now_ms: u64) -> Self {
         let wait_ms = match retention {
             Retention::Time(time) => milliseconds(time),
@@ -50,7 +50,7 @@ impl AutoCompaction {
         Self { retention, notes: VecDeque::new(), done: 0, done_ms: now_ms, wait_ms }
     }
 
-    /// How long to wait between [`Self::note`] and [`Self::due`]; `None` if all history is kept.
+    /// Time to wait between [`Self::note`] and [`Self::due`]; `None` if all history is kept.
     pub fn pause(&self) -> Option<Duration> {
         match self.retention {
             Retention::All => None,
@@ -59,7 +59,7 @@ impl AutoCompaction {
         }
     }
 
-    /// Remembers the newest revision.
+    /// Records the newest revision.
     pub fn note(&mut self, newest: i64) {
         let kept = match (self.retention, self.pause()) {
             (Retention::Time(time), Some(pause)) => {
@@ -74,7 +74,7 @@ impl AutoCompaction {
         }
     }
 
-    /// What to compact now, if anything.
+    /// The revision to compact at now, if a compaction is due.
     pub fn due(&self, now_ms: u64, newest: i64) -> Option<i64> {
         let revision = match self.retention {
             Retention::All => return None,
@@ -87,7 +87,7 @@ impl AutoCompaction {
         (revision > 0 && revision != self.done).then_some(revision)
     }
 
-    /// The compaction was made, or somebody else had made it.
+    /// Records a compaction, by this member or another client.
     pub fn done(&mut self, revision: i64, now_ms: u64) {
         (self.done, self.done_ms) = (revision, now_ms);
         if let Retention::Time(time) = self.retention {
@@ -104,7 +104,7 @@ fn milliseconds(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// Looks as often as it asks for, one new revision each second; gives when it compacted what, in seconds.
+    /// Simulates the compactor with one new revision each second; returns times in seconds and revisions of compactions.
     fn compactions(retention: Retention, seconds: u64) -> Vec<(u64, i64)> {
         let mut auto = AutoCompaction::new(retention, 0);
         let pause_ms = milliseconds(auto.pause().unwrap());
@@ -124,7 +124,7 @@ mod tests {
         i64::try_from(now_ms / 1000).unwrap() + 1
     }
 
-    /// What was noted one pause before the time is the oldest that etcd keeps, too.
+    /// The revision recorded one pause before the retention's start is the oldest that etcd keeps, too.
     #[test]
     fn a_short_time_is_kept_and_compacted_as_often() {
         let made = compactions(Retention::Time(Duration::from_secs(600)), 1900);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_new_is_not_compacted_twice() {
+    fn unchanged_history_is_not_compacted_twice() {
         let mut auto = AutoCompaction::new(Retention::Time(Duration::from_secs(10)), 0);
         auto.note(7);
         assert_eq!(auto.due(9_999, 7), None);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_tried_again_after_a_pause() {
+    fn failed_compaction_is_tried_again_after_a_pause() {
         let mut auto = AutoCompaction::new(Retention::Time(Duration::from_secs(10)), 0);
         auto.note(2);
         assert_eq!(auto.due(10_000, 3), Some(2));

@@ -1,5 +1,5 @@
-//! Large requests, applied in steps. A step looks at a bounded number of records, so that others may run in between. All
-//! steps are of one transaction: nobody may see the state before the last one was committed.
+//! Large requests, applied in steps. A step reads a bounded number of records, so that other work may run in between.
+//! All steps belong to one transaction: the state before the last one must not be published.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,16 @@ use basalt_proto::etcdserverpb::{DeleteRangeRequest, RequestOp, TxnRequest};
 use bytes::Bytes;
 
 use super::Mvcc;
+use super::choice::{Choice, TxnPath};
 use super::deletion::Deletion;
-use super::read::RangeRead;
-use super::txn::{self, TxnPath};
-use super::write::{Position, Writer};
+use super::range::RangeRead;
+use super::read::Reader;
+use super::txn;
+use super::write::{LeaseExists, Position, Writer};
 use crate::store::{Overlay, View};
-use crate::types::{Error, KeyRange, LeaseId};
+use crate::types::{Error, KeyRange};
 
-/// A request under way.
+/// A request in progress.
 pub struct Steps {
     position: Position,
     work: Work,
@@ -25,24 +27,27 @@ pub struct Steps {
 enum Work {
     Delete(Deletion),
     Keys(Deletion),
-    Txn(TxnSteps),
+    Txn(Box<TxnSteps>),
 }
 
 /// The answer to a request that was applied in steps.
 pub enum Outcome {
-    /// To [`Mvcc::begin_delete_range`].
+    /// Response to [`Mvcc::begin_delete_range`].
     DeleteRange(DeleteRangeResponse),
-    /// To [`Mvcc::begin_delete_keys`]: how many there were.
+    /// Number of keys deleted by [`Mvcc::begin_delete_keys`].
     Keys(i64),
-    /// To [`Mvcc::begin_txn`].
+    /// Response to [`Mvcc::begin_txn`].
     Txn(TxnResponse),
 }
 
-/// A transaction under way.
+/// A transaction in progress.
 struct TxnSteps {
     request: TxnRequest,
-    path: TxnPath,
-    /// The operations of the branches taken that are still to run, the last one first; none for an empty operation.
+    /// Its compares, which are evaluated first.
+    choice: Choice,
+    /// The chosen branches, once the compares are evaluated.
+    path: Option<TxnPath>,
+    /// The operations of the chosen branches that have not run yet, the last one first; none for an empty operation.
     rest: Vec<Request>,
     current: Option<Operation>,
     responses: Vec<Response>,
@@ -55,18 +60,21 @@ enum Operation {
 }
 
 impl Mvcc {
-    /// At most how many records a transaction looks at, both branches together; less work than that is for
-    /// [`Mvcc::txn`].
+    /// Upper bound of the records that a transaction reads, both branches together; one that reads few is for [`Mvcc::txn`].
     pub fn txn_records_max(&self, request: &TxnRequest) -> usize {
+        let compares = request.compare.iter().filter(|compare| !compare.range_end.is_empty());
+        let compares = compares.map(|compare| self.records_max(&compare.key, &compare.range_end));
         let operations = request.success.iter().chain(&request.failure);
-        operations.map(|operation| self.operation_records_max(operation)).sum()
+        let operations = operations.map(|operation| self.operation_records_max(operation));
+        compares.chain(operations).fold(0, usize::saturating_add)
     }
 
     fn operation_records_max(&self, operation: &RequestOp) -> usize {
         match &operation.request {
             Some(Request::RequestRange(range)) => {
                 let records = self.records_max(&range.key, &range.range_end);
-                if range.count_only { 1 } else { records }
+                // The present number of keys is computed without reading them.
+                if range.count_only && range.revision == 0 { 1 } else { records }
             }
             Some(Request::RequestDeleteRange(delete)) => {
                 self.records_max(&delete.key, &delete.range_end)
@@ -77,7 +85,7 @@ impl Mvcc {
         }
     }
 
-    /// At most how many records, live and dead, there are in the range of a request.
+    /// Upper bound of the records, live and dead, in the range of a request.
     pub fn records_max(&self, key: &Bytes, range_end: &Bytes) -> usize {
         if range_end.is_empty() {
             return 1;
@@ -92,38 +100,34 @@ impl Mvcc {
         Steps { position: Position::new(self), work: Work::Delete(deletion) }
     }
 
-    /// Deletes the given keys in one revision; none make no revision. This is how a lease takes its keys along.
+    /// Deletes the given keys in one revision; an empty set creates no revision. Used for the keys of a revoked lease.
     pub fn begin_delete_keys(&self, keys: BTreeSet<Bytes>) -> Steps {
         Steps { position: Position::new(self), work: Work::Keys(Deletion::of_keys(keys)) }
     }
 
-    /// [`Mvcc::txn`] in steps. What could refuse it is looked at here, all at once.
-    ///
-    /// # Errors
-    /// Those of [`Mvcc::txn`].
-    pub fn begin_txn<V: View>(
-        &self,
-        tx: &Overlay<V>,
-        request: TxnRequest,
-        lease_exists: &dyn Fn(LeaseId) -> bool,
-    ) -> Result<Steps, Error> {
-        let path = txn::prepare(&self.reader(&self.pending(tx)), &request, Some(lease_exists))?;
-        let mut rest = txn::operations(&request, &path)?;
-        rest.reverse();
-        let responses = Vec::with_capacity(rest.len());
-        let work = TxnSteps { request, path, rest, current: None, responses };
-        Ok(Steps { position: Position::new(self), work: Work::Txn(work) })
+    /// [`Mvcc::txn`] in steps. All reasons to refuse it are checked before anything is written.
+    pub fn begin_txn(&self, request: TxnRequest) -> Steps {
+        let work = TxnSteps {
+            request,
+            choice: Choice::default(),
+            path: None,
+            rest: Vec::new(),
+            current: None,
+            responses: Vec::new(),
+        };
+        Steps { position: Position::new(self), work: Work::Txn(Box::new(work)) }
     }
 
-    /// Applies on until `budget` records were looked at, or a few more. Gives the answer when all is done.
+    /// Continues until about `budget` records were read. Returns the answer at the end.
     ///
     /// # Errors
-    /// A fault of the store.
+    /// A fault of the store; those of [`Mvcc::txn`], before anything was written.
     pub fn step<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
         steps: &mut Steps,
         mut budget: usize,
+        lease_exists: LeaseExists<'_>,
     ) -> Result<Option<Outcome>, Error> {
         let mut writer = Writer::go_on(self, tx, steps.position);
         let outcome = match &mut steps.work {
@@ -134,14 +138,14 @@ impl Mvcc {
                 let is_done = deletion.step(&mut writer, &mut budget)?;
                 is_done.then_some(Outcome::Keys(deletion.deleted))
             }
-            Work::Txn(txn) => txn.step(&mut writer, &mut budget)?.map(Outcome::Txn),
+            Work::Txn(txn) => txn.step(&mut writer, &mut budget, lease_exists)?.map(Outcome::Txn),
         };
         steps.position = writer.finish();
         Ok(outcome)
     }
 }
 
-/// The answer of a deletion that is over.
+/// The response to a complete deletion.
 fn response<V: View>(deletion: &mut Deletion, writer: &Writer<'_, V>) -> DeleteRangeResponse {
     let prev_kvs = std::mem::take(&mut deletion.prev_kvs);
     DeleteRangeResponse { header: writer.header(), deleted: deletion.deleted, prev_kvs }
@@ -152,7 +156,14 @@ impl TxnSteps {
         &mut self,
         writer: &mut Writer<'_, V>,
         budget: &mut usize,
+        lease_exists: LeaseExists<'_>,
     ) -> Result<Option<TxnResponse>, Error> {
+        if self.path.is_none() {
+            self.path = writer.read(|reader| self.choose(reader, budget, lease_exists))?;
+        }
+        if self.path.is_none() {
+            return Ok(None);
+        }
         loop {
             if let Some(current) = &mut self.current {
                 let Some(response) = current.step(writer, budget)? else { return Ok(None) };
@@ -166,12 +177,27 @@ impl TxnSteps {
             *budget -= 1;
             self.begin(request, writer)?;
         }
+        let Some(path) = &self.path else { return Ok(None) };
         let mut responses = std::mem::take(&mut self.responses).into_iter();
-        let mut response = txn::execute(&self.request, &self.path, &mut |_| {
+        let mut response = txn::execute(&self.request, path, &mut |_| {
             Ok(responses.next().unwrap_or_else(|| Response::ResponseTxn(TxnResponse::default())))
         })?;
         response.header = writer.header();
         Ok(Some(response))
+    }
+
+    /// Evaluates the compares, and then checks the operations.
+    fn choose<V: View>(
+        &mut self,
+        reader: &Reader<'_, V>,
+        budget: &mut usize,
+        lease_exists: LeaseExists<'_>,
+    ) -> Result<Option<TxnPath>, Error> {
+        let Some(path) = self.choice.step(reader, &self.request, budget)? else { return Ok(None) };
+        txn::check_path(reader, &self.request, &path, Some(lease_exists))?;
+        self.rest = txn::operations(&self.request, &path)?;
+        self.rest.reverse();
+        Ok(Some(path))
     }
 
     fn begin<V: View>(
@@ -191,7 +217,7 @@ impl TxnSteps {
                 let read = writer.read(|reader| reader.begin_range(&range))?;
                 self.current = Some(Operation::Range(Box::new(read)));
             }
-            // Those are unfolded.
+            // Nested transactions were flattened before.
             Request::RequestTxn(_) => (),
         }
         Ok(())

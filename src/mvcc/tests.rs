@@ -17,7 +17,7 @@ use super::{Attachment, Event, KvHash, Mvcc, ReadView};
 use crate::store::{Batch, Engine, Memory, MemoryView, Overlay, Space};
 use crate::types::{Error, Refusal};
 
-/// A store in memory with everything that the machine does around this room.
+/// A store in memory, with the steps that the machine performs around this room.
 struct Store {
     engine: Memory,
     tx: Overlay<MemoryView>,
@@ -25,11 +25,11 @@ struct Store {
     read: ReadView<MemoryView>,
     events: Vec<Event>,
     attachments: Vec<Attachment>,
-    /// Every revision that was written to a space of revisions, and whether it was deleted.
+    /// Every revision that was written to a space of revisions, and a flag for those that were deleted.
     revisions: BTreeMap<(Space, Bytes), bool>,
 }
 
-/// Leases 1 to 9 exist.
+/// True for the leases that exist in these tests: 1 to 9.
 fn lease_exists(lease: i64) -> bool {
     (1..10).contains(&lease)
 }
@@ -47,7 +47,7 @@ impl Store {
         Self { engine, tx, mvcc, read, events, attachments, revisions }
     }
 
-    /// Loses what was not committed and everything that is only in memory.
+    /// Loses uncommitted writes and all state in memory.
     fn restart(self, cache_bytes: u64) -> Self {
         Self { revisions: self.revisions, ..Self::open(self.engine, cache_bytes) }
     }
@@ -63,7 +63,7 @@ impl Store {
         self.attachments.extend(self.mvcc.take_attachments());
     }
 
-    /// What an engine relies on that deletes revisions by a mark for one write.
+    /// Checks the rule on which an engine relies that deletes revisions by a tombstone for one write.
     fn check_revisions(&mut self, batch: &Batch) {
         for (space, key, value) in &batch.writes {
             if matches!(space, Space::Log | Space::Superseded) {

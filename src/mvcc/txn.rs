@@ -1,27 +1,24 @@
-//! Transactions. All compares, those of nested transactions too, are evaluated against the state
-//! before the transaction; then everything that could refuse it is checked; only then it writes.
+//! Transactions. All compares, those of nested transactions too, are evaluated against the state before the
+//! transaction; then every reason to refuse it is checked; only then it writes.
 
 use basalt_proto::encoded::{Response, ResponseOp, TxnResponse};
-use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
-use basalt_proto::etcdserverpb::{
-    Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
-};
+use basalt_proto::etcdserverpb::{PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
 
 use super::Mvcc;
+use super::choice::{Choice, TxnPath};
 use super::read::Reader;
-use super::record::{Record, RecordHeader};
 use super::write::{self, LeaseExists, Writer};
 use crate::store::{Overlay, View};
-use crate::types::{Error, Fault, KeyRange, LeaseId, Refusal};
+use crate::types::{Error, Fault, LeaseId, Refusal};
 
 impl Mvcc {
-    /// Applies a transaction that passed [`check_txn`](super::check_txn). Headers hold the revision
-    /// alone; those of nested transactions are empty.
+    /// Applies a transaction that passed [`check_txn`](super::check_txn). Headers contain the revision alone; those of
+    /// nested transactions are empty.
     ///
     /// # Errors
-    /// `EmptyKey`, `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the branch that
-    /// would run has that fault, or a fault of the store. A refused transaction changes nothing.
+    /// `EmptyKey`, `RequestTooLarge`, `LeaseNotFound`, `KeyNotFound`, `FutureRev` or `Compacted` if an operation of the
+    /// branch that would run is invalid, or a fault of the store. A refused transaction changes nothing.
     pub fn txn<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -47,7 +44,7 @@ impl Mvcc {
     }
 }
 
-/// Runs a transaction of ranges alone.
+/// Runs a transaction that consists of ranges.
 pub(super) fn read<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,
@@ -63,22 +60,32 @@ pub(super) fn read<V: View>(
     Ok(response)
 }
 
-/// Which branch each transaction takes, outermost first, nested ones in order.
-pub(super) struct TxnPath(Vec<bool>);
-
-/// Chooses the branches, after making sure that they can run.
-pub(super) fn prepare<V: View>(
+/// Evaluates the compares, and checks that the chosen branches can run.
+fn prepare<V: View>(
     reader: &Reader<'_, V>,
     request: &TxnRequest,
     lease_exists: Option<LeaseExists<'_>>,
 ) -> Result<TxnPath, Error> {
-    let mut path = Vec::with_capacity(1);
-    choose(reader, request, &mut path)?;
-    check(reader, request, lease_exists, &mut path.iter().copied())?;
-    Ok(TxnPath(path))
+    let path = Choice::default().step(reader, request, &mut usize::MAX.clone())?;
+    let path = path.ok_or_else(|| Fault::new("the compares of a transaction did not end"))?;
+    check_path(reader, request, &path, lease_exists)?;
+    Ok(path)
 }
 
-/// The operations of the branches taken, in order; nested transactions unfolded.
+/// Checks that the chosen branches can run.
+///
+/// # Errors
+/// The reason to refuse the transaction.
+pub(super) fn check_path<V: View>(
+    reader: &Reader<'_, V>,
+    request: &TxnRequest,
+    path: &TxnPath,
+    lease_exists: Option<LeaseExists<'_>>,
+) -> Result<(), Error> {
+    check(reader, request, lease_exists, &mut path.0.iter().copied())
+}
+
+/// The operations of the chosen branches, in order; nested transactions flattened.
 pub(super) fn operations(request: &TxnRequest, path: &TxnPath) -> Result<Vec<Request>, Error> {
     let mut operations = Vec::new();
     execute(request, path, &mut |request| {
@@ -94,28 +101,6 @@ fn branch<'a>(
 ) -> (bool, &'a [RequestOp]) {
     let succeeded = path.next().unwrap_or(false);
     (succeeded, if succeeded { &request.success } else { &request.failure })
-}
-
-fn choose<V: View>(
-    reader: &Reader<'_, V>,
-    request: &TxnRequest,
-    path: &mut Vec<bool>,
-) -> Result<(), Fault> {
-    let mut holds = true;
-    for compare in &request.compare {
-        if !self::holds(reader, compare)? {
-            holds = false;
-            break;
-        }
-    }
-    path.push(holds);
-    let operations = if holds { &request.success } else { &request.failure };
-    for operation in operations {
-        if let Some(Request::RequestTxn(nested)) = &operation.request {
-            choose(reader, nested, path)?;
-        }
-    }
-    Ok(())
 }
 
 fn check<V: View>(
@@ -161,7 +146,7 @@ fn check_put<V: View>(
     Ok(())
 }
 
-/// Runs the chosen branches; nested transactions are unfolded here, all else is `run`'s.
+/// Runs the chosen branches; nested transactions are flattened here, all other operations are passed to `run`.
 pub(super) fn execute(
     request: &TxnRequest,
     path: &TxnPath,
@@ -188,56 +173,4 @@ fn execute_branch(
         responses.push(ResponseOp { response });
     }
     Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses })
-}
-
-/// Whether every key of the compare's range satisfies it; without one, whether no key would.
-fn holds<V: View>(reader: &Reader<'_, V>, compare: &Compare) -> Result<bool, Fault> {
-    let range = KeyRange::new(compare.key.clone(), compare.range_end.clone());
-    let mut empty = true;
-    let all = reader.each(&range, reader.revision, false, |record: Record| {
-        empty = false;
-        let kv = record.into_key_value();
-        Ok(satisfies(compare, &RecordHeader::new(&kv)?, &kv))
-    })?;
-    if !empty {
-        return Ok(all);
-    }
-    // A value that is not there is different from every value, and not by being empty.
-    Ok(compare.target != CompareTarget::Value as i32
-        && satisfies(compare, &RecordHeader::default(), &[]))
-}
-
-fn satisfies(compare: &Compare, header: &RecordHeader, kv: &[u8]) -> bool {
-    let wanted = compare.target_union.as_ref();
-    let order = match CompareTarget::try_from(compare.target) {
-        Ok(CompareTarget::Version) => header.version.cmp(&match wanted {
-            Some(TargetUnion::Version(version)) => *version,
-            _ => 0,
-        }),
-        Ok(CompareTarget::Create) => header.create.cmp(&match wanted {
-            Some(TargetUnion::CreateRevision(revision)) => *revision,
-            _ => 0,
-        }),
-        Ok(CompareTarget::Mod) => header.modified.cmp(&match wanted {
-            Some(TargetUnion::ModRevision(revision)) => *revision,
-            _ => 0,
-        }),
-        Ok(CompareTarget::Lease) => header.lease.cmp(&match wanted {
-            Some(TargetUnion::Lease(lease)) => *lease,
-            _ => 0,
-        }),
-        Ok(CompareTarget::Value) => kv[header.value.clone()].cmp(match wanted {
-            Some(TargetUnion::Value(value)) => value,
-            _ => &[][..],
-        }),
-        Err(_) => std::cmp::Ordering::Equal,
-    };
-    match CompareResult::try_from(compare.result) {
-        Ok(CompareResult::Equal) => order.is_eq(),
-        Ok(CompareResult::NotEqual) => order.is_ne(),
-        Ok(CompareResult::Greater) => order.is_gt(),
-        Ok(CompareResult::Less) => order.is_lt(),
-        // etcd lets what it does not know pass.
-        Err(_) => true,
-    }
 }

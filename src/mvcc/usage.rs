@@ -1,8 +1,8 @@
-//! How much the keys take: live versions and kept history, kept along with every change.
+//! Size of the keyspace: live versions and kept history, updated with every change.
 //!
-//! Two sums over the same items, those of etcd's bucket `key`: their own bytes, and the bytes of the pages
-//! that etcd's file gives them once it is defragmented. Members that applied the same entries, and whose
-//! compaction passes have ended, have equal sums.
+//! Two sums over the same items, those of etcd's bucket `key`: their own bytes, and the bytes of the pages that etcd's
+//! file uses for them once it is defragmented. Members that applied the same entries, and whose compaction passes have
+//! ended, have equal sums.
 
 use std::ops::Bound;
 
@@ -12,24 +12,24 @@ use super::record::Record;
 use crate::store::{Overlay, Space, View};
 use crate::types::Fault;
 
-/// `Meta`: both sums, big-endian, written with every change that they follow.
+/// `Meta`: both sums, big-endian, written with every change of them.
 const USAGE_KEY: &[u8] = b"usage";
 
 /// Bytes of a page of etcd's file.
 const PAGE_BYTES: u64 = 4096;
 /// Bytes before the first item of a page.
 const PAGE_HEADER_BYTES: u64 = 16;
-/// Bytes that a page is filled up to when it is split: nine tenths, as etcd sets it.
+/// Bytes up to which a page is filled when it is split: nine tenths, as etcd sets it.
 const PAGE_FILL_BYTES: u64 = 3686;
-/// Items that a page has at least, however large they are.
+/// Least number of items of a page, however large they are.
 const PAGE_ITEMS_MIN: u64 = 2;
 
-/// Bytes that keys and their kept history take.
+/// Bytes of keys and their kept history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the items themselves.
+    /// Bytes of the items themselves.
     pub logical: u64,
-    /// Of the pages that etcd's file has for them, without free ones.
+    /// Bytes of the pages that etcd's file uses for them, without free pages.
     pub paged: u64,
 }
 
@@ -41,7 +41,7 @@ fn paged(item_bytes: u64) -> u64 {
 }
 
 impl Usage {
-    /// Reads the sums; a store of an earlier version, which has none, is summed up by one scan of `log`.
+    /// Reads the sums; for a store of an earlier version, which has none, they are computed by one scan of `log`.
     pub(super) fn open(view: &impl View) -> Result<Self, Fault> {
         let Some(bytes) = view.get(Space::Meta, USAGE_KEY)? else { return Self::sum(view) };
         let sums = bytes.first_chunk().zip(bytes.get(8..).and_then(|rest| rest.try_into().ok()));
@@ -51,7 +51,7 @@ impl Usage {
         Ok(Self { logical: u64::from_be_bytes(*logical), paged: u64::from_be_bytes(paged) })
     }
 
-    /// Sums up every version that is there.
+    /// Computes the sums from every version in the store.
     pub(super) fn sum(view: &impl View) -> Result<Self, Fault> {
         let mut usage = Self::default();
         for pair in view.scan(Space::Log, Bound::Unbounded, Bound::Unbounded) {
@@ -60,19 +60,19 @@ impl Usage {
         Ok(usage)
     }
 
-    /// Counts an item of so many bytes.
+    /// Adds an item of so many bytes.
     pub(super) fn add(&mut self, item_bytes: u64) {
         self.logical += item_bytes;
         self.paged += paged(item_bytes);
     }
 
-    /// Counts it no longer. Sums that a damaged store began with end at zero, not at the process's end.
+    /// Subtracts an item. Wrong sums of a damaged store stop at zero instead of a panic.
     pub(super) fn remove(&mut self, item_bytes: u64) {
         self.logical = self.logical.saturating_sub(item_bytes);
         self.paged = self.paged.saturating_sub(paged(item_bytes));
     }
 
-    /// Notes the sums, to be committed with what changed them.
+    /// Writes the sums, to be committed with the changes that they count.
     pub(super) fn write<V: View>(self, tx: &mut Overlay<V>) {
         let mut sums = [0; 16];
         sums[..8].copy_from_slice(&self.logical.to_be_bytes());
@@ -89,8 +89,8 @@ mod tests {
     use super::super::record::item_bytes;
     use super::*;
 
-    /// Bytes for a key in `dbSizeInUse` of etcd 3.7.1 after its defragmentation: 2,000 keys of 16 bytes,
-    /// put once, with values of one length.
+    /// Bytes for a key in `dbSizeInUse` of etcd 3.7.1 after its defragmentation: 2,000 keys of 16 bytes, put once, with
+    /// values of one length.
     #[test]
     fn items_take_the_pages_that_they_take_in_etcds_file() {
         const MEASURED: [(usize, u64); 7] = [
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_can_be_removed() {
+    fn added_items_can_be_removed() {
         let mut usage = Usage::default();
         let sizes = [33, 34, 100, 1834, 1835, 1836, 4096, 1 << 20];
         sizes.into_iter().for_each(|size| usage.add(size));

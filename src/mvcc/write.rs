@@ -1,4 +1,4 @@
-//! Changing keys: one [`Writer`] is one transaction, whose changes share a main revision.
+//! Changes of keys: one [`Writer`] is one transaction, whose changes share a main revision.
 
 use basalt_proto::encoded::{DeleteRangeResponse, PutResponse};
 use basalt_proto::etcdserverpb::{DeleteRangeRequest, PutRequest, ResponseHeader};
@@ -6,25 +6,27 @@ use bytes::Bytes;
 
 use super::count_index::KeyCounts;
 use super::history;
-use super::read::{self, Pending, Reader};
+use super::layers::Pending;
+use super::read::Reader;
 use super::record::{Content, EncodedRecord, Record};
 use super::usage::Usage;
+use super::versions;
 use super::{Attachment, Event, Mvcc};
 use crate::store::{Overlay, Space, View};
 use crate::types::limits::KEY_BYTES_MAX;
 use crate::types::{Error, Fault, LeaseId, Refusal, Revision};
 
-/// Says whether a lease exists.
+/// Predicate: the lease exists.
 pub(super) type LeaseExists<'a> = &'a dyn Fn(LeaseId) -> bool;
 
-/// One transaction in the making.
+/// A transaction being applied.
 pub(super) struct Writer<'a, V> {
     mvcc: &'a mut Mvcc,
     tx: &'a mut Overlay<V>,
     position: Position,
 }
 
-/// How far a transaction has come.
+/// Progress of a transaction.
 #[derive(Clone, Copy)]
 pub(super) struct Position {
     /// The revision before it.
@@ -40,12 +42,11 @@ impl Position {
 }
 
 impl Mvcc {
-    /// Applies a put that passed [`check_put`](super::check_put). The response's header holds the
-    /// revision alone.
+    /// Applies a put that passed [`check_put`](super::check_put). The response's header contains the revision alone.
     ///
     /// # Errors
-    /// `EmptyKey`, `RequestTooLarge`; `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and there is no key; a fault
-    /// of the store. A refused put changes nothing.
+    /// `EmptyKey`, `RequestTooLarge`; `LeaseNotFound`; `KeyNotFound` if value or lease are to be kept and the key does
+    /// not exist; a fault of the store. A refused put changes nothing.
     pub fn put<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -62,8 +63,8 @@ impl Mvcc {
         Ok(response)
     }
 
-    /// Applies a delete that passed [`check_delete`](super::check_delete). Deleting nothing makes no
-    /// revision. The response's header holds the revision alone.
+    /// Applies a delete that passed [`check_delete`](super::check_delete). A delete without matching keys creates no
+    /// revision. The response's header contains the revision alone.
     ///
     /// # Errors
     /// A fault of the store.
@@ -78,7 +79,7 @@ impl Mvcc {
         Ok(response)
     }
 
-    /// What this batch has made of the keys so far.
+    /// The keys as the batch has changed them so far.
     pub(super) fn pending<'a, V: View>(&'a self, tx: &'a Overlay<V>) -> Pending<'a, V> {
         Pending { tx, cache: &self.cache }
     }
@@ -97,8 +98,8 @@ impl Mvcc {
     }
 }
 
-/// A put's key must be one that the store holds. Puts are asked this before they are proposed; an entry of a version that
-/// did not ask is refused by every member.
+/// A put's key must be valid for the store. Puts are checked before they are proposed; an entry from a version without
+/// that check is refused by every member.
 pub(super) fn check_key(request: &PutRequest) -> Result<(), Refusal> {
     match request.key.len() {
         0 => Err(Refusal::EmptyKey),
@@ -119,7 +120,7 @@ pub(super) fn check_lease(
     }
 }
 
-/// What is to be kept must be there.
+/// A value or lease to be kept must exist.
 pub(super) fn check_previous(
     request: &PutRequest,
     previous: Option<&Record>,
@@ -130,7 +131,7 @@ pub(super) fn check_previous(
 }
 
 impl EncodedRecord {
-    /// Writes a new version of `key` onto `previous`, and counts it.
+    /// Writes a new version of `key` on top of `previous`, and counts it.
     pub(super) fn store<V: View>(
         self,
         tx: &mut Overlay<V>,
@@ -158,12 +159,12 @@ impl<'a, V: View> Writer<'a, V> {
         Self { mvcc, tx, position }
     }
 
-    /// Goes on with a transaction; nothing else may have been written meanwhile.
+    /// Continues a transaction; nothing else may have been written meanwhile.
     pub(super) fn go_on(mvcc: &'a mut Mvcc, tx: &'a mut Overlay<V>, position: Position) -> Self {
         Self { mvcc, tx, position }
     }
 
-    /// The revision in this transaction's headers, as far as it got.
+    /// The revision for this transaction's headers, as of its changes so far.
     pub(super) fn header(&self) -> Option<ResponseHeader> {
         Some(ResponseHeader { revision: self.mvcc.revision, ..Default::default() })
     }
@@ -173,15 +174,15 @@ impl<'a, V: View> Writer<'a, V> {
         self.position
     }
 
-    /// Calls `read` with a reader that sees what was written so far.
+    /// Calls `read` with a reader that sees the writes so far.
     pub(super) fn read<T>(&self, read: impl FnOnce(&Reader<'_, Pending<'_, V>>) -> T) -> T {
         read(&self.mvcc.reader(&self.mvcc.pending(self.tx)))
     }
 
-    /// The newest record of a key. A tombstone that compaction has passed counts as nothing, whether
-    /// or not it is still in the store, so that all members write the same.
+    /// The newest record of a key. A tombstone up to the compaction revision counts as absent, even if it is still in
+    /// the store, so that all members write the same.
     pub(super) fn previous(&self, key: &[u8]) -> Result<Option<Record>, Fault> {
-        read::newest(&self.mvcc.pending(self.tx), key)
+        versions::newest(&self.mvcc.pending(self.tx), key)
     }
 
     pub(super) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Error> {
@@ -197,7 +198,7 @@ impl<'a, V: View> Writer<'a, V> {
         let alive = previous.as_ref().filter(|record| !record.is_tombstone());
         let old = alive.map(Record::peek).transpose()?;
         let old_lease = old.as_ref().map_or(0, |old| old.lease);
-        // With neither value nor key (deleted earlier in this transaction) nothing is what is kept.
+        // Without a value and without the key (deleted earlier in this transaction) an empty value is kept.
         let kept = match alive {
             Some(record) if request.ignore_value => record.value()?,
             _ => Bytes::new(),
@@ -220,7 +221,7 @@ impl<'a, V: View> Writer<'a, V> {
         Ok(PutResponse { header: self.header(), prev_kv })
     }
 
-    /// Deletes a living key.
+    /// Deletes a key that exists.
     pub(super) fn delete(&mut self, previous: Record) -> Result<(), Fault> {
         let revision = self.next();
         let key = previous.key()?;
@@ -250,7 +251,7 @@ impl<'a, V: View> Writer<'a, V> {
         }
     }
 
-    /// Writes a new version and everything that follows from it, and gives its key back.
+    /// Writes a new version with index, counts and event, and returns its key.
     fn store(
         &mut self,
         revision: Revision,

@@ -1,4 +1,4 @@
-//! Frames as bytes.
+//! Encoding and decoding of frames.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use prost::Message;
@@ -8,13 +8,13 @@ use crate::types::limits::PEER_FRAME_BYTES_MAX;
 /// Length and checksum.
 const HEAD_BYTES: usize = 8;
 
-/// What a frame holds.
+/// The kind of a frame's payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Kind {
     /// [`super::Hello`].
     Hello = 1,
-    /// [`super::Welcome`]: come in.
+    /// [`super::Welcome`]: the connection is accepted.
     Welcome = 2,
     /// [`super::Refused`].
     Refused = 3,
@@ -26,11 +26,11 @@ pub enum Kind {
     Answer = 6,
     /// The next bytes of a snapshot.
     Chunk = 7,
-    /// That was all of it.
+    /// The last chunk was sent.
     End = 8,
-    /// The snapshot is here, whole.
+    /// The snapshot arrived completely.
     Arrived = 9,
-    /// Nothing: the sender is there. To members that say in their hello or welcome that they read it.
+    /// No content: the sender is alive. Sent only to members whose hello or welcome states that they read it.
     Ping = 10,
 }
 
@@ -49,23 +49,23 @@ impl Kind {
     ];
 }
 
-/// One frame that was read.
+/// One decoded frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// How to read the payload.
+    /// The kind of the payload.
     pub kind: Kind,
-    /// What it says.
+    /// The payload.
     pub payload: Bytes,
 }
 
 impl Frame {
-    /// The payload as a message of this kind.
+    /// The payload decoded as a message, if the frame is of this kind.
     pub fn read<M: Message + Default>(&self, kind: Kind) -> Option<M> {
         (self.kind == kind).then(|| M::decode(self.payload.clone()).ok()).flatten()
     }
 }
 
-/// A frame's beginning: all but `rest`, which follows as it is and may be shared with other frames.
+/// The bytes of a frame up to `rest`, which follows unchanged and may be shared with other frames.
 pub fn encode(kind: Kind, payload: &[u8], rest: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEAD_BYTES + 1 + payload.len());
     let crc = crc32c::crc32c_append(crc32c::crc32c(&[kind as u8]), payload);
@@ -81,18 +81,18 @@ pub fn message(kind: Kind, message: &impl Message) -> Bytes {
     encode(kind, &message.encode_to_vec(), &[])
 }
 
-/// The other end does not speak as we do, or the network changed something.
+/// The bytes are not a frame: another protocol, or changed in transit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Damage;
 
-/// Cuts what is read into frames.
+/// Splits a byte stream into frames.
 #[derive(Debug, Default)]
 pub struct Decoder {
     read: BytesMut,
 }
 
 impl Decoder {
-    /// Takes what was read.
+    /// Appends received bytes.
     pub fn take(&mut self, bytes: &[u8]) {
         self.read.extend_from_slice(bytes);
     }
@@ -100,7 +100,7 @@ impl Decoder {
     /// The next whole frame.
     ///
     /// # Errors
-    /// What was read is none.
+    /// The bytes are not a frame.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, Damage> {
         if self.read.len() < HEAD_BYTES {
             return Ok(None);
@@ -111,7 +111,7 @@ impl Decoder {
             return Err(Damage);
         }
         if self.read.len() < HEAD_BYTES + length {
-            // Grows with what comes, not with what is promised.
+            // The buffer grows with received bytes, not with the announced length.
             return Ok(None);
         }
         self.read.advance(HEAD_BYTES);

@@ -1,4 +1,4 @@
-//! What arrives is what was sent, however it is cut; and nothing else is taken for it.
+//! Frames arrive as they were sent, however the bytes are cut; other bytes are rejected.
 
 use super::*;
 
@@ -44,7 +44,7 @@ fn a_changed_bit_is_found() {
 }
 
 #[test]
-fn who_is_wrong_here_is_told_why() {
+fn rejected_dialer_gets_the_reason() {
     let hello =
         Hello { cluster: 1, from: 2, to: 3, lane: 1, urls: vec![], feature_level: 2, pings: true };
     let check = |hello: &Hello, cluster, member, agreed| {

@@ -1,7 +1,8 @@
-//! Hosts [`Machine`]: applies committed entries in batches and says who learns of them, in which order.
+//! Hosts [`Machine`]: applies committed entries in batches and orders the notifications about them.
 //!
-//! A batch is committed to the store, then published, then acknowledged to raft, then answered: a client that has an answer
-//! finds its effect in the published state, and one that hears of a changed membership may ask for the next change at once.
+//! A batch is committed to the store, then published, then acknowledged to raft, then answered: a client that has an
+//! answer finds its effect in the published state, and one that was notified of a membership change may request the
+//! next one at once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,53 +14,53 @@ use crate::machine::{Applied, Effect, Machine, Published};
 use crate::store::Engine;
 use crate::types::{ConfChange, Entry, EntryKind, Fault, LeaseId, LogIndex};
 
-/// Entries applied while a compaction is under way before it gets its next slice: without one a member under constant load
-/// would never compact, and with one after every small batch compaction would take the larger part of the time.
+/// Entries applied during a compaction before its next slice: without a slice a member under constant load would never
+/// compact, and with one after every small batch compaction would take most of the time.
 const COMPACT_AFTER_ENTRIES: usize = 256;
 
 /// A change of the leases, for [`super::LeaseKeeper`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LeaseChange {
-    /// A lease began.
+    /// A lease was granted.
     Granted(Grant),
-    /// A lease ended.
+    /// A lease was revoked or expired.
     Revoked(LeaseId),
 }
 
 /// Work for the host, to be performed in the order given.
 pub enum Output<V> {
-    /// Make durable what is committed, before anything else: after a restart raft must know these members, and the log
-    /// alone would tell it too late.
+    /// Make the committed state durable before anything else: after a restart raft must know these members, and
+    /// replaying the log would configure them too late.
     Persist,
-    /// Show readers the new state and watchers the events.
+    /// Publish the new state to readers and the events to watchers.
     Publish(Published<V>),
-    /// Tell the lease keeper.
+    /// Forward the change to the lease keeper.
     Lease(LeaseChange),
-    /// Tell the lease keeper that a snapshot replaced all leases, and watchers to read what they were not sent.
+    /// Replace all leases of the lease keeper after a snapshot, and make watchers read from history.
     Replaced(Vec<Grant>),
-    /// Tell the peers who the members are.
+    /// Update the peers from the membership.
     MembersChanged,
     /// Answer [`super::Input::Applied`].
     Applied {
-        /// Up to and including this entry.
+        /// The last applied entry.
         index: LogIndex,
         /// Configuration changes among the entries.
         conf_changes: Vec<ConfChange>,
     },
-    /// Give these answers to an executor.
+    /// Send these answers to an executor.
     Deliver(usize, Delivery),
-    /// Make the store durable, then let the log go up to here, then call [`Applier::truncated`].
+    /// Make the store durable, then truncate the log up to this entry, then call [`Applier::truncated`].
     TruncateLog(LogStart),
-    /// A compaction was asked for and begins.
+    /// A compaction was requested and begins.
     CompactionBegun,
-    /// No compaction is under way any more.
+    /// No compaction is in progress any more.
     Compacted,
 }
 
-/// How far an entry is applied.
+/// Progress of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
-    /// It is applied.
+    /// The entry is applied.
     Done,
     /// It needs [`Applier::step`].
     Large,
@@ -68,7 +69,7 @@ pub enum Progress {
 /// Properties of a member that do not change while it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Executors that answers may go to.
+    /// Number of executors with requests.
     pub executors: usize,
     /// Part of the ids of requests made since this start.
     pub boot_nonce: u32,
@@ -93,11 +94,11 @@ struct WaitingRead {
 pub struct Applier<E: Engine> {
     machine: Machine<E>,
     settings: Settings,
-    /// Answers of the open batch, by executor.
+    /// Answers of the current batch, by executor.
     deliveries: Vec<Delivery>,
     reads: VecDeque<WaitingRead>,
     effects: Vec<Effect>,
-    /// Of the entries of the open batch.
+    /// Bytes of the entries of the current batch.
     bytes: usize,
     has_conf_changes: bool,
     compacting: bool,
@@ -110,7 +111,7 @@ pub struct Applier<E: Engine> {
 }
 
 impl<E: Engine> Applier<E> {
-    /// Goes on from what the machine holds. A compaction that an earlier run left unfinished is taken up.
+    /// Continues from the machine's state. A compaction that an earlier run left unfinished is resumed.
     pub fn new(machine: Machine<E>, settings: &Settings) -> Self {
         Self {
             truncation: LogTruncation::new(settings.snapshot_count, machine.applied()),
@@ -133,12 +134,12 @@ impl<E: Engine> Applier<E> {
         &self.machine
     }
 
-    /// Applies the next entry of the open batch, and shows its result to `observe`. Nothing is visible to readers before
-    /// [`Applier::commit`]. [`Progress::Large`] if it takes steps, of which none is made: the batch should be
-    /// committed first, so that the entries before do not wait for it.
+    /// Applies the next entry of the current batch, and passes its result to `observe`. Nothing is visible to readers
+    /// before [`Applier::commit`]. [`Progress::Large`] if it takes steps, of which none is made: the batch should be
+    /// committed first, so that the entries before it need not wait.
     ///
     /// # Errors
-    /// The store failed, or the entry makes no sense: this member must stop.
+    /// The store failed, or the entry is invalid: this member must stop.
     pub fn begin(
         &mut self,
         entry: &Entry,
@@ -157,7 +158,7 @@ impl<E: Engine> Applier<E> {
         Ok(self.progress(applied, observe))
     }
 
-    /// Goes on with a large entry for one step. Between steps reads may be asked for; nothing else may be done.
+    /// Performs one step of a large entry. Between steps reads may be added; no other call is allowed.
     ///
     /// # Errors
     /// As [`Applier::begin`].
@@ -181,12 +182,12 @@ impl<E: Engine> Applier<E> {
         Progress::Done
     }
 
-    /// Bytes of the entries of the open batch.
+    /// Bytes of the entries of the current batch.
     pub fn batch_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Commits the open batch. `now` and `log_is_full` decide about truncating the log.
+    /// Commits the current batch. `now` and `log_is_full` determine if the log is truncated.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -223,17 +224,29 @@ impl<E: Engine> Applier<E> {
         out.push(Output::Applied { index, conf_changes });
         self.release_reads();
         self.deliver(out);
+        self.truncate_log(now, log_is_full, out);
+        Ok(())
+    }
+
+    /// Truncates the log if that is due. Called without a commit too: a log that is full takes no entries, so that nothing
+    /// more may be applied until a truncation that failed is tried again.
+    pub fn truncate_log(
+        &mut self,
+        now: Duration,
+        log_is_full: bool,
+        out: &mut Vec<Output<E::View>>,
+    ) {
+        let index = self.machine.applied();
         if self.truncation.begin(index, now, log_is_full) {
             let (term, conf_state) =
                 (self.machine.applied_term(), self.machine.conf_state().clone());
             out.push(Output::TruncateLog(LogStart { index, term, conf_state }));
         }
-        Ok(())
     }
 
-    /// A truncation is over, or failed and may be tried again.
-    pub fn truncated(&mut self) {
-        self.truncation.finish();
+    /// A truncation is over; one that failed is tried again.
+    pub fn truncated(&mut self, is_truncated: bool) {
+        self.truncation.finish(is_truncated);
     }
 
     /// A batch of reads may be served once `index` is applied.
@@ -273,10 +286,11 @@ impl<E: Engine> Applier<E> {
         out.extend(waiting.map(|(executor, it)| Output::Deliver(executor, std::mem::take(it))));
     }
 
-    /// Goes on from another member's state; gives the machine that was used before. Readers of the old store go on.
+    /// Replaces the state by that of another member; returns the previous machine. Readers of the old store
+    /// are not affected.
     ///
     /// # Errors
-    /// The snapshot is older than what is applied, or its store failed.
+    /// The snapshot is older than the applied state, or its store failed.
     pub fn install(
         &mut self,
         machine: Machine<E>,
@@ -299,18 +313,18 @@ impl<E: Engine> Applier<E> {
         Ok(old)
     }
 
-    /// Whether a compaction is under way.
+    /// True if a compaction is in progress.
     pub fn is_compacting(&self) -> bool {
         self.compacting
     }
 
-    /// Whether the next slice of compaction is due. `is_idle`: nothing else waits.
+    /// True if the next slice of compaction is due. `is_idle`: no messages wait.
     pub fn is_compaction_due(&self, now: Duration, is_idle: bool) -> bool {
         let waited = is_idle || self.since_slice >= COMPACT_AFTER_ENTRIES;
         self.compacting && waited && now >= self.resumes_at
     }
 
-    /// The time after which the next slice is due if nothing else happens; `None` if no compaction is under way.
+    /// Time until the next slice is due if there is no other work; `None` if no compaction is in progress.
     pub fn compaction_due_in(&self, now: Duration) -> Option<Duration> {
         self.compacting.then(|| self.resumes_at.saturating_sub(now))
     }
@@ -336,7 +350,7 @@ impl<E: Engine> Applier<E> {
         Ok(())
     }
 
-    /// The state as it is, published again: the store's files changed.
+    /// The present state, to be published again: the store's files changed.
     ///
     /// # Errors
     /// The store failed.

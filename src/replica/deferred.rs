@@ -1,4 +1,4 @@
-//! Proposals that found no leader, or a leader that took none. etcd's raft lets them wait; raft-rs gives them back.
+//! Proposals that found no leader, or that the leader refused. etcd's raft blocks their callers; raft-rs returns them.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::consensus::wire::Proposals;
 use crate::types::limits::{CONF_CHANGES_WAITING_MAX, DEFERRED_BYTES_MAX, UNAPPLIED_ENTRIES_MAX};
 
-/// Proposals to be made again.
+/// Proposals to be proposed again.
 #[derive(Default)]
 pub(super) struct DeferredProposals {
     normal: VecDeque<Bytes>,
@@ -16,31 +16,31 @@ pub(super) struct DeferredProposals {
 }
 
 impl DeferredProposals {
-    /// Keeps what raft gave back. It was taken in before, so that it always fits.
+    /// Adds proposals that raft returned. They were counted when they were accepted, so that they always fit.
     pub(super) fn extend(&mut self, proposals: Vec<Bytes>) {
         self.bytes += proposals.iter().map(Bytes::len).sum::<usize>();
         self.normal.extend(proposals);
     }
 
-    /// Keeps a change of the membership, unless too many wait: its client gets a timeout.
+    /// Adds a change of the membership, unless too many wait: its client gets a timeout.
     pub(super) fn push_conf_change(&mut self, payload: Bytes) {
         if self.conf_changes.len() < CONF_CHANGES_WAITING_MAX {
             self.conf_changes.push_back(payload);
         }
     }
 
-    /// Keeps the proposals of a message that could not be sent.
+    /// Adds the proposals of a message that could not be sent.
     pub(super) fn extend_from(&mut self, proposals: Proposals) {
         self.extend(proposals.normal);
         proposals.conf_changes.into_iter().for_each(|payload| self.push_conf_change(payload));
     }
 
-    /// Whether clients should wait before they hand in more.
+    /// True if clients should wait before they send more.
     pub(super) fn is_full(&self) -> bool {
         self.normal.len() > UNAPPLIED_ENTRIES_MAX || self.bytes > DEFERRED_BYTES_MAX
     }
 
-    /// Takes all, in the order in which they came.
+    /// Takes all, in the order in which they were added.
     pub(super) fn take(&mut self) -> Proposals {
         self.bytes = 0;
         Proposals {

@@ -1,55 +1,57 @@
 //! Inputs and outputs of [`super::Replica`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::consensus::{Message, ReadyNumber, Role};
 use crate::types::{ConfChange, DiskSpace, Entry, LogIndex, MemberId, Term};
 use crate::wal::Record;
 
-/// Anything that can happen to a replica. `S` is the host's own form of a snapshot that was received.
+/// Inputs of a replica. `S` is the host's own form of a snapshot that was received.
 pub enum Input<S> {
     /// Requests of the sessions of one executor.
     Requests {
-        /// The executor that is to be told of the read index.
+        /// The executor that receives the read index.
         executor: usize,
         /// Encoded commands, in order.
         proposals: Vec<Bytes>,
         /// The executor's number of a batch of reads that needs a read index.
         read: Option<u64>,
     },
-    /// Encoded commands that only the leader of this term may propose; dropped if this member is not.
+    /// Encoded commands that only the leader of this term may propose; dropped if this member is not that leader.
     LeaderRequests(Term, Vec<Bytes>),
     /// An encoded [`ConfChange`] to propose.
     ConfChange(Bytes),
     /// A message of another member.
     Peer(Box<Message>),
-    /// Messages to this member do not arrive.
+    /// Messages to this member cannot be delivered.
     Unreachable(MemberId),
-    /// The snapshot sent to this member arrived, or did not.
+    /// A snapshot was sent to this member, or the attempt failed.
     SnapshotSent(MemberId, bool),
-    /// A message that announces a snapshot, and the snapshot, received in whole.
+    /// A message that announces a snapshot, and the complete snapshot.
     Snapshot(Box<Message>, S),
-    /// Hand leadership to this member.
+    /// Transfer leadership to this member.
     Transfer(MemberId),
     /// One tick of time, and the state of this member's disk.
     Tick(DiskSpace),
-    /// The log has all batches up to this one on disk.
+    /// All batches up to this one are durable in the log.
     Persisted(ReadyNumber),
-    /// The state machine holds everything up to here.
+    /// Entries were applied.
     Applied {
-        /// Up to and including this entry.
+        /// The last applied entry.
         index: LogIndex,
         /// Configuration changes among the applied entries, in order.
         conf_changes: Vec<ConfChange>,
     },
-    /// Stand for election now.
+    /// Campaign now.
     Campaign,
 }
 
 /// Inputs wait in four lanes, which are served in this order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
-    /// `Persisted` and `Applied`: never delayed, because everything else waits for them.
+    /// `Persisted` and `Applied`: never delayed, because all other work depends on them.
     Acks,
     /// Ticks and messages of other members without entries.
     Control,
@@ -70,6 +72,13 @@ pub trait Inputs<S> {
 pub enum Output<S> {
     /// Send to other members. Proposals that cannot be sent come back by [`super::Replica::undeliverable`].
     Send(Vec<Message>),
+    /// The heartbeat in the next [`Output::Send`] is late.
+    HeartbeatLate {
+        /// The receiver of the heartbeat.
+        to: MemberId,
+        /// Time by which it is late.
+        late: Duration,
+    },
     /// Append to the log, then answer [`Input::Persisted`].
     Persist {
         /// The number to answer with.
@@ -81,31 +90,32 @@ pub enum Output<S> {
     Install {
         /// The snapshot of the [`Input::Snapshot`] that raft accepted.
         snapshot: S,
-        /// The entry it stands at.
+        /// The index of the last entry in it.
         index: LogIndex,
         /// The term of that entry.
         term: Term,
     },
-    /// A snapshot that raft did not need. Dropping it may take long, so the host does that elsewhere.
+    /// A snapshot that raft did not need. The host drops it in a background thread, since that may take long.
     Discard(S),
     /// Apply in order, then answer [`Input::Applied`].
     Commit(Vec<Entry>),
-    /// Tell the executor that its batch of reads may be served once this index is applied.
+    /// The executor's batch of reads may be served once this index is applied.
     ReadAt {
         /// The executor.
         executor: usize,
-        /// Its number of the batch.
+        /// The executor's number of the batch.
         batch: u64,
         /// The index that reads have to wait for.
         index: LogIndex,
     },
-    /// The term, the leader or this member's part changed.
+    /// The term, the leader or this member's role changed.
     RoleChanged {
-        /// As it was.
+        /// The previous role.
         before: Role,
-        /// As it is.
+        /// The new role.
         now: Role,
     },
-    /// No quorum of voters has room on its disks any more, and these members have none; or one has again, if there are none.
+    /// No quorum of voters has enough disk space, and these members are short of it; or a quorum has again, if
+    /// there are none.
     QuorumFull(Vec<MemberId>),
 }

@@ -1,23 +1,23 @@
-//! The error of a request that was not applied in time. etcd tells by what it knows of leaders and connections
+//! The error of a request that was not applied in time. etcd chooses it by its knowledge of leaders and connections
 //! (`server/etcdserver/v3_server.go`, `parseProposeCtxErr`).
 
 use crate::types::{MemberId, Refusal};
 
-/// Since when this member knows its leader. Times are in ms; 0 means never.
+/// Changes of the leader known to this member. Times are in ms; 0 means never.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LeaderHistory {
     /// The leader; 0 if none is known.
     pub leader: MemberId,
-    /// When a leader was last found.
+    /// Time at which a leader was last found.
     pub found_ms: u64,
-    /// When the leader was last lost.
+    /// Time at which the leader was last lost.
     pub lost_ms: u64,
     /// The election timeout.
     pub election_ms: u64,
 }
 
-/// The error of a request that was made at `since_ms`. `voters` are the members with this one, `own`; `active_since_ms` says
-/// since when another member is connected, 0 if it is not.
+/// The error of a request that was made at `since_ms`. `voters` are the members with a vote, this one, `own`, included;
+/// `active_since_ms` is the time since which another member is connected, 0 if it is not.
 pub fn late_refusal(
     since_ms: u64,
     history: &LeaderHistory,
@@ -25,7 +25,7 @@ pub fn late_refusal(
     members: &[MemberId],
     active_since_ms: impl Fn(MemberId) -> u64,
 ) -> Refusal {
-    // It never left this member: etcd's raft lets such proposals wait, and gives back the context's error.
+    // The proposal never left this member: etcd's raft blocks such proposals, and returns the context's error.
     if history.leader == 0 && history.lost_ms <= since_ms {
         return Refusal::RawDeadlineExceeded;
     }

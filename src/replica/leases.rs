@@ -6,7 +6,7 @@ use crate::lease::{Expiry, Grant};
 use crate::types::limits::LEASE_REVOKES_PER_SECOND;
 use crate::types::{LeaseId, Term};
 
-/// The time of all leases, and whether this member leads.
+/// The time of all leases, and the leadership of this member.
 pub struct LeaseKeeper {
     expiry: Expiry,
     /// The term in which this member leads.
@@ -14,16 +14,16 @@ pub struct LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    /// Not leading, with these leases. A new leader extends all leases by `extend_ms`, the time in which no leader could
-    /// renew them.
+    /// Not leading, with these leases. A new leader extends all leases by `extend_ms`, the time in which no leader
+    /// could renew them.
     pub fn new(extend_ms: u64, leases: impl Iterator<Item = Grant>, now_ms: u64) -> Self {
         let mut expiry = Expiry::new(extend_ms);
         leases.for_each(|grant| expiry.granted(grant, now_ms));
         Self { expiry, term: None }
     }
 
-    /// Notes the term in which this member leads, or that it does not. Each term begins with the full time for every lease:
-    /// a leader in between may have renewed leases without this member's knowledge.
+    /// Sets the term in which this member leads; `None` if it does not. Each term begins with the full time for every
+    /// lease: a leader in between may have renewed leases without this member's knowledge.
     pub fn set_leadership(&mut self, term: Option<Term>, now_ms: u64) {
         if self.term == term {
             return;
@@ -51,8 +51,8 @@ impl LeaseKeeper {
         leases.into_iter().for_each(|grant| self.expiry.granted(grant, now_ms));
     }
 
-    /// Gives a lease its full time again, in seconds. `None` if this member does not lead, or the lease has expired or does
-    /// not exist: a time that a follower names would mean nothing to the leader.
+    /// Gives a lease its full time again and returns that in seconds. `None` if this member does not lead, or the lease
+    /// has expired or does not exist: a renewal on a follower would not reach the leader.
     pub fn renew(&mut self, id: LeaseId, now_ms: u64) -> Option<i64> {
         self.term?;
         self.expiry.renew(id, now_ms)

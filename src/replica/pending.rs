@@ -1,25 +1,26 @@
-//! Requests of one executor's sessions, from the proposal or the read to the answer.
+//! Pending requests of one executor's sessions, from the proposal or the read to the answer.
 //!
 //! ```text
 //!  acquire ─► slot ─► propose ─► outbox ─take_bundle─► Input::Requests     deliver ─► slot ─► poll_reply
 //!  join_read ─► batch of reads ────────────┘                              └──► batch ─► poll_read
 //! ```
 //!
-//! All that came in during one round of the executor leaves as one bundle, and the answers of one applied batch come back
-//! as one [`Delivery`]: the price of crossing cores is paid for each round, not for each request.
+//! All requests of one scheduling round of the executor are sent as one bundle, and the answers of one applied batch
+//! are received as one [`Delivery`]: the cost of crossing cores is paid for each round, not for each request.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::waiters::Waiters;
 use crate::machine::Reply;
 use crate::metrics;
 use crate::types::Refusal;
-use crate::types::limits::{BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::types::limits::{BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX};
+
+/// Released requests in the outbox, at least, before it is looked through for them.
+const RELEASED_MIN: usize = 1024;
 
 /// Answers for one executor after one applied batch.
 #[derive(Default, Debug)]
@@ -28,18 +29,18 @@ pub struct Delivery {
     pub replies: Vec<(u64, Result<Reply, Refusal>)>,
     /// Batches of reads that may be served now.
     pub reads: Vec<u64>,
-    /// Batches of reads whose read index is known, although it is not applied yet: a large entry is being applied.
+    /// Batches of reads whose read index is known but not applied yet, because a large entry is being applied.
     pub indexed: Vec<u64>,
 }
 
 impl Delivery {
-    /// Whether there is nothing to deliver.
+    /// True if there is nothing to deliver.
     pub fn is_empty(&self) -> bool {
         self.replies.is_empty() && self.reads.is_empty() && self.indexed.is_empty()
     }
 }
 
-/// The executor that a request id belongs to, if it is one of this boot's.
+/// The executor of a request id, if the id was created since this start.
 ///
 /// ```text
 ///  63        32 31    24 23        0
@@ -51,7 +52,7 @@ pub fn executor_of(id: u64, boot_nonce: u32) -> Option<usize> {
 }
 
 enum Slot {
-    /// With the waker of the session, once it polled.
+    /// No answer yet; with the waker of the session, once it polled.
     Waiting(Option<Waker>),
     Answered(Result<Reply, Refusal>),
 }
@@ -59,49 +60,46 @@ enum Slot {
 struct Request {
     slot: Slot,
     since_ms: u64,
+    /// Until it is handed in.
+    proposal: Option<Bytes>,
 }
 
 /// Reads that share one read index.
 struct ReadBatch {
     readers: usize,
-    /// The read index is known.
+    /// True once the read index is known.
     indexed: bool,
-    /// It is applied too.
+    /// True once it is applied.
     confirmed: bool,
     wakers: Vec<Waker>,
     since_ms: u64,
 }
-
-/// A place among the callers that wait for a slot; keep it until the slot is acquired.
-pub type Place = Option<u64>;
 
 /// The requests of one executor.
 pub struct PendingRequests {
     id_prefix: u64,
     pub(super) counter: u32,
     now_ms: u64,
-    /// Ids are this executor's own, so that the hasher need not be keyed at random.
+    /// The executor chooses the ids, so that the hasher needs no random key.
     requests: HashMap<u64, Request, BuildHasherDefault<DefaultHasher>>,
-    /// Sessions that found all slots taken.
-    waiters: Waiters,
-    outbox: Vec<Bytes>,
+    /// Requests to hand in, in order. Those that were released meanwhile are passed over.
+    outbox: VecDeque<u64>,
     batches: BTreeMap<u64, ReadBatch>,
     batch: u64,
-    /// Readers may still join the newest batch: it has not left yet.
+    /// Readers may still join the newest batch: it was not sent yet.
     batch_is_open: bool,
     flusher: Option<Waker>,
 }
 
 impl PendingRequests {
-    /// None yet. `boot_nonce` differs between members and starts.
+    /// No requests. `boot_nonce` differs between members and starts.
     pub fn new(executor: u8, boot_nonce: u32, now_ms: u64) -> Self {
         Self {
             id_prefix: u64::from(boot_nonce) << 32 | u64::from(executor) << 24,
             counter: 0,
             now_ms,
             requests: HashMap::default(),
-            waiters: Waiters::default(),
-            outbox: Vec::new(),
+            outbox: VecDeque::new(),
             batches: BTreeMap::new(),
             batch: 0,
             batch_is_open: false,
@@ -109,18 +107,8 @@ impl PendingRequests {
         }
     }
 
-    /// Takes a slot as soon as one is free, in the order of the first calls; gives the request's id. A caller that gives up
-    /// calls [`PendingRequests::give_up`].
-    pub fn poll_acquire(&mut self, place: &mut Place, waker: &Waker) -> Poll<u64> {
-        if self.requests.len() >= REQUESTS_IN_FLIGHT_MAX {
-            self.waiters.wait(place, waker);
-            return Poll::Pending;
-        }
-        place.take().into_iter().for_each(|place| self.waiters.enter(place));
-        Poll::Ready(self.acquire())
-    }
-
-    fn acquire(&mut self) -> u64 {
+    /// Takes a slot; gives the request's id. The host bounds slots in number and in bytes.
+    pub fn acquire(&mut self) -> u64 {
         // The counter wraps; an id that still waits is skipped.
         let id = loop {
             self.counter = (self.counter + 1) & 0xff_ffff;
@@ -129,24 +117,27 @@ impl PendingRequests {
                 break id;
             }
         };
-        self.requests.insert(id, Request { slot: Slot::Waiting(None), since_ms: self.now_ms });
+        self.requests.insert(
+            id,
+            Request { slot: Slot::Waiting(None), since_ms: self.now_ms, proposal: None },
+        );
         id
     }
 
-    /// A caller that waited for a slot is gone.
-    pub fn give_up(&mut self, place: u64) {
-        self.waiters.give_up(place);
-    }
-
-    /// Frees the slot of a request that was answered, or whose client is gone.
+    /// Frees the slot of a request that was answered, or whose client is gone. It is not handed in any more: while nothing
+    /// is taken, what timed out would pile up.
     pub fn release(&mut self, id: u64) {
         self.requests.remove(&id);
-        self.waiters.wake_next();
     }
 
-    /// Hands in an encoded command.
-    pub fn propose(&mut self, command: Bytes) {
-        self.outbox.push(command);
+    /// Hands in the encoded command of a request.
+    pub fn propose(&mut self, id: u64, command: Bytes) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.proposal = Some(command);
+        if self.outbox.len() >= RELEASED_MIN + 2 * self.requests.len() {
+            self.outbox.retain(|id| self.requests.contains_key(id));
+        }
+        self.outbox.push_back(id);
         self.wake_flusher();
     }
 
@@ -168,7 +159,7 @@ impl PendingRequests {
         }
     }
 
-    /// Joins the batch of reads that leaves next; gives its number. Every reader leaves by [`PendingRequests::leave_read`].
+    /// Joins the next batch of reads; returns its number. Every reader calls [`PendingRequests::leave_read`] at the end.
     pub fn join_read(&mut self) -> u64 {
         if !self.batch_is_open {
             self.batch += 1;
@@ -188,7 +179,7 @@ impl PendingRequests {
         self.batch
     }
 
-    /// Ready when the reads of a batch may be served; an error when that took too long.
+    /// Ready when the reads of a batch may be served; an error after a timeout.
     pub fn poll_read(&mut self, batch: u64, waker: &Waker) -> Poll<Result<(), Refusal>> {
         match self.batches.get_mut(&batch) {
             None => Poll::Ready(Err(Refusal::Timeout)),
@@ -200,8 +191,8 @@ impl PendingRequests {
         }
     }
 
-    /// Ready when the read index of a batch is known, which says that this member knew what was committed when the batch
-    /// left; an error when that took too long.
+    /// Ready when the read index of a batch is known: this member then knows the commit index of the time when the
+    /// batch was sent. An error after a timeout.
     pub fn poll_read_index(&mut self, batch: u64, waker: &Waker) -> Poll<Result<(), Refusal>> {
         match self.batches.get(&batch) {
             Some(batch) if batch.indexed => Poll::Ready(Ok(())),
@@ -209,7 +200,7 @@ impl PendingRequests {
         }
     }
 
-    /// A reader is served or gone. The last one takes a batch away that has left.
+    /// A reader was served or disconnected. The last one removes a batch that was sent.
     pub fn leave_read(&mut self, number: u64) {
         let Some(batch) = self.batches.get_mut(&number) else { return };
         batch.readers -= 1;
@@ -218,7 +209,7 @@ impl PendingRequests {
         }
     }
 
-    /// Ready when there is something to hand in; takes nothing yet.
+    /// Ready when there is something to send; takes nothing yet.
     pub fn poll_bundle(&mut self, context: &Context<'_>) -> Poll<()> {
         if self.outbox.is_empty() && !self.batch_is_open {
             self.flusher = Some(context.waker().clone());
@@ -227,27 +218,41 @@ impl PendingRequests {
         Poll::Ready(())
     }
 
-    /// Takes what was handed in, up to the bounds of a bundle, and the batch of reads that asks for a read index.
+    /// Takes the queued commands, up to the bounds of a bundle, and the batch of reads that needs a read index.
     pub fn take_bundle(&mut self, now_ms: u64) -> (Vec<Bytes>, Option<u64>) {
         self.now_ms = now_ms;
         let is_open = std::mem::take(&mut self.batch_is_open);
-        // Readers that are all gone need no read index.
+        // A batch without remaining readers needs no read index.
         let is_empty = self.batches.get(&self.batch).is_none_or(|batch| batch.readers == 0);
         if is_open && is_empty {
             self.batches.remove(&self.batch);
         }
         let read = (is_open && !is_empty).then_some(self.batch);
-        let mut bytes = 0;
-        let fits = self.outbox.iter().take(BUNDLE_PROPOSALS_MAX).take_while(|proposal| {
-            bytes += proposal.len();
-            bytes <= BUNDLE_BYTES_MAX
-        });
-        let count = fits.count().max(1).min(self.outbox.len());
-        let later = self.outbox.split_off(count);
-        (std::mem::replace(&mut self.outbox, later), read)
+        (self.take_proposals(), read)
     }
 
-    /// Answers what apply delivered.
+    fn take_proposals(&mut self) -> Vec<Bytes> {
+        let (mut proposals, mut bytes) = (Vec::new(), 0);
+        while proposals.len() < BUNDLE_PROPOSALS_MAX
+            && let Some(id) = self.outbox.front()
+        {
+            let request = self.requests.get_mut(id);
+            if let Some(request) = request
+                && let Some(proposal) = request.proposal.take()
+            {
+                bytes += proposal.len();
+                if bytes > BUNDLE_BYTES_MAX && !proposals.is_empty() {
+                    request.proposal = Some(proposal);
+                    break;
+                }
+                proposals.push(proposal);
+            }
+            self.outbox.pop_front();
+        }
+        proposals
+    }
+
+    /// Handles the answers from apply.
     pub fn deliver(&mut self, delivery: Delivery) {
         for (id, reply) in delivery.replies {
             let Some(request) = self.requests.get_mut(&id) else { continue };
@@ -268,8 +273,7 @@ impl PendingRequests {
         }
     }
 
-    /// Answers requests that have waited longer than `timeout_ms` with the error that `late` gives for the time they were
-    /// made at.
+    /// Answers requests that are older than `timeout_ms` with the error that `late` returns for the time of the request.
     pub fn sweep(&mut self, now_ms: u64, timeout_ms: u64, late: impl Fn(u64) -> Refusal) {
         self.now_ms = now_ms;
         let oldest = now_ms.saturating_sub(timeout_ms);
@@ -295,6 +299,12 @@ impl PendingRequests {
             metrics::READ_INDEXES_FAILED.add(batch.readers as u64);
             batch.wakers.into_iter().for_each(Waker::wake);
         }
+    }
+
+    /// How many requests wait to be handed in, those included that were released.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.outbox.len()
     }
 
     /// How many requests and batches of reads there are.

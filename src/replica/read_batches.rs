@@ -1,4 +1,4 @@
-//! Read indexes that were asked for, and the executors that wait for each.
+//! Requested read indexes, and the executors that wait for each.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,7 +7,7 @@ use crate::types::limits::READS_WAITING_MAX;
 /// An executor and its number of a batch of reads.
 pub(super) type Reader = (usize, u64);
 
-/// Numbers read indexes. While nobody leads, all batches share the one that is asked for when somebody does.
+/// Numbers read indexes. While there is no leader, all batches share the one that is requested when there is one.
 #[derive(Default)]
 pub(super) struct ReadBatches {
     last: u64,
@@ -19,8 +19,8 @@ pub(super) struct ReadBatches {
 }
 
 impl ReadBatches {
-    /// Adds a batch. Gives the number of the read index to ask for; `None` if the batch shares the one that waits for a
-    /// leader. `is_delayed` says whether a read index waits so.
+    /// Adds a batch. Returns the number of the read index to request; `None` if the batch shares the one that waits for
+    /// a leader. `is_delayed` is true for a read index that waits so.
     pub(super) fn add(&mut self, reader: Reader, is_delayed: impl Fn(u64) -> bool) -> Option<u64> {
         if is_delayed(self.delayed) {
             if self.sharing.len() >= READS_WAITING_MAX {
@@ -34,7 +34,7 @@ impl ReadBatches {
         Some(self.last)
     }
 
-    /// The read index that was just asked for waits for a leader: later batches may share it.
+    /// The read index just requested waits for a leader: later batches may share it.
     pub(super) fn delay(&mut self, read: u64) {
         if self.sharing.is_empty() {
             self.delayed = read;

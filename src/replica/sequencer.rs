@@ -1,12 +1,13 @@
-//! Hosts [`Driver`]: puts requests in order, and holds back what has to wait.
+//! Hosts [`Driver`]: orders requests, and holds back those that have to wait.
 
 use std::time::Duration;
 
 use super::deferred::DeferredProposals;
+use super::heartbeats::Heartbeats;
 use super::input::{Input, Inputs, Lane, Output};
 use super::read_batches::ReadBatches;
 use crate::consensus::wire::proposals_of;
-use crate::consensus::{self, Driver, Message, Progress, Role};
+use crate::consensus::{self, Driver, Message, MessageType, Progress, Role};
 use crate::types::limits::{
     APPENDS_UNAPPLIED_MAX, UNAPPLIED_ENTRIES_MAX, WAL_ROOM_BYTES_LOW, WAL_ROOM_BYTES_MIN,
 };
@@ -18,27 +19,29 @@ pub struct Replica<S> {
     driver: Driver,
     reads: ReadBatches,
     deferred: DeferredProposals,
+    heartbeats: Heartbeats,
     /// The snapshot that was stepped in since the last [`Replica::drain`].
     snapshot: Option<S>,
-    /// Snapshots that came while one was being looked at.
+    /// Snapshots that arrived while another one was pending.
     discarded: Vec<S>,
     role: Role,
     disk: DiskSpace,
-    /// Members without room while no quorum has some; else empty.
+    /// Members short of disk space while no quorum has enough; else empty.
     full: Vec<MemberId>,
-    /// Bytes that the log can still take, if it has no room for another segment.
+    /// Bytes that still fit into the log, if the disk has no space for another segment.
     log_room: Option<u64>,
-    /// Bytes of proposals and appends taken in since the last [`Replica::drain`].
+    /// Bytes of proposals and appends accepted since the last [`Replica::drain`].
     taken_bytes: u64,
     /// Scratch: empty between calls.
     out: Vec<consensus::Output>,
 }
 
 impl<S> Replica<S> {
-    /// A member that begins or goes on.
-    pub fn new(driver: Driver) -> Self {
+    /// A member that starts or restarts. As leader it should send heartbeats at this interval.
+    pub fn new(driver: Driver, heartbeat: Duration) -> Self {
         Self {
             driver,
+            heartbeats: Heartbeats::new(heartbeat),
             reads: ReadBatches::default(),
             deferred: DeferredProposals::default(),
             snapshot: None,
@@ -52,8 +55,8 @@ impl<S> Replica<S> {
         }
     }
 
-    /// Takes all inputs that wait, as far as there is room for them, in the order of [`Lane`]. `now` reads the clock for
-    /// each input after it was taken: see [`Driver::on`].
+    /// Takes all waiting inputs, as far as they are accepted, in the order of [`Lane`]. `now` reads the clock for each
+    /// input after it was taken: see [`Driver::on`].
     pub fn take(&mut self, inputs: &mut impl Inputs<S>, mut now: impl FnMut() -> Duration) {
         for lane in [Lane::Acks, Lane::Control] {
             while let Some(input) = inputs.pop(lane) {
@@ -72,8 +75,8 @@ impl<S> Replica<S> {
         }
     }
 
-    /// Whether appends may come in. They wait while apply has too much to do, while the log lacks room, and while this
-    /// member's disk is full and others have room: the leader goes on with those.
+    /// True if appends are accepted. They wait while apply lags too far behind, while the log lacks space, and while
+    /// this member's disk is full although a quorum has space: the leader continues with the others.
     pub fn accepts_appends(&self) -> bool {
         let progress = self.driver.progress();
         let is_full = self.disk == DiskSpace::Exhausted && self.full.is_empty();
@@ -82,8 +85,8 @@ impl<S> Replica<S> {
             && !self.fills_log()
     }
 
-    /// Whether clients' requests may come in. They wait while so much is not applied, or found no leader, that more would
-    /// only fill memory, and while the log lacks room.
+    /// True if clients' requests are accepted. They wait while so many entries are not applied, or so many proposals
+    /// deferred, that more would only fill memory, and while the log lacks space.
     pub fn accepts_requests(&self) -> bool {
         let progress = self.driver.progress();
         progress.last - progress.applied <= UNAPPLIED_ENTRIES_MAX as u64
@@ -91,17 +94,17 @@ impl<S> Replica<S> {
             && !self.fills_log()
     }
 
-    /// Whether the log has no room for another segment, and none left in this one.
+    /// True if the disk has no space for another segment, and the accepted inputs fill the present one.
     fn fills_log(&self) -> bool {
         self.log_room.is_some_and(|left| left < WAL_ROOM_BYTES_MIN + self.taken_bytes)
     }
 
-    /// Notes the bytes that the log can still take behind all that was handed to it; `None` while it has another segment.
+    /// Records the bytes that the log can still take behind all batches handed to it; `None` while it has another segment.
     pub fn set_log_room(&mut self, left: Option<u64>) {
         self.log_room = left;
     }
 
-    /// Takes one input. Nothing comes out before [`Replica::drain`].
+    /// Handles one input. Outputs are returned by [`Replica::drain`].
     pub fn on(&mut self, now: Duration, input: Input<S>) {
         match input {
             Input::Requests { executor, proposals, read } => {
@@ -148,8 +151,8 @@ impl<S> Replica<S> {
         }
     }
 
-    /// One snapshot at a time: raft names the one it takes only by its place in the log, so that a second one in the same
-    /// round counts as lost.
+    /// One snapshot at a time: raft identifies the one it accepts only by its index, so that a second one in the same
+    /// round is reported as lost.
     fn on_snapshot(&mut self, now: Duration, message: Box<Message>, snapshot: S) {
         if self.snapshot.is_some() {
             return self.discarded.push(snapshot);
@@ -158,7 +161,7 @@ impl<S> Replica<S> {
         self.driver.on(now, consensus::Input::Step(message));
     }
 
-    /// A log without room for another segment makes the disk full, whatever is free.
+    /// A log without space for another segment makes the disk count as full, whatever else is free.
     fn note_disk(&mut self, now: Duration, disk: DiskSpace) {
         let log = match self.log_room {
             None | Some(WAL_ROOM_BYTES_LOW..) => DiskSpace::Enough,
@@ -182,8 +185,8 @@ impl<S> Replica<S> {
         }
     }
 
-    /// Proposes again what found no leader, if there is one now. A leader refuses too while it hands over and while too
-    /// much is uncommitted, so that each proposal is made alone and goes as soon as it fits.
+    /// Proposes deferred proposals again, if there is a leader now. A leader refuses too during a leadership transfer
+    /// and while too much is uncommitted, so each proposal is made alone and accepted as soon as it fits.
     fn propose_deferred(&mut self, now: Duration) {
         if self.role.leader.is_none() || self.driver.is_transferring() {
             return;
@@ -197,16 +200,19 @@ impl<S> Replica<S> {
         }
     }
 
-    /// Everything there is to do now, in order.
+    /// Appends all pending outputs, in order.
     pub fn drain(&mut self, now: Duration, out: &mut Vec<Output<S>>) {
         let mut log_start = None;
         let mut role_changed = true;
-        // A new leader takes deferred proposals, which makes more to do.
+        // A new leader accepts deferred proposals, which creates further outputs.
         while std::mem::take(&mut role_changed) {
             let mut outputs = std::mem::take(&mut self.out);
             self.driver.drain(&mut outputs);
             for output in outputs.drain(..) {
                 role_changed |= matches!(output, consensus::Output::Role(_));
+                if let consensus::Output::Send(messages) = &output {
+                    self.note_heartbeats(now, messages, out);
+                }
                 self.perform(output, &mut log_start, out);
             }
             self.out = outputs;
@@ -214,13 +220,24 @@ impl<S> Replica<S> {
                 self.propose_deferred(now);
             }
         }
-        // Raft did not want it.
+        // raft did not accept it.
         out.extend(self.snapshot.take().map(Output::Discard));
         out.extend(self.discarded.drain(..).map(Output::Discard));
         self.taken_bytes = 0;
     }
 
-    /// `log_start` is the record with which the log begins after a snapshot; it is written with the same batch.
+    fn note_heartbeats(&mut self, now: Duration, messages: &[Message], out: &mut Vec<Output<S>>) {
+        let heartbeats =
+            messages.iter().filter(|it| it.get_msg_type() == MessageType::MsgHeartbeat);
+        for message in heartbeats {
+            if let Some(late) = self.heartbeats.note(message.to, now) {
+                out.push(Output::HeartbeatLate { to: message.to, late });
+            }
+        }
+    }
+
+    /// Translates an output of the driver. `log_start` is the first record of the log after a snapshot; it is written
+    /// with the same batch.
     fn perform(
         &mut self,
         output: consensus::Output,
@@ -255,6 +272,9 @@ impl<S> Replica<S> {
             }
             consensus::Output::Role(now) => {
                 let before = std::mem::replace(&mut self.role, now);
+                if before.leads != now.leads || before.term != now.term {
+                    self.heartbeats.restart();
+                }
                 Output::RoleChanged { before, now }
             }
             consensus::Output::Full(members) => {
@@ -264,38 +284,39 @@ impl<S> Replica<S> {
         });
     }
 
-    /// Messages of [`Output::Send`] that could not be sent: their proposals are made again, raft does not repeat those.
+    /// Messages of [`Output::Send`] that could not be sent: their proposals are made again, since raft does
+    /// not repeat those.
     pub fn undeliverable(&mut self, messages: Vec<Message>) {
         messages.into_iter().for_each(|it| self.deferred.extend_from(proposals_of(it)));
     }
 
-    /// Up to where a member's log is that of this one, and where this one ends; `None` if this member does not lead or
-    /// there is no such member.
+    /// The index up to which a member's log matches this leader's, and the last index of this leader's log; `None` if
+    /// this member does not lead or there is no such member.
     pub fn matched(&self, member: MemberId) -> Option<(LogIndex, LogIndex)> {
         self.driver.matched(member).map(|matched| (matched, self.driver.progress().last))
     }
 
-    /// Where the log stands.
+    /// Positions of the log.
     pub fn progress(&self) -> Progress {
         self.driver.progress()
     }
 
-    /// This member's part, as of the last [`Replica::drain`].
+    /// This member's role, as of the last [`Replica::drain`].
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// The state of this member's disk, its log included, as of the last tick.
+    /// The disk space of this member, its log included, as of the last tick.
     pub fn disk(&self) -> DiskSpace {
         self.disk
     }
 
-    /// Whether a request that takes space would find none: no quorum has any, or this member could not apply it.
+    /// True if a request that takes space has to be refused: no quorum has enough, or this member could not apply it.
     pub fn lacks_space(&self) -> bool {
         self.disk == DiskSpace::Exhausted || !self.full.is_empty()
     }
 
-    /// Reads that this member answered as leader without asking the others, its own and theirs.
+    /// Number of reads that this member answered as leader under its lease, its own and other members'.
     pub fn lease_reads(&self) -> u64 {
         self.driver.lease_reads()
     }

@@ -1,72 +1,76 @@
-//! The moments at which the log is truncated.
+//! Policy of log truncation.
 
 use std::time::Duration;
 
 use crate::types::{ConfState, LogIndex, Term};
 
 /// The time between two truncations: each syncs the store, which under full load costs a third of the throughput if it
-/// happens every 10,000 entries, and for some milliseconds everyone waits.
+/// happens every 10,000 entries, and blocks writes for some milliseconds.
 const PAUSE: Duration = Duration::from_secs(4);
-/// The same while the log lacks room for another segment.
+/// The same while the disk has no space for another segment.
 const PAUSE_FULL: Duration = Duration::from_millis(500);
-/// Bytes of entries after which the log is truncated in any case: of large values the pause alone would let it grow to
-/// gigabytes.
+/// Bytes of entries after which the log is truncated in any case: with large values the pause alone would let it
+/// grow to gigabytes.
 const BYTES_MAX: usize = 256 << 20;
 
-/// The entry that a log begins after.
+/// The start of the log: the last truncated entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogStart {
     /// Its index.
     pub index: LogIndex,
     /// Its term.
     pub term: Term,
-    /// The members as of this entry.
+    /// The configuration as of this entry.
     pub conf_state: ConfState,
 }
 
-/// Decides when the log is truncated: `--snapshot-count` entries after the last time.
+/// Decides when the log is truncated: `--snapshot-count` entries after the last truncation.
 pub(super) struct LogTruncation {
     snapshot_count: u64,
-    /// Where the log was last truncated.
+    /// Index of the last truncation.
     index: LogIndex,
     /// Bytes of the entries since then.
     bytes: usize,
-    /// When that was; none before the first time.
+    /// When a truncation last began; none before the first time.
     at: Option<Duration>,
-    /// Whether a truncation is under way.
-    is_running: bool,
+    /// The truncation that is under way: its index, and `bytes` when it began.
+    running: Option<(LogIndex, usize)>,
 }
 
 impl LogTruncation {
     pub(super) fn new(snapshot_count: u64, index: LogIndex) -> Self {
-        Self { snapshot_count, index, bytes: 0, at: None, is_running: false }
+        Self { snapshot_count, index, bytes: 0, at: None, running: None }
     }
 
-    /// An entry of so many bytes was applied.
+    /// Counts an applied entry.
     pub(super) fn applied(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    /// The log begins anew behind a snapshot.
+    /// The log starts at a snapshot.
     pub(super) fn restart(&mut self, index: LogIndex) {
         (self.index, self.bytes) = (index, 0);
     }
 
-    /// Whether to truncate at `applied` now. If so, it counts as under way until [`LogTruncation::finish`].
-    /// `log_is_full`: there is no room for another segment, and one of those that are there may be free afterwards.
+    /// True if the log is to be truncated at `applied` now. Then a truncation is in progress until
+    /// [`LogTruncation::finish`]. `log_is_full`: the disk has no space for another segment, and truncation may free one.
     pub(super) fn begin(&mut self, applied: LogIndex, now: Duration, log_is_full: bool) -> bool {
         let rested = |pause: Duration| self.at.is_none_or(|at| now.saturating_sub(at) >= pause);
         let is_due = rested(PAUSE) && applied - self.index >= self.snapshot_count;
-        let is_needed = log_is_full && applied > self.index && rested(PAUSE_FULL);
-        if self.is_running || !(is_due || is_needed || self.bytes >= BYTES_MAX) {
+        let is_much = log_is_full || self.bytes >= BYTES_MAX;
+        let is_needed = is_much && applied > self.index && rested(PAUSE_FULL);
+        if self.running.is_some() || !(is_due || is_needed) {
             return false;
         }
-        (self.index, self.bytes, self.at, self.is_running) = (applied, 0, Some(now), true);
+        (self.at, self.running) = (Some(now), Some((applied, self.bytes)));
         true
     }
 
-    pub(super) fn finish(&mut self) {
-        self.is_running = false;
+    /// The truncation is over. One that failed changed nothing: it is due again after the pause.
+    pub(super) fn finish(&mut self, is_truncated: bool) {
+        let Some((index, bytes)) = self.running.take().filter(|_| is_truncated) else { return };
+        self.index = self.index.max(index);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
@@ -84,7 +88,7 @@ mod tests {
         assert!(!truncation.begin(109, at(0), false), "too few entries");
         assert!(truncation.begin(110, at(0), false), "the first time needs no pause");
         assert!(!truncation.begin(300, at(9000), false), "one at a time");
-        truncation.finish();
+        truncation.finish(true);
         assert!(!truncation.begin(300, at(3999), false), "too soon");
         assert!(truncation.begin(300, at(4000), false));
     }
@@ -93,16 +97,33 @@ mod tests {
     fn large_entries_and_a_full_disk_do_not_wait() {
         let mut truncation = LogTruncation::new(1000, 0);
         assert!(truncation.begin(1, at(0), true), "a full log is truncated at once");
-        truncation.finish();
+        truncation.finish(true);
         assert!(!truncation.begin(1, at(600), true), "nothing new to truncate");
         assert!(!truncation.begin(2, at(499), true), "half a second between two");
         assert!(truncation.begin(2, at(500), true));
-        truncation.finish();
+        truncation.finish(true);
         truncation.applied(BYTES_MAX);
-        assert!(truncation.begin(3, at(501), false), "as large as the log may be");
-        truncation.finish();
+        assert!(truncation.begin(3, at(1000), false), "as large as the log may be");
+        truncation.finish(true);
         truncation.applied(BYTES_MAX);
         truncation.restart(9);
         assert!(!truncation.begin(9, at(9000), false), "a snapshot begins anew");
+    }
+
+    #[test]
+    fn a_truncation_that_failed_is_due_again_without_another_entry() {
+        let mut truncation = LogTruncation::new(1000, 0);
+        assert!(truncation.begin(7, at(0), true));
+        truncation.finish(false);
+        assert!(!truncation.begin(7, at(499), true), "half a second between two");
+        assert!(truncation.begin(7, at(500), true), "the log is as full as before");
+        truncation.finish(true);
+        assert!(!truncation.begin(7, at(5000), true));
+
+        truncation.applied(BYTES_MAX);
+        assert!(truncation.begin(8, at(6000), false));
+        truncation.applied(1);
+        truncation.finish(false);
+        assert!(truncation.begin(8, at(7000), false), "the log is as long as before");
     }
 }

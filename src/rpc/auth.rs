@@ -27,7 +27,7 @@ impl auth_server::Auth for Auth {
         &self,
         _request: Request<AuthStatusRequest>,
     ) -> Result<Response<AuthStatusResponse>, Status> {
-        // Off, at the revision that etcd's auth store begins with.
+        // Disabled, at the revision with which etcd's auth store begins.
         let header = header(&self.0);
         Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision: 1 }))
     }

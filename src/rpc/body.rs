@@ -14,11 +14,11 @@ const OK: HeaderValue = HeaderValue::from_static("0");
 
 /// The messages of a response, and the status that ends it.
 pub(super) enum ResponseBody {
-    /// One message with its head, then the status OK.
+    /// One message with its frame header, then the status OK.
     Message(Bytes),
     /// The status OK.
     Ok,
-    /// Messages and a status; nothing if the status is in the headers.
+    /// Messages and a status; empty if the status is in the headers.
     Stream(Body),
 }
 

@@ -1,13 +1,13 @@
-//! One budget of bytes for all answers that are on their way. Past it a request waits for its turn, within bounds of
-//! number and time, and is refused only then, instead of all of them dying with the process.
+//! One budget of bytes for all responses in flight. Past it a request waits, within bounds of number and time, and is
+//! refused only then, instead of exhausting the memory of the process.
 //!
 //! ```text
 //!  read ─► grow ─┬─ fits ─────────► read on ─► permit, until the answer has left
-//!                └─ does not fit ─► give all back ─► queue, first come first served ─► read again from the beginning
+//!                 └─ does not fit ─► release all ─► queue, in order of arrival ─► read again from the beginning
 //! ```
 //!
-//! Nobody waits with a part of the budget in hand, so that no two can wait for each other. Whoever reads again has
-//! asked for twice of what it had read, so that it does not come back often.
+//! No request waits while it holds a part of the budget, so that no two can wait for each other. A request that reads
+//! again has reserved twice the bytes that it had read, so that it seldom has to wait again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -24,23 +24,23 @@ use crate::types::limits::{
 static BUDGET: Budget =
     Budget::new(RESPONSE_BYTES_IN_FLIGHT_MAX, ANSWERS_WAITING_MAX, ANSWER_WAIT_MAX);
 
-/// Sets how many bytes of responses may be in flight. Before the first request is served.
+/// Sets the bytes of responses that may be in flight. Must be called before the first request is served.
 pub fn set_response_bytes_max(bytes: usize) {
     BUDGET.bytes_max.store(bytes, SeqCst);
 }
 
-/// The budget, of all cores together.
+/// The budget, shared by all cores.
 struct Budget {
     bytes_max: AtomicUsize,
     waiting_max: usize,
     wait_max: Duration,
     taken: AtomicUsize,
-    /// The length of the queue. Both numbers are looked at after either was changed, by whoever changed it: sequential
-    /// consistency lets one of two that do so at once see the other's.
+    /// The length of the queue. After a change of either number the changing thread reads both: sequential consistency
+    /// makes one of two concurrent changes visible to the other thread.
     waiting: AtomicUsize,
     /// The number of the next waiter.
     next: AtomicU64,
-    /// Never held across a wait, nor while a part is given back.
+    /// Never held across a wait, nor while a reservation is released.
     queue: Mutex<VecDeque<Waiter>>,
 }
 
@@ -51,7 +51,7 @@ struct Waiter {
     admit: flume::Sender<Taken>,
 }
 
-/// A part of the budget.
+/// A reserved part of the budget.
 struct Taken {
     budget: &'static Budget,
     bytes: usize,
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Taken {
 }
 
 impl Taken {
-    /// Gives back all but so much.
+    /// Releases all but so many bytes.
     fn shrink(&mut self, bytes: usize) {
         let back = self.bytes.saturating_sub(bytes);
         if back > 0 {
@@ -81,7 +81,7 @@ impl Drop for Taken {
     }
 }
 
-/// A place in the queue, left when it is dropped.
+/// A position in the queue, given up when it is dropped.
 struct Place {
     budget: &'static Budget,
     number: u64,
@@ -120,14 +120,14 @@ impl Budget {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes so much, if it is there.
+    /// Reserves so many bytes, if they are free.
     fn take(&'static self, bytes: usize) -> Option<Taken> {
         let fits = |taken: usize| Some(taken + bytes).filter(|taken| *taken <= self.bytes_max());
         self.taken.fetch_update(SeqCst, SeqCst, fits).ok()?;
         Some(Taken { budget: self, bytes })
     }
 
-    /// Lets those in whose turn it is and for whom there is enough.
+    /// Admits waiters in order, as long as the free bytes suffice.
     fn admit(&'static self) {
         while self.waiting.load(SeqCst) > 0 {
             let mut queue = self.queue();
@@ -137,12 +137,12 @@ impl Budget {
             let first = queue.pop_front();
             self.waiting.store(queue.len(), SeqCst);
             drop(queue);
-            // If it has gone, its part comes back with the message.
+            // If the waiter was dropped, its part is released with the message.
             drop(first.map(|first| first.admit.send(taken)));
         }
     }
 
-    /// Waits for its turn, and for so much.
+    /// Waits in the queue for so many bytes.
     async fn wait(&'static self, bytes: usize) -> Result<Taken, Refusal> {
         if bytes > self.bytes_max() {
             return Err(Refusal::TooManyAnswers);
@@ -165,18 +165,18 @@ impl Budget {
     }
 }
 
-/// A part of the budget, given back when the last clone is gone. Priority in the extensions of the answer to
-/// where the answer leaves.
+/// A part of the budget, released when the last clone is dropped. Passed in the extensions of the response to the
+/// code that sends it.
 #[derive(Clone, Debug)]
 #[expect(dead_code, reason = "held for its drop")]
 pub(super) struct ReservedBytes(Arc<Taken>);
 
-/// A part of the budget that grows with an answer.
+/// A reservation that grows with a response.
 #[derive(Debug)]
 pub(super) struct Reservation {
-    /// What the answer takes so far.
+    /// Bytes of the response so far.
     bytes: usize,
-    /// What is taken of the budget for it: nothing while it is small, more than it takes after it waited.
+    /// The reserved part: nothing while the response is small, more than its size after a wait.
     taken: Taken,
 }
 
@@ -189,14 +189,14 @@ impl Reservation {
         Self { bytes: 0, taken: Taken { budget, bytes: 0 } }
     }
 
-    /// Takes more, if it is there. If not, what was read must go and the caller must [`wait`](Self::wait).
+    /// Reserves more, if it is free. If not, the caller must drop the bytes read and [`wait`](Self::wait).
     #[must_use]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         self.bytes <= RESPONSE_BYTES_UNCOUNTED || self.take(self.bytes)
     }
 
-    /// Takes so much in all, unless others came first.
+    /// Reserves so many bytes in total, unless others wait.
     fn take(&mut self, bytes: usize) -> bool {
         let Some(more) = bytes.checked_sub(self.taken.bytes) else { return true };
         let budget = self.taken.budget;
@@ -211,20 +211,20 @@ impl Reservation {
         true
     }
 
-    /// Gives everything back and waits until there is room for the answer, which is then read from its beginning.
+    /// Releases everything and waits until the response fits, which is then read from its beginning.
     ///
     /// # Errors
-    /// There is never room for it, or not in time, or too many wait already.
+    /// The response can never fit, or not in time, or too many wait already.
     pub(super) async fn wait(&mut self) -> Result<(), Refusal> {
         let (bytes, bytes_max) = (std::mem::take(&mut self.bytes), self.taken.budget.bytes_max());
-        // More than there can ever be is asked for as it is, and refused.
+        // A request for more than the whole budget is not doubled, and refused.
         self.wait_for(bytes.max((2 * bytes).min(bytes_max))).await
     }
 
-    /// Holds this much from now on, and waits for it if it must.
+    /// Reserves so many bytes in total, and waits for them if necessary.
     ///
     /// # Errors
-    /// There is never room for it, or not in time, or too many wait already.
+    /// They can never fit, or not in time, or too many wait already.
     pub(super) async fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.bytes = bytes;
         self.taken.shrink(bytes);
@@ -238,7 +238,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// To be kept with the answer; `None` for a small one, which is not worth it.
+    /// The reservation to keep with the response; `None` for a small one, which is not counted.
     pub(super) fn permit(mut self) -> Option<ReservedBytes> {
         let bytes = Some(self.bytes).filter(|bytes| *bytes > RESPONSE_BYTES_UNCOUNTED)?;
         self.taken.shrink(bytes);

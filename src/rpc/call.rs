@@ -1,5 +1,5 @@
-//! The metrics of every call: messages are counted both ways, the end is counted by its code, slow calls are
-//! logged, and the part of the byte budget that a response takes is held until it was sent.
+//! Metrics of every call: messages are counted in both directions, the end by its code, slow calls are logged, and the
+//! response's part of the byte budget is held until it was sent.
 //!
 //! ```text
 //!                                  ┌─► unary ─┐               ┌─► unary ─┐
@@ -28,23 +28,23 @@ use super::go_errors::in_go_words;
 use crate::io::clock::Instant;
 use crate::metrics::{self, Timed};
 
-/// Bytes of an answer that are handed to HTTP/2 at once: the rest waits here, where it is counted, until the
-/// client has taken what came before.
+/// Bytes of a response that are passed to HTTP/2 at once: the rest waits here, where it is counted, until the client
+/// has taken the earlier part.
 const SLICE_BYTES: usize = 256 << 10;
 
-/// Marks the answer of a transaction that only reads, as one of its extensions.
+/// Extension of the response to a read-only transaction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReadOnly;
 
-/// Where the messages of a request come from.
+/// Source of a request's messages.
 pub enum Source {
-    /// A client that speaks gRPC.
+    /// A gRPC client.
     Wire(Incoming),
-    /// Made here, of what a client sent in another form.
+    /// Built here, from a request in another form.
     Made(Body),
 }
 
-/// A request's body, counted.
+/// A request's body with metrics.
 pub(super) struct MeteredRequest {
     body: Source,
     rpc: Rpc,
@@ -56,13 +56,13 @@ impl MeteredRequest {
         Self { body, rpc, messages: MessageCounter::default() }
     }
 
-    /// Bytes that come next; nothing at the end.
+    /// The next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         while !self.is_end_stream() {
             match poll_fn(|context| Pin::new(&mut *self).poll_frame(context)).await {
                 None => break,
                 Some(Err(error)) => return Err(Status::from_error(error)),
-                // Trailers, which nobody looks at.
+                // Trailers, which are not read.
                 Some(Ok(frame)) if !frame.is_data() => (),
                 Some(Ok(frame)) => return Ok(frame.into_data().ok()),
             }
@@ -114,7 +114,7 @@ impl hyper::body::Body for MeteredRequest {
 /// One call, from its first header to its last byte. Dropped before its end, it counts as canceled.
 pub(super) struct Call {
     rpc: Rpc,
-    /// The label under which its time is taken.
+    /// The label of its duration.
     timed: Option<Timed>,
     peer: Arc<str>,
     began: Instant,
@@ -128,7 +128,7 @@ impl Call {
         Self { rpc, timed, peer, began: Instant::now(), slow, ended: false }
     }
 
-    /// The service has answered; the body is yet to be sent.
+    /// The service has answered; the body is not sent yet.
     pub(super) fn answered(
         self,
         response: hyper::Response<ResponseBody>,
@@ -191,38 +191,38 @@ impl Drop for Call {
 /// A response's body.
 pub struct MeteredResponse {
     body: ResponseBody,
-    /// What is left of the last frame.
+    /// The rest of the last frame.
     rest: Bytes,
     messages: MessageCounter,
     max: usize,
     call: Option<Call>,
-    /// When the client no longer waits for the rest.
+    /// The client's deadline.
     deadline: Option<Deadline>,
-    /// Given back when the body is gone.
+    /// Released when the body is dropped.
     _permit: Option<ReservedBytes>,
 }
 
 impl MeteredResponse {
-    /// A body that is none of gRPC's.
+    /// A body that does not belong to gRPC.
     pub fn plain(body: Body) -> Self {
         let (body, rest, messages) =
             (ResponseBody::Stream(body), Bytes::new(), MessageCounter::default());
         Self { body, rest, messages, max: 0, call: None, deadline: None, _permit: None }
     }
 
-    /// A refusal of what is no call of any service.
+    /// A refusal of a request that belongs to no method.
     pub(super) fn refusal(status: Status) -> hyper::Response<Self> {
         let mut refused = status.into_http().map(Self::plain);
         in_go_words(refused.headers_mut(), 0);
         refused
     }
 
-    /// The same body, cut off when that time is over.
+    /// The same body, cut off at the deadline.
     pub(super) fn until(self, deadline: Option<Deadline>) -> Self {
         Self { deadline, ..self }
     }
 
-    /// What the body says next, or that there was not time enough.
+    /// The next frame of the body, or the status for a passed deadline.
     fn poll_body(
         &mut self,
         context: &mut Context<'_>,
@@ -244,7 +244,7 @@ impl MeteredResponse {
         }
     }
 
-    /// The next slice of what waits.
+    /// The next slice of the waiting bytes.
     fn slice(&mut self) -> Bytes {
         let length = self.rest.remaining().min(SLICE_BYTES);
         let slice = self.rest.split_to(length);

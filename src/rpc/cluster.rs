@@ -27,18 +27,18 @@ fn member(member: &cluster::Member) -> Member {
     }
 }
 
-/// etcd's time in which members must have been connected without a break to count as healthy, in ms.
+/// Time in which members must have been connected without interruption to count as healthy, in ms; etcd's.
 const HEALTH_MS: u64 = 5000;
 
 impl Cluster {
-    /// The header of an answer about members, which carries no revision, and the members.
+    /// The header of a response about members, which has no revision, and the members.
     fn answer(&self) -> (Option<ResponseHeader>, Vec<Member>) {
         let mut header = header(&self.0);
         header.iter_mut().for_each(|header| header.revision = 0);
         (header, self.0.state().members.iter().map(member).collect())
     }
 
-    /// How many voters are connected, and have been for a while; and how many there are.
+    /// Number of voters that have been connected for a while, and of all voters.
     fn connected(&self) -> (usize, usize) {
         let state = self.0.state();
         let voters: Vec<_> = state.members.iter().filter(|member| !member.is_learner).collect();
@@ -55,7 +55,7 @@ impl Cluster {
             return Err(Refusal::MemberNotEnoughStarted);
         }
         let (connected, voters) = self.connected();
-        // The new member counts as one that is down; a lone member may always get a second one.
+        // The new member counts as one that is down; a single member may always get a second one.
         let quorum = voters.div_ceil(2) + 1;
         if voters > 1 && connected < quorum { Err(Refusal::Unhealthy) } else { Ok(()) }
     }
@@ -69,7 +69,7 @@ impl Cluster {
         if !cluster::is_ready_to_remove(&state.members, id) {
             return Err(Refusal::MemberNotEnoughStarted);
         }
-        // One that is down is no part of what works.
+        // A member that is down is not among the connected ones.
         if !self.0.peers().is_connected(id, 0) {
             return Ok(());
         }
@@ -79,7 +79,7 @@ impl Cluster {
     }
 }
 
-/// Peer URLs as etcd takes them: `scheme://host:port`, at least one.
+/// Validates peer URLs as etcd does: `scheme://host:port`, at least one.
 fn check_urls(urls: &[String]) -> Result<(), Refusal> {
     let is_fine = |url: &String| {
         url.split_once("://").is_some_and(|(scheme, rest)| {
@@ -154,7 +154,7 @@ impl cluster_server::Cluster for Cluster {
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         self.0.promote(request.into_inner().id).await.map_err(status)?;
-        // The leader has it; so must what is answered from.
+        // The leader has applied the change; so must the state that is returned.
         self.0.read_index().await.map_err(status)?;
         let (header, members) = self.answer();
         Ok(Response::new(MemberPromoteResponse { header, members }))

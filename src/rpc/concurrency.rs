@@ -1,9 +1,9 @@
-//! What locks and elections are made of: keys under a prefix, each bound to a lease, that queue up in the order
-//! of their creation. Whose key is the oldest holds the lock, or is elected; everyone else waits until the key
-//! ahead is gone.
+//! The common part of locks and elections: keys under a prefix, each bound to a lease, form a queue in the order of
+//! their creation. The owner of the oldest key holds the lock, or is elected; each of the others waits until the older
+//! keys are deleted.
 //!
-//! All of it goes through the services that clients use, in the name of the caller, and any error comes back
-//! with etcd's text and the code `Unknown`: so do etcd's, whose services use its own client library.
+//! All operations use the services that clients use, in the name of the caller, and any error is returned with etcd's
+//! text and the code `Unknown`: as by etcd, whose services use its own client library.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -33,10 +33,10 @@ use crate::actors::watch::Session;
 use crate::io::spawn;
 use crate::types::Refusal;
 
-/// Seconds that a lease lasts which is granted to a caller who has none.
+/// Seconds of a lease that is granted to a caller without one.
 const LEASE_SECONDS: i64 = 60;
 
-/// One who asks, and what came with the request: a token, for one.
+/// The caller, and the metadata of its request: a token, for one.
 #[derive(Clone)]
 pub(super) struct Caller {
     replica: ReplicaClient,
@@ -44,17 +44,17 @@ pub(super) struct Caller {
     extensions: Extensions,
 }
 
-/// The first of the keys that were asked for, and when it was the first.
+/// The first key of a range, and the revision at which it was read.
 pub(super) struct Found {
     pub(super) header: Option<ResponseHeader>,
     pub(super) first: Option<KeyValue>,
 }
 
-/// What came of a transaction.
+/// The result of a transaction.
 pub(super) struct Outcome {
     pub(super) header: Option<ResponseHeader>,
     pub(super) succeeded: bool,
-    /// The first key that each range found; none for other operations.
+    /// The first key of each range; `None` for other operations.
     pub(super) found: Vec<Option<KeyValue>>,
 }
 
@@ -64,7 +64,7 @@ fn unknown(status: &Status) -> Status {
 }
 
 impl Caller {
-    /// Who sent `request`, and what it says.
+    /// The caller of `request`, and its message.
     pub(super) fn of<T>(replica: &ReplicaClient, request: Request<T>) -> (Self, T) {
         let (metadata, extensions, message) = request.into_parts();
         (Self { replica: replica.clone(), metadata, extensions }, message)
@@ -74,7 +74,7 @@ impl Caller {
         Request::from_parts(self.metadata.clone(), self.extensions.clone(), message)
     }
 
-    /// The lease to bind a key to: a new one, which nobody keeps alive, for who has none.
+    /// The lease to bind a key to: a new one, without keep-alives, for a caller without one.
     pub(super) async fn session(&self, lease: i64) -> Result<i64, Status> {
         if lease != 0 {
             return Ok(lease);
@@ -84,7 +84,7 @@ impl Caller {
         granted.map(|granted| granted.into_inner().id).map_err(|status| unknown(&status))
     }
 
-    /// Does `then` if `key` was created at this revision (0: is not there), and `otherwise` if not.
+    /// Runs `then` if `key` was created at this revision (0: does not exist), and `otherwise` if not.
     pub(super) async fn if_created(
         &self,
         key: &Bytes,
@@ -106,21 +106,21 @@ impl Caller {
         Ok(Outcome { header: done.header, succeeded: done.succeeded, found })
     }
 
-    /// The first of the keys that are asked for.
+    /// The first key of the requested range.
     pub(super) async fn find(&self, request: RangeRequest) -> Result<Found, Status> {
         let answer = Kv(self.replica.clone()).range(self.request(request)).await;
         let answer = answer.map_err(|status| unknown(&status))?.into_inner();
         Ok(Found { first: first_of(&answer)?, header: answer.header })
     }
 
-    /// Deletes a key, if it is there.
+    /// Deletes a key, if it exists.
     pub(super) async fn delete(&self, key: Bytes) -> Result<Option<ResponseHeader>, Status> {
         let request = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
         let answer = Kv(self.replica.clone()).delete_range(self.request(request)).await;
         answer.map(|answer| answer.into_inner().header).map_err(|status| unknown(&status))
     }
 
-    /// What happens to keys from a revision on.
+    /// Events of keys from a revision on.
     pub(super) fn watch(&self, key: Bytes, range_end: Bytes, from: i64) -> Result<Events, Status> {
         let session =
             self.replica.watches().open(false).map_err(|refusal| unknown(&status(refusal)))?;
@@ -131,7 +131,7 @@ impl Caller {
         Ok(Events { session, header: None, waiting: VecDeque::new() })
     }
 
-    /// Waits until no key under the prefix is left that was created at or before this revision.
+    /// Waits until no key under the prefix exists that was created at or before this revision.
     pub(super) async fn wait_for_older(&self, prefix: &Bytes, newest: i64) -> Result<(), Status> {
         loop {
             let request = RangeRequest {
@@ -148,7 +148,7 @@ impl Caller {
     }
 }
 
-/// Asks for the oldest key under a prefix.
+/// The request for the oldest key under a prefix.
 pub(super) fn oldest(prefix: &Bytes) -> RangeRequest {
     RangeRequest {
         key: prefix.clone(),
@@ -160,7 +160,7 @@ pub(super) fn oldest(prefix: &Bytes) -> RangeRequest {
     }
 }
 
-/// `name/`, under which the keys of a lock or an election are.
+/// `name/`, the prefix of the keys of a lock or an election.
 pub(super) fn prefix(name: &[u8]) -> Bytes {
     [name, b"/"].concat().into()
 }
@@ -171,7 +171,7 @@ pub(super) fn key_of(prefix: &[u8], lease: i64) -> Bytes {
     [prefix, format!("{sign}{:x}", lease.unsigned_abs()).as_bytes()].concat().into()
 }
 
-/// Where the keys end that begin with a prefix, which ends in `/` and so has a next one.
+/// The end of the range of keys with a prefix, which ends in `/` and so has a successor.
 pub(super) fn end_of(prefix: &[u8]) -> Bytes {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {
@@ -180,14 +180,14 @@ pub(super) fn end_of(prefix: &[u8]) -> Bytes {
     end.into()
 }
 
-/// Puts a value under a key of a lease.
+/// Puts a value at a key bound to a lease.
 pub(super) fn put(key: &Bytes, value: Bytes, lease: i64) -> RequestOp {
     let key = key.clone();
     let put = PutRequest { key, value, lease, ..PutRequest::default() };
     RequestOp { request: Some(request_op::Request::RequestPut(put)) }
 }
 
-/// Looks at one key.
+/// Reads one key.
 pub(super) fn get(key: &Bytes) -> RequestOp {
     range(RangeRequest { key: key.clone(), ..RangeRequest::default() })
 }
@@ -219,10 +219,10 @@ fn found_by(answer: &encoded::ResponseOp) -> Result<Option<KeyValue>, Status> {
     }
 }
 
-/// What a watch sees, one event after the other.
+/// The events of a watch, one after the other.
 pub(super) struct Events {
     session: Session,
-    /// Of the response that the last event was in.
+    /// The header of the response that contained the last event.
     pub(super) header: Option<ResponseHeader>,
     waiting: VecDeque<Event>,
 }
@@ -254,15 +254,15 @@ pub(super) fn is_deletion(event: &Event) -> bool {
     event.r#type() == basalt_proto::mvccpb::event::EventType::Delete
 }
 
-/// The caller of a request, for the task that answers it.
+/// The caller of a request, as seen by the task that answers it.
 pub(super) struct Waiter<T> {
     answer_to: flume::Sender<Result<T, Status>>,
-    /// One message when the caller has taken the answer; closed when the call has ended before.
+    /// Receives one message when the caller has taken the answer; closed when the call has ended before.
     taken: flume::Receiver<()>,
 }
 
 impl<T> Waiter<T> {
-    /// The outcome of some work, or `None` as soon as the call has ended.
+    /// The result of some work, or `None` as soon as the call has ended.
     pub(super) async fn or_gone<W>(&self, work: impl Future<Output = W>) -> Option<W> {
         let gone = async {
             let _ = self.taken.recv_async().await;
@@ -271,14 +271,14 @@ impl<T> Waiter<T> {
         or(async { Some(work.await) }, gone).await
     }
 
-    /// Answers; whether the caller was there to take it.
+    /// Answers; true if the caller took the answer.
     pub(super) async fn answer(self, answer: Result<T, Status>) -> bool {
         self.answer_to.send(answer).is_ok() && self.taken.recv_async().await.is_ok()
     }
 }
 
-/// Serves a call in a task of its own, which lives on when the call has ended: it takes back what it left in a queue.
-/// Without that, a call that ends while its entry is being written would leave the entry there for as long as its lease lives.
+/// Handles a call in a task of its own, which outlives the call to delete the key that it queued. Without that, a call
+/// that ends while its key is being written would leave the key there until its lease expires.
 pub(super) async fn outliving<T, W>(serve: impl FnOnce(Waiter<T>) -> W) -> Result<T, Status>
 where
     W: Future<Output = ()> + 'static,
@@ -287,7 +287,7 @@ where
     let (takes, taken) = flume::bounded(1);
     spawn(serve(Waiter { answer_to, taken }));
     let answered = answer.recv_async().await;
-    // There is room: it is the only message.
+    // Never fails by a full channel: it is the only message.
     let _ = takes.send(());
     answered.unwrap_or_else(|_| Err(status(Refusal::Stopped)))
 }

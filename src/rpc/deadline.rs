@@ -1,8 +1,8 @@
-//! When a client's patience ends: `grpc-timeout` of a request.
+//! The deadline of a call: `grpc-timeout` of a request.
 //!
-//! Clients of Kubernetes send one with most requests, and nearly all are answered long before. So there is no timer
-//! for a call: those that wait are in a table of their executor, which is looked over some times a second while
-//! there are any. A call ends up to [`TICK`] late; its client has counted by itself and is gone by then.
+//! Clients of Kubernetes send one with most requests, and nearly all are answered long before. So there is no timer for
+//! a call: calls that wait are in a table of their executor, which is checked some times a second while there are any.
+//! A call ends up to [`TICK`] late; its client has its own timer and has given up by then.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,12 +20,12 @@ use super::timeout::{Malformed, parse, split};
 use crate::io::clock::{self, Instant};
 use crate::io::spawn;
 
-/// Between two looks over the calls that wait.
+/// Interval between two checks of the waiting calls.
 const TICK: Duration = Duration::from_millis(50);
 /// Eight digits and the unit, by the specification.
 const TEXT_BYTES_MAX: usize = 9;
 
-/// A call that waits with its time.
+/// A waiting call with its deadline.
 struct Waiting {
     due: Due,
     waker: Waker,
@@ -43,7 +43,7 @@ impl Due {
     }
 }
 
-/// The calls of one executor that wait with their time: no more than there are streams.
+/// The waiting calls with deadlines of one executor: no more than there are streams.
 #[derive(Default)]
 struct Table {
     last: u64,
@@ -55,18 +55,18 @@ thread_local! {
     static TABLE: RefCell<Table> = RefCell::default();
 }
 
-/// The time of one call. It is to be asked on one executor only.
+/// The deadline of one call. Must be polled on one executor only.
 pub(super) struct Deadline {
     due: Due,
-    /// Its place in the table, once it had to wait.
+    /// Its key in the table, once it had to wait.
     id: Option<u64>,
 }
 
 impl Deadline {
-    /// What the headers ask for, counted from now.
+    /// The deadline in the headers, counted from now.
     ///
     /// # Errors
-    /// They ask for nonsense, or for no time at all: what grpc-go answers, and under which status of HTTP.
+    /// The timeout is malformed or zero: grpc-go's answer, and its HTTP status.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, (StatusCode, Status)> {
         let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
         match timeout(&String::from_utf8_lossy(value.as_bytes())) {
@@ -79,7 +79,7 @@ impl Deadline {
         }
     }
 
-    /// Whether the time is over. If not, who asks is woken when it is.
+    /// True if the deadline has passed. If not, the caller is woken when it does.
     pub(super) fn is_over(&mut self, context: &Context<'_>) -> bool {
         if self.due.is_over(Instant::now()) {
             return true;
@@ -111,7 +111,7 @@ impl Drop for Deadline {
     }
 }
 
-/// Wakes those whose time is over, as long as anybody waits.
+/// Wakes the calls whose deadline has passed, as long as any call waits.
 async fn watch() {
     loop {
         clock::sleep(TICK).await;
@@ -129,7 +129,7 @@ async fn watch() {
     }
 }
 
-/// Waits for an answer as long as the time lasts, if it is limited.
+/// Waits for a response until the deadline, if there is one.
 pub(super) async fn in_time(
     mut answer: Pin<&mut impl Future<Output = hyper::Response<ResponseBody>>>,
     deadline: &mut Option<Deadline>,
@@ -144,7 +144,7 @@ pub(super) async fn in_time(
     .await
 }
 
-/// What a call ends with whose time is over.
+/// The status of a call whose deadline has passed.
 pub(super) fn late() -> Status {
     Status::new(Code::DeadlineExceeded, "context deadline exceeded")
 }

@@ -1,5 +1,5 @@
-//! What is asked of a request before it is proposed: whether its bytes are a message, and whether its form is right. What
-//! passes here is in the log for good, so whoever applies it must be able to read it: `tests/it/readable.rs` holds that.
+//! Validation of a request before it is proposed: its bytes must be a message, and its form valid. A proposal that
+//! passes stays in the log, so that every member must be able to decode it: `tests/it/readable.rs` tests that.
 
 use basalt_proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, TxnRequest,
@@ -16,11 +16,11 @@ use crate::mvcc::{check_delete, check_put, check_txn, is_read_only};
 use crate::types::Refusal;
 use crate::types::limits::LEASE_TTL_MAX;
 
-/// Reads a request.
+/// Decodes a request.
 ///
 /// # Errors
-/// It is no such message, in grpc-go's words. For transactions that are nested too deep to be read it is what etcd answers:
-/// each of them is an operation of the one around it, and there are more than `--max-txn-ops`.
+/// The bytes are not such a message; the text is grpc-go's. For transactions that are nested too deep it is etcd's
+/// error for more than `--max-txn-ops` operations, since each nested one is an operation of the outer one.
 pub fn read<Q: Message + Default>(message: Bytes) -> Result<Q, Status> {
     Q::decode(message).map_err(|error| {
         if is_too_deep(&error) {
@@ -31,6 +31,8 @@ pub fn read<Q: Message + Default>(message: Bytes) -> Result<Q, Status> {
     })
 }
 
+/// The command of a put.
+///
 /// # Errors
 /// Those of [`check_put`].
 pub fn put(request: PutRequest) -> Result<Command, Refusal> {
@@ -38,6 +40,8 @@ pub fn put(request: PutRequest) -> Result<Command, Refusal> {
     Ok(Command::Put(request))
 }
 
+/// The command of a delete.
+///
 /// # Errors
 /// Those of [`check_delete`].
 pub fn delete_range(request: DeleteRangeRequest) -> Result<Command, Refusal> {
@@ -45,14 +49,16 @@ pub fn delete_range(request: DeleteRangeRequest) -> Result<Command, Refusal> {
     Ok(Command::DeleteRange(request))
 }
 
-/// Where a transaction is answered.
+/// The way in which a transaction is answered.
 pub enum Txn {
-    /// It only reads: from the state that is there.
+    /// From the published state: it only reads.
     Read(TxnRequest),
-    /// By those who apply it.
+    /// By its application: it may write.
     Write(TxnRequest),
 }
 
+/// Validates a transaction.
+///
 /// # Errors
 /// Those of [`check_txn`].
 pub fn txn(request: TxnRequest, operations_max: usize) -> Result<Txn, Refusal> {
@@ -60,12 +66,12 @@ pub fn txn(request: TxnRequest, operations_max: usize) -> Result<Txn, Refusal> {
     Ok(if is_read_only(&request) { Txn::Read(request) } else { Txn::Write(request) })
 }
 
-/// A compaction has no form that is wrong.
+/// The command of a compaction, whose form is always valid.
 pub fn compaction(request: CompactionRequest) -> Command {
     Command::Compaction(request)
 }
 
-/// A grant of a lease whose id was chosen, of `ttl_min` seconds at least.
+/// The command of a lease grant with an id, of `ttl_min` seconds at least.
 ///
 /// # Errors
 /// `LeaseTTLTooLarge`.

@@ -1,4 +1,4 @@
-//! `v3electionpb.Election`: whose key is the oldest leads, and its value is what the leader says.
+//! `v3electionpb.Election`: the owner of the oldest key is the leader, and the key's value is the leader's proclamation.
 
 use std::pin::Pin;
 
@@ -19,7 +19,7 @@ use super::concurrency::{
 };
 use crate::actors::ReplicaClient;
 
-/// etcd's words.
+/// etcd's text.
 const NOT_LEADER: &str = "election: not leader";
 const NO_LEADER: &str = "election: no leader";
 const LEADER_MISSING: &str = "\"leader\" field must be provided";
@@ -27,7 +27,7 @@ const LEADER_MISSING: &str = "\"leader\" field must be provided";
 #[derive(Clone)]
 pub(super) struct Election(pub(super) ReplicaClient);
 
-/// Changes what the key says, if it is still the one that was created at this revision.
+/// Changes the key's value, if it is still the key that was created at this revision.
 async fn proclaim(
     caller: &Caller,
     key: &Bytes,
@@ -43,7 +43,7 @@ async fn proclaim(
     }
 }
 
-/// Deletes the key, if it is still the one that was created at this revision.
+/// Deletes the key, if it is still the key that was created at this revision.
 async fn resign(
     caller: &Caller,
     key: &Bytes,
@@ -59,7 +59,7 @@ struct Candidate {
     prefix: Bytes,
     header: Option<ResponseHeader>,
     leader: LeaderKey,
-    /// Its key was created by this call, not by an earlier one with the same lease.
+    /// True if this call created its key, false for an earlier one with the same lease.
     is_new: bool,
 }
 
@@ -94,7 +94,7 @@ impl Candidate {
     }
 }
 
-/// Serves a call of `Campaign`, whose key leaves the queue if nobody takes the answer.
+/// Handles a call of `Campaign`, whose key is deleted if the caller does not take the answer.
 async fn campaign(caller: Caller, request: CampaignRequest, waiter: Waiter<CampaignResponse>) {
     let candidate = match Candidate::enter(caller, request).await {
         Ok(candidate) => candidate,
@@ -154,7 +154,7 @@ impl election_server::Election for Election {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let (caller, LeaderRequest { name }) = Caller::of(&self.0, request);
         let observer = Observer { caller, prefix: prefix(&name), followed: None };
-        // What goes wrong ends the stream without an error, as in etcd.
+        // An error ends the stream without a status of its own, as in etcd.
         let stream = unfold(observer, |mut observer| async move {
             observer.next().await.ok().map(|response| (Ok(response), observer))
         });
@@ -173,16 +173,16 @@ impl election_server::Election for Election {
     }
 }
 
-/// Follows leader after leader, and what each of them says.
+/// Observes the leaders one after the other, and their proclamations.
 struct Observer {
     caller: Caller,
     prefix: Bytes,
-    /// What happens to the key of the leader that was told last.
+    /// Events of the key of the last reported leader.
     followed: Option<Events>,
 }
 
 impl Observer {
-    /// The next thing that a leader says.
+    /// The next proclamation of a leader.
     async fn next(&mut self) -> Result<LeaderResponse, Status> {
         if let Some(events) = &mut self.followed {
             let event = events.next().await?;
@@ -202,7 +202,7 @@ impl Observer {
         Ok(response)
     }
 
-    /// Waits for someone to campaign.
+    /// Waits for a candidate.
     async fn first_put(&self, seen: Option<ResponseHeader>) -> Result<LeaderResponse, Status> {
         let revision = seen.map_or(0, |header| header.revision);
         let mut events = self.caller.watch(self.prefix.clone(), end_of(&self.prefix), revision)?;
@@ -212,7 +212,7 @@ impl Observer {
                 continue;
             }
             let mut header = events.header;
-            // There may be later events in the same response, which are yet to be told.
+            // Later events in the same response are reported next.
             if let (Some(header), Some(kv)) = (&mut header, &event.kv) {
                 header.revision = kv.mod_revision;
             }

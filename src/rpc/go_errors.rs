@@ -1,16 +1,15 @@
-//! Errors of the transport in the words of grpc-go, which clients and scripts look for, instead of tonic's, prost's and
-//! flate2's.
+//! Errors of the transport with the texts of grpc-go, which clients and scripts match, instead of those of tonic,
+//! prost and flate2.
 
 use hyper::header::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
 
-/// How a call ended, if these headers tell.
+/// The status code in these headers, if there is one.
 fn code_of(headers: &HeaderMap) -> Option<i32> {
     headers.get(Status::GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// Gives the code, if the headers hold one. What went wrong is said as grpc-go says it, which clients and scripts
-/// look for, instead of as tonic does.
+/// Returns the code, if the headers have one, and replaces tonic's error text by grpc-go's.
 pub(super) fn in_go_words(headers: &mut HeaderMap, max: usize) -> Option<i32> {
     let code = code_of(headers)?;
     if code == Code::Ok as i32 {
@@ -24,7 +23,7 @@ pub(super) fn in_go_words(headers: &mut HeaderMap, max: usize) -> Option<i32> {
     Some(code as i32)
 }
 
-/// tonic's refusals of messages that make no sense.
+/// grpc-go's code and text for tonic's refusals of malformed messages.
 fn translated(status: &Status, max: usize) -> (Code, String) {
     let message = status.message();
     let after = |words| message.split_once(words).map(|(_, rest)| rest);
@@ -62,15 +61,15 @@ fn translated(status: &Status, max: usize) -> (Code, String) {
     }
 }
 
-/// Go's words for a compressed message in a call that names no compression.
+/// Go's text for a compressed message in a call without a compression.
 pub(super) const NO_ENCODING: &str = "grpc: compressed flag set with identity or empty encoding";
 
-/// Go's words for a compression that is not known.
+/// Go's text for an unknown compression.
 pub(super) fn unknown_encoding(name: &str) -> String {
     format!("grpc: Decompressor is not installed for grpc-encoding {name:?}")
 }
 
-/// Go's words for what is not compressed as its call says, or only begins so, given flate2's.
+/// Go's text for a message that is not compressed as its call states, or is truncated, given flate2's.
 pub(super) fn not_decompressed(why: &str, begins: bool) -> String {
     let what = if begins { "read decompressed data" } else { "decompress the message" };
     let why = match why {
@@ -82,12 +81,12 @@ pub(super) fn not_decompressed(why: &str, begins: bool) -> String {
     format!("grpc: failed to {what}: {why}")
 }
 
-/// Go's words for what is neither a plain message nor a compressed one.
+/// Go's text for a message with an unknown flag.
 pub(super) fn unknown_format(flag: impl std::fmt::Display) -> String {
     format!("grpc: received unexpected payload format {flag}")
 }
 
-/// A message as headers carry it: only what is no printable ASCII is escaped, and the sign of that (gRPC over
+/// A message as headers carry it: only bytes other than printable ASCII, and the percent sign, are escaped (gRPC over
 /// HTTP/2, "Status-Message"). tonic escapes blanks and quotes, too.
 fn escaped(message: &str) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(message.len());
@@ -100,7 +99,7 @@ fn escaped(message: &str) -> Vec<u8> {
     escaped
 }
 
-/// Go's words for why bytes are no message, given prost's.
+/// Go's reason why bytes are not a message, given prost's.
 pub(super) fn decode_error(why: &str) -> &'static str {
     match why.contains("UTF-8") {
         true => "string field contains invalid UTF-8",

@@ -49,7 +49,7 @@ impl health_server::Health for Health {
             _ => ServingStatus::ServiceUnknown,
         };
         let first = HealthCheckResponse { status: status as i32 };
-        // It never changes while the process lives; the stream stays open.
+        // The status never changes while the process lives; the stream stays open.
         let stream = futures_lite::stream::once(Ok(first)).chain(futures_lite::stream::pending());
         Ok(Response::new(Box::pin(stream)))
     }

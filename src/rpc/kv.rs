@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::budget::Reservation;
 use super::call::ReadOnly;
 use super::door::{self, Txn};
-use super::range::{Chunks, range, read_txn};
+use super::range::{Chunks, range, read_txn, single_chunk};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::slow_apply::warn_if_slow;
 use crate::actors::{ReplicaClient, State};
@@ -26,14 +26,14 @@ use crate::machine::Reply;
 use crate::metrics;
 use crate::mvcc;
 
-/// Time after which a read index counts as slow, as in etcd, which asks again then.
+/// Time after which a read index counts as slow; etcd retries after the same time.
 const READ_INDEX_SLOW: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(super) struct Kv(pub(super) ReplicaClient);
 
 impl Kv {
-    /// The state that a read may use.
+    /// The state for a read.
     async fn state(&self, serializable: bool) -> Result<Arc<State>, Status> {
         if !serializable {
             let began = Instant::now();
@@ -46,7 +46,7 @@ impl Kv {
     }
 }
 
-/// An answer, with what it takes of the budget.
+/// A response, with its part of the budget.
 fn with_permit<T>(answer: T, taken: Reservation) -> Response<T> {
     let mut response = Response::new(answer);
     if let Some(permit) = taken.permit() {
@@ -90,14 +90,14 @@ impl kv_server::Kv for Kv {
         mvcc::check_range_stream(&request).map_err(status)?;
         let state = self.state(request.serializable).await?;
         metrics::RANGES.add(1);
-        if request.count_only || request.range_end.is_empty() {
-            let mut taken = Reservation::new();
-            let mut response = range(&state, &request, &mut taken).await?;
+        let mut taken = Reservation::new();
+        if let Some(mut response) = single_chunk(&state, &request, &mut taken).await? {
             complete(&self.0, &mut response.header);
             let one = RangeStreamResponse { range_response: Some(response) };
             let stream: Self::RangeStreamStream = Box::pin(futures_lite::stream::once(Ok(one)));
             return Ok(with_permit(stream, taken));
         }
+        drop(taken);
         let chunks = Chunks::open(self.0.clone(), state, &request)?;
         let stream = futures_lite::stream::unfold(Some(chunks), |chunks| async move {
             let mut chunks = chunks?;
@@ -111,7 +111,7 @@ impl kv_server::Kv for Kv {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
-        // Room is looked for before form, as etcd does.
+        // The quota is checked before the form, as in etcd.
         check_quota(&self.0, put_cost(&request)).await?;
         let request = door::put(request).map_err(status)?;
         let Reply::Put(mut response) = self.0.propose(request).await.map_err(status)? else {

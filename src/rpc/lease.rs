@@ -15,8 +15,8 @@ use crate::command::{Command, LEASE_COST};
 use crate::io::random_u64;
 use crate::machine::Reply;
 
-/// Renewals of one stream that wait for their answers at a time: each of them may take a round trip to the leader, or
-/// one of the leader to a quorum. With one at a time, a client of a follower could not keep thousands of leases alive.
+/// Concurrent renewals of one stream: each of them may take a round trip to the leader, or one of the leader to a
+/// quorum. With one at a time, a client of a follower could not keep thousands of leases alive.
 const KEEP_ALIVES_IN_FLIGHT_MAX: usize = 256;
 
 #[derive(Clone)]
@@ -31,7 +31,7 @@ impl lease_server::Lease for Lease {
         let mut grant = request.into_inner();
         check_quota(&self.0, LEASE_COST).await?;
         while grant.id == 0 {
-            // Only the positive half, as etcd draws them.
+            // Positive ids only, as etcd draws them.
             grant.id = (random_u64() >> 1) as i64;
         }
         let request = door::lease_grant(grant, self.0.node().lease_ttl_min).map_err(status)?;
@@ -68,13 +68,13 @@ impl lease_server::Lease for Lease {
             let replica = replica.clone();
             async move {
                 let id = request?.id;
-                // Before the renewal, so that the revision is not newer than the lease.
+                // Read before the renewal, so that the revision is not newer than the lease.
                 let header = header(&replica);
                 let ttl = replica.keep_alive(id).await.map_err(status)?;
                 Ok(LeaseKeepAliveResponse { header, id, ttl })
             }
         });
-        // Answers keep the order of the requests.
+        // Responses keep the order of the requests.
         let answers = answers.buffered(KEEP_ALIVES_IN_FLIGHT_MAX);
         Ok(Response::new(require_leader(&self.0, &metadata, answers)))
     }

@@ -1,4 +1,4 @@
-//! `v3lockpb.Lock`: a mutex that the server waits for, so that any client can have it with one call.
+//! `v3lockpb.Lock`: a mutex implemented by the server, so that any client can acquire it with one call.
 
 use basalt_proto::etcdserverpb::{RangeRequest, ResponseHeader};
 use basalt_proto::server::v3lockpb::lock_server;
@@ -9,27 +9,27 @@ use tonic::{Request, Response, Status, async_trait};
 use super::concurrency::{Caller, Waiter, get, key_of, oldest, outliving, prefix, put, range};
 use crate::actors::ReplicaClient;
 
-/// etcd's words for a lock whose key went away while it was waited for.
+/// etcd's text for a lock whose key was deleted while the caller waited.
 const EXPIRED: &str = "mutex: session is expired";
 
 #[derive(Clone)]
 pub(super) struct Lock(pub(super) ReplicaClient);
 
-/// One who queues up for a lock.
+/// A caller that queues for a lock.
 struct Contender {
     caller: Caller,
     prefix: Bytes,
     key: Bytes,
 }
 
-/// How a contender came into the queue.
+/// A contender's key in the queue.
 struct Queued {
     header: Option<ResponseHeader>,
-    /// When its key was created.
+    /// The creation revision of its key.
     revision: i64,
-    /// By this call, not by an earlier one with the same lease.
+    /// True if this call created the key, false for an earlier one with the same lease.
     is_new: bool,
-    /// Nobody was there before it.
+    /// True if the queue was empty before.
     holds: bool,
 }
 
@@ -42,7 +42,7 @@ impl Contender {
     }
 
     async fn enter(&self, lease: i64) -> Result<Queued, Status> {
-        // Who holds the lock is asked in the same breath: without others, one call is enough.
+        // The owner is read in the same transaction: without other contenders, one call is enough.
         let owner = || range(oldest(&self.prefix));
         let (then, otherwise) =
             (vec![put(&self.key, Bytes::new(), lease), owner()], vec![get(&self.key), owner()]);
@@ -57,7 +57,7 @@ impl Contender {
         Ok(Queued { header: queued.header, revision, is_new, holds })
     }
 
-    /// Waits for those who were there before; then the key itself must still be there.
+    /// Waits until the older keys are deleted; then the own key must still exist.
     async fn wait(&self, revision: i64) -> Result<Option<ResponseHeader>, Status> {
         self.caller.wait_for_older(&self.prefix, revision - 1).await?;
         let request = RangeRequest { key: self.key.clone(), ..RangeRequest::default() };
@@ -73,7 +73,7 @@ impl Contender {
     }
 }
 
-/// Serves a call of `Lock`, whose key leaves the queue if nobody takes the answer.
+/// Handles a call of `Lock`, whose key is deleted if the caller does not take the answer.
 async fn lock(caller: Caller, request: LockRequest, waiter: Waiter<LockResponse>) {
     let entered = async {
         let (contender, lease) = Contender::new(caller, request).await?;
@@ -98,7 +98,7 @@ async fn lock(caller: Caller, request: LockRequest, waiter: Waiter<LockResponse>
     let key = contender.key.clone();
     let answer = turn.map(|header| LockResponse { header, key });
     let is_taken = waiter.answer(answer).await;
-    // Held before by another call of the same lease, it still is.
+    // If an earlier call of the same lease acquired the lock, it still owns it.
     if !is_taken && (queued.is_new || !queued.holds) {
         contender.leave().await;
     }

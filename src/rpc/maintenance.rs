@@ -1,6 +1,5 @@
 //! `etcdserverpb.Maintenance`.
 
-use std::ops::Bound;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
@@ -13,7 +12,6 @@ use basalt_proto::etcdserverpb::{
 };
 use basalt_proto::server::etcdserverpb::maintenance_server;
 use bytes::Bytes;
-use futures_lite::future::yield_now;
 use futures_lite::stream::unfold;
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
@@ -27,12 +25,8 @@ use crate::io::clock::Instant;
 use crate::io::{self, Piece};
 use crate::machine::Reply;
 use crate::metrics;
-use crate::store::{Space, View as _};
 use crate::types::limits::SNAPSHOT_CHUNKS_AHEAD;
 use crate::types::{Error, Fault, Refusal};
-
-/// Entries hashed before others get their turn.
-const TURN_ENTRIES: usize = 1000;
 
 /// How long an answer to `Defragment` may take, of the 5 s that etcdctl waits for it.
 const DEFRAGMENT_PATIENCE: Duration = Duration::from_secs(3);
@@ -53,7 +47,7 @@ fn alarm_text(alarm: &AlarmMember) -> String {
     }
 }
 
-/// The alarms that were listed, and those asked for that stand for full disks.
+/// The alarms that were listed, and NOSPACE for full disks if requested.
 fn with_full_disks(
     mut listed: Vec<AlarmMember>,
     active: Vec<AlarmMember>,
@@ -73,7 +67,7 @@ fn with_full_disks(
     listed
 }
 
-/// The version of the store, which follows the cluster's; empty until that is decided.
+/// The version of the store, which follows the cluster version; empty until that is decided.
 fn storage_version(state: &State) -> String {
     let version = state.cluster_version.map(Version::storage);
     version.map(|version| version.to_string()).unwrap_or_default()
@@ -132,28 +126,8 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 
     async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let (state, began) = (self.0.state(), Instant::now());
-        let mut hash = 0;
-        for space in Space::ALL {
-            hash = crc32c::crc32c_append(hash, space.name().as_bytes());
-            let mut from = Bound::Unbounded;
-            loop {
-                let mut last = None;
-                let bound = from.as_ref().map(Vec::as_slice);
-                for pair in state.read.view.scan(space, bound, Bound::Unbounded).take(TURN_ENTRIES)
-                {
-                    let (key, value) = pair.map_err(|fault| refused(Error::Faulty(fault)))?;
-                    // What depends on how the log was cut into batches is left out.
-                    if space != Space::Meta {
-                        hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
-                    }
-                    last = Some(key.to_vec());
-                }
-                let Some(last) = last else { break };
-                from = Bound::Excluded(last);
-                yield_now().await;
-            }
-        }
+        let began = Instant::now();
+        let hash = self.0.hash().await.map_err(|fault| refused(Error::Faulty(fault)))?;
         metrics::HASH.observe(began.elapsed().as_secs_f64());
         Ok(Response::new(HashResponse { header: header(&self.0), hash }))
     }
@@ -241,14 +215,14 @@ impl maintenance_server::Maintenance for Maintenance {
     }
 }
 
-/// A snapshot on its way: the bytes of the file, then their checksum.
+/// A snapshot being sent: the bytes of the file, then their checksum.
 struct Sending {
     pieces: flume::Receiver<Result<Piece, Fault>>,
     storage_version: String,
     sum: Sha256,
     sent: u64,
     began: Instant,
-    /// Few chunks at a time are on their way: the next are made when HTTP/2 has room for them.
+    /// Few chunks at a time are in flight: the next are made when HTTP/2 and the budget have capacity for them.
     taken: Reservation,
 }
 
@@ -256,14 +230,13 @@ impl Sending {
     async fn new(state: &State) -> Result<Self, Status> {
         let mut taken = Reservation::new();
         taken.hold(SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES).await.map_err(status)?;
-        let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES)
-            .map_err(|fault| refused(Error::Faulty(fault)))?;
+        let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES);
         let storage_version = storage_version(state);
         let began = Instant::now();
         Ok(Self { pieces, storage_version, sum: Sha256::new(), sent: 0, began, taken })
     }
 
-    /// The next message, and whether it is the last.
+    /// The next message, and true if it is the last.
     async fn next(&mut self) -> Result<(SnapshotResponse, bool), Status> {
         match self.pieces.recv_async().await {
             Ok(piece) => {

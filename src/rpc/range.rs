@@ -1,9 +1,10 @@
-//! Reading many keys without stopping the core: in turns, or in the pool for reads where a read
-//! cannot be cut into turns; and within the budget of answers in flight.
+//! Reads of many keys without blocking the core: in slices, or in the pool for reads if a read cannot be sliced; and
+//! within the budget of responses in flight.
 
 use std::sync::Arc;
 
 use basalt_proto::encoded::{RangeResponse, RangeStreamResponse, TxnResponse};
+use basalt_proto::etcdserverpb::range_request::SortTarget;
 use basalt_proto::etcdserverpb::request_op;
 use basalt_proto::etcdserverpb::{RangeRequest, TxnRequest};
 use futures_lite::future::yield_now;
@@ -19,24 +20,24 @@ use crate::mvcc::{self, Chunk, RangeCursor};
 use crate::types::limits::RANGE_STREAM_MS_MAX;
 use crate::types::{Error, Refusal};
 
-/// Keys read before others get their turn.
-const TURN_KEYS: usize = 256;
-/// Bytes read before others get their turn.
-const TURN_BYTES: usize = 1 << 20;
+/// Keys read before the task yields.
+const SLICE_KEYS: usize = 256;
+/// Bytes read before the task yields.
+const SLICE_BYTES: usize = 1 << 20;
 /// Keys in the first chunk of a streamed range.
 const STREAM_KEYS_FIRST: usize = 10;
-/// Revisions since which a count is made from the newest one, step by step back, on this core.
+/// Largest distance in revisions of a count that is computed on this core, from the newest count back.
 const COUNT_BACK_MAX: i64 = 1000;
 
-/// Runs a read that may take long on the pool for reads, unless the caller is gone before its turn comes.
+/// Runs a read that may take long in the pool for reads, unless the caller is dropped first.
 async fn read_in_pool<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Status> {
     Pool::Reads.run_if_wanted(work).await.map_err(refused)
 }
 
-/// Answers a range, when there is room for the answer; the header holds the revision alone. What the answer takes of
-/// the budget is added to `taken`.
+/// Answers a range, once the response fits into the budget; the header contains the revision alone. The response's part
+/// of the budget is added to `taken`.
 pub(super) async fn range(
     state: &Arc<State>,
     request: &RangeRequest,
@@ -50,14 +51,14 @@ pub(super) async fn range(
     }
 }
 
-/// Answers it, if there is room.
+/// Answers it, if the response fits.
 async fn attempt(
     state: &Arc<State>,
     request: &RangeRequest,
     taken: &mut Reservation,
 ) -> Result<Option<RangeResponse>, Status> {
     if is_plain(request) {
-        return in_turns(state, request, taken).await;
+        return in_slices(state, request, taken).await;
     }
     let mut answer = match is_quick(state, request)? {
         true => state.read.range(request).map_err(refused)?,
@@ -66,13 +67,13 @@ async fn attempt(
             read_in_pool(move || state.read.range(&request)).await?
         }
     };
-    // Of what was read, not of what has been published since: who watches from here on must miss nothing.
+    // The revision of the read, not of a state published since: a watch that starts from it must miss nothing.
     answer.header.get_or_insert_default().revision = state.read.revision;
     let bytes = answer.kvs.iter().map(bytes::Bytes::len).sum();
     Ok(taken.grow(bytes).then_some(answer))
 }
 
-/// Whether many keys are asked for and can be read one after the other, without looking at all of them first.
+/// True if many keys are requested and can be read one after the other, without reading all of them first.
 fn is_plain(request: &RangeRequest) -> bool {
     !request.count_only
         && !request.range_end.is_empty()
@@ -80,22 +81,22 @@ fn is_plain(request: &RangeRequest) -> bool {
         && request.sort_target == 0
 }
 
-/// Whether a range that is not read in turns is over soon.
+/// True if a range that is not sliced is short.
 fn is_quick(state: &State, request: &RangeRequest) -> Result<bool, Status> {
     if request.range_end.is_empty() {
         return Ok(true);
     }
-    let few = |keys| keys <= TURN_KEYS as i64;
+    let few = |keys| keys <= SLICE_KEYS as i64;
     Ok(is_recent(state, request.revision)
         && (request.count_only || few(state.read.count(request).map_err(refused)?)))
 }
 
-/// Whether counting at this revision is over soon.
+/// True if counting at this revision is short.
 fn is_recent(state: &State, revision: i64) -> bool {
     revision <= 0 || state.read.revision - revision <= COUNT_BACK_MAX
 }
 
-async fn in_turns(
+async fn in_slices(
     state: &Arc<State>,
     request: &RangeRequest,
     taken: &mut Reservation,
@@ -103,7 +104,7 @@ async fn in_turns(
     let mut cursor = state.read.range_cursor(request).map_err(refused)?;
     let mut response = RangeResponse::default();
     loop {
-        let chunk = next(&mut cursor, state, TURN_KEYS, TURN_BYTES)?;
+        let chunk = next(&mut cursor, state, SLICE_KEYS, SLICE_BYTES)?;
         if !taken.grow(chunk.bytes()) {
             return Ok(None);
         }
@@ -127,7 +128,7 @@ fn next(
     cursor.next(&state.read, keys, bytes).map_err(refused)
 }
 
-/// Answers a transaction that only reads, when there is room for the answer.
+/// Answers a read-only transaction, once the response fits into the budget.
 pub(super) async fn read_txn(
     state: Arc<State>,
     request: TxnRequest,
@@ -160,12 +161,32 @@ fn is_of_single_keys(request: &TxnRequest) -> bool {
         })
 }
 
-/// A range that is sent in chunks, all of the state it began with.
+/// The answer to a streamed range that is one message: a count, a key, or with a sort target the content of the first
+/// chunk. etcd sorts each chunk by itself; several chunks are sent in the order of keys here, so that no key is left out.
+pub(super) async fn single_chunk(
+    state: &Arc<State>,
+    request: &RangeRequest,
+    taken: &mut Reservation,
+) -> Result<Option<RangeResponse>, Status> {
+    if request.count_only || request.range_end.is_empty() {
+        return range(state, request, taken).await.map(Some);
+    }
+    if request.sort_target() == SortTarget::Key {
+        return Ok(None);
+    }
+    let first = STREAM_KEYS_FIRST as i64;
+    let fits = (1..=first).contains(&request.limit);
+    let limit = if fits { request.limit } else { first };
+    let response = range(state, &RangeRequest { limit, ..request.clone() }, taken).await?;
+    Ok((fits || !response.more).then_some(response))
+}
+
+/// A range that is sent in chunks, all from one state.
 pub(super) struct Chunks {
     replica: ReplicaClient,
     state: Arc<State>,
     cursor: RangeCursor,
-    /// Keys of the next chunk at most.
+    /// Upper bound of the next chunk's keys.
     keys: usize,
     sent: usize,
     began: Instant,
@@ -183,14 +204,14 @@ impl Chunks {
         Ok(Self { replica, state, cursor, keys: STREAM_KEYS_FIRST, sent: 0, began, taken })
     }
 
-    /// The next message, and whether it is the last. Only that one carries header, more and count.
+    /// The next message, and true if it is the last. Only the last one contains header, more and count.
     pub(super) async fn next(&mut self) -> Result<(RangeStreamResponse, bool), Status> {
         yield_now().await;
         if self.began.elapsed().as_millis() > u128::from(RANGE_STREAM_MS_MAX) {
             return Err(status(Refusal::Timeout));
         }
         let bytes = self.replica.node().max_request_bytes;
-        // One chunk at a time is on its way: the next is read when HTTP/2 has room for it, and the budget.
+        // One chunk at a time is in flight: the next is read when HTTP/2 and the budget have capacity for it.
         self.taken.hold(bytes).await.map_err(status)?;
         let chunk = next(&mut self.cursor, &self.state, self.keys, bytes)?;
         self.taken.hold(chunk.bytes()).await.map_err(status)?;

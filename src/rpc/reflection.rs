@@ -1,4 +1,4 @@
-//! `grpc.reflection.v1`: lets tools such as grpcurl ask what is served.
+//! `grpc.reflection.v1`: describes the served API to tools such as grpcurl.
 
 use std::sync::LazyLock;
 
@@ -15,8 +15,8 @@ use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
-/// What is served, made by the build from the same files as everything else. Few ask, so not before the first
-/// does; comments in the files are not for clients, and take most of the room.
+/// The descriptors of the served files, from the build. Decoded at the first request, since most members get none;
+/// comments in the files are not for clients, and would take most of the memory.
 static FILES: LazyLock<Vec<FileDescriptorProto>> = LazyLock::new(|| {
     let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
     let bare = |file| FileDescriptorProto { source_code_info: None, ..file };
@@ -82,7 +82,7 @@ impl Reflection {
         MessageResponse::ListServicesResponse(ListServiceResponse { service })
     }
 
-    /// A file and all it imports, itself first.
+    /// A file and all its imports, itself first.
     fn with_imports(file: &FileDescriptorProto) -> Vec<bytes::Bytes> {
         let mut files = vec![file];
         let mut at = 0;

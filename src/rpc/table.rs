@@ -1,8 +1,8 @@
-//! The table of RPCs: for each one which method of which service answers it, whether a learner serves it, which permission
-//! it demands, under which label its time is taken, and which paths of the gateway lead to it.
+//! The table of RPCs: for each one the method of a service that answers it, its admission of learners, the permission
+//! that it demands, the label of its duration, and its paths in the gateway.
 //!
-//! The rows are matches on [`Unary`] and [`Streaming`], which are made from the descriptors: an RPC without a row does not
-//! compile. Names, message types and kinds come from the descriptors and stand nowhere else.
+//! The rows are matches on [`Unary`] and [`Streaming`], which are generated from the descriptors: an RPC without a row
+//! does not compile. Names, message types and kinds come from the descriptors alone.
 
 use std::sync::Arc;
 
@@ -28,23 +28,23 @@ use super::call::MeteredRequest;
 use super::{Inner, unary};
 use crate::metrics::Timed;
 
-/// What is known of an RPC beside its descriptor.
+/// Properties of an RPC beside its descriptor.
 #[derive(Debug)]
 pub struct Rule {
-    /// Which members serve it.
+    /// The members that serve it.
     pub admission: Admission,
     /// The permission it demands while authentication is on.
     pub access: Access,
-    /// The label under which its time is taken.
+    /// The label of its duration.
     pub(super) timed: Option<Timed>,
     /// Paths of the gateway, all of them for POST.
     pub routes: &'static [&'static str],
 }
 
-/// Which members serve an RPC, and what is checked before.
+/// The members that serve an RPC, and the checks before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
-    /// Every member, without a look at the request's headers: gRPC's own services.
+    /// Every member, without checks of the request's headers: gRPC's own services.
     Unchecked,
     /// Every member. Of KV.Range, a learner serves the serializable ones, which the service checks.
     Everyone,
@@ -52,8 +52,8 @@ pub enum Admission {
     Voters,
 }
 
-/// The permission that an RPC demands while authentication is on. "Applied" ones are checked by every member when the
-/// entry is applied, the others by the serving member before anything is proposed.
+/// The permission that an RPC demands while authentication is enabled. "Applied" ones are checked by every member when
+/// the entry is applied, the others by the serving member before anything is proposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// None, not even a user.
@@ -64,9 +64,9 @@ pub enum Access {
     Root,
     /// The role root; applied.
     RootApplied,
-    /// The role root, or the user that is asked for; applied.
+    /// The role root, or the user named in the request; applied.
     RootOrSelf,
-    /// The role root, or the role that is asked for; applied.
+    /// The role root, or a role of the user; applied.
     RootOrOwnRole,
     /// Any user to list alarms, the role root to change them.
     Alarm,
@@ -84,7 +84,7 @@ pub enum Access {
     LeaseRevoke,
     /// WRITE on all keys of the lease, for each message.
     LeaseKeepAlive,
-    /// Any user, and READ on all keys of the lease if they are asked for.
+    /// Any user, and READ on all keys of the lease if they are requested.
     LeaseTimeToLive,
     /// READ on the keys of all leases.
     LeaseLeases,
@@ -120,7 +120,7 @@ macro_rules! rpcs {
         }
 
         impl Inner {
-            /// Asks the method of a service.
+            /// Calls the method of a service.
             pub(super) async fn unary(
                 &self,
                 rpc: Unary,
@@ -136,7 +136,7 @@ macro_rules! rpcs {
                 }
             }
 
-            /// Hands a call with many messages to the server of its service, which is tonic's.
+            /// Passes a streaming call to the server of its service, which is tonic's.
             pub(super) async fn streaming(
                 &self,
                 rpc: Streaming,
@@ -173,7 +173,7 @@ macro_rules! rpcs {
     };
 }
 
-// Etcd's annotations name the paths; `KV.RangeStream` has none there either.
+// etcd's annotations name the paths; `KV.RangeStream` has none there either.
 rpcs! {
     unary {
         KVRange kv.range Everyone Range Some(Timed::Range), ["kv/range"];
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(paths.iter().collect::<BTreeSet<_>>().len(), paths.len());
     }
 
-    /// By which RPCs somebody without a user, or a learner, is served.
+    /// Lists the RPCs that are served without a user, or by a learner.
     #[test]
     fn few_rpcs_are_open() {
         let named = |holds: fn(&Rule) -> bool| -> Vec<_> {

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-/// What is wrong with a timeout.
+/// The error of a malformed timeout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
-    /// It has less than a digit and a unit.
+    /// It is shorter than a digit and a unit.
     TooShort,
-    /// Its last letter is no unit.
+    /// Its last letter is not a unit.
     Unit,
-    /// What is before the unit is no number.
+    /// The text before the unit is not a number.
     Number,
 }
 
-/// Reads a timeout. Times beyond `u64::MAX` seconds are that.
+/// Parses a timeout. Times beyond `u64::MAX` seconds are reduced to that.
 ///
 /// # Errors
 /// It is malformed.

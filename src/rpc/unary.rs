@@ -1,13 +1,13 @@
-//! Calls with one message each way: the request is read whole, answered, and the answer is written whole.
+//! Unary calls: the request is read completely, answered, and the response is written at once.
 //!
 //! ```text
 //!  body ─► read ─► unpack ─► decode ─► a service's method ─► encode ─► pack ─► one frame, and the trailers
 //! ```
 //!
-//! tonic serves them as streams of one: a decoder and an encoder on the heap, a buffer for each, and four kilobytes
-//! of state for as long as the call waits. Nearly all calls are unary and thousands of them wait at once, so here
-//! a call keeps its headers until its message has come, and then what its service keeps. What makes no sense is
-//! refused as grpc-go refuses it.
+//! tonic serves them as streams of one: a decoder and an encoder on the heap, a buffer for each, and four kilobytes of
+//! state for as long as the call waits. Nearly all calls are unary and thousands of them wait at once, so here a call
+//! keeps only its headers until its message was received, and then only the state of its service. Malformed calls are
+//! refused as grpc-go refuses them.
 
 use std::io::{Read as _, Write as _};
 
@@ -27,14 +27,14 @@ use super::call::MeteredRequest;
 use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
 use super::{Inner, door};
 
-/// The most bytes of an answer, as etcd sets it.
+/// Upper bound of a response's bytes, as etcd sets it.
 const SEND_MAX: usize = i32::MAX as usize;
-/// The most bytes of an answer that are compressed: some ten milliseconds.
+/// Upper bound of a response's bytes that are compressed: some ten milliseconds.
 const COMPRESS_MAX: usize = 1 << 20;
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
-/// Answers a call with these headers, if services look at any.
+/// Answers a call with these headers, if services read any.
 pub(super) async fn answer(
     services: &Inner,
     rpc: Unary,
@@ -49,7 +49,7 @@ pub(super) async fn answer(
     attempt.await.unwrap_or_else(|status| status.into_http().map(ResponseBody::Stream))
 }
 
-/// Whether messages may be compressed, and the answer is to be.
+/// True if messages may be compressed, and the response is to be.
 fn is_gzip(headers: Option<&HeaderMap>) -> Result<bool, Status> {
     let encoding = headers.and_then(|headers| headers.get(ENCODING));
     match encoding.map(HeaderValue::as_bytes) {
@@ -61,8 +61,7 @@ fn is_gzip(headers: Option<&HeaderMap>) -> Result<bool, Status> {
     }
 }
 
-/// The one message of a call, of at most `max` bytes. Waits for the end of the body, too, and lets go of what else
-/// is in it.
+/// The one message of a call, of at most `max` bytes. Reads to the end of the body, too, and drops further content.
 async fn read(body: &mut MeteredRequest, gzip: bool, max: usize) -> Result<Bytes, Status> {
     let mut came = BytesMut::new();
     let length = loop {
@@ -80,7 +79,7 @@ async fn read(body: &mut MeteredRequest, gzip: bool, max: usize) -> Result<Bytes
     unpack(came.freeze(), gzip, max)
 }
 
-/// Bytes of a message that begins so, head included, if that is known already.
+/// Bytes of the frame that begins so, its header included, if that is known already.
 fn whole(begin: &[u8], max: usize) -> Result<Option<usize>, Status> {
     let Some(head) = Head::read(begin) else { return Ok(None) };
     if head.flag > COMPRESSED {
@@ -95,7 +94,7 @@ fn whole(begin: &[u8], max: usize) -> Result<Option<usize>, Status> {
     Ok(Some(head.framed_length()))
 }
 
-/// A message without its head, and as it was before it was compressed.
+/// A message without its frame header, decompressed.
 fn unpack(mut message: Bytes, gzip: bool, max: usize) -> Result<Bytes, Status> {
     let is_compressed = message.get_u8() == COMPRESSED;
     message.advance(HEAD_BYTES - 1);
@@ -106,7 +105,7 @@ fn unpack(mut message: Bytes, gzip: bool, max: usize) -> Result<Bytes, Status> {
     }
 }
 
-/// Never more than `max` bytes, whatever a few compressed ones promise.
+/// Decompresses to at most `max` bytes, whatever length the input claims.
 fn inflate(compressed: &[u8], max: usize) -> Result<Bytes, Status> {
     let (mut message, mut reader) = (Vec::new(), MultiGzDecoder::new(compressed));
     let read = reader.by_ref().take(max as u64 + 1).read_to_end(&mut message);
@@ -122,7 +121,7 @@ fn inflate(compressed: &[u8], max: usize) -> Result<Bytes, Status> {
     Ok(message.into())
 }
 
-/// An answer with its headers.
+/// A response with its headers.
 fn write(answer: Response<BytesMut>, gzip: bool) -> Result<hyper::Response<ResponseBody>, Status> {
     let (metadata, message, extensions) = answer.into_parts();
     let mut response = hyper::Response::new(ResponseBody::Message(pack(message, gzip)?));
@@ -136,8 +135,8 @@ fn write(answer: Response<BytesMut>, gzip: bool) -> Result<hyper::Response<Respo
     Ok(response)
 }
 
-/// An answer as it is sent, if it is to be compressed then that. An empty one never is, as by grpc-go, and none that
-/// would hold up everybody else of this core.
+/// A response as a frame, compressed if requested. An empty one never is, as by grpc-go, nor one so large that
+/// compression would block the core.
 fn pack(message: BytesMut, gzip: bool) -> Result<Bytes, Status> {
     let is_worth_it = (HEAD_BYTES + 1..=COMPRESS_MAX).contains(&message.len());
     let (mut message, flag) = match gzip && is_worth_it {
@@ -154,7 +153,7 @@ fn pack(message: BytesMut, gzip: bool) -> Result<Bytes, Status> {
     Ok(message.freeze())
 }
 
-/// The compressed message, with room for its head.
+/// The compressed message, with space for its frame header.
 fn deflate(message: &[u8]) -> BytesMut {
     let mut packed = GzEncoder::new(vec![0; HEAD_BYTES], Compression::fast());
     let written = packed.write_all(message).and_then(|()| packed.finish());
@@ -162,7 +161,7 @@ fn deflate(message: &[u8]) -> BytesMut {
     BytesMut::from(Bytes::from(written))
 }
 
-/// A message as its service takes it.
+/// Decodes a request for its service.
 pub(super) fn decode<Q: Message + Default>(
     headers: Option<Box<HeaderMap>>,
     message: Bytes,
@@ -172,7 +171,7 @@ pub(super) fn decode<Q: Message + Default>(
     Ok(Request::from_parts(metadata, Extensions::default(), message))
 }
 
-/// An answer's bytes, with room for its head.
+/// Encodes a response, with space for its frame header.
 pub(super) fn encode(answer: &impl Message) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(HEAD_BYTES + answer.encoded_len());
     bytes.put_bytes(0, HEAD_BYTES);
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_is_unpacked() {
+    fn packed_messages_are_unpacked() {
         for gzip in [false, true] {
             for (length, is_worth_it) in [(0, false), (1, true), (MAX, true), (COMPRESS_MAX, false)]
             {
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_unpacked_is_refused() {
+    fn malformed_frames_are_refused() {
         let mut message = BytesMut::zeroed(HEAD_BYTES);
         message.put_bytes(7, MAX + 1);
         let packed = pack(message, true).expect("packed");

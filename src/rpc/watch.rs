@@ -1,7 +1,7 @@
-//! `etcdserverpb.Watch`: requests of the client go to the hub of this executor, its responses come back.
+//! `etcdserverpb.Watch`: requests of the client are passed to the hub of this executor, its responses to the client.
 //!
-//! One stream is both: it reads requests when it is polled for responses, so that a client that does not read
-//! is not read from either, and when HTTP/2 drops it the hub forgets its watches.
+//! One stream does both: it reads requests when it is polled for responses, so that requests of a client that does not
+//! read are not read either, and when HTTP/2 drops it the hub removes its watches.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,11 +16,11 @@ use super::{status, wants_leader};
 use crate::actors::watch::{Session, Sessions};
 use crate::types::Refusal;
 
-/// Requests read in a row before others get their turn.
+/// Requests read in a row before the task yields.
 const REQUESTS_MAX: usize = 64;
-/// Responses in a row before requests are looked at: a client may want to cancel what floods it.
+/// Responses in a row before requests are read: a client may want to cancel a watch with too many events.
 const RESPONSES_MAX: usize = 32;
-/// Responses waiting above which no more requests are read.
+/// Queued responses above which no more requests are read.
 const WAITING_MAX: usize = 1024;
 
 /// The service, for the sessions of one executor.
@@ -41,17 +41,17 @@ impl watch_server::Watch for Watch {
     }
 }
 
-/// What a client gets. Ends when the member stops or loses its leader, not when the client has no more
-/// requests: etcd's gateway, for one, sends what it wants and closes its side.
+/// The responses to a client. Ends when the member stops or loses its leader, not when the client ends its requests:
+/// etcd's gateway, for one, sends its requests and closes its side.
 pub(super) struct Responses<S> {
     session: Option<Session>,
     requests: Option<S>,
-    /// Since requests were last looked at.
+    /// Responses since requests were last read.
     responses: usize,
 }
 
 impl<S> Responses<S> {
-    /// Answers these requests.
+    /// The responses to these requests.
     pub(super) fn new(session: Session, requests: S) -> Self {
         Self { session: Some(session), requests: Some(requests), responses: 0 }
     }
@@ -76,8 +76,8 @@ impl<S> Responses<S> {
 }
 
 impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Responses<S> {
-    /// Reads requests: ready when there may be more to read at once.
-    fn hear(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+    /// Reads requests: ready when more may be read at once.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
         self.responses = 0;
         let (Some(session), Some(requests)) = (&self.session, &mut self.requests) else {
             return Poll::Pending;
@@ -110,7 +110,7 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Response
         {
             return Poll::Ready(taken);
         }
-        let heard = this.hear(context);
+        let heard = this.poll_requests(context);
         if let Poll::Ready(Err(error)) = heard {
             let canceled = error.code() == Code::Cancelled;
             return this.end(if canceled { status(Refusal::WatchCanceled) } else { error });
@@ -119,7 +119,7 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Response
             return Poll::Ready(taken);
         }
         if heard.is_ready() {
-            // Requests that want no answer: read on in a moment.
+            // These requests have no response: continue after other tasks.
             context.waker().wake_by_ref();
         }
         Poll::Pending

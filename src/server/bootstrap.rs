@@ -1,5 +1,5 @@
-//! Who the first members are, for a member that has nothing on disk: as the flags say, checked against each
-//! other and against the members that run, as etcd checks them.
+//! The first members, for a member without state: from the flags, checked against each other and against the running
+//! members, as etcd checks them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::io;
 use crate::types::{ConfState, Fault, MemberId};
 use crate::wal::Record;
 
-/// How long another member may take to say who is a member.
+/// Timeout of another member's answer about the members.
 const ASK_TIME: Duration = Duration::from_secs(2);
 
-/// Who begins.
+/// The initial membership.
 pub(super) struct Bootstrap {
     cluster_id: u64,
     id: MemberId,
@@ -22,12 +22,12 @@ pub(super) struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Cluster and member.
+    /// The ids of cluster and member.
     pub(super) fn owner(&self) -> (u64, MemberId) {
         (self.cluster_id, self.id)
     }
 
-    /// What the log begins with: as if an entry of the first term had entered each first member.
+    /// The first records of the log: each first member counts as added by an entry of the first term.
     pub(super) fn first(&self) -> [Record; 2] {
         let owner = Record::Metadata { cluster_id: self.cluster_id, member_id: self.id };
         let mut conf_state = ConfState::default();
@@ -40,11 +40,11 @@ impl Bootstrap {
     }
 }
 
-/// Finds out who begins. Blocks: asks other members. One that has begun a log is let go on with it, whatever
-/// the others say: it may be one of those that make the cluster run.
+/// Determines the initial membership. Blocks: asks other members. A member that has a log continues with it, whatever
+/// the others answer: the cluster may need it to have a quorum.
 ///
 /// # Errors
-/// What does not fit together, in etcd's words.
+/// A contradiction among flags and members, with etcd's text.
 pub(super) fn bootstrap(config: &Config, has_log: bool) -> Result<Bootstrap, Fault> {
     let given = given(config).map_err(Fault::new)?;
     if config.joins_existing {
@@ -58,7 +58,7 @@ pub(super) fn bootstrap(config: &Config, has_log: bool) -> Result<Bootstrap, Fau
     Ok(given)
 }
 
-/// What the flags say.
+/// The membership in the flags.
 fn given(config: &Config) -> Result<Bootstrap, String> {
     if !config.initial_cluster.contains_key(&config.name) {
         let name = &config.name;
@@ -84,7 +84,7 @@ fn given(config: &Config) -> Result<Bootstrap, String> {
     Ok(Bootstrap { cluster_id: cluster_id(&ids), id, members, joins: false })
 }
 
-/// The member must be reached where the others are told that it is.
+/// This member's advertised URLs must be those that the other members know.
 fn check_advertised(config: &Config) -> Result<(), String> {
     let mut advertised = config.advertise_peers.clone();
     advertised.sort_unstable();
@@ -111,7 +111,7 @@ fn check_advertised(config: &Config) -> Result<(), String> {
     ))
 }
 
-/// Whether two sorted lists of URLs lead to the same places, by name or by address.
+/// Checks that two sorted lists of URLs mean the same addresses, by name or after resolution.
 fn same_urls(left: &[String], right: &[String]) -> Result<(), String> {
     if left == right {
         return Ok(());
@@ -136,7 +136,7 @@ fn same_urls(left: &[String], right: &[String]) -> Result<(), String> {
     }
 }
 
-/// A URL with an address in place of a name, if it can be found.
+/// A URL with an address in place of a name, if the name resolves.
 fn resolved(url: &str) -> String {
     let io::Address::Tcp(place) = io::Address::of_url(url) else { return url.to_owned() };
     match io::resolve(&place) {
@@ -145,7 +145,7 @@ fn resolved(url: &str) -> String {
     }
 }
 
-/// Asks the other members who is one, and what their cluster's id is.
+/// Asks the other members for the members and the cluster's id.
 fn ask_others(bootstrap: &Bootstrap) -> Option<(u64, Vec<Member>)> {
     let others = bootstrap.members.iter().filter(|member| member.id != bootstrap.id);
     let mut urls: Vec<_> = others.flat_map(|member| &member.peer_urls).collect();
@@ -162,7 +162,7 @@ fn ask_others(bootstrap: &Bootstrap) -> Option<(u64, Vec<Member>)> {
     })
 }
 
-/// Takes the ids over that the running cluster has given; the flags must name the same members.
+/// Takes over the ids given by the running cluster; the flags must name the same members.
 fn join(config: &Config, given: Bootstrap) -> Result<Bootstrap, Fault> {
     let Some((cluster_id, members)) = ask_others(&given) else {
         return Err(Fault::new(
@@ -210,7 +210,7 @@ fn join(config: &Config, given: Bootstrap) -> Result<Bootstrap, Fault> {
     Ok(Bootstrap { cluster_id, id, members, joins: true })
 }
 
-/// A member as etcd tells it in errors.
+/// A member as etcd formats it in errors.
 fn in_initial_cluster(member: &Member) -> String {
     format!(
         "&{{ID:{:x} RaftAttributes:{{PeerURLs:[{}] IsLearner:{}}} \
@@ -223,8 +223,8 @@ fn in_initial_cluster(member: &Member) -> String {
     )
 }
 
-/// Whether the others know that this member has served: one that has, and lost its data, must not vote again
-/// as if it never had.
+/// True if the other members know that this member has served: one that has, and lost its data, must not vote again as
+/// if it never had.
 fn has_served(given: &Bootstrap) -> bool {
     let Some((_, members)) = ask_others(given) else { return false };
     members.iter().any(|member| member.id == given.id && !member.client_urls.is_empty())

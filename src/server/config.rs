@@ -1,4 +1,4 @@
-//! The configuration of a member, checked, in the order and words of etcd's own checks.
+//! The checked configuration of a member, in the order and with the texts of etcd's own checks.
 
 mod checks;
 
@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gocompat::duration;
+
 use self::checks::{
     check_bootstrap, check_tls_versions, refuse_unsupported, request_bytes, retention,
 };
+use super::flag::Row as _;
 use super::gates::{Gate, Gates};
 use super::settings::{Flags, Level, Note};
 use super::values::{self, Url};
@@ -22,33 +25,33 @@ use crate::mvcc::Retention;
 const QUOTA_DEFAULT: u64 = 2 << 30;
 /// etcd's longest election timeout, in ms.
 const ELECTION_MS_MAX: u64 = 50_000;
-/// Sizes above which etcd warns: a store that takes long to send, a request that holds others up.
+/// Sizes above which etcd warns: a store that takes long to send, a request that delays others.
 const QUOTA_LARGE: u64 = 8 << 30;
 const REQUEST_LARGE: usize = 10 << 20;
-/// The shortest time after which a connection to a member is given up; etcd raises what is less, too.
+/// Least timeout of connections to members; etcd raises lower ones, too.
 const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// The most streams that HTTP/2 can number.
 const STREAMS_MAX: u32 = 1 << 31;
 /// etcd's defaults of compaction.
 const COMPACTION_BATCH_DEFAULT: usize = 1000;
 const COMPACTION_SLEEP_DEFAULT: Duration = Duration::from_millis(10);
-/// Costs that bcrypt knows.
+/// Costs that bcrypt supports.
 const BCRYPT_COSTS: std::ops::RangeInclusive<u64> = 4..=31;
 
-/// The settings of a member. Its fields are seen in this room only, so that one that nothing reads does not compile.
+/// The settings of a member. Its fields are visible in this room only, so that the compiler reports unread ones.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `--name`.
     pub(super) name: String,
     /// `--data-dir`, or the name and `.etcd`.
     pub(super) data_dir: PathBuf,
-    /// `--wal-dir`, if it is apart.
+    /// `--wal-dir`, if it is set.
     pub(super) wal_dir: Option<PathBuf>,
     /// `--listen-peer-urls`.
     pub(super) listen_peers: Vec<Address>,
     /// `--listen-client-urls`.
     pub(super) listen_clients: Vec<Address>,
-    /// `--listen-client-http-urls`; the client URLs serve gRPC alone if there are any.
+    /// `--listen-client-http-urls`; if there are any, the client URLs serve gRPC alone.
     pub(super) listen_http: Vec<Address>,
     /// `--listen-metrics-urls`.
     pub(super) listen_metrics: Vec<Address>,
@@ -58,13 +61,13 @@ pub struct Config {
     pub(super) advertise_peers: Vec<String>,
     /// `--initial-cluster`: names and peer URLs.
     pub(super) initial_cluster: BTreeMap<String, Vec<String>>,
-    /// `--initial-cluster-state existing`: a member without data must not begin a cluster of its own.
+    /// `--initial-cluster-state existing`: a member without data must not found a cluster of its own.
     pub(super) joins_existing: bool,
     /// `--force-new-cluster`: all other members are lost for good.
     pub(super) force_new_cluster: bool,
-    /// `--corrupt-check-time`: how often the leader compares the members; zero for never.
+    /// `--corrupt-check-time`: interval at which the leader compares the members; zero for never.
     pub(super) corrupt_check: Duration,
-    /// `--compact-hash-check-time`: how often it compares their newest compactions, with the gate
+    /// `--compact-hash-check-time`: interval at which it compares their newest compactions, with the gate
     /// `CompactHashCheck`.
     pub(super) compact_hash_check: Duration,
     /// `--initial-cluster-token`.
@@ -105,11 +108,11 @@ pub struct Config {
     pub(super) progress_notify: Duration,
     /// `--warning-unary-request-duration`.
     pub(super) slow_request: Duration,
-    /// `--enable-grpc-gateway`: whether the API is served as JSON too.
+    /// `--enable-grpc-gateway`: true to serve the API as JSON too.
     pub(super) gateway: bool,
     /// `--warning-apply-duration`.
     pub(super) slow_apply: Duration,
-    /// `--auto-compaction-retention`, and whether it counts revisions (`--auto-compaction-mode`).
+    /// `--auto-compaction-retention`, in the unit of `--auto-compaction-mode`.
     pub(super) retention: Retention,
     /// `--raft-read-timeout`, at least five seconds.
     pub(super) raft_read_timeout: Duration,
@@ -125,21 +128,22 @@ pub struct Config {
     pub(super) origins: Vec<String>,
     /// `--host-whitelist`.
     pub(super) hosts: Vec<String>,
-    /// `--feature-gates`: all of them, and whether each is on.
+    /// `--feature-gates`: the state of each gate.
     pub(super) gates: Gates,
-    /// `--lease-based-reads`: promise not to vote for a while after hearing a leader, and lead by such promises.
+    /// `--lease-based-reads`: give a vote lease with each heartbeat response, and as leader read under the
+    /// lease of a quorum.
     pub(super) lease_based_reads: bool,
     /// `--cores`: which to use; as many as are good when empty.
     pub(super) cores: Vec<usize>,
     /// `--reactor`.
     pub(super) reactor: ReactorChoice,
-    /// How the process was started.
+    /// The command line of the process.
     pub command_line: Vec<String>,
-    /// Things to log.
+    /// Lines to log once the log is started.
     pub notes: Vec<Note>,
 }
 
-/// The addresses of the member, read.
+/// The parsed addresses of the member.
 struct Addresses {
     peers: Vec<Url>,
     clients: Vec<Url>,
@@ -150,15 +154,15 @@ struct Addresses {
 }
 
 impl Config {
-    /// Reads and checks flags.
+    /// Parses and checks flags.
     ///
     /// # Errors
-    /// What is wrong, in etcd's words where it has some.
+    /// The first invalid flag or combination, with etcd's text where it has one.
     pub fn new(flags: &Flags, command_line: Vec<String>) -> Result<Self, Note> {
         let mut config = Self::verify(flags, command_line).map_err(|text| {
             Note::new(Level::Warn, "failed to verify flags").about("error", text)
         })?;
-        // etcd finds these when it looks for the other members.
+        // etcd refuses these when it looks for the other members.
         config
             .settle(flags)
             .map_err(|text| Note::new(Level::Fatal, "discovery failed").about("error", text))?;
@@ -237,7 +241,7 @@ impl Config {
             quota_bytes: quota_bytes(flags),
             keep_alive: table::GRPC_KEEPALIVE_INTERVAL.get(flags),
             keep_alive_timeout: table::GRPC_KEEPALIVE_TIMEOUT.get(flags),
-            // Less would be all that a watch does.
+            // With a shorter interval a watch would do nothing else.
             progress_notify: table::WATCH_PROGRESS_NOTIFY_INTERVAL
                 .get(flags)
                 .max(Duration::from_millis(100)),
@@ -269,12 +273,12 @@ impl Config {
         })
     }
 
-    /// Ticks without a leader until this member may stand for election.
+    /// Ticks without a leader until this member may campaign.
     pub fn election_ticks(&self) -> usize {
         self.election.div_duration_f64(self.heartbeat) as usize
     }
 
-    /// How long this member promises not to vote after it heard a leader; zero if it does not.
+    /// The vote lease that this member gives after a heartbeat; zero if it gives none.
     pub fn vote_lease(&self) -> Duration {
         match self.lease_based_reads {
             true => vote_lease(self.election_ticks(), self.heartbeat),
@@ -282,7 +286,7 @@ impl Config {
         }
     }
 
-    /// How ports behave that serve `what`.
+    /// Options of the ports with these services.
     pub fn http(&self, what: http::Endpoints) -> http::Options {
         http::Options {
             serves: what,
@@ -295,7 +299,7 @@ impl Config {
         }
     }
 
-    /// Who the first members are, as the flags say; a member that has begun does not ask them again.
+    /// Reads the initial members from the flags; a member that has state does not use them again.
     fn read_cluster(&mut self, flags: &Flags) -> Result<(), String> {
         let cluster = match table::INITIAL_CLUSTER.is_set(flags) {
             true => table::INITIAL_CLUSTER.get(flags),
@@ -357,8 +361,15 @@ impl Config {
         Ok(())
     }
 
-    /// Notes what is fine and perhaps not what was meant.
+    /// Adds warnings about valid values that may be mistakes.
     fn note(&mut self, flags: &Flags) {
+        for flag in [&table::RAFT_READ_TIMEOUT, &table::RAFT_WRITE_TIMEOUT] {
+            if flag.get(flags) < RAFT_TIMEOUT_MIN {
+                let least = duration::text(RAFT_TIMEOUT_MIN);
+                let text = format!("{} increased to minimum value: {least}", flag.name());
+                self.notes.push(Note::new(Level::Info, text));
+            }
+        }
         let mut warn = |text: String| self.notes.push(Note::new(Level::Warn, text));
         if self.listen_http.is_empty() {
             warn(
@@ -384,14 +395,14 @@ impl Config {
 }
 
 impl Addresses {
-    /// URLs that this member listens on.
+    /// URLs on which this member listens.
     fn listened(&self) -> impl Iterator<Item = &Url> {
         let Self { peers, clients, http, metrics, .. } = self;
         [peers, clients, http, metrics].into_iter().flatten()
     }
 
     fn new(flags: &Flags) -> Result<Self, String> {
-        // Whoever says where to listen must say what clients are to be told, too. A file need not.
+        // A command line with listen addresses must have advertised ones too. A file need not.
         let asked = table::LISTEN_CLIENT_URLS.is_set(flags) && !flags.from_file;
         let untold = asked && !table::ADVERTISE_CLIENT_URLS.is_set(flags);
         let addresses = Self {

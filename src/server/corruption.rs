@@ -1,4 +1,4 @@
-//! Watches over members that should hold the same: before this one serves, and now and then while it leads.
+//! Corruption checks: compares the hashes of the members before this one serves, and at intervals while it leads.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ async fn own(replica: &ReplicaClient, revision: i64) -> Result<HashKvReply, Refu
     hashed.unwrap_or_else(|fault| fatal(&fault))
 }
 
-/// Compares what this member holds with the others that can be reached, before it serves clients.
+/// Compares this member's keys with those of the reachable members, before it serves clients.
 ///
 /// # Errors
-/// They contradict each other.
+/// The hashes contradict each other.
 pub(super) async fn check_first(replica: &ReplicaClient) -> Result<(), Fault> {
     let id = format!("{:x}", replica.node().member_id);
     tracing::info!(local_member_id = id, "starting initial corruption check");
@@ -49,12 +49,12 @@ pub(super) async fn check_first(replica: &ReplicaClient) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Compares all members every so often, while this one leads. Runs for ever.
+/// Compares all members at intervals, while this one leads. Runs for ever.
 pub(super) async fn watch(replica: ReplicaClient, every: Duration) {
     loop {
         clock::sleep(every).await;
         if replica.leads() {
-            // What cannot be asked now is asked the next time.
+            // A failed check is repeated in the next round.
             let _ = check(&replica).await;
         }
     }
@@ -73,7 +73,7 @@ async fn check(replica: &ReplicaClient) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Compares what all members hashed at their newest compaction, while this one leads. Runs for ever.
+/// Compares the members' hashes of their newest compaction, while this one leads. Runs for ever.
 pub(super) async fn watch_compactions(replica: ReplicaClient, every: Duration) {
     let mut checked = 0;
     loop {
@@ -88,7 +88,7 @@ pub(super) async fn watch_compactions(replica: ReplicaClient, every: Duration) {
     }
 }
 
-/// Whether all members could be compared, or somebody was found out.
+/// True if all members could be compared, or a corrupt one was found.
 async fn check_compaction(replica: &ReplicaClient, compacted: i64) -> Result<bool, Refusal> {
     let hashed = own(replica, compacted).await?;
     let answers = replica.hashes_of_others(compacted).await;

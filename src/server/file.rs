@@ -1,5 +1,5 @@
-//! The configuration as a YAML or JSON file. Keys are the names of flags, apart from a few that stand in
-//! sections; unknown keys are ignored, as etcd does.
+//! The configuration as a YAML or JSON file. Keys are the names of flags, apart from a few in sections; unknown keys
+//! are ignored, as in etcd.
 
 use serde_norway::{Mapping, Value};
 
@@ -10,7 +10,7 @@ use super::table;
 /// A key of a section, and its flag.
 type Key = (&'static str, &'static dyn Row);
 
-/// Sections, and the flags that their keys stand for.
+/// Sections, and the flags of their keys.
 static SECTIONS: &[(&str, &[Key])] = &[
     (
         "client-transport-security",
@@ -60,7 +60,7 @@ static SECTIONS: &[(&str, &[Key])] = &[
     ),
 ];
 
-/// Flags that a file cannot set: in etcd they are not part of it.
+/// Flags that a file cannot set: in etcd they are not part of the file.
 static NOT_IN_FILES: &[&dyn Row] = &[
     &table::CONFIG_FILE,
     &table::VERSION,
@@ -75,7 +75,7 @@ static NOT_IN_FILES: &[&dyn Row] = &[
 /// Reads the file at `path`.
 ///
 /// # Errors
-/// It cannot be read, or what it says makes no sense.
+/// The file cannot be read, or a value is invalid.
 pub(super) fn load(
     path: &str,
     read: impl FnOnce(&str) -> std::io::Result<String>,
@@ -140,7 +140,7 @@ fn is_in_section(flag: &str) -> bool {
     SECTIONS.iter().any(|(_, keys)| keys.iter().any(|(_, row)| row.name() == flag))
 }
 
-/// A value as a flag would have it; `None` for none.
+/// A value in the form of a flag; `None` for null.
 fn scalar(form: Form, value: &Value) -> Result<Option<String>, String> {
     Ok(match (form, value) {
         (_, Value::Null) => None,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_files_are_refused() {
         assert!(parse("heartbeat-interval: x").is_err());
         assert!(parse("watch-progress-notify-interval: 10m").is_err(), "times are numbers");
         assert!(parse("- a").is_err());

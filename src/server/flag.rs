@@ -1,27 +1,27 @@
 //! A flag: its name, how its value is parsed, its default, its help, and by type the effect that it has.
 //!
 //! ```text
-//!  Flag<T>          has an effect: `get` gives its value, and a test fails if nothing gets it
+//!  Flag<T>          has an effect: `get` returns its value, and a test fails if no code calls it
 //!  Flag<T, Warned>  accepted, without effect: no `get`; the start logs a warning if it is given
 //!  Flag<T, Refused> asks for what this version lacks: no `get`; the member does not start if it is given
 //! ```
 
 use super::settings::Flags;
 
-/// How a value is written.
+/// The notation of a value.
 #[derive(Debug)]
 pub(super) struct Syntax<T> {
-    /// Parses a value. The error is the text that Go's packages or etcd give.
+    /// Parses a value. The error has the text of Go's packages or etcd.
     pub(super) parse: fn(&str) -> Result<T, String>,
     pub(super) form: Form,
 }
 
-/// What the command line and the configuration file need to know of a syntax.
+/// The form of a value on the command line and in the configuration file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Form {
-    /// A value stands behind the flag.
+    /// A value after the flag.
     Value,
-    /// The flag alone means `true`.
+    /// A boolean: the flag alone means `true`.
     Switch,
     /// A value as above; in a file it is a whole number of nanoseconds.
     Duration,
@@ -34,7 +34,7 @@ pub(super) struct Used;
 /// The effect of a flag that is accepted and changes nothing.
 #[derive(Debug)]
 pub(super) struct Warned {
-    /// The member behaves as the flag's default says.
+    /// True if the member behaves as the flag's default states.
     pub(super) default_holds: bool,
 }
 
@@ -65,7 +65,7 @@ pub(super) const fn used<T>(
     Flag { name, syntax, default, help, effect: Used }
 }
 
-/// A flag without effect, whose default is how the member behaves.
+/// A flag without effect, whose default describes the member's behaviour.
 pub(super) const fn warned<T>(
     name: &'static str,
     syntax: Syntax<T>,
@@ -106,26 +106,26 @@ impl<T> Flag<T> {
 }
 
 impl<T, E> Flag<T, E> {
-    /// The value as text, for the checks that etcd makes of it whatever its effect is.
+    /// The value as text, for the checks that etcd makes whatever its effect is.
     pub(super) fn text<'a>(&self, flags: &'a Flags) -> &'a str {
         flags.given(self.name).unwrap_or(self.default)
     }
 
-    /// Tells if a value was given.
+    /// True if a value was given.
     pub(super) fn is_set(&self, flags: &Flags) -> bool {
         flags.given(self.name).is_some()
     }
 
     fn parsed(&self, text: &str) -> T {
         (self.syntax.parse)(text).unwrap_or_else(|why| {
-            // Defaults are parsed by a test, given values before they come into `Flags`.
+            // Defaults are parsed by a test, given values before they are stored in `Flags`.
             panic!("the value {text:?} of --{} was parsed before, and now: {why}", self.name)
         })
     }
 }
 
 impl<T: PartialEq, E> Flag<T, E> {
-    /// Tells if a value was given that is not the default.
+    /// True if a value was given that is not the default.
     pub(super) fn is_changed(&self, flags: &Flags) -> bool {
         let given = flags.given(self.name).map(|text| self.parsed(text));
         given.is_some_and(|value| value != self.parsed(self.default))
@@ -142,31 +142,31 @@ pub(super) trait Row: Sync {
     /// Parses a value.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error of the parser.
     fn check(&self, value: &str) -> Result<(), String>;
 
     /// The warning to log at the start: the flag was given and has no effect.
     fn warning(&self, flags: &Flags) -> Option<String>;
 
-    /// Why the member does not start: the flag was given and asks for what is not there.
+    /// The refusal to start: the flag was given and requests a missing feature.
     fn refusal(&self, flags: &Flags) -> Option<String>;
 
-    /// The flag has an effect, so that something must get its value.
+    /// True if the flag has an effect, so that its value must be read.
     #[cfg(test)]
     fn is_used(&self) -> bool;
 }
 
-/// What an effect makes of a flag that was given.
+/// The consequence of a flag that was given, by its effect.
 pub(super) trait Effect: Sync {
     #[cfg(test)]
     const IS_USED: bool = false;
 
-    /// A warning.
+    /// The warning, if any.
     fn warning(&self, _name: &str, _is_changed: bool) -> Option<String> {
         None
     }
 
-    /// A refusal to start.
+    /// The refusal to start, if any.
     fn refusal(&self, _name: &str, _is_changed: bool) -> Option<String> {
         None
     }

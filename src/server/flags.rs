@@ -1,5 +1,5 @@
-//! The configuration as it is given: command line in Go's syntax (`-name value`, `--name=value`, and for
-//! switches `--name` or `--name=true` alone), environment (`ETCD_NAME_OF_FLAG`), or a file instead of both.
+//! Sources of the configuration: a command line in Go's syntax (`-name value`, `--name=value`, and for booleans
+//! `--name` or `--name=true` alone), environment variables (`ETCD_NAME_OF_FLAG`), or a file instead of both.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use super::gates::Gates;
 use super::settings::{Flags, Level, Note};
 use super::{file, table, values};
 
-/// The deed that the command line asks for.
+/// The action that the command line requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// Run a member with these values; flags that were not given have their default.
+    /// Run a member with these values; other flags have their default.
     Run(Flags),
     /// Print the version.
     Version,
@@ -19,7 +19,7 @@ pub enum Command {
     Help,
     /// The flags do not parse: print the message and the usage on stderr and exit with code 2.
     Misuse(String),
-    /// The flags parse, but cannot be: log the message and exit with code 1.
+    /// The flags parse, but their combination is invalid: log the message and exit with code 1.
     Refuse(Note),
 }
 
@@ -65,7 +65,7 @@ fn refuse(error: &str) -> Command {
 
 const PREFIX: &str = "ETCD_";
 
-/// Variables that are no flags.
+/// Variables with this prefix that belong to no flag.
 const SPECIAL: &[&str] = &["ETCD_UNSUPPORTED_ARCH", "ETCD_CONFIG_FILE", "ETCD_VERIFY"];
 
 fn command_line(arguments: impl Iterator<Item = String>, flags: &mut Flags) -> Result<(), Command> {
@@ -76,7 +76,7 @@ fn command_line(arguments: impl Iterator<Item = String>, flags: &mut Flags) -> R
         };
         let name = name.strip_prefix('-').unwrap_or(name);
         if name.is_empty() {
-            // Go stops reading flags at `--`.
+            // Go stops parsing flags at `--`.
             return match rest.next() {
                 Some(other) => Err(refuse(&format!("{other:?} is not a valid flag"))),
                 None => Ok(()),
@@ -97,7 +97,7 @@ fn command_line(arguments: impl Iterator<Item = String>, flags: &mut Flags) -> R
     Ok(())
 }
 
-/// Takes one flag, and its value if that comes apart.
+/// Parses one flag, and its value if that is the next argument.
 fn one_flag(
     name: &str,
     given: Option<String>,
@@ -114,7 +114,7 @@ fn one_flag(
         return gate_before(name, gate, &on, flags);
     }
     let known = table::find(name).or_else(|| {
-        // Gone in 3.7; 3.6 and older still had them, and so have the files that start them.
+        // Removed in 3.7; 3.6 and older still have them, and so do scripts for those.
         table::find(name.strip_prefix("experimental-")?)
     });
     let Some(flag) = known else {
@@ -187,7 +187,7 @@ fn apply_environment(
     Ok(())
 }
 
-/// How to use the program, in short.
+/// A short usage text.
 pub fn usage() -> &'static str {
     "Usage:\n\
      \n  etcd [flags]\n    Run a member.\n\
@@ -198,7 +198,7 @@ pub fn usage() -> &'static str {
      for ten minutes.\n\n"
 }
 
-/// All flags, with their defaults and what they are for.
+/// All flags, with their defaults and descriptions.
 pub fn help() -> String {
     let mut text = String::new();
     for (title, flags) in table::SECTIONS {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_as_by_etcd() {
+    fn unknown_flags_are_refused_as_by_etcd() {
         let misuse = |arguments: &[&str]| {
             let Command::Misuse(text) = run(arguments, &[]) else {
                 panic!("{arguments:?} is fine")
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_environment_adds_is_told() {
+    fn environment_variables_are_logged() {
         let environment = [("ETCD_NAME", "a"), ("ETCD_FOO", "b"), ("HOME", "/")];
         let Command::Run(flags) = run(&[], &environment) else { panic!("it is fine") };
         let notes = flags.notes.iter().map(|note| (note.level, note.message.as_str()));

@@ -1,4 +1,4 @@
-//! Feature gates: what etcd 3.7.1 knows by name, and which of them change what this member does.
+//! Feature gates: the names of etcd 3.7.1's, and those that have an effect on this member.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ macro_rules! gates {
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(super) enum Gate { $($gate,)* }
 
-        /// All of them, in the order of `--help`, with their stages, defaults, and whether they have an effect here.
+        /// All gates, in the order of `--help`, with their stages, defaults, and a flag for those with an effect here.
         const ROWS: &[Row] = &[
             $(Row {
                 gate: Gate::$gate,
@@ -60,12 +60,12 @@ struct Row {
     has_effect: bool,
 }
 
-/// Which gates are on.
+/// The enabled gates.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gates([bool; ROWS.len()]);
 
 impl Gates {
-    /// Tells if a gate is on.
+    /// True if a gate is enabled.
     pub(super) fn is_on(&self, gate: Gate) -> bool {
         self.0[gate as usize]
     }
@@ -105,7 +105,7 @@ impl fmt::Debug for Gates {
 /// Parses gates, as in `A=true,B=false`.
 ///
 /// # Errors
-/// One that does not exist, or is neither true nor false.
+/// A gate does not exist, or its value is neither true nor false.
 pub(super) fn parse(text: &str) -> Result<Gates, String> {
     let mut given = Vec::new();
     for part in list(text) {
@@ -121,7 +121,7 @@ pub(super) fn parse(text: &str) -> Result<Gates, String> {
         given.push((row.gate, on));
     }
     let mut gates = Gates::default();
-    // All gates of a stage first, then single ones, which know better.
+    // All gates of a stage first, then single ones, which have precedence.
     for (all, stage) in [(Gate::AllAlpha, Stage::Alpha), (Gate::AllBeta, Stage::Beta)] {
         if let Some((_, on)) = given.iter().find(|(gate, _)| *gate == all) {
             gates.set_stage(stage, *on);

@@ -1,4 +1,4 @@
-//! Sees to it that the cluster's feature level is the highest that all members support.
+//! Raises the cluster's feature level to the highest that all members support.
 
 use basalt_proto::etcdserverpb::FeatureLevelSetRequest;
 
@@ -16,8 +16,8 @@ pub(super) fn supported() -> FeatureLevel {
     lowered.map_or(FeatureLevel::NEWEST, FeatureLevel::new).min(FeatureLevel::NEWEST)
 }
 
-/// Raises the level of the cluster if all members support a higher one, as they stated when they connected to this member,
-/// which leads.
+/// Raises the level of the cluster if all members support a higher one, as stated in their connections to this
+/// member, the leader.
 pub(super) async fn raise(replica: &ReplicaClient) {
     let (state, node) = (replica.state(), replica.node());
     let supported = state.members.iter().map(|member| match member.id == node.member_id {
@@ -27,7 +27,7 @@ pub(super) async fn raise(replica: &ReplicaClient) {
     let Some(level) = level_to_set(state.feature_level, supported) else { return };
     let set = FeatureLevelSetRequest { level: level.number() };
     if let Err(error) = replica.propose(Command::FeatureLevelSet(set)).await {
-        // Tried again with the next round.
+        // Tried again in the next round.
         tracing::warn!(%error, level = level.number(), "failed to raise the feature level");
     }
 }

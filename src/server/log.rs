@@ -1,5 +1,5 @@
-//! Logs in zap's shape, one JSON object a line, so that what reads etcd's logs reads ours; or a line for
-//! people (`--log-format console`).
+//! Logs in zap's format, one JSON object a line, so that tools for etcd's logs can read ours; or lines for people
+//! (`--log-format console`).
 
 mod limit;
 
@@ -21,15 +21,15 @@ use super::settings::{Flags, Level, Note};
 use super::table;
 use crate::io::{self, Journal, LogOutput, LogQueue, Reports, clock};
 
-/// Events of this target end the process, and are told so.
+/// Events of this target end the process, and are logged with level fatal.
 const FATAL: &str = "basalt::fatal";
-/// The target of what the consensus library says; see [`super::raft_log`].
+/// The target of raft-rs's log lines; see [`super::raft_log`].
 pub(super) const RAFT: &str = "raft";
 
 /// The output of the log that is systemd's journal.
 const JOURNAL: &str = "systemd/journal";
 
-/// How logs are written.
+/// Options of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     level: LevelFilter,
@@ -38,10 +38,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// As the flags say.
+    /// The options in the flags.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The invalid flag.
     pub fn new(flags: &Flags) -> Result<Self, String> {
         let logger = table::LOGGER.get(flags);
         if logger != "zap" {
@@ -76,7 +76,7 @@ impl Options {
 }
 
 impl Default for Options {
-    /// Before anything is known.
+    /// The options before the flags are parsed.
     fn default() -> Self {
         Self { level: LevelFilter::INFO, outputs: Vec::new(), console: false }
     }
@@ -109,7 +109,7 @@ fn open(output: &str) -> Result<LogOutput, String> {
     })
 }
 
-/// Writes logs from now on.
+/// Starts the log.
 ///
 /// # Errors
 /// A file cannot be opened.
@@ -119,7 +119,7 @@ pub fn start(options: &Options) -> Result<(), String> {
     if outputs.is_empty() {
         outputs.push(LogOutput::Stderr);
     }
-    // Libraries speak only of what goes wrong.
+    // Of libraries only warnings and errors are logged.
     let ours = Targets::new()
         .with_target("basalt", options.level)
         .with_target(RAFT, options.level)
@@ -128,12 +128,12 @@ pub fn start(options: &Options) -> Result<(), String> {
     let reports = reports(format, Arc::clone(&limiter));
     let queue = io::start_log(outputs, reports).map_err(|fault| fault.to_string())?;
     let zap = Zap { queue, format, limiter };
-    // It fails only where logs are written already, in a test.
+    // It fails only if a log exists already, in a test.
     drop(tracing_subscriber::registry().with(zap.with_filter(ours)).try_init());
     Ok(())
 }
 
-/// Logs what was noted before logs were written.
+/// Logs a note that was made before the log was started.
 pub fn say(note: &Note) {
     let about: Vec<(&str, &str)> =
         note.about.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -151,19 +151,19 @@ struct Zap {
     limiter: Arc<Limiter>,
 }
 
-/// How a line looks.
+/// Format of a line.
 #[derive(Clone, Copy)]
 struct Format {
-    /// For people; else one JSON object.
+    /// A line for people; else a JSON object.
     console: bool,
 }
 
-/// What an event says, in its order.
+/// The fields of an event, in its order.
 #[derive(Default)]
 struct Fields {
     message: String,
     others: Vec<(String, Value)>,
-    /// Where a library's line comes from, if the event was made elsewhere.
+    /// The file of a library's line, if the event was made elsewhere.
     file: Option<String>,
     line: Option<u32>,
 }
@@ -172,13 +172,13 @@ impl Fields {
     fn put(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
             ("message", Value::String(text)) => self.message = text,
-            // Pairs whose names are not known when this is compiled.
+            // Pairs whose names are not known at compile time.
             ("about", Value::String(text)) => {
                 if let Ok(Value::Object(pairs)) = serde_json::from_str(&text) {
                     self.others.extend(pairs);
                 }
             }
-            // Of lines that were not made by the macros of tracing.
+            // Fields of lines that were not made by tracing's macros.
             ("from_file", Value::String(file)) => self.file = Some(file),
             ("from_line", Value::Number(line)) => {
                 self.line = line.as_u64().and_then(|line| u32::try_from(line).ok());
@@ -238,7 +238,7 @@ impl<S: Subscriber> Layer<S> for Zap {
     }
 }
 
-/// Of a library's path, what is inside it.
+/// The part of a library's path inside its crate.
 fn inside(file: &str) -> &str {
     file.rsplit_once("src/").map_or(file, |(_, inside)| inside)
 }
@@ -253,7 +253,7 @@ impl Format {
     }
 }
 
-/// Lines about lines that were not written.
+/// Lines that report suppressed and dropped lines.
 fn reports(format: Format, limiter: Arc<Limiter>) -> Reports {
     Box::new(move |dropped| {
         let time = clock::unix_time();

@@ -1,13 +1,15 @@
-//! What a member begins with: what is on disk, or what its flags and the other members say.
+//! The initial state of a member: from disk, or from its flags and the other members.
 //!
 //! ```text
-//!  a store on disk ───────────────────────► goes on; flags about the cluster have no say
+//!  a store on disk ───────────────────────► continues; flags about the cluster are ignored
 //!  none, --initial-cluster-state new ─────► the first members and their ids, as every one of them computes
-//!  none, --initial-cluster-state existing ► asks the others who is a member; the state comes as a snapshot
+//!  none, --initial-cluster-state existing ► asks the others for the members; the state is received as a snapshot
 //! ```
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use gocompat::bytes;
 
 use super::bootstrap::{Bootstrap, bootstrap};
 use super::{Config, levels};
@@ -27,11 +29,11 @@ use crate::types::{
 };
 use crate::wal::{Record, Replay};
 
-/// How long another member may take to accept a connection, whatever the election timeout is.
+/// Least timeout for a connection to another member, whatever the election timeout is.
 const DIAL_TIME_MIN: Duration = Duration::from_secs(1);
 const DIAL_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What was found on disk.
+/// The state read from disk.
 pub(super) struct Opened {
     pub(super) member: Member,
     pub(super) machine: Machine<LsmEngine>,
@@ -40,7 +42,7 @@ pub(super) struct Opened {
     pub(super) restored: Restored,
     pub(super) cluster_id: u64,
     pub(super) identity: Identity,
-    /// Members that the state does not tell of yet.
+    /// Members that the state does not contain yet.
     pub(super) others: Vec<Member>,
     pub(super) disk: DiskMonitor,
     pub(super) budgets: Budgets,
@@ -51,12 +53,12 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
     io::prepare_data_dir(&wal_dir)?;
     let settings = machine_config(config, budgets);
-    // Before the store, which may need what was reserved.
+    // Before the store, which may need the reserved space.
     let watched = member_dir.clone();
     let disk = Pool::Durable.run(move || DiskMonitor::start(&watched)).await?;
     let (mut machine, snapshot) = open_store(&member_dir, &settings).await?;
     let bootstrap = beginning_of(config, &machine, &wal_dir).await?;
-    let options = wal_options(config, wal_dir);
+    let options = wal_options(config, wal_dir, &disk);
     let first = bootstrap.as_ref().map(Bootstrap::first);
     let (mut wal, mut replay) = WalFile::open(options, first).await?;
     let owner = replay.owner.or(bootstrap.as_ref().map(Bootstrap::owner));
@@ -67,7 +69,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     let founds = bootstrap.as_ref().is_some_and(|_| replay.hard_state == HardState::default());
     if let Some(bootstrap) = &bootstrap {
         begin_state(&mut machine, &replay, bootstrap)?;
-        // A member that has begun is not asked again for its flags.
+        // The flags of a member that has state are not used again.
         let engine = machine.engine().clone();
         Pool::Durable.run(move || engine.persist()).await?;
     }
@@ -75,7 +77,7 @@ pub(super) async fn open(config: &Config, budgets: Budgets) -> Result<Opened, Fa
     if config.force_new_cluster && !founds {
         force_new_cluster(&mut wal, &mut replay, &machine, id).await?;
     }
-    let vote_lease_ticks = keep_vote_lease(config, &member_dir).await?;
+    let vote_lease_ticks = store_vote_lease(config, &member_dir).await?;
     defragment(&machine, config.bootstrap_defrag_bytes).await?;
     let read = machine.commit()?.read;
     let state = state_of(&machine, read, id, machine.engine().disk_bytes());
@@ -119,16 +121,17 @@ fn machine_config(config: &Config, budgets: Budgets) -> machine::Config {
     }
 }
 
-fn wal_options(config: &Config, dir: PathBuf) -> WalOptions {
+fn wal_options(config: &Config, dir: PathBuf, disk: &DiskMonitor) -> WalOptions {
     WalOptions {
         free_max: config.max_wals.min(free_segments_max(&dir)),
+        fits: disk.fits_segment(&dir),
         dir,
         segment_bytes: WAL_SEGMENT_BYTES,
         unsafe_no_fsync: config.unsafe_no_fsync,
     }
 }
 
-/// What a member begins with that has nothing on disk.
+/// The bootstrap of a member without state.
 async fn beginning_of(
     config: &Config,
     machine: &Machine<LsmEngine>,
@@ -141,7 +144,7 @@ async fn beginning_of(
     Pool::Dns.run(move || bootstrap(&asked, has_log)).await.map(Some)
 }
 
-/// Who this member is to others.
+/// Identity and settings of this member for its peers.
 fn identity(config: &Config, cluster: u64, member: &Member, machine: machine::Config) -> Identity {
     let times = Times {
         dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
@@ -159,15 +162,15 @@ fn identity(config: &Config, cluster: u64, member: &Member, machine: machine::Co
     }
 }
 
-/// Segments of the log that may wait to be recycled, beside the next one.
+/// Upper bound of the log's segments that may wait to be recycled, beside the next one.
 fn free_segments_max(wal_dir: &Path) -> usize {
     let is_small = io::disk_bytes(wal_dir).is_some_and(|bytes| bytes < DISK_SMALL_BYTES);
     if is_small { 0 } else { WAL_FREE_SEGMENTS_MAX }
 }
 
-/// Notes what this life promises, and gives the ticks for which an earlier one may have promised something. Less than
-/// before counts only when that is over: until then another start must find what it was.
-async fn keep_vote_lease(config: &Config, member_dir: &Path) -> Result<usize, Fault> {
+/// Stores the vote lease of this run, and returns the ticks for which an earlier run may have given one. A shorter
+/// lease is stored only after the earlier one has ended: until then another start must find the longer one.
+async fn store_vote_lease(config: &Config, member_dir: &Path) -> Result<usize, Fault> {
     let (dir, own) = (member_dir.to_owned(), config.vote_lease());
     let own_ms = own.as_millis() as u64;
     let noting = move || {
@@ -194,7 +197,7 @@ async fn keep_vote_lease(config: &Config, member_dir: &Path) -> Result<usize, Fa
     Ok(before.div_duration_f64(config.heartbeat).ceil() as usize + 1)
 }
 
-/// Merges all of the store's tables if they take more than is in use by as much as the flag says.
+/// Merges all of the store's tables if their garbage exceeds the flag's threshold.
 async fn defragment(machine: &Machine<LsmEngine>, threshold: u64) -> Result<(), Fault> {
     let engine = machine.engine().clone();
     let (size, in_use) = (engine.disk_bytes(), bytes_in_use(machine.usage()));
@@ -204,8 +207,11 @@ async fn defragment(machine: &Machine<LsmEngine>, threshold: u64) -> Result<(), 
     if size < in_use.saturating_add(threshold) {
         tracing::info!(
             current_db_size_bytes = size,
+            current_db_size = bytes::text(size),
             current_db_size_in_use_bytes = in_use,
+            current_db_size_in_use = bytes::text(in_use),
             bootstrap_defrag_threshold_bytes = threshold,
+            bootstrap_defrag_threshold = bytes::text(threshold),
             "Skipping defragmentation"
         );
         return Ok(());
@@ -213,7 +219,7 @@ async fn defragment(machine: &Machine<LsmEngine>, threshold: u64) -> Result<(), 
     Pool::Durable
         .run(move || {
             engine.note_usage(in_use);
-            // Answered, or not: if the store cannot be merged now, it is later.
+            // If the merge failed, it is tried again later.
             let _ = engine.defragment().recv();
             tracing::info!(
                 size_before_bytes = size,
@@ -225,7 +231,7 @@ async fn defragment(machine: &Machine<LsmEngine>, threshold: u64) -> Result<(), 
         .await
 }
 
-/// The state machine, and which snapshot its store began with.
+/// The state machine, and the snapshot that its store began with.
 async fn open_store(
     member_dir: &Path,
     settings: &machine::Config,
@@ -238,7 +244,7 @@ async fn open_store(
     Pool::Durable.run(opening).await
 }
 
-/// The member may have stopped between making a snapshot its store and beginning its log there.
+/// The member may have stopped after it installed a snapshot's store and before it began the log for it.
 async fn finish_snapshot(
     snapshot: Option<(u64, u64)>,
     machine: &Machine<LsmEngine>,
@@ -262,14 +268,14 @@ fn not_a_member(machine: &Machine<LsmEngine>, id: MemberId) -> Fault {
     Fault::new(format!("the data directory belongs to another member than {id:x}"))
 }
 
-/// An empty store: of a new member, or of one that lost what was not synced and has all of it in the log.
+/// Initializes an empty store: of a new member, or of one that lost unsynced writes and has all of them in the log.
 fn begin_state(
     machine: &mut Machine<LsmEngine>,
     replay: &Replay,
     bootstrap: &Bootstrap,
 ) -> Result<(), Fault> {
     if replay.log_start_index == 0 && replay.conf_state.voters.is_empty() {
-        // Joins; the leader sends the state.
+        // Joins a cluster; the leader sends the state.
         return Ok(());
     }
     let mut ids: Vec<_> = bootstrap.members.iter().map(|member| member.id).collect();
@@ -283,9 +289,9 @@ fn begin_state(
     machine.bootstrap(bootstrap.members.clone())
 }
 
-/// Makes this member the only one: everybody else is removed by entries of their own, as if they had been
-/// removed one after the other. Its whole log counts as committed. Part of it may never have been acknowledged,
-/// but nothing that was is left out, as it would be if only what is known to be committed were kept.
+/// Makes this member the only one: all others are removed by entries, as if they had been removed one after the other.
+/// Its whole log counts as committed. Part of it may never have been acknowledged, but no acknowledged entry is left
+/// out, as might happen if only entries known to be committed were kept.
 async fn force_new_cluster(
     wal: &mut WalFile,
     replay: &mut Replay,

@@ -1,4 +1,4 @@
-//! The log lines of the consensus library in the member's log, under the target `raft` and with its own call sites.
+//! Adapter of raft-rs's log lines to the member's log, with target `raft` and their own call sites.
 
 use std::fmt::{Arguments, Write as _};
 
@@ -7,12 +7,12 @@ use slog::{Drain, KV as _, Key, Level, Never, OwnedKVList, Record, Serializer};
 
 use super::log::RAFT;
 
-/// What takes the library's lines.
+/// The logger for raft-rs.
 pub(super) fn logger() -> slog::Logger {
     slog::Logger::root(Bridge, slog::o!())
 }
 
-/// Names of values that are member ids, which the log shows in hex as everywhere else.
+/// Names of fields with member ids, which the log shows in hex as everywhere else.
 const IDS: [&str; 7] = ["raft_id", "id", "from", "to", "leader_id", "leader", "candidate_id"];
 
 struct Bridge;

@@ -1,4 +1,4 @@
-//! The life of the process: opens what is on disk, starts everything, serves until it is told to stop.
+//! The life of the process: opens the state, starts everything, serves until a signal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +10,12 @@ use futures_lite::future::or;
 use super::Config;
 use super::gates::Gate;
 use super::open::open;
+use super::settings::Flags;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
-use super::{corruption, versions};
+use super::{corruption, start_line, versions};
+use crate::actors::client::Pending;
 use crate::actors::mailbox::peer::Peers;
-use crate::actors::{ReplicaClient, Shared, client, compactor, peer};
-use crate::cluster::Version;
+use crate::actors::{ReplicaClient, Shared, compactor, peer};
 use crate::command::Command;
 use crate::http::{Endpoints, HttpService};
 use crate::io::{self, Executors, Lane, Place, Reactor, clock};
@@ -22,47 +23,36 @@ use crate::metrics;
 use crate::rpc;
 use crate::types::{Budgets, Fault, Refusal};
 
-/// How long a member that is told to stop waits for what is under way.
+/// Time that a stopping member gives to requests in flight.
 const STOP_TIME: Duration = Duration::from_millis(500);
 
-/// Before this member tries again to publish itself.
+/// Pause before this member tries again to publish its attributes.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(100);
 
-/// Before it looks again whether the cluster has a version; a new cluster has one at once.
+/// Interval of checks for the cluster version; a new cluster has one at once.
 const VERSION_PAUSE: Duration = Duration::from_millis(10);
 
-/// Runs a member until it is told to stop by SIGTERM or SIGINT.
+/// Runs a member until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Why it cannot start, or what stopped it.
-pub fn run(config: Config) -> Result<(), Fault> {
+/// The reason why it cannot start, or the error that stopped it.
+pub fn run(config: Config, flags: &Flags) -> Result<(), Fault> {
     let placement = io::place_executors(&config.cores);
-    let places = placement.places;
-    io::raise_open_files(places.len())?;
-    let (memory_bytes, budgets) = io::divide_memory(places.len());
+    let executors = placement.places.len();
+    io::raise_open_files(executors)?;
+    let (memory_bytes, budgets) = io::divide_memory(executors);
     rpc::set_response_bytes_max(budgets.responses);
-    let (reactor, reactor_reason) = config.reactor.decide(places.len())?;
+    let (reactor, reactor_reason) = config.reactor.decide(executors)?;
     metrics::set_reactor(reactor.name());
+    let resources = start_line::Resources { placement, reactor, reactor_reason, memory_bytes };
     io::refuse_foreign(&config.data_dir)?;
     io::refuse_unfinished(&config.data_dir)?;
     let member_dir = config.data_dir.join("member");
     io::prepare_data_dir(&config.data_dir)?;
     io::prepare_data_dir(&member_dir)?;
     let _lock = io::lock_data_dir(&member_dir)?;
-    tracing::info!(
-        name = config.name,
-        data_dir = %config.data_dir.display(),
-        etcd_version = %Version::SERVER,
-        basalt_version = env!("CARGO_PKG_VERSION"),
-        reactor = reactor.name(),
-        reactor_reason,
-        executors = places.len(),
-        cores = ?places.iter().filter_map(|place| place.core).collect::<Vec<_>>(),
-        placement = placement.reason,
-        memory_bytes,
-        layout = "consensus, wal, apply and lease on the first executor; sessions and a watch hub on each",
-        "starting a member"
-    );
+    start_line::say(&config, flags, &resources);
+    let places = resources.placement.places;
     let (stop, stopped) = flume::bounded(1);
     let opens = Arc::new(AtomicBool::new(true));
     on_signal(stop, Arc::clone(&opens))?;
@@ -74,9 +64,9 @@ pub fn run(config: Config) -> Result<(), Fault> {
     executors.join()
 }
 
-/// Tells `stop` when the process is asked to end. While the member still opens what is on disk there is nothing to end in
-/// order, and opening may wait for other members; whoever asks twice does not want to wait either. Then the process ends
-/// at once: what was acknowledged is in the log.
+/// Notifies `stop` of a signal. While the member still opens its state there is nothing to stop in order, and opening
+/// may wait for other members; a second signal means that the operator does not want to wait. In both cases the process
+/// ends at once: acknowledged writes are in the log.
 fn on_signal(stop: flume::Sender<i32>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let cannot = |error| Fault::new(format!("signals cannot be caught: {error}"));
@@ -93,8 +83,7 @@ fn on_signal(stop: flume::Sender<i32>, opens: Arc<AtomicBool>) -> Result<(), Fau
     waiting.map(drop).map_err(cannot)
 }
 
-/// Everything on the first core: opens what is on disk, starts the actors and the other cores, serves until
-/// told to stop.
+/// The main task of the first core: opens the state, starts the actors and the other cores, serves until a stop.
 async fn first_core(
     config: Config,
     (reactor, others): (Reactor, Vec<Place>),
@@ -110,7 +99,7 @@ async fn first_core(
     let boot_nonce = io::random_u64();
     let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
     let nonce = boot_nonce as u32;
-    let pending = client::pending(0, nonce);
+    let pending = Pending::new(0, nonce, &shared.node);
     let (executor_contexts, outputs) =
         executor_contexts(1 + others.len(), nonce, &config, &handles, &pending, &shared);
     let led = start_actors(&config, boot_nonce, opened, &handles, inboxes, outputs, &shared)?;
@@ -139,7 +128,7 @@ async fn first_core(
     listen_peers(&config, &replica, &handles.peers)?;
     io::spawn(versions::watch(replica.clone(), led));
     let serving = async {
-        // May wait for the others for as long as they take.
+        // May wait for the other members without a limit.
         join_in(&config, &replica).await?;
         watch_corruption(&config, &replica);
         listen(&config, &connections)?;
@@ -159,13 +148,13 @@ async fn first_core(
     drop(stops);
     io::close_connections(STOP_TIME).await;
     handles.apply.close().await;
-    // Sessions that are still open end with the process. What they wait for was not acknowledged; what was
-    // is in the log.
+    // Open sessions end with the process. Requests without an answer were not acknowledged; acknowledged ones
+    // are in the log.
     tracing::info!("closed the member");
     io::end_by(signal)
 }
 
-/// Waits until this member is one of those that the cluster counts on.
+/// Waits until this member can serve as a part of the cluster.
 async fn join_in(config: &Config, replica: &ReplicaClient) -> Result<(), Fault> {
     if config.gates.is_on(Gate::InitialCorruptCheck) {
         corruption::check_first(replica).await?;
@@ -182,8 +171,8 @@ fn watch_corruption(config: &Config, replica: &ReplicaClient) {
     }
 }
 
-/// A leader that stops lets the voter lead that has been connected longest, so that nobody has to wait for an
-/// election.
+/// Transfers leadership from a stopping leader to the voter that has been connected longest, so that clients need not
+/// wait for an election.
 async fn hand_over(config: &Config, replica: &ReplicaClient) {
     let (own, state) = (replica.node().member_id, replica.state());
     if replica.status().leader != own {
@@ -197,7 +186,7 @@ async fn hand_over(config: &Config, replica: &ReplicaClient) {
     tracing::info!(moved = matches!(moved, Some(Ok(()))), "leadership transfer finished");
 }
 
-/// Serves other members, and what they and operators ask over HTTP. Everything of theirs is on this core.
+/// Serves the peer port: connections of other members, and HTTP. All of that runs on this core.
 fn listen_peers(config: &Config, replica: &ReplicaClient, peers: &Peers) -> Result<(), Fault> {
     let (connections, accepted) = io::handover();
     for address in &config.listen_peers {
@@ -233,8 +222,8 @@ fn say_ready(config: &Config, replica: &ReplicaClient) {
     }
 }
 
-/// Tells the cluster this member's name and addresses, as etcd does before it serves clients. Waits for its turn
-/// in the log, so that everything before it is applied too, and for the leader to decide which version is spoken.
+/// Publishes this member's name and client URLs, as etcd does before it serves clients. Waits until that entry is
+/// applied, so that everything before it is applied too, and until the leader has set the cluster version.
 async fn publish_self(config: &Config, replica: &ReplicaClient) -> Result<(), Fault> {
     let attributes =
         Attributes { name: config.name.clone(), client_urls: config.advertise_clients.clone() };
@@ -249,8 +238,8 @@ async fn publish_self(config: &Config, replica: &ReplicaClient) -> Result<(), Fa
     Ok(())
 }
 
-/// Proposes until it is applied, as etcd does: the others may start later, and a request that came into a
-/// snapshot before this member did is never heard of.
+/// Proposes until the entry is applied, as etcd does: the others may start later, and an entry that this member
+/// receives as a part of a snapshot is not answered.
 async fn publish(replica: &ReplicaClient, command: &Command) -> Result<(), Fault> {
     loop {
         match replica.propose(command.clone()).await {

@@ -1,8 +1,8 @@
-//! The values of flags as they were given, as text, and what is to be logged about them. [`super::flag`] reads them.
+//! The values of flags as given, as text, and notes about them for the log. [`super::flag`] parses them.
 
 use std::collections::BTreeMap;
 
-/// A line to log once logs are written.
+/// A line to log once the log is started.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Note {
     /// Its level.
@@ -18,7 +18,7 @@ pub struct Note {
 pub enum Level {
     /// Information.
     Info,
-    /// A setting that may not be what was meant.
+    /// A setting that may be a mistake.
     Warn,
     /// The member cannot run.
     Fatal,
@@ -35,7 +35,7 @@ impl Note {
     }
 }
 
-/// Values by name of flag. Each was parsed once by its flag before it was put here.
+/// Values by name of flag. Each was parsed once by its flag before it was stored here.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Flags {
     values: BTreeMap<&'static str, String>,
@@ -48,12 +48,12 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The value that was given for a flag.
+    /// The given value of a flag.
     pub(super) fn given(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }
 
-    /// Puts a value that its flag has parsed.
+    /// Stores a value that its flag has parsed.
     pub(super) fn put(&mut self, name: &'static str, value: impl Into<String>) {
         self.values.insert(name, value.into());
     }
@@ -63,7 +63,7 @@ impl Flags {
     }
 }
 
-/// Which flags were read: a test holds that each flag with an effect is.
+/// Records the flags that were read: a test checks that each flag with an effect is.
 #[cfg(test)]
 pub(super) mod reads {
     use std::collections::BTreeSet;
@@ -82,7 +82,7 @@ pub(super) mod reads {
         }
     }
 
-    /// Flags with equal values are equal, whoever read them.
+    /// Flags with equal values are equal, whichever of them were read.
     impl PartialEq for Reads {
         fn eq(&self, _: &Self) -> bool {
             true

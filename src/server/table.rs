@@ -1,5 +1,5 @@
-//! The table of flags: all of etcd 3.7.1, and Basalt's own. Each is a constant whose type says what its value is and
-//! whether it has an effect; its row is here and nowhere else.
+//! The table of flags: all of etcd 3.7.1, and Basalt's own. Each is a constant whose type determines the type of its
+//! value and its effect; its row is here and nowhere else.
 
 use std::time::Duration;
 
@@ -39,17 +39,17 @@ const REACTORS: Syntax<ReactorChoice> = Syntax {
     },
     form: Form::Value,
 };
-/// Whether the cluster exists.
+/// True for an existing cluster.
 const NEW_OR_EXISTING: Syntax<bool> = Syntax {
     parse: |text| values::one_of(text, &[("new", false), ("existing", true)]),
     form: Form::Value,
 };
-/// Whether a failure of discovery leads to the proxy that is no more.
+/// True for `proxy`, which 3.7 does not have any more.
 const EXIT_OR_PROXY: Syntax<bool> = Syntax {
     parse: |text| values::one_of(text, &[("exit", false), ("proxy", true)]),
     form: Form::Value,
 };
-/// All of its values are the same here.
+/// All of its values have the same effect here.
 const V2_PHASE: Syntax<()> = Syntax {
     parse: |text| {
         let phases = ["write-only", "write-only-skip-check", "write-only-drop-data", "gone"];
@@ -57,13 +57,13 @@ const V2_PHASE: Syntax<()> = Syntax {
     },
     form: Form::Value,
 };
-/// Whether tokens are of another kind than simple ones.
+/// True for a token type other than simple tokens.
 const TOKEN_KIND: Syntax<bool> = Syntax {
     parse: |text| Ok(!["", "simple"].contains(&text.split(',').next().unwrap_or_default())),
     form: Form::Value,
 };
 
-/// Flags and the list of them.
+/// Defines flags and the list of them.
 macro_rules! section {
     ($list:ident $($name:ident: $flag:ty = $make:expr;)*) => {
         $(pub(super) static $name: $flag = $make;)*
@@ -322,13 +322,13 @@ section! { BASALT
         "Let the leader answer linearizable reads without a heartbeat round while it holds a leader lease.");
 }
 
-// Known, and in no section of `--help`.
+// Accepted, and in no section of `--help`.
 section! { UNLISTED
     CONFIG_FILE: Flag<String> = used("config-file", TEXT, "", "Path of the configuration file.");
     VERSION: Flag<bool> = used("version", SWITCH, "false", "Print the version.");
 }
 
-/// Flags of old versions that are accepted with a warning and mean nothing. As in etcd they need no value.
+/// Flags of old versions that are accepted with a warning and have no effect. As in etcd they need no value.
 pub(super) const IGNORED: &[&str] = &[
     "cluster-active-size",
     "cluster-remove-delay",
@@ -347,7 +347,7 @@ pub(super) const IGNORED: &[&str] = &[
     "test.outputdir",
 ];
 
-/// Switches of 3.4 to 3.6 that are feature gates now.
+/// Booleans of 3.4 to 3.6 that are feature gates now.
 pub(super) const GATES_BEFORE: &[(&str, &str)] = &[
     ("experimental-initial-corrupt-check", "InitialCorruptCheck"),
     ("experimental-compact-hash-check-enabled", "CompactHashCheck"),

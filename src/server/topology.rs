@@ -1,8 +1,7 @@
-//! Which actor runs on which core, and which handles it is given. Nothing else connects actors.
+//! Assignment of actors to cores, and of handles to actors. Nothing else connects actors.
 //!
-//! Consensus, the log and apply share the first core; every core, that one too, has sessions and a watch hub.
-//! Measured on two cores this is the fastest layout: what one request needs is on as few executors as
-//! possible.
+//! Consensus, the log and apply share the first core; every core, that one too, has sessions and a watch hub. Measured
+//! on two cores this is the fastest layout: a request involves as few executors as possible.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +23,13 @@ use crate::types::Fault;
 use crate::types::limits::COMPACT_SLICE_RECORDS;
 use crate::watch::StreamOptions;
 
-/// Answers on their way to one executor: no more than it has requests in flight, and read rounds.
+/// Answers queued for one executor: no more than it has requests in flight, and read rounds.
 const DELIVERIES_MAX: usize = 2 * crate::types::limits::REQUESTS_IN_FLIGHT_MAX;
 
 /// Kinds of ports.
 pub(super) const PORTS: usize = 3;
 
-/// What is served where. Connections are marked with the place in this list of the port they came to.
+/// The services of each kind of port, and its addresses. Connections are marked with the index of their port in this list.
 pub(super) fn ports(config: &Config) -> [(Endpoints, &Vec<Address>); PORTS] {
     let clients = if config.listen_http.is_empty() { Endpoints::All } else { Endpoints::Grpc };
     [
@@ -40,7 +39,7 @@ pub(super) fn ports(config: &Config) -> [(Endpoints, &Vec<Address>); PORTS] {
     ]
 }
 
-/// How to reach the actors of which there is one.
+/// Handles of the actors that exist once.
 #[derive(Clone)]
 pub(super) struct Handles {
     pub(super) consensus: consensus::Handle,
@@ -59,7 +58,7 @@ pub(super) struct Inboxes {
     peers: peer::Inbox,
 }
 
-/// All mailboxes of which there is one.
+/// All mailboxes of the actors that exist once.
 pub(super) fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inboxes) {
     let (consensus, consensus_inbox) = consensus::mailbox();
     let (wal, wal_inbox, space) = wal::mailbox();
@@ -77,7 +76,8 @@ pub(super) fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inbo
     (handles, inboxes)
 }
 
-/// A context for each executor, and the actors that apply tells of its work. `pending` belongs to this executor, the first.
+/// A context for each executor, and the channels to which apply sends events and answers. `pending` belongs to this
+/// executor, the first.
 pub(super) fn executor_contexts(
     count: usize,
     boot_nonce: u32,
@@ -133,7 +133,8 @@ pub(super) fn executor_contexts(
     (executor_contexts, outputs)
 }
 
-/// Starts the actors of which there is one, on this executor. Gives what tells when this member begins to lead.
+/// Starts the actors that exist once, on this executor. Returns a receiver of the notification when this member
+/// becomes leader.
 pub(super) fn start_actors(
     config: &Config,
     boot_nonce: u64,
@@ -143,7 +144,7 @@ pub(super) fn start_actors(
     outputs: actors::apply::Outputs,
     shared: &Arc<Shared>,
 ) -> Result<flume::Receiver<()>, Fault> {
-    // Promises not to vote, of this life and of an earlier one, are counted in ticks: each must take its time.
+    // Vote leases, of this run and of an earlier one, are counted in ticks: each must take its full time.
     let counts_ticks = config.lease_based_reads || opened.restored.vote_lease_ticks > 0;
     let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
     let election_ms = config.election.as_millis() as u64;
@@ -167,7 +168,7 @@ pub(super) fn start_actors(
         leads,
     };
     let consensus = handles.consensus.clone();
-    let (replica, inbox) = (Replica::new(driver), inboxes.consensus);
+    let (replica, inbox) = (Replica::new(driver, config.heartbeat), inboxes.consensus);
     io::spawn(actors::consensus::run(replica, inbox, consensus_outputs, Arc::clone(shared)));
     io::spawn(actors::peer::run(handles.peers.clone(), inboxes.peers, Arc::clone(shared)));
     let (wal_inbox, space) = inboxes.wal;
@@ -180,7 +181,7 @@ pub(super) fn start_actors(
     io::spawn(actors::lease::ticks(handles.lease.clone()));
     io::spawn(ticks(config.heartbeat, consensus.clone(), handles.disk.clone()));
     if opened.state.sole_voter {
-        // A member that votes alone need not wait for a timeout.
+        // A sole voter need not wait for an election timeout.
         consensus.campaign();
     } else if config.election_advance && !counts_ticks {
         io::spawn(advance(config.clone(), handles.clone()));
@@ -194,7 +195,7 @@ fn stop_on_fault(outcome: Result<(), Fault>) {
     }
 }
 
-/// The means of an executor to serve connections.
+/// Everything an executor needs to serve connections.
 pub(super) struct ExecutorContext {
     executor: usize,
     boot_nonce: u32,
@@ -207,10 +208,11 @@ pub(super) struct ExecutorContext {
 }
 
 impl ExecutorContext {
-    /// Serves the connections that this executor is given. `pending` are its own requests, made here if there are none yet.
+    /// Serves the connections sent to this executor. `pending` are its own requests, made here if there are none yet.
     pub(super) fn take(self, pending: Option<Pending>, shared: &Arc<Shared>) -> ReplicaClient {
         let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
-        let pending = pending.unwrap_or_else(|| client::pending(executor, self.boot_nonce));
+        let pending =
+            pending.unwrap_or_else(|| Pending::new(executor, self.boot_nonce, &shared.node));
         let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
         io::spawn(requests::hand_in(self.executor, pending.clone(), consensus.clone()));
         io::spawn(requests::deliver(pending.clone(), self.delivered));
@@ -265,12 +267,12 @@ fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::cons
     }
 }
 
-/// Most of the first election timeout is spent at once, when another member is there to vote or to lead.
+/// Skips most of the first election timeout once another member is connected, which can vote or lead.
 async fn advance(config: Config, handles: Handles) {
     let ticks = config.election.div_duration_f64(config.heartbeat) as u64;
     for _ in 0..ticks {
         if handles.peers.any_connected() {
-            // One heartbeat's time is left for a leader to show itself.
+            // One heartbeat interval is left to receive a message of a leader.
             (2..ticks).all(|_| handles.consensus.tick(handles.disk.space()));
             return;
         }

@@ -1,4 +1,4 @@
-//! Values as Go's packages read them: durations, switches, numbers, URLs; with their texts of errors.
+//! Values as Go's packages parse them: durations, booleans, numbers, URLs; with their error texts.
 
 use std::collections::BTreeSet;
 use std::num::{IntErrorKind, ParseIntError};
@@ -20,9 +20,9 @@ pub(super) const SWITCH: Syntax<bool> =
 pub(super) const INT: Syntax<i64> = value(whole);
 /// A whole number that is not negative.
 pub(super) const UINT: Syntax<u64> = value(whole);
-/// The same, of things in memory.
+/// The same, for numbers of things in memory.
 pub(super) const COUNT: Syntax<usize> = value(whole);
-/// The same, of milliseconds.
+/// The same, in milliseconds.
 pub(super) const MILLIS: Syntax<Duration> = value(|text| whole(text).map(Duration::from_millis));
 /// A whole number of 32 bits. Go's flag package names the function for this one.
 pub(super) const UINT32: Syntax<u32> = value(|text| {
@@ -31,14 +31,14 @@ pub(super) const UINT32: Syntax<u32> = value(|text| {
         format!("strconv.ParseUint: parsing {text:?}: {error}")
     })
 });
-/// A duration in Go's spelling, as in `1m30s`. Below zero it is zero.
+/// A duration in Go's notation, as in `1m30s`. A negative one counts as zero.
 pub(super) const DURATION: Syntax<Duration> =
     Syntax { parse: |text| duration::parse(text).map_err(|_| parse_error()), form: Form::Duration };
-/// URLs, with commas between.
+/// URLs, separated by commas.
 pub(super) const URLS: Syntax<Vec<Url>> = value(urls);
-/// Texts, with commas between.
+/// Texts, separated by commas.
 pub(super) const LIST: Syntax<Vec<String>> = value(|text| Ok(list(text)));
-/// URLs or `*`, with commas between.
+/// URLs or `*`, separated by commas.
 pub(super) const ORIGINS: Syntax<Vec<String>> = value(|text| {
     let origins = list(text);
     origins.iter().filter(|it| *it != "*").try_for_each(|it| url(it).map(drop))?;
@@ -53,10 +53,10 @@ fn parse_error() -> String {
     "parse error".to_owned()
 }
 
-/// One of some words, by its place among them.
+/// The value that belongs to a word.
 ///
 /// # Errors
-/// It is none of them.
+/// The text is none of the words.
 pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| "invalid value".to_owned())
@@ -81,7 +81,7 @@ pub(super) fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// What a list holds, without what is around it.
+/// The elements of a list, trimmed.
 pub(super) fn list(text: &str) -> Vec<String> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts.map(str::to_owned).collect()
@@ -97,7 +97,7 @@ pub(super) struct Url {
 }
 
 impl Url {
-    /// Whether it asks for TLS.
+    /// True for schemes with TLS.
     pub(super) fn is_secure(&self) -> bool {
         self.scheme == "https" || self.scheme == "unixs"
     }
@@ -105,7 +105,7 @@ impl Url {
     /// The address to listen on.
     ///
     /// # Errors
-    /// It has a name where an address is needed.
+    /// The URL has a name where an address is needed.
     pub(super) fn bind(&self) -> Result<Address, String> {
         if self.scheme.starts_with("unix") {
             return Ok(Address::Unix(self.rest.clone()));
@@ -120,10 +120,10 @@ impl Url {
     }
 }
 
-/// Reads URLs with commas between, sorted, each once.
+/// Parses URLs separated by commas; the result is sorted, without duplicates.
 ///
 /// # Errors
-/// What is wrong with one of them.
+/// The error of one of them.
 pub(super) fn urls(text: &str) -> Result<Vec<Url>, String> {
     let mut urls = list(text).iter().map(|text| url(text)).collect::<Result<Vec<_>, _>>()?;
     urls.sort_by(|one, other| one.text.cmp(&other.text));
@@ -131,10 +131,10 @@ pub(super) fn urls(text: &str) -> Result<Vec<Url>, String> {
     Ok(urls)
 }
 
-/// Reads one URL.
+/// Parses one URL.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The error, with Go's or etcd's text.
 pub(super) fn url(text: &str) -> Result<Url, String> {
     let scheme_unknown = || format!("URL scheme must be http, https, unix, or unixs: {text}");
     let (scheme, rest) = text.split_once(':').ok_or_else(scheme_unknown)?;
@@ -161,7 +161,7 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
 /// A list of cores and ranges of cores, as in `0,2-3`.
 ///
 /// # Errors
-/// It is not one.
+/// The text is not such a list.
 pub(super) fn cores(text: &str) -> Result<Vec<usize>, String> {
     let invalid =
         || format!("invalid value {text:?} for flag -cores: expected a list such as 0,2-3");
@@ -187,7 +187,7 @@ pub(super) fn cores(text: &str) -> Result<Vec<usize>, String> {
     Ok(cores)
 }
 
-/// The highest number of a core that can be asked for.
+/// The highest number of a core that is accepted.
 const CORES_MAX: usize = 4095;
 
 #[cfg(test)]

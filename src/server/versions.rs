@@ -1,5 +1,5 @@
-//! Sees to it that the cluster speaks the highest version that all members know: asks them while this member
-//! leads, and before it joins them.
+//! Raises the cluster version to the highest that all members support: asks the members while this member leads, and
+//! before it joins them.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::command::Command;
 use crate::io::{self, clock};
 use crate::types::{Fault, MemberId, Refusal};
 
-/// How often a leader asks; etcd's too.
+/// Interval at which a leader asks; etcd's too.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// How long one address of a member may take to answer.
+/// Timeout for one address of a member.
 const ASK_TIME: Duration = Duration::from_secs(2);
 
-/// What a member says of its versions; nothing if it does not answer at any of its addresses. Blocks.
+/// A member's versions; `None` if it does not answer at any of its addresses. Blocks.
 fn ask(member: &Member) -> Option<Versions> {
     let remote_member_id = format!("{:x}", member.id);
     let told = member.peer_urls.iter().find_map(|url| {
@@ -39,17 +39,17 @@ fn ask(member: &Member) -> Option<Versions> {
     told
 }
 
-/// What the others say. Blocks: not for executors.
+/// The versions of the other members. Blocks: not for executors.
 fn ask_all(members: &[Member], own: MemberId) -> Vec<(MemberId, Option<Versions>)> {
     let others = members.iter().filter(|member| member.id != own);
     others.map(|member| (member.id, ask(member))).collect()
 }
 
-/// That this member, which is not there yet, can speak what the members speak. etcd looks for downgrades under
-/// way too; here there are none. Blocks: not for executors.
+/// Checks that this member, which has not joined yet, supports the version of the members. etcd also looks for
+/// downgrades in progress; here there are none. Blocks: not for executors.
 ///
 /// # Errors
-/// It cannot, or nobody says what they speak.
+/// It does not, or no member reports its version.
 pub(super) fn check_joining(members: &[Member], own: MemberId) -> Result<(), Fault> {
     let clusters = ask_all(members, own).into_iter().map(|(id, told)| cluster_version(id, &told?));
     if may_join(clusters) {
@@ -58,7 +58,7 @@ pub(super) fn check_joining(members: &[Member], own: MemberId) -> Result<(), Fau
     Err(Fault::new("incompatible with current running cluster"))
 }
 
-/// What this member says that its cluster speaks.
+/// The cluster version that a member reports.
 fn cluster_version(id: MemberId, told: &Versions) -> Option<Version> {
     let (remote_member_id, version) = (format!("{id:x}"), &told.cluster);
     let read = version.parse();
@@ -86,11 +86,10 @@ fn cluster_version(id: MemberId, told: &Versions) -> Option<Version> {
     read.ok()
 }
 
-/// Decides every so often, and whenever this member begins to lead, as `led` tells. Ends when nobody can tell any
-/// more.
+/// Decides at intervals, and whenever this member becomes leader, as `led` notifies. Ends with the sender of `led`.
 pub(super) async fn watch(replica: ReplicaClient, led: flume::Receiver<()>) {
     while !matches!(clock::deadline(EVERY, led.recv_async()).await, Some(Err(_))) {
-        // A leader that cannot decide now does so the next time.
+        // A leader that cannot decide now tries again in the next round.
         if replica.leads()
             && let Err(error) = check(&replica).await
         {
@@ -100,7 +99,7 @@ pub(super) async fn watch(replica: ReplicaClient, led: flume::Receiver<()>) {
 }
 
 async fn check(replica: &ReplicaClient) -> Result<(), Fault> {
-    // What earlier leaders decided is applied then, and a majority still wants this one.
+    // Decisions of earlier leaders are applied then, and a majority still follows this one.
     if replica.read_index().await.is_err() || !replica.leads() {
         return Ok(());
     }
@@ -116,7 +115,7 @@ async fn check(replica: &ReplicaClient) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Which version this member says that it is.
+/// The version that a member reports for itself.
 fn server_version(id: MemberId, told: &Versions) -> Option<Version> {
     let (remote_member_id, remote_member_version) = (format!("{id:x}"), &told.server);
     let read = remote_member_version.parse();

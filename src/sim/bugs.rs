@@ -1,49 +1,48 @@
-//! Mistakes that a host of the rooms, or the world around it, could make. Each must be found: that is what
-//! shows that the checkers look.
+//! Bugs that a host of the rooms, or their environment, could have. Each must be found: that shows that the checks work.
 
-/// A deliberate mistake.
+/// A planted bug.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bug {
-    /// A batch is called durable when it is handed to the disk.
+    /// A batch is acknowledged as durable when it is handed to the disk.
     AckBeforePersist,
     /// Term and vote do not reach the disk.
     VoteNotPersisted,
-    /// A read is served at what this member knows to be committed, without asking the others.
+    /// A read is served at the local commit index, without a round of heartbeats.
     StaleReadIndex,
     /// A read does not wait until its index is applied.
     ReadBeforeApplied,
-    /// After a restart, what an entry replaced is still there behind it.
+    /// After a restart, replaced entries are still in the log behind the entry that replaced them.
     WrongTruncation,
-    /// The last write that the disk acknowledged is gone after a crash, and nobody minds.
+    /// The last acknowledged write is lost after a crash, without an error.
     LostTailAccepted,
-    /// The log is cut before the store is on disk.
+    /// The log is truncated before the store is on disk.
     CutBeforeSync,
-    /// After a crash the applied index is ahead of what was applied.
+    /// After a crash the stored applied index is higher than the last applied entry.
     AppliedIndexAhead,
-    /// After a crash the applied index is behind what was applied: entries are applied again.
+    /// After a crash the stored applied index is lower than the last applied entry: entries are applied again.
     DuplicateApply,
-    /// Whose leadership ended goes on to end leases, and others pass that on to the leader.
+    /// A deposed leader continues to revoke leases, and followers forward that to the leader.
     DeposedRevoke,
     /// A batch that finds the hub's mailbox full loses its last event.
     WatchBatchCut,
     /// A client that watches again repeats the last revision it has seen.
     WatchRepeats,
-    /// Request ids begin anew with each start of a member.
+    /// Request ids start again with each start of a member.
     RepliesToStrangers,
-    /// The wire delivers a forwarded proposal twice.
+    /// The network delivers a forwarded proposal twice.
     ProposalRepeated,
-    /// A member that starts again does not know that it promised not to vote.
+    /// A member that restarts does not keep its vote lease.
     PromiseForgotten,
-    /// What a member promises counts from the moment its answer arrives.
+    /// The leader counts a vote lease from the arrival of the response.
     PromiseFromAnswer,
-    /// A member is told to take over, and the one that leads does not know.
+    /// A leadership transfer starts without the leader's knowledge.
     TransferUnseen,
-    /// The clock is read before waiting for what the time is needed for.
+    /// The clock is read before the wait for the input for which the time is needed.
     ClockBeforeMailbox,
 }
 
 impl Bug {
-    /// All of them.
+    /// All bugs.
     pub const ALL: [Self; 18] = [
         Self::AckBeforePersist,
         Self::VoteNotPersisted,

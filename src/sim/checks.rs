@@ -1,5 +1,4 @@
-//! What must be true of all members together, looked at when each thing happens. A check that fails panics:
-//! the rooms' own asserts are checks too.
+//! Invariants of all members together, checked at each event. A failed check panics: the rooms' own asserts are checks too.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +12,10 @@ use crate::machine::Reply;
 use crate::mvcc;
 use crate::types::{ConfState, Entry, LeaseId, LogIndex, MemberId, Refusal, Term};
 
-/// Entries after a change of members that may have been committed before it was known.
+/// Entries after a change of members that may have been committed before the change was known.
 const CHANGE_KNOWN: u64 = 500;
 
-/// What is known of a state at some index.
+/// Digest of a state at some index.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Digest {
     pub(super) revision: i64,
@@ -25,34 +24,34 @@ pub(super) struct Digest {
     pub(super) rest: u32,
 }
 
-/// A lease as those who hold it see it.
+/// A lease from its owner's point of view.
 #[derive(Default)]
 struct Lease {
-    /// It lives until here at least, by what was answered.
+    /// The lease exists up to this time at least, by the answers to its owner.
     safe_until: Micros,
-    /// When it first was gone somewhere, unless it was granted anew.
+    /// Time of its first deletion on a member, unless it was granted again.
     gone_at: Option<Micros>,
 }
 
-/// What the whole cluster has shown so far.
+/// Observations of the whole cluster so far.
 #[derive(Default)]
 pub(super) struct Checks {
     leaders: BTreeMap<Term, MemberId>,
     votes: BTreeMap<(MemberId, Term), MemberId>,
-    /// Of each entry that was in any log: its checksum and the term of the entry before it.
+    /// Each entry that was in any log: its checksum and the term of the entry before it.
     entries: BTreeMap<(LogIndex, Term), (u32, Term)>,
     /// The first entry of the log.
     first: LogIndex,
     conf_state: ConfState,
-    /// Where the members last changed.
+    /// Index of the last change of the members.
     members_changed: LogIndex,
-    /// What was committed, and the answer to it.
+    /// The committed entries, and the reply to each.
     log: Vec<Entry>,
     replies: Vec<Result<Reply, Refusal>>,
     digests: BTreeMap<LogIndex, Digest>,
-    /// Each revision's events, as watchers see them.
+    /// Each revision's events, in the form that watchers receive.
     pub(super) history: BTreeMap<i64, Vec<mvccpb::Event>>,
-    /// Each key's changes: the revision, and what it became.
+    /// Each key's changes: the revision, and the new version.
     keys: BTreeMap<Bytes, Vec<(i64, Option<Kv>)>>,
     /// The newest compacted revision.
     pub(super) compacted: i64,
@@ -60,7 +59,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// How many entries are committed.
+    /// Number of committed entries.
     pub(super) fn committed(&self) -> LogIndex {
         self.first + self.log.len() as u64 - 1
     }
@@ -69,7 +68,7 @@ impl Checks {
         self.history.last_key_value().map_or(1, |(revision, _)| *revision)
     }
 
-    /// A member says who leads.
+    /// A member reports its leader.
     pub(super) fn leader(&mut self, term: Term, leader: MemberId) {
         let one = *self.leaders.entry(term).or_insert(leader);
         assert_eq!(one, leader, "two leaders in term {term}");
@@ -81,7 +80,7 @@ impl Checks {
         assert_eq!(one, candidate, "member {member} votes twice in term {term}");
     }
 
-    /// An entry is in somebody's log, after one of this term: the same everywhere, and so all before it.
+    /// An entry is in a member's log, after one of this term: every log has the same entry there, and the same before it.
     pub(super) fn appended(&mut self, member: MemberId, entry: &Entry, before: Term) {
         let is = (crc32c::crc32c(&entry.data), before);
         let first = *self.entries.entry((entry.index, entry.term)).or_insert(is);
@@ -89,22 +88,22 @@ impl Checks {
         assert_eq!(first, is, "the log of member {member} is another one at {at:?}");
     }
 
-    /// How everything begins: with members who are as if an entry had entered each.
+    /// The initial state: each member counts as added by an entry.
     pub(super) fn new(members: u64) -> Self {
         let voters = (1..=members).collect();
         let conf_state = ConfState { voters, ..ConfState::default() };
         Self { first: members + 1, conf_state, ..Self::default() }
     }
 
-    /// So many disks hold an entry that is committed.
+    /// A committed entry is on so many disks.
     pub(super) fn copies(&self, index: LogIndex, copies: usize) {
-        // Committed before the last change was known to whoever led: one less may have been enough.
+        // Committed before the last change was known to the leader: one less may have been enough.
         let changed = usize::from(index < self.members_changed + CHANGE_KNOWN);
         let quorum = self.conf_state.voters.len() / 2 + 1 - changed;
         assert!(copies >= quorum, "entry {index} is committed, and on {copies} disks only");
     }
 
-    /// The members are these from the next entry on.
+    /// The members from the next entry on.
     pub(super) fn members_changed(&mut self, conf_state: ConfState) {
         (self.conf_state, self.members_changed) = (conf_state, self.committed());
     }
@@ -114,7 +113,7 @@ impl Checks {
         &self.conf_state
     }
 
-    /// An entry comes to a member to be applied.
+    /// An entry is handed to a member to be applied.
     pub(super) fn commit(&mut self, member: MemberId, entry: &Entry) {
         match self.log.get((entry.index - self.first) as usize) {
             Some(known) => assert_eq!(
@@ -130,7 +129,7 @@ impl Checks {
         }
     }
 
-    /// Whether this is the first member that applied the entry; the answer is the same on all of them.
+    /// True for the first member that applied the entry; the reply is the same on all of them.
     pub(super) fn applied(
         &mut self,
         member: MemberId,
@@ -151,13 +150,13 @@ impl Checks {
         }
     }
 
-    /// Two members that applied the same hold the same.
+    /// Two members that applied the same entries have the same state.
     pub(super) fn state(&mut self, member: MemberId, index: LogIndex, digest: Digest) {
         let first = self.digests.entry(index).or_insert_with(|| digest.clone());
         assert_eq!(*first, digest, "the state of member {member} at entry {index} differs");
     }
 
-    /// Events that a member published, and the revision it stands at.
+    /// Events that a member published.
     pub(super) fn events(&mut self, member: MemberId, events: &[mvcc::Event]) {
         for of_revision in events.chunk_by(|a, b| a.revision.main == b.revision.main) {
             let revision = of_revision[0].revision.main;
@@ -184,25 +183,25 @@ impl Checks {
         self.history.insert(revision, typed);
     }
 
-    /// What a key held at a revision.
+    /// The version of a key at a revision.
     pub(super) fn value_at(&self, key: &[u8], revision: i64) -> Option<Kv> {
         let changes = self.keys.get(key)?;
         let count = changes.partition_point(|(at, _)| *at <= revision);
         changes[..count].last().and_then(|(_, kv)| *kv)
     }
 
-    /// What each value that was written to a key became.
+    /// Each value that was written to a key, and the version with it.
     pub(super) fn written(&self) -> BTreeMap<u64, Kv> {
         let all = self.keys.values().flatten();
         all.filter_map(|(_, kv)| Some((kv.as_ref()?.value, (*kv)?))).collect()
     }
 
-    /// A lease is there.
+    /// A lease was granted.
     pub(super) fn lease_granted(&mut self, id: LeaseId) {
         self.leases.insert(id, Lease::default());
     }
 
-    /// A client was told, when it had asked at `asked`, that its lease lives for `ttl` seconds from then on.
+    /// A client that asked at `asked` received the answer that its lease lives for `ttl` seconds from then on.
     pub(super) fn lease_promised(&mut self, id: LeaseId, asked: Micros, ttl: i64) {
         let Some(lease) = self.leases.get_mut(&id) else {
             panic!("lease {id} was promised and never granted")
@@ -218,7 +217,7 @@ impl Checks {
         }
     }
 
-    /// A lease ended because its time was up.
+    /// A lease expired.
     pub(super) fn lease_ended(&mut self, id: LeaseId, now: Micros) {
         let lease = self.leases.entry(id).or_default();
         let until = lease.safe_until;
@@ -234,7 +233,7 @@ fn typed(event: &mvcc::Event) -> mvccpb::Event {
     typed
 }
 
-/// As clients see it. A value begins with its number.
+/// A version in the form that clients see. A value begins with its number.
 pub(super) fn kv_of(kv: &mvccpb::KeyValue) -> Kv {
     let digits = kv.value.iter().take_while(|byte| byte.is_ascii_digit());
     let value = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));

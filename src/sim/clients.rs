@@ -1,4 +1,4 @@
-//! What clients ask, and what they make of the answers.
+//! Requests of clients, and the checks of their answers.
 
 use std::collections::BTreeMap;
 
@@ -20,25 +20,25 @@ use crate::command::Command;
 use crate::machine::Reply;
 use crate::types::{LeaseId, MemberId, Refusal};
 
-/// What comes back to a client.
+/// An answer to a client.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    /// From the log.
+    /// A reply through the log.
     Applied(Result<Reply, Refusal>),
-    /// From the published state.
+    /// A read of the published state.
     Read(encoded::RangeResponse, i64),
     /// A lease lives for so many seconds.
     Renewed(i64),
-    /// It did not happen and will not.
+    /// The request failed and will not be applied.
     Failed,
 }
 
-/// How a request stands.
+/// State of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Planned,
     Asked,
-    /// It may have happened, or may happen yet.
+    /// Without an answer: it may have been applied, or may be later.
     Unheard,
     Answered,
     Failed,
@@ -49,9 +49,9 @@ struct Asked {
     operation: Operation,
     stage: Stage,
     asked: Micros,
-    /// The newest revision that was acknowledged to anybody when it was asked.
+    /// The newest revision acknowledged to any client when the request was made.
     floor: i64,
-    /// For a swap: what the client knew.
+    /// For a swap: the revision that the client expects.
     expected: i64,
     answer: Option<(Micros, Seen)>,
 }
@@ -61,7 +61,7 @@ struct Asked {
 pub(super) struct Clients {
     requests: Vec<Asked>,
     newest: i64,
-    /// What was last heard of each key.
+    /// The last known version of each key.
     known: BTreeMap<u64, Option<Kv>>,
     asked: u64,
     answered: u64,
@@ -83,7 +83,7 @@ impl Clients {
         clients
     }
 
-    /// Plans one more request, and gives its number.
+    /// Adds a request, and returns its number.
     pub(super) fn add(&mut self, operation: Operation) -> usize {
         let stage = Stage::Planned;
         let (asked, floor, expected, answer) = (0, 0, 0, None);
@@ -96,12 +96,12 @@ impl Clients {
         self.requests[number].operation
     }
 
-    /// Another member is to answer it.
+    /// Sends the request to another member.
     pub(super) fn move_to(&mut self, number: usize, member: MemberId) {
         self.requests[number].operation.member = member;
     }
 
-    /// The client asks now. `false` if it did before.
+    /// The client sends the request. `false` if it did before.
     pub(super) fn ask(&mut self, number: usize, now: Micros) -> bool {
         let request = &mut self.requests[number];
         if request.stage != Stage::Planned {
@@ -119,7 +119,7 @@ impl Clients {
         true
     }
 
-    /// What goes into the log for a request; `None` for a read.
+    /// The payload of a request's entry; `None` for a read.
     pub(super) fn payload(&self, number: usize, id: u64) -> Option<Bytes> {
         let request = &self.requests[number];
         let value = || value(number);
@@ -157,7 +157,7 @@ impl Clients {
         Some(command.to_payload(id))
     }
 
-    /// What is read for a request.
+    /// The range of a read.
     pub(super) fn range(&self, number: usize) -> RangeRequest {
         let ask = self.requests[number].operation.ask;
         if let ClientOp::Get { key } | ClientOp::GetSerializable { key } = ask {
@@ -168,7 +168,7 @@ impl Clients {
         RangeRequest { key, range_end, ..RangeRequest::default() }
     }
 
-    /// The client waits no longer.
+    /// The client stops waiting.
     pub(super) fn give_up(&mut self, number: usize) {
         let request = &mut self.requests[number];
         if request.stage == Stage::Asked {
@@ -176,17 +176,17 @@ impl Clients {
         }
     }
 
-    /// How many requests were made, and how many answered.
+    /// Number of requests made, and of those answered.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.asked, self.answered)
     }
 
-    /// Whether nobody waits for anything.
+    /// True if no client waits.
     pub(super) fn are_quiet(&self) -> bool {
         self.requests.iter().all(|request| request.stage != Stage::Asked)
     }
 
-    /// Whether it failed, or the client has given up.
+    /// True if it failed, or the client has stopped waiting.
     pub(super) fn was_in_vain(&self, number: usize) -> bool {
         matches!(self.requests[number].stage, Stage::Failed | Stage::Unheard)
     }
@@ -195,7 +195,7 @@ impl Clients {
         self.requests[number].stage == Stage::Answered
     }
 
-    /// An answer arrives.
+    /// Handles an answer.
     pub(super) fn answer(
         &mut self,
         number: usize,
@@ -247,7 +247,7 @@ impl Clients {
         }
     }
 
-    /// Every key on its own.
+    /// Checks each key's history.
     pub(super) fn check_linearizable(&self, checks: &Checks) {
         let log = checks.written();
         let mut keys: BTreeMap<u64, Vec<Call>> = BTreeMap::new();
@@ -262,7 +262,7 @@ impl Clients {
     }
 }
 
-/// A request of one key, if it counts.
+/// A request of one key as a part of its history, if it counts.
 fn call(request: &Asked) -> Option<(u64, Call)> {
     if matches!(request.stage, Stage::Planned | Stage::Failed) {
         return None;
@@ -289,7 +289,7 @@ fn call(request: &Asked) -> Option<(u64, Call)> {
     Some((key, Call { asked: request.asked, answer: request.answer, deed }))
 }
 
-/// What a client makes of an answer; `None` if nothing happened. Panics at one that cannot be.
+/// The observation in an answer; `None` if the request had no effect. Panics at an impossible one.
 fn seen(request: &Asked, answer: Answer, checks: &mut Checks) -> Option<Seen> {
     let (ask, asked) = (request.operation.ask, request.asked);
     let reply = match answer {
@@ -333,7 +333,7 @@ fn seen(request: &Asked, answer: Answer, checks: &mut Checks) -> Option<Seen> {
     })
 }
 
-/// Whether it needs room on a disk.
+/// True if the request needs disk space.
 pub(super) fn takes_space(ask: ClientOp) -> bool {
     matches!(
         ask,
@@ -346,7 +346,7 @@ pub(super) fn takes_space(ask: ClientOp) -> bool {
     )
 }
 
-/// Whether this may be refused so.
+/// True if the request may be refused for this reason.
 fn fits(ask: ClientOp, refusal: Refusal) -> bool {
     let is_past = matches!(ask, ClientOp::PutAndLookBack { .. });
     (refusal == Refusal::LeaseExist && matches!(ask, ClientOp::Grant { .. }))
@@ -378,7 +378,7 @@ fn transaction(
     Seen { revision, kv, done: txn.succeeded }
 }
 
-/// What is read was true at the revision it speaks of, whatever revision that is.
+/// Checks that the response is the state at the revision that it names.
 fn read(ask: ClientOp, response: &encoded::RangeResponse, revision: i64, checks: &Checks) -> Seen {
     let kvs: Vec<_> = response.kvs.iter().map(decode).collect();
     if let ClientOp::Get { key } | ClientOp::GetSerializable { key } = ask {
@@ -399,7 +399,7 @@ fn decode(kv: &Bytes) -> Kv {
     kv_of(&mvccpb::KeyValue::decode(kv.clone()).expect("a key and its value read back"))
 }
 
-/// The value that a request writes: its number, and sometimes much beside.
+/// The value that a request writes: its number, and sometimes a long suffix.
 fn value(number: usize) -> Bytes {
     let length = if number.is_multiple_of(9) { 700 } else { number % 5 };
     format!("{number} {}", "x".repeat(length)).into()

@@ -1,4 +1,4 @@
-//! The world: one queue of events in the order of simulated time, and what each of them does.
+//! The simulated cluster: one queue of events in the order of simulated time, and the handling of each.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -17,13 +17,13 @@ use crate::consensus::{Message, MessageType};
 use crate::replica::{Input, Lane};
 use crate::types::MemberId;
 
-/// The most time that a cluster without faults needs to come to rest.
+/// Upper bound of the time in which a cluster without faults becomes quiet.
 const REST_MAX: Micros = 120 * SECOND;
 
-/// Members that there can be in a run, with those that came and went.
+/// Upper bound of the members of a run, including those that were removed.
 pub(super) const MEMBERS_MAX: u64 = 9;
 
-/// Something of one member, in one of its lives.
+/// An event of one member, since one of its starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum MemberEvent {
     Tick,
@@ -38,7 +38,7 @@ pub(super) enum MemberEvent {
 pub(super) enum Event {
     Member(MemberId, u64, MemberEvent),
     Deliver(Box<Message>),
-    /// From a member in one of its lives: a message and the state that it announces.
+    /// From a member since one of its starts: a message and the state that it announces.
     Snapshot(MemberId, u64, Box<Message>, Bytes),
     Restart(MemberId),
     Fault(usize),
@@ -70,7 +70,7 @@ impl Ord for Due {
     }
 }
 
-/// A cut in the wire.
+/// A partition of the network.
 struct Cut {
     side: Vec<MemberId>,
     one_way: bool,
@@ -93,10 +93,10 @@ pub(super) struct Cluster {
     noise: (Micros, Wire),
     healed: bool,
     last_asks: Vec<usize>,
-    /// When heartbeats with a context were first sent, for who counts wrongly from their answers.
+    /// Start of each round of heartbeats, for a planted bug.
     rounds: BTreeMap<Bytes, Micros>,
     pub(super) outcome: Outcome,
-    /// Where the story is told, if anywhere.
+    /// Receiver of the trace, if any.
     pub(super) trace: Option<fn(String)>,
 }
 
@@ -128,7 +128,7 @@ impl Cluster {
         }
     }
 
-    /// Runs to the end. Panics when something is wrong.
+    /// Runs to the end. Panics when a check fails.
     pub(super) fn run(mut self) -> Outcome {
         self.say(|| format!("{:?}", self.plan.parameters));
         for id in 1..=self.plan.parameters.members {
@@ -165,7 +165,7 @@ impl Cluster {
         self.outcome
     }
 
-    /// Tells a part of the story.
+    /// Adds a line to the trace.
     pub(super) fn say(&self, what: impl FnOnce() -> String) {
         if let Some(trace) = self.trace {
             trace(format!("{:>12.6}s  {}", self.now as f64 / 1e6, what()));
@@ -185,13 +185,13 @@ impl Cluster {
         &mut self.members[id as usize - 1]
     }
 
-    /// Takes one number into the story, which tells two runs apart.
+    /// Adds a number to the digest of the run.
     pub(super) fn note(&mut self, number: u64) {
         self.outcome.story =
             (self.outcome.story ^ number ^ self.now).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
     }
 
-    /// One event. `true` at the end of the run.
+    /// Handles one event. `true` at the end of the run.
     fn happen(&mut self, event: Event) -> bool {
         match event {
             Event::Member(id, boot, event) => {
@@ -221,9 +221,9 @@ impl Cluster {
             Event::Take(number) => self.take(number),
             Event::Heal => self.heal(),
             Event::Look => {
-                let Some(why) = self.unrest() else { return true };
+                let Some(why) = self.unsettled() else { return true };
                 self.retire();
-                self.ask_again();
+                self.repeat_requests();
                 assert!(self.now < self.plan.lasts + REST_MAX, "no rest without faults: {why}");
                 self.after(SECOND / 2, Event::Look);
             }
@@ -242,7 +242,7 @@ impl Cluster {
         })
     }
 
-    /// A message leaves; most arrive.
+    /// Sends a message; most arrive.
     pub(super) fn send(&mut self, message: Message) {
         let (from, to) = (message.from, message.to);
         self.note(message.index ^ message.term << 32);
@@ -254,18 +254,18 @@ impl Cluster {
         let is_proposal = message.get_msg_type() == MessageType::MsgPropose;
         if cut || (lost && !healed) {
             self.say(|| format!("{from} -> {to} lost: {}", brief(&message)));
-            if link_tells(later)
+            if reports_loss(later)
                 && let Some(live) = self.member(from).live.as_mut()
             {
                 if cut && is_proposal {
-                    // The connection is gone before the message is sent.
+                    // The connection has ended before the message is sent.
                     live.replica.undeliverable(vec![message]);
                 }
                 live.mailbox.push(Lane::Control, Input::Unreachable(to));
             }
             return;
         }
-        // A proposal that came twice would be done twice: connections do not repeat, members must not.
+        // A proposal that arrives twice would be applied twice: connections do not repeat messages, so only others are.
         let repeats = again && !healed && !is_proposal;
         if repeats || self.bug == Some(Bug::ProposalRepeated) && is_proposal {
             self.after(later, Event::Deliver(Box::new(message.clone())));
@@ -279,7 +279,7 @@ impl Cluster {
             return;
         }
         if self.bug == Some(Bug::PromiseFromAnswer) {
-            self.stretch(&mut message);
+            self.extend_vote_lease(&mut message);
         }
         let member = self.member(to);
         let is_paused = member.paused_until > now;
@@ -293,8 +293,8 @@ impl Cluster {
         }
     }
 
-    /// Adds the time since a round of heartbeats began to what is promised with an answer.
-    fn stretch(&mut self, message: &mut Message) {
+    /// Adds the time since the start of a round of heartbeats to the vote lease in its response.
+    fn extend_vote_lease(&mut self, message: &mut Message) {
         let now = self.now;
         let kind = message.get_msg_type();
         if message.context.is_empty() {
@@ -352,7 +352,7 @@ impl Cluster {
         self.after(lasts, Event::Restart(id));
     }
 
-    /// A member comes to a point at which a crash may wait for it. Whether it is dead now.
+    /// A member reaches a point at which a crash may be planned. True if it has crashed.
     pub(super) fn reaches(&mut self, id: MemberId, point: CrashPoint) -> bool {
         match self.member(id).armed {
             Some((armed, lasts)) if armed == point => {
@@ -405,7 +405,7 @@ impl Cluster {
         }
     }
 
-    /// Whom a fault means.
+    /// The member that a fault affects.
     pub(super) fn who(&self, member: MemberId) -> MemberId {
         let leads = |it: &&Member| it.live.as_ref().is_some_and(|live| live.replica.role().leads);
         let newest = |it: &&Member| it.live.as_ref().map(|live| live.replica.role().term);
@@ -432,7 +432,7 @@ impl Cluster {
         }
     }
 
-    /// All faults end, and clients look once more at every key from everywhere.
+    /// All faults end, and clients read every key once more from every member.
     fn heal(&mut self) {
         self.say(|| "all faults end".to_owned());
         self.healed = true;
@@ -464,14 +464,14 @@ impl Cluster {
         self.at(at + 2 * SECOND, Event::Look);
     }
 
-    /// Who hears nothing asks again: an answer is lost with the power of the member that had it, and when
-    /// another member's state was faster.
-    fn ask_again(&mut self) {
+    /// Repeats unanswered requests: an answer is lost when its member loses power, and when another member's snapshot
+    /// replaced the entry.
+    fn repeat_requests(&mut self) {
         for place in 0..self.last_asks.len() {
             let number = self.last_asks[place];
             if self.clients.was_in_vain(number) {
                 let asked = self.clients.operation(number);
-                // A change of members may still have been on its way when the faults ended.
+                // A change of members may have been in progress when the faults ended.
                 let stays = |it: &&Member| {
                     !it.gone && (it.id == asked.member || self.is_gone(asked.member))
                 };
@@ -488,8 +488,8 @@ impl Cluster {
         self.members[id as usize - 1].gone
     }
 
-    /// What is not as it must be in the end.
-    fn unrest(&self) -> Option<String> {
+    /// The reason why the cluster is not quiet yet.
+    fn unsettled(&self) -> Option<String> {
         for member in self.members.iter().filter(|member| !member.gone) {
             let Some(live) = member.live.as_ref() else { return Some("one is down".to_owned()) };
             let (applied, committed) = (live.applier.machine().applied(), self.checks.committed());
@@ -517,12 +517,12 @@ impl Cluster {
     }
 }
 
-/// Whether the sender hears that its message was lost.
-fn link_tells(drawn: u64) -> bool {
+/// True if the sender is notified of the loss of its message.
+fn reports_loss(drawn: u64) -> bool {
     drawn.is_multiple_of(2)
 }
 
-/// A message in a few words.
+/// A short form of a message.
 pub(super) fn brief(message: &Message) -> String {
     let entries = message.get_entries().len();
     let (kind, reject) = (message.get_msg_type(), if message.reject { " no" } else { "" });

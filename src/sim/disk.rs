@@ -1,7 +1,7 @@
-//! The log on a disk that can lose power: what [`crate::io::WalFile`] does with files, done with bytes.
+//! The log on a disk that can lose power: the counterpart of [`crate::io::WalFile`] on bytes instead of files.
 //!
-//! An append is a few steps in order: naming a new segment, writing its opening, writing the frame. A crash
-//! cuts that anywhere, and of the write it falls into any sectors may have arrived.
+//! An append is a few steps in order: naming a new segment, writing its opening, writing the frame. A crash interrupts
+//! that anywhere, and any sectors of the interrupted write may have arrived.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,12 +15,12 @@ use crate::wal::{FrameHead, Record, Replay, encode_frame, replay_segment};
 
 const SECTOR: usize = 512;
 
-/// Files of zeros or of what a recycled segment still holds.
+/// Upper bound of files with zeros or old content of a recycled segment.
 const FREE_MAX: usize = 1;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The next segment gets its name, on a file from the free ones or a new one.
+    /// The next segment gets its name, on one of the free files or a new one.
     Name(u64),
     Write {
         segment: u64,
@@ -29,13 +29,13 @@ enum Step {
     },
 }
 
-/// What is there after a loss of power, and the write under way.
+/// The durable content, and the write in progress.
 pub(super) struct Disk {
     segment_bytes: usize,
     segments: BTreeMap<u64, Vec<u8>>,
     free: Vec<Vec<u8>>,
     steps: VecDeque<Step>,
-    /// Where the last write that was acknowledged lies.
+    /// Position of the last acknowledged write.
     last_write: Option<(u64, usize, usize)>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Log {
     owner: Record,
     hard_state: HardState,
     log_start: Record,
-    /// Segments whose entries all lie below this go when the write under way is done.
+    /// Segments whose entries all lie below this are recycled when the write in progress is done.
     log_start_index: Option<LogIndex>,
 }
 
@@ -77,7 +77,7 @@ impl Disk {
         }
     }
 
-    /// The append under way is durable.
+    /// The append in progress is durable.
     pub(super) fn finish(&mut self, log: &mut Log) {
         while let Some(step) = self.steps.pop_front() {
             self.run(step);
@@ -92,7 +92,7 @@ impl Disk {
         }
     }
 
-    /// The power fails. Whether a write was torn.
+    /// The power fails. True if a write was torn.
     pub(super) fn crash(&mut self, random: &mut Random, bug: Option<Bug>) -> bool {
         let steps = std::mem::take(&mut self.steps);
         let whole = random.below(steps.len() as u64 + 1) as usize;
@@ -117,7 +117,7 @@ impl Disk {
         let Step::Write { segment, offset, bytes } = step else { return false };
         let file = self.segments.get_mut(&segment).expect("it is named before");
         let sectors = bytes.len().div_ceil(SECTOR) as u64;
-        // The first so many arrived, or all but those, or any.
+        // A prefix of the sectors arrived, or a suffix, or any.
         let (kind, limit) = (random.below(3), random.below(sectors + 1));
         let mut torn = false;
         for sector in 0..sectors {
@@ -136,7 +136,7 @@ impl Disk {
         torn
     }
 
-    /// Reads what is there, as after a start; an empty disk begins a log with `first`.
+    /// Reads the log, as after a start; on an empty disk a log is created with `first`.
     pub(super) fn open(
         &mut self,
         first: [Record; 2],
@@ -186,7 +186,7 @@ impl Disk {
         Ok((log, replay))
     }
 
-    /// Begins to make records durable, in as many frames as they need; [`Disk::finish`] ends it.
+    /// Begins to write records, in as many frames as they need; [`Disk::finish`] ends it.
     pub(super) fn append(&mut self, log: &mut Log, records: &[Record]) {
         let mut rest = records;
         while !rest.is_empty() {
@@ -212,7 +212,7 @@ impl Disk {
             self.write(log, &opening);
         }
         self.write(log, records);
-        // Not before: a segment that begins with a commit index must not be found without the entry.
+        // Not before: a segment that begins with a commit index must not exist without the entry.
         for record in records {
             match record {
                 Record::HardState(state) => log.hard_state = *state,

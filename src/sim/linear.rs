@@ -1,7 +1,7 @@
-//! Whether what clients saw of one key could have come from a single copy that does one thing at a time
-//! (Wing and Gong's search, with Lowe's memory of what was tried). Revisions tell the order of writes, so that
-//! there is little left to try. Keys are checked one by one, which is enough: a history is linearizable if that of
-//! each key is.
+//! Linearizability: searches for an order of requests in which one copy of a key that handles one request at a time
+//! gives the observed answers (Wing and Gong's search, with Lowe's cache of visited states). Revisions determine the
+//! order of writes, so that few orders are left. Keys are checked one by one, which is enough: a history is
+//! linearizable if that of each key is.
 //!
 //! The histories of real processes are checked with the same search as those of simulated ones.
 
@@ -10,26 +10,26 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Microseconds since something before the first request, by one clock for all clients.
+/// Microseconds since some moment before the first request, on one clock for all clients.
 pub type Micros = u64;
 
-/// Places that a search may remember: far more than any history that is right has needed.
+/// Upper bound of visited states: far more than any correct history has needed.
 const TRIED_MAX: usize = 1 << 20;
 
 /// A key's value as clients see it; values are never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Kv {
-    /// Which of all values ever written it is.
+    /// Unique number of the value.
     pub value: u64,
-    /// The revision that made the key.
+    /// The revision that created the key.
     pub create: i64,
     /// The revision that wrote the value.
     pub modified: i64,
-    /// How many times the key was written since it was made.
+    /// Number of writes of the key since it was created.
     pub version: i64,
 }
 
-/// What a client asked of the key.
+/// The operation of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
     /// Write this value.
@@ -39,9 +39,9 @@ pub enum Effect {
     },
     /// Read, by consensus.
     Get,
-    /// Take it away if it is there.
+    /// Delete the key if it exists.
     Delete,
-    /// Put if it was last changed at this revision (0: if it is not there), else get.
+    /// Put if the key was last changed at this revision (0: does not exist), else get.
     Swap {
         /// The revision.
         expected: i64,
@@ -50,34 +50,34 @@ pub enum Effect {
     },
 }
 
-/// What it heard.
+/// The answer to a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen {
     /// The revision of the answer.
     pub revision: i64,
-    /// What was there before (put, delete) or is there (get, a swap that failed).
+    /// The previous version (put, delete) or the present one (get, a swap that failed).
     pub kv: Option<Kv>,
-    /// Whether a swap was made; `true` for others.
+    /// True if a swap succeeded; `true` for others.
     pub done: bool,
 }
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// When the client asked.
+    /// Time of the request.
     pub asked: Micros,
-    /// When it heard what. `None` if the client never heard: it may have happened at any time after, or not at all.
+    /// Time and content of the answer. `None` without one: the request may be applied at any time after, or not at all.
     pub answer: Option<(Micros, Seen)>,
-    /// What it asked.
+    /// The operation.
     pub deed: Effect,
 }
 
 type State = Option<Kv>;
 
 impl Call {
-    /// The state after it, if it can happen in this state. `log`: see [`check`].
+    /// The state after the request, if it is possible in this state. `log`: see [`check`].
     fn step(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
-        let Some((_, seen)) = self.answer else { return self.step_unheard(state, log) };
+        let Some((_, seen)) = self.answer else { return self.step_unanswered(state, log) };
         match self.deed {
             Effect::Get => (seen.kv == state).then_some(state),
             Effect::Delete => (seen.kv == state).then_some(None),
@@ -95,9 +95,9 @@ impl Call {
         }
     }
 
-    fn step_unheard(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
+    fn step_unanswered(&self, state: State, log: &BTreeMap<u64, Kv>) -> Option<State> {
         match self.deed {
-            // One that changes nothing explains nothing.
+            // A request without effect explains nothing.
             Effect::Delete if state.is_some() => Some(None),
             Effect::Get | Effect::Delete => None,
             Effect::Swap { expected, .. } if state.map_or(0, |kv| kv.modified) != expected => None,
@@ -108,7 +108,7 @@ impl Call {
         }
     }
 
-    /// The revision that it made, if it is known to have made one.
+    /// The revision that it created, if it is known to have created one.
     fn revision(&self, log: &BTreeMap<u64, Kv>) -> Option<i64> {
         match (self.deed, self.answer) {
             (Effect::Put { .. } | Effect::Swap { .. }, Some((_, seen))) => {
@@ -128,7 +128,7 @@ fn written(state: State, value: u64, revision: i64) -> Kv {
     Kv { value, create, modified: revision, version: version + 1 }
 }
 
-/// A request that nobody heard of and that is not in the log never happened.
+/// False for a request without an answer that is not in the log: it was never applied.
 fn matters(call: &Call, log: &BTreeMap<u64, Kv>) -> bool {
     match (call.deed, call.answer) {
         (_, Some(_)) | (Effect::Delete, None) => true,
@@ -137,14 +137,14 @@ fn matters(call: &Call, log: &BTreeMap<u64, Kv>) -> bool {
     }
 }
 
-/// Searches for an order. `log` holds what each value that was written became: it tells what a request did
-/// whose client never heard, not when.
+/// Searches for an order. `log` maps each value that was written to its version: this shows the effect of a request
+/// without an answer, not its time.
 ///
 /// # Errors
-/// There is none; the text shows how far the longest attempt came.
+/// There is no order; the text shows the longest attempt.
 ///
 /// # Panics
-/// There are more orders than it can remember to have tried. That happens with wrong histories only.
+/// There are too many states to remember. That happens with wrong histories only.
 pub fn check(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Result<(), String> {
     let mut calls: Vec<_> = calls.iter().filter(|call| matters(call, log)).copied().collect();
     calls.sort_by_key(|call| call.asked);
@@ -183,19 +183,19 @@ pub fn check(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Result<(), String> {
 struct Search<'a> {
     calls: &'a [Call],
     log: &'a BTreeMap<u64, Kv>,
-    /// Requests that made a known revision, in the order of these, which is the order in which they happened.
+    /// Requests that created a known revision, in the order of revisions, which is the order of their effects.
     writes: &'a [usize],
     is_write: Vec<bool>,
-    /// How many of them were taken.
+    /// Number of them that were taken.
     written: usize,
     taken: Vec<u64>,
-    /// What was taken, without the words that are full, and the state that it led to.
+    /// Visited combinations: the requests taken, without full words, and the resulting state.
     tried: BTreeSet<(usize, Vec<u64>, State)>,
-    /// All before this one are taken.
+    /// All requests before this one are taken.
     first: usize,
-    /// What was taken, and the state before.
+    /// The requests taken, and the state before each.
     path: Vec<(usize, State)>,
-    /// The longest path, and the state that it led to.
+    /// The longest path, and the state before each of its steps.
     longest: Vec<(usize, State)>,
     stuck: State,
 }
@@ -205,7 +205,7 @@ impl Search<'_> {
         self.taken[at / 64] >> (at % 64) & 1 == 1
     }
 
-    /// Depth first, with the way back in `path` rather than on the stack.
+    /// Depth first, with the path in `path` rather than on the stack.
     fn run(&mut self) -> bool {
         let mut state: State = None;
         let mut from = 0;
@@ -222,7 +222,7 @@ impl Search<'_> {
                 self.longest.clone_from(&self.path);
                 self.stuck = state;
             }
-            // What changed nothing could as well come then as later: there is no other way to try.
+            // A request without effect could come later as well: there is no other order to try.
             loop {
                 let Some((at, before)) = self.path.pop() else { return false };
                 self.taken[at / 64] &= !(1 << (at % 64));
@@ -242,13 +242,13 @@ impl Search<'_> {
         (self.first..self.calls.len()).all(|at| self.is_taken(at) || is_optional(at))
     }
 
-    /// The next request from `from` on that may come now, and was not tried in this place before. One that
-    /// changes nothing comes first.
+    /// The next request from `from` on that is possible now, and was not tried in this state before. One without
+    /// effect comes first.
     fn next(&mut self, state: State, from: usize) -> Option<(usize, State)> {
         while self.first < self.calls.len() && self.is_taken(self.first) {
             self.first += 1;
         }
-        // None may come that was asked after another was answered that is still to come.
+        // A request may not precede one that was answered before it was made.
         let mut latest = Micros::MAX;
         let mut deleting = false;
         let mut changing = None;
@@ -261,7 +261,7 @@ impl Search<'_> {
                 continue;
             }
             latest = latest.min(call.answer.map_or(Micros::MAX, |(answered, _)| answered));
-            // Deletes that nobody heard of are all alike once they were asked: the first stands for all.
+            // Deletes without an answer are equivalent once they were made: the first represents all.
             let is_quiet_delete = call.answer.is_none() && call.deed == Effect::Delete;
             let is_alike = is_quiet_delete && deleting;
             deleting |= is_quiet_delete;
@@ -288,7 +288,7 @@ impl Search<'_> {
         self.taken[at / 64] |= 1 << (at % 64);
     }
 
-    /// Whether taking this one leads to where the search never was.
+    /// True if taking this request leads to an unvisited state.
     fn is_new(&mut self, at: usize, state: State) -> bool {
         let mut taken = self.taken.clone();
         taken[at / 64] |= 1 << (at % 64);

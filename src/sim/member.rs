@@ -1,4 +1,4 @@
-//! A member: the pure rooms, with queues in place of mailboxes, and what survives it.
+//! A member: the pure rooms, with queues in place of mailboxes, and its durable state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::types::{ConfState, DiskSpace, Entry, Fault, FeatureLevel, LogIndex, M
 use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub, StreamOptions, Streams};
 
-/// Log records looked at in a slice of compaction.
+/// Log records read in a slice of compaction.
 const COMPACT_SLICE: usize = 7;
 
-/// What survives a crash, and the member if it runs.
+/// The durable state of a member, and its volatile state while it runs.
 pub(super) struct Member {
     pub(super) id: MemberId,
     pub(super) boots: u64,
@@ -38,21 +38,21 @@ pub(super) struct Member {
     pub(super) disk: Disk,
     pub(super) store: Store,
     pub(super) live: Option<Live>,
-    /// Came later: it waits for the state instead of knowing how everything began.
+    /// Added later: it waits for a snapshot instead of starting with the first members.
     joins: bool,
-    /// It was removed and does not come back.
+    /// It was removed and does not return.
     pub(super) gone: bool,
-    /// What its store began with, if another member sent that.
+    /// The position of the snapshot with which its store began, if any.
     pub(super) snapshot: Option<(LogIndex, Term)>,
     pub(super) paused_until: Micros,
-    /// Until when the disk is slow, and how many times as slow.
+    /// End of the time in which the disk is slow, and the factor.
     pub(super) slow: (Micros, u64),
-    /// Until when the disk is full, and how full.
+    /// End of the time in which the disk is full, and its level.
     pub(super) full_disk: (Micros, DiskSpace),
     pub(super) armed: Option<(CrashPoint, Micros)>,
-    /// What is on disk for sure: the term of the mark and of each entry behind it.
+    /// The durable log: the terms of the log start and of each entry after it.
     pub(super) durable: BTreeMap<LogIndex, Term>,
-    /// Whether it is on disk that it promises not to vote.
+    /// True if its vote lease is stored on disk.
     promised: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Write {
     pub(super) records: Vec<Record>,
 }
 
-/// What waits to be applied.
+/// Tasks of apply.
 pub(super) enum Task {
     Commit(Vec<Entry>),
     ReadAt {
@@ -84,12 +84,12 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Puts an input into a lane.
+    /// Adds an input to a lane.
     pub(super) fn push(&mut self, lane: Lane, input: Input<Bytes>) {
         self.lane(lane).push_back(input);
     }
 
-    /// A message of another member. Appends that find their lane full are lost: raft sends them again.
+    /// Adds a message of another member. Appends are lost if their lane is full: raft sends them again.
     pub(super) fn deliver(&mut self, message: Box<Message>) {
         match priority(&message) {
             Priority::Bulk if self.appends.len() >= APPENDS_MAILBOX => (),
@@ -118,7 +118,7 @@ impl Inputs<Bytes> for Mailbox {
 const STREAM_OPTIONS: StreamOptions =
     StreamOptions { progress_interval_ms: 700, no_leader_ms_max: 3000, seed: 1 };
 
-/// Executors whose requests a member keeps apart.
+/// Number of executors with requests.
 pub(super) const EXECUTORS: usize = 2;
 
 /// A member that runs.
@@ -131,13 +131,13 @@ pub(super) struct Live {
     pub(super) pending: [PendingRequests; EXECUTORS],
     pub(super) log: Log,
     pub(super) streams: Streams,
-    /// What readers see.
+    /// The published state.
     pub(super) read: ReadView<MemoryView>,
     pub(super) mailbox: Mailbox,
     pub(super) round_due: bool,
     /// The clock's time at the end of the last round.
     pub(super) round_ended: Duration,
-    /// Members that it sends its state to.
+    /// Members to which a snapshot is being sent.
     pub(super) transferring: BTreeSet<MemberId>,
     pub(super) to_write: VecDeque<Write>,
     pub(super) writing: Option<Write>,
@@ -147,7 +147,7 @@ pub(super) struct Live {
     pub(super) log_start_index: LogIndex,
     /// A log start that waits for the store to be synced.
     pub(super) truncating: Option<LogStart>,
-    /// The term in which this member leads, as its lease keeper is told.
+    /// The term in which this member leads, for its lease keeper.
     pub(super) leads: Option<Term>,
     /// Clients that wait for an answer, by the ids of their requests.
     pub(super) waiting: BTreeMap<u64, usize>,
@@ -181,14 +181,14 @@ impl Member {
         }
     }
 
-    /// Whether an entry is on its disk, or in what its log was cut at.
+    /// True if an entry is on its disk, or covered by its log start.
     pub(super) fn holds(&self, entry: &Entry) -> bool {
         let is_below = |(mark, _): (&LogIndex, _)| *mark > entry.index;
         self.durable.get(&entry.index) == Some(&entry.term)
             || self.durable.first_key_value().is_some_and(is_below)
     }
 
-    /// Records that became durable. Gives the entries among them, each with the term of the one before.
+    /// Records became durable. Returns the entries among them, each with the term of the one before.
     pub(super) fn note_durable<'a>(&mut self, records: &'a [Record]) -> Vec<(&'a Entry, Term)> {
         let mut entries = Vec::new();
         for record in records {
@@ -212,7 +212,7 @@ impl Member {
         entries
     }
 
-    /// The power comes back. Gives the entries that it found.
+    /// Restarts the member. Returns the entries in its log.
     pub(super) fn start(
         &mut self,
         now: Micros,
@@ -255,7 +255,7 @@ impl Member {
         self.live = Some(Live {
             boot: self.boots,
             started: now,
-            replica: Replica::new(driver),
+            replica: Replica::new(driver, Duration::from_micros(parameters.tick)),
             streams: Streams::new(Hub::new(hub_config(parameters), read.revision), STREAM_OPTIONS),
             log_start_index: restored.log_start_index,
             keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),
@@ -283,7 +283,7 @@ impl Member {
         restored.entries
     }
 
-    /// Reads what is on its disk.
+    /// Recovers the state on its disk.
     fn recover(
         &mut self,
         parameters: &Parameters,
@@ -318,7 +318,7 @@ impl Member {
         (log, machine, restored)
     }
 
-    /// What its log begins with.
+    /// The first records of its log.
     fn beginning(&self, parameters: &Parameters) -> [Record; 2] {
         let owner = Record::Metadata { cluster_id: 7, member_id: self.id };
         let mut conf_state = ConfState::default();
@@ -329,7 +329,7 @@ impl Member {
         [owner, Record::LogStart { index: parameters.members, term: 1, conf_state }]
     }
 
-    /// It may have lost power between making a snapshot its store and beginning its log there.
+    /// It may have crashed after it installed a snapshot's store and before it began the log for it.
     fn finish_snapshot(&mut self, machine: &Machine<Store>, log: &mut Log, replay: &mut Replay) {
         let Some((index, term)) = self.snapshot else { return };
         if replay.log_start_index < index && machine.position() == (index, term) {
@@ -340,7 +340,7 @@ impl Member {
         }
     }
 
-    /// How long the disk takes.
+    /// Duration of a disk operation.
     pub(super) fn disk_time(&mut self, now: Micros, max: Micros) -> Micros {
         let (until, times) = self.slow;
         let time = self.random.skewed(50, max);
@@ -348,7 +348,7 @@ impl Member {
     }
 }
 
-/// What a member tells of itself.
+/// A member's entry in the membership.
 pub(super) fn described(id: MemberId) -> cluster::Member {
     let peer_urls = vec![format!("http://{id}:2380")];
     cluster::Member { id, peer_urls, name: id.to_string(), ..cluster::Member::default() }
@@ -366,7 +366,7 @@ fn hub_config(parameters: &Parameters) -> watch::Config {
     }
 }
 
-/// Entries of two records and more are large here, and staged at once.
+/// Entries of two records and more count as large here, and are staged at once.
 const STEPS: machine::StepLimits = machine::StepLimits { at_once_records: 1, stage_writes: 1 };
 
 /// The state machine on a store.
@@ -384,7 +384,7 @@ pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
 }
 
 impl Live {
-    /// What this member's clock says since it started. `drift` is in thousandths above 950.
+    /// The time on this member's clock since it started. `drift` is in thousandths above 950.
     pub(super) fn clock(&self, now: Micros, drift: u64) -> Duration {
         Duration::from_micros((now - self.started) * (950 + drift) / 1000)
     }
@@ -393,7 +393,7 @@ impl Live {
         watch::Published { revision: self.read.revision, compacted: self.read.compacted }
     }
 
-    /// All that members have in common when they have applied the same.
+    /// Digest of everything that is equal on members that have applied the same entries.
     pub(super) fn digest(&self) -> Digest {
         let mut cursor = self.read.hash_kv(0).expect("the newest revision can be hashed");
         let hash = loop {
@@ -411,7 +411,7 @@ impl Live {
         }
         for key in [&b"consistent_index"[..], b"term", b"confState", b"revision"] {
             let value = self.read.view.get(Space::Meta, key).expect("memory reads");
-            // A store that was never written to holds no revision, one that came as a snapshot the first.
+            // A store that was never written to has no revision, one from a snapshot has the first.
             let missing = || match key {
                 b"revision" => Bytes::copy_from_slice(&1_i64.to_be_bytes()),
                 _ => Bytes::new(),

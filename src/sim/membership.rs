@@ -1,4 +1,4 @@
-//! Members that come, get a vote, and go.
+//! Members that join, get a vote, and are removed.
 
 use prost::Message as _;
 
@@ -10,7 +10,7 @@ use crate::replica::{Input, Lane};
 use crate::types::{ConfChange, MemberId};
 
 impl Cluster {
-    /// Another member joins; it runs from now on, whether the others take it or not.
+    /// Another member joins; it runs from now on, even if the others refuse it.
     pub(super) fn grow(&mut self) {
         let id = self.members.len() as u64 + 1;
         if id > MEMBERS_MAX {
@@ -22,7 +22,7 @@ impl Cluster {
         self.start(id);
     }
 
-    /// Learners get a vote, if the leader knows that they have nearly all.
+    /// Promotes learners that the leader knows to have nearly all entries.
     pub(super) fn promote(&mut self) {
         let leader = self.who(LEADER);
         let learners = self.checks.members().learners.clone();
@@ -53,15 +53,15 @@ impl Cluster {
         }
     }
 
-    /// A member finds that it was removed: it stops for good.
+    /// A member learns that it was removed: it stops for good.
     pub(super) fn leave(&mut self, id: MemberId) {
         self.say(|| format!("{id} was removed"));
         self.crash(id, 0);
         self.member(id).gone = true;
     }
 
-    /// Members that are none do not come back: some that were removed cannot hear of it any more, and some that
-    /// were to join were never taken.
+    /// Stops members that do not belong to the cluster: some that were removed cannot learn of it any more, and some
+    /// were never added.
     pub(super) fn retire(&mut self) {
         let members = self.checks.members().clone();
         for id in 1..=self.members.len() as u64 {

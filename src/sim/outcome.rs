@@ -1,8 +1,8 @@
-//! What came of runs without failures.
+//! Results of runs without failures.
 
 use std::fmt;
 
-/// Counts of what happened, in one run or in many.
+/// Counts of events, in one run or in many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Outcome {
     /// Simulated time, in microseconds.
@@ -17,17 +17,17 @@ pub struct Outcome {
     pub entries: u64,
     /// Faults of the plan.
     pub faults: u64,
-    /// Losses of power.
+    /// Power failures.
     pub crashes: u64,
-    /// Writes of the log that a loss of power tore.
+    /// Writes of the log torn by a power failure.
     pub torn: u64,
-    /// Whole states that a member sent to another.
+    /// Snapshots sent to another member.
     pub snapshots: u64,
-    /// Events that watching clients saw.
+    /// Events received by watching clients.
     pub watched: u64,
-    /// Reads that a leader answered without asking the others.
+    /// Reads answered by a leader under its lease.
     pub lease_reads: u64,
-    /// A number made of all that happened, in order: two runs with the same one are the same.
+    /// A digest of all events, in order: two runs with the same digest are the same.
     pub story: u64,
 }
 
@@ -48,7 +48,7 @@ impl Outcome {
         self.numbers().map(|number| number.to_string()).join(" ")
     }
 
-    /// The inverse of [`Outcome::to_line`]; `None` if it is no such line.
+    /// The inverse of [`Outcome::to_line`]; `None` for other text.
     pub fn from_line(line: &str) -> Option<Self> {
         let numbers: Option<Vec<u64>> = line.split(' ').map(|it| it.parse().ok()).collect();
         Some(Self::from_numbers(numbers?.into_iter()))

@@ -1,10 +1,12 @@
-//! What happens in a run: drawn from the seed before it begins, so that parts of it can be taken away and the
-//! rest stays as it was.
+//! The plan of a run: drawn from the seed before it begins, so that parts of it can be removed while the rest
+//! stays the same.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Here: of simulated time.
+use serde::{Deserialize, Serialize};
+
+/// In simulated time.
 pub(super) use super::linear::Micros;
 use super::random::Random;
 use crate::consensus::vote_lease;
@@ -16,73 +18,73 @@ pub(super) const ELECTION_TICKS: usize = 10;
 pub(super) const MS: Micros = 1000;
 pub(super) const SECOND: Micros = 1000 * MS;
 
-/// Stands for whoever leads when a fault comes.
+/// Stands for the member that leads when a fault begins.
 pub(super) const LEADER: MemberId = 0;
 
-/// What goes wrong, and for how long. A member may be [`LEADER`].
-#[derive(Clone, Debug)]
+/// A fault, and its duration. A member may be [`LEADER`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Fault {
     /// Messages between the two sides are lost; `one_way`: only those from the first side.
     Partition { side: Vec<MemberId>, one_way: bool, lasts: Micros },
     /// A member loses power.
     Crash { member: MemberId, lasts: Micros },
-    /// A member loses power as soon as it comes to this point.
+    /// A member loses power as soon as it reaches this point.
     CrashAt { member: MemberId, point: CrashPoint, lasts: Micros },
     /// All members lose power.
     Blackout { lasts: Micros },
-    /// A member stands still, its clock and mailboxes do not.
+    /// A member is paused, but its clock and mailboxes are not.
     Pause { member: MemberId, lasts: Micros },
-    /// Writes and syncs take so many times as long.
+    /// Writes and syncs take `times` as long.
     SlowDisk { member: MemberId, times: u64, lasts: Micros },
-    /// A member's disk has little room or none.
+    /// A member's disk has little free space or none.
     FullDisk { member: MemberId, space: DiskSpace, lasts: Micros },
-    /// The wire loses, repeats and delays more than usual.
+    /// The network loses, repeats and delays more than usual.
     Noise { wire: Wire, lasts: Micros },
     /// Another member joins, without a vote.
     Grow,
-    /// Whoever has no vote and follows closely gets one.
+    /// Learners that follow closely get a vote.
     Promote,
     /// A member is removed.
     Shrink { member: MemberId },
-    /// A member stands for election.
+    /// A member campaigns.
     Campaign { member: MemberId },
-    /// The leader, if it is this one, hands over.
+    /// The leader, if it is this one, transfers leadership.
     Transfer { member: MemberId, to: MemberId },
 }
 
-/// Moments at which a crash is most interesting.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Points at which a crash is most interesting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum CrashPoint {
     /// A write was begun.
     Writing,
-    /// A write is durable, nobody has heard so.
+    /// A write is durable, and not acknowledged.
     Written,
-    /// A batch is in the store, nobody has heard so.
+    /// A batch is in the store, and not acknowledged.
     Applied,
     /// The store is being synced.
     Syncing,
-    /// The store is synced, the log not cut.
+    /// The store is synced, the log not truncated.
     Synced,
     /// A part of a large entry is in the store's memory, and not committed.
     Stepping,
     /// A slice of compaction is in the store.
     Compacting,
-    /// It has become leader.
+    /// The member has become leader.
     Elected,
-    /// Another member's state is its own, and its log does not begin there yet.
+    /// Another member's state is installed, and the log does not begin there yet.
     Installed,
 }
 
-/// How bad the wire is.
-#[derive(Clone, Copy, Debug)]
+/// Rates of the network's faults.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Wire {
     pub(super) loss_permille: u64,
     pub(super) repeat_permille: u64,
     pub(super) delay_max: Micros,
 }
 
-/// What a client asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The kind of a client's request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum ClientOp {
     Put {
         key: u64,
@@ -90,30 +92,30 @@ pub(super) enum ClientOp {
     Get {
         key: u64,
     },
-    /// At whatever the member holds.
+    /// From the local state of the member.
     GetSerializable {
         key: u64,
     },
     Delete {
         key: u64,
     },
-    /// Put if the key is as the client last heard.
+    /// Put if the key is unchanged since the client last saw it.
     Swap {
         key: u64,
     },
     /// Two keys in one transaction, which must be seen together.
     PutPair,
     GetPair,
-    /// A put, and what the key was so many revisions ago.
+    /// A put, and a read of the key so many revisions ago.
     PutAndLookBack {
         key: u64,
         back: i64,
     },
-    /// All but so many revisions.
+    /// Compact all but so many revisions.
     Compact {
         back: i64,
     },
-    /// No space: no more puts, until it is said that there is.
+    /// Raise NOSPACE: no more puts, until it is disarmed.
     Alarm {
         on: bool,
     },
@@ -130,7 +132,7 @@ pub(super) enum ClientOp {
 }
 
 impl ClientOp {
-    /// Whether it reads the published state, or renews a lease, once a read index is confirmed.
+    /// True if it reads the published state, or renews a lease, after a read index.
     pub(super) fn is_read(self) -> bool {
         matches!(
             self,
@@ -143,7 +145,7 @@ impl ClientOp {
 }
 
 /// A client's request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Operation {
     pub(super) at: Micros,
     pub(super) member: MemberId,
@@ -151,63 +153,63 @@ pub(super) struct Operation {
     pub(super) ask: ClientOp,
 }
 
-/// Where a client begins to watch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Start of a watch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum From {
     Now,
     Start,
-    /// Where history begins.
+    /// At the compaction revision.
     Compaction,
-    /// So many revisions that do not exist yet are passed over.
+    /// After so many revisions that do not exist yet.
     Future(i64),
 }
 
-/// A client that watches, and watches on elsewhere when it is cut off.
-#[derive(Clone, Copy, Debug)]
+/// A client that watches, and continues on another member after a disconnection.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Watch {
     pub(super) at: Micros,
-    /// The first key of those watched; `None` for all.
+    /// The first watched key; `None` for all keys.
     pub(super) key: Option<u64>,
     pub(super) from: From,
     pub(super) prev_kv: bool,
     pub(super) fragment: bool,
-    /// The longest time it takes to read an answer.
+    /// The longest time of reading a response.
     pub(super) slowness: Micros,
 }
 
-/// What never changes during a run.
-#[derive(Clone, Debug)]
+/// Parameters that do not change during a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Parameters {
     pub(super) members: u64,
     pub(super) keys: u64,
     pub(super) pre_vote: bool,
-    /// Time between two ticks of a clock that is right.
+    /// Time between two ticks of an exact clock.
     pub(super) tick: Micros,
     pub(super) wire: Wire,
-    /// How much faster each member's clock is than the true one, in thousandths above 950.
+    /// Speed of each member's clock, in thousandths of the true speed above 950.
     pub(super) drift: Vec<u64>,
     pub(super) disk_max: Micros,
     pub(super) apply_max: Micros,
     pub(super) segment_blocks: usize,
     pub(super) snapshot_count: u64,
-    /// Entries that are kept in memory for members that lag.
+    /// Entries kept in memory for followers that lag.
     pub(super) catch_up_entries: u64,
     pub(super) hub_mailbox: usize,
     pub(super) stream_bytes: usize,
     pub(super) read_revisions: usize,
-    /// Leaders answer reads alone as long as a quorum promises not to vote.
+    /// Leaders answer reads under the vote leases of a quorum.
     pub(super) lease_reads: bool,
 }
 
 impl Parameters {
-    /// How long members promise not to vote.
+    /// The vote lease of the members.
     pub(super) fn vote_lease(&self) -> Duration {
         let vote_lease = vote_lease(ELECTION_TICKS, Duration::from_micros(self.tick));
         if self.lease_reads { vote_lease } else { Duration::ZERO }
     }
 }
 
-/// A run.
+/// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) seed: u64,
@@ -219,7 +221,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan that comes of a seed.
+    /// The plan of a seed.
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed, "plan", 0);
         let mut parameters = parameters(random);
@@ -239,28 +241,33 @@ impl Plan {
         Self { seed, parameters, lasts, faults, operations, watches }
     }
 
-    /// One of so many seeds in a row is hours of usual load with a fault now and then; the others are storms of
-    /// some seconds.
+    /// The seed of decisions that the plan leaves open.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// One of so many consecutive seeds makes hours of usual load with occasional faults; the others make storms
+    /// of some seconds.
     pub const LONG_EVERY: u64 = 8;
 
-    /// Whether a seed is such hours.
+    /// True if a seed makes such a long run.
     pub fn is_long(seed: u64) -> bool {
         seed % Self::LONG_EVERY == Self::LONG_EVERY - 1
     }
 
-    /// How many parts can be taken away: faults, operations, watches.
+    /// Number of parts that can be removed: faults, operations, watches.
     pub fn parts(&self) -> usize {
         self.faults.len() + self.operations.len() + self.watches.len()
     }
 
-    /// Without these parts.
+    /// The plan without these parts.
     pub fn without(&self, dropped: &BTreeSet<usize>) -> Self {
         let mut plan = self.clone();
         let (faults, operations) = (self.faults.len(), self.operations.len());
         let mut at = 0..;
         let mut kept = |first: usize| !dropped.contains(&(first + at.next().unwrap_or_default()));
         plan.faults.retain(|_| kept(0));
-        // An operation that is gone keeps its number, so that the others keep theirs.
+        // A removed operation keeps its number, so that the others keep theirs.
         for (number, operation) in plan.operations.iter_mut().enumerate() {
             if dropped.contains(&(faults + number)) {
                 operation.at = Micros::MAX;
@@ -306,7 +313,7 @@ fn faults(
     lasts: Micros,
     most: u64,
 ) -> Vec<(Micros, Fault)> {
-    // Each seed knows some kinds of faults only, so that each kind also comes with few others.
+    // Each seed uses some kinds of faults only, so that each kind also occurs with few others.
     let mut kinds: Vec<u64> = (0..10).filter(|_| random.chance(400)).collect();
     if lasts >= 3600 * SECOND {
         kinds.push(2);
@@ -314,7 +321,7 @@ fn faults(
     if kinds.is_empty() {
         return Vec::new();
     }
-    // No fewer than one each two minutes of a long run.
+    // At least one each two minutes of a long run.
     let count = random.skewed(1 + lasts / (120 * SECOND), most);
     let mut faults: Vec<_> = (0..count)
         .map(|_| {
@@ -326,8 +333,8 @@ fn faults(
     faults
 }
 
-/// In a quarter of the runs: disks that are full for a while, of one member or of several. By themselves: the rest of
-/// what a seed stands for is older than this.
+/// In a quarter of the runs: disks that are full for a while, of one member or of several. Drawn from a stream of its
+/// own, so that adding it did not change the plans of existing seeds.
 fn full_disks(random: &mut Random, parameters: &Parameters, lasts: Micros) -> Vec<(Micros, Fault)> {
     let count = if random.chance(250) { random.skewed(1, 12) } else { 0 };
     let mut full_disk = || {

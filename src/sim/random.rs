@@ -1,12 +1,11 @@
-//! Randomness from a seed: the same numbers on every machine and with every version of every library.
+//! Random numbers from a seed: the same on every machine and with every version of every library.
 
 /// xoshiro256++ (Blackman, Vigna 2019), seeded through splitmix64.
 #[derive(Clone, Debug)]
 pub(super) struct Random([u64; 4]);
 
 impl Random {
-    /// A stream of its own for each `purpose`, so that taking away what draws from one does not change
-    /// what is drawn from another.
+    /// A stream of its own for each `purpose`, so that removing draws from one does not change the numbers of another.
     pub(super) fn new(seed: u64, purpose: &str, number: u64) -> Self {
         let mut state = seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93);
         for byte in purpose.bytes() {
@@ -34,12 +33,12 @@ impl Random {
         drawn
     }
 
-    /// From 0 to `end`, which is not drawn and not 0.
+    /// From 0 to `end`, which is excluded and not 0.
     pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// From one to the other, both drawn.
+    /// From `low` to `high`, both included.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
@@ -51,7 +50,7 @@ impl Random {
         self.between(low, (scale * 2).clamp(low, high))
     }
 
-    /// Whether something of this probability, in thousandths, happens.
+    /// True with this probability, in thousandths.
     pub(super) fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
     }

@@ -1,5 +1,5 @@
-//! The conditions under which etcd once went wrong, each as a shape that plans are pressed into. The numbers are
-//! those of etcd's issues. Two more stand for what storms seldom come to.
+//! The conditions of past faults of etcd, each as a form of plans. The numbers are those of etcd's issues. Two more
+//! scenarios cover conditions that random plans seldom reach.
 
 use super::outcome::Outcome;
 use super::plan::{
@@ -8,50 +8,49 @@ use super::plan::{
 use super::random::Random;
 use crate::types::LeaseId;
 
-/// What once went wrong elsewhere.
+/// A past fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scenario {
     /// 13766: after a crash under load, entries were applied twice or not at all.
     CrashUnderLoad,
-    /// 14370: a single member lost what it had acknowledged.
+    /// 14370: a single member lost acknowledged writes.
     SingleMemberCrash,
-    /// 14571: what decides whether a request is refused was not there after a restart (there: users; here:
-    /// alarms).
+    /// 14571: the state that determines if a request is refused was lost after a restart (there: users; here: alarms).
     RefusalAfterRestart,
-    /// 14685: a crash while the store was written anew.
+    /// 14685: a crash during a rewrite of the store.
     CrashInSync,
-    /// 15220: progress was told before the events that it spoke of were sent.
+    /// 15220: progress was reported before the events up to it were sent.
     ProgressTooEarly,
-    /// 15271: after a partition a watch went back in time.
+    /// 15271: after a partition a watch went back to earlier revisions.
     WatchAfterPartition,
-    /// 17247: a transaction's event came twice.
+    /// 17247: a transaction's event was sent twice.
     TransactionEvents,
-    /// 17529: streams that starved lost events.
+    /// 17529: slow streams lost events.
     StarvedStreams,
-    /// 17780: the revision went back after a crash during compaction.
+    /// 17780: the revision decreased after a crash during compaction.
     CrashInCompaction,
     /// 18055: two snapshots at once.
     TwoSnapshots,
-    /// 18089: a compaction at a deletion took its event away.
+    /// 18089: a compaction at a deletion removed its event.
     CompactionAtDeletion,
-    /// 18667: a read of the past inside a transaction, while members compact.
+    /// 18667: a read at an old revision inside a transaction, while members compact.
     CompactedReadInTransaction,
-    /// 19179: a watch from the revision of a compaction did not see the deletion there.
+    /// 19179: a watch from the revision of a compaction missed the deletion there.
     WatchFromCompaction,
-    /// 20221: a watch from a revision to come was sent what was before.
+    /// 20221: a watch from a future revision was sent earlier events.
     WatchFromFuture,
     /// 20271: the store could not be read after a crash.
     TornWrites,
-    /// 20418: a leader that had stood still served a read from before.
+    /// 20418: a leader that had been paused served a stale read.
     ReadAfterPause,
-    /// What a leader wrote that was cut off is replaced, and then the power fails.
+    /// Entries of a partitioned leader are replaced, and then the power fails.
     ReplacedEntries,
-    /// A leader that may answer reads alone is cut off, at the moments at which others could be too early.
+    /// A leader with a lease is partitioned, at moments at which other members might lead or vote too early.
     ReadsAlone,
 }
 
 impl Scenario {
-    /// All of them.
+    /// All scenarios.
     pub const ALL: [Self; 18] = [
         Self::CrashUnderLoad,
         Self::SingleMemberCrash,
@@ -73,7 +72,7 @@ impl Scenario {
         Self::ReadsAlone,
     ];
 
-    /// Whether what it is about happened in some runs at all.
+    /// True if the condition of the scenario occurred in some run at all.
     pub fn came_about(self, runs: &Outcome) -> bool {
         match self {
             Self::CrashUnderLoad
@@ -97,7 +96,7 @@ impl Scenario {
         }
     }
 
-    /// The plan of a seed, changed so that it does what the scenario is about.
+    /// The plan of a seed, changed to create the condition of the scenario.
     pub fn plan(self, seed: u64) -> Plan {
         // Seeds that are multiples of eight make short plans.
         let mut plan = Plan { seed, ..Plan::new(seed * 8) };
@@ -108,14 +107,14 @@ impl Scenario {
 
     fn shape(self, plan: &mut Plan) {
         let random = &mut Random::new(plan.seed, "scenario", self as u64);
-        // Leases take their time.
+        // Leases take long to expire.
         let is_long = matches!(self, Self::ReadAfterPause | Self::ReadsAlone);
         plan.lasts = if is_long { 40 } else { 15 } * SECOND;
         plan.parameters.members = if self == Self::SingleMemberCrash { 1 } else { 3 };
         plan.parameters.tick = 100 * MS;
         plan.parameters.drift = (0..plan.parameters.members).map(|_| random.below(101)).collect();
         if self == Self::ReadsAlone {
-            // Whoever is to be too early is so in time, and short histories of many keys are checked soon.
+            // Members that might act too early do so soon enough, and short histories of many keys are checked fast.
             (plan.parameters.lease_reads, plan.parameters.keys) = (true, 4);
             plan.parameters.wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 5 * MS };
             (plan.parameters.disk_max, plan.parameters.apply_max) = (5 * MS, 2 * MS);
@@ -147,7 +146,7 @@ impl Scenario {
         }
     }
 
-    /// What clients ask for, by weight.
+    /// Kinds of requests, by weight.
     fn asks(self) -> &'static [(u64, Kind)] {
         match self {
             Self::RefusalAfterRestart => &[(6, Kind::Put), (1, Kind::Alarm), (1, Kind::Get)],
@@ -194,7 +193,7 @@ impl Scenario {
         }
     }
 
-    /// Whether who watches is slow, and little may wait for them.
+    /// True if watching clients are slow, and their streams small.
     fn starves(self) -> bool {
         matches!(self, Self::ProgressTooEarly | Self::StarvedStreams)
     }
@@ -255,7 +254,7 @@ impl Scenario {
     }
 }
 
-/// The leader is cut off, and soon after it is back all power fails.
+/// The leader is partitioned, and soon after that ends all members lose power.
 fn replacement(random: &mut Random, turn: u64) -> [(Micros, Fault); 2] {
     let (at, lasts) = ((2 + turn * 5 / 2) * SECOND, random.between(1200, 2200) * MS);
     let partition = Fault::Partition { side: vec![LEADER], one_way: false, lasts };
@@ -263,14 +262,14 @@ fn replacement(random: &mut Random, turn: u64) -> [(Micros, Fault); 2] {
     [(at, partition), (at + lasts + random.skewed(MS, 300 * MS), blackout)]
 }
 
-/// The leader is cut off while it was promised that nobody else leads, and somebody tries to.
+/// The leader is partitioned during its lease, and another member tries to become leader.
 fn usurpation(random: &mut Random, turn: u64) -> Vec<(Micros, Fault)> {
     let at = (2 + turn * 5) * SECOND;
     let one = random.between(1, 3);
     let other = (one + random.below(2)) % 3 + 1;
     let cut = |one_way, lasts| Fault::Partition { side: vec![LEADER], one_way, lasts };
     match random.below(4) {
-        // One has not heard of it for long; the other one has, and forgets, and stands.
+        // One follower has received no heartbeat for long; the other one has, loses the leader, and campaigns.
         0 => {
             let then = at + random.between(1100 * MS, 2200 * MS);
             let side = vec![one];
@@ -283,7 +282,7 @@ fn usurpation(random: &mut Random, turn: u64) -> Vec<(Micros, Fault)> {
                 (stands, Fault::Campaign { member: other }),
             ]
         }
-        // Answers arrive long after the last that they answer to was heard.
+        // Responses arrive long after the last heartbeat was received.
         1 => {
             let wire = Wire { loss_permille: 0, repeat_permille: 0, delay_max: 2 * SECOND };
             let deaf = at + random.between(200 * MS, 900 * MS);
@@ -293,12 +292,12 @@ fn usurpation(random: &mut Random, turn: u64) -> Vec<(Micros, Fault)> {
                 (deaf + random.between(300 * MS, 1300 * MS), cut(false, 2 * SECOND)),
             ]
         }
-        // Somebody takes over by its own leave.
+        // A follower becomes leader by a transfer.
         2 => {
             let transfer = Fault::Transfer { member: LEADER, to: one };
             vec![(at, transfer), (at + random.skewed(1, 60 * MS), cut(false, 2 * SECOND))]
         }
-        // It stands still, and does not hear of the next one when it goes on.
+        // The leader is paused, and does not know of the next one when it continues.
         _ => {
             let lasts = random.between(1200 * MS, 3 * SECOND);
             let pause = Fault::Pause { member: LEADER, lasts };
@@ -307,7 +306,7 @@ fn usurpation(random: &mut Random, turn: u64) -> Vec<(Micros, Fault)> {
     }
 }
 
-/// What a client asks for.
+/// The request of a client.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Put,
@@ -348,7 +347,7 @@ fn operations(
             Kind::Alarm => ClientOp::Alarm { on: random.chance(300) },
         };
         let anyone = random.between(1, plan.parameters.members);
-        // Whoever renews a lease asks one member only.
+        // Renewals of one lease are sent to one member only.
         let member = if matches!(ask, ClientOp::KeepAlive { .. }) { lease as u64 } else { anyone };
         operations.push(Operation { at, member, timeout: 3 * SECOND, ask });
     }

@@ -12,19 +12,19 @@ use crate::types::Fault;
 
 #[derive(Default)]
 struct Disk {
-    /// What readers see.
+    /// The state that readers see.
     now: Memory,
-    /// What is on disk for sure.
+    /// The durable state.
     synced: Memory,
-    /// What was committed since, in order.
+    /// Batches since the last sync, in order.
     since: Vec<Batch>,
-    /// What was staged for the next of them.
+    /// Staged writes of the next batch.
     staged: Batch,
-    /// How many of those the sync under way takes along.
+    /// Number of those batches in the sync in progress.
     syncing: usize,
 }
 
-/// Cheap to clone: a handle.
+/// A handle, cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Store(Rc<RefCell<Disk>>);
 
@@ -55,13 +55,13 @@ impl Engine for Store {
 }
 
 impl Store {
-    /// A store that was filled and synced.
+    /// A store with synced content.
     pub(super) fn holding(memory: Memory) -> Self {
         let (synced, since) = (memory.clone(), Vec::new());
         Self(Rc::new(RefCell::new(Disk { now: memory, synced, since, ..Disk::default() })))
     }
 
-    /// Waits for the disk.
+    /// Syncs the store.
     pub(super) fn sync(&self) {
         self.begin_sync();
         self.finish_sync();
@@ -79,7 +79,7 @@ impl Store {
         }
     }
 
-    /// The power fails: any number of batches since the last sync are there, whole and in order.
+    /// The power fails: any number of batches since the last sync are kept, whole and in order.
     pub(super) fn crash(&self, random: &mut Random, bug: Option<Bug>) {
         let disk = &mut *self.0.borrow_mut();
         let all = disk.since.len();

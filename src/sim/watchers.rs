@@ -1,5 +1,4 @@
-//! Clients that watch: each must see every event of its keys once, in order, whatever happens to the members
-//! that it watches at.
+//! Clients that watch: each must see every event of its keys once, in order, whatever happens to the members that serve it.
 
 use basalt_proto::encoded;
 use basalt_proto::etcdserverpb::{WatchCreateRequest, WatchResponse};
@@ -16,22 +15,22 @@ use crate::types::MemberId;
 /// One client.
 pub(super) struct Watcher {
     pub(super) watch: Watch,
-    /// Where it watches: member, boot, stream.
+    /// The stream of the watch: member, start, stream.
     pub(super) at: Option<(MemberId, u64, u32)>,
-    /// The first revision that it has not seen all of; 0 before it knows.
+    /// The first revision that it has not seen completely; 0 before it is known.
     next: i64,
-    /// Pieces of a revision that came so far.
+    /// Fragments of a revision received so far.
     pieces: Vec<mvccpb::Event>,
-    /// Answers were planned to be taken.
+    /// The next read of responses is scheduled.
     pub(super) taking: bool,
     pub(super) seen: u64,
 }
 
-/// What a client does next.
+/// The client's next action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Next {
     Go,
-    /// The watch has ended: begin again.
+    /// The watch has ended: create it again.
     Again,
 }
 
@@ -40,7 +39,7 @@ impl Watcher {
         Self { watch, at: None, next: 0, pieces: Vec::new(), taking: false, seen: 0 }
     }
 
-    /// What it asks for, wherever it begins.
+    /// The next create request.
     pub(super) fn create(&mut self, bug: Option<Bug>, checks: &Checks) -> WatchCreateRequest {
         self.pieces.clear();
         let first = match self.watch.from {
@@ -81,12 +80,12 @@ impl Watcher {
         events.filter(|event| self.wants(event)).cloned().collect()
     }
 
-    /// Whether it has seen all there is.
+    /// True if it has seen all events.
     pub(super) fn is_done(&self, checks: &Checks) -> bool {
         self.next > 0 && self.expected(checks, checks.newest_revision()).is_empty()
     }
 
-    /// Takes an answer in, and checks it.
+    /// Handles and checks a response.
     pub(super) fn take(&mut self, response: &encoded::WatchResponse, checks: &Checks) -> Next {
         let typed = WatchResponse::decode(&response.encode_to_vec()[..]).expect("it reads back");
         let revision = typed.header.as_ref().map_or(0, |header| header.revision);
@@ -133,7 +132,7 @@ impl Watcher {
         };
         assert_eq!(plain(events), plain(expected), "the watcher sees other events than happened");
         for (event, expected) in events.iter().zip(expected) {
-            // What was replaced before the compaction may be gone.
+            // The previous version may be missing if it was replaced before the compaction.
             let main = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
             let gone = event.prev_kv.is_none() && (!self.watch.prev_kv || main <= checks.compacted);
             assert!(gone || event.prev_kv == expected.prev_kv, "{event:?}, not {expected:?}");

@@ -6,8 +6,8 @@
 //!  root     a leaf (or tree) of buckets: name → root page, sequence; or, if small, the bucket's only page
 //! ```
 //!
-//! All numbers are little-endian. The newer of the two meta pages whose checksum is right says where the
-//! root is. What is longer than a page runs on into the pages behind it, its *overflow*.
+//! All numbers are little-endian. The newer of the two meta pages with a valid checksum contains the root. Content
+//! longer than a page continues in the pages behind it, its *overflow*.
 
 mod check;
 mod read;
@@ -20,12 +20,12 @@ use crate::types::Fault;
 pub use self::read::{Bucket, Entries, Entry, Reader, Source};
 pub use self::write::{Plan, Writer};
 
-/// The size of the pages that are written; what is read may have others.
+/// Size of written pages; read files may have others.
 pub const PAGE_BYTES: usize = 4096;
 
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
-/// Instead of a page of free pages: whoever opens the file finds them.
+/// Value in place of a list of free pages: bbolt computes the list when it opens the file.
 const NO_FREELIST: u64 = u64::MAX;
 
 /// Bytes of a page's header.
@@ -38,11 +38,11 @@ const LEAF_ELEMENT: usize = 16;
 const BUCKET_HEAD: usize = 16;
 /// Bytes of a meta page behind the header.
 const META: usize = 64;
-/// Of them, those before the checksum.
+/// The part of them that the checksum covers.
 const META_SUMMED: usize = 56;
-/// Longest key that bbolt takes.
+/// Longest key that bbolt accepts.
 const KEY_BYTES_MAX: usize = 32_768;
-/// Longest value that bbolt takes.
+/// Longest value that bbolt accepts.
 const VALUE_BYTES_MAX: usize = (1 << 31) - 2;
 
 const BRANCH: u16 = 1;
@@ -52,7 +52,7 @@ const FREELIST: u16 = 0x10;
 /// Flag of a leaf's element that is a bucket.
 const IS_BUCKET: u32 = 1;
 
-/// The beginning of a page.
+/// The header of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct PageHead {
     id: u64,
@@ -80,13 +80,13 @@ impl PageHead {
     }
 }
 
-/// What a meta page says.
+/// A meta page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Meta {
     page_bytes: u32,
     root: u64,
     freelist: u64,
-    /// Pages in use are below this one.
+    /// The number of pages: pages in use are below it.
     pages: u64,
     transaction: u64,
 }
@@ -109,7 +109,7 @@ impl Meta {
         bytes
     }
 
-    /// Reads what follows a page's header; the words of its errors are bbolt's.
+    /// Decodes the bytes after a page's header; error texts are bbolt's.
     fn decode(bytes: &[u8; META]) -> Result<Self, Fault> {
         let mut rest = &bytes[..];
         if rest.get_u32_le() != MAGIC {
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn meta_pages_have_the_checksum_that_bbolt_computes() {
-        // Of a snapshot that etcd 3.7.1 made.
+        // From a snapshot made by etcd 3.7.1.
         let meta =
             Meta { page_bytes: 4096, root: 22, freelist: NO_FREELIST, pages: 38, transaction: 20 };
         let bytes = meta.encode();

@@ -1,4 +1,4 @@
-//! From the state to the bytes of a file, in turns.
+//! From the state to the bytes of a file, in steps.
 
 use std::ops::Bound;
 
@@ -10,17 +10,17 @@ use crate::mvcc;
 use crate::store::{Pair, Space, View};
 use crate::types::Fault;
 
-/// Entries read in one turn, at most.
-const TURN_ENTRIES: usize = 256;
-/// Bytes of entries after which a turn ends.
-const TURN_BYTES: usize = 256 << 10;
+/// Upper bound of entries read in one step.
+const STEP_ENTRIES: usize = 256;
+/// Bytes of entries after which a step ends.
+const STEP_BYTES: usize = 256 << 10;
 
-/// Where a bucket's entries come from.
+/// Source of a bucket's entries.
 #[derive(Clone, Copy, Debug)]
 enum Origin {
     /// The space of the same name and encoding.
     Space(Space),
-    /// What both know of the log and of compaction.
+    /// Positions of the log and of compaction, in etcd's encoding.
     Meta,
     /// The history.
     Key,
@@ -40,19 +40,19 @@ const BUCKETS: [(&str, Origin); 10] = [
     ("meta", Origin::Meta),
 ];
 
-/// What etcd keeps in its bucket `meta`, in order, beside the storage version.
+/// Keys in etcd's bucket `meta`, in order, beside the storage version.
 const META_KEYS: [&str; 5] =
     ["confState", "consistent_index", "finishedCompactRev", "scheduledCompactRev", "term"];
 const STORAGE_VERSION_KEY: &str = "storageVersion";
 
-/// What came of a turn.
+/// The result of a step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ExportStep {
-    /// There is more to do before the next bytes are known.
+    /// More steps are needed before the next bytes are known.
     Working,
     /// The next bytes of the file.
     Chunk(Bytes),
-    /// That was all of it.
+    /// The end of the file.
     Done,
 }
 
@@ -62,7 +62,7 @@ pub struct Export<V> {
     view: V,
     writer: Writer,
     plan: Option<Plan>,
-    /// The bucket under way, and its newest key that was read.
+    /// The current bucket, and its newest key that was read.
     bucket: usize,
     after: Bytes,
     begun: bool,
@@ -70,13 +70,13 @@ pub struct Export<V> {
 }
 
 impl<V: View> Export<V> {
-    /// Starts with the sizes.
+    /// Starts with the pass for the sizes.
     pub fn new(view: V) -> Self {
         let writer = Writer::counting();
         Self { view, writer, plan: None, bucket: 0, after: Bytes::new(), begun: false, done: false }
     }
 
-    /// The length of the file; known from the first chunk on.
+    /// The size of the file; known from the first chunk on.
     pub fn length(&self) -> Option<u64> {
         self.plan.map(Plan::bytes)
     }
@@ -86,7 +86,7 @@ impl<V: View> Export<V> {
         self.writer.ready()
     }
 
-    /// Works on for a while. Chunks have `chunk` bytes, but for the last one.
+    /// Performs a step. Chunks have `chunk` bytes, except for the last one.
     ///
     /// # Errors
     /// A fault of the store.
@@ -130,16 +130,16 @@ impl<V: View> Export<V> {
                 }
                 false
             }
-            // The first pass needs lengths alone.
+            // The first pass needs lengths only.
             Origin::Key if self.plan.is_none() => {
-                write_turn(writer, &mut self.after, mvcc::bucket_outline(&self.view, &after))?
+                write_step(writer, &mut self.after, mvcc::bucket_outline(&self.view, &after))?
             }
-            Origin::Key => write_turn(writer, &mut self.after, mvcc::bucket(&self.view, &after))?,
+            Origin::Key => write_step(writer, &mut self.after, mvcc::bucket(&self.view, &after))?,
             Origin::Space(space) => {
                 let from =
                     if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(&after[..]) };
                 let pairs = self.view.scan(space, from, Bound::Unbounded);
-                write_turn(writer, &mut self.after, pairs)?
+                write_step(writer, &mut self.after, pairs)?
             }
         };
         if !more {
@@ -151,8 +151,8 @@ impl<V: View> Export<V> {
     }
 }
 
-/// Writes pairs until a turn is over; whether there may be more.
-fn write_turn(
+/// Writes pairs until a step ends; true if there may be more.
+fn write_step(
     writer: &mut Writer,
     after: &mut Bytes,
     pairs: impl Iterator<Item = Result<Pair, Fault>>,
@@ -163,7 +163,7 @@ fn write_turn(
         bytes += key.len() + value.len();
         *after = key.clone();
         writer.entry(key, value)?;
-        if bytes >= TURN_BYTES || count + 1 == TURN_ENTRIES {
+        if bytes >= STEP_BYTES || count + 1 == STEP_ENTRIES {
             return Ok(true);
         }
     }
@@ -176,7 +176,7 @@ fn meta(view: &impl View) -> Result<Vec<Pair>, Fault> {
         let found = view.get(Space::Meta, key.as_bytes())?;
         pairs.extend(found.map(|value| (Bytes::from_static(key.as_bytes()), value)));
     }
-    // As in etcd's file, it is not there before the store has followed the cluster up to a version that has it.
+    // As in etcd's file, the version is missing until the store has followed the cluster to a version that has it.
     let version = cluster_version(view)?.map(Version::storage);
     let version = version.filter(|version| *version > Version::STORAGE_UNSAID);
     let key = Bytes::from_static(STORAGE_VERSION_KEY.as_bytes());

@@ -1,4 +1,4 @@
-//! From a file to the state of a new member of a new cluster.
+//! From a file to the state of a new member of a new cluster, or of another member of the same cluster.
 
 use bytes::Bytes;
 
@@ -13,10 +13,10 @@ use crate::types::{ConfState, Fault, FeatureLevel, LogIndex, Revision, Term};
 /// Bytes of memory for entries that are committed together: many, as each batch becomes a sorted run that is merged
 /// with the others.
 const BATCH_BYTES: usize = 32 << 20;
-/// Bytes that an entry takes in memory, beside its own.
+/// Overhead of an entry in memory, beside its bytes.
 const ENTRY_BYTES: usize = 256;
 
-/// Buckets whose entries are taken over as they are. Who was a member of the old cluster is not.
+/// Buckets whose entries are copied unchanged. The members of the old cluster are not copied.
 const COPIED: [(&str, Space); 6] = [
     ("alarm", Space::Alarm),
     ("auth", Space::Auth),
@@ -30,28 +30,27 @@ const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 const FINISHED: &[u8] = b"finishedCompactRev";
 const SCHEDULED: &[u8] = b"scheduledCompactRev";
 
-/// The term in which the new cluster's first members are entered.
+/// The term of the entries that add the new cluster's members.
 const FIRST_TERM: Term = 1;
 
-/// What a member is restored with.
+/// Options of a restore.
 #[derive(Clone, Debug, Default)]
 pub struct Restore {
     /// The members of the new cluster; all of them vote.
     pub members: Vec<Member>,
-    /// By how much the revision is raised, so that clients never see it go down; everything before is
-    /// then compacted.
+    /// Number by which the revision is raised, so that clients never see it decrease; everything before is then compacted.
     pub bump_revision: Option<u64>,
 }
 
-/// Where the new cluster's log begins.
+/// The log start of the new cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RestoredLogStart {
-    /// As if each member had been entered by one entry, and everything that was restored by one more: the log of a
-    /// member that is founded begins one entry earlier, so that this one is never taken for all there is.
+    /// Each member counts as added by one entry, and the whole restored state as one more: the log of a newly founded,
+    /// empty member begins one entry earlier, so that it never counts as up to date with a restored one.
     pub index: LogIndex,
     /// The term of those entries.
     pub term: Term,
-    /// Who votes.
+    /// The voters.
     pub conf_state: ConfState,
 }
 
@@ -68,7 +67,7 @@ pub fn restore<E: Engine>(
     let mut batch = Batch { tx: Overlay::new(engine.view()), engine, bytes: 0 };
     for (name, space) in COPIED {
         each_pair(file, name, |key, value| {
-            // The new members decide anew what they speak: the old ones' version may be an older one.
+            // The new members decide on the version again: the old cluster's may be lower.
             if space == Space::Cluster && key == CLUSTER_VERSION {
                 return Ok(());
             }
@@ -85,8 +84,8 @@ pub fn restore<E: Engine>(
     Ok(beginning)
 }
 
-/// Fills an empty store with the state of another member of the same cluster, as it is: members, and where
-/// the log stands, too.
+/// Fills an empty store with the state of another member of the same cluster, unchanged: including the members and the
+/// applied position.
 ///
 /// # Errors
 /// The file is damaged, or the store cannot be written.
@@ -105,7 +104,7 @@ pub fn install<E: Engine>(file: &Reader<impl Source>, engine: &mut E) -> Result<
     batch.commit()
 }
 
-/// Older layouts are read; what a newer one, or one of a newer feature level, means is not known.
+/// Checks the storage version and feature level: older layouts are readable, newer ones unknown.
 fn check_version(file: &Reader<impl Source>) -> Result<(), Fault> {
     each_pair(file, "cluster", |key, value| match key == FEATURE_LEVEL {
         true => check_feature_level(read_feature_level(&value)?, FeatureLevel::NEWEST),
@@ -124,7 +123,7 @@ fn check_version(file: &Reader<impl Source>) -> Result<(), Fault> {
     })
 }
 
-/// Takes the key bucket over; gives the compaction that is asked for.
+/// Imports the key bucket; returns the scheduled compaction.
 fn history<E: Engine>(
     file: &Reader<impl Source>,
     batch: &mut Batch<'_, E>,
@@ -164,7 +163,7 @@ fn compaction(value: &[u8]) -> Result<i64, Fault> {
     revision.ok_or_else(|| Fault::new("a compacted revision in the file cannot be read"))
 }
 
-/// Enters the members of the new cluster.
+/// Adds the members of the new cluster.
 fn members<V: View>(tx: &mut Overlay<V>, members: &[Member]) -> Result<RestoredLogStart, Fault> {
     let mut cluster = Cluster::default();
     let mut voters: Vec<_> = members.iter().map(|member| member.id).collect();
@@ -179,7 +178,7 @@ fn members<V: View>(tx: &mut Overlay<V>, members: &[Member]) -> Result<RestoredL
     Ok(RestoredLogStart { index, term, conf_state: ConfState { voters, ..ConfState::default() } })
 }
 
-/// Shows every pair of a bucket; one that is not there has none.
+/// Calls `show` with every pair of a bucket; a missing bucket has none.
 pub(super) fn each_pair(
     file: &Reader<impl Source>,
     bucket: &str,
@@ -195,7 +194,7 @@ pub(super) fn each_pair(
     Ok(())
 }
 
-/// Writes that are committed now and then.
+/// Writes that are committed in batches.
 struct Batch<'a, E: Engine> {
     tx: Overlay<E::View>,
     engine: &'a mut E,
@@ -205,7 +204,7 @@ struct Batch<'a, E: Engine> {
 impl<E: Engine> Batch<'_, E> {
     fn put(&mut self, space: Space, key: Bytes, value: Bytes) -> Result<(), Fault> {
         let bytes = key.len() + value.len();
-        // Slices of pages would keep whole pages.
+        // Slices would keep whole pages in memory.
         self.tx.put(space, Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
         self.count(bytes)
     }

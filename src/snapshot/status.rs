@@ -1,4 +1,4 @@
-//! What a file says of itself, without a store: etcdutl's `snapshot status` and `hashkv`.
+//! Properties of a file, without a store: etcdutl's `snapshot status` and `hashkv`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,36 +15,36 @@ const TOMBSTONE_MARK: u8 = b't';
 /// The revision of an empty store.
 const FIRST_REVISION: i64 = 1;
 
-/// Of a whole file.
+/// Properties of a whole file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Status {
-    /// Of all buckets' names, keys and values.
+    /// The checksum of all buckets' names, keys and values.
     pub hash: u32,
     /// The newest revision that has an entry.
     pub revision: i64,
-    /// Living keys.
+    /// Number of keys.
     pub keys: usize,
-    /// The file's length as it tells it.
+    /// The file's size as its meta page states it.
     pub bytes: u64,
     /// etcd's storage version; empty before 3.6.
     pub version: String,
 }
 
-/// Of the history.
+/// Checksum of the history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KvHash {
     /// The checksum.
     pub hash: u32,
-    /// Up to this revision.
+    /// The revision up to which it was computed.
     pub revision: i64,
-    /// With this compaction taken into account; -1 for none.
+    /// The compaction revision that it covers; -1 for none.
     pub compact_revision: i64,
 }
 
-/// Reads all of a file.
+/// Reads a whole file.
 ///
 /// # Errors
-/// It is damaged.
+/// The file is damaged.
 pub fn status(file: &Reader<impl Source>) -> Result<Status, Fault> {
     let faults = file.check();
     if !faults.is_empty() {
@@ -140,7 +140,7 @@ fn key_of(value: Bytes) -> Result<Bytes, Fault> {
     let decoded = KeyValue::decode(value);
     let decoded =
         decoded.map_err(|error| Fault::new(format!("cannot unmarshal value: {error}")))?;
-    // A slice would keep the page.
+    // A slice would keep the page in memory.
     Ok(Bytes::copy_from_slice(&decoded.key))
 }
 
@@ -164,7 +164,7 @@ fn newest(file: &Reader<impl Source>) -> Result<i64, Fault> {
     Ok(newest)
 }
 
-/// The newest versions at a revision that are no deletes: what of the time before the compaction counts.
+/// The newest versions at a revision that are not deletes: those that the hash counts of the time before the compaction.
 fn kept(file: &Reader<impl Source>, at: i64, compacted: i64) -> Result<BTreeSet<Revision>, Fault> {
     if compacted < 0 {
         return Ok(BTreeSet::new());

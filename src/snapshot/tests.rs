@@ -1,4 +1,4 @@
-//! Files written and read back, files that were damaged, and states carried through files.
+//! Files written and read back, damaged files, and states exported and imported.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-/// Every length has its turn: inline buckets, overflow, several levels.
+/// Lengths for every case: inline buckets, overflow, several levels.
 fn random_buckets(random: &mut SmallRng) -> Buckets {
     let mut buckets = Buckets::new();
     for _ in 0..random.random_range(0..12) {
@@ -75,7 +75,7 @@ fn read(file: Bytes) -> Result<Buckets, Fault> {
 }
 
 #[test]
-fn what_was_written_is_read_back() {
+fn written_files_are_read_back() {
     for seed in 0..60 {
         let buckets = random_buckets(&mut SmallRng::seed_from_u64(seed));
         let file = file_of(&buckets);
@@ -98,7 +98,7 @@ fn many_buckets_make_a_tree_of_their_own() {
 }
 
 #[test]
-fn what_bbolt_does_not_take_is_refused() {
+fn entries_invalid_in_bbolt_are_refused() {
     let mut writer = Writer::counting();
     assert!(writer.entry(bytes("outside"), Bytes::new()).is_err());
     writer.bucket(bytes("b")).unwrap();
@@ -120,7 +120,7 @@ fn a_plan_is_kept() {
     assert!(writer.finish().is_err());
 }
 
-/// Whatever a file says, reading it ends and does not panic.
+/// Reading any file ends without a panic.
 #[test]
 fn damaged_files_are_errors_or_other_files() {
     let mut detected = 0;
@@ -130,7 +130,7 @@ fn damaged_files_are_errors_or_other_files() {
         let whole = file_of(&buckets);
         let mut file = whole.to_vec();
         for _ in 0..random.random_range(1..=8) {
-            // Most damage where structure is: at the beginning of a page.
+            // Most damage is at the beginning of a page, which contains its structure.
             let page = random.random_range(0..file.len() / 4096) * 4096;
             let within = [4096, 64, 16][random.random_range(0..3)];
             let at = page + random.random_range(0..within);
@@ -154,7 +154,7 @@ fn damaged_files_are_errors_or_other_files() {
 
 #[test]
 fn pages_in_a_circle_end() {
-    // A branch that names itself, made of a file with two levels.
+    // A branch that refers to itself, made from a file with two levels.
     let entries =
         (0..500_u32).map(|at| (Bytes::from(at.to_be_bytes().to_vec()), vec![1; 50].into()));
     let buckets = Buckets::from([(bytes("b"), entries.collect())]);
@@ -226,7 +226,7 @@ fn server_hash(read: &ReadView<MemoryView>, revision: i64) -> Result<mvcc::KvHas
     }
 }
 
-/// A history with all that it can have.
+/// A history with all kinds of changes.
 fn random_history(seed: u64) -> Store {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut store = Store::open(Memory::default());
@@ -245,7 +245,7 @@ fn random_history(seed: u64) -> Store {
         }
         if round == 1 {
             store.mvcc.compact(&mut store.tx, store.mvcc.revision() - 10).unwrap();
-            // Some passes are cut short.
+            // Some passes are interrupted.
             let budget = [1, 7, 100_000][random.random_range(0..3)];
             store.mvcc.compact_step(&mut store.tx, budget).unwrap();
         }

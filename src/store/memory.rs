@@ -11,16 +11,16 @@ use crate::types::Fault;
 
 type Maps = BTreeMap<Space, Arc<BTreeMap<Bytes, Bytes>>>;
 
-/// A store in memory, for the simulator and the model tests: the plainest thing that is right.
+/// A store in memory, for the simulator and the model tests.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     maps: Maps,
-    /// What was committed, while a batch is staged on top of it.
+    /// The committed state, while a batch is staged on top of it.
     committed: Option<Maps>,
 }
 
 impl Memory {
-    /// The store without what is staged, as a crash leaves it.
+    /// The store without staged writes, as after a crash.
     pub fn crashed(&self) -> Self {
         let maps = self.committed.as_ref().unwrap_or(&self.maps);
         Self { maps: maps.clone(), committed: None }
@@ -37,7 +37,7 @@ impl Memory {
     }
 }
 
-/// [`Memory`] at one moment.
+/// A snapshot of [`Memory`].
 #[derive(Clone, Debug, Default)]
 pub struct MemoryView {
     maps: Maps,

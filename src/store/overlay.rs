@@ -1,4 +1,4 @@
-//! What the batch being applied has written, on top of what was committed.
+//! The uncommitted writes of the batch being applied, on top of a committed view.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::{Batch, Pair, Space, View};
 use crate::types::Fault;
 
-/// A view with the writes of the batch that is being applied on top. Itself a [`View`], so that what is
-/// applied reads its own writes.
+/// A view with the writes of the batch being applied on top. Itself a [`View`], so that commands of the batch read the
+/// writes of earlier ones.
 #[derive(Clone, Debug)]
 pub struct Overlay<V> {
     base: V,
@@ -18,7 +18,7 @@ pub struct Overlay<V> {
 }
 
 impl<V: View> Overlay<V> {
-    /// Nothing written yet.
+    /// An overlay without writes.
     pub fn new(base: V) -> Self {
         Self { base, writes: Default::default() }
     }
@@ -28,7 +28,7 @@ impl<V: View> Overlay<V> {
         self.writes[space as usize].insert(key, Some(value));
     }
 
-    /// Deletes a pair; one that is not there stays so.
+    /// Deletes a pair, if there is one.
     pub fn delete(&mut self, space: Space, key: Bytes) {
         self.writes[space as usize].insert(key, None);
     }
@@ -49,22 +49,22 @@ impl<V: View> Overlay<V> {
         self.writes.iter().map(BTreeMap::len).sum()
     }
 
-    /// Whether nothing was written since the last commit.
+    /// True if nothing was written since the last commit.
     pub fn is_empty(&self) -> bool {
         self.writes.iter().all(BTreeMap::is_empty)
     }
 
-    /// Continues on top of `base`, which holds what was committed.
+    /// Continues on top of `base`, a view that includes the committed writes.
     pub fn rebase(&mut self, base: V) {
         self.base = base;
     }
 
-    /// What was written under `key` since the last commit: `Some(None)` for a delete.
+    /// The write to `key` since the last commit: `Some(None)` for a delete.
     pub fn written(&self, space: Space, key: &[u8]) -> Option<Option<&Bytes>> {
         self.writes[space as usize].get(key).map(Option::as_ref)
     }
 
-    /// What is under the writes.
+    /// The committed view under the writes.
     pub fn base(&self) -> &V {
         &self.base
     }
@@ -96,7 +96,7 @@ impl<V: View> View for Overlay<V> {
     }
 }
 
-/// An iterator that shows what comes next from either end.
+/// An iterator whose next item can be seen at either end.
 struct Ends<I: Iterator> {
     inner: I,
     front: Option<I::Item>,
@@ -123,7 +123,7 @@ impl<I: DoubleEndedIterator> Ends<I> {
     }
 }
 
-/// Two sorted runs as one, in which what was written hides what is under it.
+/// Merges two sorted runs; a written pair hides the committed pair of the same key.
 struct Merge<B: Iterator, W: Iterator> {
     base: Ends<B>,
     written: Ends<W>,
@@ -136,8 +136,8 @@ where
     B: DoubleEndedIterator<Item = Result<Pair, Fault>>,
     W: DoubleEndedIterator<Item = Written>,
 {
-    /// Of the two next pairs, which comes first: `None` when both runs are at their end.
-    fn turn(
+    /// The order of the next two pairs; `None` when both runs are at their end.
+    fn order(
         base: Option<&Result<Pair, Fault>>,
         written: Option<&Written>,
         backward: bool,
@@ -161,9 +161,9 @@ where
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let turn = Self::turn(self.base.peek(), self.written.peek(), false)?;
-            let base = if turn.is_le() { self.base.front.take() } else { None };
-            if turn.is_lt() {
+            let order = Self::order(self.base.peek(), self.written.peek(), false)?;
+            let base = if order.is_le() { self.base.front.take() } else { None };
+            if order.is_lt() {
                 return base;
             }
             if let Some((key, Some(value))) = self.written.front.take() {
@@ -180,9 +180,9 @@ where
 {
     fn next_back(&mut self) -> Option<Self::Item> {
         loop {
-            let turn = Self::turn(self.base.peek_back(), self.written.peek_back(), true)?;
-            let base = if turn.is_le() { self.base.back.take() } else { None };
-            if turn.is_lt() {
+            let order = Self::order(self.base.peek_back(), self.written.peek_back(), true)?;
+            let base = if order.is_le() { self.base.back.take() } else { None };
+            if order.is_lt() {
                 return base;
             }
             if let Some((key, Some(value))) = self.written.back.take() {

@@ -1,4 +1,4 @@
-//! The overlay against the plainest twin: a map in which everything was written at once.
+//! The overlay is compared with a naive twin: a map to which everything was written at once.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

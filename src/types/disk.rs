@@ -1,4 +1,4 @@
-//! How much room is left on the disk of a member, and the bounds by which it is judged.
+//! Levels of free space on the disk of a member, and the thresholds between them.
 //!
 //! ```text
 //!                 free + reserve
@@ -8,30 +8,41 @@
 //!                of the reserve         and the margin
 //! ```
 //!
-//! The reserve is a file that holds its bytes as long as there is [`DiskSpace::Enough`], whoever else fills the disk.
-//! It is given up with that, so that what is committed can still be applied, and deletes, compactions and alarms can
-//! be written.
+//! The reserve is a file that keeps its bytes allocated as long as there is [`DiskSpace::Enough`], even if another
+//! process fills the disk. It is deleted when the level leaves `Enough`, so that committed entries can still be
+//! applied, and deletes, compactions and alarms can be written.
 
 use super::limits::{
     DISK_MARGIN_BYTES_MAX, DISK_MARGIN_BYTES_MIN, DISK_RESERVE_BYTES_MAX, DISK_RESERVE_BYTES_MIN,
     DISK_SHARE,
 };
 
-/// How much room is left on the disk of a member.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+/// Levels of free disk space of a member.
+#[derive(
+    serde::Serialize,
+    serde::Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+)]
 pub enum DiskSpace {
-    /// For anything.
+    /// Enough for every operation.
     #[default]
     Enough,
-    /// For what is under way, and for what gives space back. The member should not lead, and counts as one without
-    /// room.
+    /// Enough for operations in flight, and for those that free space. The member should not lead, and is reported as
+    /// short of space.
     Low,
-    /// For what is committed already. The member takes no more entries while others can do without it.
+    /// Enough for committed entries only. The member accepts no more entries as long as a quorum exists without it.
     Exhausted,
 }
 
 impl DiskSpace {
-    /// As a number, for an atomic.
+    /// The level as a number, for an atomic.
     pub fn to_u8(self) -> u8 {
         self as u8
     }
@@ -46,7 +57,7 @@ impl DiskSpace {
     }
 }
 
-/// Bounds for a disk of a certain size.
+/// Thresholds of the levels, for a disk of a certain size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskBounds {
     /// Bytes of the reserve.
@@ -65,9 +76,15 @@ impl DiskBounds {
         }
     }
 
-    /// Free bytes below which nothing more is applied: what the store writes behind it must still fit.
+    /// Free bytes below which nothing more is applied: the store still has to flush memtables that it accepted.
     pub fn apply_min(self) -> u64 {
         self.reserve / 3
+    }
+
+    /// Bytes that can be taken before the disk is low, with `room` bytes free, the reserve included. Half of the margin is
+    /// left for what is taken meanwhile.
+    pub fn spare(self, room: u64) -> u64 {
+        room.saturating_sub(self.reserve + self.margin / 2)
     }
 
     /// The state after `before`, with `room` bytes free, the reserve included. It gets better only with some room

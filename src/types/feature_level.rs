@@ -7,8 +7,8 @@ use std::fmt;
 ///
 /// | level | adds |
 /// |---|---|
-/// | 1 | everything that was there before levels were |
-/// | 2 | `FeatureLevelSet`; the least time of a lease and the number of learners are those of the proposal, no longer those of the flags of whoever applies it |
+/// | 1 | everything that existed before there were levels |
+/// | 2 | `FeatureLevelSet`; the least time of a lease and the number of learners are those of the proposal, no longer those of the flags of the member that applies it |
 ///
 /// Members state the level that they support in the hello of each connection. The level of the cluster is part of the
 /// replicated state: the lowest level of all members, raised by a command, never lowered.
@@ -23,12 +23,12 @@ impl FeatureLevel {
     /// The level that this version supports.
     pub const NEWEST: Self = Self(2);
 
-    /// The level with this number; [`FeatureLevel::INITIAL`] for 0, which is what is read where none was written.
+    /// The level with this number; [`FeatureLevel::INITIAL`] for 0, the value read where none was written.
     pub const fn new(number: u32) -> Self {
         if number == 0 { Self::INITIAL } else { Self(number) }
     }
 
-    /// Its number, never 0.
+    /// The level as a number, never 0.
     pub const fn number(self) -> u32 {
         self.0
     }

@@ -1,9 +1,9 @@
-//! Every bound of the program, named, with its reason; relations that must hold are const asserts.
+//! The bounds that rooms share, each named, with its reason; relations that must hold are const asserts.
 
 use std::time::Duration;
 
-/// Requests whose answers one executor may be waiting for. Past it sessions wait, and through HTTP/2
-/// flow control so do their clients.
+/// Requests of one executor that wait for a response. Past it sessions wait, and through HTTP/2 flow control so
+/// do their clients.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 
 /// Executors of a member, one for each core: a request's id has eight bits for its executor.
@@ -16,7 +16,7 @@ pub const EXECUTORS_DEFAULT_MAX: usize = 16;
 /// connection whose client takes nothing.
 pub const SEND_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of such requests of one executor, however much memory there is; see [`super::Budgets`].
+/// Bytes of the requests of one executor that wait, however much memory there is; see [`super::Budgets`].
 pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 
 /// Bundles of proposals and read requests waiting for consensus. Each executor sends one bundle a
@@ -29,7 +29,7 @@ pub const APPENDS_MAILBOX: usize = 64;
 /// Committed entries not yet applied past which appends wait: a member whose apply lags keeps no more in memory.
 pub const APPENDS_UNAPPLIED_MAX: u64 = 16_384;
 
-/// Rounds of reads that wait for a leader; past it the oldest are forgotten, which have timed out by then.
+/// Batches of reads that wait for a leader; past it the oldest are dropped, which have timed out by then.
 pub const READS_WAITING_MAX: usize = 65_536;
 
 /// Bytes of proposals that wait for a leader past which clients wait.
@@ -41,28 +41,34 @@ pub const COMPACT_SLICE_RECORDS: usize = 250;
 /// Records that an entry may look at to be applied at once; a larger one is applied in steps. About a millisecond.
 pub const APPLY_AT_ONCE_RECORDS_MAX: usize = 256;
 
-/// Records that one step of a large entry looks at: a fraction of a millisecond, so that whoever counts the time can stop.
+/// Bytes of entries after which a batch is committed to the store even if more entries wait: about a millisecond of its
+/// time, as a commit does not yield.
+pub const APPLY_BATCH_BYTES: usize = 256 * 1024;
+
+/// Records that one step of a large entry looks at: a fraction of a millisecond, so that a caller with a time
+/// budget can stop.
 pub const APPLY_STEP_RECORDS: usize = 64;
 
-/// Records that a deletion of many keys reads at once, before it deletes them: what it costs to begin a scan is shared by so many.
+/// Records that a deletion of many keys reads at once, before it deletes them: the cost of starting a scan is
+/// shared by so many.
 pub const DELETE_READ_RECORDS: usize = 256;
 
 /// Writes of a large entry that are kept in memory beside the store before it takes them.
 pub const STAGE_WRITES_MAX: usize = 1024;
 
-/// Bytes of the events of one batch that are kept for watchers. Of a larger batch they read all from history.
+/// Bytes of the events of one batch that are kept for watchers. The events of a larger batch are all read from history.
 pub const BATCH_EVENTS_BYTES_MAX: usize = 16 << 20;
 
 /// Changes of the members that wait for a leader, or for the one before them to be applied.
 pub const CONF_CHANGES_WAITING_MAX: usize = 64;
 
-/// Bytes of one frame between members: an append of a megabyte, or one entry of the largest size, and its head.
+/// Bytes of one frame between members: an append of a megabyte, or one entry of the largest size, plus header.
 pub const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// Heartbeats, votes and answers waiting for one member; past it they are dropped, raft sends again.
 pub const PEER_URGENT_MAX: usize = 1024;
 
-/// Appends waiting for one member, and their bytes; past it they are dropped and raft is told.
+/// Appends waiting for one member, and their bytes; past it they are dropped and raft is notified.
 pub const PEER_BULK_MAX: usize = 512;
 /// See [`PEER_BULK_MAX`].
 pub const PEER_BULK_BYTES_MAX: usize = 64 << 20;
@@ -70,64 +76,63 @@ pub const PEER_BULK_BYTES_MAX: usize = 64 << 20;
 /// Bytes joined into one write to another member.
 pub const PEER_WRITE_BYTES: usize = 1 << 20;
 
-/// Questions of this member to others that wait for an answer, and answers that it may be making for one
-/// connection; past it they are refused.
+/// Questions of this member to others that wait for an answer, and answers in preparation for one connection; past it
+/// questions are refused.
 pub const PEER_QUESTIONS_MAX: usize = 4096;
 
-/// Members that are not known here and are answered on the connections that they dialed: those that joined after what
-/// this member has applied.
+/// Members that are unknown here and are answered on the connections that they dialed: those that joined after the last
+/// entry that this member has applied.
 pub const PEER_GUESTS_MAX: usize = 8;
 
-/// Bytes of one frame of a snapshot on its way to another member.
+/// Bytes of one frame of a snapshot that is sent to another member.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
-/// Chunks of a snapshot that are made ahead of who sends them, so that neither waits for the other.
+/// Chunks of a snapshot that are read ahead of the sender, so that reading and sending overlap.
 pub const SNAPSHOT_CHUNKS_AHEAD: usize = 4;
 
-/// Bytes of a snapshot that leave a member in a second: what a network of a gigabit carries. Faster, it would take
-/// a quarter of a core from those who serve, at both ends.
+/// Bytes of a snapshot that a member sends in a second: the throughput of a network of a gigabit. A higher rate would
+/// take a quarter of a core from the executors that serve clients, at both ends.
 pub const SNAPSHOT_BYTES_PER_SECOND: usize = 100 << 20;
 
-/// Bytes that are written in a second while a snapshot becomes a store, each of its own three times. The store may have
-/// its disk in common with the log.
+/// Bytes written in a second while a snapshot is turned into a store; each byte of the snapshot is written three times.
+/// The store may share its disk with the log.
 pub const SNAPSHOT_INSTALL_BYTES_PER_SECOND: usize = 200 << 20;
 
-/// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: what
-/// waits is joined into one write.
+/// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: all waiting readies are
+/// joined into one write.
 pub const READIES_IN_FLIGHT_MAX: usize = 256;
 
-/// Messages waiting for the WAL actor: one per ready in flight, and a stop.
+/// Messages waiting for the WAL actor: one for each ready in flight, and a stop.
 pub const WAL_MAILBOX: usize = READIES_IN_FLIGHT_MAX + 1;
 
-/// Bytes of one WAL write; what waits beyond goes into the next.
+/// Bytes of one WAL write; the rest of the queue is written next.
 pub const WAL_WRITE_BYTES_MAX: usize = 4 << 20;
 
 /// Size of a WAL segment: written with zeros once, then recycled.
 pub const WAL_SEGMENT_BYTES: u64 = 64 << 20;
 
-/// Free WAL segments kept for recycling, beside the one that is ready to be next. `--max-wals` can only
-/// lower it: the log is cut often enough that more would only take space.
+/// Free WAL segments kept for recycling, beside the one that is ready to be next. `--max-wals` can only lower it: the
+/// log is truncated often enough that more would only take space.
 pub const WAL_FREE_SEGMENTS_MAX: usize = 1;
 
-/// Bytes left in the log's segment, with no room for the next one, below which nothing is taken that would be logged:
-/// votes, marks and what is under way still fit.
+/// Free bytes in the log's current segment, when the disk has no space for a next one, below which nothing is accepted
+/// that would be logged: votes, log starts and readies in flight still fit.
 pub const WAL_ROOM_BYTES_MIN: u64 = 8 << 20;
 
-/// The same, below which the member counts as one without room: by then the store was synced and the log cut, which
-/// would have freed a segment.
+/// The same, below which the member is reported as short of space: by then the store was synced and the log truncated,
+/// which would have freed a segment.
 pub const WAL_ROOM_BYTES_LOW: u64 = 24 << 20;
 
 /// The part of a disk that is kept as a reserve, and again as a margin above it.
 pub const DISK_SHARE: u64 = 16;
 
-/// Bytes of the reserve. The least is what the store may write behind what it took: two memtables, and the batches
-/// that were under way.
+/// Bytes of the reserve, at least: the store may still write two memtables that it accepted, and the batches in flight.
 pub const DISK_RESERVE_BYTES_MIN: u64 = 24 << 20;
 /// See [`DISK_RESERVE_BYTES_MIN`].
 pub const DISK_RESERVE_BYTES_MAX: u64 = 64 << 20;
 
-/// Bytes that must be free beside the reserve: what is written between two looks at the disk, and by requests that
-/// were let in before.
+/// Bytes that must be free beside the reserve: enough for the writes between two checks of the disk, and for requests
+/// accepted before.
 pub const DISK_MARGIN_BYTES_MIN: u64 = 16 << 20;
 /// See [`DISK_MARGIN_BYTES_MIN`].
 pub const DISK_MARGIN_BYTES_MAX: u64 = 64 << 20;
@@ -135,50 +140,66 @@ pub const DISK_MARGIN_BYTES_MAX: u64 = 64 << 20;
 /// Jobs that wait for a thread of one pool for work that blocks; past it the callers wait.
 pub const POOL_QUEUE_MAX: usize = 256;
 
-/// Threads that look up names of hosts: one that a silent name server stops leaves others.
+/// Threads that resolve host names: a name server that does not answer blocks one and leaves others.
 pub const DNS_THREADS: usize = 4;
 
 /// Threads that make things durable: the truncation of the log, a change of members and a snapshot that comes in may
 /// each wait for the disk at the same time.
 pub const DURABLE_THREADS: usize = 4;
 
-/// Threads that read all of something: one for each core up to this.
+/// Threads that read a whole store or log: one for each core up to this.
 pub const READS_THREADS_MAX: usize = 8;
 
-/// Threads that compute for long: one for each core up to this.
+/// Threads for long computations: one for each core up to this.
 pub const CPU_THREADS_MAX: usize = 4;
+
+/// Threads that make the files of snapshots. They give way to all others and work in slices, so that any number of
+/// snapshots under way get their turns.
+pub const EXPORTS_THREADS: usize = 2;
+
+/// Threads that compute hashes of the store, in the same way.
+pub const HASHES_THREADS: usize = 1;
+
+/// Hashes that are computed at the same time; past it their callers wait.
+pub const HASHES_RUNNING_MAX: usize = 4;
+
+/// How long a slice of such work takes, in ms.
+pub const POOL_SLICE_MS: u64 = 10;
 
 /// Bytes of log lines that wait to be written; past it they are dropped and counted.
 pub const LOG_QUEUE_BYTES_MAX: usize = 4 << 20;
 
-/// Bytes beyond that for lines about errors, which tell why the process ends.
+/// Bytes beyond that for lines about errors, which give the reason why the process ends.
 pub const LOG_QUEUE_BYTES_ERRORS: usize = 256 << 10;
 
 /// Lines that one place in the code may write to the log in a second, as many as etcd's logger lets pass; further ones
 /// are counted.
 pub const LOG_LINES_PER_SECOND_MAX: u32 = 100;
 
+/// Bytes that can be taken before a disk is low, above which requests rely on the last look at it.
+pub const DISK_PLENTY_BYTES: u64 = 1 << 30;
+
 /// Free bytes without which a member does not start: its store writes before it can tell anybody.
 pub const DISK_START_BYTES_MIN: u64 = 8 << 20;
 
-/// Time between two looks at the disk, in ms.
+/// Time between two checks of the free disk space, in ms.
 pub const DISK_LOOK_MS: u64 = 50;
 
-/// A disk of fewer bytes has no room for segments that wait to be recycled beside the one that is next.
+/// A smaller disk has no space for segments that wait to be recycled beside the one that is next.
 pub const DISK_SMALL_BYTES: u64 = 4 << 30;
 
 /// Alignment and unit of direct I/O.
 pub const WAL_BLOCK_BYTES: usize = 4096;
 
-/// Entries in the log and not yet applied before consensus lets clients wait. Below etcd's limit, past which
-/// it refuses: a burst is slowed down, not turned away.
+/// Entries in the log and not yet applied above which clients wait. Below etcd's limit, past which it refuses: a burst
+/// is slowed down, not refused.
 pub const UNAPPLIED_ENTRIES_MAX: usize = 4_096;
 
-/// Proposals that an executor hands in at once; a longer queue goes in several bundles.
+/// Proposals that an executor sends to consensus at once; a longer queue goes in several bundles.
 pub const BUNDLE_PROPOSALS_MAX: usize = 512;
 
-/// Bytes of such a bundle, but for a single larger proposal: what is proposed together leaves for the leader as one frame,
-/// and consensus can stop between two bundles only.
+/// Bytes of such a bundle, except for a single larger proposal: the proposals of a bundle are sent to the leader as one
+/// frame, and consensus can yield only between two bundles.
 pub const BUNDLE_BYTES_MAX: usize = 4 << 20;
 
 /// etcd's rule for `etcdserver: too many requests`: committed − applied above this.
@@ -196,11 +217,11 @@ pub const CATCH_UP_BYTES_MAX: usize = 2 << 20;
 /// Encoded bytes that may wait in one watch stream before its watchers fall behind.
 pub const WATCH_STREAM_BYTES_MAX: usize = 4 << 20;
 
-/// Encoded bytes that may wait in all watch streams of one core, however much memory there is; past it each stream may hold its
-/// share only, so that a thousand slow clients do not cost a thousand times the bound of one.
+/// Encoded bytes that may wait in all watch streams of one core, however much memory there is; past it each stream is
+/// limited to its share, so that a thousand slow clients do not cost a thousand times the bound of one.
 pub const WATCH_HUB_BYTES_MAX: usize = 256 << 20;
 
-/// What a stream may hold while its core holds too much.
+/// Bytes that may wait in one stream while the streams of its core hold more than their bound.
 pub const WATCH_STREAM_BYTES_SHARE: usize = 64 << 10;
 
 /// Revisions are joined into one watch response up to this size, below what clients usually accept.
@@ -209,8 +230,8 @@ pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a key. The store counts them, and the one that names the space, in 16 bits.
 pub const KEY_BYTES_MAX: usize = 65_534;
 
-/// Bytes of a value up to which history holds it beside the newest record of its key; a larger one is
-/// stored once, and history says where. Small ones are read back from history in one piece.
+/// Bytes of a value up to which history holds it beside the newest record of its key; a larger one is stored once, and
+/// history refers to it. Small ones are read back from history in one piece.
 pub const INLINE_BYTES_MAX: usize = 512;
 
 /// Bytes of records that the cache in front of the store may hold, however much memory there is.
@@ -219,25 +240,25 @@ pub const RECORD_CACHE_BYTES: u64 = 64 << 20;
 /// Bytes of the store's cache of blocks, however much memory there is; see [`super::Budgets`].
 pub const BLOCK_CACHE_BYTES_MAX: u64 = 96 << 20;
 
-/// What the record cache counts for one record beside its bytes: key, links, allocation.
+/// Bytes that the record cache counts for one record beside its data: key, links, allocation.
 pub const RECORD_CACHE_OVERHEAD_BYTES: usize = 128;
 
-/// The guess from which the record cache sizes its memory of evicted keys.
+/// Assumed bytes of a record, from which the record cache sizes its list of evicted keys.
 pub const RECORD_CACHE_RECORD_BYTES: usize = 512;
 
-/// Parts of the record cache that lock apart; fixed, so that every machine behaves alike.
+/// Shards of the record cache, each with its lock; fixed, so that every machine behaves alike.
 pub const RECORD_CACHE_SHARDS: usize = 16;
 
-/// Records between two fences; past it a fence is split in the middle.
+/// Records between two fences of the count index; past it a fence is split in the middle.
 pub const FENCE_RECORDS_MAX: usize = 512;
 
-/// Records behind two neighbouring fences that become one again.
+/// Records of two neighbouring fences below which they are merged.
 pub const FENCE_RECORDS_MIN: usize = 128;
 
-/// Fences that are copied together when one of them changes.
+/// Fences of one chunk, which is copied as a whole when one of them changes.
 pub const FENCES_IN_CHUNK_MAX: usize = 128;
 
-/// Fences in two neighbouring chunks that become one again.
+/// Fences of two neighbouring chunks below which the chunks are merged.
 pub const FENCES_IN_CHUNK_MIN: usize = 32;
 
 /// Records that one step of a range cursor may look at beyond the keys that it returns: deleted keys
@@ -253,33 +274,33 @@ pub const LEASE_REVOKES_PER_SECOND: usize = 1000;
 /// After how long an expired lease that is still there is revoked again, in ms; etcd's too.
 pub const LEASE_REVOKE_RETRY_MS: u64 = 3000;
 
-/// Rounds of heartbeats whose start is noted for the time in which a leader may read alone; when there are more, the
-/// oldest ones count for nothing.
+/// Rounds of heartbeats whose start is recorded for the leader lease; when there are more, the oldest are dropped
+/// and renew nothing.
 pub const READ_ROUNDS_MAX: usize = 64;
 
-/// Revisions noted for a retention by time, whatever the time: a year's, and more history than is worth its disk.
+/// Revisions recorded for a retention by time, whatever the time: a year's, and more history than is worth its disk.
 pub const RETENTION_NOTES_MAX: usize = 100_000;
 
-/// Bytes of range answers on their way to clients, of all cores together, however much memory there is: past it requests wait, as a few hundred
-/// unlimited lists would otherwise end the process.
+/// Bytes of range responses that are being made or sent, of all cores together, however much memory there is: past it
+/// requests wait, as a few hundred unlimited lists would otherwise exhaust the memory.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
 
-/// Answers up to this size are not counted among those.
+/// Range responses up to this size are not counted in [`RESPONSE_BYTES_IN_FLIGHT_MAX`].
 pub const RESPONSE_BYTES_UNCOUNTED: usize = 16 << 10;
 
-/// Requests that may wait for room for their answers, and for how long; past either they are refused. A client's own
-/// patience is mostly less.
+/// Requests that may wait for the budget of responses, and for how long; past either they are refused. Most clients
+/// time out earlier.
 pub const ANSWERS_WAITING_MAX: usize = 1024;
 /// See [`ANSWERS_WAITING_MAX`].
 pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How long a streamed range may take, in ms: while it does, the store keeps what it reads.
+/// Time that a streamed range may take, in ms: as long as it runs, the store cannot free the versions that it reads.
 pub const RANGE_STREAM_MS_MAX: u64 = 600_000;
 
-/// File descriptors that connections leave to files and to lanes of their own; etcd keeps as many.
+/// File descriptors that connections leave to files and to connections of lane executors; etcd keeps as many.
 pub const DESCRIPTORS_KEPT: usize = 150;
 
-/// And as many for each executor: its rings and what wakes it.
+/// Further descriptors for each executor: its rings and eventfds.
 pub const DESCRIPTORS_PER_EXECUTOR: usize = 8;
 
 /// Connections of other members for which descriptors are kept: three each way for each of seven.
@@ -288,7 +309,7 @@ pub const PEER_CONNECTIONS_KEPT: usize = 42;
 /// Connections to ports for metrics for which descriptors are kept.
 pub const METRICS_CONNECTIONS_KEPT: usize = 16;
 
-/// Connections to ports for clients that may ask for health when there is room for no other.
+/// Connections to client ports that may ask for health when no other connection is accepted.
 pub const HEALTH_CONNECTIONS_KEPT: usize = 8;
 
 /// Tables that a store keeps open, at most and at least; the others are opened when they are read.
@@ -296,28 +317,27 @@ pub const STORE_DESCRIPTORS_MAX: usize = 900;
 /// See [`STORE_DESCRIPTORS_MAX`].
 pub const STORE_DESCRIPTORS_MIN: usize = 16;
 
-/// Stores that are open at once: one, and while a snapshot comes in the next one and its runs.
+/// Stores that are open at once: one, and while a snapshot is received the next one and its runs.
 pub const STORES_OPEN_MAX: usize = 3;
 
-/// The most that `--max-request-bytes` may allow: far beyond what etcd recommends (10 MiB), and with everything
-/// around it still less than a segment.
+/// The upper bound of `--max-request-bytes`: far beyond etcd's recommendation (10 MiB), and together with all headers
+/// still less than a segment.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 
-/// Transactions in each other that are read, wherever they come from: a client, another member, the log. Counted without
-/// what holds them, so that what was read once can be read again.
+/// Nesting depth of transactions that is decoded, from a client, another member or the log. Counted without the
+/// messages that contain them, so that a transaction that was decoded once can be decoded again.
 pub const NESTED_TXNS_MAX: usize = basalt_proto::nested::DEPTH_MAX;
 
-/// How many times longer than its message a request in JSON may be: base64 takes a third more, names and
-/// blanks the rest.
+/// Factor by which a request in JSON may be longer than its message: base64 takes a third more, names and blanks the rest.
 pub const JSON_OVERHEAD_MAX: usize = 4;
 
 /// Bytes that are read at once from a websocket.
 pub const WEBSOCKET_READ_BYTES: usize = 16 << 10;
 
-/// The longest time that a client of the gateway can set for a request; a longer one is none.
+/// The longest time that a client of the gateway can set for a request; a longer one means no timeout.
 pub const GATEWAY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
-/// What gRPC adds to `--max-request-bytes` for the largest message received.
+/// Bytes added to `--max-request-bytes` for the largest message that gRPC accepts.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
 const _: () =

@@ -26,7 +26,7 @@ impl KeyRange {
         }
     }
 
-    /// Whether `key` is in the range.
+    /// True if `key` is in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {
             Self::One(one) => one.as_ref() == key,
@@ -42,7 +42,7 @@ impl KeyRange {
         }
     }
 
-    /// Whether no key can be in the range.
+    /// True if no key can be in the range.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Span(start, end) if start >= end)
     }

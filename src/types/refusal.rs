@@ -1,4 +1,4 @@
-//! etcd's refusals: code and text.
+//! etcd's refusals: gRPC status code and text of each error that a client can receive.
 
 use std::fmt;
 
@@ -6,42 +6,55 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub enum Code {
+    /// The caller canceled the request.
     Canceled = 1,
+    /// An error without a more precise code.
     Unknown = 2,
+    /// The request is malformed.
     InvalidArgument = 3,
+    /// The request timed out.
     DeadlineExceeded = 4,
+    /// The named object does not exist.
     NotFound = 5,
+    /// The caller may not do this.
     PermissionDenied = 7,
+    /// A limit was reached.
     ResourceExhausted = 8,
+    /// The cluster is in a state in which the request makes no sense.
     FailedPrecondition = 9,
+    /// The revision is not available.
     OutOfRange = 11,
+    /// The method does not exist.
     Unimplemented = 12,
+    /// The member cannot serve at the moment; a retry may succeed.
     Unavailable = 14,
+    /// Data was lost or is corrupt.
     DataLoss = 15,
+    /// The credentials are missing or invalid.
     Unauthenticated = 16,
 }
 
 macro_rules! refusals {
     ($($name:ident $code:ident $text:literal)*) => {
-        /// An answer that is not the one hoped for: the same on every member, sent to the client with
-        /// etcd's own code and text. Go clients compare the text, so it must match byte for byte.
+        /// A negative answer, the same on every member, sent to the client with etcd's own code and text. Go clients
+        /// compare the text, so it must match byte for byte.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
         pub enum Refusal {
             $(#[doc = $text] $name,)*
         }
 
         impl Refusal {
-            /// The gRPC status code that etcd sends with it.
+            /// The gRPC status code that etcd sends for this error.
             pub const fn code(self) -> Code {
                 match self { $(Self::$name => Code::$code,)* }
             }
 
-            /// The text that etcd sends with it.
+            /// The text that etcd sends for this error.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// The refusal with this text, as another member tells it.
+            /// The refusal with this text, as another member sent it; `None` for an unknown text.
             pub fn from_text(text: &str) -> Option<Self> {
                 [$(Self::$name),*].into_iter().find(|refusal| refusal.text() == text)
             }

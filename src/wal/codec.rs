@@ -1,4 +1,4 @@
-//! Frames and records as bytes.
+//! Encoding and decoding of frames and records.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{decode_varint, encode_varint};
@@ -17,30 +17,29 @@ const ENTRY: u8 = 2;
 const HARD_STATE: u8 = 3;
 const LOG_START: u8 = 4;
 
-/// Where a frame goes and what came before it.
+/// Position of a frame, and the checksum of its predecessor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameHead {
     /// The segment's number.
     pub segment: u64,
     /// The frame's offset in it; a multiple of the block size.
     pub offset: u64,
-    /// Checksum of the frame before it, in this segment or at the end of the one before; 0 for the first of
-    /// all.
+    /// Checksum of the frame before it, in this segment or at the end of the previous one; 0 for the first of all.
     pub previous: u32,
 }
 
-/// A frame that was read.
+/// A decoded frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// What it holds.
+    /// The records in it.
     pub records: Vec<Record>,
     /// Its checksum, for the next frame's head.
     pub crc: u32,
-    /// Its length in whole blocks, in bytes.
+    /// Its length in bytes, a multiple of the block size.
     pub length: u64,
 }
 
-/// Writes a frame to the end of `out`, padded to whole blocks; gives its checksum.
+/// Appends a frame to `out`, padded to whole blocks; returns its checksum.
 pub fn encode_frame(head: FrameHead, records: &[Record], out: &mut Vec<u8>) -> u32 {
     let start = out.len();
     out.put_bytes(0, HEADER);
@@ -60,8 +59,7 @@ pub fn encode_frame(head: FrameHead, records: &[Record], out: &mut Vec<u8>) -> u
     crc
 }
 
-/// Reads the frame at `head.offset` of a segment; `None` if there is none. `head.previous` is not looked at
-/// when `None`.
+/// Decodes the frame at `head.offset` of a segment; `None` if there is none. `head.previous` is not checked when `None`.
 pub(super) fn decode_frame(
     segment: &Bytes,
     number: u64,
@@ -91,7 +89,7 @@ pub(super) fn decode_frame(
     Some(Frame { records, crc, length: end.next_multiple_of(WAL_BLOCK_BYTES) as u64 })
 }
 
-/// Whether a frame of this segment was begun here, whole or not.
+/// True if a frame of this segment starts here, complete or not.
 pub(super) fn is_begun(segment: &Bytes, number: u64, offset: u64) -> bool {
     let Some(mut header) = segment.get(offset as usize..).and_then(|it| it.get(..HEADER)) else {
         return false;

@@ -1,4 +1,4 @@
-//! From the bytes of segments back to what they say.
+//! Replay of segments: from their bytes to the state of the log.
 
 use bytes::Bytes;
 
@@ -10,21 +10,21 @@ use crate::types::{ConfState, Entry, Fault, HardState, LogIndex, MemberId, Term}
 /// A segment that was read to its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Segment {
-    /// What it holds, in order.
+    /// Its records, in order.
     pub records: Vec<Record>,
-    /// Where the next frame goes.
+    /// The position of the next frame.
     pub next: FrameHead,
-    /// Whether a frame was begun there and is not whole: a write that was cut short. What a recycled file
-    /// still holds of older segments is none.
+    /// True if a frame starts there and is incomplete: a torn write. Frames of older segments in a recycled
+    /// file do not count.
     pub torn: bool,
 }
 
-/// Reads all frames of a segment. `previous` is the checksum of the last frame of the segment before it; of
-/// the oldest segment it is not known any more.
+/// Decodes all frames of a segment. `previous` is the checksum of the last frame of the segment before it; `None` for
+/// the oldest segment, whose predecessor is deleted.
 ///
 /// # Errors
-/// A frame does not read although a later one does, or the first does not follow `previous`: the disk lost
-/// or changed something that had been acknowledged. The text names the offset.
+/// A frame is damaged although a later one is valid, or the first does not follow `previous`: the disk lost or changed
+/// acknowledged data. The text names the offset.
 pub fn replay_segment(bytes: &Bytes, number: u64, previous: Option<u32>) -> Result<Segment, Fault> {
     let mut next = FrameHead { segment: number, offset: 0, previous: previous.unwrap_or_default() };
     let mut records = Vec::new();
@@ -56,10 +56,10 @@ pub fn replay_segment(bytes: &Bytes, number: u64, previous: Option<u32>) -> Resu
     Ok(Segment { records, next, torn })
 }
 
-/// What all segments together say.
+/// The state of the log after all segments.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Replay {
-    /// Whose log it is.
+    /// The cluster and member that own the log.
     pub owner: Option<(u64, MemberId)>,
     /// The newest hard state.
     pub hard_state: HardState,
@@ -67,20 +67,20 @@ pub struct Replay {
     pub log_start_index: LogIndex,
     /// The term of that entry.
     pub log_start_term: Term,
-    /// Who counts as of that entry.
+    /// The configuration as of that entry.
     pub conf_state: ConfState,
-    /// The log after the mark.
+    /// The entries after the log start.
     pub entries: Vec<Entry>,
 }
 
 impl Replay {
-    /// Takes in the next record.
+    /// Applies the next record.
     ///
-    /// The oldest segment that is left opens with the mark of its own day, and segments between that mark and
-    /// its first entry may be gone, as a later mark allowed: [`Replay::finish`] tells that from a loss.
+    /// The oldest segment begins with the log start of its time, and segments between that and its first entry may be
+    /// deleted, as a later log start allowed: [`Replay::finish`] distinguishes that from a loss.
     ///
     /// # Errors
-    /// The record does not fit those before it.
+    /// The record does not follow from those before it.
     pub fn take(&mut self, record: Record) -> Result<(), Fault> {
         match record {
             Record::Metadata { cluster_id, member_id } => {
@@ -97,10 +97,10 @@ impl Replay {
         Ok(())
     }
 
-    /// All records were taken.
+    /// Ends the replay.
     ///
     /// # Errors
-    /// Entries between the newest mark and the first entry are missing.
+    /// Entries between the newest log start and the first entry are missing.
     pub fn finish(self) -> Result<Self, Fault> {
         match self.entries.first() {
             Some(first) if first.index > self.log_start_index + 1 => {
@@ -110,10 +110,10 @@ impl Replay {
         }
     }
 
-    /// Checks that a store that holds everything up to an entry can go on with this log.
+    /// Checks that a store whose last applied entry is `applied` can continue with this log.
     ///
     /// # Errors
-    /// The log begins later: the store is an older one than the log belongs to.
+    /// The log begins later: the store is older than the log's start.
     pub fn check_store(&self, applied: LogIndex) -> Result<(), Fault> {
         if applied >= self.log_start_index {
             return Ok(());
@@ -126,7 +126,7 @@ impl Replay {
     }
 
     fn log_start(&mut self, index: LogIndex, term: Term, conf_state: ConfState) {
-        // A log that another one replaced, as a snapshot does: what follows in it is not what follows now.
+        // The replaced log, as after a snapshot, ends here: its later entries are not those of the new log.
         let at = self.entries.iter().find(|entry| entry.index == index);
         if at.is_some_and(|entry| entry.term != term) {
             self.entries.clear();

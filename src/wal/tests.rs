@@ -1,4 +1,4 @@
-//! Whatever is cut or flipped: the exact records come back, or damage is reported.
+//! For every cut and every flipped bit, either the exact records are read back, or damage is reported.
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -39,7 +39,7 @@ fn recovered(bytes: Vec<u8>, number: u64) -> Result<Vec<Record>, Fault> {
 use crate::types::Fault;
 
 #[test]
-fn what_was_written_is_read() {
+fn written_frames_are_read_back() {
     let mut rng = StdRng::seed_from_u64(1);
     for number in 0..50 {
         let (mut bytes, ends) = segment(&mut rng, number);
@@ -82,7 +82,7 @@ fn a_flipped_bit_is_damage_or_a_torn_tail_and_never_wrong_data() {
             Ok(read) => {
                 let complete = ends.iter().any(|(_, records)| *records == read);
                 assert!(complete || read.is_empty(), "seed 3, segment {number}, flip at {at}");
-                // Only the last frame may go without a complaint (or a flip in the padding goes unseen).
+                // Only the last frame may be lost without an error (and a flip in the padding is not detected).
                 assert!(
                     ends.iter().rev().take(2).any(|(_, records)| *records == read)
                         || ends.len() == 1
@@ -94,7 +94,7 @@ fn a_flipped_bit_is_damage_or_a_torn_tail_and_never_wrong_data() {
 }
 
 #[test]
-fn what_a_recycled_file_still_holds_is_not_taken_for_valid() {
+fn old_frames_of_a_recycled_file_are_not_valid() {
     let mut rng = StdRng::seed_from_u64(4);
     for number in 0..50 {
         let (old, _) = segment(&mut rng, number);
@@ -108,7 +108,7 @@ fn what_a_recycled_file_still_holds_is_not_taken_for_valid() {
 }
 
 #[test]
-fn what_a_recycled_file_still_holds_is_not_taken_for_a_torn_write() {
+fn old_frames_of_a_recycled_file_are_not_a_torn_write() {
     let mut rng = StdRng::seed_from_u64(5);
     for number in 0..50 {
         let (old, _) = segment(&mut rng, number);
@@ -166,7 +166,7 @@ fn log_start(index: u64) -> Record {
 }
 
 #[test]
-fn what_a_later_mark_passed_may_be_gone_and_nothing_else() {
+fn only_entries_below_a_later_log_start_may_be_missing() {
     let replayed = |log_starts: [u64; 2]| {
         let mut replay = Replay::default();
         replay.take(log_start(log_starts[0])).expect("fits");

@@ -1,4 +1,4 @@
-//! The bodies of responses: encoded events, joined and cut, shared by all watchers that get the same.
+//! The bodies of responses: encoded events, joined and cut, shared by all watchers with the same filter and format.
 //!
 //! ```text
 //!  run      ┌e1┬e2┬e3┬e4┬e5┐   the events of one group that pass one filter, encoded back to back
@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Config, Filter};
 use crate::mvcc::Event;
 
-/// Header, watch id and flags of a response, generously.
+/// Upper bound of header, watch id and flags of a response.
 const RESPONSE_OVERHEAD_BYTES: usize = 64;
 
 /// One response, or the fragments of one.
@@ -31,9 +31,9 @@ pub(super) struct Chunk {
 struct Run {
     filter: Filter,
     bytes: Bytes,
-    /// Of each event, where it ends in `bytes`.
+    /// The end of each event in `bytes`.
     ends: Vec<usize>,
-    /// Of each event.
+    /// The revision of each event.
     revisions: Vec<i64>,
 }
 
@@ -45,12 +45,12 @@ struct Cut {
     chunks: Vec<Chunk>,
 }
 
-/// Makes the answers of one batch, group by group.
+/// Builds the responses of one batch, group by group.
 pub(super) struct Answers<'a> {
     config: Config,
     events: &'a [Event],
-    /// Of each event, as a body of its own, without and with `prev_kv`; made when first wanted, for
-    /// most answers hold one event, which many groups may share.
+    /// Each event as a body of its own, without and with `prev_kv`; built when first wanted, since most responses
+    /// contain one event, which many groups may share.
     single: Vec<[Option<Bytes>; 2]>,
     selected: Vec<u32>,
     runs: Vec<Run>,
@@ -63,14 +63,14 @@ impl<'a> Answers<'a> {
         Self { config, events, single, selected: Vec::new(), runs: Vec::new(), cuts: Vec::new() }
     }
 
-    /// From now on answers are for a group that is concerned by these events.
+    /// Selects the events of the next group.
     pub(super) fn turn_to(&mut self, selected: Vec<u32>) {
         self.selected = selected;
         self.runs.clear();
         self.cuts.clear();
     }
 
-    /// What a watcher gets that has been sent all before `next`.
+    /// The responses for a watcher that has been sent all events before `next`.
     pub(super) fn chunks(&mut self, filter: Filter, fragment: bool, next: i64) -> &[Chunk] {
         let run = match self.runs.iter().position(|run| run.filter == filter) {
             Some(run) => run,
@@ -141,8 +141,8 @@ fn add(sum: &mut usize, length: usize) -> usize {
 }
 
 impl Run {
-    /// Cuts what follows `from` between revisions: as few responses as the bound allows. One revision
-    /// is never cut, except into fragments.
+    /// Cuts the events from `from` on between revisions, into as few responses as the bound allows. One revision is
+    /// never cut, except into fragments.
     fn cut(&self, from: usize, fragment: bool, config: Config) -> Vec<Chunk> {
         let whole_max = config.response_bytes_max.min(config.fragment_bytes);
         let mut chunks = Vec::new();
@@ -167,7 +167,7 @@ impl Run {
         chunks
     }
 
-    /// Pieces below `max` bytes where events allow it.
+    /// Fragments below `max` bytes where single events allow it.
     fn fragments(&self, events: Range<usize>, max: usize) -> Vec<Bytes> {
         let mut pieces = Vec::new();
         let mut first = events.start;

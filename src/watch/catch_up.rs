@@ -1,4 +1,4 @@
-//! Reading history: for watchers that are behind, and for the hub itself when batches are missing.
+//! Reads of history: for unsynced watchers, and for the hub itself when batches are missing.
 
 use std::ops::Bound;
 
@@ -6,7 +6,7 @@ use super::delivery::DeliveryScope;
 use super::{History, Hub, Output, Side, StreamId, WatcherId};
 
 impl Hub {
-    /// Asks for the next read, unless one is under way or nobody needs one.
+    /// Requests the next read, unless one is in progress or none is needed.
     pub(super) fn read_on(&mut self, out: &mut Vec<Output>) {
         if self.reading {
             return;
@@ -14,7 +14,7 @@ impl Hub {
         let after = (Bound::Excluded((self.turn, WatcherId::MAX)), Bound::Unbounded);
         let position = self.queue.range(after).next().or_else(|| self.queue.first());
         let position = position.map(|(position, _)| *position);
-        // Taking turns with the watchers: neither waits for the other's whole way.
+        // Alternates with the watchers: neither waits until the other has finished.
         self.read_for_hub = self.is_missing_some() && !(self.read_for_hub && position.is_some());
         let from = if self.read_for_hub { Some(self.revision + 1) } else { position };
         let Some(from) = from else { return };
@@ -26,7 +26,7 @@ impl Hub {
         });
     }
 
-    /// Hands out what was read, to all whose position it covers.
+    /// Delivers the events of a read to all watchers whose position it covers.
     pub(super) fn history(&mut self, history: &History, out: &mut Vec<Output>) {
         self.reading = false;
         let (from, next) = (history.from, history.next);
@@ -51,7 +51,7 @@ impl Hub {
         let (from, next) = (history.from, history.next);
         let served: Vec<_> = self.queue.range((from, 0)..(next, 0)).copied().collect();
         let stuck = self.deliver(&history.events, DeliveryScope::Read { from, next }, out);
-        // Those wait for their stream, at the position that delivery gave them.
+        // These wait for their stream, at the position that delivery gave them.
         for id in stuck {
             self.watchers[id as usize].queued = false;
         }
@@ -98,7 +98,7 @@ impl Hub {
         }
     }
 
-    /// Lets a watcher that is behind read, if its stream has room.
+    /// Queues an unsynced watcher for reading, if its stream has capacity.
     pub(super) fn enqueue(&mut self, id: WatcherId) {
         let watcher = &self.watchers[id as usize];
         let (position, stream) = (watcher.next, watcher.stream);
@@ -108,7 +108,7 @@ impl Hub {
         }
     }
 
-    /// The stream has drained: its watchers read on.
+    /// The stream has drained: its watchers continue to read.
     pub(super) fn resume(&mut self, id: StreamId) {
         let Some(stream) = self.stream(id) else { return };
         stream.starved = false;
@@ -124,14 +124,14 @@ impl Hub {
         }
     }
 
-    /// Ends the watches that need what is gone.
+    /// Ends the watches whose next events are compacted.
     fn cancel_compacted(&mut self, compacted: i64, out: &mut Vec<Output>) {
         let gone: Vec<_> = self.queue.range(..(compacted, 0)).map(|(_, id)| *id).collect();
         for id in gone {
             self.end_compacted(id, compacted, out);
         }
         if self.is_missing_some() && self.revision + 1 < compacted {
-            // Synced watchers missed batches that can no longer be read.
+            // Synced watchers missed batches whose revisions are compacted.
             let needs = |next: i64| next.max(self.revision + 1) < compacted;
             let watchers = self.watchers.iter();
             let lost = watchers.filter(|(_, one)| one.side == Side::Synced && needs(one.next));

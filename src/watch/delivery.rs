@@ -1,4 +1,4 @@
-//! Events to watchers: live ones to those that are synced, read ones to those that are behind.
+//! Delivery of events: live ones to synced watchers, history to unsynced ones.
 
 use basalt_proto::encoded::WatchResponse;
 use basalt_proto::etcdserverpb::ResponseHeader;
@@ -8,7 +8,7 @@ use super::answers::Answers;
 use super::{Config, Hub, Output, Side, Stream, StreamId, Watcher, WatcherId};
 use crate::mvcc::Event;
 
-/// For whom a delivery is.
+/// The watchers that a delivery may reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DeliveryScope {
     /// All synced watchers.
@@ -18,10 +18,10 @@ pub(super) enum DeliveryScope {
 }
 
 impl Hub {
-    /// The next batch, or one that shows that batches are missing.
+    /// Handles the next batch, or one that shows that batches are missing.
     pub(super) fn events(&mut self, events: &[Event], revision: i64, out: &mut Vec<Output>) {
         if revision <= self.revision {
-            return; // Heard of from history already.
+            return; // Known from history already.
         }
         // Each revision has at least one event, so a batch that starts later leaves some out.
         let follows = events.first().is_some_and(|first| first.revision.main <= self.revision + 1);
@@ -43,8 +43,8 @@ impl Hub {
         self.tell_progress(out);
     }
 
-    /// Sends each watcher within scope what concerns it. Gives those that could not be sent all: their
-    /// position is the first revision that they still need.
+    /// Sends each watcher in the scope the events that match. Returns the watchers that could not be sent all of them:
+    /// their position is the first revision that they still need.
     pub(super) fn deliver(
         &mut self,
         events: &[Event],
@@ -76,7 +76,7 @@ impl Hub {
         stuck
     }
 
-    /// Sends an answer whatever the stream holds: for the few that must not be lost.
+    /// Sends a response regardless of the stream's limit: for the few kinds that must not be lost.
     pub(super) fn send(
         &mut self,
         stream: StreamId,
@@ -91,7 +91,7 @@ impl Hub {
         out.push(Output::Send { stream, response, cost });
     }
 
-    /// The stream has taken some of what it held.
+    /// The stream took some of its responses.
     pub(super) fn sent(&mut self, id: StreamId, bytes: usize) {
         let limit = stream_limit(&self.config, self.stats.bytes);
         let Some(stream) = self.stream(id) else { return };
@@ -105,7 +105,7 @@ impl Hub {
     }
 }
 
-/// What a stream may hold, given what all hold.
+/// Upper bound for a stream's unsent bytes, given those of all streams.
 fn stream_limit(config: &Config, hub_bytes: usize) -> usize {
     if hub_bytes < config.hub_bytes_max {
         config.stream_bytes_max
@@ -114,7 +114,7 @@ fn stream_limit(config: &Config, hub_bytes: usize) -> usize {
     }
 }
 
-/// A stream that has room for another answer; one without is marked as starved.
+/// True if a stream has capacity for another response; one without is marked as starved.
 pub(super) fn has_room(config: &Config, hub_bytes: usize, stream: &mut Stream) -> bool {
     stream.starved |= stream.bytes >= stream_limit(config, hub_bytes);
     !stream.starved
@@ -130,7 +130,7 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Sends a watcher what concerns it; gives `false` if some of it must wait.
+    /// Sends a watcher its events; returns `false` if some of them must wait.
     fn offer(
         &mut self,
         watcher: &mut Watcher,
@@ -149,7 +149,7 @@ impl Sender<'_> {
                 watcher.next = chunk.first;
                 return false;
             }
-            // The last answer of a read speaks for all that was read, as etcd's does.
+            // The last response of a read has the revision up to which history was read, as etcd's has.
             let revision = match scope {
                 DeliveryScope::Read { next, .. } if chunks.peek().is_none() => next - 1,
                 DeliveryScope::Read { .. } | DeliveryScope::Live => chunk.last,
@@ -180,7 +180,7 @@ impl Sender<'_> {
     }
 }
 
-/// A header with the part that the hub knows.
+/// A header with the fields that the hub knows.
 pub(super) fn header(revision: i64) -> Option<ResponseHeader> {
     Some(ResponseHeader { revision, ..ResponseHeader::default() })
 }

@@ -1,4 +1,4 @@
-//! A little store for tests: makes events, keeps history, compacts.
+//! A small store for tests: makes events, keeps history, compacts.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(crate) type Change = (String, Option<String>);
 #[derive(Default)]
 pub(crate) struct Store {
     live: BTreeMap<String, KeyValue>,
-    /// The first is of revision 2.
+    /// The first element is revision 2.
     revisions: Vec<Vec<Event>>,
     compacted: i64,
 }
@@ -31,7 +31,7 @@ impl Store {
         Published { revision: self.revision(), compacted: self.compacted }
     }
 
-    /// One revision, unless nothing changes.
+    /// Applies one revision, unless nothing changes.
     pub(crate) fn change(&mut self, changes: &[Change]) -> Vec<Event> {
         let main = self.revision() + 1;
         let mut events: Vec<Event> = Vec::new();
@@ -80,7 +80,7 @@ impl Store {
     }
 
     pub(crate) fn events_of(&self, revision: i64) -> &[Event] {
-        // Nothing ever happened at revision 1.
+        // Revision 1 has no events.
         let at = usize::try_from(revision - 2).ok();
         at.map_or(&[], |at| &self.revisions[at])
     }
@@ -107,7 +107,7 @@ impl Store {
     }
 }
 
-/// What a client reads.
+/// A response as clients decode it.
 pub(crate) fn typed(response: &encoded::WatchResponse) -> etcdserverpb::WatchResponse {
     etcdserverpb::WatchResponse::decode(&response.encode_to_vec()[..]).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Who watches a key. Watchers of the same range share a group, single keys are found by hash and ranges
+//! Lookup of the watchers of a key. Watchers of the same range share a group; single keys are found by hash and ranges
 //! by an interval tree, so that neither 10,000 watchers of one key nor 100,000 prefixes make an event slow.
 
 use std::collections::HashMap;
@@ -19,9 +19,9 @@ pub(super) type GroupId = u32;
 /// The two halves of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Side {
-    /// Hears every batch as it comes.
+    /// Receives every batch as it is applied.
     Synced,
-    /// Reads history first.
+    /// Has to read history first.
     Unsynced,
 }
 
@@ -34,16 +34,16 @@ struct Group {
     selected: Vec<u32>,
 }
 
-/// All watchers of a hub, by what they watch.
+/// All watchers of a hub, by their ranges.
 #[derive(Default)]
 pub(super) struct Index {
     groups: Slab<Group>,
-    /// Looked up only, never walked, so that the order in it cannot show. The hasher has no seed.
+    /// Used for lookups only, never iterated, so that the order in it has no effect. The hasher has no seed.
     keys: HashMap<Bytes, GroupId, BuildHasherDefault<DefaultHasher>>,
     ranges: Intervals,
 }
 
-/// Events of a batch that concern a group.
+/// The events of a batch for one group.
 pub(super) struct Selection {
     pub(super) group: GroupId,
     /// Positions in the batch, ascending.
@@ -51,7 +51,7 @@ pub(super) struct Selection {
 }
 
 impl Index {
-    /// The group of a range, made if need be.
+    /// The group of a range, created if necessary.
     pub(super) fn group(&mut self, range: &KeyRange) -> GroupId {
         let (start, end) = ends(range);
         let known = match range {
@@ -75,21 +75,21 @@ impl Index {
         group
     }
 
-    /// Adds a watcher to one half of its group; gives its position there.
+    /// Adds a watcher to one side of its group; returns its position there.
     pub(super) fn join(&mut self, group: GroupId, side: Side, watcher: WatcherId) -> u32 {
         let members = &mut self.groups[group as usize].members[side as usize];
         members.push(watcher);
         (members.len() - 1) as u32
     }
 
-    /// Takes a watcher out; gives the one that now has its position, if any.
+    /// Removes a watcher; returns the one that now has its position, if any.
     pub(super) fn leave(&mut self, group: GroupId, side: Side, position: u32) -> Option<WatcherId> {
         let members = &mut self.groups[group as usize].members[side as usize];
         members.swap_remove(position as usize);
         members.get(position as usize).copied()
     }
 
-    /// Forgets a group that has no watchers left.
+    /// Removes a group without watchers.
     pub(super) fn tidy(&mut self, group: GroupId) {
         if !self.groups[group as usize].members.iter().all(Vec::is_empty) {
             return;
@@ -104,7 +104,7 @@ impl Index {
         }
     }
 
-    /// Which groups with watchers on `side` the events concern, in the order in which they first do.
+    /// The groups with watchers on `side` and their events, in the order of their first event.
     pub(super) fn select(&mut self, events: &[Event], side: Side) -> Vec<Selection> {
         let mut touched = Vec::new();
         let groups = &mut self.groups;
@@ -128,7 +128,7 @@ impl Index {
         touched.into_iter().map(|group| Selection { group, events: take(group) }).collect()
     }
 
-    /// Lends one half of a group; to be given back by [`Index::put_back`].
+    /// Takes the list of one side of a group; to be returned by [`Index::put_back`].
     pub(super) fn take_members(&mut self, group: GroupId, side: Side) -> Vec<WatcherId> {
         std::mem::take(&mut self.groups[group as usize].members[side as usize])
     }

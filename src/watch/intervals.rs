@@ -1,8 +1,8 @@
-//! Ranges of keys, found by a key that they contain: an interval tree.
+//! An interval tree: ranges of keys, found by a key that they contain.
 //!
-//! A treap over (start, end) in which every node knows the furthest end below it, so that a look-up
-//! skips the subtrees that end too early: O(log n) for each range found, 100,000 of them or ten. It never
-//! holds the same range twice. Priorities come from a fixed sequence: same calls, same tree.
+//! A treap over (start, end) in which every node knows the furthest end below it, so that a lookup skips the subtrees
+//! that end too early: O(log n) for each range found, 100,000 of them or ten. It never holds the same range twice.
+//! Priorities come from a fixed sequence: same calls, same tree.
 
 use std::cmp::Ordering;
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 /// Stands for no node.
 const NIL: u32 = u32::MAX;
 
-/// What is found.
+/// The value of a range.
 pub(super) type Value = u32;
 
 struct Node {
@@ -57,7 +57,7 @@ impl Intervals {
 
     /// Adds a range that must not be there yet.
     pub(super) fn insert(&mut self, start: Bytes, end: Option<Bytes>, value: Value) {
-        // SplitMix64: a fixed sequence that looks random, which is all that a treap needs.
+        // SplitMix64: a fixed sequence that looks random; a treap needs no more.
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let priority = mixed ^ (mixed >> 27);
@@ -75,7 +75,7 @@ impl Intervals {
         self.root = self.insert_below(self.root, new);
     }
 
-    /// Takes a range away, if it is there.
+    /// Removes a range, if it is there.
     pub(super) fn remove(&mut self, start: &[u8], end: Option<&[u8]>) {
         self.root = self.remove_below(self.root, start, end);
     }
@@ -120,7 +120,7 @@ impl Intervals {
         self.refreshed(at)
     }
 
-    /// Parts a subtree into what sorts before `pivot` and what sorts after it.
+    /// Splits a subtree into the ranges before `pivot` and those after it.
     fn split(&mut self, at: u32, pivot: u32) -> (u32, u32) {
         if at == NIL {
             return (NIL, NIL);
@@ -172,7 +172,7 @@ impl Intervals {
         }
     }
 
-    /// Finds the furthest end again after a child changed.
+    /// Recomputes the furthest end after a child changed.
     fn refreshed(&mut self, at: u32) -> u32 {
         let node = self.node(at);
         let mut furthest = at;

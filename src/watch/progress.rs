@@ -1,4 +1,4 @@
-//! Telling clients how far they have come when no events do: on request, or every so often.
+//! Progress responses: on request, and at intervals to watches without events.
 
 use basalt_proto::encoded::WatchResponse;
 
@@ -6,8 +6,8 @@ use super::delivery::{has_room, header};
 use super::{Hub, INVALID_WATCH_ID, Output, Published, Side, StreamId, Watcher};
 
 impl Hub {
-    /// A request for progress: answered once the hub has come to what was published when it was made,
-    /// so that who asked after reading at a revision hears of at least that one.
+    /// A request for progress: answered once the hub has reached the revision that was published when it was made, so
+    /// that a client that read at a revision before its request gets at least that one.
     pub(super) fn ask_progress(
         &mut self,
         id: StreamId,
@@ -63,7 +63,7 @@ impl Hub {
             if let Some(stream) = self.stream(id) {
                 let interval_ms = stream.progress_interval_ms;
                 let next_ms = due_ms + interval_ms;
-                // After a long sleep one notification is enough.
+                // After a long pause one notification is enough.
                 stream.progress_due_ms =
                     if next_ms > now_ms { next_ms } else { now_ms + interval_ms };
                 let due_ms = stream.progress_due_ms;
@@ -72,7 +72,7 @@ impl Hub {
         }
     }
 
-    /// To each watch of a stream that wants it and has had no events since the last time.
+    /// Notifies each watch of a stream that wants it and has had no events since the last time.
     fn notify(&mut self, id: StreamId, out: &mut Vec<Output>) {
         let Some(stream) = self.stream(id) else { return };
         let watchers: Vec<_> = stream.watches.values().flatten().copied().collect();
@@ -90,7 +90,7 @@ impl Hub {
         }
     }
 
-    /// A stream that has no room goes without: what it holds tells it more than enough.
+    /// A stream without capacity is skipped: its queued responses report later revisions anyway.
     fn send_progress(&mut self, id: StreamId, watch_id: i64, out: &mut Vec<Output>) {
         let Some(stream) = self.streams.get_mut(id as usize).and_then(Option::as_mut) else {
             return;
@@ -107,7 +107,7 @@ impl Hub {
 }
 
 impl Watcher {
-    /// It has been sent all up to `revision`, and may hear of it.
+    /// True if it has been sent all events up to `revision`, and may be notified.
     fn has_come_to(&self, revision: i64) -> bool {
         self.side == Side::Synced && self.floor <= revision && self.next <= revision + 1
     }

@@ -1,4 +1,4 @@
-//! What clients ask for: streams, watches, and the end of both.
+//! Requests of clients: opening streams, creating and canceling watches.
 
 use basalt_proto::encoded::WatchResponse;
 use basalt_proto::etcdserverpb::WatchCreateRequest;
@@ -48,7 +48,7 @@ impl Hub {
         published: Published,
         out: &mut Vec<Output>,
     ) {
-        // An empty key stands for the smallest one.
+        // An empty key means the smallest one.
         let key =
             if request.key.is_empty() { Bytes::from_static(b"\0") } else { request.key.clone() };
         let range = KeyRange::new(key, request.range_end.clone());
@@ -110,7 +110,7 @@ impl Hub {
             progress_notify: request.progress_notify,
         };
         if self.watchers.is_empty() {
-            // Nobody was there to be told of what came before.
+            // There were no watchers for earlier events.
             self.revision = self.revision.max(published.revision);
         }
         let watcher_id = self.watchers.insert(watcher) as WatcherId;
@@ -122,7 +122,7 @@ impl Hub {
         watcher_id
     }
 
-    /// Answers a create request that makes no watch.
+    /// Answers a create request that creates no watch.
     pub(super) fn refuse(
         &mut self,
         stream: StreamId,
@@ -166,7 +166,7 @@ impl Hub {
         self.send(id, response, out);
     }
 
-    /// Ends a watch that needs what is gone; its id stays taken until the client cancels it.
+    /// Ends a watch whose events are compacted; its id stays reserved until the client cancels it.
     pub(super) fn end_compacted(&mut self, id: WatcherId, compacted: i64, out: &mut Vec<Output>) {
         let watcher = self.forget(id);
         if let Some(stream) = self.stream(watcher.stream) {
@@ -192,7 +192,7 @@ impl Hub {
         self.send(stream, response, out);
     }
 
-    /// Takes a watcher out of everything but its stream's list.
+    /// Removes a watcher from everything but its stream's list.
     fn forget(&mut self, id: WatcherId) -> Watcher {
         if self.watchers[id as usize].side == Side::Unsynced {
             self.change_side(id, Side::Synced);
@@ -208,8 +208,7 @@ impl Hub {
 }
 
 impl Stream {
-    /// The id that a new watch gets: the wanted one, or with 0 the next that is free. `None` if the
-    /// wanted one is taken.
+    /// The id of a new watch: the wanted one, or with 0 the next free one. `None` if the wanted one is in use.
     fn free_id(&mut self, wanted: i64) -> Option<i64> {
         if wanted != 0 {
             return (!self.watches.contains_key(&wanted)).then_some(wanted);

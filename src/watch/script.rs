@@ -1,15 +1,15 @@
-//! Runs `scripts/*.txt`: commands, `---`, and the whole conversation that they make. With
-//! `UPDATE_SCRIPTS=1` in the environment the conversation is written anew: read the difference.
+//! Runs `scripts/*.txt`: commands, `---`, and their whole output. With `UPDATE_SCRIPTS=1` in the environment the output
+//! is written again: read the diff.
 //!
 //! ```text
 //! config stream=500 …              bounds, before anything else
 //! open 1 [interval=1000]           close 1
 //! create 1 a [b] [start=3] [id=7] [prev_kv] [fragment] [notify] [no_put] [no_delete]
 //! cancel 1 7      progress 1       refuse 1 because…       tick 1000
-//! put a=1, delete b | put c=2      one batch of two revisions, published and told
-//! lose put a=1                     published, but the hub does not hear of it
-//! late put a=1                     published; the hub hears of it at `arrive`
-//! read                             performs the ReadHistory that was asked for
+//! put a=1, delete b | put c=2      one batch of two revisions, published and sent to the hub
+//! lose put a=1                     published, but the hub does not receive it
+//! late put a=1                     published; the hub receives it at `arrive`
+//! read                             performs the requested ReadHistory
 //! take 1 [n]                       the client takes n responses, or all
 //! compact 5       resync           stats
 //! ```

@@ -6,8 +6,8 @@
 //!                        └─────────────────────────────────────────────┘
 //! ```
 //!
-//! Responses that a client does not take stay in its queue, uncredited, and make its watchers fall behind: that is all the
-//! back-pressure there is.
+//! Responses that a client does not take stay in its queue, without credit, and make its watchers unsynced. There is no
+//! other back-pressure.
 
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
@@ -20,13 +20,13 @@ use slab::Slab;
 use super::{Hub, HubStats, Input, Output, Published, StreamId};
 use crate::types::Refusal;
 
-/// A queue that grew beyond this is given back when it is empty.
+/// Capacity above which an empty queue is freed.
 const QUEUE_KEPT: usize = 64;
 
 /// etcd raises shorter progress intervals to this.
 const PROGRESS_INTERVAL_MS_MIN: u64 = 100;
 
-/// Properties of streams that do not change while the member runs.
+/// Options of streams that do not change while the member runs.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamOptions {
     /// `--watch-progress-notify-interval`.
@@ -37,40 +37,58 @@ pub struct StreamOptions {
     pub seed: u64,
 }
 
-/// A read of history that the hub wants.
+/// A read of history requested by the hub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HistoryRead {
     /// The first revision.
     pub from: i64,
     /// Revisions at most.
     pub revisions_max: usize,
-    /// Bytes of events at most, but for a single revision.
+    /// Bytes of events at most, unless a single revision has more.
     pub bytes_max: usize,
+}
+
+/// A queued response.
+struct Queued {
+    response: WatchResponse,
+    /// Bytes for which it counts.
+    cost: usize,
+    events: usize,
+}
+
+/// A response for a client.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Taken {
+    /// The response; its header contains the revision only.
+    pub response: WatchResponse,
+    /// Number of events in it.
+    pub events: usize,
 }
 
 /// Responses that wait for one client.
 #[derive(Default)]
 struct Queue {
-    /// With their costs.
-    responses: VecDeque<(WatchResponse, usize)>,
+    responses: VecDeque<Queued>,
     waker: Option<Waker>,
     requires_leader: bool,
     /// The error with which the stream ends once its queue is empty.
     end: Option<Refusal>,
 }
 
-/// All streams of one executor. Calls that may wake sessions leave their wakers for [`Streams::take_wakers`]: a waker may
-/// call back.
+/// All streams of one executor. Calls that may wake sessions collect their wakers for [`Streams::take_wakers`], since a
+/// waker may call back.
 pub struct Streams {
     hub: Hub,
     options: StreamOptions,
     queues: Slab<Queue>,
     read: Option<HistoryRead>,
-    /// Of the actor that reads history.
+    /// The waker of the actor that reads history.
     reader: Option<Waker>,
     /// Since when there has been no leader.
     leaderless_since_ms: Option<u64>,
     has_ended: bool,
+    /// Number of events in all queues.
+    pending_events: usize,
     wakers: Vec<Waker>,
     /// Scratch: empty between calls.
     out: Vec<Output>,
@@ -78,7 +96,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// None yet.
+    /// No streams.
     pub fn new(hub: Hub, options: StreamOptions) -> Self {
         Self {
             hub,
@@ -88,6 +106,7 @@ impl Streams {
             reader: None,
             leaderless_since_ms: None,
             has_ended: false,
+            pending_events: 0,
             wakers: Vec::new(),
             out: Vec::new(),
             seed: options.seed,
@@ -98,22 +117,23 @@ impl Streams {
     pub fn open(&mut self, requires_leader: bool) -> StreamId {
         let stream = self.queues.insert(Queue { requires_leader, ..Queue::default() }) as StreamId;
         let interval_ms = self.options.progress_interval_ms.max(PROGRESS_INTERVAL_MS_MIN);
-        // Up to a tenth more, as in etcd, so that clients that came together are not notified together.
+        // Up to a tenth more, as in etcd, so that clients that connected together are not notified together.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let jitter_ms = (self.seed >> 33) % (interval_ms / 10);
         self.on(Input::Open { stream, progress_interval_ms: interval_ms + jitter_ms });
         stream
     }
 
-    /// The client is gone.
+    /// The client disconnected.
     pub fn close(&mut self, stream: StreamId) {
-        if self.queues.try_remove(stream as usize).is_some() {
+        if let Some(queue) = self.queues.try_remove(stream as usize) {
+            self.pending_events -= queue.responses.iter().map(|it| it.events).sum::<usize>();
             self.on(Input::Close(stream));
         }
     }
 
-    /// A client's request. `published` must be read after events that follow it are sent here. Unknown requests are
-    /// ignored, as etcd does.
+    /// Handles a client's request. `published` must be read after the events before it were sent here. Unknown requests
+    /// are ignored, as etcd does.
     pub fn request(&mut self, stream: StreamId, request: WatchRequest, published: Published) {
         let Some(request) = request.request_union else { return };
         self.on(match request {
@@ -125,27 +145,23 @@ impl Streams {
         });
     }
 
-    /// Responses that wait to be taken.
+    /// Number of queued responses.
     pub fn waiting(&self, stream: StreamId) -> usize {
         self.queues.get(stream as usize).map_or(0, |queue| queue.responses.len())
     }
 
-    /// The next response; its header holds the revision only.
+    /// The next response.
     ///
     /// # Errors
-    /// The stream is over: the member stops, or there is no leader.
-    pub fn poll_next(
-        &mut self,
-        stream: StreamId,
-        waker: &Waker,
-    ) -> Poll<Result<WatchResponse, Refusal>> {
+    /// The stream has ended: the member stops, or there is no leader.
+    pub fn poll_next(&mut self, stream: StreamId, waker: &Waker) -> Poll<Result<Taken, Refusal>> {
         if self.has_ended {
             return Poll::Ready(Err(Refusal::Stopped));
         }
         let Some(queue) = self.queues.get_mut(stream as usize) else {
             return Poll::Ready(Err(Refusal::WatchCanceled));
         };
-        let Some((response, bytes)) = queue.responses.pop_front() else {
+        let Some(Queued { response, cost, events }) = queue.responses.pop_front() else {
             if let Some(refusal) = queue.end {
                 return Poll::Ready(Err(refusal));
             }
@@ -155,11 +171,12 @@ impl Streams {
             queue.waker = Some(waker.clone());
             return Poll::Pending;
         };
-        self.on(Input::Sent { stream, bytes });
-        Poll::Ready(Ok(response))
+        self.pending_events -= events;
+        self.on(Input::Sent { stream, bytes: cost });
+        Poll::Ready(Ok(Taken { response, events }))
     }
 
-    /// Ready when the hub wants to read history.
+    /// Ready when the hub requests a read of history.
     pub fn poll_read(&mut self, waker: &Waker) -> Poll<()> {
         if self.read.is_some() || self.has_ended {
             return Poll::Ready(());
@@ -168,12 +185,12 @@ impl Streams {
         Poll::Pending
     }
 
-    /// Takes the read that the hub wants; answered by [`Input::History`].
+    /// Takes the requested read; answered by [`Input::History`].
     pub fn take_read(&mut self) -> Option<HistoryRead> {
         self.read.take()
     }
 
-    /// Time goes on: progress notifications, and streams that have been without a leader for too long.
+    /// Handles the passing of time: progress notifications, and streams that have been without a leader for too long.
     pub fn tick(&mut self, now_ms: u64, has_leader: bool) {
         self.on(Input::Tick { now_ms });
         if has_leader {
@@ -198,7 +215,7 @@ impl Streams {
         self.wakers.extend(self.reader.take());
     }
 
-    /// Gives the hub an input, and queues the responses.
+    /// Passes an input to the hub, and queues the responses.
     pub fn on(&mut self, input: Input) {
         let mut out = std::mem::take(&mut self.out);
         self.hub.on(input, &mut out);
@@ -206,7 +223,9 @@ impl Streams {
             match output {
                 Output::Send { stream, response, cost } => {
                     let Some(queue) = self.queues.get_mut(stream as usize) else { continue };
-                    queue.responses.push_back((response, cost));
+                    let events = response.events_count();
+                    self.pending_events += events;
+                    queue.responses.push_back(Queued { response, cost, events });
                     self.wakers.extend(queue.waker.take());
                 }
                 Output::ReadHistory { from, revisions_max, bytes_max } => {
@@ -218,21 +237,24 @@ impl Streams {
         self.out = out;
     }
 
-    /// Wakers of sessions that have something to take, to be woken when this is not borrowed any more.
+    /// Wakers of sessions whose streams have responses, to be woken after the borrow of this value ends.
     pub fn take_wakers(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.wakers)
     }
 
-    /// How many streams and watchers there are.
+    /// Counts of streams and watchers.
     pub fn stats(&self) -> HubStats {
-        self.hub.stats()
+        HubStats { events: self.pending_events, ..self.hub.stats() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use basalt_proto::etcdserverpb::WatchCreateRequest;
+
     use super::*;
     use crate::watch::Config;
+    use crate::watch::fixture::Store;
 
     fn streams() -> Streams {
         let hub = Hub::new(Config::new(1000), 1);
@@ -259,6 +281,26 @@ mod tests {
         let refused = Poll::Ready(Err(Refusal::NoLeader));
         assert!(streams.poll_next(requiring, waker) == refused);
         assert!(streams.poll_next(indifferent, waker).is_pending());
+    }
+
+    #[test]
+    fn events_are_pending_until_they_are_taken_or_the_client_is_gone() {
+        let mut streams = streams();
+        let open = [streams.open(false), streams.open(false)];
+        let published = Published { revision: 1, compacted: -1 };
+        for stream in open {
+            let create = WatchCreateRequest { key: "k".into(), ..WatchCreateRequest::default() };
+            let request_union = Some(RequestUnion::CreateRequest(create));
+            streams.request(stream, WatchRequest { request_union }, published);
+        }
+        let mut store = Store::default();
+        let events = [1, 2].map(|value| store.change(&[("k".to_owned(), Some(value.to_string()))]));
+        streams.on(Input::Events { events: events.concat().into(), revision: 3 });
+        assert_eq!(streams.stats().events, 4);
+        while let Poll::Ready(Ok(_)) = streams.poll_next(open[0], Waker::noop()) {}
+        assert_eq!(streams.stats().events, 2);
+        streams.close(open[1]);
+        assert_eq!(streams.stats().events, 0);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The hub against a naive model: random changes, watches, slow clients, lost batches, compactions; every
-//! answer is checked when its client takes it, and in the end nothing may be missing.
+//! The hub against a naive model: random changes, watches, slow clients, lost batches, compactions; every response is
+//! checked when its client takes it, and at the end none may be missing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const CONFIG: Config = Config {
     read_revisions_max: 3,
     read_bytes_max: 500,
 };
-/// No single answer is larger: three keys with long values and long previous ones, and fragments.
+/// Upper bound of a response: three keys with long values and long previous ones, and fragments.
 const ANSWER_BYTES_MAX: usize = 4000;
 
 #[derive(Default)]
@@ -35,18 +35,18 @@ struct Client {
     /// With costs.
     held: VecDeque<(encoded::WatchResponse, usize)>,
     watches: BTreeMap<i64, Watch>,
-    /// Creations not answered yet.
+    /// Create requests without a response yet.
     asked: VecDeque<(WatchCreateRequest, i64)>,
 }
 
-/// What a client knows of one watch.
+/// A client's state of one watch.
 struct Watch {
     request: WatchCreateRequest,
-    /// The next event to expect is in this revision or later …
+    /// The next expected event is in this revision or later …
     revision: i64,
     /// … and not among the first so many of it.
     seen: usize,
-    /// All up to here was promised to have come.
+    /// Progress reported to the client: all events up to this revision were sent.
     promised: i64,
     floor: i64,
     in_fragment: bool,
@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    /// Some revisions as one batch, which may be lost.
+    /// Writes some revisions as one batch, which may be lost.
     fn write(&mut self) {
         let mut events = Vec::new();
         for _ in 0..self.random.random_range(1..4) {
@@ -230,7 +230,7 @@ impl World {
         }
     }
 
-    /// Everything arrives and is taken: then every watch has all its events.
+    /// Everything is delivered and taken: then every watch has all its events.
     fn settle(&mut self) {
         self.tell(Input::Resync(self.store.published()));
         for _ in 0..10_000 {
@@ -258,7 +258,7 @@ impl World {
 }
 
 impl Client {
-    /// Checks an answer that the client takes; gives the number of events in it.
+    /// Checks a response that the client takes; returns the number of events in it.
     fn check(&mut self, store: &Store, response: &encoded::WatchResponse) -> usize {
         let answer = typed(response);
         let revision = answer.header.as_ref().unwrap().revision;
@@ -296,7 +296,7 @@ impl Watch {
         Self { request, revision, seen: 0, promised: 0, floor, in_fragment: false }
     }
 
-    /// The events that should come, in order.
+    /// The expected events, in order.
     fn expected<'a>(&'a self, store: &'a Store) -> impl Iterator<Item = &'a Event> {
         let range = KeyRange::new(self.request.key.clone(), self.request.range_end.clone());
         let filters = &self.request.filters;
@@ -350,7 +350,7 @@ impl Watch {
         }
     }
 
-    /// The client was told that all up to `revision` has come.
+    /// The client received a progress report for `revision`.
     fn promise(&mut self, store: &Store, revision: i64) {
         assert!(revision >= self.floor, "progress {revision} is below {}", self.floor);
         assert!(revision >= self.promised, "progress {revision} after {}", self.promised);

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes a data directory that tests/it/old_data_dir.rs opens, with the given server: one of the version that is to be kept.
+# Makes a data directory that tests/it/data_dirs.rs opens, with the given server: one of the version that is to be kept.
 # Usage: make-data-dir.sh SERVER ETCDCTL ARCHIVE. An archive that exists is not replaced: each version keeps its own.
 set -eu
 server=$1 ctl=$2 archive=$3
@@ -51,7 +51,7 @@ etcdctl member add gone --learner --peer-urls=http://127.0.0.1:12381
 gone=$("$ctl" --endpoints "$client" member list | grep 12381 | cut -d, -f1)
 etcdctl member remove "$gone"
 stop TERM
-# From here on everything is in the log alone.
+# From here on everything is written to the log alone.
 start
 for i in $(seq 10); do
     etcdctl put "key/$(printf %02d $i)" "second $i"

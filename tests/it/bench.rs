@@ -1,5 +1,5 @@
-//! `basalt-bench` against the real server: every load runs shortly, and what it says it did is what the
-//! server has: revisions, keys, events.
+//! `basalt-bench` against the real server: every load runs shortly, and its reports must match the
+//! server's state: revisions, keys, events.
 
 use std::process::Command;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn bench(server: &Server, arguments: &[&str]) -> (Finished, Vec<Value>) {
     (told, reports)
 }
 
-/// The newest revision, as the load that reads nothing finds it.
+/// The newest revision, as the load without writes reads it.
 fn revision(server: &Server) -> i64 {
     let (_, reports) = bench(server, &["put", "--total=0"]);
     reports[0]["verified"]["revision_after"].as_i64().unwrap()
@@ -52,7 +52,7 @@ const WRITES: &[(&str, &[&str], u64, i64)] = &[
 ];
 
 #[test]
-fn every_load_that_writes_makes_the_revisions_it_says() {
+fn every_writing_load_makes_the_revisions_it_reports() {
     let server = Setup::new(basalt()).start();
     for (name, flags, operations, revisions) in WRITES {
         let before = revision(&server);
@@ -66,7 +66,7 @@ fn every_load_that_writes_makes_the_revisions_it_says() {
 }
 
 #[test]
-fn every_load_that_reads_gets_what_is_there() {
+fn every_reading_load_gets_all_keys() {
     let server = Setup::new(basalt()).start();
     let put = ["put", "--prefix=r/", "--sequential-keys", "--key-space-size=30", "--total=30"];
     bench(&server, &put);
@@ -131,7 +131,7 @@ fn two_targets_are_compared_and_shown_on_one_page() {
     assert_eq!(html.matches("<svg class=\"chart\"").count(), 3);
 }
 
-/// Transactions that the server ended well, as `/metrics` counts them.
+/// Successful transactions, as `/metrics` counts them.
 fn transactions(server: &Server) -> u64 {
     let mark = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Txn\",";
     let page = metrics::get(&server.endpoint(), "/metrics");
@@ -139,7 +139,7 @@ fn transactions(server: &Server) -> u64 {
     line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().unwrap())
 }
 
-/// Everything with a prefix, as etcdctl tells it.
+/// Everything with a prefix, as etcdctl prints it.
 fn told(server: &Server, line: &[&str]) -> Value {
     let mut command = Command::new(process::reference("etcdctl"));
     command.args(line).args(["-w", "json", "--endpoints", &server.endpoint()]);
@@ -147,7 +147,7 @@ fn told(server: &Server, line: &[&str]) -> Value {
 }
 
 #[test]
-fn who_holds_the_lock_is_alone() {
+fn transactions_under_a_lock_run_alone() {
     const TOTAL: u64 = 120;
     for binary in [basalt(), process::etcd()] {
         let server = Setup::new(binary).start();
@@ -158,7 +158,7 @@ fn who_holds_the_lock_is_alone() {
             let (_, reports) = bench(&server, &flags);
             assert_eq!((&reports[0]["ok"], &reports[0]["errors"]), (&TOTAL.into(), &0.into()));
             assert_eq!(reports[0]["verified"]["holds"], true, "{}", reports[0]);
-            // All write the same key: had two been in at a time, one would have had to commit again.
+            // All write the same key: had two held the lock at a time, one would have had to commit again.
             assert_eq!(transactions(&server) - before, TOTAL * each, "{locker}");
             let keys = told(&server, &["get", "", "--from-key"]);
             assert_eq!(keys["count"], 1, "the lock's own keys are gone: {keys}");

@@ -1,5 +1,5 @@
-//! A person at a terminal: what `etcdctl` and `basaltctl` show while they are typed at must be the
-//! same, and passwords must never be seen.
+//! Interactive use of a terminal: the output of `etcdctl` and `basaltctl` while a user types must be the
+//! same, and passwords must never be shown.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,14 +11,14 @@ use crate::process::{self, Server, reference};
 use crate::terminal::Terminal;
 use crate::transcripts::{evened, server};
 
-/// What the person does next.
+/// The next action of the user.
 #[derive(Clone, Copy)]
 enum Step {
     /// Waits until this is shown.
     See(&'static str),
-    /// Types, and sees it.
+    /// Types with echo.
     Type(&'static str),
-    /// Types as soon as it is no longer shown.
+    /// Types as soon as the echo is off.
     Hide(&'static str),
 }
 use Step::{Hide, See, Type};
@@ -93,10 +93,10 @@ fn passwords_are_not_shown() {
     assert!(!shown.contains(PASSWORD), "{shown}");
 }
 
-/// A command line and what is typed while it runs.
+/// A command line and the input while it runs.
 type Session<'a> = (&'a [&'a str], &'a [Step]);
 
-/// What both programs showed, each at a server of its own.
+/// The output of both programs, each with a server of its own.
 fn same(sessions: &[Session]) -> String {
     let (left, right) = std::thread::scope(|scope| {
         let left = scope.spawn(|| shown(&reference("etcdctl"), sessions));
@@ -128,14 +128,14 @@ fn session(program: &Path, server: &Server, line: &[&str], steps: &[Step]) -> St
             }
         }
     }
-    // Whatever happened, the next program finds the terminal as it was.
+    // The next program finds the terminal as it was.
     terminal.wait_echo(true);
     let (screen, code) = terminal.end();
     let screen = evened(&screen, server, &mut Vec::new());
     format!("$ {}\n{screen}\ncode: {code}\n", line.join(" "))
 }
 
-/// Long work: its command line, what it shows meanwhile, and the seconds after which it is told to stop if it
+/// A long operation: its command line, its progress text, and the seconds after which it is interrupted if it
 /// does not end by itself.
 const LONG: &[(&str, &str, u64)] = &[
     ("snapshot save s.db", " of ", 20),
@@ -146,7 +146,7 @@ const LONG: &[(&str, &str, u64)] = &[
 ];
 
 #[test]
-fn long_work_shows_how_far_it_is_only_to_who_looks() {
+fn progress_is_shown_on_a_terminal_only() {
     let server = server();
     let place = process::Scratch::new();
     for (line, progress, seconds) in LONG {
@@ -179,14 +179,14 @@ fn long_work_shows_how_far_it_is_only_to_who_looks() {
         assert!(!is_seen, "{line}: {said}");
         assert!(*line != "check perf" || told.stdout.contains("Stddev"), "{said}");
     }
-    // Whoever is interrupted takes away what was put.
+    // An interrupted check deletes the keys that it put.
     let mut left = Command::new(process::basaltctl());
     left.args(["get", "/etcdctl-check-perf/", "--prefix", "--keys-only"]);
     left.env("ETCDCTL_ENDPOINTS", server.endpoint());
     assert_eq!(process::run(left, Duration::from_secs(20)).stdout, "");
 }
 
-/// What stays of a line that was taken back now and then.
+/// The visible rest of a line that was overwritten.
 fn seen(line: &str) -> &str {
     line.rsplit("\x1b[K").next().unwrap_or_default()
 }

@@ -1,5 +1,5 @@
 //! Real clients against the real server: the official Go client, Python's etcd3 and etcd3gw, and etcdctl, whose
-//! every word must be the same with Basalt as with etcd.
+//! output must be the same with Basalt as with etcd.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn the_python_client_is_served() {
     python("client.py");
 }
 
-/// One stream carries the renewals of all leases of a client, which sends those that are due at once.
+/// One stream carries the renewals of all leases of a client, which sends all due ones at once.
 #[test]
 fn a_go_client_keeps_twenty_thousand_leases_alive_at_once() {
     burst(&["-leases", "20000", "-ttl", "120", "-at-once", "-for", "5s"]);
@@ -40,7 +40,7 @@ fn burst(arguments: &[&str]) {
     tells_all(client, &server);
 }
 
-/// etcd3gw, which speaks JSON.
+/// etcd3gw uses JSON.
 #[test]
 fn the_python_client_of_the_gateway_is_served() {
     python("gateway.py");
@@ -69,8 +69,8 @@ fn tells_all(client: Command, server: &Server) {
     );
 }
 
-/// Commands in the order given to both; `…` parts of the answers that name times and sizes are
-/// evened out by [`evened`].
+/// Commands in the order given to both; the parts of the output that contain times and sizes are
+/// replaced by `…` in [`evened`].
 const TRANSCRIPT: &[&[&str]] = &[
     &["put", "a", "1"],
     &["put", "a", "2", "--prev-kv"],
@@ -216,7 +216,7 @@ fn watching(server: &Server, arguments: &[&str]) -> Watch {
 }
 
 impl Watch {
-    /// What it said up to a line with `text`, and the line after.
+    /// Its output up to a line with `text`, and the line after.
     fn until(mut self, text: &str) -> String {
         let began = Instant::now();
         let told = self.logs.wait_for(text, Duration::from_secs(10));
@@ -230,7 +230,7 @@ impl Watch {
     }
 }
 
-/// Text without what differs between two runs: addresses, times, the term, ids of leases.
+/// Text without the parts that differ between two runs: addresses, times, the term, ids of leases.
 fn evened(text: &str, server: &Server) -> String {
     let text = text.replace(&format!(":{}", server.port), ":PORT");
     let mut out = String::new();
@@ -242,7 +242,7 @@ fn evened(text: &str, server: &Server) -> String {
         let line = number_after(&line, "\"raft_term\":");
         let line = number_after(&line, "\"RaftTerm\" : ");
         let line = number_after(&line, "\"ID\":");
-        // The client's own log lines carry their time.
+        // The client's own log lines contain their time.
         let line = match line.starts_with("{\"level\"") {
             true => "LOG".to_owned(),
             false => line,

@@ -1,10 +1,11 @@
-//! Clusters of real processes: they are founded, lose members and get them back, change who belongs to them,
-//! and never lose what they acknowledged.
+//! Clusters of real processes: they are founded, lose members and get them back, change their membership,
+//! and never lose an acknowledged write.
 
 mod alarms;
 mod contended;
 mod corrupt;
 mod disk;
+mod leaderless;
 mod lease_reads;
 mod levels;
 mod load;
@@ -27,29 +28,29 @@ use self::partition::Absence;
 use crate::compare::from_environment;
 use crate::process::{self, Server, Setup};
 
-/// etcd believes in a connection that has held for so long.
+/// The age from which etcd counts a connection as healthy.
 const HEALTHY: Duration = Duration::from_millis(5500);
-/// A median of fewer times without a leader says little.
+/// A median of fewer measurements has little meaning.
 const ABSENCES_MIN: usize = 20;
 
 fn setup() -> Setup {
     setup_with(500)
 }
 
-/// Members that stand for election after so many milliseconds without a leader.
+/// Members with this election timeout in milliseconds.
 fn setup_with(election: u64) -> Setup {
     Setup::new(process::basalt())
         .flag("heartbeat-interval", &(election / 10).to_string())
         .flag("election-timeout", &election.to_string())
 }
 
-/// With threads of its own for clients and wires, which go on while a test waits for a process.
+/// With threads of its own for clients and proxies, which go on while a test waits for a process.
 fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// What a member answers to a GET.
+/// The body of a member's response to a GET.
 fn page(endpoint: &str, path: &str) -> String {
     let mut command = std::process::Command::new("curl");
     command.args(["-s", &format!("{endpoint}{path}")]);
@@ -87,7 +88,7 @@ fn three_members_serve_as_one() {
         {
             assert_eq!(metrics.matches(family).count(), 2, "{family}");
         }
-        // All at once, as after a loss of power in the whole house.
+        // All at once, as after a loss of power of the whole site.
         members.0.iter_mut().for_each(process::Server::kill);
         members.0.iter_mut().for_each(process::Server::launch);
         (0..3).for_each(|at| members.wait_ready(at));
@@ -104,7 +105,7 @@ fn nothing_acknowledged_is_lost_when_leaders_die() {
     let election = from_environment("CLUSTER_ELECTION_MS", 500);
     let least = Duration::from_secs(from_environment("CLUSTER_SECONDS", 0));
     runtime().block_on(async {
-        // Snapshots too: who was down may be too far behind for the log.
+        // Snapshots too: a member that was down may be too far behind for the log.
         let setup = setup_with(election)
             .flag("snapshot-count", "300")
             .flag("snapshot-catchup-entries", "100");
@@ -118,7 +119,7 @@ fn nothing_acknowledged_is_lost_when_leaders_die() {
             let leader = members.leader().await;
             let began = Instant::now();
             if kill % 3 == 0 {
-                // It goes on where it stopped, and thinks that it still leads.
+                // It continues as it was stopped, and still believes itself the leader.
                 members.0[leader].signal(Signal::STOP);
                 load.wait_for(load.acknowledged() + 20).await;
                 members.0[leader].signal(Signal::CONT);
@@ -138,7 +139,7 @@ fn nothing_acknowledged_is_lost_when_leaders_die() {
     });
 }
 
-/// How long nobody led, beside the time after which a member stands for election.
+/// Prints the times without a leader, beside the election timeout.
 fn tell_absences(absences: &[Absence], election: u64) {
     let bound = Duration::from_millis(election * 3 / 2);
     let led = partition::median(absences.iter().map(|it| it.led).collect());
@@ -177,7 +178,7 @@ fn members_that_hold_the_same_find_no_corruption() {
 }
 
 #[test]
-fn a_leader_that_is_told_to_stop_hands_over_first() {
+fn a_stopping_leader_transfers_its_leadership_first() {
     runtime().block_on(async {
         let mut members = Members::found(&setup(), 3);
         let leader = members.leader().await;
@@ -189,7 +190,7 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
         members.0[leader].kill();
         let other = (leader + 1) % 3;
         members.told(other, &["put", "a", "b"]);
-        // Nobody had to find out that it was gone: the term is that of the transfer.
+        // No election was needed: the term is that of the transfer.
         let status = members.status(other).await.expect("it answers");
         assert_ne!(status.leader, 0);
     });
@@ -288,5 +289,33 @@ fn a_lone_survivor_makes_a_cluster_of_its_own() {
         members.0[1].set("force-new-cluster", "false");
         members.restart(1);
         assert_eq!(members.told(1, &["get", "more", "--print-value-only"]), "y");
+    });
+}
+
+#[test]
+fn a_leader_counts_heartbeats_that_leave_late() {
+    runtime().block_on(async {
+        // An election takes longer than the leader is paused.
+        let setup = Setup::new(process::basalt())
+            .flag("heartbeat-interval", "100")
+            .flag("election-timeout", "5000");
+        let members = Members::found(&setup, 3);
+        let leader = members.leader().await;
+        let counted = || {
+            let metrics = page(&members.0[leader].endpoint(), "/metrics");
+            let name = "etcd_server_heartbeat_send_failures_total ";
+            let value = metrics.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            value.expect(name).parse::<f64>().expect("a number")
+        };
+        let before = counted();
+        members.0[leader].signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        members.0[leader].signal(Signal::CONT);
+        let until = Instant::now() + PATIENCE;
+        while counted() < before + 2.0 {
+            assert!(Instant::now() < until, "no late heartbeat to either member was counted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(members.0[leader].logs.mentions("leader failed to send out heartbeat on time"));
     });
 }

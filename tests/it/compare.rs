@@ -1,6 +1,6 @@
 //! The comparison with a real etcd: the same seeded requests go to both, one after the other, and
 //! every answer must be equal field by field, error codes and texts included. `README.md` lists
-//! what is allowed to differ, with the reason, and the variables that make it longer.
+//! the permitted differences, with the reason, and the variables that make it longer.
 
 mod answer;
 mod extremes;
@@ -33,7 +33,7 @@ const STREAMS: usize = 2;
 /// Small limits, so that requests around them are cheap.
 const MAX_REQUEST_BYTES: usize = 65_536;
 const MAX_TXN_OPS: usize = 16;
-/// Steps shown before the one that differed.
+/// Steps printed before the one that differed.
 const CONTEXT: usize = 6;
 
 #[test]
@@ -120,7 +120,7 @@ impl Side {
         }
     }
 
-    /// What a stream tells whose only watcher cannot have what it asks for.
+    /// The responses of a stream whose only watcher asks for a compacted revision.
     async fn lost(&self, request: &WatchCreateRequest) -> Result<Told, String> {
         let mut watching = Watching::open(&self.wire).await?;
         watching.create(request.clone()).await?;
@@ -128,7 +128,7 @@ impl Side {
         Ok(watching.told)
     }
 
-    /// A lease with an id of the server's choice, which has to be positive, and its end.
+    /// A lease with an id that the server chooses, which has to be positive, and its revocation.
     async fn grant_any_id(&self, ttl: i64) -> Result<LeaseGrantResponse, Status> {
         let request = LeaseGrantRequest { ttl, id: 0 };
         let mut grant: LeaseGrantResponse = self.wire.ask(wire::LEASE_GRANT, &request).await?;
@@ -139,7 +139,7 @@ impl Side {
     }
 }
 
-/// Both sides, and what happened last.
+/// Both sides, and the last steps.
 struct Pair {
     etcd: Side,
     basalt: Side,
@@ -180,7 +180,7 @@ async fn compare(seed: u64, requests: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// All told, the whole state equal, and its hash too.
+/// All watches settled, the whole state equal, and its hash too.
 fn last_steps(hash_revision: i64) -> Vec<Step> {
     let all = Bytes::from_static(b"\0");
     let range = basalt_proto::etcdserverpb::RangeRequest {
@@ -285,7 +285,7 @@ impl Pair {
         }
     }
 
-    /// Compares the answer to a create request as soon as it is there.
+    /// Compares the response to a create request as soon as it is there.
     fn settle_created(&mut self, stream: usize) -> Result<(), String> {
         let left = std::mem::take(&mut self.etcd.watching[stream].told.created);
         let right = std::mem::take(&mut self.basalt.watching[stream].told.created);
@@ -295,7 +295,7 @@ impl Pair {
     }
 
     async fn settle(&mut self, stream: usize) -> Result<(), String> {
-        // Watchers of the near future come alive by these writes; the last one marks the moment.
+        // Watchers of future revisions become active by these writes; the last one marks the moment.
         for _ in 0..4 {
             self.settled += 1;
             let put = PutRequest {
@@ -353,7 +353,7 @@ fn equal(call: &Call, mut etcd: Answer, mut basalt: Answer) -> Result<(), String
     if etcd == basalt { Ok(()) } else { Err(difference(&etcd, &basalt)) }
 }
 
-/// The lines around the first one in which two things part, and how many part in all.
+/// The lines around the first difference of two values, and the number of differing lines.
 pub(crate) fn difference(etcd: &impl std::fmt::Debug, basalt: &impl std::fmt::Debug) -> String {
     const BEFORE: usize = 14;
     const AFTER: usize = 10;

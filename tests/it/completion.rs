@@ -1,5 +1,5 @@
-//! TAB in real shells: what `etcdctl` is completed to by its own script is what it is completed to
-//! by ours.
+//! TAB in real shells: with our script a line is completed to the same text as `etcdctl`'s with
+//! its own script.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::process::{self, Scratch, reference, run};
 use crate::terminal::Terminal;
 
-/// Shows the line as the shell has it now and takes it away: bound by each shell's own means.
+/// Prints the shell's current line and clears it: bound by each shell's own means.
 const SHOW: &str = "\x07";
 
-/// Lines that are typed at both programs.
+/// Lines that are typed for both programs.
 const LINES: &[&str] = &[
     "etcdctl mem\t",
     "etcdctl member a\t",
@@ -68,7 +68,7 @@ fn zsh_completes_like_etcdctl() {
         r#"show() { zle -I; print -r -- "<$BUFFER>"; BUFFER= }; zle -N show; bindkey -e; bindkey '^G' show"#,
         ". <(etcdctl completion zsh); compdef _etcdctl etcdctl",
     ];
-    // Listings are drawn with the cursor: only the line that comes of it is compared.
+    // Listings are drawn with the cursor: only the resulting line is compared.
     let lines = |program: &Path| {
         let lines = typed(program, &["zsh", "-f", "-i"], &ready, LINES);
         lines.iter().map(|it| it[it.rfind('<').unwrap_or(0)..].to_owned()).collect::<Vec<_>>()
@@ -98,7 +98,7 @@ fn fish_completes_like_etcdctl() {
     assert!(ours[1].starts_with("etcdctl member a\nadd\t"), "{}", ours[1]);
 }
 
-/// What is typed at etcdutl up to the cursor.
+/// Lines for etcdutl up to the cursor.
 const UTL_LINES: &[&str] = &[
     "etcdutl ",
     "etcdutl s",
@@ -117,15 +117,15 @@ const UTL_LINES: &[&str] = &[
     "etcdutl nonsense ",
 ];
 
-/// Powershell itself is not at hand where this runs; this asks what its script asks, whose offers are made of
-/// the answers alone.
+/// Powershell itself is not available here; this sends the queries of its script, which makes its offers of the
+/// answers alone.
 #[test]
-fn what_powershell_asks_is_answered_as_by_etcds_programs() {
+fn powershells_queries_are_answered_as_by_etcds_programs() {
     let ctl = [reference("etcdctl"), process::basaltctl()];
     let utl = [reference("etcdutl"), process::basaltutl()];
     for (programs, lines) in [(ctl, LINES), (utl, UTL_LINES)] {
         for line in lines.iter().map(|it| it.trim_end_matches('\t')) {
-            // The word at the cursor is asked for even if it is empty.
+            // The word at the cursor is sent even if it is empty.
             let words: Vec<&str> = line.split(['\t', ' ']).skip(1).collect();
             let [theirs, ours] = programs.each_ref().map(|program| {
                 let mut command = Command::new(program);
@@ -159,7 +159,7 @@ fn both<T: Send>(told: impl Fn(&Path) -> T + Sync) -> (T, T) {
     })
 }
 
-/// A directory with the program as `etcdctl`, and one to work in with a file.
+/// A directory with the program as `etcdctl`, and a working directory with a file.
 fn place(program: &Path) -> Scratch {
     let place = Scratch::new();
     for name in ["bin", "work"] {
@@ -175,7 +175,7 @@ fn path(place: &Scratch) -> String {
     format!("{}:{path}", place.path().join("bin").display())
 }
 
-/// What an interactive shell makes of each line.
+/// The completion of each line by an interactive shell.
 fn typed(program: &Path, shell: &[&str], ready: &[&str], lines: &[&str]) -> Vec<String> {
     let place = place(program);
     let mut command = Command::new(shell[0]);
@@ -186,14 +186,14 @@ fn typed(program: &Path, shell: &[&str], ready: &[&str], lines: &[&str]) -> Vec<
     for line in ready {
         terminal.type_in(&format!("{line}\n"));
     }
-    // The marker is not in what is typed, so it is seen only when it is printed.
+    // The marker differs from the typed text, so it is seen only when it is printed.
     terminal.type_in("echo rea''dy\n");
     terminal.wait_for("ready\n");
     terminal.wait_for("$ ");
     lines.iter().map(|line| completed(&mut terminal, line)).collect()
 }
 
-/// What TAB shows, and the line between `<` and `>`.
+/// The output of TAB, and the line between `<` and `>`.
 fn completed(terminal: &mut Terminal, line: &str) -> String {
     terminal.type_in(&format!("{line}{SHOW}"));
     let listed = terminal.wait_for("<");

@@ -1,4 +1,4 @@
-//! A server runs where it is told to: on the cores of its affinity mask, whatever their numbers.
+//! A server runs on the cores of its affinity mask, whatever their numbers.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! What is left after the process was killed, the power went away, or somebody wrote into its
-//! files: everything that was acknowledged, or a refusal to start that says where.
+//! State after the process was killed, the power failed, or another program wrote into its
+//! files: every acknowledged write, or a refusal to start that names the place.
 //!
-//! * kill -9 keeps the page cache, so it proves the order of what is written.
-//! * An older copy of the store beside the newest WAL is what a power loss leaves, because only the
+//! * kill -9 keeps the page cache, so it proves the order of the writes.
+//! * An older copy of the store beside the newest WAL is the state after a power loss, because only the
 //!   WAL is synced before a write is acknowledged.
 
 use std::collections::BTreeMap;
@@ -33,14 +33,14 @@ use crate::wire::{self, Wire};
 const WRITERS: u64 = 16;
 /// Keys of each writer: few, so that overwrites and their order are seen.
 const KEYS: u64 = 20;
-/// No segment of the WAL may go away under an older copy of the store.
+/// No segment of the WAL may be deleted under an older copy of the store.
 const SNAPSHOT_COUNT: &str = "1000000";
 
 fn setup() -> Setup {
     Setup::new(process::basalt()).flag("snapshot-count", SNAPSHOT_COUNT)
 }
 
-/// What one writer knows of one of its keys.
+/// A writer's record of one of its keys.
 #[derive(Clone, Default)]
 struct Known {
     /// The newest acknowledged value and its revision.
@@ -50,11 +50,11 @@ struct Known {
     open: Option<u64>,
 }
 
-/// What all writers know, which is what the server owes them.
+/// All writers' records of acknowledged writes.
 #[derive(Default)]
 struct Ledger {
     keys: Mutex<BTreeMap<String, Known>>,
-    /// The newest revision in any answer.
+    /// The newest revision in any response.
     revision: AtomicU64,
     acknowledged: AtomicU64,
 }
@@ -66,7 +66,7 @@ impl Ledger {
     }
 }
 
-/// Writes numbers that go up into keys of its own, until the server goes away.
+/// Writes increasing numbers into keys of its own, until the server ends.
 async fn writer(number: u64, wire: Wire, ledger: Arc<Ledger>, stop: Arc<AtomicBool>) {
     let mut value = ledger.acknowledged.load(Ordering::Relaxed) * WRITERS + 1;
     while !stop.load(Ordering::Relaxed) {
@@ -84,7 +84,7 @@ async fn writer(number: u64, wire: Wire, ledger: Arc<Ledger>, stop: Arc<AtomicBo
     }
 }
 
-/// Loads the server until `moment` has passed, then does `end` to it, and waits for the writers.
+/// Loads the server until `moment` has passed, then applies `end` to it, and waits for the writers.
 async fn load(
     server: &mut Server,
     ledger: &Arc<Ledger>,
@@ -112,7 +112,7 @@ async fn load(
     }
 }
 
-/// Everything acknowledged is there with the revision it was acknowledged at; what was open is
+/// Every acknowledged write is there at its revision; unanswered ones are
 /// there or not, and settled from now on.
 async fn check(server: &Server, ledger: &Ledger) {
     let wire = Wire::new(&server.endpoint());
@@ -150,7 +150,7 @@ async fn check(server: &Server, ledger: &Ledger) {
 }
 
 #[test]
-fn what_was_acknowledged_survives_kill_9() {
+fn acknowledged_writes_survive_kill_9() {
     let seed = from_environment("CRASH_SEED", 1);
     let kills = from_environment("CRASH_KILLS", 4);
     let mut rng = StdRng::seed_from_u64(seed);
@@ -190,13 +190,13 @@ fn sigterm_and_sigint_end_the_process_cleanly() {
     });
 }
 
-/// While requests are under way a member that was told to stop lives on for a moment: nobody new is
-/// taken in then, only to be dropped.
+/// While requests are in flight a member that was told to stop runs on for a moment: new connections are
+/// refused then, not accepted and dropped.
 #[test]
-fn a_member_that_stops_listens_no_more() {
+fn a_stopping_member_accepts_no_connections() {
     runtime().block_on(async {
         let mut server = setup().start();
-        // Nobody ends this watch, so that the member waits for as long as it ever does.
+        // This watch never ends, so that the member waits for its maximum time.
         let create = WatchCreateRequest { key: "watched".into(), ..Default::default() };
         let request_union = Some(RequestUnion::CreateRequest(create));
         let first = WatchRequest { request_union }.encode_to_vec().into();
@@ -212,18 +212,18 @@ fn a_member_that_stops_listens_no_more() {
     });
 }
 
-/// The log below what the store holds on disk goes away, a segment at a time: every few seconds, or after some
-/// hundred MiB. What is left opens with an older mark than the one that let the first segment go.
+/// The log below the store's durable state is deleted, a segment at a time: every few seconds, or after some
+/// hundred MiB. The rest begins with an older log start than the one that let the first segment be deleted.
 #[test]
-fn a_member_starts_from_a_log_whose_first_segment_is_gone() {
+fn a_member_starts_from_a_log_without_its_first_segments() {
     const WRITES_MAX: i64 = 400;
     let often = Setup::new(process::basalt()).flag("snapshot-count", "10");
     let by_size = Setup::new(process::basalt());
-    // By number it is cut every few seconds at most, by size at once.
+    // By number it is truncated every few seconds at most, by size at once.
     for (setup, pause_ms) in [(often, 50), (by_size, 0)] {
         runtime().block_on(async {
             let mut server = setup.start();
-            // etcd looks twice a minute for segments that may go.
+            // etcd checks twice a minute for segments that can be deleted.
             if server.is_etcd() {
                 return;
             }
@@ -246,7 +246,7 @@ fn a_member_starts_from_a_log_whose_first_segment_is_gone() {
     }
 }
 
-/// What a member says of itself: all of its keys at some revisions, hashes, leases.
+/// A member's observable state: all of its keys at some revisions, hashes, leases.
 #[derive(Debug, PartialEq)]
 struct Portrait {
     ranges: Vec<Result<RangeResponse, String>>,
@@ -339,7 +339,7 @@ fn a_store_set_back_by_a_power_loss_catches_up_from_the_wal() {
     }
 }
 
-/// One member loses power, its twin does not; afterwards nobody can tell which was which.
+/// One member loses power, its twin does not; afterwards both have the same observable state.
 async fn lose_power(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (mut member, twin) = (setup().start(), setup().start());
@@ -368,7 +368,7 @@ async fn lose_power(seed: u64) {
     let wires = [Wire::new(&member.endpoint()), Wire::new(&twin.endpoint())];
     let portraits = [portrait(&wires[0], &marks).await, portrait(&wires[1], &marks).await];
     same(&portraits, seed);
-    // Compacted parts are gone for both, so what follows has to be alike too.
+    // Compacted revisions are missing on both, so later responses have to be alike too.
     for _ in 0..20 {
         let story = rng.random();
         for wire in &wires {
@@ -384,7 +384,7 @@ fn same([member, twin]: &[Portrait; 2], seed: u64) {
     assert!(member == twin, "seed {seed}: the twin first\n{}", difference(twin, member));
 }
 
-/// Stops the process in the middle of whatever it does, so that the copy is of one moment.
+/// Stops the process at any point, so that the copy is of one moment.
 async fn copy_while_paused(member: &mut Server, copy: &Path, rng: &mut StdRng) {
     tokio::time::sleep(Duration::from_millis(rng.random_range(0..20))).await;
     member.signal(Signal::STOP);
@@ -393,7 +393,7 @@ async fn copy_while_paused(member: &mut Server, copy: &Path, rng: &mut StdRng) {
     member.signal(Signal::CONT);
 }
 
-/// Waits until all threads of the process stand still.
+/// Waits until all threads of the process are stopped.
 fn wait_stopped(pid: i32) {
     for _ in 0..1000 {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
@@ -449,7 +449,7 @@ fn a_store_copied_under_load_catches_up_too() {
     });
 }
 
-/// A member with some hundred acknowledged writes, dead.
+/// A member with some hundred acknowledged writes, killed.
 /// Its log has many frames, however slow the machine is: each holds at most one write of each writer.
 async fn killed_member() -> (Server, Arc<Ledger>) {
     let mut server = setup().start();
@@ -458,7 +458,7 @@ async fn killed_member() -> (Server, Arc<Ledger>) {
     (server, ledger)
 }
 
-/// Bytes of the file that hold something: a segment is longer than what was written into it.
+/// Bytes of the file up to the last written one: a segment is preallocated.
 fn written_length(path: &Path) -> u64 {
     let bytes = fs::read(path).unwrap();
     let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
@@ -485,7 +485,7 @@ fn a_damaged_wal_is_refused_by_file_and_offset() {
                 assert!(said.contains(&name), "does not name {name}:\n{said}");
                 assert!(said.contains("offset"), "does not name the offset:\n{said}");
             }
-            // The same byte turned back: nothing was lost by the attempt.
+            // The same byte restored: the failed start lost nothing.
             flip(&path, at);
             server.kill();
             server.start();
@@ -493,7 +493,7 @@ fn a_damaged_wal_is_refused_by_file_and_offset() {
     });
 }
 
-/// A byte of some value, `percent` of the way through what was written: there is padding between
+/// A byte of some value, `percent` of the way through the written part: there is padding between
 /// records, which may hold anything.
 fn value_byte(path: &Path, percent: u64) -> u64 {
     let bytes = fs::read(path).unwrap();
@@ -512,7 +512,7 @@ fn flip(path: &Path, at: u64) {
     file.sync_all().unwrap();
 }
 
-/// A last frame that was being written: only its beginning is on the disk.
+/// A torn last frame: only its beginning is on the disk.
 fn tear(path: &Path) {
     let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
     // The kernel may still be writing for the member that was killed; such a write holds this lock.
@@ -529,7 +529,7 @@ fn tear(path: &Path) {
 }
 
 #[test]
-fn a_torn_tail_is_cut_and_said() {
+fn a_torn_tail_is_truncated_and_logged() {
     runtime().block_on(async {
         let (mut server, ledger) = killed_member().await;
         let path = server.wal_files().pop().expect("a segment");
@@ -542,7 +542,7 @@ fn a_torn_tail_is_cut_and_said() {
             assert!(server.logs.mentions("torn"), "does not say that it cut the tail:\n{said}");
         }
         check(&server, &ledger).await;
-        // The cut is for good: the next start is a plain one.
+        // The truncation is durable: the next start is a plain one.
         server.kill();
         server.start();
         check(&server, &ledger).await;

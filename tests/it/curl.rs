@@ -1,4 +1,4 @@
-//! curl as a gRPC client that sends what it is told, counts no time itself and prints what came.
+//! curl as a gRPC client that sends given bytes, has no deadline of its own and prints the response.
 
 use std::fs;
 use std::process::Command;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use crate::process::{Scratch, Server, run};
 
-/// What a call was answered.
+/// The response to a call.
 pub(crate) struct Told {
     /// HTTP's status line and the headers and trailers whose name begins with `grpc-`, sorted. Empty messages and
-    /// what the server could decompress are no part of it.
+    /// the server's list of encodings are left out.
     pub(crate) lines: Vec<String>,
     /// The messages, heads included.
     pub(crate) body: Vec<u8>,
 }
 
-/// A message with the head that gRPC puts before it.
+/// A message with gRPC's head before it.
 pub(crate) fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("short").to_be_bytes();
     [&[flag][..], &length, message].concat()
 }
 
-/// Posts `body` with these headers as curl takes them.
+/// Posts `body` with these headers in curl's syntax.
 pub(crate) fn call(server: &Server, path: &str, body: &[u8], headers: &[String]) -> Told {
     let place = Scratch::new();
     let (sent, came) = (place.path().join("sent"), place.path().join("came"));

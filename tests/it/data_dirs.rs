@@ -1,5 +1,5 @@
-//! Data directories as earlier versions left them, and such as no member leaves: each opens with all that is in it, or is
-//! refused in a sentence.
+//! Data directories of earlier versions, and such as no member makes: each opens with all its content, or is
+//! refused with one sentence.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -23,13 +23,13 @@ use crate::wire::{self, Wire};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Made by `tests/golden/make-data-dir.sh` with the version whose members supported feature level 1: a member that was
-/// killed. Its store holds what was flushed at an earlier stop, its log everything after that too.
+/// killed. Its store holds the writes before an earlier stop, its log those after it too.
 const LEVEL_1: &str = "tests/golden/data-dir-level-1.tar.gz";
 const MEMBER: u64 = 0xddd6_7b31_2462_fd7b;
 /// The answer of that version to `HashKV` before it was killed.
 const HASH: (u32, i64, i64) = (4_169_483_515, 44, 61);
 
-/// A server whose data directory is the one that was kept.
+/// A server whose data directory is a copy of the archived one.
 fn unpacked(archive: &str) -> Server {
     let server = Server::new(Setup::new(process::basalt()));
     let mut tar = Command::new("tar");
@@ -79,7 +79,7 @@ fn a_directory_of_the_first_feature_level_opens_with_all_that_was_in_it() {
 
         let mut expected = expected_keys();
         assert_eq!(keys_at(&wire, 0).await, expected);
-        // Before the last put, and right behind the compaction.
+        // Before the last put, and right after the compaction.
         expected.retain(|(key, _)| key != "last");
         assert_eq!(keys_at(&wire, 60).await, expected);
         let at_compaction = keys_at(&wire, 45).await;
@@ -122,7 +122,7 @@ fn a_directory_of_the_first_feature_level_opens_with_all_that_was_in_it() {
     });
 }
 
-/// A copy of the store that was put back beside a newer log, as a half-restored backup leaves it.
+/// A copy of the store that was put back beside a newer log, as a half-restored backup has it.
 #[test]
 fn a_store_older_than_its_log_is_refused_in_a_sentence() {
     let mut server = Setup::new(process::basalt()).start();

@@ -1,5 +1,5 @@
-//! `grpc-timeout`: the server ends calls whose time is over by itself, whatever the client does about it.
-//! Client libraries are no witnesses for that, since they end such calls themselves; curl counts nothing.
+//! `grpc-timeout`: the server itself ends calls whose deadline has passed, whatever the client does.
+//! Client libraries end such calls themselves, so they cannot show it; curl has no deadline of its own.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const LOCK: &str = "/v3lockpb.Lock/Lock";
-/// What a call that is answered at once may take on a busy machine.
+/// Maximum time of a call that is answered at once, on a busy machine.
 const SLOW: Duration = Duration::from_secs(20);
 
-/// What a call with that timeout was answered.
+/// The response to a call with this timeout.
 fn answer(server: &Server, path: &str, message: &impl Message, timeout: &str) -> Vec<String> {
     // With a `;`, curl sends a header without a value.
     let colon = if timeout.is_empty() { ';' } else { ':' };
@@ -43,8 +43,8 @@ fn times_that_make_no_sense_are_refused_as_by_etcd() {
     assert_eq!(early(&ours, &get, "0S"), LATE);
 }
 
-/// What is answered before the request was read to its end. The stream is reset behind such an answer, and curl
-/// may see that first and throw the answer away.
+/// The response to a request that was not read to its end. The stream is reset after such a response, and curl
+/// may see that first and discard the response.
 fn early(server: &Server, get: &RangeRequest, timeout: &str) -> Vec<String> {
     let mut attempts = (0..20).map(|_| answer(server, RANGE, get, timeout));
     attempts.find(|it| !it.is_empty()).unwrap_or_default()
@@ -57,7 +57,7 @@ fn a_call_ends_when_its_time_is_over() {
     assert_eq!(answer(&server, PUT, &put, "20S"), ["HTTP/2 200", "grpc-status: 0"]);
     let lock = LockRequest { name: "l".into(), lease: 0 };
     assert_eq!(answer(&server, LOCK, &lock, "20S"), ["HTTP/2 200", "grpc-status: 0"]);
-    // Held by the one before: this one waits in vain, and leaves the queue.
+    // The lock is held by the call before: this one waits until its deadline, and leaves the queue.
     let began = Instant::now();
     assert_eq!(answer(&server, LOCK, &lock, "300m"), LATE);
     let took = began.elapsed();

@@ -1,5 +1,5 @@
-//! Few file descriptors and many clients: whoever is connected is served, members and health checks are, too, and the
-//! log says why others wait.
+//! Few file descriptors and many clients: connected clients, members and health checks are served, and the
+//! log contains the reason why others wait.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use crate::process::{self, Scratch, Server, Setup};
 use crate::wire::Wire;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What an HTTP/2 connection begins with: the preface and empty settings.
+/// The first bytes of an HTTP/2 connection: the preface and empty settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// The server behind `ulimit` with these arguments.
@@ -26,7 +26,7 @@ fn limited(place: &Scratch, limits: &str) -> PathBuf {
     path
 }
 
-/// The answer to a GET, or nothing if the connection ends or nothing comes.
+/// The response to a GET, or an empty text if the connection ends or nothing arrives.
 fn get(port: u16, path: &str) -> String {
     let mut told = Vec::new();
     let asked = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
@@ -38,7 +38,7 @@ fn get(port: u16, path: &str) -> String {
     String::from_utf8_lossy(&told).into_owned()
 }
 
-/// The same, tried again while the server turns others away.
+/// The same, repeated while the server refuses connections.
 fn get_in_time(port: u16, path: &str) -> String {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -54,7 +54,7 @@ fn number(metrics: &str, name: &str) -> f64 {
     values.next().and_then(|value| value.parse().ok()).unwrap_or(-1.0)
 }
 
-/// A connection that speaks HTTP/2 and says nothing, if the server speaks it, too.
+/// An HTTP/2 connection without requests, if the server answers with HTTP/2, too.
 fn idle(server: &Server) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
@@ -105,7 +105,7 @@ fn clients_leave_descriptors_for_files_members_and_health_checks() {
         connected.push(more);
     }
 
-    // Those who are there are served, and whoever asks for health, on each port.
+    // Connected clients are served, and health checks, on each port.
     let put = runtime.block_on(async { early.put("early", "2").await });
     assert!(put.is_ok(), "{put:?}\n{}", server.logs.tail());
     for path in ["/health", "/readyz"] {
@@ -116,7 +116,7 @@ fn clients_leave_descriptors_for_files_members_and_health_checks() {
     assert!(get_in_time(metrics_port, "/health").contains("\"health\":\"true\""));
     let members = get_in_time(server.peer_port, "/members");
     assert!(members.contains("pillar"), "{members}");
-    // It is said and counted.
+    // It is logged and counted.
     assert!(server.logs.wait_for("connections wait for file descriptors", PATIENCE));
     assert!(number(&metrics, "basalt_network_connections_turned_away_total") >= 1.0, "{metrics}");
     let (open, most) = (number(&metrics, "process_open_fds"), number(&metrics, "process_max_fds"));
@@ -130,7 +130,7 @@ fn clients_leave_descriptors_for_files_members_and_health_checks() {
     });
     assert!(server.wait_exit(Duration::from_millis(10)).is_none(), "it runs");
 
-    // When some go, others come in.
+    // When some are closed, others are accepted.
     drop(connected);
     let until = Instant::now() + PATIENCE;
     while idle(&server).is_none() {

@@ -1,5 +1,5 @@
-//! Servers that are found by DNS: what etcdctl makes of a domain is what `basaltctl` makes of it, word
-//! for word.
+//! Servers that are found by DNS: `basaltctl` must print for a domain what etcdctl prints, to the
+//! byte.
 //!
 //! ```text
 //! test ── unshare --net --mount ──► the same test, in a network and with a resolv.conf of its own
@@ -8,7 +8,7 @@
 //!                                     └─ etcdctl, basaltctl
 //! ```
 //!
-//! The network and what is mounted end with the process.
+//! The network and the mounts end with the process.
 
 mod names;
 
@@ -26,9 +26,9 @@ const WAIT: Duration = Duration::from_secs(30);
 const ORDINARY: &str =
     "nameserver 127.0.0.1\nnameserver 127.0.0.2\nsearch test\noptions timeout:1 attempts:1\n";
 
-/// What is typed behind `etcdctl`, with a server on `PORT`.
+/// The arguments of `etcdctl`, with a server on `PORT`.
 const LINES: &[&str] = &[
-    // Found, over http only if that is allowed.
+    // Found; over http only if that is allowed.
     "get k --discovery-srv one.test",
     "get k --discovery-srv one.test. -w json",
     "get k --discovery-srv one",
@@ -42,7 +42,7 @@ const LINES: &[&str] = &[
     // In order: the lines about those that are ignored show it.
     "get k --discovery-srv many.test --insecure-discovery=false",
     "get k --discovery-srv large.test --insecure-discovery=false",
-    // Name servers that do not do what they should.
+    // Name servers with faults.
     "get k --discovery-srv nobody.test",
     "get k --discovery-srv nobody.test.",
     "get k --discovery-srv bare.test",
@@ -58,7 +58,7 @@ const LINES: &[&str] = &[
     "get k --discovery-srv 'no domain'",
     // A certificate has the name of the host without its last dot.
     "get k --discovery-srv apex.test --cacert CERT",
-    // Names that only DNS knows.
+    // Names that only DNS resolves.
     "get k --endpoints s.one.test:PORT",
     "get k --endpoints http://s.one:PORT",
     "get k --endpoints two.addresses.test:PORT",
@@ -90,12 +90,12 @@ fn servers_are_found_by_dns_as_etcdctl_finds_them() {
             assert!(said.ends_with("Error: context deadline exceeded\ncode: Some(1)"), "{said}");
         }
     }
-    // Whoever is first does not answer, the others do.
+    // The first server does not answer, the others do.
     let line = "get k --discovery-srv dead.test";
     assert!(place.said(&ours, line).starts_with("k\nagain\n"), "{}", place.said(&ours, line));
     let (theirs, told) = (place.drawn(&reference("etcdctl")), place.drawn(&ours));
     assert_eq!(theirs, told, "each of those with a weight comes first now and then");
-    // Nobody is there, and nobody else is named; only TCP; names that are tried elsewhere first.
+    // No name server listens, and no other is named; only TCP; names that are tried elsewhere first.
     for resolv_conf in [
         "nameserver 127.0.0.3\noptions timeout:1 attempts:2\n",
         "options use-vc\nnameserver 127.0.0.1\nsearch . other.test test\n",
@@ -108,7 +108,7 @@ fn servers_are_found_by_dns_as_etcdctl_finds_them() {
     }
 }
 
-/// Where the name servers and a server are.
+/// Addresses of the name servers and of a server.
 struct Place {
     resolv_conf: PathBuf,
     server: Server,
@@ -116,7 +116,7 @@ struct Place {
 }
 
 impl Place {
-    /// Nothing outside, once the test of that name has passed inside.
+    /// `None` outside, once the test of that name has passed inside.
     fn inside(test: &str) -> Option<Self> {
         let Some(resolv_conf) = std::env::var_os(INSIDE) else {
             run_inside(test);
@@ -139,7 +139,7 @@ impl Place {
         fs::write(&self.resolv_conf, text).expect("the file is ours");
     }
 
-    /// Standard output and error and the exit code. Ports of our own side are nobody else's.
+    /// Standard output and error and the exit code. Source ports are replaced.
     fn said(&self, program: &Path, line: &str) -> String {
         let certificate = self.resolv_conf.with_file_name("cert.pem").display().to_string();
         let line =
@@ -166,7 +166,7 @@ impl Place {
         assert!(differences.is_empty(), "{}\nwith\n{conf}", differences.join("\n\n"));
     }
 
-    /// Who came first in some draws among equals, each once.
+    /// The first servers of some draws among equals, each once.
     fn drawn(&self, program: &Path) -> Vec<String> {
         let first = |_| {
             let said =
@@ -201,7 +201,7 @@ fn secured(beside: &Path) -> Server {
     server
 }
 
-/// Runs one test of this program again, where nothing but itself is.
+/// Runs one test of this program again, in a network that contains no other process.
 fn run_inside(test: &str) {
     // Built here: there is no network inside.
     process::basaltctl();

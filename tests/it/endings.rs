@@ -1,5 +1,5 @@
-//! Connections end in every way with everything under way, and nothing of them stays: calls, watches, places in
-//! queues, threads, descriptors and memory are as before. `README.md` tells how to end 10,000.
+//! Connections end in every way with all kinds of requests in flight, and leave nothing behind: calls, watches, places in
+//! queues, threads, descriptors and memory are as before. `README.md` describes how to end 10,000.
 //!
 //! ```text
 //!  ways × work ─► connections, some hundred at once ─► ended ─► gauges, /proc/<pid> and the queues: as before?
@@ -38,14 +38,14 @@ const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 const ROUND: usize = 240;
 /// Size of one value of the lists.
 const VALUE_BYTES: usize = 256 << 10;
-/// What the process may take more than before.
+/// Permitted growth of the process's memory.
 const MEMORY_KB: u64 = 20 << 10;
-/// How long the server may take until all is as before, on a busy machine.
+/// Time until everything is as before, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long an answer may take to begin, if there is one, and how long is waited where there is none.
+/// Time until a response begins, if there is one, and the wait where there is none.
 const BEGINS: Duration = Duration::from_millis(300);
 const WAITS: Duration = Duration::from_millis(20);
-/// Work that is not answered.
+/// Work without a response.
 const UNANSWERED: [&str; 6] = [
     "lock waiter",
     "candidate",
@@ -55,7 +55,7 @@ const UNANSWERED: [&str; 6] = [
     "half a preface",
 ];
 
-/// What a connection has under way.
+/// The requests that a connection has in flight.
 const WORK: [&str; 16] = [
     "watches",
     "list",
@@ -75,12 +75,12 @@ const WORK: [&str; 16] = [
     "half a preface",
 ];
 
-/// How a connection ends.
+/// The ways in which a connection ends.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum End {
     /// RST.
     Reset,
-    /// FIN, or RST if something came that was not read: what the kernel does for who is killed.
+    /// FIN, or RST if there is unread input, as the kernel does for a killed process.
     Close,
     /// FIN, and the other direction stays open.
     HalfClose,
@@ -92,7 +92,7 @@ enum End {
 
 const ENDS: [End; 5] = [End::Reset, End::Close, End::HalfClose, End::ResetStreams, End::GoAway];
 
-/// A server with keys to list, a lock that is held, an office that is taken, and a lease.
+/// A server with keys to list, a lock that is held, an election that is won, and a lease.
 struct Place {
     server: Server,
     sockets: Scratch,
@@ -151,7 +151,7 @@ impl Place {
                 self.ask(&mut raw, one);
             }
         }
-        // Some end while the first of it is done, others later.
+        // Some end while the first of it is processed, others later.
         let is_http2 = raw.streams > 0;
         if rng.random_bool(0.7) {
             let wait = if UNANSWERED.contains(&work) { WAITS } else { BEGINS };
@@ -164,7 +164,7 @@ impl Place {
         self.server.logs.tail()
     }
 
-    /// Asks for one thing on a stream of HTTP/2.
+    /// Sends one request on a stream of HTTP/2.
     fn ask(&self, raw: &mut Raw, work: &str) {
         let list =
             RangeRequest { key: "list/".into(), range_end: "list0".into(), ..Default::default() };
@@ -195,7 +195,7 @@ impl Place {
         }
     }
 
-    /// Begins connections with one kind of work after the other and ends each in its way; gives those that are still open.
+    /// Begins connections with one kind of work after the other and ends each in its way; returns those that are still open.
     fn end_connections(&self, count: usize, rng: &mut StdRng) -> Vec<Raw> {
         let mut open = Vec::new();
         for number in 0..count {
@@ -233,7 +233,7 @@ impl Place {
         page
     }
 
-    /// What the calls of clients hold.
+    /// The resources of the clients' calls.
     fn held(&self) -> Held {
         let page = self.metrics();
         let sum = |name: &str| -> f64 {
@@ -279,7 +279,7 @@ impl Place {
         }
     }
 
-    /// Waits until this holds, for as long as that may take.
+    /// Waits until this holds, up to [`PATIENCE`].
     fn wait_until<T: std::fmt::Debug>(
         &self,
         look: impl Fn() -> T,
@@ -297,18 +297,18 @@ impl Place {
     }
 }
 
-/// What the calls of clients hold.
+/// Resources of the clients' calls.
 #[derive(PartialEq, Debug)]
 struct Held {
     calls: i64,
     streams: i64,
     watchers: i64,
     behind: i64,
-    /// Keys of the lock and the office.
+    /// Keys of the lock and the election.
     queued: i64,
 }
 
-/// Only who held the lock and the office before.
+/// Only the first holder of the lock and the election.
 const NOTHING: Held = Held { calls: 0, streams: 0, watchers: 0, behind: 0, queued: 2 };
 
 #[derive(Debug)]
@@ -344,7 +344,7 @@ fn nothing_of_a_connection_outlives_it() {
     let list_bytes = from_environment("ENDINGS_LIST_MIB", 1) as usize * (1 << 20);
     let mut rng = StdRng::seed_from_u64(from_environment("ENDINGS_SEED", 1));
     let place = Place::new(list_bytes);
-    // What is made once and kept: helper threads, buffers, the caches of the allocator.
+    // Memory that is allocated once and kept: helper threads, buffers, the caches of the allocator.
     drop(place.end_connections(ROUND, &mut rng));
     place.wait_until(|| place.held(), |held| *held == NOTHING);
     std::thread::sleep(Duration::from_secs(2));
@@ -355,7 +355,7 @@ fn nothing_of_a_connection_outlives_it() {
         let round = left.min(ROUND);
         let open = place.end_connections(round, &mut rng);
         left -= round;
-        // Connections that are there still have nothing under way.
+        // Open connections have no request in flight.
         place.wait_until(|| place.held(), |held| *held == NOTHING);
         drop(open);
         println!("{left} are left: {:?}", place.process());
@@ -369,9 +369,9 @@ fn nothing_of_a_connection_outlives_it() {
     });
 }
 
-/// A machine that loses its power says nothing: the server notices when nobody acknowledges what it sends.
+/// A machine that loses its power sends nothing: the server notices that its packets are not acknowledged.
 #[test]
-fn a_client_that_falls_silent_is_given_up() {
+fn connections_without_acknowledgements_are_closed() {
     let place = Place::new(0);
     let mut raw = Raw::connect(To::Tcp(place.server.port)).unwrap();
     raw.preface();
@@ -384,7 +384,7 @@ fn a_client_that_falls_silent_is_given_up() {
     place.wait_until(|| place.held(), |held| *held == NOTHING);
 }
 
-/// As an operator sees it.
+/// The same with etcdctl.
 #[test]
 fn etcdctl_that_is_killed_leaves_no_watch() {
     let place = Place::new(0);

@@ -1,5 +1,5 @@
-//! Messages as they are framed, compressed and cut: what etcd takes is taken, and what makes no sense is refused in
-//! etcd's words, before anything is done.
+//! Messages in various framings, compressions and pieces: the server accepts the same ones as etcd, and refuses malformed
+//! ones with etcd's texts, before anything is executed.
 
 use std::io::{Read as _, Write as _};
 
@@ -18,7 +18,7 @@ const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const PLAIN: u8 = 0;
 const COMPRESSED: u8 = 1;
 const HEAD_BYTES: usize = 5;
-/// More than a server takes.
+/// More than a server accepts.
 const LARGE: usize = 3 << 20;
 
 fn gzip(message: &[u8]) -> Vec<u8> {
@@ -27,13 +27,13 @@ fn gzip(message: &[u8]) -> Vec<u8> {
     packed.finish().unwrap()
 }
 
-/// What both say; Go puts other blanks into one text now and then, so that nobody relies on it.
+/// The responses of both; Go varies the blanks of one text deliberately, so that no program relies on it.
 fn both(servers: &[Server; 2], path: &str, body: &[u8], encoding: &str) -> [Vec<String>; 2] {
     let headers: Vec<_> = Some(format!("grpc-encoding: {encoding}"))
         .filter(|_| !encoding.is_empty())
         .into_iter()
         .collect();
-    // What is answered before the request was read to its end is now and then thrown away by curl.
+    // A response before the request was read to its end is at times discarded by curl.
     let told = |server| {
         let mut attempts = (0..20).map(|_| curl::call(server, path, body, &headers).lines);
         attempts.find(|lines| lines.len() > 1).unwrap_or_default()
@@ -100,7 +100,7 @@ fn messages_are_taken_and_refused_as_by_etcd() {
 }
 
 #[test]
-fn who_compresses_is_answered_so() {
+fn compressed_requests_get_compressed_responses() {
     let server = Setup::new(basalt()).start();
     let encoding = ["grpc-encoding: gzip".to_owned()];
     let value = vec![b'v'; 10_000];

@@ -1,5 +1,5 @@
-//! The API over JSON: the same bytes are sent to a real etcd and to Basalt, and what comes back must be the
-//! same: status, headers, and body, but for blanks and what belongs to the process.
+//! The API over JSON: the same bytes are sent to a real etcd and to Basalt, and the responses must be the
+//! same: status, headers, and body, but for blanks and values that belong to the process.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -12,9 +12,9 @@ use serde_json::Value;
 use crate::process::{self, Server, Setup, reference, run};
 
 const REQUESTS: &str = include_str!("gateway/requests.txt");
-/// How long an answer may take.
+/// Maximum time of a response.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Headers that clients look at.
+/// Headers that clients use.
 const HEADERS: &[&str] = &[
     "content-type",
     "grpc-metadata-content-type",
@@ -26,7 +26,7 @@ const HEADERS: &[&str] = &[
     "access-control-allow-methods",
     "access-control-allow-headers",
 ];
-/// Members of answers that belong to the process.
+/// Fields of responses that belong to the process.
 const HIDDEN: &[&str] = &[
     "raft_term",
     "raftTerm",
@@ -35,7 +35,7 @@ const HIDDEN: &[&str] = &[
     "dbSize",
     "dbSizeInUse",
     "hash_revision",
-    // etcd decides on it some time after its start.
+    // etcd decides it some time after its start.
     "storage",
     "storageVersion",
 ];
@@ -44,17 +44,17 @@ const HIDDEN: &[&str] = &[
 struct Request {
     line: String,
     bytes: Vec<u8>,
-    /// Lines of the answer that are read; all of it if none are given.
+    /// Number of lines of the response to read; all of them if none is given.
     lines: Option<usize>,
-    /// Whether the client gives up, and what it left behind is cleared away after that.
+    /// True if the client closes early, and waits until its request's effects are removed.
     gives_up: bool,
 }
 
-/// When the time is over etcd says the one or the other, as its gateway or its server notices first.
+/// After the deadline etcd sends one of the two, as its gateway or its server notices it first.
 const LATE: &str = "context deadline exceeded";
 const CUT: &str = "stream terminated by RST_STREAM with error code: CANCEL";
 
-/// Long enough to clear it away.
+/// Long enough to remove them.
 const CLEARING: Duration = Duration::from_millis(600);
 
 fn requests() -> Vec<Request> {
@@ -100,7 +100,7 @@ fn framed(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// What came back.
+/// A response.
 #[derive(Clone, PartialEq, Debug)]
 struct Answer {
     status: String,
@@ -108,7 +108,7 @@ struct Answer {
     body: String,
 }
 
-/// Sends `bytes`, and reads until the server ends, or until this many lines of the body are there.
+/// Sends `bytes`, and reads until the server ends, or until this many lines of the body have arrived.
 fn ask(server: &Server, bytes: &[u8], lines: Option<usize>) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).expect("accepted");
     stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a time");
@@ -151,11 +151,11 @@ impl Answer {
         Self { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
     }
 
-    /// What must be the same.
+    /// The parts that must be the same.
     fn evened(&self) -> Self {
         let headers = self.headers.clone().into_iter();
         let headers = headers.filter(|(name, _)| HEADERS.contains(&name.as_str())).collect();
-        // protojson puts blanks where it likes, another kind of them in front of its words.
+        // protojson varies the blanks, and uses another kind of them before its texts.
         let lines = self.body.lines().map(|line| match serde_json::from_str::<Value>(line) {
             Ok(mut value) => {
                 hide(&mut value);
@@ -217,7 +217,7 @@ fn both_answer_the_same_bytes_alike() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_alike() {
+fn requests_too_large_are_refused_alike() {
     let etcd = Setup::new(process::etcd()).start();
     let basalt = Setup::new(process::basalt()).start();
     // Within both limits, above that of a request, above that of a message.
@@ -228,7 +228,7 @@ fn what_is_too_large_is_refused_alike() {
         let [left, right] = [&etcd, &basalt].map(|server| ask(server, &request, None).evened());
         assert_eq!(left, right, "{bytes} bytes: etcd on the left, Basalt on the right");
     }
-    // etcd would take all of it into memory.
+    // etcd would read all of it into memory.
     let endless =
         framed("POST", "/v3/kv/put", "", &[b" {\"key\":\"".as_slice(), &[b'A'; 20 << 20]].concat());
     let refused = ask(&basalt, &endless, None);
@@ -263,7 +263,7 @@ fn a_watch_goes_on_until_its_client_leaves() {
         assert_eq!(ask(&server, &put, None).status, "HTTP/1.1 200 OK");
         until(&format!("\"value\":\"{value}0\""), &mut stream);
     }
-    // They are counted now and then.
+    // They are counted at intervals.
     let comes_to = |count: u64| {
         let until = Instant::now() + PATIENCE;
         while watchers(&server) != count {
@@ -276,7 +276,7 @@ fn a_watch_goes_on_until_its_client_leaves() {
     comes_to(0);
 }
 
-/// etcd answers when it has read all; here requests and answers may take turns, cut anywhere.
+/// etcd answers when it has read all; here requests and responses may alternate, in any pieces.
 #[test]
 fn requests_may_come_while_answers_go() {
     let server = Setup::new(process::basalt()).start();
@@ -378,7 +378,7 @@ fn a_snapshot_in_lines_is_the_file() {
 }
 
 #[test]
-fn what_is_served_is_described() {
+fn served_methods_are_described() {
     let server = Setup::new(process::basalt()).start();
     let told = ask(&server, &framed("GET", "/openapi.json", "", b""), None);
     assert_eq!(told.headers["content-type"], "application/json");

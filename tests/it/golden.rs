@@ -1,9 +1,9 @@
-//! Golden bytes: every format on disk and on the wire, as members of today write it. A change of a format fails here, and
-//! so does a reader that no longer reads what was written.
+//! Golden bytes: every format on disk and on the wire, as members of this version write it. A change of a format fails here,
+//! and so does a reader that no longer reads the old bytes.
 //!
-//! The files are `tests/golden/*.hex`, a name and its bytes in a line. They are not made anew: what a member has written
-//! once must be read for ever. A new format, or one of a new feature level, gets a new file or a new line, which
-//! `GOLDEN_WRITE=1 cargo test --test it golden` adds; lines that are there stay.
+//! The files are `tests/golden/*.hex`, a name and its bytes per line. They are never rewritten: bytes that a member has
+//! written once must stay readable for ever. A new format, or one of a new feature level, gets a new file or a line, which
+//! `GOLDEN_WRITE=1 cargo test --test it golden` adds; existing lines stay.
 
 mod disk;
 mod store;
@@ -22,7 +22,7 @@ impl Golden {
         self.0.push((name.into(), bytes.as_ref().to_vec()));
     }
 
-    /// Compares with the file; gives what that holds, for the readers.
+    /// Compares with the file; returns its content, for the readers.
     fn check(self, file: &str) -> BTreeMap<String, Vec<u8>> {
         let path = path(file);
         let mut kept = read(&path);

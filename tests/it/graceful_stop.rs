@@ -1,5 +1,5 @@
 //! Locks and elections between processes, `etcdctl` and `basaltctl` mixed: one holds, the others
-//! wait, and whoever is next holds when the holder ends or is killed.
+//! wait, and the next in line holds when the holder ends or is killed.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -10,9 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::process::{self, Finished, Logs, Server, reference, run, spawn};
 use crate::transcripts::server;
 
-/// For a program to start, ask and be answered.
+/// Time for a program to start, send a request and get the response.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What a session of an election has to live, in etcdctl too.
+/// Time to live of an election's session, in etcdctl too.
 const SESSION: Duration = Duration::from_secs(60);
 
 #[test]
@@ -30,7 +30,7 @@ fn a_lock_goes_to_who_waits_when_its_holder_ends() {
     assert!(third.is_silent(), "two hold the lock");
     assert_eq!(second.stop(Signal::TERM), Some(0));
     third.says("l/");
-    // Who gives up waiting leaves nothing behind.
+    // A waiting program that ends leaves no key behind.
     let mut fourth = Running::start(&process::basaltctl(), &server, &["lock", "l"]);
     waits(&server, "l/", 2);
     assert_eq!(fourth.stop(Signal::INT), Some(1));
@@ -50,7 +50,7 @@ fn a_lock_goes_to_who_waits_when_its_holder_is_killed() {
         first.says("l/");
         let mut second = Running::start(&heir, &server, &["lock", "l", "--ttl", "2"]);
         waits(&server, "l/", 2);
-        // Longer than the lease lives: it is kept alive, and so is that of who waits.
+        // Longer than the lease's time to live: it is kept alive, and so is that of the waiting program.
         std::thread::sleep(Duration::from_secs(4));
         assert!(second.is_silent(), "two hold the lock");
         first.stop(Signal::KILL);
@@ -80,7 +80,7 @@ fn a_lock_is_held_for_a_command() {
         assert_eq!((ours.code, ours.stderr.as_str()), (Some(code), words));
         assert_eq!((theirs.code, theirs.stderr), (ours.code, ours.stderr));
     }
-    // The command ends before the lock does, and one holds after the other.
+    // The command ends before the lock is released, and one holds after the other.
     let busy = "echo begin >>$LOG; sleep 0.3; echo end >>$LOG";
     let scratch = process::Scratch::new();
     let log = scratch.path().join("log");
@@ -127,7 +127,7 @@ fn an_election_goes_to_the_next_when_its_leader_ends_or_is_killed() {
     }
 }
 
-/// One of our programs or theirs, asking this server.
+/// One of the programs, with this server as its endpoint.
 fn asking(program: &Path, server: &Server, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{}", server.port));
@@ -138,7 +138,7 @@ fn ctl(server: &Server, arguments: &[&str]) -> Finished {
     run(asking(&process::basaltctl(), server, arguments), PATIENCE)
 }
 
-/// Waits until as many take part.
+/// Waits until this many keys are in the queue.
 fn waits(server: &Server, prefix: &str, count: usize) {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -180,7 +180,7 @@ impl Running {
         !self.output.mentions("")
     }
 
-    /// Signals it and waits for its end.
+    /// Sends it a signal and waits for its end.
     fn stop(&mut self, signal: Signal) -> Option<i32> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.expect("a pid"), signal).expect("our own child can be signalled");

@@ -1,5 +1,5 @@
-//! Data directories that were being made when the process was killed: a restore's, a founding's, a joining member's.
-//! None of them is ever served as an empty key space, and each is made whole by what the operator does next.
+//! Data directories that were being made when the process was killed: by a restore, a founding, a joining member.
+//! None of them is ever served as an empty key space, and each is completed by the operator's next command.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const KEYS: i64 = 3000;
 const BATCH: i64 = 100;
 const MEMBER_ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
-/// Who is restored; [`Setup::new`] starts it as this one.
+/// The restored member; [`Setup::new`] starts it under this name.
 const IDENTITY: [&str; 3] = [
     "--name=pillar",
     "--initial-cluster=pillar=http://127.0.0.1:12380",
@@ -60,7 +60,7 @@ fn count(server: &Server) -> i64 {
     })
 }
 
-/// What a member says that must not run.
+/// The error of a member that must not run.
 fn refusal(server: &mut Server) -> String {
     server.launch();
     let ended = server.wait_exit(PATIENCE);
@@ -101,7 +101,7 @@ impl Restore {
         run(self.command(), PATIENCE)
     }
 
-    /// Kills it so long after it has begun, if it is not done before.
+    /// Kills it after this time, unless it is done before.
     fn killed_after(&self, time: Duration) {
         let mut child = spawn(self.command());
         let until = Instant::now() + PATIENCE;
@@ -137,7 +137,7 @@ fn a_restore_that_was_killed_is_refused_and_begun_anew() {
             let part = if kill == 0 { 0.0 } else { random.random_range(0.0..0.8) };
             restore.killed_after(whole.mul_f64(part));
             if restore.has("member") {
-                // It was fast, and is whole: seen below.
+                // It was fast, and is complete: checked below.
                 assert!(!restore.has("member.tmp"));
                 break;
             }
@@ -158,10 +158,10 @@ fn a_restore_that_was_killed_is_refused_and_begun_anew() {
         restore.server.start();
         assert_eq!(count(&restore.server), KEYS);
         restore.server.kill();
-        // Now it is a member's, and no restore takes its place.
+        // Now it is a member's, and no restore replaces it.
         let told = restore.run();
         assert!(told.stderr.contains("not empty or could not be read"), "{}", told.stderr);
-        // The log alone says who the members are, not what was restored.
+        // The log alone contains the members, not the restored keys.
         fs::remove_dir_all(restore.server.data_dir().join("member/store")).expect("removed");
         let told = refusal(&mut restore.server);
         assert!(told.contains("the store is gone"), "{told}");
@@ -252,7 +252,7 @@ fn a_member_that_was_killed_while_it_got_its_first_store_gets_it_again() {
     }
     second.start();
     assert!(second.data_dir().join("member/current").exists(), "it got a store");
-    // What a learner may be asked for.
+    // The requests that a learner serves.
     let all = |server: &Server| {
         runtime().block_on(async {
             let all = Bytes::from_static(b"\0");
@@ -271,7 +271,7 @@ fn a_member_that_was_killed_while_it_got_its_first_store_gets_it_again() {
     assert_eq!(wanted.len() as i64, KEYS);
     assert!(all(&second) == wanted);
     second.kill();
-    // A store that was there and is not any more is never replaced by an empty one.
+    // A store that existed and is missing now is never replaced by an empty one.
     let current = second.data_dir().join("member/current");
     let named = fs::read_to_string(&current).expect("it is text");
     fs::remove_file(&current).expect("removed");

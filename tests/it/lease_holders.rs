@@ -1,11 +1,11 @@
-//! Locks and elections of other people's clients under contention: Go's sessions, Node's and
+//! Locks and elections of third-party clients under contention: Go's sessions, Node's and
 //! Python's `etcd3`, and jetcd, many processes of each at the same time, which are killed while they
 //! hold and while they wait, over servers that are killed too. Two holders never overlap.
 //!
 //! | contest | who | how |
 //! |---|---|---|
 //! | `queue` | Go, Java | keys below one prefix, oldest first: `concurrency.Mutex`, the Lock service |
-//! | `cell` | Node, Python | one key, which is there while somebody holds |
+//! | `cell` | Node, Python | one key, which exists while a session holds |
 //! | `office` | Go, Node, Java | candidates below one prefix: in the client, or the Election service |
 
 mod contender;
@@ -19,19 +19,19 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use self::contender::{Client, Contender, Contest};
-use self::judge::{Judge, Moment};
+use self::judge::{Judge, KillPoint};
 use crate::cluster::members::Members;
 use crate::compare::{from_environment, runtime};
 use crate::process::{self, Server, Setup};
 use crate::wire::Wire;
 
-/// How often the world is looked at.
+/// Interval between two checks of the processes.
 const MOMENT: Duration = Duration::from_millis(5);
-/// Nobody comes in for so many moments, three minutes: something is stuck. Disks of virtual machines
-/// stand still for more than one. Moments are counted, since a clock goes on when this process is
+/// Moments without a new holder, three minutes: the contest has stopped. Disks of virtual machines
+/// stall for more than one. Moments are counted, since a clock goes on when this process is
 /// paused.
 const STUCK_MOMENTS: u32 = 36_000;
-/// How long a member that led is away.
+/// Time for which a killed leader stays down.
 const AWAY: Duration = Duration::from_millis(700);
 
 const CONTESTS: [(&str, &str, &[Client]); 3] = [
@@ -40,7 +40,7 @@ const CONTESTS: [(&str, &str, &[Client]); 3] = [
     ("election", "office", &[Client::Go, Client::Node, Client::Java]),
 ];
 
-/// What serves the contenders.
+/// The servers of the contenders.
 enum Site {
     One(Server),
     Three(Members),
@@ -58,7 +58,7 @@ impl Site {
         self.members().iter().map(Server::endpoint).collect::<Vec<_>>().join(",")
     }
 
-    /// kill -9 of the one who leads, and its return.
+    /// kill -9 of the leader, and its restart.
     fn kill(&mut self) {
         match self {
             Self::One(server) => {
@@ -75,13 +75,13 @@ impl Site {
     }
 }
 
-/// How much of it all.
+/// Extent of a run.
 struct Plan {
     /// In each contest.
     acquisitions: u64,
-    /// A contender is killed each time a contest was won so often.
+    /// A contender is killed after this many acquisitions of its contest.
     acquisitions_per_kill: u64,
-    /// How often the server is killed.
+    /// Number of times that the server is killed.
     restarts: u64,
     /// Processes of each client in each contest.
     each: u64,
@@ -91,7 +91,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// What the environment asks for, or this many.
+    /// The values from the environment, or these defaults.
     fn new(acquisitions: u64, restarts: u64) -> Self {
         let named = std::env::var("HOLDERS_CLIENTS").unwrap_or_default();
         let asked =
@@ -116,9 +116,9 @@ struct Arena {
     plan: Plan,
     rng: StdRng,
     contests: Vec<Arc<Mutex<Contest>>>,
-    /// Those that live, with the contest of each.
+    /// Running contenders, with the contest of each.
     contenders: Vec<(usize, Contender)>,
-    /// All that ever lived.
+    /// The clients of all contenders ever started.
     clients: Vec<Client>,
     kills: u64,
 }
@@ -158,7 +158,7 @@ impl Arena {
         self.contests[contest].lock().unwrap().judge.acquired(|_| true)
     }
 
-    /// Runs until each contest was won often enough.
+    /// Runs until each contest has enough acquisitions.
     fn run(&mut self) {
         let count = self.contests.len();
         let wanted = self.plan.acquisitions;
@@ -202,7 +202,7 @@ impl Arena {
         }
     }
 
-    /// What is known of a contest in which nobody comes in.
+    /// The known facts about a contest without progress.
     fn stuck(&self, contest: usize) -> String {
         let keys = runtime().block_on(async {
             let wire = Wire::new(&self.site.members()[0].endpoint());
@@ -215,11 +215,11 @@ impl Arena {
         format!("{} stands still\n{heard}\nthe keys are {keys:#?}\n{logs}", contest.name)
     }
 
-    /// Somebody of a contest is to die: at once, whatever it does, or when it next holds.
+    /// Selects a contender of a contest to be killed: at once, whatever it does, or when it next holds.
     fn sentence(&mut self, contest: usize) {
         match self.rng.random_range(0..4) {
-            0 => self.contests[contest].lock().unwrap().judge.condemn(Moment::Entered),
-            1 => self.contests[contest].lock().unwrap().judge.condemn(Moment::Leaving),
+            0 => self.contests[contest].lock().unwrap().judge.condemn(KillPoint::Entered),
+            1 => self.contests[contest].lock().unwrap().judge.condemn(KillPoint::Leaving),
             _ => {
                 let among: Vec<_> = (0..self.contenders.len())
                     .filter(|at| self.contenders[*at].0 == contest)
@@ -230,7 +230,7 @@ impl Arena {
         }
     }
 
-    /// Kills who waits for it.
+    /// Kills the contender that waits for it.
     fn execute(&mut self, contest: usize) {
         let doomed = self.contests[contest].lock().unwrap().judge.doomed();
         if let Some(who) = doomed {
@@ -239,7 +239,7 @@ impl Arena {
         }
     }
 
-    /// Another one of its kind comes in its place.
+    /// Starts another one of the same client in its place.
     fn kill(&mut self, at: usize) {
         let (contest, mut one) = self.contenders.swap_remove(at);
         one.kill();
@@ -258,7 +258,7 @@ impl Arena {
         }
     }
 
-    /// Lets everybody who waits have a turn, and looks at what is left.
+    /// Lets every waiting contender hold once, and checks the remaining keys.
     fn close(mut self) {
         for at in 0..self.contests.len() {
             self.contests[at].lock().unwrap().judge.stop();
@@ -271,7 +271,7 @@ impl Arena {
         self.check();
         let left = runtime().block_on(async {
             let wire = Wire::new(&self.site.members()[0].endpoint());
-            // The keys of the dead go with their leases.
+            // The keys of killed contenders are deleted with their leases.
             let mut left = Vec::new();
             for _ in 0..STUCK_MOMENTS {
                 left = wire.everything(0).await.expect("it is served").kvs;
@@ -293,7 +293,7 @@ impl Arena {
         println!("{} processes killed, {} restarts", self.kills, self.plan.restarts);
     }
 
-    /// Who held how often; nobody may have been kept out.
+    /// Prints the acquisitions of each client; every client must have some.
     fn report(&self, contest: &Contest) {
         let mut line = format!("{} {}:", contest.kind, contest.name);
         let (_, _, clients) = CONTESTS.iter().find(|(_, name, _)| *name == contest.name).unwrap();

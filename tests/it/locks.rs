@@ -1,4 +1,4 @@
-//! The services for locks and elections under contention: clients that give up, die while they hold, and servers
+//! The services for locks and elections under contention: clients that give up or are killed while they hold, and servers
 //! that are killed. Two holders never overlap.
 
 use std::sync::Arc;
@@ -35,14 +35,14 @@ const CLIENTS: u64 = 12;
 const KILLS: u64 = 3;
 /// Far longer than the test: leases end by revoking.
 const LEASE_SECONDS: i64 = 600;
-/// Nobody makes progress for so long: the queue is stuck.
+/// Time without progress after which the queue counts as stuck.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// What all contenders see of each other.
+/// State that all contenders share.
 #[derive(Default)]
 struct Shared {
     held: AtomicBool,
-    /// Of the header that came with the last grant: it never goes back.
+    /// Revision of the header of the last grant: it never decreases.
     revision: AtomicI64,
     acquired: AtomicU64,
     wanted: u64,
@@ -65,7 +65,7 @@ impl Shared {
     }
 }
 
-/// Asks until there is an answer: the server may be away for a moment.
+/// Repeats a request until it is answered: the server may be down for a moment.
 async fn surely<Q: Message, A: Message + Default>(wire: &Wire, path: &'static str, ask: &Q) -> A {
     loop {
         match wire.ask(path, ask).await {
@@ -80,7 +80,7 @@ async fn lease(wire: &Wire) -> i64 {
     surely::<_, LeaseGrantResponse>(wire, LEASE_GRANT, &request).await.id
 }
 
-/// Ends a lease, as its running out does when a client is gone.
+/// Revokes a lease, as the expiry does for a client that has ended.
 async fn end(wire: &Wire, id: i64) {
     loop {
         let revoked: Result<LeaseRevokeResponse, _> =
@@ -110,7 +110,7 @@ async fn contend(who: u64, wire: Wire, shared: Arc<Shared>) {
             panic!("{who} waited for {STUCK:?} with lease {own:x}, in the queue {queue:?}");
         }
         let Ok(Ok(granted)) = asked else {
-            // What the call was about to do may still happen: to its lease, which is not used again.
+            // The call may still take effect: on its lease, which is not used again.
             end(&wire, own).await;
             own = lease(&wire).await;
             continue;
@@ -159,7 +159,7 @@ fn two_holders_never_overlap() {
     });
 }
 
-/// Leads for a while, says a few things, and goes in one of several ways.
+/// Leads for a while, proclaims a few values, and ends in one of several ways.
 async fn stand(who: u64, wire: Wire, shared: Arc<Shared>) {
     let mut rng = StdRng::seed_from_u64(who);
     let name = Bytes::from_static(b"office");
@@ -170,7 +170,7 @@ async fn stand(who: u64, wire: Wire, shared: Arc<Shared>) {
         let asked = timeout(STUCK, wire.ask::<_, CampaignResponse>(CAMPAIGN, &request)).await;
         let won = asked.expect("its turn comes").expect("it is served");
         let leader = won.leader.expect("its own key");
-        // The header is that of the time when the candidate began to stand.
+        // The header is that of the time when the candidate began to campaign.
         shared.enter(who, shared.revision.load(Ordering::SeqCst).max(leader.rev));
         for word in 0..rng.random_range(0..3) {
             let value = Bytes::from(format!("{who} says {word}"));
@@ -191,7 +191,7 @@ async fn stand(who: u64, wire: Wire, shared: Arc<Shared>) {
 }
 
 #[test]
-fn leaders_follow_one_another_and_are_heard() {
+fn leaders_follow_one_another_and_are_observed() {
     let wanted = from_environment("ELECTIONS", 300);
     let server = Setup::new(process::basalt()).start();
     runtime().block_on(async {

@@ -1,4 +1,4 @@
-//! A log that nobody reads, and one that would fill a disk.
+//! A log that is not read, and one that would fill a disk.
 
 use std::io::Read as _;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use crate::compare::runtime;
 use crate::process::{self, Server, Setup};
 use crate::wire::Wire;
 
-/// Writes for so long, each of which is logged as slow: more than a pipe takes.
+/// Writes for this long, each of which is logged as slow: more than a pipe holds.
 const WRITES: Duration = Duration::from_millis(2500);
 
 #[test]
@@ -35,7 +35,7 @@ fn a_log_that_nobody_reads_stops_no_request() {
             writes += 1;
         }
     });
-    // What waits to be written is written now that somebody reads; not a line for each write.
+    // The queued lines are written now that the log is read; not a line for each write.
     let (sender, lines) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let (mut text, mut piece) = (String::new(), [0; 4096]);

@@ -1,6 +1,6 @@
 //! The outside tests, in one binary: the shape of the code, and the real server process under
 //! real clients, beside a real etcd, killed, paused and fed with garbage. `README.md` next to this
-//! file says how to turn the knobs.
+//! file describes the variables that change them.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,5 +1,5 @@
-//! Bad input of every kind: flags, directories, bytes on the port, connections that never finish.
-//! The server says one clear thing, or goes on; it loses nothing and serves everybody else.
+//! Malformed input of every kind: flags, directories, bytes on the port, connections that never finish.
+//! The server refuses it with one clear text, or goes on; it loses nothing and serves all other clients.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -83,7 +83,7 @@ fn started(binary: std::path::PathBuf, arguments: &[&str]) -> Finished {
     let mut command = Command::new(binary);
     command.args(arguments).current_dir(scratch.path());
     let told = run(command, Duration::from_secs(10));
-    // Some say it in plain text, some in JSON.
+    // Some errors are plain text, some JSON.
     Finished { stderr: told.stderr.replace("\\\"", "\""), ..told }
 }
 
@@ -96,7 +96,7 @@ fn a_second_process_on_the_same_data_directory_is_kept_out() {
         let data = first.data_dir().display().to_string();
         let mut second = Server::new(Setup::new(process::basalt()).flag("data-dir", &data));
         second.launch();
-        // etcd waits for the first one to go; ending with a clear word is better.
+        // etcd waits for the first one to end; ending with a clear text is better.
         assert!(!second.wait_ready(Duration::from_secs(3)), "two processes share {data}");
         if !first.is_etcd() {
             let status = second.wait_exit(Duration::from_secs(5));
@@ -111,7 +111,7 @@ fn a_second_process_on_the_same_data_directory_is_kept_out() {
 }
 
 #[test]
-fn a_port_in_use_is_said() {
+fn a_port_in_use_is_named_in_the_error() {
     let first = Setup::new(process::basalt()).start();
     let taken = first.endpoint();
     let mut second = Server::new(Setup::new(process::basalt()).flag("listen-client-urls", &taken));
@@ -122,7 +122,7 @@ fn a_port_in_use_is_said() {
     assert!(said.to_lowercase().contains("address already in use"), "{said}");
 }
 
-/// A data directory of etcd's is not Basalt's: it is left as it was, and named.
+/// An etcd data directory is not Basalt's: it is left as it was, and the error names it.
 #[test]
 fn a_foreign_data_directory_is_refused_untouched() {
     let mut etcd = Setup::new(process::etcd()).start();
@@ -149,7 +149,7 @@ fn a_foreign_data_directory_is_refused_untouched() {
 }
 
 #[test]
-fn garbage_on_the_port_harms_nobody() {
+fn garbage_on_the_port_affects_no_other_client() {
     let server = Setup::new(process::basalt()).start();
     let mut rng = StdRng::seed_from_u64(4);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -162,16 +162,16 @@ fn garbage_on_the_port_harms_nobody() {
             0 => b"",
             1 => b"GET /health HTTP/1.1\r\n",
             2 => preface,
-            // A SETTINGS frame first, so that the garbage is read as frames.
+            // A SETTINGS frame first, so that the garbage is parsed as frames.
             3 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
             _ => &preface[..12],
         };
-        // The server may hang up at any time.
+        // The server may close at any time.
         let _ = stream.write_all(head);
         let _ = stream.write_all(&bytes);
         let _ = stream.read(&mut [0; 64]);
         if round % 3 == 0 {
-            // Gone without a goodbye: unread bytes make the kernel send a reset.
+            // Closed with unread input, which makes the kernel send a reset.
             drop(stream);
         }
     }
@@ -217,7 +217,7 @@ fn clients_that_hang_up_leave_no_trace() {
     });
 }
 
-/// etcd takes longer keys; a store that counts their bytes in 16 bits must say so instead of ending.
+/// etcd accepts longer keys; a store that counts their bytes in 16 bits must refuse them instead of ending.
 #[test]
 fn a_key_that_no_store_takes_is_refused_at_any_depth() {
     runtime().block_on(async {

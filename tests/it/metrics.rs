@@ -1,5 +1,5 @@
-//! What monitoring sees: after the same little work every family that etcd shows must be there, of the same
-//! type and with the same labels, and what etcd has counted must not be zero.
+//! Metrics beside etcd's: after the same small workload every family that etcd shows must be there, of the same
+//! type and with the same labels, and etcd's non-zero counters must not be zero.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::compare::runtime;
 use crate::process::{self, Setup};
 use crate::wire::{self, Wire};
 
-/// Families that Basalt does not show, by how they begin; `README.md` says why.
+/// Families that Basalt does not show, by prefix; `README.md` has the reasons.
 const MISSING: &[&str] = &[
     "go_",
     "promhttp_",
@@ -33,7 +33,7 @@ const MISSING: &[&str] = &[
     "etcd_snap_",
 ];
 
-/// What etcd has counted after that work and Basalt must have too.
+/// Counters that are not zero in etcd after that workload and must not be in Basalt.
 const COUNTED: &[&str] = &[
     "etcd_debugging_lease_granted_total",
     "etcd_debugging_lease_renewed_total",
@@ -68,7 +68,7 @@ const COUNTED: &[&str] = &[
     "process_virtual_memory_max_bytes",
 ];
 
-/// What both must have counted alike.
+/// Counters that must have the same value in both.
 const ALIKE: &[&str] = &[
     "etcd_debugging_mvcc_compact_revision",
     "etcd_debugging_mvcc_current_revision",
@@ -85,7 +85,7 @@ const ALIKE: &[&str] = &[
     "etcd_server_apply_duration_seconds_count{op=\"Txn\",success=\"true\",version=\"v3\"}",
 ];
 
-/// What a watch of all keys sees of the work.
+/// Number of events that a watch of all keys receives.
 const EVENTS: usize = 8;
 
 /// A page of metrics.
@@ -117,7 +117,7 @@ impl Page {
         let parts = ["_bucket", "_sum", "_count"];
         let whole = parts.iter().find_map(|part| name.strip_suffix(part));
         let family = whole.filter(|whole| self.kinds.contains_key(*whole)).unwrap_or(name);
-        // No value of ours holds what this would take for a name.
+        // No label value of ours contains these characters.
         let names = labels.split(',').filter_map(|label| Some(label.split_once("=\"")?.0));
         let names: Vec<_> = names.filter(|name| *name != "le").map(str::to_owned).collect();
         self.labels.entry(family.to_owned()).or_default().insert(names);
@@ -146,7 +146,7 @@ fn txn(operations: Vec<Request>) -> TxnRequest {
     TxnRequest { compare: vec![compare], success: success.collect(), failure: Vec::new() }
 }
 
-/// A bit of everything that one member does for clients; the watch stays open.
+/// A few requests of every kind to one member; the watch stays open.
 async fn work(wire: &Wire) -> Result<wire::Talk, tonic::Status> {
     let create =
         WatchCreateRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
@@ -187,7 +187,7 @@ async fn work(wire: &Wire) -> Result<wire::Talk, tonic::Status> {
     Ok(watch)
 }
 
-/// A page as curl gets it.
+/// A page as curl receives it.
 pub(crate) fn get(endpoint: &str, path: &str) -> String {
     let mut curl = std::process::Command::new("curl");
     curl.arg("-s").arg(format!("{endpoint}{path}"));
@@ -201,7 +201,7 @@ fn page_of(binary: std::path::PathBuf) -> Page {
         for path in ["/health", "/livez", "/readyz"] {
             assert!(get(&server.endpoint(), path).contains("ok") || path == "/health");
         }
-        // Watchers are counted from time to time.
+        // Watchers are counted at intervals.
         tokio::time::sleep(Duration::from_millis(500)).await;
         Page::read(&get(&server.endpoint(), "/metrics"))
     })
@@ -240,4 +240,76 @@ fn every_family_that_etcd_shows_is_there() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The page once a value on it is as expected, or the last one after some time.
+async fn page_with(endpoint: &str, is_there: impl Fn(&Page) -> bool) -> Page {
+    let began = std::time::Instant::now();
+    loop {
+        let page = Page::read(&get(endpoint, "/metrics"));
+        if is_there(&page) || began.elapsed() > Duration::from_secs(20) {
+            return page;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const COMPACTED_KEYS: &str = "etcd_debugging_mvcc_db_compaction_keys_total";
+const EVENTS_PENDING: &str = "etcd_debugging_mvcc_pending_events_total";
+const WAL_BYTES: &str = "etcd_disk_wal_write_bytes_total";
+/// Values larger in sum than the 16 MiB that a client's windows take in unread.
+const LARGE_BYTES: usize = 100_000;
+const LARGE_VALUES: usize = 240;
+
+/// Versions that a compaction removed; bytes that a large put added to the log; events that waited for a slow client,
+/// and the same after it has read them.
+async fn moved(binary: std::path::PathBuf) -> [f64; 4] {
+    let server = Setup::new(binary).start();
+    let (endpoint, wire) = (server.endpoint(), Wire::new(&server.endpoint()));
+    for key in ["a", "a", "a", "b", "a", "b", "c"] {
+        wire.put(key, "value").await.expect("it is there");
+    }
+    let delete = DeleteRangeRequest { key: "c".into(), ..Default::default() };
+    wire.call(wire::DELETE_RANGE, delete.encode_to_vec().into()).await.expect("deleted");
+    let last = wire.put("b", "value").await.expect("it is there").header.expect("a header");
+    let compact = CompactionRequest { revision: last.revision, physical: true };
+    wire.call(wire::COMPACT, compact.encode_to_vec().into()).await.expect("compacted");
+    let page = page_with(&endpoint, |page| page.value(COMPACTED_KEYS) > 0.0).await;
+    let (compacted, before) = (page.value(COMPACTED_KEYS), page.value(WAL_BYTES));
+    let large = "x".repeat(LARGE_BYTES);
+    wire.put("large", &large).await.expect("it is there");
+    let written = Page::read(&get(&endpoint, "/metrics")).value(WAL_BYTES) - before;
+    let create = WatchCreateRequest { key: "w".into(), ..Default::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let mut watch =
+        wire.talk(wire::WATCH, create.encode_to_vec().into()).await.expect("it watches");
+    for _ in 0..LARGE_VALUES {
+        wire.put("w", &large).await.expect("it is there");
+    }
+    let page = page_with(&endpoint, |page| page.value(EVENTS_PENDING) > 0.0).await;
+    let waiting = page.value(EVENTS_PENDING);
+    let mut events = 0;
+    while events < LARGE_VALUES {
+        let answer = watch.answers.message().await.expect("it goes on").expect("it goes on");
+        events += WatchResponse::decode(answer).expect("it is a watch's answer").events_count();
+    }
+    let page = page_with(&endpoint, |page| page.value(EVENTS_PENDING) == 0.0).await;
+    [compacted, written, waiting, page.value(EVENTS_PENDING)]
+}
+
+#[test]
+fn compaction_the_log_and_watchers_move_what_they_move_in_etcd() {
+    runtime().block_on(async {
+        let (etcd, basalt) = tokio::join!(moved(process::etcd()), moved(process::basalt()));
+        assert_eq!(basalt[0], etcd[0], "versions removed");
+        assert_eq!(etcd[0], 7.0, "three of a, two of b, c and its tombstone");
+        let bytes = LARGE_BYTES as f64..2.0 * LARGE_BYTES as f64;
+        for (who, [_, written, waiting, left]) in [("etcd", etcd), ("basalt", basalt)] {
+            assert!(bytes.contains(&written), "{who} wrote {written} bytes");
+            assert!(
+                waiting > 0.0 && left == 0.0,
+                "{who}: {waiting} events waited, {left} are left"
+            );
+        }
+    });
 }

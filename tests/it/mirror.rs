@@ -1,4 +1,4 @@
-//! `make-mirror` from a revision on: what etcdctl does with prefixes there, and what `basaltctl` does instead.
+//! `make-mirror` from a revision on: etcdctl's treatment of prefixes, and `basaltctl`'s.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::wire::Wire;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is at the destination once all of `a/` from revision 2 on is there: the keys `n` and `a/n`.
+/// The destination's content once all of `a/` from revision 2 on is there: the keys `n` and `a/n`.
 fn mirrored(program: PathBuf, more: &[&str], last: &str) -> Vec<(String, String)> {
     let runtime = runtime();
     let _inside = runtime.enter();
@@ -57,9 +57,9 @@ const KEPT: &[(&str, &str)] = &[
 #[test]
 fn keys_keep_their_prefix_from_a_revision_on() {
     assert_eq!(mirrored(process::basaltctl(), &[], "a/3"), pairs(KEPT));
-    // Asked to drop it, it does.
+    // With the flag, the prefix is dropped.
     let dropped = mirrored(process::basaltctl(), &["--no-dest-prefix"], "3");
     assert_eq!(dropped, pairs(STRIPPED));
-    // The difference from etcdctl that the README tells of.
+    // The difference from etcdctl that the README lists.
     assert_eq!(mirrored(reference("etcdctl"), &[], "3"), pairs(STRIPPED));
 }

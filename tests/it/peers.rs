@@ -1,5 +1,5 @@
-//! How members reach each other: over unix sockets, after a time in which the network dropped everything, and nobody
-//! whom only a stranger named.
+//! Connections between members: over unix sockets, after a time in which the network dropped everything, and none to
+//! an address that only a stranger's hello named.
 //!
 //! ```text
 //! test ── unshare --net --mount ──► the same test, as the host of three networks
@@ -23,10 +23,10 @@ use crate::wire::Wire;
 
 const INSIDE: &str = "PEERS_NETWORK";
 const WAIT: Duration = Duration::from_secs(60);
-/// Writes are back within this time after the network is.
+/// Writes must succeed within this time after the network is restored.
 const BACK_MAX: Duration = Duration::from_secs(4);
 
-/// Waits until a write is acknowledged; how long it took.
+/// Waits until a write is acknowledged; returns the time it took.
 async fn until_written(endpoint: &str) -> Duration {
     let (wire, began) = (Wire::new(endpoint), Instant::now());
     while began.elapsed() < WAIT {
@@ -39,7 +39,7 @@ async fn until_written(endpoint: &str) -> Duration {
     panic!("no write is acknowledged")
 }
 
-/// etcd takes `unix://host:port`, a path relative to the working directory; an absolute path it does not dial.
+/// etcd's form is `unix://host:port`, a path relative to the working directory; an absolute path it does not dial.
 #[test]
 fn three_members_on_unix_sockets_elect_and_serve() {
     let sockets = Scratch::new();
@@ -60,13 +60,13 @@ fn three_members_on_unix_sockets_elect_and_serve() {
         assert!(member.wait_ready(WAIT), "{}", member.logs.tail());
         runtime().block_on(until_written(&member.endpoint()));
     }
-    // What the leader asks over HTTP goes over the sockets, too.
+    // The leader's HTTP requests use the sockets, too.
     let agreed = members.iter().any(|it| it.logs.wait_for("\"cluster-version\":\"3.7\"", WAIT));
     assert!(agreed, "{}", members[0].logs.tail());
 }
 
 #[test]
-fn nobody_is_dialed_whom_only_a_stranger_named() {
+fn addresses_named_only_by_a_stranger_are_not_dialed() {
     const PEER_URL: &str = "http://127.0.0.1:12380";
     let server = Setup::new(process::basalt()).start();
     let trap = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -92,7 +92,7 @@ fn nobody_is_dialed_whom_only_a_stranger_named() {
         assert!(trap.accept().is_err(), "the stranger's URL is dialed");
         std::thread::sleep(Duration::from_millis(20));
     }
-    // Whoever says that it sends pings and sends none is taken for dead.
+    // A connection whose hello announces pings and that sends none is closed.
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
     stream.read_to_end(&mut Vec::new()).expect("it is closed");
     assert!(began.elapsed() > Duration::from_secs(4), "{:?}", began.elapsed());
@@ -116,7 +116,7 @@ fn writes_are_back_soon_after_the_network_is() {
     print!("{}", told.stdout);
 }
 
-/// Runs `ip`; whether it did.
+/// Runs `ip`; returns true if it succeeded.
 fn ip(arguments: &str) -> bool {
     let mut command = Command::new("ip");
     command.args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,4 +1,4 @@
-//! Free TCP ports below the range from which the kernel serves outgoing connections, so that a
+//! Free TCP ports below the range that the kernel assigns to outgoing connections, so that a
 //! port that was free when it was chosen is still free when the server binds it.
 
 use std::net::TcpListener;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const FIRST: u32 = 26_000;
 const COUNT: u32 = 6_000;
 
-/// A port nobody listens on, different at each call of this process.
+/// An unused port, different at each call of this process.
 pub(crate) fn free() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Test processes that run at the same time start looking at different places.
+    // Test processes that run at the same time start their search at different places.
     let start = std::process::id().wrapping_mul(97);
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Starts real server processes, watches what they say, and takes them away again: whatever a test
+//! Starts real server processes, reads their logs, and removes them: whatever a test
 //! does, no process and no file stays behind.
 //!
 //! ```text
@@ -31,18 +31,18 @@ const READY: &str = "ready to serve client requests";
 /// Open files for a thousand connections and both of their ends.
 const OPEN_FILES: u64 = 16_384;
 
-/// The server under test: Basalt, or what `BASALT_BIN` names.
+/// The server under test: Basalt, or the program that `BASALT_BIN` names.
 pub(crate) fn basalt() -> PathBuf {
     std::env::var_os("BASALT_BIN")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_basalt")), PathBuf::from)
 }
 
-/// The real etcd to compare with, as `tools/setup` built it, or what `ETCD_BIN` names.
+/// The real etcd to compare with, as `tools/setup` built it, or the program that `ETCD_BIN` names.
 pub(crate) fn etcd() -> PathBuf {
     std::env::var_os("ETCD_BIN").map_or_else(|| reference("etcd"), PathBuf::from)
 }
 
-/// Whether the program is a real etcd, put in Basalt's place by `BASALT_BIN`.
+/// True if the program is a real etcd, put in Basalt's place by `BASALT_BIN`.
 pub(crate) fn is_etcd(binary: &Path) -> bool {
     let mut command = Command::new(binary);
     command.arg("--version");
@@ -81,7 +81,7 @@ pub(crate) fn sandbox() -> PathBuf {
     BUILT.get_or_init(|| built("sandbox")).clone()
 }
 
-/// A program as it is now, built if it is not: Cargo builds only those of our own package for us.
+/// A program of the present source, built if it is not: Cargo builds only those of our own package for us.
 fn built(name: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_basalt")).parent().expect("it is in a directory");
     let mut cargo = Command::new(env!("CARGO"));
@@ -120,7 +120,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes what killed test processes left.
+/// Removes the directories of killed test processes.
 fn sweep(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -150,7 +150,7 @@ impl Logs {
         });
     }
 
-    /// Whether a line with `text` came before `wait` passed or the process closed its stderr.
+    /// True if a line with `text` came before `wait` passed or the process closed its stderr.
     pub(crate) fn wait_for(&self, text: &str, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut state = self.0.0.lock().unwrap();
@@ -166,10 +166,15 @@ impl Logs {
         }
     }
 
-    /// Whether any line so far has `text`, in any case.
+    /// True if any line so far has `text`, in any case.
     pub(crate) fn mentions(&self, text: &str) -> bool {
         let state = self.0.0.lock().unwrap();
         state.0.iter().any(|line| line.to_lowercase().contains(text))
+    }
+
+    /// The first line so far with `text`.
+    pub(crate) fn line(&self, text: &str) -> Option<String> {
+        self.0.0.lock().unwrap().0.iter().find(|line| line.contains(text)).cloned()
     }
 
     /// Everything, once the process has closed its stderr or two seconds have passed.
@@ -187,8 +192,8 @@ impl Logs {
     }
 }
 
-/// How to start a server. Two servers with equal settings have the same member and cluster id,
-/// because the advertised addresses are fixed text; nobody dials them.
+/// The settings of a server. Two servers with equal settings have the same member and cluster id,
+/// because the advertised addresses are fixed text; they are never dialed.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) binary: PathBuf,
@@ -213,7 +218,7 @@ impl Setup {
         self
     }
 
-    /// Another program in its place.
+    /// Replaces the program.
     pub(crate) fn program(self, binary: PathBuf) -> Self {
         Self { binary, ..self }
     }
@@ -238,7 +243,7 @@ pub(crate) struct Server {
     scratch: Scratch,
     pub(crate) port: u16,
     pub(crate) peer_port: u16,
-    /// Where other members reach it, if somebody stands between.
+    /// Address at which other members reach it, if there is a proxy between.
     pub(crate) reached_at: Option<String>,
     child: Option<Child>,
     pub(crate) logs: Logs,
@@ -256,7 +261,7 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Where other members reach it.
+    /// URL at which other members reach it.
     pub(crate) fn peer_url(&self) -> String {
         let own = || format!("http://127.0.0.1:{}", self.peer_port);
         self.reached_at.clone().unwrap_or_else(own)
@@ -272,7 +277,7 @@ impl Server {
         self.setup.binary = binary;
     }
 
-    /// Changes a variable of the environment for the next start, or takes it away.
+    /// Sets or removes an environment variable for the next start.
     pub(crate) fn set_variable(&mut self, name: &str, value: Option<&str>) {
         let environment = &mut self.setup.environment;
         match value {
@@ -289,7 +294,7 @@ impl Server {
         self.scratch.path().join("data")
     }
 
-    /// Where the state lives that a power loss may set back.
+    /// The directory whose content a power loss may set back.
     pub(crate) fn store_dir(&self) -> PathBuf {
         let store = self.data_dir().join("member/store");
         match store.exists() {
@@ -309,8 +314,8 @@ impl Server {
         files
     }
 
-    /// Whether this is a real etcd put in Basalt's place by `BASALT_BIN`: its disk format and its
-    /// words about it are its own.
+    /// True if this is a real etcd put in Basalt's place by `BASALT_BIN`: its disk format and its
+    /// texts about it are its own.
     pub(crate) fn is_etcd(&self) -> bool {
         self.data_dir().join("member/snap/db").exists()
     }
@@ -325,7 +330,7 @@ impl Server {
             if !self.logs.all().to_lowercase().contains("address already in use") {
                 break;
             }
-            // Somebody else on this machine was faster.
+            // Another process has taken a port meanwhile.
             (self.port, self.peer_port) = (ports::free(), ports::free());
         }
         panic!("{} is not ready:\n{}", self.setup.binary.display(), self.logs.tail());
@@ -336,7 +341,7 @@ impl Server {
         assert!(self.child.is_none(), "already running");
         let mut child = spawn(self.command());
         self.logs = Logs::default();
-        // Nothing is expected there, but a full pipe would stop the server.
+        // No output is expected there, but a full pipe would stop the server.
         Logs::default().read(child.stdout.take().expect("stdout is piped"));
         self.logs.read(child.stderr.take().expect("stderr is piped"));
         self.child = Some(child);
@@ -346,7 +351,7 @@ impl Server {
         self.logs.wait_for(READY, wait)
     }
 
-    /// The command line, for tests that run it in their own way.
+    /// The command line, for tests that run it themselves.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.setup.binary);
         let mut flags = self.setup.flags.clone();
@@ -373,7 +378,7 @@ impl Server {
         rustix::process::kill_process(pid, signal).expect("our own child can be signalled");
     }
 
-    /// kill -9; everything it had not written is gone, what the kernel had taken stays.
+    /// kill -9; buffered writes of the process are lost, the kernel's page cache stays.
     pub(crate) fn kill(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let _ = child.kill();
@@ -400,7 +405,7 @@ impl Drop for Server {
     }
 }
 
-/// What a program said until it ended by itself, or was killed after `wait`.
+/// The output of a program that ended by itself, or was killed after `wait`.
 pub(crate) struct Finished {
     /// `None` if it had to be killed.
     pub(crate) code: Option<i32>,
@@ -431,13 +436,13 @@ pub(crate) fn run(command: Command, wait: Duration) -> Finished {
 
 /// Starts a child that the kernel kills when this process ends, however it ends.
 ///
-/// The kernel watches the *thread* that forked, so one thread that lives as long as the process
-/// forks for everybody.
+/// The kernel observes the *thread* that forked, so one thread that lives as long as the process
+/// starts all children.
 pub(crate) fn spawn(command: Command) -> Child {
     spawn_with(command, [Stdio::null(), Stdio::piped(), Stdio::piped()])
 }
 
-/// The same with standard input, output and error of one's own.
+/// The same with given standard input, output and error.
 pub(crate) fn spawn_with(command: Command, standard: [Stdio; 3]) -> Child {
     type Order = (Command, Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();

@@ -1,12 +1,12 @@
-//! Whatever is accepted is read again: seeded requests, many of them with changed bytes, go the way of a real one. Each step is
-//! the server's own code.
+//! Every accepted request can be read again: seeded requests, many of them with changed bytes, are processed like real ones.
+//! Each step is the server's own code.
 //!
 //! ```text
 //!  bytes ─► door ─► proposal ─► frame to the leader ─► log ─► apply (store on disk) ─► answer, events ─► watch, JSON
 //!                                                       └─► replay after a snapshot (export, install) ─► the same state
 //! ```
 //!
-//! `READABLE_REQUESTS` and `READABLE_SEED` choose how many requests and which; `README.md` names the long run.
+//! `READABLE_REQUESTS` and `READABLE_SEED` choose number and seed of the requests; `README.md` names the long run.
 
 mod generate;
 
@@ -39,7 +39,7 @@ use crate::process::Scratch;
 
 /// Requests between two snapshots.
 const EPOCH: u64 = 1000;
-/// Requests that are proposed together at most.
+/// Maximum number of requests that are proposed together.
 const BATCH_MAX: u64 = 12;
 const TERM: u64 = 3;
 const MEMBER: u64 = 10;
@@ -67,10 +67,10 @@ impl Source for File {
     }
 }
 
-/// A member that is only its state, its log and what it tells.
+/// A member that consists of its state, its log and its responses.
 struct Member {
     machine: Machine<LsmEngine>,
-    /// One that goes on from a snapshot of the other and its log.
+    /// A state machine that continues from a snapshot of the other and its log.
     follower: Machine<Memory>,
     last: LogIndex,
     segment: Vec<u8>,
@@ -82,7 +82,7 @@ struct Member {
 }
 
 #[test]
-fn what_is_accepted_is_read_again() {
+fn accepted_requests_are_readable_everywhere() {
     let requests = from_environment("READABLE_REQUESTS", 3_000);
     let seed = from_environment("READABLE_SEED", 1);
     let scratch = Scratch::new();
@@ -128,7 +128,7 @@ impl Member {
         }
     }
 
-    /// A request's way to the log; none if the door does not let it in.
+    /// Checks and encodes a request as the server does; `None` if it is refused.
     fn propose(&mut self, generator: &mut Generator) -> Option<Bytes> {
         let raw = generator.request();
         let Some(command) = admitted(&raw, generator.operations_max()) else {
@@ -149,7 +149,7 @@ impl Member {
         Some(data)
     }
 
-    /// The gateway prints transactions and reads them.
+    /// The gateway prints transactions and parses them.
     fn read_as_json(&self, txn: &TxnRequest) {
         let id = self.schema.find("etcdserverpb.TxnRequest").expect("there is");
         let mut text = String::new();
@@ -162,7 +162,7 @@ impl Member {
         assert_eq!(back.encode_to_vec(), txn.encode_to_vec());
     }
 
-    /// From the proposals to what clients and watchers get.
+    /// From the proposals to the responses and events.
     fn commit(&mut self, proposals: Vec<Bytes>, generator: &mut Generator) {
         let mut forwarded = message(MessageType::MsgPropose, &entries(0, 0, proposals));
         forwarded = sent(&forwarded);
@@ -171,12 +171,12 @@ impl Member {
         });
         assert_eq!(dropped, 0, "the door let something in that the leader does not");
         let mut payloads = raft_wire::proposals_of(forwarded).normal;
-        // What another member sends may be anything; what the leader takes it applies.
+        // A proposal of another member may be anything; if the leader accepts it, it must be applicable.
         let wild = generator.wild(&payloads);
         let readable =
             |data: &Bytes| check_payload(EntryKind::Normal, data, FeatureLevel::NEWEST).is_ok();
         payloads.extend(wild.filter(readable));
-        // What an alarm forbids is not tried.
+        // Commands that an alarm forbids are skipped.
         let alarms = self.machine.alarms();
         payloads.extend(alarms.first().map(|alarm| generate::put_out(alarm).to_payload(0)));
         if payloads.is_empty() {
@@ -199,7 +199,7 @@ impl Member {
         generator.revision = published.read.revision;
     }
 
-    /// The answer, as a client reads it.
+    /// The response, as a client decodes it.
     fn told(&self, applied: &Applied, generator: &mut Generator) {
         for effect in &applied.effects {
             if let Effect::LeaseGranted(grant) = effect {
@@ -224,7 +224,7 @@ impl Member {
         self.machine.commit().unwrap();
     }
 
-    /// The follower reads the log since the last snapshot and comes to the same state; then it begins with a new one.
+    /// The follower applies the log since the last snapshot and must have the same state; then it gets a new snapshot.
     fn replay(&mut self) {
         self.segment.resize(self.segment.len() + WAL_BLOCK_BYTES, 0);
         let bytes = Bytes::from(std::mem::take(&mut self.segment));
@@ -246,7 +246,7 @@ impl Member {
     }
 }
 
-/// What passes the door.
+/// The command of a request that passes the checks.
 fn admitted(raw: &Raw, operations_max: usize) -> Option<Command> {
     let command = match raw {
         Raw::Put(bytes) => door::put(door::read(bytes.clone()).ok()?).ok()?,
@@ -289,7 +289,7 @@ fn read_entries(message: &Message) -> Vec<Entry> {
     entries.map(|(index, term, data)| Entry { index, term, kind, data }).collect()
 }
 
-/// To another member and read there.
+/// The message after it was sent to another member.
 fn sent(message: &Message) -> Message {
     let (head, rest) = Encoder::default().encode(message);
     let begin = peer::encode(peer::Kind::Raft, &head, &rest);
@@ -300,7 +300,7 @@ fn sent(message: &Message) -> Message {
     raft_wire::decode(frame.payload).expect("a message")
 }
 
-/// Events as watchers read them.
+/// Events as watchers decode them.
 fn watched(events: &Arc<[Event]>) {
     let mut body = Vec::new();
     for event in events.iter() {

@@ -1,4 +1,4 @@
-//! Members that compact by themselves, as told by `--auto-compaction-retention`, beside a real etcd.
+//! Members with `--auto-compaction-retention`, beside a real etcd.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::compare::runtime;
 use crate::process::{self, Setup};
 use crate::wire::Wire;
 
-/// Far longer than the second that is kept.
+/// Far longer than the retention of one second.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn at(wire: &Wire, revision: i64) -> Result<RangeResponse, Status> {
@@ -19,7 +19,7 @@ async fn at(wire: &Wire, revision: i64) -> Result<RangeResponse, Status> {
 }
 
 #[test]
-fn what_is_older_than_the_retention_goes_and_nothing_else() {
+fn versions_older_than_the_retention_are_compacted_and_no_others() {
     for binary in [process::basalt(), process::etcd()] {
         let server = Setup::new(binary).flag("auto-compaction-retention", "1s").start();
         runtime().block_on(async {
@@ -38,7 +38,7 @@ fn what_is_older_than_the_retention_goes_and_nothing_else() {
             let text = "etcdserver: mvcc: required revision has been compacted";
             assert_eq!(refused.message(), text);
             assert!(began.elapsed() > Duration::from_millis(800), "too early");
-            // The newest is kept for ever, though nothing is written any more.
+            // The newest is kept for ever, though there are no more writes.
             tokio::time::sleep(Duration::from_millis(2500)).await;
             at(&wire, newest).await.expect("the newest version stays");
             newest -= 1;

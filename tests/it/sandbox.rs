@@ -67,7 +67,8 @@ fn a_server_without_io_uring_serves_on_epoll_and_says_why() {
         assert!(server.wait_ready(READY_MAX), "{refuses}: {}", server.logs.tail());
         println!("{refuses}: ready after {:?}", began.elapsed());
         let first = server.logs.tail();
-        let line = first.lines().find(|line| line.contains("starting a member")).expect("a line");
+        let line =
+            first.lines().find(|line| line.contains("starting an etcd server")).expect("a line");
         assert!(line.contains("\"reactor\":\"epoll\""), "{line}");
         assert!(line.contains("io_uring_setup fails") && line.contains("seccomp"), "{line}");
         runtime().block_on(serves(&server));

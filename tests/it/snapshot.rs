@@ -1,4 +1,4 @@
-//! Snapshots travel both ways: what one server saved, the other's tool restores and the other server serves,
+//! Snapshots in both directions: a snapshot of one server is restored by the other's tool and served by the other server,
 //! key for key, lease for lease, hash for hash.
 //!
 //! ```text
@@ -28,14 +28,14 @@ use crate::wire::{self, Wire};
 const PATIENCE: Duration = Duration::from_secs(60);
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 const CHUNK_BYTES: usize = 32 << 10;
-/// Who the restored member is; [`Setup::new`] starts it as this one.
+/// The restored member; [`Setup::new`] starts it under this name.
 const IDENTITY: &[&str] = &[
     "--name=pillar",
     "--initial-cluster=pillar=http://127.0.0.1:12380",
     "--initial-advertise-peer-urls=http://127.0.0.1:12380",
 ];
 
-/// Writes a history with all that it can have; gives the revision it was compacted at.
+/// Writes a history with records of every kind; returns the revision it was compacted at.
 async fn live(wire: &Wire, seed: u64) -> i64 {
     let mut rng = StdRng::seed_from_u64(seed);
     let leases = [1000 * seed as i64 + 7, (1 << 40) + seed as i64];
@@ -80,7 +80,7 @@ async fn live(wire: &Wire, seed: u64) -> i64 {
     compacted
 }
 
-/// Everything that must survive the journey.
+/// Everything that must survive.
 async fn facts(wire: &Wire, compacted: i64) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     let newest = wire.hash_kv(0).await.unwrap().header.unwrap().revision;
@@ -130,12 +130,12 @@ fn works(program: &Path, arguments: &[&str]) -> String {
 
 fn save(server: &Server, file: &str) {
     let told = ctl(server, &["snapshot", "save", file]);
-    // etcd itself knows its version only some seconds after it began.
+    // etcd itself reports its version only some seconds after its start.
     let tells = told.contains("Server version 3.7.0");
     assert!(tells || !told.contains("Server version") && server.is_etcd(), "{told}");
 }
 
-/// Makes a data directory of a file with one of the tools, and starts its server on it.
+/// Makes a data directory from a file with one of the tools, and starts its server on it.
 fn restored(utl: &Path, file: &str, binary: std::path::PathBuf, more: &[&str]) -> Server {
     let mut server = Server::new(Setup::new(binary));
     let data_dir = server.data_dir();
@@ -148,7 +148,7 @@ fn restored(utl: &Path, file: &str, binary: std::path::PathBuf, more: &[&str]) -
     server
 }
 
-/// Both tools say the same of a file, in every format.
+/// Both tools print the same about a file, in every format.
 fn both_tools_agree(file: &str) {
     let (etcds, ours) = (reference("etcdutl"), process::basaltutl());
     for format in ["simple", "fields", "json", "table"] {
@@ -182,7 +182,7 @@ fn journey(from: std::path::PathBuf, utl: &Path, to: std::path::PathBuf, seed: u
         server.start();
         let wire = Wire::new(&server.endpoint());
         assert_same(&before, &facts(&wire, compacted).await);
-        // And it goes on from there: etcd cuts and joins pages that Basalt filled.
+        // It must accept further writes: etcd splits and merges pages that Basalt filled.
         live(&wire, seed + 100).await;
         save(&server, file);
         both_tools_agree(file);
@@ -226,7 +226,7 @@ fn a_revision_is_raised_as_etcdutl_raises_it() {
         }
         let told = [facts(&wires[0], raised).await, facts(&wires[1], raised).await];
         assert_same(&told[0], &told[1]);
-        // What etcd's tool left in its file is not lost on the way here and back.
+        // Data that etcd's tool left in its file survives both directions.
         save(&etcd, &second);
         let basalt = restored(&process::basaltutl(), &second, process::basalt(), &[]);
         assert_same(&told[0], &facts(&Wire::new(&basalt.endpoint()), raised).await);
@@ -254,7 +254,7 @@ fn users(server: &Server) -> String {
     user + &ctl(server, &["role", "get", "reader"])
 }
 
-/// Chunks are etcd's, and writes go on while they are sent.
+/// Chunks have etcd's size, and writes go on while they are sent.
 #[test]
 fn a_snapshot_comes_in_chunks_of_one_moment() {
     use sha2::{Digest as _, Sha256};
@@ -277,7 +277,7 @@ fn a_snapshot_comes_in_chunks_of_one_moment() {
                 assert_eq!(answer.remaining_bytes, 0);
                 break;
             }
-            // The first chunk tells the whole length.
+            // The first chunk contains the whole length.
             let all = file.len() + answer.blob.len() + answer.remaining_bytes as usize;
             assert_eq!(*total.get_or_insert(all), all);
             assert!(answer.blob.len() == CHUNK_BYTES || answer.remaining_bytes == 0);
@@ -311,7 +311,7 @@ fn damaged_snapshots_are_refused() {
     assert!(!Path::new(&data_dir).exists(), "nothing is left of it");
     let last = |told: &Finished| told.stderr.lines().last().unwrap_or_default().to_owned();
     assert_eq!(last(&told), last(&tool(&etcds, &restore)));
-    // The first page of a tree is none, and the checksum is not looked at.
+    // The first page of a tree is invalid, and the checksum is not verified.
     let skipping = [&restore[..], &["--skip-hash-check"]].concat();
     bytes[middle] ^= 1;
     let page = 3 * 4096;

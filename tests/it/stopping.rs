@@ -1,5 +1,5 @@
-//! JSON streams, waiting calls and websockets under way when the server is told to stop: each ends with a line that
-//! says so, as etcd's do.
+//! JSON streams, waiting calls and websockets in flight when the server is stopped: each ends with a line that
+//! reports it, as etcd's do.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::process::{self, Server, Setup};
 
 /// etcd takes seven seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Which of the two etcd's gateway says depends on whether it or the server behind it ends first.
+/// etcd's gateway sends one of the two, depending on whether it or the server behind it ends first.
 const LAST_WORDS: [(&str, u64); 3] = [
     ("error reading from server: EOF", 14),
     ("grpc: the client connection is closing", 1),
@@ -47,14 +47,14 @@ fn websocket(server: &Server, message: &str) -> TcpStream {
         "" => Vec::new(),
         message => [&[0x81, 0x80 | length, 0, 0, 0, 0], message.as_bytes()].concat(),
     };
-    // etcd's proxy takes no message before it has answered.
+    // etcd's proxy accepts no message before it has answered.
     let mut stream = open(server, head.as_bytes());
     read_until(&mut stream, &mut Vec::new(), "\r\n\r\n");
     stream.write_all(&frame).expect("taken");
     stream
 }
 
-/// Reads until this is there.
+/// Reads until this text has arrived.
 fn read_until(stream: &mut TcpStream, told: &mut Vec<u8>, text: &str) {
     let mut byte = [0];
     while !told.ends_with(text.as_bytes()) {
@@ -70,7 +70,7 @@ fn rest(mut stream: TcpStream) -> Vec<u8> {
     told
 }
 
-/// One of the objects that a server ends with, put in the words of the first.
+/// The last object of a stream, in the words of the first variant.
 fn last_words(object: &Value) -> Value {
     let mut object = object.clone();
     let error = if object.get("error").is_some() { &mut object["error"] } else { &mut object };
@@ -82,7 +82,7 @@ fn last_words(object: &Value) -> Value {
     object
 }
 
-/// The chunks of a body, with their lengths checked, and whether the end of all is said.
+/// The chunks of a body, with their lengths checked, and true if the final chunk is there.
 fn chunks(body: &[u8]) -> (Vec<Value>, bool) {
     let (mut rest, mut found) = (body, Vec::new());
     loop {
@@ -98,14 +98,14 @@ fn chunks(body: &[u8]) -> (Vec<Value>, bool) {
     }
 }
 
-/// What each of the calls got once the server was told to stop.
+/// The response to each of the calls after the server was stopped.
 fn told(binary: PathBuf) -> Vec<(&'static str, Value)> {
     let server = Setup::new(binary).start();
     rest(post_closing(&server, "/v3/lease/grant", r#"{"TTL":60,"ID":77}"#));
     let mut told = Vec::new();
     let watch = r#"{"create_request":{"key":"YQ=="}}"#;
     let mut streams = Vec::new();
-    // As clients do that mean to send more, and as those do that know what they send.
+    // As clients do that will send more, and as those do that know their whole request.
     let head = "POST /v3/watch HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let request = format!("{head}{:x}\r\n{watch}\r\n0\r\n\r\n", watch.len());
     streams.push(("chunked", open(&server, request.as_bytes())));
@@ -142,7 +142,7 @@ fn post_closing(server: &Server, path: &str, body: &str) -> TcpStream {
     open(server, format!("{head}\r\n{body}").as_bytes())
 }
 
-/// The messages in short frames of a server; what else there is is shown as it is.
+/// The messages in a server's short frames; other bytes are shown as they are.
 fn messages(mut bytes: &[u8]) -> Value {
     let mut found = Vec::new();
     while let [0x81, length @ 0..126, rest @ ..] = bytes {
@@ -154,7 +154,7 @@ fn messages(mut bytes: &[u8]) -> Value {
 }
 
 #[test]
-fn what_is_under_way_ends_with_an_error_as_from_etcd() {
+fn calls_in_flight_end_with_etcds_errors() {
     let (theirs, ours) = std::thread::scope(|scope| {
         let theirs = scope.spawn(|| told(process::etcd()));
         let ours = told(process::basalt());
@@ -165,11 +165,11 @@ fn what_is_under_way_ends_with_an_error_as_from_etcd() {
     assert_eq!(ours, theirs);
 }
 
-/// Opening may wait for others for seconds. etcd then ends as by a signal that nobody handles, too.
+/// Opening the store may wait for other processes for seconds. etcd then ends as by an unhandled signal, too.
 #[test]
-fn a_member_that_still_opens_ends_at_once() {
+fn a_member_that_is_still_starting_stops_at_once() {
     use std::os::unix::process::ExitStatusExt as _;
-    // They take connections and say nothing.
+    // They accept connections and send nothing.
     let silent: Vec<_> =
         (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
     let urls = silent.iter().map(|it| format!("http://{}", it.local_addr().expect("its own")));
@@ -182,7 +182,11 @@ fn a_member_that_still_opens_ends_at_once() {
             .flag("initial-cluster-state", "existing");
         let mut server = Server::new(setup);
         server.launch();
-        assert!(server.logs.wait_for("starting a member", PATIENCE), "{}", server.logs.tail());
+        assert!(
+            server.logs.wait_for("starting an etcd server", PATIENCE),
+            "{}",
+            server.logs.tail()
+        );
         std::thread::sleep(Duration::from_millis(300));
         server.signal(signal);
         let ended = server.wait_exit(Duration::from_secs(1));
@@ -192,12 +196,12 @@ fn a_member_that_still_opens_ends_at_once() {
     }
 }
 
-/// etcd goes on to wait for its clients, up to seven seconds.
+/// etcd continues to wait for its clients, up to seven seconds.
 #[test]
-fn a_member_that_is_told_twice_to_stop_waits_for_nobody() {
+fn a_second_signal_ends_a_member_at_once() {
     use std::os::unix::process::ExitStatusExt as _;
     let mut server = Setup::new(process::basalt()).start();
-    // Nobody ends this watch, so that the member waits for as long as it ever does.
+    // This watch never ends, so that the member waits for its maximum time.
     let watch = r#"{"create_request":{"key":"YQ=="}}"#;
     let mut stream = post(&server, "/v3/watch", watch);
     read_until(&mut stream, &mut Vec::new(), "\"created\":true}}\n\r\n");

@@ -1,5 +1,5 @@
 //! The state machine on the store on disk, which crashes at any step and is given the log again, beside one in memory
-//! that never does: both read the same at every moment, whatever is flushed and merged meanwhile.
+//! that never does: both return the same at every moment, during all flushes and merges.
 
 use std::path::Path;
 
@@ -62,7 +62,7 @@ impl Twins {
         bootstrap(&mut disk);
         bootstrap(&mut memory);
         disk.commit().unwrap();
-        // A member that has begun is durable.
+        // A member's founding is durable.
         disk.engine().persist().unwrap();
         memory.commit().unwrap();
         let random = StdRng::seed_from_u64(seed);
@@ -123,7 +123,7 @@ impl Twins {
         self.compare();
     }
 
-    /// The process ends, whatever its threads do at that moment; the next one applies what the store lacks.
+    /// Ends the process during any work of its threads; the next one applies the entries that the store lacks.
     fn crash(&mut self) {
         self.crashes += 1;
         self.disk = None;
@@ -162,7 +162,7 @@ impl Twins {
         }
     }
 
-    /// With all passes of compaction at their end nothing differs, to the last byte.
+    /// After all passes of compaction both are equal to the last byte.
     fn finish(&mut self) {
         while !self.disk().compact_step(100).unwrap() {}
         while !self.memory.compact_step(100).unwrap() {}
@@ -191,7 +191,7 @@ fn a_machine_whose_store_crashes_reads_like_one_that_never_does() {
     }
 }
 
-/// A filesystem in memory, gone when dropped; `None`, with the reason said, where nothing may be mounted.
+/// A filesystem in memory, unmounted when dropped; `None`, with the reason printed, if mounting is not permitted.
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
@@ -230,7 +230,7 @@ fn a_store_whose_disk_is_full_loses_nothing_and_goes_on_when_there_is_room() {
     let mut engine = LsmEngine::open_with_memtables(&store, 2 * MIB).unwrap();
     let mut random = StdRng::seed_from_u64(1);
     let mut values = Vec::new();
-    // More than the disk takes, and less than may wait for it.
+    // More than the disk holds, and less than may wait for it.
     for number in 0..140_u8 {
         let value: Bytes = (0..100_000).map(|_| random.random::<u8>()).collect();
         values.push(value.clone());
@@ -246,12 +246,12 @@ fn a_store_whose_disk_is_full_loses_nothing_and_goes_on_when_there_is_room() {
         }
     };
     reads(&engine);
-    // However often it is tried, nothing of a flush that failed is left.
+    // Repeated attempts leave nothing of a failed flush behind.
     for _ in 0..5 {
         let refused = engine.persist().unwrap_err().to_string();
         assert!(refused.contains("No space left on device"), "{refused}");
     }
-    // The store tries it too, now and then.
+    // The store retries it by itself, too.
     let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let free = || {
         let room = rustix::fs::statvfs(disk.0.path()).unwrap();

@@ -1,4 +1,4 @@
-//! Load that is uncomfortable rather than long: a process that is stopped again and again, and very
+//! Heavy load, rather than a long one: a process that is stopped again and again, and very
 //! many watchers.
 
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::process::{self, Server, Setup};
 use crate::sandbox;
 use crate::wire::{self, Talk, Wire};
 
-/// After it goes on, a stopped server answers within this time.
+/// A stopped server must answer within this time after it continues.
 const AWAKE_MAX: Duration = Duration::from_secs(8);
 const CONNECTIONS: usize = 1_000;
 const WATCHES: usize = 10;
 /// Keys that are written; each watcher of a connection watches another one of them.
 const EVENTS_OF_A_KEY: usize = 3;
 
-/// An executor that sleeps in the kernel must not miss what happened while it was stopped.
+/// An executor that sleeps in the kernel must not miss wake-ups while it was stopped.
 #[test]
 fn a_server_stopped_again_and_again_goes_on() {
     for reactor in sandbox::reactors() {
@@ -51,7 +51,7 @@ fn stopped_again_and_again(reactor: &str) {
             .collect();
         for cycle in 1..=cycles {
             let before = answered.load(Ordering::Relaxed);
-            // Sometimes under full load, sometimes just as it would fall asleep.
+            // Sometimes under full load, sometimes just before it would sleep.
             tokio::time::sleep(Duration::from_millis(rng.random_range(5..60))).await;
             server.signal(Signal::STOP);
             tokio::time::sleep(Duration::from_millis(rng.random_range(1..120))).await;
@@ -63,7 +63,7 @@ fn stopped_again_and_again(reactor: &str) {
             let ended = tokio::time::timeout(AWAKE_MAX, task).await;
             ended.expect("every request is answered").unwrap().unwrap();
         }
-        // Idle now: a wake-up lost here would be noticed by nobody else.
+        // Idle now: a lost wake-up would not be repaired by other traffic.
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_millis(rng.random_range(50..300))).await;
             server.signal(Signal::STOP);
@@ -103,7 +103,7 @@ async fn puts_and_gets(
     while !stop.load(Ordering::Relaxed) {
         count += 1;
         let value = count.to_string();
-        // A pause may cost a leader its term; that is an answer too.
+        // A pause may cost a leader its term; that error is an answer too.
         let put = wire.put(&key, &value).await;
         answered.fetch_add(1, Ordering::Relaxed);
         if put.is_err() {
@@ -127,7 +127,7 @@ fn ten_thousand_watchers_see_each_event_once_and_in_order() {
     runtime.block_on(async {
         let server = Setup::new(process::basalt()).start();
         let writer = Wire::new(&server.endpoint());
-        // Part of the story is history when the watchers come.
+        // A part of the writes is history when the watchers are created.
         let first = writer.put(&key(0), "0").await.unwrap().header.unwrap().revision;
         for number in 1..WATCHES {
             writer.put(&key(number), "0").await.unwrap();
@@ -174,7 +174,7 @@ async fn open_watches(server: &Server, first: i64, connection: usize) -> (Talk, 
         talk.send.send(create(number)).await.unwrap();
     }
     if !past {
-        // From now on means from the answer on.
+        // The start is the revision of the response.
         for number in 0..WATCHES {
             let bytes = talk.answers.message().await.unwrap().expect("a response");
             let created = WatchResponse::decode(bytes).unwrap();
@@ -184,7 +184,7 @@ async fn open_watches(server: &Server, first: i64, connection: usize) -> (Talk, 
     (talk, past)
 }
 
-/// Reads until every watcher has seen all it should.
+/// Reads until every watcher has received all its events.
 async fn watch_all((mut talk, past): (Talk, bool)) -> Result<(), String> {
     let first_value = usize::from(!past);
     let mut next = [first_value; WATCHES];
@@ -207,10 +207,10 @@ async fn watch_all((mut talk, past): (Talk, bool)) -> Result<(), String> {
     Ok(())
 }
 
-/// Who reads and then watches from the revision of the header must not miss what came in between: every write
+/// A client that reads and then watches from the revision of the header must not miss an event: every write
 /// is to the one key, so that its revision is the whole store's.
 #[test]
-fn an_answer_is_as_old_as_its_header_says() {
+fn a_watch_from_the_revision_of_a_response_misses_no_event() {
     let reads = from_environment("STRESS_READS", 4_000);
     runtime().block_on(async {
         let server = Setup::new(process::basalt()).start();

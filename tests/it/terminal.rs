@@ -1,5 +1,5 @@
-//! A terminal for a program that talks to a person: what it shows is read, what a person would type
-//! is written, and whether typing is shown can be asked.
+//! A pseudo-terminal for an interactive program: its output is read, a user's input
+//! is written, and the echo flag can be read.
 //!
 //! ```text
 //! test ── type_in ──► master ══ kernel's line discipline ══ slave ──► setsid --ctty sh ──► <program>
@@ -7,7 +7,7 @@
 //!      ◄────────────────── its exit code; then: it may end ────────────┘
 //! ```
 //!
-//! The program is not the first of its session: when that one ends, the kernel throws away what was shown and
+//! The program is not the session leader: when that one ends, the kernel discards the output that
 //! has not reached the master yet.
 
 use std::fs::{File, OpenOptions};
@@ -28,14 +28,14 @@ use crate::process::spawn_with;
 
 /// Long enough for a shell that reads its completions on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// So wide that no line of ours is broken.
+/// So wide that no line of ours is wrapped.
 const SIZE: Winsize = Winsize { ws_row: 60, ws_col: 250, ws_xpixel: 0, ws_ypixel: 0 };
 /// `O_NOCTTY`: the terminal is to control the program, not us.
 const NO_CONTROL: i32 = 0o400;
-/// Runs a program, tells its exit code, and stays until nobody listens any more.
+/// Runs a program, prints its exit code, and stays until the socket is closed.
 const LEADER: &str = r#"trap : INT QUIT; "$@" >&2; echo $?; read -r _ <&1"#;
 
-/// What was shown so far, and whether that was all.
+/// The output so far, and true if that was all.
 #[derive(Clone, Default)]
 struct Screen(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
 
@@ -64,9 +64,9 @@ pub(crate) struct Terminal {
     child: Child,
     master: File,
     screen: Screen,
-    /// To the first of the session, which tells the program's exit code.
+    /// To the session leader, which sends the program's exit code.
     leader: UnixStream,
-    /// How much of the screen has been waited for.
+    /// Length of the output that has been waited for.
     seen: usize,
 }
 
@@ -97,7 +97,7 @@ impl Terminal {
         self.master.write_all(keys.as_bytes()).expect("the terminal takes what is typed");
     }
 
-    /// Waits until `text` is shown behind what was waited for before; gives what came up to it.
+    /// Waits until `text` is shown behind the part waited for before; returns the output up to it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -115,7 +115,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until what is typed is shown (or no longer).
+    /// Waits until the echo is on (or off).
     pub(crate) fn wait_echo(&self, wanted: bool) {
         let until = Instant::now() + PATIENCE;
         while self.echoes() != wanted {
@@ -125,13 +125,13 @@ impl Terminal {
         }
     }
 
-    /// Whether what is typed is shown.
+    /// True if the echo is on.
     pub(crate) fn echoes(&self) -> bool {
         let modes = tcgetattr(&self.master).expect("a terminal has modes").local_modes;
         modes.contains(LocalModes::ECHO)
     }
 
-    /// Everything it showed until it ended by itself, and its exit code, as a shell counts it.
+    /// Its whole output until it ended by itself, and its exit code, as a shell counts it.
     pub(crate) fn end(self) -> (String, i32) {
         let mut told = String::new();
         let read = BufReader::new(&self.leader).read_line(&mut told);
@@ -149,7 +149,7 @@ impl Terminal {
         (self.screen.text(), code)
     }
 
-    /// Whether something is shown that the reading thread has not taken.
+    /// True if there is output that the reading thread has not taken.
     fn has_more(&self) -> bool {
         let mut master = [PollFd::new(&self.master, PollFlags::IN)];
         poll(&mut master, Some(&Timespec::default())).expect("a terminal can be asked") > 0
@@ -163,7 +163,7 @@ impl Drop for Terminal {
     }
 }
 
-/// The same command in a session of its own, ruled by the terminal it is given.
+/// The same command in a session of its own, with the given controlling terminal.
 fn controlled(command: &Command) -> Command {
     let mut leader = Command::new("setsid");
     leader

@@ -1,16 +1,19 @@
-//! Checks the shape of the code itself: which room may use which, and which rooms stay pure.
+//! Checks the structure of the code itself: the rooms that each room may use, and the purity of rooms.
 //!
-//! `circles` refuses files that need each other in a circle.
+//! `circles` refuses files that need each other in a circle, `vocabulary` names that are not terms of the field, `comments`
+//! sentences that do not begin with their subject.
 //!
-//! `ROOMS` is the floor plan. It reads bottom-up: a room may name only rooms listed above it, so
+//! `ROOMS` is the list of rooms. It reads bottom-up: a room may name only rooms listed above it, so
 //! the graph cannot have a cycle. Change the plan in the same commit as the code that needs it.
 
 mod circles;
+mod comments;
+mod vocabulary;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Whether a room may touch the outside world (clock, disk, network, threads, async).
+/// Permission of a room to do I/O (clock, disk, network, threads, async).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Floor {
     /// Sync, deterministic, no IO: same inputs, same outputs, on every node and every run.
@@ -120,7 +123,7 @@ const ROOMS: &[(&str, Floor, &[&str])] = &[
     ),
 ];
 
-/// Words that must not appear in a pure room. `metrics` holds atomics and nothing else impure.
+/// Words that must not appear in a pure room. `metrics` contains atomics and nothing else impure.
 const IMPURE: &[&str] = &[
     "async ",
     ".await",
@@ -141,7 +144,7 @@ const IMPURE: &[&str] = &[
     "thread_rng",
 ];
 
-/// Libraries that one room alone may name, so that they could be exchanged there.
+/// Libraries that one room alone may name, so that they could be replaced there.
 const ONLY_IN: &[(&str, &str)] =
     &[("glommio", "io"), ("lsm_tree::", "io"), ("raft::", "consensus")];
 
@@ -179,7 +182,7 @@ fn every_room_keeps_to_the_floor_plan() {
 }
 
 #[test]
-fn every_file_opens_by_saying_what_it_is() {
+fn every_file_begins_with_a_module_doc() {
     let silent: Vec<_> = rust_files(Path::new("src"))
         .into_iter()
         .chain(rust_files(Path::new("tests/it")))
@@ -188,7 +191,7 @@ fn every_file_opens_by_saying_what_it_is() {
     assert!(silent.is_empty(), "no `//!` at the top of {silent:?}");
 }
 
-/// What one line of code in `room` does that it may not.
+/// Violations in one line of code of `room`.
 fn faults_of<'a>(
     code: &'a str,
     room: &'a str,
@@ -219,7 +222,7 @@ fn room_of(path: &Path) -> Option<String> {
     (first != "lib" && first != "main" && first != "bin").then_some(first)
 }
 
-/// The names that follow `crate::` in one line of code; macros and `$crate` are nobody's room.
+/// The names that follow `crate::` in one line of code; macros and `$crate` belong to no room.
 fn rooms_named(code: &str) -> impl Iterator<Item = &str> {
     code.split("crate::").skip(1).filter_map(|rest| {
         let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;

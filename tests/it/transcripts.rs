@@ -1,4 +1,4 @@
-//! `basaltctl` beside the real etcdctl, `basaltutl` beside the real etcdutl: the same shell lines through
+//! `basaltctl` beside the real etcdctl, `basaltutl` beside the real etcdutl: the same shell lines are run with
 //! both, each against a server of its own with the same history, so that every byte and every exit
 //! code can be compared.
 //!
@@ -8,7 +8,7 @@
 //!                         └─► etcdctl -> basaltctl ► server ─┘
 //! ```
 //!
-//! Both servers are Basalt, and then both are a real etcd.
+//! Each comparison is made twice: with Basalt as both servers, and with a real etcd as both.
 //!
 //! A line finds the program as `etcdctl` or `etcdutl` in its `PATH`, the server in `ETCDCTL_ENDPOINTS`
 //! and `PLAIN`, and a directory to work in, empty but for `snap.db` if it is etcdutl's turn.
@@ -74,7 +74,7 @@ fn basaltutl_works_on_files_like_etcdutl() {
 }
 
 #[test]
-fn basaltutl_says_what_basalts_files_do_not_need() {
+fn basaltutl_reports_that_basalts_files_need_no_defrag_or_migrate() {
     let mut server = Setup::new(process::basalt()).start();
     asked(&server, "put a 1");
     server.kill();
@@ -92,7 +92,7 @@ fn basaltutl_says_what_basalts_files_do_not_need() {
     assert!(code == Some(0) && words.starts_with("Nothing to migrate"), "{words}");
     let (words, code) = told("migrate --target-version 3.6 --force");
     assert!(code == Some(1) && words.contains("save a snapshot"), "{words}");
-    // Nothing was touched.
+    // Nothing was modified.
     server.start();
     asked(&server, "get a");
 }
@@ -111,7 +111,7 @@ fn compare(file: &str) {
     }
 }
 
-/// A file to work with: its name, and where it is copied from.
+/// A file for the commands: its name, and its source.
 type Given<'a> = (&'a str, &'a Path);
 
 fn compare_programs(
@@ -140,7 +140,7 @@ fn compare_programs(
     assert!(count == 0, "{count} of {of} differ over {over}:\n{}", differences.join("\n\n"));
 }
 
-/// What each line said, with everything hidden that belongs to one process alone.
+/// The output of each line, with everything hidden that belongs to one process alone.
 fn told(name: &str, program: &Path, behind: &Path, lines: &[&str], given: &[Given]) -> Vec<String> {
     let server = started(behind);
     let place = Scratch::new();
@@ -155,7 +155,7 @@ fn told(name: &str, program: &Path, behind: &Path, lines: &[&str], given: &[Give
     lines.iter().map(|line| evened(&say(line, &server, &place), &server, &mut leases)).collect()
 }
 
-/// The server that both programs ask where it is no matter which: Basalt, or etcd if `CTL_SERVER` says so.
+/// The server of both programs in tests that do not depend on its kind: Basalt, or etcd if `CTL_SERVER` asks for it.
 pub(crate) fn server() -> Server {
     match std::env::var("CTL_SERVER").as_deref() {
         Ok("etcd") => started(&process::etcd()),
@@ -163,8 +163,8 @@ pub(crate) fn server() -> Server {
     }
 }
 
-/// A new server. A real etcd finds the version of its files some seconds after it began to serve; what is
-/// said before would differ by chance.
+/// A new server. A real etcd finds the version of its files some seconds after its start; output
+/// before that would differ by chance.
 fn started(binary: &Path) -> Server {
     let server = Setup::new(binary.to_owned()).start();
     if !process::is_etcd(binary) {
@@ -202,7 +202,7 @@ fn say(line: &str, server: &Server, place: &Scratch) -> String {
     format!("{}\nstderr:\n{}\ncode: {code:?}", read(&out), read(&err))
 }
 
-/// Marks behind which something stands that differs between two runs, and what ends it.
+/// Marks before a text that differs between two runs, and the characters that end it.
 const HIDDEN: &[(&str, &[char])] = &[
     ("\"ts\":\"", &['"']),
     ("etcd-endpoints://0x", &['/']),
@@ -220,7 +220,7 @@ const HIDDEN: &[(&str, &[char])] = &[
     ("\"DBSize\" : ", &['\n']),
     ("\"DBSizeInUse\" : ", &['\n']),
     ("\"size\":\"", &['"']),
-    // What is left of a lease.
+    // The remaining time of a lease.
     ("\"ttl\":", &[',', '}']),
     ("\"TTL\" : ", &['\n']),
     ("remaining(", &[')']),
@@ -231,7 +231,7 @@ pub(crate) fn evened(text: &str, server: &Server, leases: &mut Vec<String>) -> S
     for (mark, ends) in HIDDEN {
         text = hidden(&text, mark, ends);
     }
-    // Go's stack is nobody else's.
+    // The stack of a Go program.
     let stack = ",\"stacktrace\":\"";
     text = hidden(&text, stack, &['"']).replace(&format!("{stack}…\""), "");
     for (at, _) in text.match_indices(" granted with TTL(") {
@@ -248,7 +248,7 @@ pub(crate) fn evened(text: &str, server: &Server, leases: &mut Vec<String>) -> S
     text
 }
 
-/// The text with `…` for what stands between each `mark` and the first of `ends` after it.
+/// The text with `…` in place of the text between each `mark` and the first of `ends` after it.
 pub(crate) fn hidden(text: &str, mark: &str, ends: &[char]) -> String {
     let mut parts = text.split(mark);
     let mut out = parts.next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! Data directories whose log holds what could not be applied: by an earlier version, which accepted it, or by this one.
+//! Data directories whose log holds an entry that cannot be applied, by an earlier version that accepted it, or by this one.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The member of [`Setup::new`].
 const PEER_URL: &str = "http://127.0.0.1:12380";
 const NAME: &str = "pillar";
-/// The first entry behind the one that stands for the member.
+/// The first entry after the one that adds the member.
 const FIRST: u64 = 2;
 const TERM: u64 = 2;
 
@@ -37,7 +37,7 @@ fn put(key: impl Into<Bytes>, value: &'static str) -> InternalRaftRequest {
     InternalRaftRequest { put: Some(put), ..Default::default() }
 }
 
-/// A put inside so many transactions, as earlier versions took 49 of them.
+/// A put inside this many transactions, as earlier versions accepted 49 of them.
 fn nested(key: &'static str, depth: usize) -> InternalRaftRequest {
     let put = PutRequest { key: key.into(), value: "nested".into(), ..Default::default() };
     let mut txn = TxnRequest {
@@ -59,7 +59,7 @@ fn encoded(requests: Vec<InternalRaftRequest>) -> Vec<Bytes> {
     (1..).zip(requests).map(with_id).collect()
 }
 
-/// A member that died when it had these entries in its log and nothing in its store.
+/// A member that was killed with these entries in its log and nothing in its store.
 fn died_with(payloads: Vec<Bytes>) -> Server {
     let server = Server::new(Setup::new(process::basalt()));
     let id = member_id(&[PEER_URL.to_owned()], "etcd-cluster", None);
@@ -117,7 +117,7 @@ fn a_member_that_ended_at_a_deep_transaction_or_a_long_key_starts_again() {
     assert!(told.stdout.ends_with("every entry that is left can be applied"), "{}", told.stdout);
 }
 
-/// Another member that proposes nonsense.
+/// Another member that proposes malformed entries.
 fn propose(server: &Server, payloads: &[&'static [u8]]) {
     let own = member_id(&[PEER_URL.to_owned()], "etcd-cluster", None);
     let (cluster, from) = (cluster_id(&[own]), own + 1);
@@ -152,12 +152,12 @@ fn propose(server: &Server, payloads: &[&'static [u8]]) {
     stream.write_all(&peer::encode(Kind::Raft, &head, &rest)).unwrap();
     stream.write_all(&rest).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    // Until it was read to its end.
+    // Until the end of the stream.
     let _ = stream.read(&mut buffer);
 }
 
 #[test]
-fn a_leader_does_not_take_what_it_could_not_apply() {
+fn a_leader_refuses_proposals_that_it_could_not_apply() {
     let mut server = Setup::new(process::basalt()).start();
     propose(&server, &[b"\xff", b"\xf8\x7f\x01"]);
     propose(&server, &[]);
@@ -192,7 +192,7 @@ fn an_entry_that_cannot_be_applied_is_named_and_all_before_it_can_be_saved() {
         assert!(told.stdout.contains(named), "{}", told.stdout);
         let way_out = format!("basaltutl snapshot save backup.db --data-dir {data_dir}");
         assert!(told.stdout.contains(&way_out), "{}", told.stdout);
-        // Saving changes nothing for whom looks again.
+        // Saving does not change the result of a later check.
         let told = utl(&["snapshot", "save", &file, "--data-dir", &data_dir]);
         assert_eq!(told.code, Some(0), "{}{}", told.stdout, told.stderr);
         assert!(told.stdout.contains("everything up to entry 3"), "{}", told.stdout);

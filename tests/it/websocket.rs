@@ -1,5 +1,5 @@
 //! The gateway over websockets: the client `ws` has the same conversations with a real etcd and with Basalt,
-//! and everything that it sees must be the same: messages, their order, how each conversation ends.
+//! and must see the same: messages, their order, the end of each conversation.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::process::{self, Setup, run};
 
-/// For all conversations, in each of which some moments are waited.
+/// Time for all conversations, each of which contains pauses.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the client saw, a line for each event below the title of each conversation.
+/// The client's output, a line for each event below the title of each conversation.
 fn told(binary: PathBuf) -> Vec<String> {
     let server = Setup::new(binary).start();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,5 @@
 //! A gRPC client that sends and receives bytes, so that a test can send what no typed client would,
-//! and sees every answer as it came. Typed helpers for the common calls sit on top.
+//! and sees every response unchanged. Typed helpers for the common calls sit on top.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ impl Wire {
         Self { grpc, needs_leader: false }
     }
 
-    /// The same, but calls are refused at once by a member that knows no leader.
+    /// The same, but calls are refused at once by a member without a leader.
     pub(crate) fn needing_a_leader(self) -> Self {
         Self { needs_leader: true, ..self }
     }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Runs the exercise over each of the given servers, by default Basalt and then a real etcd. Builds
 # what it needs, which takes ten minutes of processor time the first time. No part of tools/test.
-# Logs and metrics stay in the directory that it names at the end, below $TMPDIR; the data does not.
+# Logs and metrics stay in the directory that it prints at the end, below $TMPDIR; the data does not.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
-# The last resort is for machines that have none.
+# The last resort is for machines without Go.
 export PATH="$PATH:/usr/local/go/bin"
 cd "$root"
 

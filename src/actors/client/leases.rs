@@ -6,7 +6,7 @@ use super::ReplicaClient;
 use crate::peer::PeerRequest;
 use crate::types::{LeaseId, Refusal};
 
-/// What is known of a lease.
+/// The answer to a request for a lease's time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TimeToLive {
     /// Seconds left; −1 when there is no such lease or it has expired.
@@ -18,8 +18,7 @@ pub struct TimeToLive {
 }
 
 impl ReplicaClient {
-    /// Prolongs a lease, here or where the leader is; gives its new time to live in seconds, 0 if there is no
-    /// such lease.
+    /// Renews a lease, here or on the leader; returns its new time to live in seconds, 0 if there is no such lease.
     ///
     /// # Errors
     /// No leader could be asked in time.
@@ -30,12 +29,12 @@ impl ReplicaClient {
         self.ask_leader(&PeerRequest::Renew(id)).await.map(|answer| answer.ttl)
     }
 
-    /// Prolongs a lease on this member, which leads.
+    /// Renews a lease on this member, which leads.
     ///
     /// # Errors
-    /// It does not, or is stopping.
+    /// This member does not lead, or is stopping.
     pub async fn keep_alive_here(&self, id: LeaseId) -> Result<i64, Refusal> {
-        // Who was deposed without knowing could prolong what the next leader ends.
+        // A deposed leader that does not know it could renew a lease that the next leader revokes.
         self.confirm_leader().await.map_err(|_| Refusal::NotPrimaryLessor)?;
         if !self.leads() {
             return Err(Refusal::NotLeader);
@@ -50,7 +49,7 @@ impl ReplicaClient {
         }
     }
 
-    /// What is left of a lease, and its keys if asked for.
+    /// Time left of a lease, and its keys if wanted.
     ///
     /// # Errors
     /// No leader could be asked in time.
@@ -64,10 +63,10 @@ impl ReplicaClient {
         Ok(TimeToLive { ttl: answer.ttl, granted: answer.granted, keys: answer.keys })
     }
 
-    /// What is left of a lease, on this member, which leads.
+    /// Time left of a lease, on this member, which leads.
     ///
     /// # Errors
-    /// It does not, or is stopping.
+    /// This member does not lead, or is stopping.
     pub async fn time_to_live_here(&self, id: LeaseId, keys: bool) -> Result<TimeToLive, Refusal> {
         self.read_index().await?;
         if !self.leads() {
@@ -80,7 +79,7 @@ impl ReplicaClient {
         Ok(TimeToLive { ttl, granted, keys })
     }
 
-    /// All leases, the one that expires first first.
+    /// All leases in the order of expiry.
     ///
     /// # Errors
     /// The member is stopping.

@@ -9,11 +9,14 @@ use crate::io::clock;
 use crate::peer::PeerRequest;
 use crate::types::{ConfChange, MemberId, Refusal};
 
+/// Bytes that a change of the membership takes, about.
+const CONF_CHANGE_BYTES: usize = 1 << 10;
+
 impl ReplicaClient {
-    /// Changes the membership and waits until that is applied.
+    /// Changes the membership and waits until the change is applied.
     ///
     /// # Errors
-    /// The change makes no sense, or could not be made in time.
+    /// The change is invalid, or could not be made in time.
     pub async fn change_members(
         &self,
         change: impl FnOnce(u64) -> ConfChange,
@@ -21,15 +24,15 @@ impl ReplicaClient {
         if self.shared.stopping() {
             return Err(Refusal::Stopped);
         }
-        let slot = Slot::acquire(&self.pending).await;
+        let slot = Slot::acquire(&self.pending, CONF_CHANGE_BYTES).await?;
         self.handles.consensus.conf_change(change(slot.id()).encode_to_vec().into()).await;
         slot.reply().await.map(drop)
     }
 
-    /// Gives a learner a vote, here or where the leader is.
+    /// Gives a learner a vote, on this member or by a question to the leader.
     ///
     /// # Errors
-    /// It is none, is not ready, or it could not be done in time.
+    /// The member is no learner, is not ready, or it could not be done in time.
     pub async fn promote(&self, id: MemberId) -> Result<(), Refusal> {
         if self.leads() {
             return self.promote_here(id).await;
@@ -57,7 +60,7 @@ impl ReplicaClient {
         self.change_members(|request| cluster::promote(request, id)).await
     }
 
-    /// Hands leadership over and waits until the other one leads.
+    /// Transfers leadership and waits until the other member leads.
     ///
     /// # Errors
     /// It took too long.

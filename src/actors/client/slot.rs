@@ -1,30 +1,35 @@
-//! Guards of a request's slot, of its bytes and of a reader's place in a batch: each is given back when it is dropped, also
-//! when the client is gone.
+//! Guards of a request's slot and of a reader's place in a batch: each is given back when it is dropped, also when the
+//! client is gone.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
 use super::Pending;
+use super::admission::Permit;
+use crate::io::RequestBytes;
 use crate::machine::Reply;
 use crate::metrics;
-use crate::replica::Place;
 use crate::types::Refusal;
 
-/// A slot among the pending requests.
+/// A slot of a pending request.
 pub(super) struct Slot {
     pending: Pending,
     id: u64,
+    /// Given back after the slot.
+    _permit: Permit,
+    _counted: RequestBytes,
 }
 
 impl Slot {
-    /// Waits for a slot.
-    pub(super) async fn acquire(pending: &Pending) -> Self {
-        let mut waiter = Waiter { pending, place: None };
-        let id = poll_fn(|context| {
-            pending.borrow_mut().poll_acquire(&mut waiter.place, context.waker())
-        });
-        Self { id: id.await, pending: pending.clone() }
+    /// Waits for room for a request of so many bytes.
+    ///
+    /// # Errors
+    /// There was none in time, or too many wait.
+    pub(super) async fn acquire(pending: &Pending, bytes: usize) -> Result<Self, Refusal> {
+        let permit = pending.admission().admit(bytes).await?;
+        let (id, counted) = (pending.borrow_mut().acquire(), RequestBytes::add(bytes));
+        metrics::PROPOSALS_PENDING.add(1);
+        Ok(Self { pending: pending.clone(), id, _permit: permit, _counted: counted })
     }
 
     /// The id of the request.
@@ -41,20 +46,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.pending.borrow_mut().release(self.id);
-    }
-}
-
-/// A caller that may have to wait for a slot.
-struct Waiter<'a> {
-    pending: &'a Pending,
-    place: Place,
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.pending.borrow_mut().give_up(place);
-        }
+        metrics::PROPOSALS_PENDING.add(-1);
     }
 }
 
@@ -65,7 +57,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Joins the batch that leaves next.
+    /// Joins the next batch.
     pub(super) fn join(pending: &Pending) -> Self {
         Self { pending: pending.clone(), batch: pending.borrow_mut().join_read() }
     }
@@ -74,9 +66,7 @@ impl Reader {
     pub(super) fn poll(&self, waker: &Waker) -> Poll<Result<(), Refusal>> {
         self.pending.borrow_mut().poll_read(self.batch, waker)
     }
-}
 
-impl Reader {
     /// Ready when its read index is known.
     pub(super) fn poll_index(&self, waker: &Waker) -> Poll<Result<(), Refusal>> {
         self.pending.borrow_mut().poll_read_index(self.batch, waker)
@@ -86,31 +76,5 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.pending.borrow_mut().leave_read(self.batch);
-    }
-}
-
-/// Bytes of the proposals that wait to be applied, of all executors.
-static ALL: AtomicU64 = AtomicU64::new(0);
-
-/// Counts a proposal that waits to be applied, and its bytes.
-pub(super) struct PendingBytes(u64);
-
-impl PendingBytes {
-    pub(super) fn add(bytes: usize) -> Self {
-        metrics::PROPOSALS_PENDING.add(1);
-        ALL.fetch_add(bytes as u64, Ordering::Relaxed);
-        Self(bytes as u64)
-    }
-
-    /// Of all executors.
-    pub(super) fn all() -> u64 {
-        ALL.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for PendingBytes {
-    fn drop(&mut self) {
-        metrics::PROPOSALS_PENDING.add(-1);
-        ALL.fetch_sub(self.0, Ordering::Relaxed);
     }
 }

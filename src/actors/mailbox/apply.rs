@@ -1,4 +1,4 @@
-//! Messages to the apply actor, its handle, and what it answers to the executors.
+//! Messages of the apply actor, and its handle.
 
 use bytes::Bytes;
 
@@ -9,39 +9,56 @@ use crate::types::{Entry, LeaseId, LogIndex, Refusal};
 /// Messages from consensus that may wait.
 pub const MAILBOX: usize = 1024;
 
-/// What the actor can be asked.
+/// Messages of the actor.
 pub enum Msg {
     /// Answered by [`crate::replica::Input::Applied`]. Consensus waits if the mailbox is full.
     Commit(Vec<Entry>),
     /// Answered by a [`crate::replica::Delivery`] once `index` is applied. Consensus waits if the mailbox is full.
     ReadAt {
-        /// Whom to answer.
+        /// The executor of the reads.
         executor: usize,
         /// The executor's number of the batch of reads.
         batch: u64,
-        /// What must be applied.
+        /// The index that must be applied.
         index: LogIndex,
     },
-    /// Another member's state replaces this one's; answered when it is published.
+    /// Replace the state by another member's; answered when it is published.
     Install(Box<Prepared>, flume::Sender<()>),
-    /// Answers with a lease's keys. The session waits if the mailbox is full.
+    /// Answers with the keys of a lease. The session waits if the mailbox is full.
     LeaseKeys(LeaseId, flume::Sender<Vec<Bytes>>),
-    /// Answers when no compaction is under way. The session waits if the mailbox is full.
+    /// Answers when no compaction is in progress. The session waits if the mailbox is full.
     CompactionDone(flume::Sender<()>),
-    /// Publishes again if the store's files changed, so that those go that only an older view reads; answered then.
-    /// Skipped by the clock if the mailbox is full.
+    /// Publish again if the store's files changed, so that files that only an older view reads can be deleted; answered
+    /// then. The periodic one is skipped if the mailbox is full.
     Refresh(Option<flume::Sender<()>>),
-    /// Answers with the engine that the store is in. The session waits if the mailbox is full.
+    /// Answers with the present engine of the store. The session waits if the mailbox is full.
     Engine(flume::Sender<LsmEngine>),
-    /// The member stops: makes durable what is applied, and answers then.
+    /// The member stops: make the applied state durable, and answer then.
     Close(flume::Sender<()>),
+}
+
+impl Msg {
+    /// True for a message that waits while a large entry is applied, because it would see a part of it: all but reads,
+    /// which wait for their index, and the periodic refresh, which is repeated.
+    pub fn waits_for_large_entry(&self) -> bool {
+        match self {
+            Self::ReadAt { .. } | Self::Refresh(None) => false,
+            Self::Commit(_)
+            | Self::Install(..)
+            | Self::LeaseKeys(..)
+            | Self::CompactionDone(_)
+            | Self::Refresh(Some(_))
+            | Self::Engine(_)
+            | Self::Close(_) => true,
+        }
+    }
 }
 
 /// Another member's state, in a store of its own.
 pub struct Prepared {
-    /// Opened on that store.
+    /// The state machine, opened on that store.
     pub machine: Machine<LsmEngine>,
-    /// Where it is.
+    /// The directory of the store.
     pub incoming: IncomingSnapshot,
 }
 
@@ -50,14 +67,17 @@ pub struct Prepared {
 pub struct Handle(flume::Sender<Msg>);
 
 impl Handle {
+    /// Sends committed entries to be applied. Waits while the mailbox is full.
     pub async fn commit(&self, entries: Vec<Entry>) {
         drop(self.0.send_async(Msg::Commit(entries)).await);
     }
 
+    /// Asks for a [`Delivery`] to `executor` once `index` is applied. Waits while the mailbox is full.
     pub async fn read_at(&self, executor: usize, batch: u64, index: LogIndex) {
         drop(self.0.send_async(Msg::ReadAt { executor, batch, index }).await);
     }
 
+    /// Replaces the state by a received snapshot; returns when that is published.
     pub async fn install(&self, prepared: Box<Prepared>) {
         let (sender, done) = flume::bounded(1);
         if self.0.send_async(Msg::Install(prepared, sender)).await.is_ok() {
@@ -65,13 +85,17 @@ impl Handle {
         }
     }
 
+    /// The keys of a lease, in order; none if there is no such lease.
+    ///
+    /// # Errors
+    /// The member is stopping.
     pub async fn lease_keys(&self, id: LeaseId) -> Result<Vec<Bytes>, Refusal> {
         let (sender, answer) = flume::bounded(1);
         self.0.send_async(Msg::LeaseKeys(id, sender)).await.map_err(|_| Refusal::Stopped)?;
         answer.recv_async().await.map_err(|_| Refusal::Stopped)
     }
 
-    /// The engine that the store is in now; none if the member stops.
+    /// The present engine of the store; `None` if the member stops.
     pub async fn engine(&self) -> Option<LsmEngine> {
         let (sender, answer) = flume::bounded(1);
         self.0.send_async(Msg::Engine(sender)).await.ok()?;
@@ -86,13 +110,13 @@ impl Handle {
         }
     }
 
-    /// Has the state published again if the store's files changed, unless the mailbox is full. `false` when the member is
-    /// going down.
+    /// Requests that the state is published again if the store's files changed, unless the mailbox is full. `false`
+    /// when the member is stopping.
     pub fn try_refresh(&self) -> bool {
         !matches!(self.0.try_send(Msg::Refresh(None)), Err(flume::TrySendError::Disconnected(_)))
     }
 
-    /// Makes durable what is applied, so that the next start need not apply it again.
+    /// Makes the applied state durable, so that the next start need not apply it again.
     pub async fn close(&self) {
         let (sender, answer) = flume::bounded(1);
         if self.0.send_async(Msg::Close(sender)).await.is_ok() {
@@ -100,6 +124,7 @@ impl Handle {
         }
     }
 
+    /// Returns when no compaction is in progress, or when the member stops.
     pub async fn compaction_done(&self) {
         let (sender, answer) = flume::bounded(1);
         if self.0.send_async(Msg::CompactionDone(sender)).await.is_ok() {

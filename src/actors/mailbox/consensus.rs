@@ -1,4 +1,4 @@
-//! The mailbox of the consensus actor: the lanes of [`crate::replica::Inputs`], and questions.
+//! The mailbox of the consensus actor: the lanes of [`crate::replica::Inputs`], and queries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,14 +16,14 @@ use crate::types::{ConfChange, DiskSpace, LogIndex, MemberId, Term};
 /// An input of the replica, whose snapshots are opened stores.
 pub type Input = crate::replica::Input<Box<Prepared>>;
 
-/// Asks up to where a member's log matches, and where this one ends; only while this member leads.
+/// Query for the index up to which a member's log matches, and the last index of this one; `None` unless this member leads.
 pub struct Matched(pub MemberId, pub flume::Sender<Option<(LogIndex, LogIndex)>>);
 
-/// The newest acknowledgement of apply that consensus has not taken. It is joined with the next one instead of queued, so that
-/// it cannot overflow while consensus waits for a snapshot to be installed.
+/// The newest acknowledgement of apply that consensus has not taken. Acknowledgements are merged instead of queued, so
+/// that they cannot overflow while consensus waits for a snapshot to be installed.
 type AppliedCell = Arc<Mutex<Option<(LogIndex, Vec<ConfChange>)>>>;
 
-/// Cheap to clone.
+/// The handle of the consensus actor. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     persisted: flume::Sender<ReadyNumber>,
@@ -36,8 +36,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Hands in the requests of one executor; waits while the mailbox is full. `false` when the member is
-    /// going down.
+    /// Sends the requests of one executor; waits while the mailbox is full. `false` when the member is stopping.
     pub async fn requests(
         &self,
         executor: usize,
@@ -47,8 +46,8 @@ impl Handle {
         self.requests.send_async(Input::Requests { executor, proposals, read }).await.is_ok()
     }
 
-    /// Proposes commands that only the leader of this term may propose, unless the mailbox is full. Nobody waits for the
-    /// answers.
+    /// Proposes commands that only the leader of this term may propose, unless the mailbox is full. The result
+    /// is not reported.
     pub fn try_leader_requests(&self, term: Term, proposals: Vec<Bytes>) {
         drop(self.requests.try_send(Input::LeaderRequests(term, proposals)));
     }
@@ -63,17 +62,17 @@ impl Handle {
         match priority(&message) {
             Priority::Urgent => drop(self.control.try_send(Input::Peer(message))),
             Priority::Bulk => drop(self.appends.send_async(Input::Peer(message)).await),
-            // It comes with a store, or not at all.
+            // Snapshots arrive with a store, by [`Handle::snapshot`].
             Priority::Snapshot => (),
         }
     }
 
-    /// A member cannot be reached. Dropped if the mailbox is full: raft finds out by itself.
+    /// A member is unreachable. Dropped if the mailbox is full: raft detects it by itself.
     pub fn unreachable(&self, member: MemberId) {
         drop(self.control.try_send(Input::Unreachable(member)));
     }
 
-    /// A snapshot reached a member, or did not. Waits in the background while the mailbox is full.
+    /// A snapshot was sent to a member, or the attempt failed. Waits in the background while the mailbox is full.
     pub fn snapshot_sent(&self, member: MemberId, arrived: bool) {
         let control = self.control.clone();
         spawn(async move {
@@ -81,42 +80,42 @@ impl Handle {
         });
     }
 
-    /// A message with a snapshot, and the store made of it; waits while the mailbox is full.
+    /// A message with a snapshot, and the store built from it; waits while the mailbox is full.
     pub async fn snapshot(&self, message: Box<Message>, prepared: Box<Prepared>) {
         drop(self.control.send_async(Input::Snapshot(message, prepared)).await);
     }
 
-    /// Asks for a change of leadership. Dropped if the mailbox is full: the caller sees no change.
+    /// Requests a leadership transfer. Dropped if the mailbox is full: the caller then times out.
     pub fn transfer(&self, to: MemberId) {
         drop(self.control.try_send(Input::Transfer(to)));
     }
 
-    /// See [`Matched`]; waits while too many ask.
+    /// Queries [`Matched`]; waits while too many queries are queued.
     pub async fn matched(&self, member: MemberId) -> Option<(LogIndex, LogIndex)> {
         let (sender, answer) = flume::bounded(1);
         self.questions.send_async(Matched(member, sender)).await.ok()?;
         answer.recv_async().await.ok()?
     }
 
-    /// A tick of time and the state of the disk. Skipped if the mailbox is full: the member is overloaded, not dead.
-    /// `false` when the member is going down.
+    /// A tick, and the disk space level. Skipped if the mailbox is full: the member is overloaded, not dead. `false`
+    /// when the member is stopping.
     pub fn tick(&self, disk: DiskSpace) -> bool {
         let sent = self.control.try_send(Input::Tick(disk));
         !matches!(sent, Err(flume::TrySendError::Disconnected(_)))
     }
 
-    /// Stand for election at once.
+    /// Makes this member campaign at once.
     pub fn campaign(&self) {
         drop(self.control.try_send(Input::Campaign));
     }
 
-    /// The log has all batches up to this one on disk.
+    /// All batches up to this one are durable in the log.
     pub fn persisted(&self, number: ReadyNumber) {
         let full = matches!(self.persisted.try_send(number), Err(flume::TrySendError::Full(_)));
         assert!(!full, "more acknowledgements than batches in flight");
     }
 
-    /// The state machine holds everything up to `index`.
+    /// The state machine has applied everything up to `index`.
     pub fn applied(&self, index: LogIndex, conf_changes: Vec<ConfChange>) {
         let mut cell = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         let (newest, changes) = cell.get_or_insert_default();
@@ -127,7 +126,7 @@ impl Handle {
     }
 }
 
-/// The actor's side.
+/// The receiving side, for the actor.
 pub struct Inbox {
     persisted: flume::Receiver<ReadyNumber>,
     applied: AppliedCell,
@@ -135,14 +134,15 @@ pub struct Inbox {
     control: flume::Receiver<Input>,
     appends: flume::Receiver<Input>,
     requests: flume::Receiver<Input>,
-    /// To be answered whenever they come.
+    /// Queries; answered at any time.
     pub questions: flume::Receiver<Matched>,
     /// An input that ended a wait, and its lane.
     first: Option<(Lane, Input)>,
 }
 
 impl Inbox {
-    /// Waits until there is an input in one of the lanes that are served, or a question; `false` when all handles are gone.
+    /// Waits until there is an input in one of the lanes that are accepted, or a query; `false` when all
+    /// handles are dropped.
     pub async fn wait(&mut self, appends: bool, requests: bool) -> bool {
         let persisted = async {
             let number = self.persisted.recv_async().await.ok()?;
@@ -159,7 +159,7 @@ impl Inbox {
     }
 }
 
-/// The next input of a lane that is served; waits for ever if it is not. `None` when all handles are gone.
+/// The next input of a lane; waits for ever if the lane is not accepted. `None` when all handles are dropped.
 async fn next_of(
     lane: Lane,
     inbox: &flume::Receiver<Input>,

@@ -1,4 +1,4 @@
-//! Messages to the lease actor and its handle.
+//! Messages of the lease actor, and its handle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,26 +7,27 @@ use crate::lease::Grant;
 use crate::replica::LeaseChange;
 use crate::types::{LeaseId, Refusal, Term};
 
-/// Messages that may wait.
+/// Capacity of the mailbox.
 const MAILBOX: usize = 4096;
 
-/// What the actor can be asked.
+/// Messages of the actor.
 pub enum Msg {
-    /// Apply granted or revoked a lease. Apply waits if the mailbox is full: a lost one is a lease that never ends.
+    /// Apply granted or revoked a lease. Apply waits if the mailbox is full: a lease whose grant was lost
+    /// would never expire.
     Changed(LeaseChange),
     /// A snapshot replaced all leases. Apply waits if the mailbox is full.
     Replaced(Vec<Grant>),
-    /// Prolong; answers with the time to live in seconds, or 0. The session waits if the mailbox is full.
+    /// Renews a lease; answers with the time to live in seconds, or 0. The session waits if the mailbox is full.
     KeepAlive(LeaseId, flume::Sender<i64>),
     /// Answers with seconds granted and left. The session waits if the mailbox is full.
     TimeToLive(LeaseId, flume::Sender<Option<(i64, i64)>>),
-    /// Answers with all leases, the one that expires first first.
+    /// Answers with all leases in the order of expiry.
     List(flume::Sender<Vec<LeaseId>>),
-    /// Time to look for expired leases. Skipped if the mailbox is full; due leases stay due.
+    /// Checks for expired leases. Skipped if the mailbox is full; due leases stay due.
     Tick,
 }
 
-/// Cheap to clone.
+/// The handle of the lease actor. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     inbox: flume::Sender<Msg>,
@@ -40,7 +41,7 @@ impl Handle {
         answer.recv_async().await.map_err(|_| Refusal::Stopped)
     }
 
-    /// Prolongs a lease; gives its time to live in seconds, 0 if there is none or this member does not lead.
+    /// Renews a lease; returns its time to live in seconds, 0 if there is none or this member does not lead.
     ///
     /// # Errors
     /// The member is stopping.
@@ -69,13 +70,13 @@ impl Handle {
         drop(self.inbox.send_async(Msg::Changed(change)).await);
     }
 
-    /// The term in which this member leads, or that it does not. Neither waits, for consensus calls it, nor
-    /// gets lost when the mailbox is full: the actor looks before everything that it does.
+    /// Sets the term in which this member leads, if it does. Never waits, since consensus calls it, and is never lost
+    /// when the mailbox is full: the actor reads it before each message.
     pub fn leads(&self, term: Option<Term>) {
         self.leads.store(term.unwrap_or(NOT_LEADING), Ordering::Release);
     }
 
-    /// Time to look for expired leases. `false` when the member is going down.
+    /// Requests a check for expired leases. `false` when the member is stopping.
     pub fn tick(&self) -> bool {
         !matches!(self.inbox.try_send(Msg::Tick), Err(flume::TrySendError::Disconnected(_)))
     }
@@ -86,7 +87,7 @@ impl Handle {
     }
 }
 
-/// No term: the first one is 1.
+/// Value for no term: the first one is 1.
 pub const NOT_LEADING: Term = 0;
 
 /// The actor's mailbox.

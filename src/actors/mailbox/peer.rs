@@ -1,129 +1,48 @@
-//! The queues to other members, and what is known of each. A question waits for the other member's answer; nothing else
-//! here waits for another member: what does not fit into a queue is dropped and raft is told that the member cannot be
-//! reached.
+//! The queues to other members, and the state of each connection. [`Peers::ask`] waits for another member's answer; no
+//! other call here waits for one: a message that does not fit into a queue is dropped and raft is notified that the
+//! member is unreachable.
 
+mod guests;
+mod identity;
+mod link;
 mod stated;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use self::stated::Stated;
+use self::guests::Guests;
+pub use self::identity::{Identity, Times};
+use self::link::Peer;
+pub use self::link::{Counts, Link, Packet};
 use super::consensus;
 use crate::cluster::{Cluster, Member};
 use crate::consensus::Message;
-use crate::consensus::wire::{Encoder, Priority, is_proposal, priority};
+use crate::consensus::wire::Encoder;
 use crate::io::clock;
 use crate::metrics;
 use crate::peer::{Answer, Kind, PeerRequest, encode};
-use crate::types::limits::{
-    PEER_BULK_BYTES_MAX, PEER_BULK_MAX, PEER_GUESTS_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX,
-};
+use crate::replica::{Route, route};
+use crate::types::limits::{PEER_BULK_MAX, PEER_QUESTIONS_MAX, PEER_URGENT_MAX};
 use crate::types::{FeatureLevel, MemberId, Refusal};
 
-/// Who this member is to others.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The cluster.
-    pub cluster: u64,
-    /// The member.
-    pub member: MemberId,
-    /// Where it is reached.
-    pub urls: Vec<String>,
-    /// How long others may take.
-    pub times: Times,
-    /// Where snapshots are put together.
-    pub member_dir: PathBuf,
-    /// What a state machine is opened with.
-    pub machine: crate::machine::Config,
-}
-
-/// How long other members may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// To take a connection: an election timeout, from one to five seconds. What was dialed while the network dropped
-    /// packets is dialed anew soon after it does not any more.
-    pub dial: Duration,
-    /// To send a byte: `--raft-read-timeout`.
-    pub read: Duration,
-    /// To take one, and to acknowledge it: `--raft-write-timeout`.
-    pub write: Duration,
-}
-
-/// A frame to send: its beginning, and what may be shared with frames to others.
-pub struct Packet(pub Bytes, pub Bytes);
-
-impl Packet {
-    /// Bytes of both.
-    pub fn bytes(&self) -> usize {
-        self.0.len() + self.1.len()
-    }
-}
-
-/// What is known of another member's reach.
-pub struct Link {
-    /// The other member.
-    pub id: MemberId,
-    /// Where it is reached.
-    pub urls: ArcSwap<Vec<String>>,
-    /// Since when it is connected, in ms; 0 if it is not.
-    pub active_since_ms: AtomicU64,
-    /// Whether appends and proposals have a connection.
-    pub takes_bulk: AtomicBool,
-    /// Bytes that wait in the bulk lane.
-    pub bulk_bytes: AtomicUsize,
-    /// Since this member began.
-    pub counts: Counts,
-    /// Whether a snapshot is being sent to it.
-    pub transferring: AtomicBool,
-    /// The feature level in the hello of its newest urgent connection.
-    pub stated: Stated,
-}
-
-/// Since this member began.
-#[derive(Default)]
-pub struct Counts {
-    /// Bytes that were written to its connections.
-    pub sent_bytes: AtomicU64,
-    /// Messages that could not be sent.
-    pub sent_failures: AtomicU64,
-    /// Bytes that came from it.
-    pub received_bytes: AtomicU64,
-    /// Connections that ended.
-    pub disconnects: AtomicU64,
-}
-
-impl Link {
-    fn is_active(&self) -> bool {
-        self.active_since_ms.load(Ordering::Relaxed) > 0
-    }
-}
-
-#[derive(Clone)]
-struct Peer {
-    link: Arc<Link>,
-    urgent: flume::Sender<Packet>,
-    bulk: flume::Sender<Packet>,
-}
-
-/// A question for another member. The asker waits if the mailbox is full, and is refused if too many wait for answers.
+/// A question for another member. The caller waits if the mailbox is full, and is refused if too many questions are pending.
 pub struct Asking {
-    /// Whom to ask.
+    /// The member to ask.
     pub to: MemberId,
-    /// What.
+    /// The question.
     pub request: PeerRequest,
-    /// Takes the answer.
+    /// Receives the answer.
     pub asker: flume::Sender<Answer>,
 }
 
-/// What the actor does for this member's side.
+/// Commands to the actor.
 pub enum Control {
-    /// Dial this member and send what is queued. As many as members were added.
+    /// Dial this member and send its queues. As many as members were added.
     Dial {
         /// The member.
         link: Arc<Link>,
@@ -132,19 +51,19 @@ pub enum Control {
         /// Appends and proposals.
         bulk: flume::Receiver<Packet>,
     },
-    /// Send the published state to this member, announced by this message. One at a time for each member.
+    /// Send the published state, announced by this message, to this member. One at a time for each member.
     Transfer(Arc<Link>, Box<Message>),
-    /// This member was removed: the process ends when the others know what this member knows.
+    /// This member was removed: the process ends when its last messages are sent.
     Leave,
 }
 
-/// The actor's mailbox.
+/// The mailbox of the peer actor.
 pub struct Inbox {
-    /// Questions to be asked.
+    /// Questions to be sent.
     pub asking: flume::Receiver<Asking>,
-    /// Answers that came. The connection on which one came waits if the mailbox is full: questions never keep them out.
+    /// Answers received. Their connection waits if the mailbox is full: questions are in another queue and never delay them.
     pub answers: flume::Receiver<Answer>,
-    /// Few: a bounded number for each member.
+    /// Commands; a bounded number for each member.
     pub control: flume::Receiver<Control>,
 }
 
@@ -155,18 +74,18 @@ struct Inner {
     consensus: consensus::Handle,
     asking: flume::Sender<Asking>,
     answers: flume::Sender<Answer>,
-    /// Urgent queues of members that are not known and dialed this one.
-    guests: ArcSwap<BTreeMap<MemberId, flume::Sender<Packet>>>,
+    /// Urgent queues of unknown members that dialed this one.
+    guests: Guests,
     control: flume::Sender<Control>,
     leaving: AtomicBool,
 }
 
-/// All other members. Cheap to clone; what changes who they are must be called on the executor of consensus.
+/// All other members. Cheap to clone; calls that change the members are only allowed on the executor of consensus.
 #[derive(Clone)]
 pub struct Peers(Arc<Inner>);
 
 impl Peers {
-    /// None yet, and the mailbox of the actor that serves them.
+    /// No members, and the mailbox of their actor.
     pub fn new(identity: Identity, consensus: consensus::Handle) -> (Self, Inbox) {
         let (asking, asking_inbox) = flume::bounded(PEER_QUESTIONS_MAX);
         let (answers, answers_inbox) = flume::bounded(PEER_QUESTIONS_MAX);
@@ -178,7 +97,7 @@ impl Peers {
             consensus,
             asking,
             answers,
-            guests: ArcSwap::default(),
+            guests: Guests::default(),
             control,
             leaving: AtomicBool::new(false),
         };
@@ -186,7 +105,7 @@ impl Peers {
         (Self(Arc::new(inner)), inbox)
     }
 
-    /// Makes ways to new members, and forgets removed ones.
+    /// Adds new members, and drops removed ones.
     pub fn update(&self, cluster: &Cluster) {
         let own = self.0.identity.member;
         self.0.removed.store(Arc::new(cluster.removed().collect()));
@@ -202,7 +121,7 @@ impl Peers {
         }
     }
 
-    /// Makes a way to a member, or notes where it is reached now.
+    /// Adds a member, or updates its URLs.
     pub fn add_peer(&self, member: &Member) {
         let known = self.0.peers.load_full();
         if let Some(peer) = known.get(&member.id) {
@@ -211,16 +130,7 @@ impl Peers {
             }
             return;
         }
-        let link = Arc::new(Link {
-            id: member.id,
-            urls: ArcSwap::from_pointee(member.peer_urls.clone()),
-            active_since_ms: AtomicU64::new(0),
-            takes_bulk: AtomicBool::new(false),
-            bulk_bytes: AtomicUsize::new(0),
-            counts: Counts::default(),
-            transferring: AtomicBool::new(false),
-            stated: Stated::default(),
-        });
+        let link = Arc::new(Link::new(member));
         let (urgent, urgent_inbox) = flume::bounded(PEER_URGENT_MAX);
         let (bulk, bulk_inbox) = flume::bounded(PEER_BULK_MAX);
         let link_of_loop = Arc::clone(&link);
@@ -236,7 +146,7 @@ impl Peers {
         );
     }
 
-    /// Sends raft's messages, as far as there is room. Gives back what carries proposals to a member that is
+    /// Sends raft's messages, as far as the queues have capacity. Returns messages with proposals to a member that is
     /// not connected: raft does not send those again.
     pub fn send(&self, messages: Vec<Message>) -> Vec<Message> {
         let mut encoder = Encoder::default();
@@ -245,38 +155,33 @@ impl Peers {
         for raft in messages {
             let peer = peers.get(&raft.to);
             let connected = peer.is_some_and(|peer| peer.link.takes_bulk.load(Ordering::Relaxed));
-            if !connected && is_proposal(&raft) {
-                undeliverable.push(raft);
-                continue;
-            }
-            let priority = priority(&raft);
-            let Some(peer) = peer else {
-                if priority == Priority::Urgent {
-                    let (head, entries) = encoder.encode(&raft);
-                    let head = encode(Kind::Raft, &head, &entries);
-                    self.send_to_guest(raft.to, Packet(head, entries));
+            match (route(&raft, peer.is_some(), connected), peer) {
+                (Route::GiveBack, _) => undeliverable.push(raft),
+                (Route::Snapshot, Some(peer)) => self.transfer(peer, raft),
+                (Route::Guest, _) => self.0.guests.send(raft.to, packet(&mut encoder, &raft)),
+                (Route::Urgent, Some(peer)) => {
+                    let sent = peer.urgent.try_send(packet(&mut encoder, &raft)).is_ok();
+                    self.note_sent(peer, sent);
                 }
-                continue;
-            };
-            if priority == Priority::Snapshot {
-                self.transfer(peer, raft);
-                continue;
-            }
-            let (head, entries) = encoder.encode(&raft);
-            let packet = Packet(encode(Kind::Raft, &head, &entries), entries);
-            let sent = match priority {
-                Priority::Bulk => peer.send_bulk(packet),
-                Priority::Urgent | Priority::Snapshot => peer.urgent.try_send(packet).is_ok(),
-            };
-            if !sent {
-                peer.link.counts.sent_failures.fetch_add(1, Ordering::Relaxed);
-                self.0.consensus.unreachable(raft.to);
+                (Route::Bulk, Some(peer)) => {
+                    let sent = peer.send_bulk(packet(&mut encoder, &raft));
+                    self.note_sent(peer, sent);
+                }
+                (Route::Drop | Route::Snapshot | Route::Urgent | Route::Bulk, _) => (),
             }
         }
         undeliverable
     }
 
-    /// Sends the state along with a message that announces it, unless some is on its way to that member already.
+    /// Notifies raft of a message that did not fit into its queue.
+    fn note_sent(&self, peer: &Peer, sent: bool) {
+        if !sent {
+            peer.link.counts.sent_failures.fetch_add(1, Ordering::Relaxed);
+            self.0.consensus.unreachable(peer.link.id);
+        }
+    }
+
+    /// Sends the state along with a message that announces it, unless one is being sent to that member already.
     fn transfer(&self, peer: &Peer, raft: Message) {
         if peer.link.transferring.swap(true, Ordering::Relaxed) {
             return self.0.consensus.snapshot_sent(peer.link.id, false);
@@ -284,63 +189,49 @@ impl Peers {
         drop(self.0.control.send(Control::Transfer(Arc::clone(&peer.link), Box::new(raft))));
     }
 
-    /// Asks another member. The answer may be lost: `None` after `wait`.
+    /// Asks another member. `None` if there is no answer within `wait`.
     pub async fn ask(&self, to: MemberId, request: PeerRequest, wait: Duration) -> Option<Answer> {
         let (answer, inbox) = flume::bounded(1);
         self.0.asking.send_async(Asking { to, request, asker: answer }).await.ok()?;
         clock::deadline(wait, inbox.recv_async()).await?.ok()
     }
 
-    /// An answer came. Waits while too many are there.
+    /// Passes a received answer on. Waits while the mailbox is full.
     pub async fn answered(&self, answer: Answer) {
         drop(self.0.answers.send_async(answer).await);
     }
 
-    /// Sends a question or an answer, if there is room for it.
+    /// Sends a question or an answer, if the queue has capacity.
     pub fn send_urgent(&self, to: MemberId, frame: Bytes) {
         let packet = Packet(frame, Bytes::new());
         match self.0.peers.load().get(&to) {
             Some(peer) => drop(peer.urgent.try_send(packet)),
-            None => self.send_to_guest(to, packet),
+            None => self.0.guests.send(to, packet),
         }
     }
 
-    fn send_to_guest(&self, to: MemberId, packet: Packet) {
-        if let Some(guest) = self.0.guests.load().get(&to) {
-            drop(guest.try_send(packet));
-        }
-    }
-
-    /// Takes in a member that dialed this one and is not known here yet: what is to be sent to it, on the connection that
-    /// it dialed. `None` if there are too many.
+    /// Registers an unknown member that dialed this one; returns the queue of messages to send on the connection that
+    /// it dialed. `None` if there are too many such members.
     pub fn receive_guest(&self, member: MemberId) -> Option<flume::Receiver<Packet>> {
-        let mut guests = self.0.guests.load_full().as_ref().clone();
-        guests.retain(|_, queue| !queue.is_disconnected());
-        if guests.len() >= PEER_GUESTS_MAX && !guests.contains_key(&member) {
-            return None;
-        }
-        let (queue, packets) = flume::bounded(PEER_URGENT_MAX);
-        guests.insert(member, queue);
-        self.0.guests.store(Arc::new(guests));
-        Some(packets)
+        self.0.guests.receive(member)
     }
 
-    /// Who this member is to others.
+    /// Identity and settings of this member for its connections.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
     }
 
-    /// Orders what other members send.
+    /// The consensus actor, for messages received from other members.
     pub fn consensus(&self) -> &consensus::Handle {
         &self.0.consensus
     }
 
-    /// The way to a member, if it is known.
+    /// The connection state of a member, if it is known.
     pub fn link(&self, member: MemberId) -> Option<Arc<Link>> {
         self.0.peers.load().get(&member).map(|peer| Arc::clone(&peer.link))
     }
 
-    /// Whether a member has been connected for so long. This one always is.
+    /// True if a member has been connected for `for_ms`. This member always is.
     pub fn is_connected(&self, member: MemberId, for_ms: u64) -> bool {
         if member == self.0.identity.member {
             return true;
@@ -349,7 +240,7 @@ impl Peers {
         since_ms > 0 && since_ms + for_ms <= clock::now_ms()
     }
 
-    /// Since when a member is connected, in ms; 0 if it is not.
+    /// Time since which a member is connected, in ms; 0 if it is not.
     pub fn active_since_ms(&self, member: MemberId) -> u64 {
         let peers = self.0.peers.load();
         peers.get(&member).map_or(0, |it| it.link.active_since_ms.load(Ordering::Relaxed))
@@ -360,34 +251,23 @@ impl Peers {
         self.0.peers.load().get(&member).and_then(|peer| peer.link.stated.feature_level())
     }
 
-    /// What went to and came from all of them, for metrics.
+    /// Traffic with each member, for metrics.
     pub fn counts(&self) -> Vec<metrics::Peer> {
         let peers = self.0.peers.load();
-        let count = |(id, peer): (&MemberId, &Peer)| {
-            let counts = &peer.link.counts;
-            metrics::Peer {
-                id: *id,
-                active: peer.link.is_active(),
-                disconnects: counts.disconnects.load(Ordering::Relaxed),
-                sent_bytes: counts.sent_bytes.load(Ordering::Relaxed),
-                sent_failures: counts.sent_failures.load(Ordering::Relaxed),
-                received_bytes: counts.received_bytes.load(Ordering::Relaxed),
-            }
-        };
-        peers.iter().map(count).collect()
+        peers.values().map(Peer::counts).collect()
     }
 
-    /// Whether any other member is connected.
+    /// True if any other member is connected.
     pub fn any_connected(&self) -> bool {
         self.0.peers.load().values().any(|peer| peer.link.is_active())
     }
 
-    /// Whether a member was removed from the cluster.
+    /// True if a member was removed from the cluster.
     pub fn is_removed(&self, member: MemberId) -> bool {
         self.0.removed.load().contains(&member)
     }
 
-    /// This member was removed: says so, and ends the process when the others know.
+    /// This member was removed: logs that, and ends the process after the last messages.
     pub fn leave(&self) {
         if self.0.leaving.swap(true, Ordering::Relaxed) {
             return;
@@ -397,27 +277,18 @@ impl Peers {
     }
 }
 
-impl Peer {
-    fn send_bulk(&self, packet: Packet) -> bool {
-        let bytes = packet.bytes();
-        let waiting = self.link.bulk_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // One packet always fits.
-        let fits = waiting == 0 || waiting + bytes <= PEER_BULK_BYTES_MAX;
-        let sent = fits && self.bulk.try_send(packet).is_ok();
-        if !sent {
-            self.link.bulk_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        sent
-    }
-}
-
-/// What an answer says.
+/// The content of an answer.
 ///
 /// # Errors
-/// The refusal in it.
+/// The refusal in the answer.
 pub fn outcome(answer: Answer) -> Result<Answer, Refusal> {
     match answer.refusal.as_str() {
         "" => Ok(answer),
         text => Err(Refusal::from_text(text).unwrap_or(Refusal::Timeout)),
     }
+}
+
+fn packet(encoder: &mut Encoder, raft: &Message) -> Packet {
+    let (head, entries) = encoder.encode(raft);
+    Packet(encode(Kind::Raft, &head, &entries), entries)
 }

@@ -1,4 +1,4 @@
-//! Messages to the log's actor, its handle, and how much the log can still take.
+//! Messages of the log's actor, its handle, and the free space of the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,51 +8,51 @@ use crate::types::limits::WAL_MAILBOX;
 use crate::types::{ConfState, LogIndex, Term};
 use crate::wal::Record;
 
-/// What the actor can be asked.
+/// Messages of the actor.
 pub enum Msg {
     /// Answered by [`crate::replica::Input::Persisted`]. Consensus waits if the mailbox is full.
     Persist {
-        /// To answer with.
+        /// The number for the answer.
         number: ReadyNumber,
-        /// To append.
+        /// The records to append.
         records: Vec<Record>,
     },
-    /// The store holds everything up to here on disk: the log below may go.
+    /// The store is durable up to and including this entry: the log below may be deleted.
     LogStart {
-        /// Up to and including this entry.
+        /// Index of the entry.
         index: LogIndex,
-        /// Its term.
+        /// The term of that entry.
         term: Term,
-        /// The members as of this entry.
+        /// The configuration as of this entry.
         conf_state: ConfState,
     },
 }
 
-/// Cheap to clone.
+/// The handle of the log's actor. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     inbox: flume::Sender<Msg>,
     space: Arc<Space>,
 }
 
-/// What can still be appended. Written by the actor and its handles, read by any.
+/// Free space of the log. Written by the actor and its handles, readable by all.
 pub struct Space {
-    /// Bytes that fit behind what is on disk; [`UNLIMITED`] while there is a next segment.
+    /// Bytes that fit behind the records on disk; [`UNLIMITED`](Space::UNLIMITED) while there is a next segment.
     left: AtomicU64,
-    /// Bytes that wait to be appended.
+    /// Bytes in the queue.
     queued: AtomicU64,
 }
 
-/// There is a next segment.
+/// Value of `left` while there is a next segment.
 const UNLIMITED: u64 = u64::MAX;
 
 impl Space {
-    /// Notes the bytes that fit behind what is on disk; `None` while there is a next segment.
+    /// Sets the bytes that fit behind the records on disk; `None` while there is a next segment.
     pub fn set_left(&self, bytes: Option<u64>) {
         self.left.store(bytes.unwrap_or(UNLIMITED), Ordering::Relaxed);
     }
 
-    /// So many bytes do not wait any more.
+    /// Subtracts bytes from the queue.
     pub fn dequeued(&self, bytes: u64) {
         self.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -67,16 +67,16 @@ impl Handle {
     /// Queues a batch; waits while too many are in flight.
     pub async fn persist(&self, number: ReadyNumber, records: Vec<Record>) {
         self.space.queued.fetch_add(bytes_of(&records), Ordering::Relaxed);
-        // Fails only when the actor is gone, and then so is the member.
+        // Fails only after the actor ended, and then the member stops too.
         drop(self.inbox.send_async(Msg::Persist { number, records }).await);
     }
 
-    /// Lets the log below `index` go.
+    /// Lets the log below `index` be deleted.
     pub async fn log_start(&self, index: LogIndex, term: Term, conf_state: ConfState) {
         drop(self.inbox.send_async(Msg::LogStart { index, term, conf_state }).await);
     }
 
-    /// Bytes that can be appended behind all that waits, if the disk has no room for another segment.
+    /// Bytes that can be appended behind the queue, if the disk has no space for another segment; `None` otherwise.
     pub fn room_left(&self) -> Option<u64> {
         self.space.left()
     }
@@ -89,7 +89,7 @@ pub fn mailbox() -> (Handle, flume::Receiver<Msg>, Arc<Space>) {
     (Handle { inbox: sender, space: Arc::clone(&space) }, inbox, space)
 }
 
-/// Bytes that records take in the log, about.
+/// Approximate bytes of records in the log.
 pub fn bytes_of(records: &[Record]) -> u64 {
     records.iter().map(Record::size_hint).sum::<usize>() as u64
 }

@@ -1,4 +1,4 @@
-//! What another member sends: checked, then handed to consensus.
+//! Connections from other members: messages are checked, then sent to consensus.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use crate::peer::{
 use crate::types::limits::PEER_QUESTIONS_MAX;
 use crate::types::{Error, FeatureLevel, MemberId, Refusal};
 
-/// How long a dialer may take to say hello.
+/// Timeout for a dialer's hello.
 const HELLO_TIME: Duration = Duration::from_secs(5);
 
 /// Serves a connection that another member dialed, until it ends.
@@ -44,13 +44,14 @@ pub async fn serve(peers: Peers, wire: Wire, replica: ReplicaClient) {
         return transfer::receive(&peers, connected).await;
     }
     connected.pings = hello.pings;
-    // It may have joined after what this member has applied. It is not dialed: anyone can name any URL in a hello.
+    // It may have joined after the last entry that this member applied. It is not dialed: anyone can name any
+    // URL in a hello.
     let is_guest = lane == Lane::Urgent && hello.pings && peers.link(hello.from).is_none();
     let guest = if is_guest { peers.receive_guest(hello.from) } else { None };
     receive(&peers, connected, guest, &hello, &replica).await;
 }
 
-/// The next frame; sends what is to go to a guest until one comes. `None` when the connection is over.
+/// The next frame; sends the messages for a guest until one arrives. `None` when the connection has ended.
 async fn next(
     connected: &mut Connected,
     guest: &mut Option<flume::Receiver<Packet>>,
@@ -62,7 +63,7 @@ async fn next(
         match or(packet, frame).await {
             Err(frame) => return frame,
             Ok(Ok(Packet(head, rest))) => connected.send(&[head, rest].concat()).await?,
-            // It dialed anew.
+            // The guest has dialed again.
             Ok(Err(_)) => *guest = None,
         }
     }
@@ -107,7 +108,7 @@ async fn receive(
         }
         match frame.kind {
             Kind::Raft => {
-                // Who speaks for others is not heard.
+                // A message in another member's name is dropped.
                 let Some(mut raft) = decode(frame.payload).filter(|raft| raft.from == hello.from)
                 else {
                     return;
@@ -133,8 +134,8 @@ async fn receive(
     }
 }
 
-/// Takes out what this version could not apply once it is in the log: every member would stop there. Who asked for it
-/// gets no answer. Whether anything is left.
+/// Removes proposals that this version could not apply once they are in the log: every member would stop there. Their
+/// requests get no answer. True if any entry remains.
 fn admit(peers: &Peers, raft: &mut Message) -> bool {
     let supported = peers.identity().machine.feature_level;
     let readable = |kind, data: &Bytes| check_payload(kind, data, supported).is_ok();
@@ -146,7 +147,7 @@ fn admit(peers: &Peers, raft: &mut Message) -> bool {
     !raft.entries.is_empty()
 }
 
-/// Answers in the background, as far as there is room.
+/// Answers in the background, as far as the limit allows.
 fn answer(
     peers: &Peers,
     to: MemberId,

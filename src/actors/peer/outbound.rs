@@ -1,4 +1,4 @@
-//! The way to one other member: dials, says hello, sends what waits; again and again.
+//! The outgoing connections to one other member: dials, sends a hello and then the queue; again and again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,12 +16,12 @@ use crate::peer::{
 use crate::types::FeatureLevel;
 use crate::types::limits::PEER_WRITE_BYTES;
 
-/// How long an answer to hello may take: the other member may be busy.
+/// Timeout of the answer to a hello: the other member may be busy.
 const WELCOME_TIME: Duration = Duration::from_secs(5);
-/// Between two attempts to connect: at first, and at most.
+/// Least and longest pause between two attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(400);
-/// Pings in the time after which a silent connection is over, as many as etcd sends.
+/// Pings within the read timeout, as many as etcd sends.
 const PINGS: u32 = 3;
 
 /// Starts both lanes.
@@ -37,18 +37,17 @@ pub(super) fn start(
     }
 }
 
-/// A connection that was let in, and what is read from it.
+/// An accepted connection, and its decoder.
 pub(super) struct Connected {
     pub(super) wire: Wire,
     decoder: Decoder,
     times: Times,
-    /// The other end sends pings, so that silence means that it is gone.
+    /// The other end sends pings, so that silence means that it is dead.
     pub(super) pings: bool,
 }
 
 impl Connected {
-    /// The next frame; `None` when the other end is gone, silent for too long, or says nonsense. May be given up and
-    /// called again.
+    /// The next frame; `None` when the connection ended, was silent for too long, or sent an invalid frame. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.decoder.next_frame().ok()? {
@@ -78,7 +77,7 @@ impl Connected {
     }
 }
 
-/// Connects to a member and says hello.
+/// Connects to a member and sends a hello.
 pub(super) async fn connect(
     peers: &Peers,
     link: &Link,
@@ -154,7 +153,7 @@ impl Outbound {
                 self.link.counts.disconnects.fetch_add(1, Ordering::Relaxed);
                 self.note_active(0);
             }
-            // What waited was for another moment.
+            // Queued messages are outdated.
             self.inbox.try_iter().for_each(|packet| self.count_off(&packet));
             self.peers.consensus().unreachable(self.link.id);
             clock::sleep(pause).await;
@@ -182,7 +181,7 @@ impl Outbound {
         let mut buffer = Vec::new();
         let ping_every = self.peers.identity().times.read / PINGS;
         loop {
-            // Why the connection ends, or what a member says that does not know this one yet.
+            // The end of the connection, or a message of a member that does not know this one yet.
             let told = async { Err(connected.next().await) };
             let work = async { self.inbox.recv_async().await.map_err(|_| None) };
             let first = match clock::deadline(ping_every, or(told, work)).await {
@@ -216,7 +215,7 @@ impl Outbound {
         }
     }
 
-    /// Takes what came back; `None` if that is the end of the connection.
+    /// Handles a received frame; `None` if it ends the connection.
     async fn take(&self, frame: Option<Frame>) -> Option<()> {
         let frame = frame?;
         match frame.kind {

@@ -6,10 +6,10 @@ use crate::peer::Answer;
 use crate::types::Refusal;
 use crate::types::limits::PEER_QUESTIONS_MAX;
 
-/// Time until it is looked again for askers that are gone, in ms: looking costs as much as there are questions.
+/// Interval between two removals of abandoned questions, in ms: each visits all questions.
 const SWEEP_MS: u64 = 100;
 
-/// Who asked, by the number of the question.
+/// Pending questions by their number.
 #[derive(Default)]
 pub(super) struct Questions {
     askers: BTreeMap<u64, flume::Sender<Answer>>,
@@ -18,7 +18,7 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    /// Numbers a question; `None` if too many wait for answers already, which its asker is told.
+    /// Numbers a question; `None` if too many are pending, which refuses it.
     pub(super) fn ask(&mut self, asker: flume::Sender<Answer>, now_ms: u64) -> Option<u64> {
         let is_full = self.askers.len() >= PEER_QUESTIONS_MAX;
         if is_full && now_ms >= self.swept_ms + SWEEP_MS {
@@ -35,7 +35,7 @@ impl Questions {
         Some(self.number)
     }
 
-    /// Gives an answer to who asked, if that one still waits.
+    /// Passes an answer to the caller, if that one still waits.
     pub(super) fn answer(&mut self, answer: Answer) {
         if let Some(asker) = self.askers.remove(&answer.number) {
             drop(asker.try_send(answer));

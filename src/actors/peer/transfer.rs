@@ -1,6 +1,6 @@
-//! A snapshot from the leader to a member that is too far behind: the published state, as a bbolt file, in
-//! frames. The receiver makes a store of it in a directory of its own before raft hears anything, so that
-//! nothing is lost when either end dies on the way.
+//! A snapshot from the leader to a member that is too far behind: the published state, as a bbolt file, in frames. The
+//! receiver builds a store from it in a directory of its own before raft receives the message, so that nothing is lost
+//! when either end dies during the transfer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,9 +20,9 @@ use crate::snapshot::install;
 use crate::types::Fault;
 use crate::types::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_INSTALL_BYTES_PER_SECOND};
 
-/// How long the receiver may take to make a store of the file.
+/// Timeout of the receiver's acknowledgement, after it built a store from the file.
 const INSTALL_TIME: Duration = Duration::from_secs(3600);
-/// How long the next frame may take.
+/// Timeout of the next frame.
 const FRAME_TIME: Duration = Duration::from_secs(30);
 
 /// Sends a snapshot in the background.
@@ -40,17 +40,17 @@ pub(super) fn start(peers: &Peers, link: &Arc<Link>, raft: Message, shared: &Arc
     });
 }
 
-/// Sends it; gives its length if the other end has it.
+/// Sends it; returns its length if the other end has acknowledged it.
 async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) -> Option<u64> {
     let view = shared.state().read.view.clone();
-    // What is sent is newer than what raft asked for.
+    // The published state is newer than the snapshot that raft asked for.
     let (index, term, conf_state) = applied_state(&view).unwrap_or_else(|fault| io::fatal(&fault));
     set_snapshot(&mut raft, index, term, &conf_state);
     let (mut connected, _) = connect(peers, link, Lane::Snapshot).await?;
     let (head, entries) = Encoder::default().encode(&raft);
     let first = encode(Kind::Raft, &head, &entries);
     connected.send(&[&first[..], &entries[..]].concat()).await?;
-    let pieces = io::export(view, SNAPSHOT_CHUNK_BYTES).unwrap_or_else(|fault| io::fatal(&fault));
+    let pieces = io::export(view, SNAPSHOT_CHUNK_BYTES);
     let mut bytes = 0;
     while let Ok(piece) = pieces.recv_async().await {
         let piece = piece.unwrap_or_else(|fault| io::fatal(&fault));
@@ -62,7 +62,7 @@ async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) ->
     (answer.kind == Kind::Arrived).then_some(bytes)
 }
 
-/// Receives one, and hands it to consensus when it is a store.
+/// Receives one, and sends it to consensus when its store is built.
 pub(super) async fn receive(peers: &Peers, mut connected: Connected) {
     match take(peers, &mut connected).await {
         Ok(Some((raft, prepared))) => {

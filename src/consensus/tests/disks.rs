@@ -1,4 +1,4 @@
-//! A leader whose disk is full, and what all learn of it.
+//! A leader whose disk is full, and the reports of disk space to all members.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn three(spaces: [DiskSpace; 3]) -> [Node; 3] {
     nodes
 }
 
-/// Time for answers to a heartbeat, for a handover, and for a heartbeat of the next leader.
+/// Ticks for answers to a heartbeat, for a transfer, and for a heartbeat of the next leader.
 fn ticks(nodes: &mut [Node]) {
     for _ in 0..5 {
         nodes.iter_mut().for_each(|node| node.on(Input::Tick));
@@ -40,7 +40,7 @@ fn a_leader_on_a_full_disk_hands_over_to_one_with_room() {
         let mut nodes = three(spaces);
         assert_eq!(leader(&nodes), expected, "{spaces:?}");
         assert!(nodes.iter().all(|node| node.full.is_empty()), "a quorum has room: {spaces:?}");
-        // It stays where it is.
+        // The leader keeps its leadership.
         (0..10).for_each(|_| ticks(&mut nodes));
         assert_eq!(leader(&nodes), expected, "{spaces:?}");
     }

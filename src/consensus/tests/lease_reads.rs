@@ -1,4 +1,4 @@
-//! A leader that reads alone, and members that keep what they promise it.
+//! Reads under the leader lease, and members that keep their vote leases.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A member that promises 900 ms, as ten ticks of 100 ms give.
+/// A member with a vote lease of 900 ms, from ten ticks of 100 ms.
 fn start(id: MemberId, restored: Restored) -> Node {
     let config = Config { vote_lease: vote_lease(10, ms(100)), ..config(id, 1) };
     let mut node = Node::open(id, 1, restored.clone());
@@ -20,7 +20,7 @@ fn three() -> [Node; 3] {
         .map(|id| start(id, Restored { conf_state: conf_state.clone(), ..Restored::default() }))
 }
 
-/// Three members, the first of which leads, and was promised something for a read at this time.
+/// Three members, the first of which leads, and has a lease for a read at this time.
 fn promised(at: u64) -> [Node; 3] {
     let mut nodes = three();
     elect(&mut nodes);
@@ -32,7 +32,7 @@ fn promised(at: u64) -> [Node; 3] {
     nodes
 }
 
-/// Whether a leader answers a read at this time without asking anybody.
+/// True if a leader answers a read at this time without a round of heartbeats.
 fn lease_reads(node: &mut Node, at: u64) -> bool {
     node.now = ms(at);
     node.reads.clear();
@@ -67,7 +67,7 @@ fn a_leader_reads_alone_as_long_as_it_was_promised_and_no_longer() {
     assert!(asks(&nodes[0]), "half of it is over");
     assert!(lease_reads(&mut nodes[0], 1410));
     assert!(!asks(&nodes[0]), "one round at a time");
-    // Nobody hears of that round.
+    // The heartbeats of that round are lost.
     assert!(lease_reads(&mut nodes[0], 1809));
     assert!(!lease_reads(&mut nodes[0], 1810));
     assert_eq!(nodes[0].driver.lease_reads(), 4);
@@ -86,7 +86,7 @@ fn a_renewal_that_is_answered_prolongs_it_and_is_nobodys_read() {
 }
 
 #[test]
-fn what_followers_ask_is_answered_alone_too() {
+fn reads_of_followers_are_answered_under_the_lease() {
     let mut nodes = promised(1000);
     nodes[0].now = ms(1100);
     nodes[1].on(Input::ReadIndex(7));
@@ -97,7 +97,7 @@ fn what_followers_ask_is_answered_alone_too() {
     assert_eq!(kinds, [MessageType::MsgReadIndexResp]);
     sent.into_iter().for_each(|it| nodes[1].on(Input::Step(Box::new(it))));
     assert_eq!(nodes[1].reads, [(7, 1)]);
-    // And what they ask starts rounds that count.
+    // The reads of followers start rounds that count.
     nodes[0].now = ms(5000);
     nodes[1].on(Input::ReadIndex(8));
     exchange(&mut nodes);
@@ -123,7 +123,7 @@ fn a_read_under_way_is_answered_though_others_need_not_wait() {
 }
 
 #[test]
-fn who_takes_over_has_to_be_promised_something_itself() {
+fn new_leader_needs_a_lease_of_its_own() {
     let mut nodes = promised(1000);
     nodes[0].on(Input::Transfer(2));
     exchange(&mut nodes);
@@ -138,10 +138,10 @@ fn who_takes_over_has_to_be_promised_something_itself() {
 }
 
 #[test]
-fn who_hands_over_reads_alone_no_more() {
+fn transfer_ends_the_lease() {
     let mut nodes = promised(1000);
     nodes[0].on(Input::Transfer(2));
-    // What names the other one is on its way.
+    // The message that names the other one is in flight.
     nodes[0].sent.clear();
     assert!(!lease_reads(&mut nodes[0], 1100));
     for _ in 0..10 {
@@ -168,7 +168,7 @@ fn a_change_of_members_ends_it_until_the_next_round() {
     assert!(lease_reads(&mut nodes[0], 1020), "three of four");
 }
 
-/// The fourth one does not exist.
+/// The fourth member does not exist.
 fn exchange_with_three(nodes: &mut [Node]) {
     let messages: Vec<_> = nodes[0].sent.drain(..).collect();
     for message in messages {
@@ -187,7 +187,7 @@ fn a_member_without_the_flag_promises_nothing_and_takes_nothing() {
     assert!(!lease_reads(&mut nodes[0], 1000));
     exchange(&mut nodes);
     assert!(!lease_reads(&mut nodes[0], 1000));
-    // One that would take something, among two that promise nothing.
+    // A leader with leases turned on, among two members that give none.
     let mut nodes: Vec<_> = (1..=3).map(|id| Node::new(id, &[1, 2, 3])).collect();
     nodes[0] = three().into_iter().next().expect("the first one");
     elect(&mut nodes);
@@ -197,13 +197,13 @@ fn a_member_without_the_flag_promises_nothing_and_takes_nothing() {
 }
 
 #[test]
-fn who_answered_a_heartbeat_votes_for_nobody_until_its_ticks_are_over() {
+fn follower_refuses_votes_until_its_vote_lease_ends() {
     let mut nodes = promised(1000);
     let follower = &mut nodes[1];
     for tick in 0..10 {
         let late = vote_request(3, 2, 5, 10);
         assert!(!grants(follower, late), "after {tick} ticks");
-        // It forgets who leads, but not what it promised.
+        // It forgets the leader, but keeps its vote lease.
         let mut later = Message { from: 3, to: 2, term: 4, reject: true, ..Message::default() };
         later.set_msg_type(MessageType::MsgRequestPreVoteResponse);
         follower.on(Input::Step(Box::new(later)));
@@ -218,7 +218,7 @@ fn who_answered_a_heartbeat_votes_for_nobody_until_its_ticks_are_over() {
 }
 
 #[test]
-fn who_is_named_by_a_leader_is_voted_for_at_once() {
+fn transfer_target_gets_votes_at_once() {
     let mut nodes = promised(1000);
     let mut named = vote_request(3, 2, 2, 10);
     named.context = Bytes::from_static(raft::CAMPAIGN_TRANSFER);
@@ -229,7 +229,7 @@ fn who_is_named_by_a_leader_is_voted_for_at_once() {
 fn a_promise_of_an_earlier_life_is_kept() {
     let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
     let restored = Restored { conf_state, vote_lease_ticks: 3, ..Restored::default() };
-    // With the flag or without it.
+    // With leases turned on or off.
     for mut node in [start(2, restored.clone()), Node::open(2, 1, restored)] {
         for _ in 0..3 {
             assert!(!grants(&mut node, vote_request(3, 2, 5, 10)));
@@ -240,7 +240,7 @@ fn a_promise_of_an_earlier_life_is_kept() {
 }
 
 #[test]
-fn who_votes_alone_need_not_wait_unless_that_changes() {
+fn sole_voter_need_not_wait_unless_a_change_is_in_its_log() {
     let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
     let restored = Restored { conf_state, vote_lease_ticks: 3, ..Restored::default() };
     let mut node = start(1, restored.clone());

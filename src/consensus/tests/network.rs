@@ -1,5 +1,5 @@
-//! Three members on a wire that loses, repeats and mixes up messages, with disks and stores that take their
-//! time and members that die with whatever had not reached the disk. One seed, one story.
+//! Three members on a network that loses, repeats and reorders messages, with slow disks and stores, and crashes that
+//! lose all writes that were not durable. Everything follows from one seed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 
 const VOTERS: [MemberId; 3] = [1, 2, 3];
-/// Messages that may be under way; more are lost, as from a full mailbox.
+/// Messages in flight; more are lost, as from a full mailbox.
 const WIRE: usize = 150;
 
 type Batch = (ReadyNumber, Option<HardState>, Vec<Entry>);
@@ -17,15 +17,15 @@ type Batch = (ReadyNumber, Option<HardState>, Vec<Entry>);
 struct Member {
     driver: Driver,
     starts: u64,
-    /// What is on disk: log, hard state, and how far the store is.
+    /// The durable state: log, hard state, and applied index of the store.
     disk: Restored,
-    /// Handed to the disk and not there yet.
+    /// Batches handed to the disk and not durable yet.
     pending: VecDeque<Batch>,
-    /// Handed out to be applied: up to here, and applied up to there.
+    /// The last index handed out to be applied, and the last one applied.
     committed: LogIndex,
     applied: LogIndex,
     role: Role,
-    /// Reads that wait, and the least index they must see.
+    /// Pending reads, and the least index that each must see.
     reads: BTreeMap<u64, LogIndex>,
 }
 
@@ -41,7 +41,7 @@ impl Member {
     fn start(id: MemberId, starts: u64, disk: Restored, seed: u64) -> Self {
         let mut config = config(id, starts);
         config.seed ^= seed << 20;
-        // Nobody falls so far behind that only a snapshot could help.
+        // No member falls so far behind that it needs a snapshot.
         config.catch_up_entries = 1 << 20;
         let driver = Driver::new(config, &disk).expect("the log makes sense");
         let (committed, applied) = (disk.applied, disk.applied);
@@ -49,7 +49,7 @@ impl Member {
         Self { driver, starts, disk, pending, committed, applied, role, reads }
     }
 
-    /// The oldest batch reaches the disk.
+    /// Completes the oldest write.
     fn write(&mut self) -> Option<ReadyNumber> {
         let (number, hard_state, entries) = self.pending.pop_front()?;
         self.disk.hard_state = hard_state.unwrap_or(self.disk.hard_state);
@@ -69,7 +69,7 @@ struct Network {
     seed: u64,
     members: Vec<Member>,
     wire: Vec<Message>,
-    /// What any member was told is committed: the same for all, for ever.
+    /// Entries that any member learned to be committed: the same for all.
     log: Vec<Entry>,
     leaders: BTreeMap<Term, MemberId>,
     reads: u64,
@@ -97,7 +97,7 @@ impl Network {
 
     fn on(&mut self, at: usize, input: Input) {
         self.members[at].driver.on(Duration::ZERO, input);
-        // What waits is joined, as by the actor.
+        // Waiting batches are joined, as by the actor.
         if self.random.random_bool(0.8) {
             self.drain(at);
         }
@@ -156,7 +156,7 @@ impl Network {
             600..680 => self.propose(at),
             680..710 => self.read(at),
             710..850 => {
-                // One acknowledgement for all that became durable at once.
+                // One acknowledgement for several batches that became durable together.
                 let count = self.random.random_range(1..4);
                 let written = (0..count).filter_map(|_| self.members[at].write()).last();
                 written.into_iter().for_each(|number| self.on(at, Input::Persisted(number)));
@@ -205,7 +205,7 @@ impl Network {
         self.on(at, Input::Propose(payloads.map(|it| it.to_string().into()).collect()));
     }
 
-    /// Whatever anybody was told is committed may have been acknowledged, and must be seen.
+    /// Every entry that a member learned to be committed may have been acknowledged, and must be seen by the read.
     fn read(&mut self, at: usize) {
         self.reads += 1;
         self.members[at].reads.insert(self.reads, self.log.len() as u64);
@@ -219,7 +219,7 @@ impl Network {
         self.on(at, Input::Applied(applied));
     }
 
-    /// The store syncs and the log below goes, as far as every member has it: none needs a snapshot.
+    /// The store syncs, and the log is truncated as far as every member has it: none needs a snapshot.
     fn cut(&mut self, at: usize) {
         let durable = |member: &Member| member.disk.hard_state.commit.min(last(&member.disk));
         let all = self.members.iter().map(durable).min().unwrap_or(0);
@@ -233,7 +233,7 @@ impl Network {
         }
     }
 
-    /// Some of what waits for the disk reaches it, unheard; the store is at any batch since the last sync.
+    /// Some of the pending writes become durable without an acknowledgement; the store is at any batch since the last sync.
     fn crash(&mut self, at: usize) {
         let member = &mut self.members[at];
         for _ in 0..self.random.random_range(0..=member.pending.len()) {
@@ -244,7 +244,7 @@ impl Network {
         self.members[at] = Member::start(VOTERS[at], member.starts + 1, disk, self.seed);
     }
 
-    /// All that was asked for happens, and nothing is lost any more.
+    /// All pending work completes, and no messages are lost any more.
     fn settle(&mut self, ticks: usize) {
         for _ in 0..ticks {
             for at in 0..self.members.len() {

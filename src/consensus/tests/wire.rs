@@ -1,4 +1,4 @@
-//! Messages as bytes: what is read is what was sent, whatever else was sent before it.
+//! Messages are decoded as they were encoded, whatever the encoder encoded before.
 
 use raft::eraftpb::{self, MessageType};
 
@@ -7,7 +7,7 @@ use crate::consensus::wire::{
     Encoder, decode, proposals_of, retain_proposals, set_snapshot, snapshot_position,
 };
 
-/// What arrives of messages that leave together.
+/// The decoded form of messages that are encoded one after the other.
 pub(super) fn carried(messages: Vec<Message>) -> Vec<Message> {
     let mut encoder = Encoder::default();
     let carry = |message: Message| {
@@ -31,14 +31,14 @@ fn message(kind: MessageType, to: MemberId, entries: &[(LogIndex, Term, &'static
 }
 
 #[test]
-fn what_is_sent_together_arrives_each_as_it_is() {
+fn messages_encoded_in_sequence_are_decoded_unchanged() {
     use MessageType::{MsgAppend, MsgPropose, MsgReadIndexResp};
     let mut snapshot = message(MessageType::MsgSnapshot, 2, &[]);
     let conf_state = ConfState { voters: vec![1, 2], learners: vec![3], ..ConfState::default() };
     set_snapshot(&mut snapshot, 40, 2, &conf_state);
     assert_eq!(snapshot_position(&snapshot), (40, 2));
     let sent = vec![
-        // Entries without a place in the log: nothing but the payload tells them apart.
+        // Entries without an index: only the payloads differ.
         message(MsgPropose, 2, &[(0, 0, "a")]),
         message(MsgPropose, 2, &[(0, 0, "b")]),
         message(MsgReadIndexResp, 2, &[(0, 0, "one read")]),
@@ -65,7 +65,7 @@ fn half_a_message_is_none() {
 }
 
 #[test]
-fn what_may_not_enter_the_log_is_taken_out_of_proposals() {
+fn invalid_entries_are_removed_from_proposals() {
     let entries = [(0, 0, "good"), (0, 0, "bad"), (0, 0, "good too")];
     let mut proposal = message(MessageType::MsgPropose, 2, &entries);
     let may_enter = |kind: EntryKind, data: &Bytes| kind == EntryKind::Normal && data != "bad";

@@ -1,4 +1,4 @@
-//! gRPC messages on their way out, as JSON.
+//! Conversion of gRPC responses to JSON.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use crate::io::clock::Sleep;
 use crate::json::{MessageId, Schema, Spelling};
 use crate::rpc::MeteredResponse;
 
-/// The messages of an answer, however its body is cut.
+/// The messages of a response, however its body is cut.
 pub(super) struct Messages {
     body: MeteredResponse,
     waiting: BytesMut,
@@ -73,13 +73,13 @@ impl Stream for Messages {
     }
 }
 
-/// A line for each message, and one for what goes wrong after the first.
+/// A line for each message, and one for an error after the first.
 pub(super) struct Lines {
     messages: Messages,
     schema: &'static Schema,
     output: MessageId,
     first: Option<Bytes>,
-    /// When the client does not want to wait any more.
+    /// The client's deadline.
     end: Option<Pin<Box<Sleep>>>,
     closing: Closing,
     ended: bool,
@@ -89,7 +89,7 @@ impl Lines {
     /// Begins with the first message.
     ///
     /// # Errors
-    /// It is none of the kind that it should be.
+    /// The bytes are not a message of this type.
     pub(super) fn new(
         messages: Messages,
         schema: &'static Schema,
@@ -153,7 +153,7 @@ impl hyper::body::Body for Lines {
     }
 }
 
-/// A text whose part of the budget is held until it has left.
+/// A text with its part of the budget, which is held until it was sent.
 pub(super) struct Holding {
     text: Option<Bytes>,
     _messages: Messages,

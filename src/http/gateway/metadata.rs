@@ -1,5 +1,5 @@
-//! What a service gets to see of the headers: the token, what is sent under `Grpc-Metadata-`, and the common
-//! ones under `grpcgateway-`, by which it can also tell that the request came this way.
+//! The headers that a service sees: the token, headers sent with the prefix `Grpc-Metadata-`, and common ones with the
+//! prefix `grpcgateway-`, which also shows that the request came through the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tonic::Status;
 use crate::rpc::timeout;
 use crate::types::limits::GATEWAY_TIMEOUT_MAX;
 
-/// Headers that are handed on under a name of the gateway's.
+/// Headers that are passed on with a prefix.
 const COMMON: &[&str] = &[
     "accept",
     "accept-charset",
@@ -54,7 +54,7 @@ pub(super) fn of(head: &Parts, peer: &Arc<str>) -> HeaderMap {
             None => continue,
         };
         let Ok(handed_on) = HeaderName::try_from(name) else { continue };
-        // The framing and the time are ours.
+        // The headers of framing and timeout are set here.
         let is_ours = [header::CONTENT_TYPE, header::TE, header::CONTENT_LENGTH]
             .contains(&handed_on)
             || handed_on == "grpc-timeout";
@@ -76,21 +76,21 @@ pub(super) fn of(head: &Parts, peer: &Arc<str>) -> HeaderMap {
     metadata
 }
 
-/// How long the client wants to wait: `Grpc-Timeout`, digits and a unit.
+/// The client's timeout: `Grpc-Timeout`, digits and a unit.
 ///
 /// # Errors
-/// It is something else.
+/// The value is malformed.
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
     match decoded(&text) {
-        // A timer is kept until its time has come: what is far away is not worth one.
+        // A timer is kept until it expires: distant ones are not worth it.
         Some(timeout) => Ok(Some(timeout).filter(|timeout| *timeout <= GATEWAY_TIMEOUT_MAX)),
         None => Err(Status::invalid_argument(format!("invalid grpc-timeout: {text}"))),
     }
 }
 
-/// Go's `ParseInt`, which reads the number here, takes a sign.
+/// Go's `ParseInt`, which reads the number here, accepts a sign.
 fn decoded(text: &str) -> Option<Duration> {
     timeout::parse(text.strip_prefix('+').unwrap_or(text)).ok()
 }

@@ -1,4 +1,4 @@
-//! JSON on its way in, as gRPC messages.
+//! Conversion of JSON requests to gRPC messages.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,7 +18,7 @@ pub(super) fn one(message: &[u8]) -> Body {
     Body::new(Full::new(frame(message)))
 }
 
-/// Many messages of at most `max` bytes, as they come.
+/// Many messages of at most `max` bytes, as they arrive.
 pub(super) fn stream(body: Body, schema: &'static Schema, input: MessageId, max: usize) -> Body {
     Body::new(Stream { body, schema, input, max, values: Values::default(), ended: false })
 }
@@ -29,7 +29,7 @@ struct Stream {
     input: MessageId,
     max: usize,
     values: Values,
-    /// The client sends no more.
+    /// The client has ended the body.
     ended: bool,
 }
 
@@ -70,8 +70,8 @@ impl hyper::body::Body for Stream {
                         return Poll::Ready(Some(Err(status)));
                     }
                 }
-                // The client is gone in the middle of its requests. Not as `Cancelled`, which tonic takes for their
-                // regular end: the call would go on, and over HTTP/1 nothing else ends it.
+                // The client disconnected during its requests. Not reported as `Cancelled`, which tonic treats as their
+                // regular end: the call would continue, and over HTTP/1 nothing else ends it.
                 Some(Err(error)) => {
                     return Poll::Ready(Some(Err(Status::unknown(error.message()))));
                 }

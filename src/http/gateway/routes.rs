@@ -1,4 +1,4 @@
-//! Which RPC is served under which path, by the table of RPCs.
+//! The paths of the gateway and their RPCs, from the table of RPCs.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ static ROUTES: LazyLock<BTreeMap<&str, Rpc>> = LazyLock::new(|| {
     METHODS.iter().flat_map(|method| of(method.rpc)).collect()
 });
 
-/// The RPC that is served under a path.
+/// The RPC of a path.
 pub(super) fn find(path: &str) -> Option<Rpc> {
     ROUTES.get(path).copied()
 }

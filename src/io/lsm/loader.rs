@@ -1,16 +1,15 @@
-//! Fills an empty store with more than fits into memory, in order or not, and writes each byte three times at most.
+//! Fills an empty store with more data than fits into memory, in any order, and writes each byte three times at most.
 //!
 //! ```text
 //!  commit ─┬─ log: ascending anyway ──────► tables of the store
 //!          ├─ kv and superseded: each
-//!          │  batch is sorted ────────────► runs in a store of their own, where what was committed is found
+//!           │  batch is sorted ────────────► runs in a store of their own, which also serves reads
 //!          └─ the small spaces ───────────► the store                            │
 //!  finish ─────────────────────────────────────────────────────────────── merged once ──► tables of the store
 //! ```
 //!
-//! Through memtables it would be ten times, most of them for merging `kv`, whose keys come in the order in
-//! which they were written: that is what others on the same disk would have to wait for. (Bulk loading by external
-//! merge sort.)
+//! Through memtables each byte would be written ten times, mostly by merges of `kv`, whose keys come in the order in
+//! which they were written; others on the same disk would wait for that. (Bulk loading by external merge sort.)
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -23,26 +22,25 @@ use crate::io::rate_limiter::RateLimiter;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
 
-/// Behind the name of the store's directory, the one in which the runs are.
+/// Suffix of the store's directory for that of the runs.
 const RUNS: &str = "-runs";
 
-/// The spaces whose pairs do not come in order.
+/// The spaces whose pairs come unordered.
 const SORTED: [Space; 2] = [Space::Kv, Space::Superseded];
 
-/// An empty store that is being filled. Commit large batches to it, each from an
-/// [`Overlay`](crate::store::Overlay), and the pairs of [`Space::Log`] in ascending order. Whatever it is used for:
-/// a thread that hosts nothing.
+/// An empty store that is being filled. Commit large batches to it, each from an [`Overlay`](crate::store::Overlay),
+/// and the pairs of [`Space::Log`] in ascending order. Blocks: for plain threads only.
 pub struct Loader {
     store: LsmEngine,
-    /// Its `kv` is what the store's will be.
+    /// The runs; their content is merged into the store's `kv` and `superseded`.
     runs: LsmEngine,
-    /// Where the runs are.
+    /// Directory of the runs.
     scratch: PathBuf,
     limiter: Option<RateLimiter>,
 }
 
 impl Loader {
-    /// Makes a store in a directory that is not there yet.
+    /// Creates a store in a directory that does not exist yet.
     ///
     /// # Errors
     /// The directory cannot be used.
@@ -54,8 +52,8 @@ impl Loader {
         Ok(Self { store, runs, scratch, limiter: None })
     }
 
-    /// The same for a disk that others have in common: not filled faster than so many bytes in a second. The runs are
-    /// there until some time after the end, however it comes.
+    /// The same for a disk that is shared: limited to so many bytes in a second. The runs are removed in the
+    /// background afterwards.
     ///
     /// # Errors
     /// The directory cannot be used.
@@ -66,7 +64,7 @@ impl Loader {
         Ok(paced)
     }
 
-    /// The store, as durable as its tables; [`LsmEngine::persist`] makes the rest so.
+    /// The store, as durable as its tables; [`LsmEngine::persist`] makes the rest durable.
     ///
     /// # Errors
     /// The disk failed.
@@ -137,7 +135,7 @@ impl Engine for Loader {
     }
 
     fn stage(&mut self, batch: Batch) -> Result<(), Fault> {
-        // The directory counts when it is loaded as a whole.
+        // The directory is complete only after the load.
         self.commit(batch)
     }
 
@@ -146,7 +144,7 @@ impl Engine for Loader {
     }
 }
 
-/// [`Loader`] at one moment.
+/// A snapshot of [`Loader`].
 #[derive(Clone)]
 pub struct LoaderView {
     runs: LsmView,

@@ -1,15 +1,15 @@
-//! Which moments of the store somebody still reads.
+//! Sequence numbers of the store at which views read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::lock;
 
-/// Moments, as sequence numbers, and how many read at each.
+/// Sequence numbers, and the number of views at each.
 #[derive(Default)]
 pub(super) struct Pins(Arc<Mutex<BTreeMap<u64, usize>>>);
 
-/// Keeps what can be read at its number until it is dropped.
+/// Keeps the versions visible at its number until it is dropped.
 pub(super) struct Pin {
     number: u64,
     pins: Arc<Mutex<BTreeMap<u64, usize>>>,
@@ -28,7 +28,7 @@ impl Pins {
 }
 
 impl Pin {
-    /// Batches with a smaller number are seen.
+    /// The number: batches with smaller ones are visible.
     pub(super) fn number(&self) -> u64 {
         self.number
     }

@@ -1,39 +1,39 @@
-//! Which tables are merged when. Pure: sizes in, a merge out.
+//! Policy of merges: the tables to merge, and when. Pure: sizes in, a merge out.
 //!
-//! Merging by levels alone, as the tree does it, leaves garbage where it is as long as nothing is written: what was
-//! deleted or replaced goes when a merge meets it, and merges are made when a level is full. Here garbage itself is a
-//! reason: the owner says how many bytes of keys and values are kept ([`Facts::usage`]), the last merge of everything
-//! showed how many bytes of tables such a byte takes, and what is above that is garbage.
+//! Merging by levels alone, as the tree does it, keeps garbage as long as nothing is written: deleted or replaced
+//! versions are removed when a merge reads them, and merges start when a level is full. Here garbage itself is a
+//! reason: the owner sets how many bytes of keys and values are kept ([`Facts::usage`]), the last merge of everything
+//! showed how many bytes of tables such a byte takes, and any excess is garbage.
 //!
-//! - A small store is merged as a whole, for its garbage or for the number of its tables: that is as cheap as anything
-//!   that would leave a part of it.
-//! - In a large one what is new is pushed down through the levels, step by step: only tables that overlap with it are
-//!   written anew. It is merged as a whole only when little is committed.
+//! - A small store is merged as a whole, for its garbage or for the number of its tables: that is as cheap as any
+//!   partial merge.
+//! - In a large one new data is pushed down through the levels, step by step: only tables that overlap with it are
+//!   written again. It is merged as a whole only when little is committed.
 
-/// Bytes of a table. What the tree does when a merge is done it does under the lock that every read takes, and that is
-/// less for a smaller one.
+/// Bytes of a table. The tree ends a merge under the lock that every read takes, for a time that grows with
+/// the table's size.
 pub(super) const TABLE_BYTES: u64 = 8 << 20;
-/// Tables of level 0, past which they are merged into the next.
+/// Tables of level 0, above which they are merged into the next.
 pub(super) const LEVEL_0_TABLES: u8 = 4;
 
-/// A store of which no more bytes are kept is small: merging all of it takes about a second, and less than the many
-/// steps of pushing it down.
+/// Kept bytes up to which a store is small: merging all of it takes about a second, and less than the many steps of
+/// pushing it down.
 const SMALL_BYTES: u64 = 256 << 20;
-/// Bytes that one step of a merge by levels takes, about.
+/// Approximate bytes of one step of a merge by levels.
 const STEP_BYTES: u64 = 64 << 20;
-/// Garbage that is no reason to do anything while much is committed. With what is under way during a merge, a small
-/// store stays within twice what is kept and 64 MiB.
+/// Garbage that is tolerated while much is committed. Including writes during a merge, a small store stays within twice
+/// the kept bytes and 64 MiB.
 const GARBAGE_BYTES: u64 = 24 << 20;
 const GARBAGE_BYTES_LARGE: u64 = 64 << 20;
-/// Garbage that is no reason to do anything while little is committed.
+/// Garbage that is tolerated while little is committed.
 const GARBAGE_BYTES_IDLE: u64 = 2 << 20;
-/// A store in which more of its bytes are garbage is worth being merged as a whole when little is committed: each
-/// byte is written a dozen times at most for that reason.
+/// The inverse of the share of garbage above which a store is merged as a whole when little is committed: each byte is
+/// written a dozen times at most for that reason.
 const GARBAGE_SHARE_IDLE: u64 = 12;
-/// The most bytes of tables that a byte of keys and values is taken for to need, until a merge has shown it.
+/// Upper bound of the bytes of tables assumed for a byte of keys and values, until a merge has shown it.
 const NEED_UNKNOWN_MAX: f64 = 2.0;
 
-/// A store's tables and what is known of them.
+/// Sizes of a store's tables and other inputs of the policy.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Facts {
     /// Tables of level 0.
@@ -44,11 +44,11 @@ pub(super) struct Facts {
     pub(super) usage: u64,
     /// Little was committed in the last seconds.
     pub(super) is_idle: bool,
-    /// Old views keep merges from removing what they were made for.
+    /// Old views keep merges from removing garbage.
     pub(super) is_pinned: bool,
-    /// Somebody asked for a merge of everything.
+    /// A merge of everything was requested.
     pub(super) is_asked: bool,
-    /// Bytes that a merge may take on the disk, until what it replaces is gone.
+    /// Bytes that a merge may take on the disk, until its input is removed.
     pub(super) room: u64,
 }
 
@@ -66,33 +66,43 @@ impl Facts {
 /// A merge to make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Merge {
-    /// None: there is nothing to do, or no room for it.
+    /// None: there is nothing to do, or no space for it.
     None,
-    /// As the sizes of the levels ask for it.
+    /// By the tree's rules for the sizes of levels.
     Level,
-    /// What is above the last level goes down, a part at a time.
+    /// Everything above the last level is pushed down, a part at a time.
     PushDown,
     /// All tables.
     All,
 }
 
-/// Decides on merges; remembers what the last ones showed.
+/// Decides on merges; remembers the results of the last ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MergePolicy {
-    /// Bytes of tables for a byte that is kept; none before anything is known.
+    /// Bytes of tables for a byte that is kept; `None` before it is known.
     need: Option<f64>,
     /// The last push changed nothing, at these bytes.
     pushed_at: Option<u64>,
 }
 
 impl MergePolicy {
-    /// The next merge: the one that is wanted, or else a smaller one for which there is room.
+    /// The next merge: the wanted one, or else a smaller one that fits into the free space.
     pub(super) fn next(&mut self, facts: &Facts) -> Merge {
+        let wanted = self.wanted(facts);
+        self.within_room(wanted, facts)
+    }
+
+    /// True if there is no room for any merge, so that waiting for one makes no sense.
+    pub(super) fn lacks_room(&self, facts: &Facts) -> bool {
+        facts.room < STEP_BYTES.min(facts.bytes()) + TABLE_BYTES
+    }
+
+    fn within_room(&mut self, wanted: Merge, facts: &Facts) -> Merge {
         let (bytes, garbage) = (facts.bytes(), self.garbage(facts));
-        match self.wanted(facts) {
+        match wanted {
             // Its output is what is kept.
             Merge::All if facts.room >= bytes - garbage + TABLE_BYTES => Merge::All,
-            _ if facts.room < STEP_BYTES.min(bytes) + TABLE_BYTES => Merge::None,
+            _ if self.lacks_room(facts) => Merge::None,
             Merge::All => Merge::Level,
             smaller @ (Merge::None | Merge::Level | Merge::PushDown) => smaller,
         }
@@ -125,10 +135,10 @@ impl MergePolicy {
         }
     }
 
-    /// Bytes of the tables that a merge of everything would remove, as far as is known.
+    /// Estimated bytes of tables that a merge of everything would remove.
     pub(super) fn garbage(&mut self, facts: &Facts) -> u64 {
         let bytes = facts.bytes();
-        // What is found at the start is taken for needed, within limits.
+        // The tables present at the start are assumed to be needed, within limits.
         let need = *self.need.get_or_insert_with(|| {
             (bytes as f64 / facts.usage.max(1) as f64).clamp(1.0, NEED_UNKNOWN_MAX)
         });
@@ -143,7 +153,7 @@ impl MergePolicy {
     }
 
     /// A merge of everything, with nothing held back by old views, left so many bytes in the last level. `usage` is
-    /// from when it began: what was deleted since is still in these tables.
+    /// from its start: data deleted since then is still in these tables.
     pub(super) fn merged_all(&mut self, usage: u64, bytes: u64) {
         if usage > 0 && bytes > 0 {
             self.need = Some(bytes as f64 / usage as f64);
@@ -151,10 +161,10 @@ impl MergePolicy {
     }
 }
 
-/// How the sizes of levels relate, from the first that holds something, so that pushing down empties all but the last.
+/// Size ratios of levels, from the first that is not empty, so that pushing down empties all but the last.
 pub(super) fn push_down_ratios(levels: &[u64; 7]) -> Vec<f32> {
     let first = levels.iter().skip(1).position(|bytes| *bytes > 0).map_or(6, |at| at + 1);
-    // One level more, since the tree may make one for what comes from level 0.
+    // One level more, since the tree may create one for the output of level 0.
     let count = 7 - first + 1;
     let mut ratios = vec![1e-6; count.saturating_sub(1)];
     ratios.push(1e12);
@@ -167,7 +177,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A store with so many MiB in level 0 and in the last level, of which so many are kept.
+    /// A store with so many MiB in level 0 and in the last level, and so many kept.
     fn facts(level_0: u64, last: u64, usage: u64) -> Facts {
         let mut levels = [0; 7];
         (levels[0], levels[6]) = (level_0 * MIB, last * MIB);
@@ -184,7 +194,7 @@ mod tests {
         Facts { is_idle: true, ..facts }
     }
 
-    /// A policy that saw a merge of everything leave one byte of tables for each that is kept.
+    /// A policy after a merge of everything that left one byte of tables for each that is kept.
     fn policy() -> MergePolicy {
         let mut policy = MergePolicy::default();
         policy.merged_all(40 * MIB, 40 * MIB);
@@ -223,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_old_views_read_is_left_until_they_are_gone() {
+    fn garbage_read_by_old_views_is_kept() {
         let held = Facts { is_pinned: true, ..idle(facts(100, 40, 40)) };
         assert_eq!(policy().next(&held), Merge::None);
         assert_eq!(policy().next(&Facts { is_asked: true, ..held }), Merge::All);
@@ -238,10 +248,13 @@ mod tests {
         assert_eq!(policy().next(&with(15, garbage)), Merge::None);
         assert_eq!(policy().next(&with(80, large)), Merge::Level);
         assert_eq!(policy().next(&with(60, large)), Merge::None);
+        let lack = [garbage, large].map(|facts| policy().lacks_room(&with(60, facts)));
+        assert_eq!(lack, [true, true]);
+        assert!(!policy().lacks_room(&with(72, large)));
     }
 
     #[test]
-    fn what_compresses_well_or_badly_is_measured() {
+    fn compression_ratio_is_measured() {
         let mut policy = MergePolicy::default();
         assert_eq!(policy.garbage(&facts(0, 150, 100)), 0, "found at the start");
         policy.merged_all(100 * MIB, 50 * MIB);

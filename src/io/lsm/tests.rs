@@ -1,4 +1,4 @@
-//! The store on disk and the one in memory are given the same batches, and must read the same.
+//! The store on disk and the one in memory get the same batches, and must read the same.
 
 use std::ops::Bound;
 
@@ -14,9 +14,9 @@ struct Mirror {
     /// Closed while it is reopened.
     disk: Option<LsmEngine>,
     memory: Memory,
-    /// Views taken at some time, which later batches must not change.
+    /// Views of earlier states, which later batches must not change.
     held: Vec<(LsmView, MemoryView)>,
-    /// Keys that were written, and some of them deleted, in spaces that take each once.
+    /// Number of keys written, and some of them deleted, in spaces that are written once.
     once: u32,
     deletable: Vec<(Space, Bytes)>,
 }
@@ -34,7 +34,7 @@ impl Mirror {
         self.disk.as_mut().expect("it is open")
     }
 
-    /// First and last of all, neighbours, prefixes of each other; short, so that they meet.
+    /// Smallest and largest, adjacent keys, prefixes of each other; short, so that they collide.
     fn key(&mut self) -> Bytes {
         const BYTES: [u8; 5] = [0, 1, b'a', b'b', 0xff];
         let length = self.random.random_range(1..4);
@@ -65,7 +65,7 @@ impl Mirror {
                 false => Some((space, self.key(), value)),
             };
             let Some(write) = write else { continue };
-            // A batch comes out of an overlay, in which each key is once.
+            // A batch is made from an overlay, in which each key occurs once.
             if batch.writes.iter().all(|(space, key, _)| (*space, key) != (write.0, &write.1)) {
                 batch.writes.push(write);
             }
@@ -94,7 +94,7 @@ impl Mirror {
             .map(|(_, key)| (space, key, None))
     }
 
-    /// What nobody holds open any more is closed, and found again.
+    /// Closes the store without open views, and reopens it.
     fn reopen(&mut self) {
         self.held.clear();
         self.disk().persist().unwrap();
@@ -159,7 +159,7 @@ impl Mirror {
     }
 }
 
-/// Bounds that a sorted map does not take.
+/// True for bounds that a sorted map refuses.
 fn out_of_order(from: &Bound<Bytes>, to: &Bound<Bytes>) -> bool {
     match (from, to) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
@@ -230,7 +230,7 @@ fn a_store_that_was_loaded_reads_like_one_that_was_committed_to() {
         mirror.disk = None;
         mirror.disk = Some(LsmEngine::open(&path).unwrap());
         mirror.everything();
-        // It is a store like others.
+        // It can be used like any store.
         for _ in 0..100 {
             mirror.commit();
         }
@@ -238,7 +238,7 @@ fn a_store_that_was_loaded_reads_like_one_that_was_committed_to() {
     }
 }
 
-/// A batch that says its number in three spaces, and overwrites a large value.
+/// A batch that writes its number to three spaces, and overwrites a large value.
 fn numbered(number: u64) -> Batch {
     let mut random = StdRng::seed_from_u64(number);
     let value: Vec<u8> = (0..20_000).map(|_| random.random()).collect();
@@ -317,14 +317,14 @@ fn a_merge_of_everything_leaves_what_is_kept_and_what_a_view_reads() {
     assert_eq!(all(&engine.view()).len(), 20);
 }
 
-/// What flushes, merges and writes back steps back behind those who serve.
+/// The threads that flush, merge and write back have a lower priority than those that serve.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a test's thread")]
 fn the_threads_of_the_store_are_nice() {
     const NAMES: [&str; 3] = ["store-flush", "store-merge", "write-back"];
     let path = tempfile::tempdir().unwrap();
     let _store = LsmEngine::open(path.path()).unwrap();
-    // Other tests have such threads, too, and each gives itself its name and its place when it begins.
+    // Other tests have such threads, too, and each sets its name and nice value when it begins.
     for _ in 0..1000 {
         let mut found = threads();
         found.retain(|(name, _)| NAMES.contains(&name.as_str()));
@@ -337,10 +337,10 @@ fn the_threads_of_the_store_are_nice() {
     panic!("{:?}", threads());
 }
 
-/// The name of each thread, and how nice it is.
+/// The name and nice value of each thread.
 fn threads() -> Vec<(String, i32)> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    // Another test's thread may be gone by now.
+    // Another test's thread may have ended by now.
     let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
     stats
         .map(|stat| {
@@ -408,7 +408,7 @@ fn a_staged_batch_is_on_disk_as_a_whole_or_not_at_all() {
     for ends_staged in [true, false] {
         let published = engine.view();
         engine.stage(batch_of(0..50, "after")).unwrap();
-        // Made durable beside it: the log is truncated after that.
+        // Made durable by another thread: the log is truncated after that.
         engine.persist().unwrap();
         engine.stage(batch_of(50..150, "after")).unwrap();
         engine.persist().unwrap();
@@ -427,4 +427,18 @@ fn a_staged_batch_is_on_disk_as_a_whole_or_not_at_all() {
     engine.persist().unwrap();
     drop(engine);
     assert_eq!(kv_pairs(&open().view()), after);
+}
+
+#[test]
+fn whoever_commits_waits_for_merges_only_if_there_is_room_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = LsmEngine::open_with(&dir.path().join("store"), MEMTABLE_BYTES, None).unwrap();
+    for count in 0..LEVEL_0_RUNS_MAX as u64 {
+        assert!(!engine.is_behind());
+        engine.commit(numbered(count)).unwrap();
+        engine.persist().unwrap();
+    }
+    assert!(engine.is_behind(), "nothing merges");
+    engine.store.control.no_room.store(true, Ordering::Relaxed);
+    assert!(!engine.is_behind(), "a full disk would stop everything");
 }

@@ -1,8 +1,8 @@
-//! The threads that flush and merge, and free what nobody reads any more.
+//! The threads that flush and merge, and free unused memory and files.
 //!
-//! The tree drops memtables and tables under the lock that every read and write takes, and whoever drops the last
-//! reference frees the one and removes the files of the others: 100 ms for 64 MiB of small records. So a thread here
-//! keeps a reference longer than that, and drops it when nobody waits.
+//! The tree drops memtables and tables under the lock that every read and write takes, and the last reference frees the
+//! memory and removes the files: 100 ms for 64 MiB of small records. So a thread here keeps a reference longer than the
+//! tree does, and drops it outside of the lock.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Ver
 
 use super::policy::{Facts, LEVEL_0_TABLES, Merge, MergePolicy, TABLE_BYTES, push_down_ratios};
 use super::write_back::WriteBack;
-use super::{Store, lock, told};
+use super::{Store, error_text, lock};
 use crate::io::clock::Instant;
 use crate::io::disk;
 use crate::io::rate_limiter::RateLimiter;
@@ -24,40 +24,42 @@ use crate::io::thread;
 use crate::metrics;
 use crate::types::{DiskBounds, Fault};
 
-/// How far the threads step back behind those who serve: on full cores that takes a quarter off the slowest answers.
-/// Not further, or memtables would pile up.
+/// Nice value of the threads: on full cores that takes a quarter off the slowest responses. With a higher one
+/// memtables would pile up.
 pub(super) const NICE: i32 = 5;
-/// Time until a failed flush or merge is tried again.
+/// Pause before a failed flush or merge is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Time between two looks at the store when nothing happens.
+/// Interval between two checks of the store when nothing happens.
 const LOOK: Duration = Duration::from_millis(500);
-/// Time in which batches that are committed meanwhile are published.
+/// Time in which batches that are being committed are published.
 const SETTLE: Duration = Duration::from_millis(5);
-/// Bytes that merges read in a second at most, unless whoever commits has to wait for them.
+/// Bytes that merges read in a second at most, unless commits have to wait for them.
 const MERGE_BYTES_PER_SECOND: usize = 256 << 20;
-/// Bytes committed in a second that are few, and how many such seconds make a quiet time.
+/// Rate of committed bytes that counts as idle, and the seconds of it that make a quiet time.
 const IDLE_BYTES_PER_SECOND: u64 = 512 << 10;
 const IDLE_SECONDS: u64 = 3;
-/// Batches between a view that is read and the newest one, past which the view holds much.
+/// Batches between a view that is read and the newest one, above which the view holds much.
 const PINNED_BATCHES: u64 = 4096;
 
-/// Ends with the store that it keeps in order.
+/// The threads' handle. Ends with the store.
 pub(super) struct Upkeep {
     signal: Arc<Signal>,
     control: Arc<Control>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What running merges look at.
+/// Control of running merges.
 #[derive(Default)]
 pub(super) struct Control {
-    /// The store is closed: a merge under way ends, and what it wrote is removed at the next start.
+    /// The store is closed: a running merge ends, and its output is removed at the next start.
     stopping: AtomicBool,
-    /// Merges run as fast as they can.
+    /// Merges run without a rate limit.
     unpaced: AtomicBool,
+    /// There is no room for a merge: whoever commits would wait for one in vain.
+    pub(super) no_room: AtomicBool,
 }
 
-/// Wakes the threads.
+/// Wake-ups of the threads.
 #[derive(Default)]
 struct Signal {
     state: Mutex<Asked>,
@@ -73,7 +75,7 @@ struct Asked {
     flushed: bool,
     /// All tables are to be merged.
     merge_all: bool,
-    /// Each is told when that, or else another look at the store, is over.
+    /// Notified when that merge, or else another check of the store, is complete.
     waiting: Vec<flume::Sender<()>>,
 }
 
@@ -88,7 +90,7 @@ impl Upkeep {
         let flusher = Flusher { store: Arc::clone(store), signal: Arc::clone(&signal) };
         let flusher = thread::start_nice("store-flush", NICE, move || {
             flusher.run();
-            // It ends with the thread that makes most tables.
+            // It is dropped by the thread that creates most tables.
             drop(write_back);
         })?;
         let mut threads = vec![flusher];
@@ -105,7 +107,8 @@ impl Upkeep {
         self.signal.flush.notify_one();
     }
 
-    /// Merges everything, or else lets go of what nobody reads any more; gives what says when that is over.
+    /// Merges everything, or else frees unused memory and files; returns a receiver of the notification when
+    /// that is complete.
     pub(super) fn ask(&self, merge_all: bool) -> flume::Receiver<()> {
         let (done, over) = flume::bounded(1);
         let mut state = lock(&self.signal.state);
@@ -171,7 +174,7 @@ impl Flusher {
                     Err(error) => {
                         if !failing {
                             tracing::error!(
-                                error = told(&error),
+                                error = error_text(&error),
                                 "the store cannot flush to its disk; it is tried again"
                             );
                         }
@@ -185,7 +188,7 @@ impl Flusher {
 
     fn flush(&self) -> lsm_tree::Result<()> {
         self.store.flush()?;
-        self.store.look_at_disk();
+        self.store.measure_tables();
         lock(&self.signal.state).flushed = true;
         self.signal.merge.notify_one();
         Ok(())
@@ -193,7 +196,7 @@ impl Flusher {
 }
 
 impl Store {
-    /// Frees flushed memtables that nobody reads any more.
+    /// Frees flushed memtables that are not read any more.
     fn free_retired(&self) {
         let mut retired = lock(&self.retired);
         let (kept, freed): (Vec<_>, Vec<_>) =
@@ -203,8 +206,8 @@ impl Store {
         drop(freed);
     }
 
-    /// Counts what the tables take on disk, those included that only old views read.
-    fn look_at_disk(&self) {
+    /// Counts the disk space of the tables, including those that only old views read.
+    fn measure_tables(&self) {
         let tables = std::fs::read_dir(self.home.path.join("tables")).into_iter().flatten();
         let sizes = tables.flatten().filter_map(|table| table.metadata().ok()).map(|it| it.len());
         self.counters.disk.store(sizes.sum(), Ordering::Relaxed);
@@ -215,9 +218,9 @@ struct Merger {
     store: Arc<Store>,
     signal: Arc<Signal>,
     policy: MergePolicy,
-    /// The tables that there were, the newest last: see the module.
+    /// Earlier sets of tables, the newest last: see the module.
     versions: VecDeque<(u64, Box<dyn Send>)>,
-    /// What was committed at the last look, and for how long little was.
+    /// Bytes committed as of the last check, and for how long little was.
     committed: u64,
     looked: Instant,
     idle: Duration,
@@ -250,14 +253,14 @@ impl Merger {
                 (flushed || !waiting.is_empty()).then_some((merge_all, waiting))
             });
             let Some(asked) = asked else { return };
-            self.look_at_load();
+            self.measure_load();
             let (merge_all, waiting) = asked.unwrap_or_default();
             match self.merge(merge_all) {
                 Ok(()) => self.failing = false,
                 Err(error) => {
                     if !self.failing && !self.is_stopping() {
                         tracing::error!(
-                            error = told(&error),
+                            error = error_text(&error),
                             "the store cannot merge its tables; it is tried again"
                         );
                     }
@@ -265,9 +268,9 @@ impl Merger {
                 }
             }
             self.let_go();
-            self.store.look_at_disk();
+            self.store.measure_tables();
             for done in waiting {
-                // Whoever asked may be gone.
+                // The caller may be gone.
                 let _ = done.try_send(());
             }
         }
@@ -277,8 +280,8 @@ impl Merger {
         self.store.control.stopping.load(Ordering::Relaxed)
     }
 
-    /// How much is being committed.
-    fn look_at_load(&mut self) {
+    /// Measures the rate of commits.
+    fn measure_load(&mut self) {
         let (now, committed) =
             (Instant::now(), self.store.counters.committed.load(Ordering::Relaxed));
         let time = now.since(self.looked);
@@ -309,12 +312,13 @@ impl Merger {
         }
     }
 
-    /// Bytes that a merge may take: what is free, but for what flushes need and what must be there to apply with.
+    /// Bytes that a merge may take: what is free, but for what flushes and the requests under way need and what must be
+    /// there to apply with.
     fn room(&self) -> u64 {
         let Some(room) = disk::room(&self.store.home.path) else { return u64::MAX };
         let kept = DiskBounds::of_disk(room.total).apply_min();
         let unflushed = self.store.counters.unflushed.load(Ordering::Relaxed);
-        room.free.saturating_sub(kept + unflushed)
+        room.free.saturating_sub(kept + unflushed + disk::claimed_by_requests())
     }
 
     /// Merges until there is nothing to do.
@@ -322,14 +326,16 @@ impl Merger {
         while !self.is_stopping() {
             let facts = self.facts(is_asked);
             let merge = self.policy.next(&facts);
+            let is_stuck = merge == Merge::None && self.policy.lacks_room(&facts);
+            self.store.control.no_room.store(is_stuck, Ordering::Relaxed);
             let before = self.store.tree.current_version().id();
-            // Under load garbage and tables pile up as fast as the disk takes them.
+            // Under load garbage and tables grow as fast as the disk writes them.
             let hurry =
                 merge == Merge::All || facts.level_0_tables > 2 * usize::from(LEVEL_0_TABLES);
             self.store.control.unpaced.store(hurry && !facts.is_idle, Ordering::Relaxed);
             let (began, next_table) = (Instant::now(), self.store.tree.next_table_id());
             if let Err(error) = self.perform(merge, &facts) {
-                // No flush makes tables meanwhile.
+                // No flush creates tables meanwhile.
                 let _flushing = self.store.tree.get_flush_lock();
                 self.store.remove_unfinished(next_table);
                 return Err(error);
@@ -346,8 +352,8 @@ impl Merger {
                     took_ms = began.elapsed().as_millis() as u64,
                     "merged tables"
                 );
-                self.store.look_at_disk();
-                // A view that is made from now on is after the newest tables, so that those of before can go.
+                self.store.measure_tables();
+                // A view made from now on is later than the newest tables, so that earlier ones can be removed.
                 let _ = self.store.sequence.next();
                 self.store.counters.changes.fetch_add(1, Ordering::Relaxed);
             } else {
@@ -367,7 +373,7 @@ impl Merger {
         let tree = &self.store.tree;
         let level = Leveled::default().with_table_target_size(TABLE_BYTES);
         if merge == Merge::All {
-            // Deletes that are still in memory take their share along.
+            // Tombstones that are still in memory remove garbage too.
             self.store.seal();
             self.store.flush()?;
         }
@@ -395,7 +401,7 @@ impl Merger {
         }
     }
 
-    /// Holds on to the newest tables, so that they are dropped here and not under a lock.
+    /// Keeps a reference to the newest tables, so that they are dropped here and not under a lock.
     fn keep_version(&mut self) {
         let newest = self.store.tree.current_version();
         if self.versions.back().is_none_or(|(id, _)| *id != newest.id()) {
@@ -403,13 +409,13 @@ impl Merger {
         }
     }
 
-    /// Lets the newest batch be published, so that the tables of before can be let go of.
+    /// Waits until the newest batch is published, so that the earlier tables can be released.
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
     fn settle(&self) {
         std::thread::sleep(SETTLE);
     }
 
-    /// Forgets versions of the tree that nobody reads, and removes the files that only they had.
+    /// Drops versions of the tree that are not read, and removes the files that only they had.
     fn let_go(&mut self) {
         self.keep_version();
         let tree = &self.store.tree;
@@ -419,12 +425,12 @@ impl Merger {
                 tree.get_version_history_lock().maintenance(&self.store.home.path, watermark);
             if let Err(error) = forgotten {
                 tracing::warn!(
-                    error = told(&error),
+                    error = error_text(&error),
                     "the store cannot remove an old list of its tables"
                 );
             }
         }
-        // Each version is the one after the one before, and the tree forgets the oldest first.
+        // Each version is the successor of the previous one, and the tree drops the oldest first.
         let oldest = tree.current_version().id() - tree.version_free_list_len() as u64;
         while self.versions.front().is_some_and(|(id, _)| *id < oldest) {
             self.versions.pop_front();
@@ -432,7 +438,7 @@ impl Merger {
     }
 }
 
-/// Keeps merges at their pace, and ends them when the store is closed. The tree asks it for each pair that is merged.
+/// Limits the rate of merges, and ends them when the store is closed. The tree calls it for each pair that is merged.
 pub(super) struct PaceFactory(Arc<Control>);
 
 impl PaceFactory {
@@ -455,11 +461,11 @@ impl Factory for PaceFactory {
 struct PaceFilter {
     control: Arc<Control>,
     limiter: RateLimiter,
-    /// Bytes since the pace was last kept.
+    /// Bytes since the rate was last limited.
     bytes: usize,
 }
 
-/// Bytes after which the clock is looked at.
+/// Bytes after which the clock is read.
 const PACE_BYTES: usize = 256 << 10;
 
 impl CompactionFilter for PaceFilter {

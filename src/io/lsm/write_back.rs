@@ -1,8 +1,8 @@
-//! Hands what the store writes to the disk steadily, in pieces.
+//! Steady writeback of the store's tables, in small pieces.
 //!
-//! The tree leaves a table to the kernel until it is whole, and then syncs it: up to 64 MiB at once, in front of the
-//! write-ahead log's next write, which waited 20 ms for it on a fast disk. Here the kernel is told to begin early, so
-//! that little is left to sync. (RocksDB's `bytes_per_sync`.)
+//! The tree leaves a table in the page cache until it is complete, and then syncs it: up to 64 MiB at once, in front of
+//! the write-ahead log's next write, which waited 20 ms for it on a fast disk. Here the kernel is asked to write early,
+//! so that little is left to sync. (RocksDB's `bytes_per_sync`.)
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr, OsString};
@@ -21,10 +21,10 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use crate::io::thread;
 use crate::types::Fault;
 
-/// Bytes for what the kernel tells in one go.
+/// Bytes of the buffer for inotify events.
 const EVENT_BYTES: usize = 4096;
-/// Time between two rounds while a table grows, in ns. What was added in that time goes to the disk at once, and the
-/// log waits behind it: in 10 ms it is enough for one of its writes in a hundred to wait for 4.
+/// Time between two rounds while a table grows, in ns. The bytes added in that time are written at once, and the log
+/// waits behind them: in 10 ms they are enough for one of its writes in a hundred to wait for 4.
 const ROUND_NS: i64 = 2_000_000;
 
 /// Writes the tables of a store back until it is dropped.
@@ -34,7 +34,7 @@ pub(super) struct WriteBack {
 }
 
 impl WriteBack {
-    /// Begins with the tables of the store in a directory. Where the kernel cannot tell of new files, nothing is done.
+    /// Starts for the tables of the store in a directory. Does nothing where inotify is not available.
     ///
     /// # Errors
     /// No thread is left.
@@ -62,7 +62,7 @@ impl WriteBack {
     }
 }
 
-/// Waits until there is something to do; whether that is to stop.
+/// Waits until there is work; true for a stop.
 fn is_ready(stop: &OwnedFd, unfinished: &UnfinishedTables) -> bool {
     let stop = PollFd::new(stop, PollFlags::IN);
     let round = Timespec { tv_sec: 0, tv_nsec: ROUND_NS };
@@ -85,11 +85,11 @@ impl Drop for WriteBack {
     }
 }
 
-/// The tables that are not whole yet.
+/// The tables that are being written.
 struct UnfinishedTables {
     folder: PathBuf,
     tables: HashMap<OsString, File>,
-    /// The kernel tells of files that begin or are whole.
+    /// inotify events of created and completed files.
     events: OwnedFd,
 }
 
@@ -101,7 +101,7 @@ impl UnfinishedTables {
         Ok(Self { folder, tables: HashMap::new(), events })
     }
 
-    /// Lets the kernel begin to write what was added since the last time, and waits for nothing.
+    /// Starts writeback of the bytes added since the last round, and waits for nothing.
     fn round(&mut self) {
         self.read_events();
         self.tables.values().for_each(steady::begin);

@@ -1,40 +1,40 @@
-//! Small DATA frames on their way in, joined before h2 takes them.
+//! Merges small received DATA frames before h2 reads them.
 //!
 //! h2 keeps each DATA frame that its stream has not read as an entry of its own, and ends a connection with too many
-//! small ones (`too_many_data_frames`: some 9,000 here). grpc-go sends a frame for each message, so a client that
-//! keeps 20,000 leases alive on one stream, or creates as many watches, sends them faster than they are answered and would lose its
-//! connection. Joined frames are as large as what was read at once, so that only flow control bounds what waits: in bytes.
+//! small ones (`too_many_data_frames`: some 9,000 here). grpc-go sends a frame for each message, so a client that keeps
+//! 20,000 leases alive on one stream, or creates as many watches, sends them faster than they are answered and would
+//! lose its connection. Merged frames are as large as one read, so that only flow control bounds the queue: in bytes.
 //!
 //! ```text
 //!  socket:  HEADERS(3)  DATA(1) DATA(5) DATA(1) DATA(5) DATA(1)  PING
 //!  h2:      HEADERS(3)  DATA(1)          DATA(5)                 PING
 //! ```
 //!
-//! Only whole frames in one read are joined, so that nothing waits for more. The order within a stream stays, and so does that
-//! of all frames that are no plain DATA; flow control counts the same bytes. Frames without payload, padded ones
-//! and the last ones of a stream are left alone: h2 has limits of its own for them.
+//! Only whole frames in one read are merged, so that no byte waits for more. The order within a stream is kept, and so
+//! is that of all frames that are not plain DATA; flow control counts the same bytes. Frames without payload, padded
+//! ones and the last ones of a stream are not changed: h2 has limits of its own for them.
 
 /// Length, type, flags and stream of a frame (RFC 9113, 4.1).
 const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
-/// Neither padded nor the last one of its stream.
+/// Flags of a plain frame: neither padded nor the last one of its stream.
 const PLAIN: u8 = 0;
-/// The most payload of a frame that this end takes: the default, which hyper does not change.
+/// The largest payload of a frame that this end accepts: the default, which hyper does not change.
 const PAYLOAD_MAX: usize = 16 << 10;
-/// Streams whose frames are joined at a time. With more, frames of the same stream are seldom near each other.
+/// Streams whose frames are merged at a time. With more, frames of the same stream are seldom near each other.
 const STREAMS_MAX: usize = 16;
 
-/// Where one connection is in its frames.
+/// Parser state of one connection.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Merge {
-    /// Bytes of the payload under way that are yet to come.
+    /// Remaining bytes of the current frame's payload.
     left: usize,
-    /// The head under way, and how much of it came.
+    /// The current frame's header, and how much of it was received.
     head: [u8; HEAD_BYTES],
     filled: usize,
 }
 
-/// Payload of one stream.
+/// Merged payload of one stream.
 struct Joined {
     stream: u32,
     payload: Vec<u8>,
@@ -51,7 +51,7 @@ impl Joined {
 }
 
 impl Merge {
-    /// Joins frames in `bytes`, the next ones of the connection; gives how many bytes remain at its beginning.
+    /// Merges frames in `bytes`, the next ones of the connection; returns the number of bytes that remain at its beginning.
     pub(super) fn merge(&mut self, bytes: &mut [u8]) -> usize {
         let mut ahead = *self;
         if !ahead.finds_any(bytes) {
@@ -76,8 +76,8 @@ impl Merge {
         merged.len()
     }
 
-    /// Passes over all of `bytes`, or to the second plain frame of a stream in a row of them: then there is
-    /// something to join. Mostly there is not.
+    /// Skips all of `bytes`, or stops at the second plain frame of a stream in a sequence of plain frames: then there
+    /// is something to merge. Mostly there is not.
     fn finds_any(&mut self, bytes: &[u8]) -> bool {
         let (mut row, mut length, mut at) = ([0; STREAMS_MAX], 0, 0);
         while at < bytes.len() {
@@ -95,7 +95,7 @@ impl Merge {
         false
     }
 
-    /// Bytes of the next piece, and its stream if it is a whole plain DATA frame.
+    /// Bytes of the next frame or part of one, and its stream if it is a whole plain DATA frame.
     fn next(&mut self, bytes: &[u8]) -> (usize, Option<u32>) {
         if self.left > 0 {
             let length = self.left.min(bytes.len());

@@ -1,5 +1,5 @@
-//! Which connections are open: whether there is a descriptor for one more, and how to reach those of this executor
-//! when it is time to close them.
+//! Open connections: the permits by which descriptors are shared, and the registration by which an executor closes
+//! its connections.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -14,32 +14,32 @@ use super::clock;
 use crate::io::descriptors::{self, Entered, Lane};
 use crate::metrics;
 
-/// How often a closing executor looks whether all are gone.
+/// Interval at which a closing executor checks for remaining connections.
 const CLOSE_LOOK: Duration = Duration::from_millis(10);
 
-/// How often the log says at most that connections wait.
+/// Least time between two log lines about waiting connections.
 const LOG_AGAIN_MS: u64 = 10_000;
 
-/// Open connections of one executor. Relaxed: nothing else is ordered by it.
+/// Number of open connections of one executor. Relaxed: nothing else is ordered by it.
 #[derive(Clone, Default)]
 pub(super) struct ConnectionCount(Arc<AtomicUsize>);
 
 impl ConnectionCount {
-    /// How many there are.
+    /// The number of open connections.
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One open connection, counted, also with its executor once that is known.
+/// The permit of one open connection, counted for its lane, and for its executor once that is known.
 pub(super) struct ConnectionPermit {
     entered: Entered,
     share: Option<ConnectionCount>,
 }
 
 impl ConnectionPermit {
-    /// Waits until there is a descriptor for one more connection to a port of this lane. A port for clients also
-    /// takes in a few when there is none for them, as they may ask for health.
+    /// Waits until there is a descriptor for one more connection to a port of this lane. A client port also accepts a
+    /// few when there is none for clients, as they may ask for health.
     pub(super) async fn enter(lane: Lane, pause: Duration) -> Self {
         let mut waits = false;
         loop {
@@ -55,14 +55,14 @@ impl ConnectionPermit {
         }
     }
 
-    /// Counted with an executor from here on.
+    /// Counts the connection for an executor from now on.
     pub(super) fn with(mut self, share: &ConnectionCount) -> Self {
         share.0.fetch_add(1, Ordering::Relaxed);
         self.share = Some(share.clone());
         self
     }
 
-    /// Whether this connection may only ask for health, as there is still no descriptor left for a client's.
+    /// True if this connection may only ask for health, as there is still no descriptor left for a client's.
     pub(super) fn is_spare(&mut self) -> bool {
         if self.entered.lane() == Lane::Health
             && let Some(entered) = Entered::attempt(Lane::Clients)
@@ -81,13 +81,13 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// A client's connection is closed for want of a descriptor.
+/// Counts a client's connection that is closed for lack of a descriptor.
 pub(super) fn turned_away() {
     metrics::CONNECTIONS_TURNED_AWAY.add(1);
     log_full();
 }
 
-/// Says that there are too few descriptors, now and then.
+/// Logs a lack of descriptors, rate limited.
 fn log_full() {
     if FULL_LOGGED.allows() {
         tracing::warn!(
@@ -99,7 +99,7 @@ fn log_full() {
     }
 }
 
-/// Accepting failed.
+/// Logs a failed accept.
 pub(super) fn log_accept_failed(error: &str) {
     metrics::ACCEPTS_FAILED.add(1);
     if FAILED_LOGGED.allows() {
@@ -107,7 +107,7 @@ pub(super) fn log_accept_failed(error: &str) {
     }
 }
 
-/// When something was last said, so that it is not said more often than once in [`LOG_AGAIN_MS`].
+/// Time of the last log line, so that there is at most one in [`LOG_AGAIN_MS`].
 struct LogInterval(AtomicU64);
 
 static FULL_LOGGED: LogInterval = LogInterval(AtomicU64::new(0));
@@ -132,7 +132,7 @@ thread_local! {
     static OPEN: RefCell<Open> = RefCell::default();
 }
 
-/// The place of one connection, or listener, among those of this executor.
+/// Registration of one connection, or listener, of this executor.
 pub(super) struct OpenSlot(usize);
 
 impl OpenSlot {
@@ -140,7 +140,7 @@ impl OpenSlot {
         Self(OPEN.with_borrow_mut(|open| open.wakers.insert(None)))
     }
 
-    /// Whether it is time to close; if not, `context` is woken when it is.
+    /// True if the executor is closing; otherwise `context` is woken when it does.
     pub(super) fn is_closing(&self, context: &Context<'_>) -> bool {
         OPEN.with_borrow_mut(|open| {
             let waker = &mut open.wakers[self.0];
@@ -151,7 +151,7 @@ impl OpenSlot {
         })
     }
 
-    /// What `future` gives, or `None` if it is time to close before.
+    /// The output of `future`, or `None` if the executor closes first.
     pub(super) async fn or_closing<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = std::pin::pin!(future);
         poll_fn(|context| match self.is_closing(context) {
@@ -164,29 +164,29 @@ impl OpenSlot {
 
 impl Drop for OpenSlot {
     fn drop(&mut self) {
-        // Nothing is left to tell when the thread is going down.
+        // The thread-local is gone while the thread ends; then there is nothing to wake.
         let _ = OPEN.try_with(|open| open.borrow_mut().wakers.try_remove(self.0));
     }
 }
 
-/// Tells when this executor closes its connections, for what goes on until somebody ends it. Belongs to the executor
-/// that made it.
+/// Notifies that this executor closes its connections, for tasks without an end of their own. Belongs to the
+/// executor that made it.
 pub struct Closing(OpenSlot);
 
 impl Closing {
-    /// Of this executor.
+    /// A notification for this executor.
     pub fn watch() -> Self {
         Self(OpenSlot::take())
     }
 
-    /// Ready from when it is time to close.
+    /// Ready once the executor closes.
     pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
         if self.0.is_closing(context) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
-/// Closes the connections and listeners of this executor: new requests are refused, what is under way is
-/// finished if it is within `grace`. Connections that come later are closed at once.
+/// Closes the connections and listeners of this executor: new requests are refused, and requests in flight may finish
+/// within `grace`. Later connections are closed at once.
 pub async fn close_connections(grace: Duration) {
     let wakers: Vec<Waker> = OPEN.with_borrow_mut(|open| {
         open.closing = true;

@@ -1,5 +1,5 @@
-//! A connection's turn: it goes on with its calls that were woken, reads a little, the calls in that are begun, and
-//! what all of them answer leaves together.
+//! Polls one HTTP/2 connection in rounds: first the calls that were woken, then up to 4 KiB of new input and the calls
+//! that begin in it, then one write for all responses.
 //!
 //! ```text
 //!  woken ─► poll woken calls ─► read up to 4 KiB ─► poll each call in it once ─┬─ answered ─► one write ─► next
@@ -7,16 +7,16 @@
 //!                                    └── some of them wait, and there is more ─┘
 //! ```
 //!
-//! So what a call takes is still in the processor's cache when it is answered, however many more are on their way:
-//! those wait in the sockets, as bytes. Clients with many calls under way send the headers of all before the first
-//! message; a connection that read no further than headers goes on reading, so that these calls do not wait until all
-//! other connections have begun as many. If each connection read all that there is before the first answer, a range
+//! The data that a call reads is so still in the processor's cache when it is answered, however many more calls wait:
+//! those wait in the sockets, as bytes. Clients with many calls in flight send the headers of all before the first
+//! message; a connection that read nothing but headers continues to read, so that these calls do not wait until all
+//! other connections have begun as many. If each connection read its whole input before the first response, a range
 //! among 16,384 in flight would take one and a half times the CPU of one among 512.
 //!
-//! **Ownership goes one way.** The task of the connection owns its [`ConnectionScheduler`], and the turn owns the calls. hyper, the
-//! calls (each holds a clone of hyper's executor) and the socket hold a [`Handle`], which owns no call that has begun.
-//! All calls are dropped with the turn, or when the connection ends, whichever is first; calls that come
-//! after the end, for example from the destructors of other calls, are dropped at once.
+//! **Ownership is a tree.** The task of the connection owns its [`ConnectionScheduler`], which owns the calls. hyper,
+//! the calls (each holds a clone of hyper's executor) and the socket hold a [`Handle`], which owns no call that has
+//! begun. All calls are dropped with the scheduler, or when the connection ends, whichever is first; calls that begin
+//! after the end, for example in the destructors of other calls, are dropped at once.
 //!
 //! ```text
 //!  task ─owns─► ConnectionScheduler ─owns─► calls ─┐
@@ -33,37 +33,37 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 /// Bytes that a connection reads before it begins calls.
 const READ_BYTES: usize = 4 << 10;
-/// As many at most: twice as many each time when no call began in the last turn, so that large ones do not come in
-/// drops. Also the most bytes of a whole turn: some four milliseconds of the smallest calls.
+/// Upper bound of the same: the bytes double each time no call began in the last round, so that large requests are not
+/// read in small pieces. Also the most bytes of a whole round: some four milliseconds of the smallest calls.
 pub(super) const TURN_BYTES_MAX: usize = 64 << 10;
-/// Calls that end in one turn because they were woken; the others end in the next one.
+/// Woken calls that may end in one round; the others end in the next one.
 const WOKEN_MAX: usize = 256;
 
 type Call = Pin<Box<dyn Future<Output = ()>>>;
 
-/// The turns of one connection, and its calls. Belongs to the task of the connection.
+/// The rounds of one connection, and its calls. Belongs to the task of the connection.
 pub(super) struct ConnectionScheduler {
     handle: Handle,
-    /// How much may be read at once.
+    /// Bytes that may be read at once.
     bytes: usize,
-    /// Calls that wait for something.
+    /// Calls that wait.
     calls: FuturesUnordered<Call>,
-    /// How many of them do so though all was read: at most those that waited when the socket last had nothing more.
+    /// How many of them wait although the whole input was read: at most those that waited when the socket was last empty.
     settled: usize,
 }
 
-/// The side of the turn for hyper, as its executor, and for the socket. Clones are the same.
+/// The handle for hyper, as its executor, and for the socket. Clones share the state.
 #[derive(Clone)]
 pub(super) struct Handle(Rc<State>);
 
 struct State {
-    /// Bytes that may still be read in this turn.
+    /// Bytes that may still be read in this round.
     left: Cell<usize>,
-    /// The socket has nothing more and wakes the connection when it has.
+    /// The socket is empty and wakes the connection when it is not.
     waits: Cell<bool>,
-    /// The connection has ended: nothing begins any more.
+    /// The connection has ended: no call begins any more.
     ended: Cell<bool>,
-    /// Calls that came since they were last looked for.
+    /// Calls that began since the last poll.
     begun: RefCell<Vec<Call>>,
 }
 
@@ -79,13 +79,13 @@ impl ConnectionScheduler {
         Self { handle, bytes: READ_BYTES, calls, settled: 0 }
     }
 
-    /// For hyper and the socket.
+    /// The handle for hyper and the socket.
     pub(super) fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// One turn: polls woken calls and the connection, begins what it took in, and polls it again to send what was
-    /// answered. When the connection has ended, so have its calls.
+    /// One round: polls woken calls and the connection, polls the calls that began, and polls the connection again to
+    /// send the responses. When the connection has ended, all calls are dropped.
     pub(super) fn take<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -123,16 +123,16 @@ impl ConnectionScheduler {
                 };
                 return Poll::Pending;
             }
-            // Else nothing more is read in this turn.
+            // Otherwise the connection reads no more in this round.
             self.handle.allow(if goes_on { READ_BYTES } else { 0 });
             allowed += READ_BYTES;
         }
     }
 
-    /// Drops all calls, those that their destructors begin included.
+    /// Drops all calls, including those that their destructors begin.
     fn end(&mut self) {
         self.handle.0.ended.set(true);
-        // Out of the cell first: destructors may look into it.
+        // Taken out of the cell first: destructors may borrow it.
         let begun = self.handle.0.begun.take();
         drop(begun);
         drop(std::mem::take(&mut self.calls));
@@ -150,7 +150,7 @@ impl Handle {
         self.0.left.set(bytes);
     }
 
-    /// Bytes that may be read now. `None` when the turn is over; the connection will be woken for its next one.
+    /// Bytes that may be read now. `None` when the round is over; the connection will be woken for its next one.
     pub(super) fn left(&self, context: &Context<'_>) -> Option<usize> {
         if self.0.waits.get() {
             return None;
@@ -163,18 +163,18 @@ impl Handle {
         Some(left)
     }
 
-    /// So many were read.
+    /// Counts read bytes.
     pub(super) fn spend(&self, bytes: usize) {
         self.0.left.set(self.0.left.get() - bytes);
     }
 
-    /// There was nothing to read.
+    /// The socket was empty.
     pub(super) fn wait(&self) {
         self.0.waits.set(true);
     }
 }
 
-/// Polls calls that were woken. Whether any ended; not more than [`WOKEN_MAX`] do.
+/// Polls calls that were woken; at most [`WOKEN_MAX`] end. True if any ended.
 fn end_woken(calls: &mut FuturesUnordered<Call>, context: &mut Context<'_>) -> bool {
     for ended in 0..WOKEN_MAX {
         let Poll::Ready(Some(())) = calls.poll_next_unpin(context) else { return ended > 0 };

@@ -1,4 +1,4 @@
-//! Connections find their executors, and questions over HTTP an end.
+//! Distribution of connections over executors, and timeouts of HTTP requests.
 
 use std::io::Write as _;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -26,10 +26,10 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
             assert_eq!((alone.port(), alone.peer().as_str()), (7, "@"));
             connect();
             let _other = at_second.recv_async().await.unwrap().open();
-            // One each: the first one's turn.
+            // One for each: the first executor is next.
             connect();
             let third = at_first.recv_async().await.unwrap().open();
-            // Two of the first have closed, so that it has fewer.
+            // Two connections of the first executor have closed, so that it has fewer.
             drop((alone, third));
             connect();
             let _fourth = at_first.recv_async().await.unwrap().open();
@@ -38,7 +38,7 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
     }
 }
 
-/// Whose descriptor is closed twice here, another file of the process has that number by then.
+/// If the descriptor is closed twice, another file of the process may have that number by then.
 #[test]
 fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
     for reactor in reactors() {
@@ -67,14 +67,14 @@ fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
 }
 
 #[test]
-fn who_answers_drop_by_drop_is_not_waited_for() {
+fn slow_response_times_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap().to_string());
     let (asking, over) = channel::<()>();
     let dripping = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         while over.recv_timeout(Duration::from_millis(10)) == Err(RecvTimeoutError::Timeout) {
-            // The asker may have gone.
+            // The client may have disconnected.
             let _ = stream.write_all(b"x");
         }
     });
@@ -97,7 +97,7 @@ fn a_url_of_a_member_leads_to_a_port_or_a_socket() {
 fn all_addresses_of_a_name_are_tried_until_one_answers() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let open = listener.local_addr().unwrap();
-    // Nobody listens where somebody has just stopped to.
+    // The listener of this address was just closed.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for reactor in reactors() {
         let (first, refused) = run(reactor, move || async move {

@@ -1,4 +1,4 @@
-//! A connection whose two ends agreed to speak something else than HTTP.
+//! A connection on which both ends switched from HTTP to another protocol.
 
 use std::io::Result;
 use std::task::{Context, Poll};
@@ -8,10 +8,10 @@ use bytes::{Buf as _, Bytes};
 use super::hyper_io::Socket;
 use super::output::Duplex;
 
-/// Bytes in both directions, in whatever language.
+/// Bytes in both directions, in any protocol.
 pub struct UpgradedIo {
     stream: Duplex,
-    /// What came together with the last request.
+    /// Bytes received together with the last request.
     begin: Bytes,
 }
 
@@ -20,7 +20,7 @@ impl UpgradedIo {
         Self { stream: socket.stream, begin }
     }
 
-    /// What comes next, into a part of `into`; nothing when the other end has closed.
+    /// Reads the next bytes into a part of `into`; 0 when the other end has closed.
     ///
     /// # Errors
     /// The connection broke.
@@ -33,7 +33,7 @@ impl UpgradedIo {
         Poll::Ready(Ok(count))
     }
 
-    /// Sends some of it; how much is told.
+    /// Writes a part of `bytes`; returns its length.
     ///
     /// # Errors
     /// The connection broke.

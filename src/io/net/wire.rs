@@ -1,4 +1,4 @@
-//! Plain connections between members: dialed ones, and accepted ones that turn out to be such.
+//! Plain connections between members: dialed ones, and accepted ones that begin with the magic bytes.
 
 use std::future::poll_fn;
 use std::io::{ErrorKind, Result};
@@ -19,7 +19,7 @@ const READ_BYTES: usize = 256 << 10;
 pub struct Wire {
     stream: Stream,
     buffer: Vec<u8>,
-    /// Held while it is open, if it was accepted.
+    /// The permit while the connection is open, if it was accepted.
     _permit: Option<ConnectionPermit>,
 }
 
@@ -38,8 +38,8 @@ impl Wire {
         Self::new(stream, Some(permit))
     }
 
-    /// Lets the kernel end the connection when the other end has acknowledged no bytes for so long. Other than a
-    /// deadline for writes it also counts while all that was written waits in the socket's buffer.
+    /// Lets the kernel end the connection when the other end has acknowledged no bytes for so long. Unlike a deadline
+    /// for writes it also counts while all written bytes are in the socket's buffer.
     pub fn limit_silence(&self, silence: Duration) {
         if let Stream::Tcp(stream) = &self.stream {
             // Refused by no kernel that has the option, and of no harm if it is.
@@ -47,10 +47,10 @@ impl Wire {
         }
     }
 
-    /// Connects to the first address of these that answers within `wait`.
+    /// Connects to the first of these addresses that answers within `wait`.
     ///
     /// # Errors
-    /// None does.
+    /// None of them answers.
     pub async fn dial(address: &Address, wait: Duration) -> Result<Self> {
         let name = match address {
             Address::Tcp(name) => name,
@@ -65,7 +65,7 @@ impl Wire {
         Ok(Self::new(Stream::Tcp(stream), None))
     }
 
-    /// What comes next; nothing when the other end has closed. May be given up and called again.
+    /// The next bytes; none when the other end has closed. Cancel-safe.
     ///
     /// # Errors
     /// The connection broke.
@@ -75,10 +75,10 @@ impl Wire {
         Ok(&self.buffer[..count])
     }
 
-    /// Sends all of it.
+    /// Sends all of the bytes.
     ///
     /// # Errors
-    /// The connection broke, or took nothing for so long.
+    /// The connection broke, or took nothing for `wait`.
     pub async fn write(&mut self, bytes: &[u8], wait: Duration) -> Result<()> {
         let mut left = bytes;
         while !left.is_empty() {
@@ -108,7 +108,7 @@ pub(super) async fn connect_first(
     Err(last)
 }
 
-/// All addresses of `host:port`. Nobody is asked for the address of an address.
+/// All addresses of `host:port`. An address needs no name server.
 async fn look_up(name: &str, wait: Duration) -> Result<Vec<SocketAddr>> {
     if let Ok(address) = name.parse() {
         return Ok(vec![address]);
@@ -123,11 +123,11 @@ pub fn resolve(address: &str) -> Option<SocketAddr> {
     address.to_socket_addrs().ok()?.next()
 }
 
-/// Asks another member over HTTP: head and body of what `path` gives, within `wait` for each of its addresses to
-/// connect, and another `wait` for the answer. Blocks: not for executors.
+/// An HTTP request to another member: status line, headers and body of `path`, within `wait` for each of its addresses
+/// to connect, and another `wait` for the response. Blocks: not for executors.
 ///
 /// # Errors
-/// Nobody is there, or answers too late or with anything but 200.
+/// No address answers, or the response is late or not 200.
 pub fn get(
     address: &Address,
     path: &str,
@@ -138,7 +138,7 @@ pub fn get(
         Address::Tcp(name) => name,
         Address::Unix(socket) => {
             let stream = std::os::unix::net::UnixStream::connect(socket).map_err(text)?;
-            // What is done with it from here on is the same for both kinds of sockets.
+            // From here on both kinds of sockets are used alike.
             return ask(OwnedFd::from(stream).into(), "localhost", path, wait);
         }
     };
@@ -166,7 +166,7 @@ fn ask(
     stream.write_all(ask.as_bytes()).map_err(text)?;
     let (mut answer, mut piece) = (Vec::new(), [0; ANSWER_PIECE_BYTES]);
     while answer.len() < ANSWER_BYTES_MAX {
-        // Who sends a byte now and then must not keep the asker for ever.
+        // A peer that sends a byte at times must not block the caller for ever.
         let left = wait.checked_sub(began.elapsed()).filter(|left| !left.is_zero());
         let left = left.ok_or_else(late).map_err(text)?;
         stream.set_read_timeout(Some(left)).map_err(text)?;
@@ -183,7 +183,7 @@ fn ask(
     }
 }
 
-/// Bytes of an answer of another member's HTTP side.
+/// Upper bound of a response's bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Bytes of it that are read at once.
+/// Bytes read at once.
 const ANSWER_PIECE_BYTES: usize = 8 << 10;

@@ -1,4 +1,4 @@
-//! The file for the segment after this one: one that was put aside, or a new one, made ahead of its turn.
+//! The file for the next segment: a recycled or a new one, prepared in advance.
 
 use std::fs;
 use std::io;
@@ -8,41 +8,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
-use super::{Aligned, WalOptions, fault, free_files};
+use super::files::free_files;
+use super::{Aligned, WalOptions, fault};
 use crate::io::{disk, thread};
-use crate::types::{DiskBounds, Fault};
+use crate::types::Fault;
 
-/// Zeros that are written at once.
+/// Zeros written at once.
 const ZEROS_BYTES: usize = 512 << 10;
 
-/// A file for the next segment, or that the disk has no room for one.
+/// A file for the next segment; `None` if the disk has no space for one.
 type Found = Option<PathBuf>;
 
-/// A file that is on its way. When it is dropped, so is what is half made.
+/// A file in preparation. When it is dropped, an incomplete file is removed.
 pub(super) struct SegmentPreallocator {
     coming: flume::Receiver<Result<Found, Fault>>,
     unwanted: Arc<AtomicBool>,
-    /// What came.
+    /// The result.
     found: Option<Found>,
 }
 
 impl SegmentPreallocator {
-    /// Begins to look for a file for segment `number`, on a thread that gives way to others.
+    /// Starts to prepare a file for segment `number`, on a thread with low priority.
     ///
     /// # Errors
     /// There is no thread left.
     pub(super) fn prepare(options: &WalOptions, number: u64, flags: i32) -> Result<Self, Fault> {
         let (dir, bytes) = (options.dir.clone(), options.segment_bytes);
+        let fits = Arc::clone(&options.fits);
         let unwanted = Arc::new(AtomicBool::new(false));
         let is_unwanted = Arc::clone(&unwanted);
         let find = move || {
             if let Some(free) = free_files(&dir, bytes)?.pop() {
                 return Ok(Some(free));
             }
-            // What the store needs is not taken from it: it would end with that.
-            let fits =
-                |room: disk::Room| room.free >= bytes + DiskBounds::of_disk(room.total).margin;
-            if !disk::room(&dir).is_none_or(fits) {
+            if !fits(bytes) {
                 return Ok(None);
             }
             new_file(&dir, number, bytes, flags, || is_unwanted.load(Ordering::Relaxed))
@@ -53,7 +52,7 @@ impl SegmentPreallocator {
         Ok(Self { coming, unwanted, found: None })
     }
 
-    /// Whether it is there, or the disk had no room for it; `None` while neither is known.
+    /// True if the file is ready, false if the disk has no space for it; `None` while neither is known.
     ///
     /// # Errors
     /// It could not be made for another reason.
@@ -66,7 +65,7 @@ impl SegmentPreallocator {
         Ok(self.found.as_ref().map(Option::is_some))
     }
 
-    /// Waits for it; `None` if the disk had no room for it.
+    /// Waits for it; `None` if the disk had no room for it. A caller that gives up loses nothing.
     ///
     /// # Errors
     /// It could not be made for another reason.
@@ -82,8 +81,8 @@ impl SegmentPreallocator {
 }
 
 impl Drop for SegmentPreallocator {
-    /// Waits until nobody writes to the directory any more: a few milliseconds, when the log is closed. Not for a
-    /// file that was taken: its thread may end whenever it is its turn.
+    /// Waits until the thread stops writing to the directory: a few milliseconds, when the log is closed. Not for a
+    /// file that was taken: its thread may end at any time.
     fn drop(&mut self) {
         self.unwanted.store(true, Ordering::Relaxed);
         if self.found.is_none() {
@@ -93,12 +92,13 @@ impl Drop for SegmentPreallocator {
 }
 
 /// Writes a whole segment of zeros: a later write into it changes no metadata. It has another name until it is
-/// whole, so that nobody takes it for one that was left behind half done. Each piece is on the disk before the next
+/// whole, so that nobody takes it for one that was left behind half done. Its room is taken first, so that whoever looks at
+/// the disk meanwhile does not count on it. Each piece is on the disk before the next
 /// one is written: if all came there at once, the log's own writes would wait behind them, up to a tenth of a second.
 /// `None` if the disk has no room for it; then nothing is left of it.
 ///
 /// # Errors
-/// The disk's, or it became unwanted.
+/// The disk's error, or it is not needed any more.
 pub(super) fn new_file(
     dir: &Path,
     number: u64,
@@ -114,6 +114,7 @@ pub(super) fn new_file(
         let mut create = fs::OpenOptions::new();
         let file =
             create.write(true).create(true).truncate(true).custom_flags(flags).open(&path)?;
+        disk::reserve(&file, bytes)?;
         let mut zeros = Aligned::default();
         zeros.fill(&vec![0; ZEROS_BYTES]);
         for at in (0..bytes).step_by(ZEROS_BYTES) {

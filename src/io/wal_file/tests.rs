@@ -1,9 +1,12 @@
-//! A log on a real disk, in small segments: filled, marked, recycled, reopened at any point, damaged.
+//! A log on a real disk, in small segments: filled, truncated, recycled, reopened at any point, damaged.
+
+use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
+use super::files::free_files;
 use super::*;
 use crate::io::{Executors, Place, Reactor};
 use crate::types::{ConfState, Entry, EntryKind};
@@ -11,7 +14,7 @@ use crate::types::{ConfState, Entry, EntryKind};
 const SEGMENT: u64 = 64 << 10;
 const FREE_MAX: usize = 2;
 
-/// Runs a test where a log can be used.
+/// Runs a test on an executor.
 fn on_executor<F>(test: impl FnOnce() -> F + Send + 'static)
 where
     F: Future<Output = Result<(), Fault>> + 'static,
@@ -45,12 +48,13 @@ async fn open(dir: &TempDir) -> Result<(WalFile, Replay), Fault> {
         dir: dir.path().to_owned(),
         segment_bytes: SEGMENT,
         free_max: FREE_MAX,
+        fits: Arc::new(|_| true),
         unsafe_no_fsync: true,
     };
     WalFile::open(options, Some(first())).await
 }
 
-/// Files whose name ends so, sorted.
+/// Files whose name has this suffix, sorted.
 fn files(dir: &TempDir, suffix: &str) -> Vec<PathBuf> {
     let mut files = list(dir.path()).unwrap();
     files.retain(|path| path.to_string_lossy().ends_with(suffix));
@@ -58,7 +62,7 @@ fn files(dir: &TempDir, suffix: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Fills `segments` segments; gives what a replay of all of it says.
+/// Fills `segments` segments; returns the replay of all records.
 async fn fill(dir: &TempDir, segments: usize) -> Result<Replay, Fault> {
     let (mut wal, mut replay) = open(dir).await?;
     while files(dir, ".wal").len() <= segments {
@@ -70,7 +74,7 @@ async fn fill(dir: &TempDir, segments: usize) -> Result<Replay, Fault> {
     Ok(replay)
 }
 
-/// Overwrites the end of what a segment holds, from its last but `blocks` written block on.
+/// Overwrites the end of a segment's frames, from its last but `blocks` written block on.
 fn wipe_tail(path: &Path, blocks: usize) {
     let mut bytes = fs::read(path).unwrap();
     let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() / WAL_BLOCK_BYTES + 1;
@@ -78,14 +82,14 @@ fn wipe_tail(path: &Path, blocks: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A log and the plainest twin: what a replay says that was told everything that was written.
+/// A log and a naive twin: a replay of everything that was written.
 struct Pair {
     dir: TempDir,
     random: StdRng,
-    /// Closed while it is reopened, as by the death of the member.
+    /// Closed while it is reopened, as by a crash of the member.
     wal: Option<WalFile>,
     twin: Replay,
-    /// How often a segment was recycled.
+    /// Number of recycled segments.
     recycled: usize,
 }
 
@@ -104,7 +108,7 @@ impl Pair {
         self.twin.log_start_index + self.twin.entries.len() as u64
     }
 
-    /// A mark at some entry that is committed, with its term.
+    /// A log start at some committed entry, with its term.
     fn mark(&mut self) -> Record {
         let (before, commit) = (self.twin.log_start_index, self.twin.hard_state.commit);
         let index = self.random.random_range(before..=commit);
@@ -113,7 +117,7 @@ impl Pair {
         Record::LogStart { index, term, conf_state: self.twin.conf_state.clone() }
     }
 
-    /// A batch as consensus hands it out: entries, some of which replace others, and what is committed.
+    /// A batch of consensus: entries, some of which replace others, and a commit index.
     fn batch(&mut self) -> Vec<Record> {
         let commit = self.twin.hard_state.commit;
         let last = self.last();
@@ -177,7 +181,7 @@ fn a_log_reads_back_wherever_it_is_reopened() {
 #[test]
 fn a_full_segment_that_lost_its_tail_is_refused_by_name() {
     on_executor(|| async {
-        // The whole last frame is gone: the next segment does not follow. A part of it: damaged itself.
+        // If the whole last frame is lost, the next segment does not follow; if a part of it is, the frame is damaged.
         for (blocks, named) in [(2, 2), (1, 1)] {
             let dir = tempfile::tempdir().unwrap();
             fill(&dir, 3).await?;
@@ -218,7 +222,7 @@ fn the_oldest_segments_may_only_go_by_a_mark() {
 #[test]
 fn a_segment_that_was_named_and_never_written_is_begun() {
     on_executor(|| async {
-        // In place of the next one: zeros, or a recycled file with all its old frames.
+        // In place of the next segment: zeros, or a recycled file with all its old frames.
         for recycled in [false, true] {
             let dir = tempfile::tempdir().unwrap();
             let mut expected = fill(&dir, 2).await?;
@@ -261,11 +265,11 @@ fn a_segment_never_begins_with_a_commit_whose_entry_is_not_there_yet() {
         let mut index = 0;
         while files(&dir, ".wal").len() == 1 {
             index += 1;
-            // A follower learns of an entry and of its commit at once.
+            // A follower receives an entry and its commit at once.
             wal.append(&[entry(index, 1, 5000), committed(index)]).await?;
         }
         drop(wal);
-        // The member died after the next segment was begun and before the batch was written.
+        // The member died after the next segment was created and before the batch was written.
         wipe_tail(&files(&dir, ".wal")[1], 2);
         let replay = open(&dir).await?.1;
         assert_eq!(replay.entries.len() as u64, index - 1);
@@ -304,6 +308,7 @@ fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
             dir: dir.path().to_owned(),
             segment_bytes: 1 << 50,
             free_max: FREE_MAX,
+            fits: Arc::new(|_| true),
             unsafe_no_fsync: true,
         };
         let mut spare = SegmentPreallocator::prepare(&options, 1, 0)?;
@@ -317,12 +322,34 @@ fn a_segment_that_the_disk_has_no_room_for_is_not_begun() {
     });
 }
 
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test's thread")]
+fn free_files_are_listed_while_another_thread_renames_them() {
+    const ROUNDS: usize = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["free-a.tmp", "free-b.tmp"].map(|name| dir.path().join(name));
+    fs::write(&names[0], [0; 8]).unwrap();
+    let renaming = std::thread::spawn({
+        let names = names.clone();
+        move || {
+            for round in 0..ROUNDS {
+                fs::rename(&names[round % 2], &names[(round + 1) % 2]).unwrap();
+            }
+        }
+    });
+    while !renaming.is_finished() {
+        assert!(free_files(dir.path(), 8).unwrap().len() <= 2);
+    }
+    renaming.join().unwrap();
+    assert_eq!(free_files(dir.path(), 8), Ok(vec![names[0].clone()]));
+}
+
 /// Takes a lease of a file (`F_SETLEASE`): until it is given back, whoever opens the file waits for it, as for a disk
 /// that does not answer. `None` where the file system has none.
 #[allow(unsafe_code, reason = "neither std nor rustix has this call")]
 fn lease(path: &Path) -> Option<fs::File> {
     use std::os::fd::AsRawFd as _;
-    // The kernel tells the holder when somebody waits, by a signal that ends processes that do not know it.
+    // The kernel notifies the holder of a blocked open by a signal that would end the process.
     let told = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     signal_hook::flag::register(libc::SIGIO, told).expect("a signal");
     let file = fs::OpenOptions::new().write(true).open(path).expect("it is there");

@@ -1,10 +1,10 @@
-//! The thread that writes the log. Not io_uring: the kernel ends a direct write that must be durable in a
-//! worker of its own, bound to the core that took the interrupt, and there it waits for the executor that is
-//! pinned to that core, up to 4 ms, twice per write. Whoever writes in the plain way ends the write itself, on
-//! whichever core is free: a fifth to a third more puts per second on two cores.
+//! The thread that writes the log. Not io_uring: the kernel completes a direct write that must be durable in a worker
+//! of its own, bound to the core that took the interrupt, where it waits for the executor that is pinned to that core,
+//! up to 4 ms, twice per write. A plain write is completed by its thread, on whichever core is free: a fifth to a third
+//! more puts per second on two cores.
 //!
-//! It also switches segments: a rename, an fsync of the directory, an open and a close each may wait for the disk as long
-//! as many writes.
+//! It also switches segments: a rename, an fsync of the directory, an open and a close each may wait for the disk as
+//! long as many writes.
 
 use std::fs::File;
 use std::io;
@@ -16,25 +16,25 @@ use crate::io::thread;
 use crate::types::Fault;
 use crate::types::limits::WAL_BLOCK_BYTES;
 
-/// It works little, and everyone waits for it: on full cores it goes before the executors, where that is allowed.
-/// A sixth more puts per second on two full cores, and half as many writes of more than 4 ms.
+/// Nice value: it uses little CPU, and all writes wait for it, so on full cores it precedes the executors, where that
+/// is allowed. A sixth more puts per second on two full cores, and half as many writes of more than 4 ms.
 const NICE: i32 = -10;
 
-/// One thing to do; the next is not begun before it ends.
+/// A job; jobs run one after the other.
 enum Job {
-    /// Write to the segment that is open.
+    /// Writes to the current segment.
     Write { at: u64, buffer: Aligned },
-    /// Close the segment that is open, and name and open the next one.
+    /// Closes the current segment, and renames and opens the next one.
     Switch { spare: PathBuf, segment: PathBuf, flags: i32 },
 }
 
-/// What came of it.
+/// Result of a job.
 enum Done {
     Written(Aligned, io::Result<()>),
     UpgradedIo(Result<(), Fault>),
 }
 
-/// The file of the segment that is open. Belongs to the thread.
+/// The file of the current segment. Belongs to the thread.
 struct Segment(File);
 
 impl Segment {
@@ -53,7 +53,7 @@ impl Segment {
     }
 }
 
-/// Bytes in memory as direct I/O wants them.
+/// Memory aligned for direct I/O.
 #[derive(Default)]
 pub(super) struct Aligned {
     bytes: Vec<u8>,
@@ -62,25 +62,25 @@ pub(super) struct Aligned {
 }
 
 impl Aligned {
-    /// Takes in a copy; what was there before is gone.
+    /// Copies bytes in; the previous content is lost.
     pub(super) fn fill(&mut self, with: &[u8]) {
         self.bytes.clear();
         self.bytes.resize(WAL_BLOCK_BYTES, 0);
         self.bytes.reserve(with.len());
-        // Only now it stays where it is.
+        // The vector does not move after this.
         self.start = self.bytes.as_ptr().align_offset(WAL_BLOCK_BYTES);
         self.bytes.truncate(self.start);
         self.bytes.extend_from_slice(with);
         self.length = with.len();
     }
 
-    /// What was taken in last.
+    /// The bytes of the last [`Aligned::fill`].
     pub(super) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.length]
     }
 }
 
-/// Ends its thread when it is dropped, after what is under way.
+/// The handle of the thread. When it is dropped, the thread ends after the current job.
 pub(super) struct Writer {
     jobs: flume::Sender<Job>,
     done: flume::Receiver<Done>,
@@ -113,7 +113,7 @@ impl Writer {
     /// Writes all of `bytes` at an offset of the segment.
     ///
     /// # Errors
-    /// The disk's; how much was written is not known.
+    /// The disk's error; the number of bytes written is unknown.
     pub(super) async fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.fill(bytes);
@@ -126,10 +126,10 @@ impl Writer {
         }
     }
 
-    /// Makes a spare file the next segment: what is written from now on goes there.
+    /// Makes a preallocated file the next segment, to which all later writes go.
     ///
     /// # Errors
-    /// The disk's. The log must not be appended to any more.
+    /// The disk's error. The log must not be appended to any more.
     pub(super) async fn switch(
         &mut self,
         spare: PathBuf,
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_filled_in_is_aligned_whatever_was_there() {
+    fn filled_bytes_are_aligned() {
         let mut buffer = Aligned::default();
         for length in [1, 4096, 300_000, 0, 8192, 1_000_000, 4096] {
             let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();

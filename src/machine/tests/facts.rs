@@ -49,7 +49,7 @@ impl Member1 {
         all_keys(&self.read).into_iter().map(|kv| kv.key).collect()
     }
 
-    /// (main, sub, key, whether deleted) of what the last request did.
+    /// (main, sub, key, deleted) of the last request's events.
     fn happened(&self) -> Vec<(i64, i64, &[u8], bool)> {
         let of = |event: &Event| (event.revision.main, event.revision.sub);
         let all = self.events.iter();
@@ -149,7 +149,7 @@ fn an_entry_that_leaves_a_gap_is_a_mistake() {
 }
 
 #[test]
-fn what_is_no_request_is_a_fault() {
+fn malformed_entry_is_a_fault() {
     let mut machine = bootstrapped();
     let data = Bytes::from_static(b"\xff\xff");
     let damaged = Entry { index: FIRST, term: TERM, kind: EntryKind::Normal, data };
@@ -204,7 +204,7 @@ fn the_end_of_a_lease_without_keys_makes_no_revision() {
 }
 
 #[test]
-fn what_ends_a_lease_spares_the_next_one_of_its_id() {
+fn expiry_of_a_lease_spares_the_next_one_of_its_id() {
     let mut member = Member1::new();
     let mut leases = Vec::new();
     for _ in 0..2 {
@@ -240,7 +240,7 @@ fn leases_and_their_keys_survive_a_restart() {
     );
 }
 
-/// Everything that can be asked of keys and leases, in an order in which all of it works.
+/// Every kind of request about keys and leases, in an order in which all succeed.
 fn everything() -> Vec<Command> {
     vec![
         put_of("a", 0),
@@ -253,7 +253,7 @@ fn everything() -> Vec<Command> {
     ]
 }
 
-/// What comes of [`everything`] while an alarm is on.
+/// The results of [`everything`] while an alarm is active.
 fn answers_under(kind: AlarmType, alarmed: MemberId) -> Vec<Option<Refusal>> {
     let mut member = Member1::new();
     member.ask(grant(7, 60)).unwrap();
@@ -314,7 +314,7 @@ fn alarms_are_raised_listed_and_put_out_by_member_and_kind() {
     assert_eq!(restarted(&member.machine).alarms(), [there]);
 }
 
-/// Its log and its store may be those of a newer member, and what they mean is not known.
+/// Its log and its store may be those of a newer version, whose meaning is unknown.
 #[test]
 fn a_member_stops_where_its_cluster_speaks_a_version_that_it_is_too_old_for() {
     for ver in ["3.8.0", "4.0.0", "", "3.7"] {
@@ -351,7 +351,7 @@ fn a_member_tells_its_name_and_where_clients_reach_it() {
     assert_eq!(member.conf_state().voters, [HERE]);
 }
 
-/// The door refuses such a key, but logs of earlier versions may hold it; no engine would take it.
+/// Such a key is refused before it is proposed, but logs of earlier versions may contain it; no engine would accept it.
 #[test]
 fn an_entry_with_a_key_beyond_the_limit_is_refused_and_writes_nothing() {
     let mut member = Member1::new();
@@ -400,7 +400,7 @@ fn a_put_that_no_store_holds_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn what_a_leader_takes_it_can_apply() {
+fn accepted_payloads_can_be_applied() {
     let check = |kind, data: &Bytes| check_payload(kind, data, FeatureLevel::NEWEST);
     let normal = |data: &Bytes| check(EntryKind::Normal, data);
     let known = put_of("a", 0).to_payload(0);

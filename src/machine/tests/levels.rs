@@ -1,4 +1,4 @@
-//! Feature levels, and state and entries that do not read.
+//! Feature levels, and unreadable state and entries.
 
 use super::facts::{Member1, put_of};
 use super::*;

@@ -1,5 +1,5 @@
-//! Random requests, cut into batches anywhere, with losses and restarts at any border, those between the steps of a large
-//! entry too, against the machine that takes one entry at a time and is never disturbed.
+//! Random requests in random batches, with losses and restarts at any point, also between the steps of a large entry,
+//! compared with a machine that applies one entry at a time and never restarts.
 
 use std::ops::Bound;
 
@@ -11,7 +11,7 @@ use super::*;
 use crate::mvcc::{Event, KvHash, check_txn};
 use crate::store::{Pair, Space, View as _};
 
-/// What is to be seen of a machine after an entry.
+/// The observable state of a machine after an entry.
 #[derive(Debug, PartialEq)]
 struct Seen {
     position: (LogIndex, Term),
@@ -29,7 +29,7 @@ struct Seen {
 
 impl Seen {
     fn of(machine: &Machine<Memory>, read: &ReadView<MemoryView>) -> Self {
-        // At its own revision a compaction is asked, which forgets with a restart; 0 is none but once.
+        // At its own revision a compaction's stored hash is used, which a restart drops; 0 is none except once.
         let newest = if read.compacted == 0 { read.revision } else { 0 };
         let mut cursor = Error::refusal(read.hash_kv(newest)).unwrap().unwrap();
         let hash = loop {
@@ -56,7 +56,7 @@ impl Seen {
     }
 }
 
-/// Everything in the store.
+/// All pairs in the store.
 fn contents(machine: &Machine<Memory>) -> Vec<(Space, Vec<Pair>)> {
     let view = machine.engine().view();
     let pairs = |space| view.scan(space, Bound::Unbounded, Bound::Unbounded);
@@ -69,7 +69,7 @@ fn compact_all(machine: &mut Machine<Memory>) -> Published<MemoryView> {
     machine.commit().unwrap()
 }
 
-/// What the undisturbed machine made of an entry.
+/// The undisturbed machine's result of an entry.
 struct Step {
     entry: Entry,
     applied: Applied,
@@ -83,9 +83,9 @@ struct Pairing {
     revision: i64,
     log: Vec<Step>,
     machine: Machine<Memory>,
-    /// What it published last.
+    /// The state that it published last.
     read: Option<ReadView<MemoryView>>,
-    /// Up to where the machine has committed.
+    /// Number of entries that the machine has committed.
     committed: usize,
     losses_between_steps: usize,
 }
@@ -140,7 +140,7 @@ impl Pairing {
         }
     }
 
-    /// How many entries of the log the machine holds.
+    /// Number of entries that the machine has applied.
     fn applied(&self) -> usize {
         (self.machine.applied() + 1 - FIRST) as usize
     }
@@ -166,7 +166,7 @@ impl Pairing {
         }
     }
 
-    /// Readers of the published state see nothing of an entry under way.
+    /// Readers of the published state see no changes of an entry in progress.
     fn look_between_steps(&self) {
         let (Some(read), Some(last)) = (&self.read, self.committed.checked_sub(1)) else { return };
         for kv in &self.log[last].after.kvs {
@@ -193,7 +193,7 @@ impl Pairing {
         }
     }
 
-    /// What was not committed is lost. The log is handed in again from some entry before that on.
+    /// Uncommitted state is lost. The log is applied again from some entry before that on.
     fn restart(&mut self) {
         self.machine = restarted(&self.machine);
         let read = self.machine.commit().unwrap().read;
@@ -212,7 +212,7 @@ impl Pairing {
         self.commit();
     }
 
-    /// In the end both hold the same, byte for byte, whoever is asked.
+    /// Finally both contain the same, byte for byte.
     fn finish(mut self) {
         while self.applied() < self.log.len() {
             self.apply();
@@ -225,7 +225,7 @@ impl Pairing {
     }
 }
 
-/// What is asked for.
+/// Random requests.
 impl Pairing {
     fn key(&mut self) -> Bytes {
         const KEYS: [&str; 8] = ["a", "aa", "ab", "b", "ba", "c", "d", "e"];
@@ -258,7 +258,7 @@ impl Pairing {
         }
     }
 
-    /// On both sides of the length up to which history holds a value.
+    /// Around the length up to which history contains a value inline.
     fn value(&mut self) -> Bytes {
         if self.random.random_bool(0.6) {
             return self.key();
@@ -300,11 +300,11 @@ impl Pairing {
             success: self.operations(),
             failure: self.operations(),
         };
-        // Sessions refuse the others before they reach the log.
+        // Sessions refuse the others before they are proposed.
         if check_txn(&txn, 128).is_ok() { txn } else { self.txn() }
     }
 
-    /// Alarms must not last, or nothing else would happen.
+    /// Alarms are disarmed soon, since they refuse most requests.
     fn alarm(&mut self) -> Command {
         const KINDS: [AlarmType; 3] = [AlarmType::Nospace, AlarmType::Corrupt, AlarmType::None];
         let member = self.random.random_range(HERE..HERE + 2);
@@ -325,7 +325,7 @@ impl Pairing {
             60..73 => grant(self.lease(), self.random.random_range(0..9)),
             73..80 => revoke(self.lease()),
             80..86 => {
-                // A compaction at 0 answers hashes at 0 until the next one is over, as etcd's does.
+                // A compaction at 0 determines hashes at 0 until the next one is complete, as in etcd.
                 let revision = self.random.random_range(-2..self.revision + 3);
                 compact(if revision == 0 { 1 } else { revision })
             }

@@ -1,4 +1,4 @@
-//! New versions as bytes.
+//! Encoding of new versions.
 
 use bytes::Bytes;
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::types::{Fault, LeaseId, Revision};
 
-/// What a new version says.
+/// Content of a new version.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mvcc) struct Content<'a> {
     pub(in crate::mvcc) key: &'a [u8],
@@ -25,7 +25,7 @@ pub(in crate::mvcc) struct EncodedRecord {
     pub(in crate::mvcc) record: Record,
 }
 
-/// Encodes new versions; keeps its scratch space.
+/// Encodes new versions; reuses a buffer.
 #[derive(Clone, Debug, Default)]
 pub(in crate::mvcc) struct Encoder {
     header: Vec<u8>,
@@ -66,7 +66,7 @@ impl Encoder {
         Ok(finish(buffer))
     }
 
-    /// A delete at `revision` of what `previous` says.
+    /// A delete at `revision` of the version `previous`.
     pub(in crate::mvcc) fn delete(
         &mut self,
         revision: Revision,
@@ -128,7 +128,7 @@ impl Encoder {
         *main = ancestor.main;
     }
 
-    /// A buffer of exactly the right size that holds all but the `KeyValue`.
+    /// A buffer of exactly the right size that contains everything before the `KeyValue`.
     fn start(&mut self, revision: Revision, length: usize) -> Result<Vec<u8>, Fault> {
         let Ok(kv_at) = u16::try_from(self.header.len()) else { return Err(damaged()) };
         self.header[1..FIXED].copy_from_slice(&kv_at.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Facts that scripts and models do not reach: long histories, many keys, readers of old views, damage.
+//! Cases beyond scripts and models: long histories, many keys, readers of old views, damage.
 
 use std::cell::Cell;
 use std::ops::Bound;
@@ -7,13 +7,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::mvcc::read::{self, newest};
+use crate::mvcc::versions::{self, newest};
 use crate::mvcc::{Import, bucket, is_read_only, is_serializable, leased_keys};
 use crate::store::{Batch, Pair, Space, View};
 use crate::types::limits::BATCH_EVENTS_BYTES_MAX;
 use crate::types::{Fault, KeyRange};
 
-/// A view that counts its look-ups.
+/// A view that counts its lookups.
 struct Counting<'a> {
     view: &'a MemoryView,
     gets: Cell<usize>,
@@ -50,12 +50,12 @@ fn any_of_200_000_versions_is_found_in_logarithmic_time() {
     for at in near.chain(far).collect::<Vec<_>>() {
         let newest = newest(&view, b"hot").unwrap().unwrap();
         view.gets.set(0);
-        let found = read::version_at(&view, newest, at).unwrap().unwrap();
+        let found = versions::version_at(&view, newest, at).unwrap().unwrap();
         assert_eq!(found.main().unwrap(), at);
         assert!(view.gets.get() <= 36, "{} look-ups for revision {at}", view.gets.get());
     }
     let newest = newest(&view, b"hot").unwrap().unwrap();
-    assert!(read::version_at(&view, newest.clone(), 1).unwrap().is_none());
+    assert!(versions::version_at(&view, newest.clone(), 1).unwrap().is_none());
     assert!(newest.bytes().len() < 150, "the record takes {} bytes", newest.bytes().len());
 }
 
@@ -90,7 +90,7 @@ fn fences_count_what_a_scan_counts_while_keys_come_and_go() {
     let mut random = StdRng::seed_from_u64(2);
     let mut store = Store::new(0);
     let mut alive = std::collections::BTreeSet::new();
-    // Grows, churns, shrinks.
+    // Phases: growth, churn, shrinking.
     for (round, put_share) in [0.9, 0.9, 0.5, 0.1, 0.1, 0.0, 0.7].into_iter().enumerate() {
         for _ in 0..8000 {
             let key = random.random_range(0..KEYS);
@@ -300,7 +300,7 @@ fn an_exported_history_imports_as_it_was() {
     assert_eq!(imported.mvcc.revision(), store.mvcc.revision());
     assert_eq!(imported.mvcc.compacted(), store.mvcc.compacted());
     assert!(bucket(&imported.read.view, &[]).eq(bucket(&store.read.view, &[])));
-    // The original still knows the hash of its newest compaction, so it is asked beyond.
+    // The original still has the hash of its newest compaction, so later revisions are compared.
     for revision in store.mvcc.compacted() + 1..=store.mvcc.revision() {
         assert_eq!(imported.hash(revision).unwrap(), store.hash(revision).unwrap());
         let request =
@@ -313,7 +313,7 @@ fn an_exported_history_imports_as_it_was() {
 }
 
 #[test]
-fn what_is_no_bucket_entry_is_not_imported() {
+fn invalid_bucket_entries_are_not_imported() {
     let view = crate::store::Memory::default().view();
     let mut tx = Overlay::new(view);
     let mut import = Import::default();

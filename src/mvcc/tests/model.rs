@@ -1,5 +1,5 @@
-//! Seeded random operations against the plainest twin: every version of every key in a map, and etcd's
-//! bucket as it would be, compacted and hashed by etcd's own rules.
+//! Seeded random operations against a naive twin: every version of every key in a map, and etcd's bucket as it would
+//! be, compacted and hashed by etcd's own rules.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::types::KeyRange;
 type Key = Bytes;
 type At = (i64, i64);
 
-/// What a naive etcd would know.
+/// State of a naive etcd.
 #[derive(Clone, Default)]
 struct Model {
     revision: i64,
@@ -47,7 +47,7 @@ impl Model {
         self.bucket.insert(at, (key.clone(), kv));
     }
 
-    /// Ends a compaction as etcd does.
+    /// Completes a compaction as etcd does.
     fn compact(&mut self, revision: i64) {
         self.compacted = revision;
         let newest = self.newest(revision);
@@ -101,7 +101,7 @@ impl Model {
     }
 }
 
-/// The model and the store side by side.
+/// The model and the store under test.
 struct Pair {
     random: StdRng,
     model: Model,
@@ -109,10 +109,10 @@ struct Pair {
     published: Model,
     store: Store,
     cache_bytes: u64,
-    /// Whether all compaction that was asked for is done.
+    /// True if all requested compactions are complete.
     settled: bool,
     values: u64,
-    /// Whether the store becomes one of an earlier version now and then, and whether it was one.
+    /// Configuration to convert the store to an earlier version's format at times, and a flag that this happened.
     ages: bool,
     aged: bool,
 }
@@ -165,7 +165,7 @@ impl Pair {
                 let length = self.random.random_range(600..3000);
                 return bytes(&format!("{:0length$}", self.values));
             }
-            // Around the limit.
+            // Lengths around the inline limit.
             3 => return bytes(&"y".repeat(505 + self.values as usize % 16)),
             _ => (),
         }
@@ -323,7 +323,7 @@ impl Pair {
         let store = &mut self.store;
         let mut steps = store.mvcc.begin_delete_keys(keys);
         let count = loop {
-            match store.mvcc.step(&mut store.tx, &mut steps, 1).unwrap() {
+            match store.mvcc.step(&mut store.tx, &mut steps, 1, &|_| false).unwrap() {
                 Some(mvcc::Outcome::Keys(count)) => break count,
                 Some(_) => panic!("a deletion has another outcome"),
                 None => (),
@@ -374,7 +374,7 @@ impl Pair {
 
     fn txn(&mut self) {
         let request = self.txn_request(2);
-        // What would change one key twice is mostly refused before it gets here.
+        // Transactions that would change one key twice are mostly refused before this point.
         if mvcc::check_txn(&request, 128).is_err() || deletes_open_end(&request) {
             return;
         }
@@ -462,7 +462,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Runs what the state `before` chooses.
+    /// Runs the branches chosen by the state `before`.
     fn model_txn(
         &mut self,
         request: &TxnRequest,
@@ -561,7 +561,7 @@ impl Pair {
         }
         self.check_history();
         let revision = self.random.random_range(self.model.compacted.max(0)..=self.model.revision);
-        // The newest compaction's own hash is another matter.
+        // The hash at the newest compaction's own revision is computed by another rule.
         if revision != self.model.compacted && revision != 0 {
             let expected = self.model.hash(revision);
             let hash = self.store.hash(revision).unwrap();
@@ -630,7 +630,7 @@ impl Pair {
         assert!(history.next > from || from > self.model.revision);
     }
 
-    /// With no compaction pending the store holds exactly what it must.
+    /// With no compaction pending the store holds exactly the pairs that it needs.
     fn check_settled(&self) {
         use crate::store::{Space, View};
         use std::ops::Bound::Unbounded;
@@ -656,7 +656,7 @@ impl Pair {
     }
 }
 
-/// Deletes with an open end may delete and put one key, which breaks etcd's own index.
+/// True for deletes with an open end, which may delete and put one key in one transaction; that breaks etcd's own index.
 fn deletes_open_end(request: &TxnRequest) -> bool {
     request.success.iter().chain(&request.failure).any(|operation| {
         match operation.request.as_ref().unwrap() {

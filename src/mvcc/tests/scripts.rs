@@ -1,5 +1,5 @@
-//! Golden scripts: `scripts/*.txt` hold commands, `---`, and what they answered, block after block.
-//! `BASALT_REWRITE=1 cargo test mvcc::tests::scripts` writes the answers anew; read the diff.
+//! Golden scripts: `scripts/*.txt` contain commands, `---`, and their output, block after block.
+//! `BASALT_REWRITE=1 cargo test mvcc::tests::scripts` writes the output again; read the diff.
 //!
 //! ```text
 //! put KEY VALUE [lease=N] [prev] [ignore_value] [ignore_lease]
@@ -19,7 +19,7 @@ use basalt_proto::etcdserverpb::{Compare, RequestOp, compare};
 use super::*;
 use crate::mvcc::{check_delete, check_put, check_range, check_txn};
 
-/// As `--max-txn-ops`.
+/// The default of `--max-txn-ops`.
 const OPERATIONS_MAX: usize = 128;
 
 #[test]

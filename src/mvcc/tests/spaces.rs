@@ -1,17 +1,17 @@
-//! What is stored where: values once, revisions once, and the sums of it all.
+//! Content of the spaces: values once, revisions once, and the sums of all.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::Unbounded;
 
 use super::*;
 use crate::mvcc::Usage;
-use crate::mvcc::read::{newest, whole};
 use crate::mvcc::record::Record;
+use crate::mvcc::versions::{newest, whole};
 use crate::store::View;
 use crate::types::Revision;
 use crate::types::limits::INLINE_BYTES_MAX;
 
-/// Where records name what they replaced, behind their fixed part.
+/// Flag of records that contain the fields of the replaced version, behind their fixed part.
 const REPLACED: u8 = 8;
 
 fn pairs(view: &MemoryView, space: Space) -> Vec<(Bytes, Bytes)> {
@@ -22,8 +22,8 @@ fn record(bytes: Bytes) -> Record {
     Record::new(bytes).unwrap()
 }
 
-/// What holds at any moment, while compaction is under way, too. A store that `aged` may hold large values in
-/// its history, and has not stored again what was replaced before.
+/// Checks the invariants that hold at any moment, during compaction too. A store that `aged` may hold large values in
+/// its history, and has not stored replaced values again.
 pub(super) fn check(store: &Store, aged: bool) {
     let view = &store.read.view;
     let (mut usage, mut replaced) = (Usage::default(), BTreeSet::new());
@@ -55,8 +55,8 @@ pub(super) fn check(store: &Store, aged: bool) {
     }
 }
 
-/// Makes of a store what an earlier version would have made: every record whole in the history, without what
-/// it replaced, and no sums.
+/// Converts a store to an earlier version's format: every record whole in the history, without the fields of the
+/// replaced version, and no sums.
 pub(super) fn age(engine: &mut Memory) {
     let view = engine.view();
     let mut batch = Batch::default();
@@ -90,7 +90,7 @@ fn without_replaced(record: &Record) -> Bytes {
     bytes.into()
 }
 
-/// Compaction hashes large values that it does not read, a hash at the same revision before reads them.
+/// Compaction hashes large values without reading them; a hash at the same revision before it reads them.
 #[test]
 fn the_hash_of_a_compaction_is_that_of_the_revision_before_it() {
     let mut store = Store::new(0);
@@ -105,7 +105,7 @@ fn the_hash_of_a_compaction_is_that_of_the_revision_before_it() {
     assert_eq!(store.hash(6).unwrap(), before);
 }
 
-/// A disk that gives back something else is found by a hash of all members, wherever the value is.
+/// A disk that returns other bytes is detected by a hash of all members, in whichever space the value is.
 #[test]
 fn hashes_read_the_values_that_are_stored_apart() {
     let mut store = Store::new(0);
@@ -164,7 +164,7 @@ fn a_large_value_is_stored_once_and_goes_with_its_version() {
     assert_eq!(store.read.usage.logical, 16 + 17 + 7 + 6, "one small key is left");
 }
 
-/// etcd takes such keys, an engine with lengths of 16 bits does not.
+/// etcd accepts such keys; an engine with lengths of 16 bits cannot store them.
 #[test]
 fn a_key_beyond_the_limit_is_refused_and_writes_nothing() {
     use basalt_proto::etcdserverpb::{RequestOp, request_op};

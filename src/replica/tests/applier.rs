@@ -1,4 +1,4 @@
-//! The apply side: who learns what, in which order.
+//! The apply side: its notifications and their order.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn applier(snapshot_count: u64) -> Applier<Memory> {
         compaction_pause: PAUSE,
     };
     let mut applier = Applier::new(machine(), &settings);
-    // Nothing was left by an earlier run.
+    // There is no unfinished compaction of an earlier run.
     applier.compact(Duration::ZERO, &mut Vec::new()).expect("memory takes it");
     assert!(!applier.is_compacting());
     applier
@@ -92,7 +92,7 @@ fn commit(applier: &mut Applier<Memory>, entries: &[Entry]) -> Vec<Output<Memory
     out
 }
 
-/// The outputs in a few words.
+/// A short form of the outputs.
 fn brief(out: &[Output<MemoryView>]) -> Vec<String> {
     out.iter()
         .map(|output| match output {

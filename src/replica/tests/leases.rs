@@ -1,4 +1,4 @@
-//! Leases and who may speak for them.
+//! Leases, and the member that may renew them.
 
 use crate::lease::Grant;
 use crate::replica::LeaseKeeper;

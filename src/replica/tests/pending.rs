@@ -1,4 +1,4 @@
-//! Requests from their slot to their answer.
+//! Pending requests, from their slot to their answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::machine::Reply;
 use crate::replica::{Delivery, PendingRequests, executor_of};
 use crate::types::Refusal;
-use crate::types::limits::{BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::types::limits::{BUNDLE_BYTES_MAX, BUNDLE_PROPOSALS_MAX};
 
 const NONCE: u32 = 77;
 
@@ -17,11 +17,12 @@ fn pending() -> PendingRequests {
     PendingRequests::new(3, NONCE, 0)
 }
 
-fn acquire(pending: &mut PendingRequests) -> u64 {
-    match pending.poll_acquire(&mut None, Waker::noop()) {
-        Poll::Ready(id) => id,
-        Poll::Pending => panic!("no slot"),
-    }
+/// Ids of released requests that may be kept.
+const PILED_UP: usize = 2000;
+
+fn propose(pending: &mut PendingRequests, command: Bytes) {
+    let id = pending.acquire();
+    pending.propose(id, command);
 }
 
 fn replies(ids: &[u64]) -> Delivery {
@@ -40,7 +41,7 @@ impl Wake for Wakes {
 
 #[test]
 fn ids_name_the_executor_and_this_start() {
-    let id = acquire(&mut pending());
+    let id = pending().acquire();
     assert_eq!(executor_of(id, NONCE), Some(3));
     assert_eq!(executor_of(id, NONCE + 1), None, "of another start, or another member");
 }
@@ -48,10 +49,10 @@ fn ids_name_the_executor_and_this_start() {
 #[test]
 fn an_id_that_still_waits_is_not_given_twice() {
     let mut pending = pending();
-    let first = acquire(&mut pending);
+    let first = pending.acquire();
     // The counter has 24 bits.
     pending.counter = 0xff_ffff - 1;
-    let ids = [(); 3].map(|()| acquire(&mut pending));
+    let ids = [(); 3].map(|()| pending.acquire());
     assert!(!ids.contains(&first), "{ids:x?}");
     assert_eq!(ids.map(|id| id & 0xff_ffff), [0xff_ffff, 0, 2]);
 }
@@ -60,7 +61,7 @@ fn an_id_that_still_waits_is_not_given_twice() {
 fn an_answer_wakes_its_session_and_is_taken_once() {
     let (mut pending, wakes) = (pending(), Arc::new(Wakes::default()));
     let waker = Waker::from(Arc::clone(&wakes));
-    let (id, other) = (acquire(&mut pending), acquire(&mut pending));
+    let (id, other) = (pending.acquire(), pending.acquire());
     assert!(pending.poll_reply(id, &waker).is_pending());
     pending.deliver(replies(&[other, 12345]));
     assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "the answers of others");
@@ -72,24 +73,6 @@ fn an_answer_wakes_its_session_and_is_taken_once() {
 }
 
 #[test]
-fn callers_without_a_slot_get_one_in_their_order() {
-    let (mut pending, wakes) = (pending(), Arc::new(Wakes::default()));
-    let waker = Waker::from(Arc::clone(&wakes));
-    let ids: Vec<_> = (0..REQUESTS_IN_FLIGHT_MAX).map(|_| acquire(&mut pending)).collect();
-    let (mut gone, mut next) = (None, None);
-    assert!(pending.poll_acquire(&mut gone, &waker).is_pending());
-    // Polled twice, as a task does that was woken by something else: it waits once.
-    assert!(pending.poll_acquire(&mut gone, &waker).is_pending());
-    assert!(pending.poll_acquire(&mut next, &waker).is_pending());
-    pending.release(ids[0]);
-    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-    pending.give_up(gone.expect("it waits"));
-    assert_eq!(wakes.0.load(Ordering::Relaxed), 2, "its turn is passed on");
-    assert!(pending.poll_acquire(&mut next, &waker).is_ready());
-    assert_eq!(next, None);
-}
-
-#[test]
 fn bundles_are_bounded_in_count_and_bytes() {
     let mut pending = pending();
     let large = Bytes::from(vec![0; BUNDLE_BYTES_MAX / 3]);
@@ -98,13 +81,31 @@ fn bundles_are_bounded_in_count_and_bytes() {
     [vec![large; 4], vec![larger; 2], small]
         .concat()
         .into_iter()
-        .for_each(|it| pending.propose(it));
+        .for_each(|it| propose(&mut pending, it));
     let mut counts = Vec::new();
     while pending.poll_bundle(&Context::from_waker(Waker::noop())).is_ready() {
         counts.push(pending.take_bundle(0).0.len());
     }
     assert_eq!(counts, [3, 1, 1, 1, BUNDLE_PROPOSALS_MAX, 1]);
     assert_eq!(pending.take_bundle(0), (Vec::new(), None));
+}
+
+#[test]
+fn what_was_released_is_not_handed_in_and_holds_no_memory() {
+    let mut pending = pending();
+    let command = Bytes::from(vec![7; 100]);
+    // Nothing is taken, and all time out, for as long as that may be.
+    for _ in 0..10 * PILED_UP {
+        let id = pending.acquire();
+        pending.propose(id, command.clone());
+        pending.release(id);
+    }
+    assert!(command.is_unique(), "nothing else holds it");
+    assert!(pending.queued() <= PILED_UP, "{}", pending.queued());
+    let kept = pending.acquire();
+    pending.propose(kept, command.clone());
+    assert_eq!(pending.take_bundle(0), (vec![command], None));
+    assert!(pending.poll_bundle(&Context::from_waker(Waker::noop())).is_pending());
 }
 
 #[test]
@@ -123,16 +124,16 @@ fn readers_share_a_batch_until_it_leaves() {
 #[test]
 fn readers_that_are_gone_leave_no_batch_behind() {
     let mut pending = pending();
-    // Gone before the batch leaves: no read index is asked for.
+    // It disconnects before the batch is sent: no read index is requested.
     let batch = pending.join_read();
     pending.leave_read(batch);
     assert_eq!(pending.take_bundle(0), (Vec::new(), None));
-    // Gone before the answer.
+    // It disconnects before the answer.
     let batch = pending.join_read();
     assert_eq!(pending.take_bundle(0).1, Some(batch));
     pending.leave_read(batch);
     pending.deliver(Delivery { reads: vec![batch], ..Delivery::default() });
-    // Gone after the answer.
+    // It disconnects after the answer.
     let batch = pending.join_read();
     assert_eq!(pending.take_bundle(0).1, Some(batch));
     pending.deliver(Delivery { reads: vec![batch], ..Delivery::default() });
@@ -143,10 +144,10 @@ fn readers_that_are_gone_leave_no_batch_behind() {
 #[test]
 fn late_requests_and_reads_are_answered() {
     let mut pending = pending();
-    let old = acquire(&mut pending);
+    let old = pending.acquire();
     let read = pending.join_read();
     assert_eq!(pending.take_bundle(400).1, Some(read));
-    let new = acquire(&mut pending);
+    let new = pending.acquire();
     pending.sweep(501, 500, |since_ms| {
         assert_eq!(since_ms, 0);
         Refusal::TimeoutDueToLeaderFail

@@ -14,7 +14,7 @@ use crate::wal::Record;
 
 const NOW: Duration = Duration::from_secs(1);
 
-/// One of so many voters, whose log begins after them.
+/// One of `voters` members, whose log starts after their first entries.
 fn replica(voters: u64) -> Replica<&'static str> {
     let config = Config {
         id: 1,
@@ -35,10 +35,11 @@ fn replica(voters: u64) -> Replica<&'static str> {
         applied: voters,
         ..Restored::default()
     };
-    Replica::new(Driver::new(config, &restored).expect("it begins"))
+    let driver = Driver::new(config, &restored).expect("it begins");
+    Replica::new(driver, Duration::from_millis(100))
 }
 
-/// Performs what a disk does at once, and gives the rest.
+/// Completes disk writes at once, and returns the other outputs.
 fn drain(replica: &mut Replica<&'static str>) -> Vec<Output<&'static str>> {
     let mut all = Vec::new();
     loop {
@@ -107,7 +108,7 @@ fn reads_without_a_leader_share_one_read_index() {
     assert_eq!(reads(&drain(&mut replica)), [(4, 4)]);
 }
 
-/// Proposals among the messages that leave.
+/// Proposals among the messages to be sent.
 fn forwarded(out: Vec<Output<&'static str>>) -> Vec<Message> {
     let sent = out.into_iter().filter_map(|output| {
         if let Output::Send(messages) = output { Some(messages) } else { None }

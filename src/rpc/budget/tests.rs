@@ -1,4 +1,4 @@
-//! Who gets what of a budget, in which order, and that all of it comes back.
+//! Order and amounts of reservations of a budget; all of it is released at the end.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -28,7 +28,7 @@ fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
 }
 
 #[test]
-fn what_does_not_fit_waits_and_nobody_passes_it_by() {
+fn large_reservation_waits_and_is_not_overtaken() {
     let budget = patient();
     let (one, other) = (holding(budget, 45), holding(budget, 40));
     let mut late = holding(budget, 10);
@@ -37,14 +37,14 @@ fn what_does_not_fit_waits_and_nobody_passes_it_by() {
     assert_eq!(poll(first.as_mut()), Poll::Pending);
     assert_eq!(budget.taken.load(SeqCst), 85 * MIB, "a request that waits holds nothing");
 
-    // There is room for this one, but others came first; small ones do not count.
+    // It would fit, but others are first; small ones do not count.
     let mut second = Reservation::of(budget);
     assert!(!second.grow(MIB));
     assert!(Reservation::of(budget).grow(RESPONSE_BYTES_UNCOUNTED));
     let mut second = pin!(second.wait());
     assert_eq!(poll(second.as_mut()), Poll::Pending);
 
-    // Twice of what was read must be there.
+    // Twice the bytes that were read must be free.
     drop(other.permit());
     assert_eq!(poll(first.as_mut()), Poll::Ready(Ok(())));
     assert_eq!(poll(second.as_mut()), Poll::Ready(Ok(())));
@@ -54,7 +54,7 @@ fn what_does_not_fit_waits_and_nobody_passes_it_by() {
 }
 
 #[test]
-fn what_is_read_again_has_its_room_and_gives_the_rest_back() {
+fn repeated_read_has_its_reservation_and_releases_the_rest() {
     let budget = patient();
     let other = holding(budget, 70);
     let mut answer = holding(budget, 20);
@@ -76,7 +76,7 @@ fn what_is_read_again_has_its_room_and_gives_the_rest_back() {
 }
 
 #[test]
-fn who_goes_leaves_the_queue_at_once() {
+fn dropped_waiter_leaves_the_queue_at_once() {
     let budget = patient();
     let other = holding(budget, 60);
     let (mut large, mut small) = (Reservation::of(budget), Reservation::of(budget));
@@ -90,7 +90,7 @@ fn who_goes_leaves_the_queue_at_once() {
         drop(large);
         assert_eq!(poll(small.as_mut()), Poll::Ready(Ok(())));
     }
-    // One that was let in and went before it noticed.
+    // One that was admitted and dropped before it noticed.
     let mut gone = Reservation::of(budget);
     assert!(!gone.grow(30 * MIB));
     let mut gone_waits = Box::pin(gone.wait());
@@ -139,8 +139,8 @@ fn a_stream_holds_one_chunk_at_a_time() {
     assert_eq!(budget.taken.load(SeqCst), 20 * MIB);
 }
 
-/// Many threads read answers of all sizes, give up and come again: never more than the budget is taken, nobody waits
-/// for ever, and all of it comes back.
+/// Many threads reserve, give up and retry with all sizes: never more than the budget is taken, none waits for ever,
+/// and all of it is released.
 #[test]
 fn nobody_is_forgotten_and_nothing_is_lost() {
     use rand::rngs::StdRng;

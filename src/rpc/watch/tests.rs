@@ -1,4 +1,4 @@
-//! The whole way: a gRPC client, HTTP/2, the service, the hub and its actor, over a store of the test's.
+//! End to end: a gRPC client, HTTP/2, the service, the hub and its actor, over a store of the test.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -129,7 +129,7 @@ impl Client {
         self.try_next().await.unwrap()
     }
 
-    /// Until a response has events up to `revision`; gives the revisions of all on the way.
+    /// Reads until a response has events up to `revision`; returns the revisions of all events.
     async fn until(&mut self, revision: i64) -> Vec<i64> {
         let mut seen = Vec::new();
         while seen.last() != Some(&revision) {
@@ -193,7 +193,7 @@ fn a_client_that_does_not_read_is_sent_all_later_and_delays_nobody() {
             bench.put("a", &value);
             assert_eq!(quick.until(revision).await, [revision]);
         }
-        // 20 MB were written; the slow stream holds what it may and no more.
+        // 20 MB were written; the slow stream holds as much as its limit.
         tokio::time::sleep(Duration::from_millis(250)).await;
         let stats = bench.handle.stats();
         assert_eq!((stats.streams, stats.watchers, stats.behind), (2, 2, 1));
@@ -203,12 +203,12 @@ fn a_client_that_does_not_read_is_sent_all_later_and_delays_nobody() {
 }
 
 #[test]
-fn what_does_not_fit_into_the_mailbox_is_read_from_history() {
+fn batches_beyond_the_mailbox_are_read_from_history() {
     serve(|bench| async move {
         let mut client = bench.stream(false).await.unwrap();
         client.create("a", 0);
         assert!(client.next().await.created);
-        // The actor does not run in between: more than the mailbox holds.
+        // The actor does not run in between: more than the mailbox's capacity.
         for _ in 0..3000 {
             bench.put("a", "1");
         }
@@ -256,7 +256,7 @@ fn a_closed_stream_leaves_nothing_behind() {
         tokio::time::sleep(Duration::from_millis(250)).await;
         assert_eq!(bench.handle.stats(), watch::HubStats::default());
         bench.put("a", "1");
-        // Who comes later starts from what is published, though the hub was not told.
+        // A later watch starts from the published state, though the hub has not received it.
         let mut client = bench.stream(false).await.unwrap();
         client.create("a", 0);
         assert_eq!(client.next().await.header.unwrap().revision, 2);

@@ -1,4 +1,4 @@
-//! Checks of flags that belong together, in the order and words of etcd's.
+//! Checks of combinations of flags, in the order and with the texts of etcd's.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub(super) fn check_tls_versions(flags: &Flags) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses what this version lacks: the member would do less than it was asked for.
+/// Refuses flags for missing features: the member would do less than its operator expects.
 pub(super) fn refuse_unsupported<'a>(
     flags: &Flags,
     mut listened: impl Iterator<Item = &'a Url>,
@@ -80,13 +80,13 @@ pub(super) fn retention(flags: &Flags) -> Result<Retention, String> {
     };
     Ok(match time {
         Duration::ZERO => Retention::All,
-        // As etcd takes it: a time is a number, of nanoseconds.
+        // As in etcd: a time is a number of nanoseconds.
         time if revisions => Retention::Revisions(time.as_nanos() as i64),
         time => Retention::Time(time),
     })
 }
 
-/// What is proposed has to fit into the log.
+/// The limit of a request's bytes; a proposal has to fit into the log.
 pub(super) fn request_bytes(flags: &Flags) -> Result<usize, String> {
     match table::MAX_REQUEST_BYTES.get(flags) {
         bytes if bytes > REQUEST_BYTES_MAX => Err(format!(

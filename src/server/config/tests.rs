@@ -31,14 +31,14 @@ fn defaults_are_etcds() {
 }
 
 #[test]
-fn what_is_promised_is_the_election_timeout_but_for_a_tick() {
+fn vote_lease_is_the_election_timeout_less_a_tick() {
     assert_eq!(config(&[]).expect("the defaults are fine").vote_lease(), Duration::ZERO);
     let flags = ["--lease-based-reads", "--heartbeat-interval=60", "--election-timeout=500"];
     assert_eq!(config(&flags).expect("they are fine").vote_lease(), Duration::from_millis(420));
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_in_etcds_words() {
+fn invalid_combinations_are_refused_with_etcds_texts() {
     let listen = ["--listen-client-urls", "http://127.0.0.1:1"];
     let advertise = ["--advertise-client-urls", "http://127.0.0.1:1"];
     for (arguments, text) in [
@@ -110,8 +110,8 @@ fn never_less_than_asked_for() {
     assert!(config(&["--client-cert-auth=false", "--cert-file", ""]).is_ok());
 }
 
-/// A flag with an effect that nothing reads is ignored in silence. The fields of [`Config`] that it ends in are seen in this
-/// room alone, so that the compiler refuses those that nothing reads.
+/// A flag with an effect that is never read would be ignored silently. The fields of [`Config`] are visible in this
+/// room only, so that the compiler reports unread ones.
 #[test]
 fn every_flag_with_an_effect_is_read() {
     let flags = flags(&[]);
@@ -119,7 +119,7 @@ fn every_flag_with_an_effect_is_read() {
     let unread: Vec<_> =
         table::all().filter(|flag| flag.is_used()).map(|flag| flag.name()).collect();
     let unread: Vec<_> = unread.into_iter().filter(|name| !flags.reads.contains(name)).collect();
-    // The default is composed of other flags, and read only if it was given.
+    // The default is composed of other flags, and read only if the flag was given.
     assert_eq!(unread, ["initial-cluster"]);
     let flags = self::flags(&["--initial-cluster=default=http://localhost:2380"]);
     Config::new(&flags, Vec::new()).expect("it is fine");
@@ -148,7 +148,7 @@ fn flags_without_effect_are_warned_of_when_they_are_given() {
         let warning = format!("{name} has no effect in this version of Basalt");
         assert_eq!(warnings(&[argument]), [warning], "{argument}");
     }
-    // Their defaults are what happens.
+    // Their defaults describe the actual behaviour.
     for argument in ["--enable-pprof=false", "--max-snapshots=5", "--downgrade-check-time=5000ms"] {
         assert_eq!(warnings(&[argument]), [""; 0], "{argument}");
     }
@@ -182,7 +182,7 @@ fn retention_counts_hours_times_or_revisions() {
     assert_eq!(retention(&["--auto-compaction-retention=x"]), Err(wrong.to_owned()));
 }
 
-/// As the sample that etcd ships: it must start.
+/// Like the sample that etcd ships: it must start.
 #[test]
 fn a_file_like_etcds_sample_is_fine() {
     let file = tempfile::NamedTempFile::new().expect("a file");

@@ -1,5 +1,4 @@
-//! How often one place in the code may write to the log: a warning for each slow request must not fill the disk while
-//! the disk is slow.
+//! Rate limit of log lines by call site: a warning for each slow request must not fill the disk while the disk is slow.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,21 +9,21 @@ use crate::types::limits::LOG_LINES_PER_SECOND_MAX;
 /// File and line of a call site.
 pub(super) type Site = (String, u32);
 
-/// Counts lines by call site. There are as many of those as in the code.
+/// Counts lines by call site. Their number is bounded by the code.
 #[derive(Debug, Default)]
 pub(super) struct Limiter(Mutex<HashMap<Site, Count>>);
 
 #[derive(Debug, Default)]
 struct Count {
-    /// Which second the lines are of.
+    /// The second of the counted lines.
     second: u64,
     lines: u32,
-    /// Lines that were not written, and that the log does not tell of yet.
+    /// Lines that were not written, and not reported yet.
     suppressed: u64,
 }
 
 impl Limiter {
-    /// Whether a line of this site may be written in this second.
+    /// True if a line of this site may be written in this second.
     pub(super) fn admits(&self, site: Site, second: u64) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(site).or_default();
@@ -40,7 +39,7 @@ impl Limiter {
         admits
     }
 
-    /// Sites of which lines were not written in an earlier second, and how many.
+    /// Sites with suppressed lines in an earlier second, and their number.
     pub(super) fn take_suppressed(&self, second: u64) -> Vec<(Site, u64)> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let over = counts.iter_mut().filter(|(_, it)| it.suppressed > 0 && it.second != second);

@@ -1,10 +1,10 @@
-//! Histories that are right, and what is found when one answer of them is wrong.
+//! Correct histories, and the detection of one wrong answer in them.
 
 use std::collections::BTreeMap;
 
 use super::{Call, Effect, Kv, Micros, Seen, check};
 
-/// What is there after a put: the value and what the log has of it.
+/// The version after a put: value and revisions.
 fn kv(value: u64, create: i64, modified: i64, version: i64) -> Kv {
     Kv { value, create, modified, version }
 }
@@ -20,7 +20,7 @@ fn unheard(asked: Micros, deed: Effect) -> Call {
 const ONE: Effect = Effect::Put { value: 1 };
 const TWO: Effect = Effect::Put { value: 2 };
 
-/// Two puts at revisions 2 and 3, a delete at 4, a swap at 5, and a get while the second put is under way.
+/// Two puts at revisions 2 and 3, a delete at 4, a swap at 5, and a get during the second put.
 fn right() -> (Vec<Call>, BTreeMap<u64, Kv>) {
     let (one, two, three) = (kv(1, 2, 2, 1), kv(2, 2, 3, 2), kv(3, 5, 5, 1));
     let calls = vec![
@@ -66,7 +66,7 @@ fn each_planted_answer_is_found() {
 }
 
 #[test]
-fn what_nobody_heard_of_happened_or_not_but_not_before_it_was_asked() {
+fn unanswered_request_may_be_applied_but_not_before_it_was_made() {
     let (one, two) = (kv(1, 2, 2, 1), kv(2, 2, 3, 2));
     let log = BTreeMap::from([(1, one), (2, two)]);
     let then = |asked: Micros, seen: Kv| {
@@ -76,7 +76,7 @@ fn what_nobody_heard_of_happened_or_not_but_not_before_it_was_asked() {
     assert_eq!(then(30, two), Ok(()), "it happened");
     assert_eq!(then(30, one), Ok(()), "it happens later");
     assert!(then(11, two).is_err(), "it happened before it was asked");
-    // A delete without an answer explains that nothing is there, once.
+    // A delete without an answer explains one missing key.
     let deleted = [
         heard(0, 10, ONE, 2, None),
         unheard(20, Effect::Delete),

@@ -1,4 +1,4 @@
-//! Whether every page of a file is used exactly once, as bbolt's own check asks.
+//! Checks that every page of a file is used exactly once, as bbolt's own check does.
 
 use bytes::Buf as _;
 
@@ -6,9 +6,9 @@ use super::read::{Bucket, Entry, Reader, Source};
 use super::{FREELIST, HEADER, PageHead};
 use crate::types::Fault;
 
-/// What the list of free pages counts in its header at most; more is told by its first number.
+/// Value of the header's count from which on the list's first number is the count.
 const COUNT_IN_HEADER_MAX: u16 = u16::MAX;
-/// Faults that are told; a damaged file has as many as it has pages.
+/// Upper bound of reported faults; a damaged file may have as many as it has pages.
 const FAULTS_MAX: usize = 1000;
 
 /// One bit for each page.
@@ -23,7 +23,7 @@ impl PageSet {
         self.0[(page / u64::from(u64::BITS)) as usize] >> (page % u64::from(u64::BITS)) & 1 == 1
     }
 
-    /// Whether it was not there yet.
+    /// True if the page was not in the set yet.
     fn insert(&mut self, page: u64) -> bool {
         let is_new = !self.has(page);
         self.0[(page / u64::from(u64::BITS)) as usize] |= 1 << (page % u64::from(u64::BITS));
@@ -32,7 +32,7 @@ impl PageSet {
 }
 
 impl<S: Source> Reader<S> {
-    /// Everything that is wrong with the file, in bbolt's words where it has them.
+    /// All faults of the file, with bbolt's texts where it has them.
     pub fn check(&self) -> Vec<String> {
         let mut check = Check {
             reader: self,
@@ -68,7 +68,7 @@ impl<S: Source> Check<'_, S> {
             self.freelist(page)?;
         }
         self.bucket(&self.reader.root())?;
-        // Without a list whatever is not reached is free.
+        // Without a list every unreachable page is free.
         if self.reader.freelist().is_some() {
             for page in 0..self.reader.meta().pages {
                 if !self.reached.has(page) && !self.freed.has(page) {
@@ -111,7 +111,7 @@ impl<S: Source> Check<'_, S> {
         Ok(())
     }
 
-    /// Notes a page and its overflow.
+    /// Records a page and its overflow as reachable.
     fn reach(&mut self, head: PageHead) {
         for page in head.id..=head.id + u64::from(head.overflow) {
             if !self.reached.insert(page) {
@@ -124,7 +124,7 @@ impl<S: Source> Check<'_, S> {
     }
 
     fn bucket(&mut self, bucket: &Bucket) -> Result<(), Fault> {
-        // Buckets within buckets: a circle of them reaches a page twice.
+        // Buckets may contain buckets: a cycle of them reaches a page twice.
         let mut waiting = vec![bucket.clone()];
         while let Some(bucket) = waiting.pop() {
             let faults = self.faults.len();

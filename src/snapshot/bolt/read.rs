@@ -1,5 +1,4 @@
-//! Reads a file page by page. It may come from anywhere: whatever does not fit together is an error that
-//! says where.
+//! Reads a file page by page. The file is untrusted: every inconsistency is an error that names the position.
 
 use bytes::{Buf as _, Bytes};
 
@@ -9,23 +8,23 @@ use super::{
 };
 use crate::types::Fault;
 
-/// Page sizes that machines have.
+/// Page sizes of existing machines.
 const PAGE_BYTES_MIN: u64 = 1024;
 const PAGE_BYTES_MAX: u64 = 64 << 10;
-/// Levels of a tree, at most: more than any file that fits a disk has.
+/// Upper bound of a tree's levels: more than any file that fits on a disk has.
 const DEPTH_MAX: usize = 32;
-/// Two meta pages and two more are in every file.
+/// Every file has more pages than this: two meta pages and at least two others.
 const PAGES_MIN: u64 = 3;
 
-/// Where the bytes of a file come from.
+/// Source of a file's bytes.
 pub trait Source {
-    /// Its length.
+    /// The size of the file.
     fn length(&self) -> u64;
 
-    /// Fills `into` from `at` on.
+    /// Fills `into` with the bytes from `at` on.
     ///
     /// # Errors
-    /// There is less, or the disk failed.
+    /// The file ends before, or the disk failed.
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Fault>;
 }
 
@@ -49,7 +48,7 @@ pub struct Reader<S> {
     meta: Meta,
 }
 
-/// What is in a leaf.
+/// Content of a leaf.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Entry {
     /// A pair.
@@ -66,12 +65,12 @@ impl Entry {
     }
 }
 
-/// Where a bucket's tree begins.
+/// Position of a bucket's tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Bucket {
-    /// At this page.
+    /// The tree's root is this page.
     Root(u64),
-    /// This is its only page.
+    /// The tree consists of this page.
     Inline(Bytes),
 }
 
@@ -79,7 +78,7 @@ impl<S: Source> Reader<S> {
     /// Reads the newer of the two meta pages.
     ///
     /// # Errors
-    /// It is no bbolt file, or one that was cut short.
+    /// The file is not a bbolt file, or truncated.
     pub fn open(source: S) -> Result<Self, Fault> {
         let first = meta_at(&source, 0);
         let second = match &first {
@@ -90,7 +89,7 @@ impl<S: Source> Reader<S> {
             (Ok(first), Ok(second)) if second.transaction > first.transaction => second,
             (Ok(first), _) => first,
             (Err(_), Ok(second)) => second,
-            // bbolt looks at the length before it believes that this is something else.
+            // bbolt checks the length before it reports another format.
             (Err(_), Err(_))
                 if (4096..2 * 4096).contains(&source.length())
                     && source.read(0, &mut [0]).is_ok() =>
@@ -110,12 +109,12 @@ impl<S: Source> Reader<S> {
         Ok(Self { source, meta })
     }
 
-    /// The length that the meta page tells.
+    /// The size in the meta page.
     pub fn bytes(&self) -> u64 {
         self.meta.pages * u64::from(self.meta.page_bytes)
     }
 
-    /// The top: its entries are the buckets.
+    /// The root: its entries are the buckets.
     pub fn root(&self) -> Bucket {
         Bucket::Root(self.meta.root)
     }
@@ -139,7 +138,7 @@ impl<S: Source> Reader<S> {
         let entries = Entries { reader: self, stack: Vec::new(), newest: None, failed: None };
         match bucket {
             Bucket::Root(id) => entries.begin(self.page(*id)),
-            // An inline bucket's page is no page of the file: it is not shown.
+            // An inline bucket's page is not a page of the file: it is not passed to the observer.
             Bucket::Inline(bytes) => {
                 entries.begin(Page::new(bytes.clone()).map(|page| Page { seen: true, ..page }))
             }
@@ -183,7 +182,7 @@ impl<S: Source> Reader<S> {
         Page::new(bytes.into())
     }
 
-    /// Whether the file lists its free pages.
+    /// The page of the list of free pages, if the file has one.
     pub(super) fn freelist(&self) -> Option<u64> {
         (self.meta.freelist != NO_FREELIST).then_some(self.meta.freelist)
     }
@@ -204,7 +203,7 @@ fn meta_at(source: &impl Source, at: u64) -> Result<Meta, Fault> {
     Meta::decode(meta)
 }
 
-/// The second meta page of a file whose first is damaged, so that the size of its pages is not known.
+/// The second meta page of a file whose first is damaged, so that the size of its pages is unknown.
 fn second_meta(source: &impl Source) -> Result<Meta, Fault> {
     let mut at = PAGE_BYTES_MIN;
     while at <= PAGE_BYTES_MAX {
@@ -218,7 +217,7 @@ fn second_meta(source: &impl Source) -> Result<Meta, Fault> {
     Err(Fault::new("invalid database"))
 }
 
-/// A page whose elements lie inside it.
+/// A page whose elements are inside it.
 #[derive(Debug)]
 struct Page {
     head: PageHead,
@@ -250,7 +249,7 @@ impl Page {
         Fault::new(format!("page {}: {what}", self.head.id))
     }
 
-    /// Where the next element is, and its bytes.
+    /// The position of the next element, and its bytes.
     fn element<const LENGTH: usize>(&mut self) -> Option<Result<(usize, &[u8]), Fault>> {
         if self.next == usize::from(self.head.count) {
             return None;
@@ -318,11 +317,11 @@ impl Page {
     }
 }
 
-/// See [`Reader::entries`].
+/// The iterator of [`Reader::entries`].
 #[derive(Debug)]
 pub struct Entries<'a, S> {
     reader: &'a Reader<S>,
-    /// From the root down to a leaf.
+    /// The path from the root to a leaf.
     stack: Vec<Page>,
     newest: Option<Bytes>,
     failed: Option<Fault>,
@@ -367,7 +366,7 @@ impl<S: Source> Entries<'_, S> {
         }
     }
 
-    /// The next entry; shows each page on the way when it is first read.
+    /// The next entry; passes each page on the path to the observer when it is first read.
     pub(super) fn next_seeing(
         &mut self,
         see: &mut impl FnMut(PageHead),
@@ -383,8 +382,8 @@ impl<S: Source> Entries<'_, S> {
     }
 
     fn descend(&mut self, key: &Bytes, child: u64, depth: usize) -> Result<(), Fault> {
-        // Keys ascend through all that was read, so that no page is read twice and no circle goes on; a
-        // circle of branches alone ends by its depth.
+        // Keys ascend over all pages read, so that no page is read twice and no cycle continues; a cycle of branches
+        // alone ends by its depth.
         self.check_order(key, child)?;
         if depth == DEPTH_MAX {
             return Err(Fault::new(format!("page {child}: too many levels")));

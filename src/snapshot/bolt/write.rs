@@ -1,8 +1,8 @@
 //! Writes a file front to back from entries in order.
 //!
-//! A leaf is written when the next entry does not fit, a branch when its level is full; so children come
-//! before their parents and the root comes last. Since page 0 names the root, a first [`Writer`] only counts
-//! and gives a [`Plan`]; the second, fed with the same entries, writes by it.
+//! A leaf is written when the next entry does not fit, a branch when its level is full; so children are written before
+//! their parents and the root last. Since page 0 refers to the root, a first [`Writer`] only counts and returns a
+//! [`Plan`]; the second, fed with the same entries, writes by it.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -18,10 +18,10 @@ const FREELIST_PAGE: u64 = 2;
 const FIRST_PAGE: u64 = 3;
 /// A bucket of one leaf up to this size has no page of its own, as in bbolt.
 const INLINE_BYTES_MAX: usize = PAGE_BYTES / 4;
-/// bbolt wants two children in each branch: when one is full, so many stay for the next.
+/// bbolt requires two children in each branch: when one is full, so many stay for the next.
 const CHILDREN_MIN: usize = 2;
 
-/// What must be known before the first byte.
+/// Sizes that must be known before the first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Plan {
     root: u64,
@@ -35,7 +35,7 @@ impl Plan {
     }
 }
 
-/// Takes buckets and entries in order, gives the bytes of the file in order.
+/// Accepts buckets and entries in order, returns the bytes of the file in order.
 #[derive(Debug)]
 pub struct Writer {
     pages: Pages,
@@ -45,7 +45,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer that finds out the sizes.
+    /// A writer that computes the sizes.
     pub fn counting() -> Self {
         let pages = Pages { next: FIRST_PAGE, out: None };
         Self { pages, plan: None, buckets: Tree::default(), bucket: None }
@@ -54,7 +54,7 @@ impl Writer {
     /// A writer that must be given the same entries as the one that made the plan.
     pub fn writing(plan: Plan) -> Self {
         let mut out = BytesMut::with_capacity(4 * PAGE_BYTES);
-        // The first page has the newer transaction; the next one that is made goes into the second.
+        // The first page has the newer transaction; the next transaction is written to the second.
         for (id, transaction) in [(0, 2), (1, 1)] {
             let head = PageHead { id, kind: META_PAGE, count: 0, overflow: 0 };
             let (root, pages) = (plan.root, plan.pages);
@@ -70,20 +70,20 @@ impl Writer {
         Self { pages, plan: Some(plan), buckets: Tree::default(), bucket: None }
     }
 
-    /// Ends the bucket before and begins another; names ascend.
+    /// Ends the previous bucket and begins another; names ascend.
     ///
     /// # Errors
-    /// bbolt knows no such name.
+    /// The name is not valid in bbolt.
     pub fn bucket(&mut self, name: Bytes) -> Result<(), Fault> {
         self.end_bucket()?;
         self.bucket = Some((name, Tree::default()));
         Ok(())
     }
 
-    /// Puts an entry into the bucket; keys ascend.
+    /// Adds an entry to the bucket; keys ascend.
     ///
     /// # Errors
-    /// bbolt takes no such key or value, or there is no bucket yet.
+    /// The key or value is not valid in bbolt, or there is no bucket yet.
     pub fn entry(&mut self, key: Bytes, value: Bytes) -> Result<(), Fault> {
         let Some((_, tree)) = &mut self.bucket else {
             return Err(Fault::new("an entry outside of all buckets"));
@@ -94,7 +94,7 @@ impl Writer {
     /// Ends the file.
     ///
     /// # Errors
-    /// What was given is not what the plan was made from.
+    /// The entries are not those of the plan.
     pub fn finish(&mut self) -> Result<Plan, Fault> {
         self.end_bucket()?;
         let root = std::mem::take(&mut self.buckets).finish(&mut self.pages);
@@ -108,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Bytes that are ready.
+    /// Number of bytes that are ready.
     pub fn ready(&self) -> usize {
         self.pages.out.as_ref().map_or(0, BytesMut::len)
     }
@@ -202,7 +202,7 @@ impl Tree {
         }
         let (mut level, mut root) = (0, 0);
         while level < self.branches.len() {
-            // Two at least, or else those of this level would not have been split.
+            // At least two, or else the children of this level would not have been split.
             let children = std::mem::take(&mut self.branches[level]);
             root = pages.branch(&children);
             level += 1;
@@ -250,7 +250,7 @@ fn leaf_bytes(items: &[Item]) -> usize {
     HEADER + items.iter().map(Item::bytes).sum::<usize>()
 }
 
-/// Hands out pages in order, and writes them if there is where to.
+/// Assigns pages in order, and writes them if there is a buffer.
 #[derive(Debug)]
 struct Pages {
     next: u64,
@@ -287,7 +287,7 @@ fn overflow(bytes: usize) -> u32 {
 fn encode_leaf(id: u64, items: &[Item], out: &mut impl bytes::BufMut) {
     let overflow = overflow(leaf_bytes(items));
     PageHead { id, kind: LEAF, count: items.len() as u16, overflow }.encode(out);
-    // Positions are counted from each element's own beginning.
+    // Positions are counted from the beginning of each element.
     let mut position = items.len() * LEAF_ELEMENT;
     for item in items {
         out.put_u32_le(item.flags);

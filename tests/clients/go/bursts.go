@@ -10,10 +10,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// How many requests prepare a burst at a time.
+// Number of goroutines that prepare a burst.
 const workers = 128
 
-// each does something with every number below count, many at a time.
+// each calls do for every number below count, many at a time.
 func each(count int, do func(int) error) error {
 	var next atomic.Int64
 	var group sync.WaitGroup
@@ -44,7 +44,7 @@ func each(count int, do func(int) error) error {
 }
 
 // keepLeases keeps many leases alive by one client, which sends all renewals on one stream, for some time. No channel may
-// close, each lease must be renewed at least once, and all must be there at the end. At once: all are renewed for the first
+// close, each lease must be renewed at least once, and all must exist at the end. All are renewed for the first
 // time in one burst.
 func keepLeases(client *clientv3.Client, count, ttl int, lasting time.Duration, atOnce bool) error {
 	ctx, stop := context.WithCancel(context.Background())
@@ -161,7 +161,7 @@ func openWatches(client *clientv3.Client, count int) error {
 	return askForProgress(client, count)
 }
 
-// askForProgress sends small requests in a row on a stream with one watch, and then that still sees events.
+// askForProgress sends small requests in a row on a stream with one watch, and checks that the watch still gets events.
 func askForProgress(client *clientv3.Client, count int) error {
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()

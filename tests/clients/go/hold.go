@@ -13,14 +13,14 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
-// How long to wait before asking again a server that is away.
+// Pause before a request to a server that is down is repeated.
 const moment = 20 * time.Millisecond
 
-// seat is what one session contends for: held by one at a time.
+// seat is the lock or office that the sessions contend for: held by one at a time.
 type seat interface {
-	// take waits until the seat is ours, and says by which key.
+	// take waits until this session holds the seat, and returns the key.
 	take(ctx context.Context) (string, error)
-	// give lets the next one in; it may be asked again after an error.
+	// give releases the seat; it may be called again after an error.
 	give(ctx context.Context) error
 }
 
@@ -42,7 +42,7 @@ func (e electionSeat) take(ctx context.Context) (string, error) {
 
 func (e electionSeat) give(ctx context.Context) error { return e.Resign(ctx) }
 
-// contender talks to the judge: a line for what happens, and a line back before it goes on.
+// contender reports to the judge: a line for each event, and a line back before it goes on.
 type contender struct {
 	client *clientv3.Client
 	judge  *bufio.Scanner
@@ -50,8 +50,8 @@ type contender struct {
 	name   string
 }
 
-// hold takes and gives a lock or an office until the judge says stop. The conversation is that of
-// tests/it/holders.rs.
+// hold takes and releases a lock or an office until the judge answers stop. The protocol is described in
+// tests/it/lease_holders/judge.rs.
 func hold(client *clientv3.Client, kind, name string, ttl int) error {
 	c := contender{client, bufio.NewScanner(os.Stdin), kind, name}
 	for {
@@ -68,7 +68,7 @@ func hold(client *clientv3.Client, kind, name string, ttl int) error {
 	}
 }
 
-// contend lasts as long as the session; tells whether to go on with another one.
+// contend runs for one session; reports if another one is to follow.
 func (c *contender) contend(session *concurrency.Session) (bool, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -107,8 +107,8 @@ func (c *contender) seat(session *concurrency.Session) seat {
 	return mutexSeat{concurrency.NewMutex(session, c.name)}
 }
 
-// sit is the time while the seat is ours: a number is read and written one higher, on condition
-// that our key is still there.
+// sit is the time in which this session holds: a number is read and written one higher, on condition
+// that our key still exists.
 func (c *contender) sit(ctx context.Context, key string) (bool, error) {
 	own, err := c.surely(ctx, clientv3.OpGet(key))
 	if err != nil || len(own.Get().Kvs) == 0 {
@@ -140,7 +140,7 @@ func (c *contender) sit(ctx context.Context, key string) (bool, error) {
 	return c.tell("leave %d", count)
 }
 
-// surely asks until there is an answer or the session is gone.
+// surely repeats a request until it is answered or the session has ended.
 func (c *contender) surely(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
 	for {
 		answer, err := c.client.Do(ctx, op)
@@ -151,7 +151,7 @@ func (c *contender) surely(ctx context.Context, op clientv3.Op) (clientv3.OpResp
 	}
 }
 
-// tell says a line to the judge; whether to go on is the judge's answer.
+// tell sends a line to the judge; the judge's answer decides if the contender goes on.
 func (c *contender) tell(format string, args ...any) (bool, error) {
 	fmt.Printf(format+"\n", args...)
 	if !c.judge.Scan() {

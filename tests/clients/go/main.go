@@ -1,6 +1,6 @@
 // The official Go client against a running server: key-value calls, transactions, watches, leases,
-// and the recipes of its concurrency package. Prints one line per story; the first one that does
-// not hold ends the program with code 1.
+// and the recipes of its concurrency package. Prints one line per story; the first one that
+// fails ends the program with code 1.
 package main
 
 import (
@@ -63,7 +63,7 @@ func main() {
 	}
 }
 
-// chosen is what to do instead of telling stories, if anything.
+// chosen returns the action to run instead of the stories, if one is chosen.
 func chosen(client *clientv3.Client, kind, name string, ttl, leases int, lasting time.Duration, atOnce bool, watches int) func() error {
 	switch {
 	case kind != "":
@@ -103,7 +103,7 @@ func stories() []story {
 	}
 }
 
-// compressed tells a story through a client that compresses what it sends.
+// compressed tells a story through a client that compresses its requests.
 func compressed(tell func(context.Context, *clientv3.Client) error) func(context.Context, *clientv3.Client) error {
 	return func(ctx context.Context, plain *clientv3.Client) error {
 		client, err := clientv3.New(clientv3.Config{
@@ -208,7 +208,7 @@ func pages(ctx context.Context, c *clientv3.Client) error {
 		}
 		revision = page.Header.Revision
 		key = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
-		// What is written behind the first page is not seen by the others.
+		// A key written behind the first page is not returned in the others.
 		if _, err := c.Put(ctx, fmt.Sprintf("pages/%03d-later", seen), "x"); err != nil {
 			return err
 		}

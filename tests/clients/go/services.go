@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// refused tells whether a call ended with this text and the code that these services give everything.
+// refused reports if a call ended with this text and the one code that these services use.
 func refused(err error, text string) error {
 	s, _ := status.FromError(err)
 	return expect(s.Code() == codes.Unknown && s.Message() == text, "not %q but %v", text, err)
@@ -28,8 +28,8 @@ func lease(ctx context.Context, c *clientv3.Client) (int64, error) {
 	return int64(granted.ID), nil
 }
 
-// The service that locks on the server's side: one holder at a time, next in line when the key or the
-// lease of the holder goes, and no trace of who gave up.
+// The server-side lock service: one holder at a time, the next in line when the key or the
+// lease of the holder is deleted, and no key left by a cancelled call.
 func lockService(ctx context.Context, c *clientv3.Client) error {
 	locks := v3lockpb.NewLockClient(c.ActiveConnection())
 	name := []byte("service/lock")
@@ -91,7 +91,7 @@ func lockService(ctx context.Context, c *clientv3.Client) error {
 	return refused(err, "etcdserver: requested lease not found")
 }
 
-// alone waits until there is one key under a prefix: what a call left behind goes soon after it.
+// alone waits until there is one key under a prefix: the key of a cancelled call is deleted soon after it.
 func alone(ctx context.Context, c *clientv3.Client, prefix string) error {
 	for {
 		found, err := c.Get(ctx, prefix, clientv3.WithPrefix())
@@ -105,7 +105,7 @@ func alone(ctx context.Context, c *clientv3.Client, prefix string) error {
 	}
 }
 
-// The service that elects: leaders one after the other, and an observer who hears each of them.
+// The election service: leaders one after the other, and an observer who receives each of them.
 func electionService(ctx context.Context, c *clientv3.Client) error {
 	elections := v3electionpb.NewElectionClient(c.ActiveConnection())
 	name := []byte("service/election")
@@ -166,7 +166,7 @@ func electionService(ctx context.Context, c *clientv3.Client) error {
 	return refused(err, "\"leader\" field must be provided")
 }
 
-// hears reads what is told next, which must be this.
+// hears receives the next message, which must have this value.
 func hears(heard v3electionpb.Election_ObserveClient, value string) error {
 	told, err := heard.Recv()
 	if err != nil {

@@ -46,7 +46,7 @@ public final class Hold {
     while (hold.session()) {
       Thread.sleep(MOMENT_MS);
     }
-    // The client keeps threads that are no daemons.
+    // The client's threads are no daemons and would keep the process alive.
     System.exit(0);
   }
 
@@ -58,7 +58,7 @@ public final class Hold {
     long lease = surely(() -> client.getLeaseClient().grant(ttl)).getID();
     try (CloseableClient kept = client.getLeaseClient().keepAlive(lease, Observers.observer(alive -> {}))) {
       while (true) {
-        // It waits in the server, as long as others hold.
+        // The server answers when no other session holds.
         Held held = (kind.equals("lock") ? lock(lease) : campaign(lease)).get();
         boolean goesOn = hold(held.key);
         held.give.get().get(CALL_SECONDS, TimeUnit.SECONDS);
@@ -67,7 +67,7 @@ public final class Hold {
         }
       }
     } catch (ExecutionException | TimeoutException away) {
-      // What the call was about to do may still happen: to its lease, which is not used again.
+      // The call may still take effect: on its lease, which is not used again.
       return true;
     } finally {
       surely(() -> client.getLeaseClient().revoke(lease).handle((done, gone) -> retryIfAway(gone)));

@@ -1,13 +1,13 @@
 // Node's etcd3 contends for a lock or an election: `hold.js lock|election NAME TTL URL[,...]`.
-// Talks to the judge of tests/it/holders.rs on standard output and input until that says stop.
+// Reports to the judge of tests/it/lease_holders/judge.rs on standard output and input until that answers stop.
 'use strict';
 
 const readline = require('readline');
 const { Etcd3 } = require('etcd3');
 
 const MOMENT_MS = 20;
-// A campaign whose first request was sent twice waits for those that came after it, which wait for it: this
-// client takes the revision of the second answer for the one of its key. It gives up and comes again.
+// A campaign whose first request was sent twice waits for the keys created after its own, whose owners wait for it: this
+// client takes the revision of the second response for the one of its key. The campaign is given up and repeated.
 const PATIENCE_MS = 10_000;
 const [kind, name, ttl, endpoints] = process.argv.slice(2);
 const client = new Etcd3({ hosts: endpoints.split(',') });
@@ -46,7 +46,7 @@ async function takeLock() {
     await lock.acquire();
     return { key, lease: await lock.leaseId(), give: () => lock.release() };
   } catch {
-    // Somebody has it, or the server is away; what may be left of the attempt is its lease.
+    // Another session holds it, or the server is down; the attempt may leave its lease behind.
     await lock.release().catch(() => undefined);
     return undefined;
   }

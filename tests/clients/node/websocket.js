@@ -1,4 +1,4 @@
-// The client `ws` against the gateway: `websocket.js PORT`. Prints what happens in each conversation, a line each.
+// The client `ws` against the gateway: `websocket.js PORT`. Prints the events of each conversation, a line each.
 'use strict';
 
 const http = require('http');
@@ -43,7 +43,7 @@ async function talk(title, path, steps, { protocols, headers } = {}) {
   const closed = new Promise((done) => socket.on('close', done)).then((code) => say('closed', code));
   const open = new Promise((done) => {
     socket.on('open', () => {
-      // At once: a message may have come with the answer.
+      // At once: a message may have come with the response.
       say('open', JSON.stringify(socket.protocol));
       done(true);
     });

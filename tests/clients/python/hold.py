@@ -26,7 +26,7 @@ class Contender:
     def __init__(self, name, ttl, endpoints):
         self.name, self.ttl = name, ttl
         self.endpoints = [url.removeprefix("http://").split(":") for url in endpoints.split(",")]
-        # One address is what this client knows; another one is taken when it does not answer.
+        # This client uses one address; another one is taken when it does not answer.
         self.next = os.getpid()
         self.client = None
         self.connect()
@@ -51,11 +51,11 @@ class Contender:
         """Takes the lock once and gives it back; whether to go on."""
         lock = self.client.lock(self.name, ttl=self.ttl)
         try:
-            # It waits by a watch that begins after the look, and so may have missed the end.
+            # The client waits by a watch that begins after its read, and so may have missed the deletion.
             if not lock.acquire(timeout=0.5):
                 return True
         except Exception:
-            # The server is away. The wait of this client then fails in ways of its own, an
+            # The server is down. The wait of this client then fails in ways of its own, an
             # AttributeError among them.
             time.sleep(MOMENT_SECONDS)
             self.connect()
@@ -97,7 +97,7 @@ def main():
     _lock, name, ttl, endpoints = sys.argv[1:]
     contender = Contender(name, int(ttl), endpoints)
     while contender.contend():
-        # Who just had it does not come first again.
+        # The last holder must not come first again.
         time.sleep(random.uniform(0, MOMENT_SECONDS))
 
 

@@ -1,4 +1,4 @@
-//! What is refused where while NOSPACE, CORRUPT or both are on, of three members beside three of a real etcd.
+//! Requests that are refused while NOSPACE, CORRUPT or both are active, of three members beside three of a real etcd.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::runtime;
 use crate::process::{self, Setup};
 use crate::wire::{self, Wire};
 
-/// Pages on which alarms show, with and without what leaves them out.
+/// Health pages that alarms change, with and without exclusions.
 const PAGES: [&str; 9] = [
     "/health",
     "/health?exclude=NOSPACE",
@@ -70,14 +70,14 @@ fn requests(turn: i64) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Only whether it was refused, and how: answers hold ids of the process.
+/// The status alone: responses contain ids of the process.
 async fn ask(wire: &Wire, path: &'static str, request: Vec<u8>) -> String {
     let answer = tokio::time::timeout(Duration::from_secs(10), wire.call(path, request.into()));
     let answer = answer.await.expect("it answers in time");
     format!("{path}: {:?}", answer.map(drop).map_err(|it| (it.code(), it.message().to_owned())))
 }
 
-/// Everything that all members say, for each state of the alarms.
+/// The responses of all members, for each state of the alarms.
 async fn told(mut members: Members) -> Vec<String> {
     let wires = |members: &Members| (0..3).map(|at| members.wire(at)).collect::<Vec<_>>();
     let first = members.wire(0);
@@ -101,14 +101,14 @@ async fn told(mut members: Members) -> Vec<String> {
             told.push(ask(&members.wire(2), wire::ALARM, alarm(*action, *member, *kind)).await);
         }
         if state == 2 {
-            // Both are on, and stay so.
+            // Both are active, and stay so.
             members.0.iter_mut().for_each(process::Server::kill);
             members.0.iter_mut().for_each(process::Server::launch);
             (0..3).for_each(|at| members.wait_ready(at));
             members.leader().await;
         }
         for (at, wire) in wires(&members).iter().enumerate().take(2) {
-            // What was acknowledged elsewhere is here, too.
+            // An acknowledged write on another member has been applied here, too.
             wire.call(
                 wire::RANGE,
                 RangeRequest { key: "a".into(), ..Default::default() }.encode_to_vec().into(),

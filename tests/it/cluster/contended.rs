@@ -1,4 +1,4 @@
-//! Clients that contend for few keys, and the history of what they saw, for the same check of linearizability
+//! Clients that contend for few keys, and the history of their requests, for the same check of linearizability
 //! that the simulator's clients pass.
 
 use std::collections::BTreeMap;
@@ -22,18 +22,18 @@ use super::load::{CALL_TIME, Promises, any};
 use crate::wire::{self, Wire};
 
 pub(super) const PREFIX: &str = "contended/";
-/// Keys at any time.
+/// Number of keys at any time.
 const KEYS: u64 = 3;
-/// Then the keys are left for new ones: short histories are checked in no time.
+/// After so many requests new keys are used: short histories are checked quickly.
 const REQUESTS_OF_KEYS: u64 = 3000;
 
-/// What the clients did, by one clock, and what the watcher says of it.
+/// The clients' requests and responses, by one clock, and the watcher's events.
 pub(super) struct History {
     began: Instant,
-    /// Requests so far; the number of a request is the value that it writes.
+    /// Number of requests so far; the number of a request is the value that it writes.
     asked: AtomicU64,
     calls: Mutex<BTreeMap<String, Vec<Call>>>,
-    /// What each value that was written became.
+    /// The key-value pair of each value that was written.
     log: Mutex<BTreeMap<u64, Kv>>,
 }
 
@@ -49,14 +49,14 @@ impl History {
         self.began.elapsed().as_micros().try_into().expect("a test ends")
     }
 
-    /// Remembers a write as it was watched.
+    /// Records a watched write.
     pub(super) fn watched(&self, event: &KeyValue) {
         let kv = seen_kv(event);
         let before = self.log.lock().unwrap().insert(kv.value, kv);
         assert_eq!(before, None, "one value was written twice: {kv:?}");
     }
 
-    /// Remembers what a range of everything found, as a read of each key.
+    /// Records a range over everything as a read of each key.
     pub(super) fn found(&self, asked: Micros, all: &RangeResponse) {
         let (answered, revision) = (self.now(), revision(all.header.as_ref()));
         for (key, calls) in self.calls.lock().unwrap().iter_mut() {
@@ -66,8 +66,8 @@ impl History {
         }
     }
 
-    /// Whether one copy could have given all these answers; and whether the search would have seen one that it
-    /// could not have given.
+    /// Checks that the history is linearizable; and that the search finds the fault in one that
+    /// is not.
     pub(super) fn check(&self) {
         let (calls, log) = (self.calls.lock().unwrap(), self.log.lock().unwrap());
         let mut planted = 0;
@@ -94,7 +94,7 @@ impl History {
     }
 }
 
-/// The same history, but the last read answers with what was replaced before it was asked.
+/// The same history, but the last read returns a value that was replaced before the read began.
 fn with_a_stale_read(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Option<Vec<Call>> {
     let is_read = |call: &Call| call.deed == Effect::Get && call.answer.is_some();
     let at = calls.iter().rposition(is_read)?;
@@ -116,10 +116,10 @@ fn with_a_stale_read(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Option<Vec<Call
     Some(wrong)
 }
 
-/// Puts, gets, deletes and swaps, until told to stop.
+/// Puts, gets, deletes and swaps, until it is stopped.
 pub(super) async fn contend(wires: Vec<Wire>, promises: &Promises, mut random: StdRng) {
     let history = &promises.history;
-    // What this client last knew of the keys, which makes some of its swaps succeed.
+    // The last known state of the keys, which makes some of the swaps succeed.
     let mut known = BTreeMap::new();
     while !promises.is_over() {
         let number = history.asked.fetch_add(1, Ordering::Relaxed);
@@ -149,7 +149,7 @@ pub(super) async fn contend(wires: Vec<Wire>, promises: &Promises, mut random: S
     }
 }
 
-/// The revision that the key was last changed at, as far as an answer tells; 0 if it is not there.
+/// The mod revision of the key, as far as a response contains it; 0 if the key does not exist.
 fn modified(deed: Effect, seen: &Seen) -> i64 {
     match deed {
         Effect::Put { .. } | Effect::Swap { .. } if seen.done => seen.revision,

@@ -1,4 +1,4 @@
-//! Members whose store was changed behind their back are found, and nothing is built on them.
+//! Members whose store was modified from outside are detected, and no further writes are accepted.
 
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ const TAMPERED: &[u8] = b"tampered";
 const SNAPSHOT_COUNT: &str = "10";
 const MORE: u32 = 60;
 
-/// Changes a value in the store of a member that does not run, everywhere it is kept, as a bad disk that its
-/// checksums do not show or a mistake in applying would.
+/// Changes a value in the store of a member that does not run, in every place, as a bad disk that its
+/// checksums do not detect or a fault in applying would.
 fn tamper(server: &Server) {
     let mut engine = LsmEngine::open(&server.store_dir()).expect("the store opens");
     let mut batch = Batch::default();
@@ -49,12 +49,12 @@ fn tamper(server: &Server) {
     engine.persist().expect("the store syncs");
 }
 
-/// Three members, and which of them does not lead and holds another value than the others.
+/// Three members, and the number of one that is not the leader and holds another value than the others.
 async fn with_one_tampered(setup: &Setup) -> (Members, usize) {
     let setup = setup.clone().flag("snapshot-count", SNAPSHOT_COUNT);
     let mut members = Members::found(&setup, 3);
     members.told(0, &["put", "kept", std::str::from_utf8(GENUINE).unwrap()]);
-    // So many entries that the store is synced with the value in it, and the log no longer brings it back.
+    // So many entries that the store is synced with the value in it, and the log no longer restores it.
     for number in 0..MORE {
         members.wire(0).put("more", &number.to_string()).await.expect("it writes");
     }
@@ -65,8 +65,8 @@ async fn with_one_tampered(setup: &Setup) -> (Members, usize) {
     (members, other)
 }
 
-/// What `alarm list` prints. Some builds of etcdctl have two blanks between fields where others have one: Go's
-/// library makes sure that nobody relies on it.
+/// The output of `alarm list`. Some builds of etcdctl have two blanks between fields where others have one: Go's
+/// library does so deliberately, so that no program relies on it.
 fn alarms(members: &Members, at: usize) -> String {
     let told = members.told(at, &["alarm", "list"]);
     told.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -102,7 +102,7 @@ fn a_member_whose_store_was_changed_raises_the_alarm_and_nothing_is_written_any_
         assert_eq!(read((corrupt + 1) % 3).as_bytes(), GENUINE);
         let health = super::page(&members.0[corrupt].endpoint(), "/health");
         assert!(health.contains("\"health\":\"false\""), "{health}");
-        // Whoever takes the alarm away without the cause gets it again.
+        // Disarming the alarm without removing the cause raises it again.
         members.told(corrupt, &["alarm", "disarm"]);
         let until = Instant::now() + PATIENCE;
         while alarms(&members, corrupt) != alarm {
@@ -127,7 +127,7 @@ fn a_member_that_looks_before_it_serves_does_not_start_with_another_store() {
     });
 }
 
-/// What each request of a kind is told while the alarm is on.
+/// The response to each kind of request while the alarm is active.
 async fn told_under_alarm(server: &Server) -> Vec<(&'static str, String)> {
     let wire = Wire::new(&server.endpoint());
     wire.put("a", "b").await.expect("nothing is wrong yet");

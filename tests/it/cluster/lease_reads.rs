@@ -1,4 +1,4 @@
-//! Leaders that may read alone (`--lease-based-reads`): they do, and never a value that another one has replaced.
+//! `--lease-based-reads`: leaders answer reads without a round trip, and never with a value that another leader replaced.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn alone_with(election: u64) -> Setup {
     setup_with(election).flag("lease-based-reads", "true")
 }
 
-/// Reads until a leader is sure to have been promised something.
+/// Reads until the leader certainly holds the lease.
 async fn warm(wire: &Wire) {
     for _ in 0..10 {
         wire.get("key").await.expect("it leads");
@@ -30,7 +30,7 @@ async fn value(wire: &Wire) -> Option<String> {
 }
 
 #[test]
-fn a_leader_that_is_cut_off_reads_alone_until_others_may_vote() {
+fn a_leader_that_is_cut_off_serves_lease_reads_until_others_may_vote() {
     runtime().block_on(async {
         let (members, links) = Members::found_apart(&alone_with(3000), 3);
         let leader = members.leader().await;
@@ -56,7 +56,7 @@ fn a_leader_that_is_cut_off_reads_alone_until_others_may_vote() {
 }
 
 #[test]
-fn a_leader_that_stood_still_does_not_read_alone_what_was_replaced() {
+fn a_paused_leader_serves_no_stale_lease_read() {
     let turns = from_environment("CLUSTER_KILLS", 5);
     runtime().block_on(async {
         let members = Members::found(&alone_with(500), 3);
@@ -68,7 +68,7 @@ fn a_leader_that_stood_still_does_not_read_alone_what_was_replaced() {
             members.0[leader].signal(Signal::STOP);
             let other = another_leads(&members, leader).await;
             members.wire(other).put("key", "new").await.expect("it leads");
-            // It is asked before it goes on, so that this is the first that it finds to do.
+            // The requests are sent before it continues, so that they are the first that it processes.
             let asked: Vec<_> = (0..20).map(|_| wire.clone()).collect();
             let asked: Vec<_> =
                 asked.into_iter().map(|it| tokio::spawn(async move { value(&it).await })).collect();
@@ -86,7 +86,7 @@ fn a_leader_that_stood_still_does_not_read_alone_what_was_replaced() {
 }
 
 #[test]
-fn nothing_is_read_that_was_replaced_while_members_die_and_stand_still() {
+fn lease_reads_are_never_stale_while_members_are_killed_and_paused() {
     let kills = from_environment("CLUSTER_KILLS", 5);
     runtime().block_on(async {
         let mut members = Members::found(&alone_with(500), 3);
@@ -94,7 +94,7 @@ fn nothing_is_read_that_was_replaced_while_members_die_and_stand_still() {
         for kill in 0..kills {
             tokio::time::sleep(load.moment(100..900)).await;
             let leader = members.leader().await;
-            // Sometimes one that promised something, which comes back at once.
+            // At times one that granted a vote lease, which restarts at once.
             let (other, stops) = ((leader + 1) % 3, kill % 2 == 0);
             if stops {
                 members.0[leader].signal(Signal::STOP);
@@ -117,7 +117,7 @@ fn nothing_is_read_that_was_replaced_while_members_die_and_stand_still() {
 }
 
 #[test]
-fn what_was_promised_is_known_after_the_flag_is_taken_away() {
+fn vote_leases_hold_after_the_flag_is_removed() {
     runtime().block_on(async {
         let mut members = Members::found(&alone_with(500), 3);
         let note = members.0[0].data_dir().join("member/promise");

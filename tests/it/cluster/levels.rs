@@ -1,5 +1,5 @@
-//! Members of two versions in one cluster: nothing is agreed on that one of them does not support, and whoever falls
-//! behind what was agreed on is refused in a sentence.
+//! Members of two versions in one cluster: no feature level is agreed on that one of them does not support, and a member
+//! below the agreed level is refused with one sentence.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -19,11 +19,11 @@ const NEWEST: u32 = 2;
 const TOO_OLD: &str = "the cluster has agreed on feature level 2, and this version supports 1: start the member with a \
                        version that supports level 2";
 
-/// Where its log holds what it does not know.
+/// The sentence for a log with an unknown entry.
 const UNKNOWN: &str =
     " of the log cannot be applied: it needs feature level 2, and this version supports 1";
 
-/// Members may come without a wait until all connections have held for a while.
+/// Members may be added without waiting until all connections are old enough.
 fn setup() -> Setup {
     super::setup().flag("strict-reconfig-check", "false")
 }
@@ -41,7 +41,7 @@ fn upgrade(server: &mut Server) {
     server.set_variable(LOWERED, None);
 }
 
-/// The level that the cluster agreed on, as far as a member knows; 1 of one that tells none.
+/// The agreed feature level that a member reports; 1 if it reports none.
 fn agreed(server: &Server) -> u32 {
     let metrics = page(&server.endpoint(), "/metrics");
     let line = metrics.lines().find_map(|line| line.strip_prefix("basalt_cluster_feature_level "));
@@ -75,10 +75,10 @@ fn a_cluster_rises_to_a_level_when_its_last_member_supports_it() {
         members.leader().await;
         members.told(2, &["put", "before", "x"]);
         members.told(0, &["lease", "grant", "600"]);
-        // Whoever leads asks the others in this time.
+        // A leader asks the others within this time.
         tokio::time::sleep(super::versions::ROUND).await;
         members.0.iter().for_each(|server| assert_eq!(agreed(server), FIRST));
-        // Two of three agree on nothing for the third while it is away.
+        // Two of three raise no level while the third is down.
         members.0[2].kill();
         tokio::time::sleep(super::versions::ROUND).await;
         members.0[..2].iter().for_each(|server| assert_eq!(agreed(server), FIRST));
@@ -87,8 +87,8 @@ fn a_cluster_rises_to_a_level_when_its_last_member_supports_it() {
         agree_on(&members, NEWEST).await;
         members.told(2, &["put", "after", "x"]);
         members.agree().await;
-        // Its log tells an older version that it cannot go on, unless another member was faster, or its store, where that
-        // holds the entry.
+        // The entry in its log stops an older version, unless another member refused it first, or its store already
+        // contains the level.
         let killed: &[_] = &[UNKNOWN, TOO_OLD];
         for (signal, sentences) in [(Signal::KILL, killed), (Signal::TERM, &[TOO_OLD])] {
             members.0[0].signal(signal);
@@ -100,7 +100,7 @@ fn a_cluster_rises_to_a_level_when_its_last_member_supports_it() {
             upgrade(&mut members.0[0]);
             members.restart(0);
         }
-        // It is added, and has nothing: the others refuse its connections.
+        // It is added, and has no data: the others refuse its connections.
         let joining = Server::new(setup().variable(LOWERED, "1"));
         let peer_url = format!("--peer-urls={}", joining.peer_url());
         members.told(1, &["member", "add", "m4", "--learner", &peer_url]);

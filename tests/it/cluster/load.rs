@@ -1,4 +1,4 @@
-//! Writers, readers and a watcher that go on whatever happens to the members, and know what they were promised.
+//! Writers, readers and a watcher that go on during all faults, and record the acknowledgements.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,28 +23,28 @@ use crate::wire::{self, Wire};
 const WRITERS: u64 = 8;
 const READERS: u64 = 2;
 const CONTENDERS: u64 = 6;
-/// How long a client waits before it asks another member.
+/// A client waits this long before it asks another member.
 pub(super) const CALL_TIME: Duration = Duration::from_secs(2);
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// Between the writes of a writer: members that are fast should not fill the memory of the test.
+/// Pause between the writes of a writer: fast members should not fill the memory of the test.
 const WRITE_PAUSE: Duration = Duration::from_millis(8);
 
-/// What clients were told.
+/// The acknowledged writes and observed events.
 #[derive(Default)]
 pub(super) struct Promises {
-    /// What those saw who contend for keys.
+    /// The history of the contending clients.
     pub(super) history: History,
     /// Revisions of keys, each of which is written once.
     writes: Mutex<BTreeMap<String, i64>>,
-    /// The newest revision in any answer.
+    /// The newest revision in any response.
     revision: AtomicI64,
     acknowledged: AtomicU64,
     reads: AtomicU64,
     /// Revisions of keys, as watched.
     events: Mutex<BTreeMap<String, i64>>,
-    /// For clients.
+    /// Stops the clients.
     stop: AtomicBool,
-    /// For the watcher, once it has seen the newest revision.
+    /// Stops the watcher, once it has seen the newest revision.
     is_known: AtomicBool,
 }
 
@@ -53,7 +53,7 @@ impl Promises {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// No answer to what is asked from now on is from before this revision.
+    /// No response to a later request is from before this revision.
     pub(super) fn newest(&self) -> i64 {
         self.revision.load(Ordering::Acquire)
     }
@@ -63,7 +63,7 @@ impl Promises {
     }
 }
 
-/// Clients at work.
+/// Running clients.
 pub(super) struct Load {
     promises: Arc<Promises>,
     clients: Vec<JoinHandle<()>>,
@@ -105,7 +105,7 @@ impl Load {
         Duration::from_millis(self.random.random_range(milliseconds))
     }
 
-    /// Waits until so many writes were acknowledged.
+    /// Waits until this many writes were acknowledged.
     pub(super) async fn wait_for(&self, acknowledged: u64) {
         let until = Instant::now() + PATIENCE;
         while self.acknowledged() < acknowledged {
@@ -114,8 +114,8 @@ impl Load {
         }
     }
 
-    /// Ends the clients. What was acknowledged is there, at its revision, whoever is asked; the watcher saw all of
-    /// it; and what those saw who contended is what a single copy could have answered.
+    /// Ends the clients. Every acknowledged write is there, at its revision, on every member; the watcher saw all of
+    /// them; and the history of the contending clients is linearizable.
     pub(super) async fn finish(self, members: &Members) {
         let promises = self.promises;
         promises.stop.store(true, Ordering::Relaxed);
@@ -139,7 +139,7 @@ impl Load {
     }
 }
 
-/// Whether a member has all that was acknowledged.
+/// True if a member has all acknowledged writes.
 async fn holds_all(
     members: &Members,
     at: usize,
@@ -162,7 +162,7 @@ async fn holds_all(
     }
 }
 
-/// Asks any member, for a while.
+/// Picks a random member, for one try.
 pub(super) fn any<'a>(wires: &'a [Wire], random: &mut StdRng) -> &'a Wire {
     &wires[random.random_range(0..wires.len())]
 }
@@ -189,7 +189,7 @@ async fn write(number: u64, wires: Vec<Wire>, promises: Arc<Promises>, mut rando
     }
 }
 
-/// No read that begins after an answer is from before it.
+/// A read that begins after a response is not older than that response.
 async fn read(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
     while !promises.is_over() {
         let least = promises.newest();
@@ -204,13 +204,13 @@ async fn read(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
     }
 }
 
-/// Sees every change once, in the order of revisions, of which none is left out, whichever member tells it.
+/// Sees every change once, in the order of revisions without a gap, on whichever member.
 async fn watch(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
-    // The first revision is that of a store in which nothing was ever written.
+    // The first revision is that of an empty store.
     let mut next = 2;
     while !promises.is_known.load(Ordering::Relaxed) || next <= promises.newest() {
         let wire = any(&wires, &mut random).clone();
-        // Goes to another member when this one ends the stream or says nothing for a while.
+        // Switches to another member when this one ends the stream or sends nothing for a while.
         let _ = watch_one(&wire, &mut next, &promises).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,4 +1,4 @@
-//! Several members of one cluster, and etcdctl that asks them.
+//! Several members of one cluster, and etcdctl as their client.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::wire::{self, Wire};
 /// Long enough for debug builds on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Members that were founded together, and those that came later, by the order in which they came.
+/// Members that were founded together, and members added later, in the order of their addition.
 pub(crate) struct Members(pub(crate) Vec<Server>);
 
 impl Members {
@@ -28,7 +28,7 @@ impl Members {
         members
     }
 
-    /// The same with the wires between them in the hands of the test.
+    /// The same with proxies between them that the test controls.
     pub(super) fn found_apart(setup: &Setup, count: usize) -> (Self, Links) {
         let mut members = Self((0..count).map(|_| Server::new(setup.clone())).collect());
         let ports: Vec<_> = members.0.iter().map(|server| server.peer_port).collect();
@@ -55,7 +55,7 @@ impl Members {
         self.0.iter().enumerate().map(member).collect::<Vec<_>>().join(",")
     }
 
-    /// Tells a member who it is, and who the others are.
+    /// Sets a member's name, and the initial cluster.
     pub(super) fn name(&mut self, at: usize, cluster: &str, state: &str) {
         let server = &mut self.0[at];
         let (peer_url, endpoint) = (server.peer_url(), server.endpoint());
@@ -87,7 +87,7 @@ impl Members {
         tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()
     }
 
-    /// Who leads, as soon as one that runs says so of itself.
+    /// The number of the leader, as soon as a running member claims to be it.
     pub(crate) async fn leader(&self) -> usize {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
@@ -110,14 +110,14 @@ impl Members {
         run(command, PATIENCE)
     }
 
-    /// The same, which must succeed; gives what it prints.
+    /// The same, which must succeed; returns its output.
     pub(super) fn told(&self, at: usize, arguments: &[&str]) -> String {
         let told = self.ctl(at, arguments);
         assert_eq!(told.code, Some(0), "etcdctl {arguments:?}\n{}\n{}", told.stdout, told.stderr);
         told.stdout
     }
 
-    /// Name, or peer URL of one that has none yet, and id of each member.
+    /// Name, or peer URL of a member that has none yet, and id of each member.
     pub(super) fn ids(&self, at: usize) -> Vec<(String, String)> {
         let list = self.told(at, &["member", "list"]);
         let member = |line: &str| {
@@ -134,7 +134,7 @@ impl Members {
         found.unwrap_or_else(|| panic!("{name} is not among {ids:?}")).1.clone()
     }
 
-    /// Waits until all members that run hold the same, revision for revision.
+    /// Waits until all running members have the same state, revision for revision.
     pub(super) async fn agree(&self) {
         let until = Instant::now() + PATIENCE;
         loop {

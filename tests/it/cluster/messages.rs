@@ -1,4 +1,4 @@
-//! What operators are told about clusters, word for word as etcd tells it.
+//! Messages to operators about clusters, the same as etcd's to the byte.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,8 +10,8 @@ use crate::compare::runtime;
 use crate::ports;
 use crate::process::{self, Scratch, Setup, run};
 
-/// Asked of the first member. `{m1}` is a member's id, `{peer1}` its peer URL, `{new}` and the like ones that
-/// nobody had (what comes back within a second has the same id), `{learner}` the id of whoever is not started.
+/// Sent to the first member. `{m1}` is a member's id, `{peer1}` its peer URL, `{new}` and the like unused
+/// URLs (a member added again within a second has the same id), `{learner}` the id of the member that is not started.
 const TALK: &[&str] = &[
     "member list",
     "member add x --peer-urls={peer1}",
@@ -40,7 +40,7 @@ const TALK: &[&str] = &[
     "member list",
 ];
 
-/// What a cluster answers, with names for what differs from cluster to cluster.
+/// The responses of a cluster, with names in place of the parts that differ from cluster to cluster.
 fn answers(binary: PathBuf) -> Vec<String> {
     let setup = Setup::new(binary).flag("heartbeat-interval", "50").flag("election-timeout", "500");
     let members = Members::found(&setup, 3);
@@ -56,7 +56,7 @@ fn answers(binary: PathBuf) -> Vec<String> {
     for (name, id) in members.ids(leader) {
         names.push((format!("{{{name}}}"), id));
     }
-    // Whose id is what differs too, and with it who comes first.
+    // The ids differ too, and with them the order of the members.
     TALK.iter().map(|line| ask(&members, leader, line, &mut names)).collect()
 }
 
@@ -65,7 +65,7 @@ fn ask(members: &Members, at: usize, line: &str, names: &mut Vec<(String, String
         |text: String| names.iter().fold(text, |text, (name, value)| text.replace(name, value));
     let words: Vec<_> = line.split(' ').map(|word| known(word.to_owned())).collect();
     let told = members.ctl(at, &words.iter().map(String::as_str).collect::<Vec<_>>());
-    // Whoever comes gets a new id each time.
+    // Each added member gets a new id.
     if let Some(id) = told.stdout.split_whitespace().nth(1)
         && told.stdout.contains(" added ")
     {
@@ -81,7 +81,7 @@ fn ask(members: &Members, at: usize, line: &str, names: &mut Vec<(String, String
     if let Some(cluster) = cluster.map(str::to_owned).filter(is_id) {
         text = text.replace(&cluster, "{cluster}");
     }
-    // etcdctl fills short ids up.
+    // etcdctl pads short ids.
     for name in names.iter().map(|(name, _)| name.as_str()).chain(["{cluster}"]) {
         while text.contains(&format!("  {name}")) {
             text = text.replace(&format!("  {name}"), &format!(" {name}"));
@@ -112,7 +112,7 @@ fn changes_of_members_are_answered_as_by_etcd() {
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
 }
 
-/// Flags that do not fit together; nobody is at these addresses.
+/// Flags that contradict each other; no server listens at these addresses.
 const MISTAKES: &[&[&str]] = &[
     &["--name=m1", "--initial-cluster=m2=http://127.0.0.1:12380"],
     &["--name=m1", "--initial-cluster=m1=http://127.0.0.1:12381"],
@@ -125,7 +125,7 @@ const MISTAKES: &[&[&str]] = &[
     ],
 ];
 
-/// Why a member does not start.
+/// The reason why a member does not start.
 pub(super) fn reason(binary: PathBuf, flags: &[&str]) -> String {
     let scratch = Scratch::new();
     let mut command = Command::new(binary);
@@ -145,16 +145,16 @@ pub(super) fn reason(binary: PathBuf, flags: &[&str]) -> String {
 }
 
 #[test]
-fn clusters_that_cannot_be_are_refused_in_etcds_words() {
+fn contradictory_cluster_flags_are_refused_with_etcds_texts() {
     for flags in MISTAKES {
         let (etcd, basalt) = (reason(process::etcd(), flags), reason(process::basalt(), flags));
         assert_eq!(basalt, etcd, "{flags:?}");
     }
 }
 
-/// Clients that want a leader hear that there is none; others wait for one.
+/// Clients that require a leader are refused; others wait for one.
 #[test]
-fn without_a_quorum_a_member_says_so() {
+fn without_a_quorum_a_member_returns_etcds_errors() {
     for binary in [process::etcd(), process::basalt()] {
         let setup =
             Setup::new(binary).flag("heartbeat-interval", "50").flag("election-timeout", "500");

@@ -1,4 +1,4 @@
-//! Members whose wires are cut, one way too, slow, or lose what they carry.
+//! Members whose connections are cut, one way too, slow, or lossy.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::wire;
 
 /// More than a member waits for consensus: 5 s and two election timeouts.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
-/// What etcd tells those who ask a member that cannot reach the others.
+/// etcd's responses on a member that cannot reach the others.
 const TOO_LATE: [&str; 4] = [
     "etcdserver: request timed out",
     "etcdserver: request timed out, possibly due to previous leader failure",
@@ -39,7 +39,7 @@ pub(super) fn to(at: usize) -> impl Iterator<Item = (usize, usize)> {
     from(at).map(|(at, other)| (other, at))
 }
 
-/// Waits until a member says that nobody leads.
+/// Waits until a member reports that there is no leader.
 async fn steps_down(members: &Members, at: usize) {
     let until = Instant::now() + PATIENCE;
     while members.status(at).await.is_none_or(|status| status.leader != 0) {
@@ -48,7 +48,7 @@ async fn steps_down(members: &Members, at: usize) {
     }
 }
 
-/// Who leads, if it is another one.
+/// The number of the leader, if it is another one.
 pub(super) async fn another_leads(members: &Members, than: usize) -> usize {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -65,14 +65,14 @@ pub(super) async fn another_leads(members: &Members, than: usize) -> usize {
     }
 }
 
-/// What a client hears who waits for it.
+/// The response to a client that waits for it.
 async fn told<T: std::fmt::Debug>(answer: impl Future<Output = Result<T, Status>>) -> String {
     let answer = tokio::time::timeout(ANSWER_TIME, answer).await.expect("it answers in time");
     answer.expect_err("it cannot know").message().to_owned()
 }
 
 #[test]
-fn a_leader_that_is_cut_off_steps_down_and_says_so() {
+fn a_leader_that_is_cut_off_steps_down_and_reports_it() {
     runtime().block_on(async {
         let (members, links) = Members::found_apart(&setup(), 3);
         let load = Load::begin(&members, from_environment("CLUSTER_SEED", 11));
@@ -81,7 +81,7 @@ fn a_leader_that_is_cut_off_steps_down_and_says_so() {
         let wire = members.wire(leader);
         wire.put("before", "the cut").await.expect("it leads");
         links.set(from(leader).chain(to(leader)), CUT);
-        // Asked of one that still thinks that it leads.
+        // Sent to a member that still believes itself the leader.
         let key = Bytes::from_static(b"before");
         let put = PutRequest { key: key.clone(), value: key.clone(), ..Default::default() };
         let read = RangeRequest { key: key.clone(), ..Default::default() };
@@ -100,7 +100,7 @@ fn a_leader_that_is_cut_off_steps_down_and_says_so() {
         for told in [put_told, read_told] {
             assert!(TOO_LATE.contains(&told.as_str()), "{told}");
         }
-        // Meanwhile the others went on.
+        // Meanwhile the others made progress.
         let other = another_leads(&members, leader).await;
         load.wait_for(load.acknowledged() + 50).await;
         assert_eq!(members.told(other, &["get", "before", "--print-value-only"]), "the cut");
@@ -116,7 +116,7 @@ fn a_leader_that_is_cut_off_steps_down_and_says_so() {
 }
 
 #[test]
-fn a_leader_that_hears_nobody_or_that_nobody_hears_is_replaced() {
+fn a_leader_cut_off_in_one_direction_is_replaced() {
     runtime().block_on(async {
         let (members, links) = Members::found_apart(&setup(), 3);
         let load = Load::begin(&members, from_environment("CLUSTER_SEED", 12));
@@ -124,9 +124,9 @@ fn a_leader_that_hears_nobody_or_that_nobody_hears_is_replaced() {
             load.wait_for(load.acknowledged() + 50).await;
             let leader = members.leader().await;
             match is_deaf {
-                // Its heartbeats keep the others quiet until it notices that nobody answers.
+                // Its heartbeats prevent an election until it notices that no member answers.
                 true => links.set(to(leader), CUT),
-                // It hears them stand for election.
+                // It receives the requests of their election.
                 false => links.set(from(leader), CUT),
             }
             another_leads(&members, leader).await;
@@ -138,7 +138,7 @@ fn a_leader_that_hears_nobody_or_that_nobody_hears_is_replaced() {
     });
 }
 
-/// What happens to the wires for a while.
+/// A random fault of the connections.
 fn storm(links: &Links, random: &mut StdRng, leader: usize) -> String {
     let ms = Duration::from_millis;
     let other = (leader + random.random_range(1..3)) % 3;
@@ -169,7 +169,7 @@ fn nothing_acknowledged_is_lost_when_wires_are_bad() {
     let least = Duration::from_secs(from_environment("CLUSTER_SECONDS", 0));
     let mut random = StdRng::seed_from_u64(seed);
     runtime().block_on(async {
-        // Snapshots too: who was cut off may be too far behind for the log.
+        // Snapshots too: a member that was cut off may be too far behind for the log.
         let setup = setup().flag("snapshot-count", "300").flag("snapshot-catchup-entries", "100");
         let (members, links) = Members::found_apart(&setup, 3);
         let mut load = Load::begin(&members, seed);

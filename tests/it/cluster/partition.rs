@@ -1,4 +1,4 @@
-//! How long nobody leads after the leader is gone, as those see it who ask the others.
+//! Measures the time without a leader after the leader is lost, as clients of the others observe it.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use super::members::Members;
 use crate::wire::{self, Wire};
 use basalt_proto::etcdserverpb::{StatusRequest, StatusResponse};
 
-/// How often somebody asks.
+/// Interval between two requests.
 const STEP: Duration = Duration::from_millis(10);
 
-/// One time without a leader.
+/// One period without a leader.
 #[derive(Clone, Copy)]
 pub(super) struct Absence {
-    /// Until a member that is left says that it leads.
+    /// Time until a remaining member reports itself as the leader.
     pub(super) led: Duration,
-    /// Until a write is acknowledged that was asked for after the leader was gone.
+    /// Time until the acknowledgement of a write that was sent after the leader was lost.
     pub(super) wrote: Duration,
 }
 
 impl Absence {
-    /// Begins when the leader is gone and ends when both have come.
+    /// Begins when the leader is lost and ends when both times are known.
     pub(super) async fn measure(members: &Members, gone: usize) -> Self {
         let began = Instant::now();
         let others: Vec<_> =
@@ -53,7 +53,7 @@ async fn until_it_leads(wire: Wire) {
     }
 }
 
-/// Asks anew all the time, as what was sent to the leader that is gone is lost.
+/// Sends new requests at intervals, as those sent to the lost leader are lost.
 async fn until_one_writes(wires: &[Wire]) {
     let mut writing: JoinSet<bool> = JoinSet::new();
     for wire in wires.iter().cycle() {
@@ -70,7 +70,7 @@ async fn until_one_writes(wires: &[Wire]) {
     }
 }
 
-/// The one in the middle.
+/// The median.
 pub(super) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times.get(times.len() / 2).copied().expect("there are some")

@@ -1,13 +1,13 @@
-//! The wires between members, in our hands: every member is reached through a proxy of ours, which knows by the
-//! hello of a connection who dialed it, and treats what goes from one member to another as the [`Wire`] says.
+//! The connections between members under the test's control: every member is reached through a proxy, which learns from the
+//! hello of a connection which member dialed it, and treats the bytes from one member to another as the [`Wire`] demands.
 //!
 //! ```text
 //!  m1 ──dials──► the address that m2 advertises ── pump(m1 → m2) ──► where m2 listens
 //!                                               ◄─ pump(m2 → m1) ──
 //! ```
 //!
-//! What does not pass is kept and arrives when the wire is whole again, as TCP would send it again; what is lost
-//! holds up what is behind it, as it does in TCP. Clients are not affected.
+//! Bytes that are held back are kept and delivered when the wire is restored, as TCP would send them again; a lost chunk
+//! delays the bytes behind it, as it does in TCP. Clients are not affected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,22 +25,22 @@ use tokio::time::Instant;
 
 use crate::ports;
 
-/// After which TCP sends again what was lost; the least that Linux takes.
+/// Time after which TCP retransmits a lost packet; Linux's minimum.
 const SENT_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Chunks on their way from one member to another, on one connection; then the sender waits.
+/// Chunks in transit from one member to another, on one connection; then the sender waits.
 const CHUNKS_MAX: usize = 64;
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// How it is to send from one member to another.
+/// Properties of the connection from one member to another.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub(super) struct Wire {
-    /// Nothing passes.
+    /// All bytes are held back.
     pub(super) is_cut: bool,
-    /// How long everything takes at least, and half as much again at most.
+    /// Minimum delay of each chunk; the maximum is half as much again.
     pub(super) delay: Duration,
     /// The share of chunks that are lost once.
     pub(super) loss: f64,
-    /// Bytes in a second; 0 for as many as one likes.
+    /// Bytes per second; 0 for no limit.
     pub(super) bytes_per_second: u32,
 }
 
@@ -48,16 +48,16 @@ type Direction = (usize, usize);
 
 #[derive(Clone, Default)]
 struct Wires {
-    /// Those that are not as good as new.
+    /// The directions that are impaired.
     bad: BTreeMap<Direction, Wire>,
-    /// Connections that were made before are broken when it changes.
+    /// Incremented to break the connections made before.
     epoch: u64,
 }
 
-/// All wires between members that reach each other through it.
+/// All connections between members that reach each other through the proxies.
 pub(super) struct Links {
     wires: watch::Sender<Wires>,
-    /// Where each member is reached, by the number of the member.
+    /// The proxy's URL of each member, by the number of the member.
     urls: Vec<String>,
 }
 
@@ -85,19 +85,19 @@ impl Links {
         &self.urls[at]
     }
 
-    /// Makes these directions like this.
+    /// Sets the properties of these directions.
     pub(super) fn set(&self, directions: impl IntoIterator<Item = Direction>, wire: Wire) {
         self.wires.send_modify(|wires| {
             wires.bad.extend(directions.into_iter().map(|direction| (direction, wire)));
         });
     }
 
-    /// Makes all wires as good as new.
+    /// Removes all impairments.
     pub(super) fn heal(&self) {
         self.wires.send_modify(|wires| wires.bad.clear());
     }
 
-    /// What is the matter with the wires.
+    /// The impairments as text.
     pub(super) fn tell(&self) -> String {
         let wires = self.wires.borrow();
         let one = |((from, to), wire): (&Direction, &Wire)| {
@@ -111,7 +111,7 @@ impl Links {
         wires.bad.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
-    /// Breaks every connection there is.
+    /// Breaks every open connection.
     pub(super) fn reset(&self) {
         self.wires.send_modify(|wires| wires.epoch += 1);
     }
@@ -130,13 +130,13 @@ async fn accept(
         let Ok((dialer, _)) = listener.accept().await else { continue };
         let (urls, wires) = (Arc::clone(&urls), wires.clone());
         tokio::spawn(async move {
-            // A connection that ends, for whatever reason, has nobody to tell but its two ends.
+            // The end of a connection is seen by its two ends alone.
             let _ = carry(dialer, to, port, &urls, wires).await;
         });
     }
 }
 
-/// Carries one connection until an end closes it, or it is broken.
+/// Forwards one connection until an end closes it, or it is broken.
 async fn carry(
     mut dialer: TcpStream,
     to: usize,
@@ -163,8 +163,8 @@ async fn carry(
     Ok(())
 }
 
-/// Reads until it is known who dialed; gives what was read. One that sends no hello is nobody, whom no wire
-/// stops.
+/// Reads until the dialing member is known; returns the bytes read. A connection without a hello belongs to no member,
+/// and is not impaired.
 async fn who(dialer: &mut TcpStream, urls: &[String]) -> std::io::Result<(Vec<u8>, usize)> {
     let nobody = urls.len();
     let mut begin = Vec::new();
@@ -186,7 +186,7 @@ async fn who(dialer: &mut TcpStream, urls: &[String]) -> std::io::Result<(Vec<u8
     }
 }
 
-/// Moves bytes in one direction until there are no more.
+/// Forwards bytes in one direction until the end of the stream.
 async fn pump(
     begin: Vec<u8>,
     from: OwnedReadHalf,
@@ -205,13 +205,13 @@ async fn pump(
                 return;
             }
         }
-        // The end comes after what was sent before it.
+        // The end comes after the bytes sent before it.
         let _ = to.shutdown().await;
     };
     tokio::join!(take, give);
 }
 
-/// Takes bytes in, and says when they arrive.
+/// Reads bytes, and attaches the time of their arrival.
 async fn take(
     begin: Vec<u8>,
     mut from: OwnedReadHalf,

@@ -1,4 +1,4 @@
-//! Which version a cluster speaks: its leader decides, and nobody is asked for more than it knows.
+//! The cluster version: the leader decides it, and it never exceeds the version of a member.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,24 +13,24 @@ use super::{PATIENCE, page, runtime, setup};
 use crate::ports;
 use crate::process::{self, Server};
 
-/// How often a leader asks, and a little more.
+/// A little more than the interval at which a leader asks the members.
 pub(super) const ROUND: Duration = Duration::from_secs(6);
 
-/// What Basalt tells of itself when all is well.
+/// Basalt's response under `/version`.
 const ALL_WELL: &str = r#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}"#;
 
-/// What a member says under `/version`.
+/// The response of a member under `/version`.
 fn version(server: &Server) -> String {
     page(&server.endpoint(), "/version")
 }
 
-/// How often any of them decided a version.
+/// Number of decisions about the version in the logs.
 fn decisions(members: &Members) -> usize {
     let logs = members.0.iter().map(|server| server.logs.all());
     logs.map(|logs| logs.matches("\"cluster version is updated\"").count()).sum()
 }
 
-/// Waits until these members say that their cluster speaks this version.
+/// Waits until these members report this cluster version.
 async fn speak(members: &Members, at: &[usize], cluster: &str) {
     let until = Instant::now() + PATIENCE;
     let expected = format!("\"etcdcluster\":\"{cluster}\"");
@@ -43,13 +43,13 @@ async fn speak(members: &Members, at: &[usize], cluster: &str) {
     }
 }
 
-/// A member of which nothing is there but pages on its peer URL.
+/// A member that consists of HTTP responses on its peer URL.
 struct Pretender {
     url: String,
     pages: Pages,
 }
 
-/// What is told under which path; nothing under others.
+/// The response for each path; others have none.
 type Pages = Arc<Mutex<BTreeMap<&'static str, String>>>;
 
 impl Pretender {
@@ -60,7 +60,7 @@ impl Pretender {
         let told = Arc::clone(&pages);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Whoever asks for something else finds the connection closed.
+                // A request for another path finds the connection closed.
                 tokio::spawn(answer(stream, Arc::clone(&told)));
             }
         });
@@ -112,7 +112,7 @@ fn the_leader_decides_and_the_next_one_leaves_it_so() {
         members.0[leader].kill();
         let next = members.leader().await;
         assert_ne!(next, leader);
-        // It looks whether there is something to decide, and one of them does not answer.
+        // A new leader checks the versions, and one of the members does not answer.
         assert!(members.0[next].logs.wait_for("failed to get version", PATIENCE));
         assert_eq!(decisions(&members), decided);
         let others: Vec<_> = (0..3).filter(|at| *at != leader).collect();
@@ -123,7 +123,7 @@ fn the_leader_decides_and_the_next_one_leaves_it_so() {
 }
 
 #[test]
-fn the_lowest_member_decides_what_is_spoken() {
+fn the_lowest_member_version_is_the_cluster_version() {
     runtime().block_on(async {
         let third = Pretender::begin().await;
         third.runs("3.6.9", "not_decided");
@@ -151,9 +151,9 @@ fn the_lowest_member_decides_what_is_spoken() {
     });
 }
 
-/// Members of a newer cluster, of one that has not decided yet, and one that says nothing of it.
+/// Members of a newer cluster, of one that has not decided yet, and one that does not report it.
 #[test]
-fn who_cannot_speak_what_the_others_speak_does_not_join() {
+fn members_that_do_not_support_the_cluster_version_do_not_join() {
     runtime().block_on(async {
         let other = Pretender::begin().await;
         let own = "http://127.0.0.1:12380";

@@ -1,4 +1,4 @@
-//! Answers, and what may differ between two servers that behave the same.
+//! Answers, and the permitted differences between two servers that behave the same.
 
 use basalt_proto::etcdserverpb::{
     AlarmResponse, CompactionResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
@@ -14,13 +14,13 @@ use tonic::{Code, Status};
 use super::request::Call;
 use crate::wire;
 
-/// Go's sort moves up to this many elements like a stable sort; beyond it the order of equal
+/// Go's sort orders up to this many elements like a stable sort; beyond it the order of equal
 /// elements is an accident of the algorithm.
 const STABLE_MAX: i64 = 12;
 /// Seconds that the remaining time of a lease may differ.
 const TTL_TOLERANCE: i64 = 2;
 
-/// What came back, decoded.
+/// The decoded response.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
     Refused { code: Code, message: String },
@@ -44,7 +44,7 @@ pub(super) enum Answer {
 
 impl Answer {
     pub(super) fn refused(status: &Status) -> Self {
-        // Go puts a non-breaking space into some messages, by the build.
+        // Go puts a non-breaking space into some messages, depending on the build.
         let message = status.message().replace('\u{a0}', " ");
         Self::Refused { code: status.code(), message }
     }
@@ -77,7 +77,7 @@ impl Answer {
         decoded.unwrap_or_else(|error| Self::Undecodable(error.to_string()))
     }
 
-    /// The chunks of a stream put together; where they are cut is the server's choice, but only the
+    /// The chunks of a stream joined; their boundaries are the server's choice, but only the
     /// last one may carry the header.
     pub(super) fn joined(outcome: Result<Vec<Bytes>, Status>) -> Self {
         let chunks = match outcome {
@@ -142,7 +142,7 @@ impl Answer {
         }
     }
 
-    /// Removes what differs between two runs of the same server.
+    /// Removes the fields that differ between two runs of the same server.
     fn without_accidents(&mut self) {
         if let Some(header) = self.header_mut() {
             header.raft_term = u64::from(header.raft_term > 0);
@@ -167,7 +167,7 @@ impl Answer {
     }
 }
 
-/// Removes from both answers what may differ; what is left must be equal.
+/// Removes the permitted differences from both answers; the rest must be equal.
 pub(super) fn reconcile(call: &Call, left: &mut Answer, right: &mut Answer) {
     left.without_accidents();
     right.without_accidents();
@@ -189,7 +189,7 @@ pub(super) fn reconcile(call: &Call, left: &mut Answer, right: &mut Answer) {
     }
 }
 
-/// Whether a transaction deleted keys and put some, perhaps the same.
+/// True if a transaction deleted keys and put some, perhaps the same.
 pub(super) fn deletes_and_puts(answer: &TxnResponse) -> bool {
     use response_op::Response::{ResponseDeleteRange, ResponsePut, ResponseTxn};
     fn kinds(answer: &TxnResponse) -> (bool, bool) {
@@ -228,7 +228,7 @@ fn reconcile_op(op: &RequestOp, left: &mut ResponseOp, right: &mut ResponseOp) {
     }
 }
 
-/// Keeps of each record only what the order was made by, where equal ones may stand in any order.
+/// Keeps of each record only the sort key, if equal records may be in any order.
 fn reconcile_range(request: &RangeRequest, left: &mut RangeResponse, right: &mut RangeResponse) {
     let by_key = request.sort_target == 0;
     if by_key || left.count <= STABLE_MAX || right.count <= STABLE_MAX {

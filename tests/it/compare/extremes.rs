@@ -1,4 +1,4 @@
-//! Comparisons at the edges of what is taken: transactions in each other and long keys.
+//! Comparisons at the limits: nested transactions and long keys.
 
 use basalt::types::limits::{KEY_BYTES_MAX, NESTED_TXNS_MAX};
 use basalt_proto::etcdserverpb::{
@@ -14,15 +14,15 @@ use super::{difference, runtime, setups};
 use crate::process::Setup;
 use crate::wire::{self, Wire};
 
-/// As deep as the answers are compared one by one.
+/// Depth up to which the responses are compared one by one.
 const DEPTH: usize = 200;
 /// `--max-txn-ops` of etcd.
 const DEFAULT_OPERATIONS: &str = "128";
 
-/// What a transaction of some kind came to.
+/// The result of a transaction of some kind.
 type Told = (usize, &'static str, Result<TxnResponse, (Code, String)>);
 
-/// Tells a story of both servers, each started with this many operations in a transaction.
+/// Runs a test against both servers, each started with this limit of operations in a transaction.
 fn alike<T: PartialEq + std::fmt::Debug>(operations_max: &str, story: impl AsyncFn(Wire) -> T) {
     let (etcd, basalt) = setups();
     // Keys of some length must fit in.
@@ -37,7 +37,7 @@ fn alike<T: PartialEq + std::fmt::Debug>(operations_max: &str, story: impl Async
     assert!(told.0 == told.1, "{}", difference(&told.0, &told.1));
 }
 
-/// An encoded transaction with the encoded one inside it. Not by types: some are deeper than those are read.
+/// An encoded transaction with the encoded one inside it. Not by types: some are deeper than types can be decoded.
 fn around(inner: &[u8], with: &TxnRequest) -> Vec<u8> {
     let delimited = |tag: u8, bytes: &[u8]| {
         let mut out = vec![tag << 3 | 2];
@@ -73,7 +73,7 @@ fn leaf(kind: &str, depth: usize) -> TxnRequest {
     TxnRequest { success: vec![operation(request)], ..Default::default() }
 }
 
-/// What each level has beside the next one.
+/// The operations of each level beside the next one.
 fn beside(kind: &str, level: usize) -> TxnRequest {
     if kind != "siblings" {
         return TxnRequest::default();
@@ -100,7 +100,7 @@ fn nested(kind: &str, depth: usize) -> Bytes {
     bytes.into()
 }
 
-/// The answer without what belongs to the process.
+/// The response without the fields that belong to the process.
 fn told(answer: Result<Bytes, Status>) -> Result<TxnResponse, (Code, String)> {
     let bytes = answer.map_err(|status| (status.code(), status.message().to_owned()))?;
     let mut answer = TxnResponse::decode(bytes).expect("a transaction's answer");
@@ -112,7 +112,7 @@ async fn ask(wire: &Wire, kind: &'static str, depth: usize) -> Told {
     (depth, kind, told(wire.call(wire::TXN, nested(kind, depth)).await))
 }
 
-/// How many transactions an answer has in it.
+/// Number of nested transactions in a response.
 fn depth_of(answer: &TxnResponse) -> usize {
     let mut depth = 0;
     let mut answer = answer;

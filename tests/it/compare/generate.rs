@@ -1,5 +1,5 @@
-//! Draws requests from a seed: a small key space, so that things collide, and every option, also
-//! those that make no sense. Knows of the answers only what makes later requests interesting.
+//! Draws requests from a seed: a small key space, so that requests collide, and every option, also
+//! invalid ones. Uses from the answers only values that make later requests interesting.
 
 use basalt_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
@@ -17,7 +17,7 @@ use super::{MAX_REQUEST_BYTES, STREAMS};
 /// Watchers of one stream, besides the one that keeps it answering.
 const WATCHERS_MAX: usize = 8;
 
-/// The generator, and what it remembers of the story so far.
+/// The generator, and its record of the earlier requests.
 pub(super) struct Generator {
     pub(super) rng: StdRng,
     keys: Vec<Bytes>,
@@ -26,10 +26,10 @@ pub(super) struct Generator {
     pub(super) compacted: i64,
     /// Targets of compactions whose hash the server may or may not have kept.
     unsure_hashes: Vec<i64>,
-    /// In every second seed compactions are waited for, and their kept hashes are asked for too.
+    /// In every second seed compactions are waited for, and their kept hashes are requested too.
     physical: bool,
     leases: Vec<i64>,
-    /// Watchers alive by stream.
+    /// Active watchers by stream.
     pub(super) watchers: Vec<Vec<i64>>,
 }
 
@@ -53,7 +53,7 @@ impl Generator {
         self.rng.random_range(0..100) < percent
     }
 
-    /// What to do next. Compactions come only after all streams have settled.
+    /// The next steps. Compactions come only after all streams have settled.
     pub(super) fn next(&mut self) -> Vec<Step> {
         let call = |call| vec![Step::Call(call)];
         match self.rng.random_range(0..1000) {
@@ -83,7 +83,7 @@ impl Generator {
         }
     }
 
-    /// A granted lease becomes one that later requests use; a compaction moves the past.
+    /// A granted lease is used by later requests; a compaction changes the range of revisions.
     pub(super) fn learn(&mut self, call: &Call, done: bool) {
         match call {
             Call::Grant(request) if done && request.id != 0 => self.leases.push(request.id),
@@ -131,7 +131,7 @@ impl Generator {
         (0..length).map(|_| self.rng.random_range(letters.clone())).collect()
     }
 
-    /// Revisions around those that exist; `wild` ones may lie before and behind.
+    /// Revisions around those that exist; `wild` ones may be lower or higher.
     pub(super) fn revision_near(&mut self) -> i64 {
         match self.rng.random_range(0..20) {
             0 => self.revision + self.rng.random_range(1..4),
@@ -224,14 +224,14 @@ impl Generator {
     }
 
     /// Without an order etcd still sorts each chunk of a stream by the target, and goes on after the last
-    /// key of the sorted chunk: it skips keys and sends others twice. Nobody asks for that.
+    /// key of the sorted chunk: it skips keys and sends others twice. Such requests are left out.
     fn stream(&mut self) -> RangeRequest {
         let range = self.range();
         let sort_target = if range.sort_order == 0 { 0 } else { range.sort_target };
         RangeRequest { sort_target, ..range }
     }
 
-    /// Where etcd may have kept the hash that it took while it compacted, or not, nobody asks.
+    /// Leaves out revisions at which etcd may or may not have kept the hash of a compaction.
     fn hash_revision(&mut self) -> i64 {
         let revision = self.sometimes_revision(60);
         let unsure = self.unsure_hashes.contains(&revision);
@@ -246,11 +246,11 @@ impl Generator {
             (false, true) => -self.rng.random_range(1..100),
             (false, false) => self.rng.random_range(1..1_000_000),
         };
-        // Id 0 asks for one of the server's own, which would differ.
+        // Id 0 lets the server choose an id, which would differ.
         LeaseGrantRequest { id: if id == 0 { 1 } else { id }, ttl: self.ttl() }
     }
 
-    /// Seconds; none runs out while the comparison runs.
+    /// Seconds; no lease expires while the comparison runs.
     fn ttl(&mut self) -> i64 {
         match self.rng.random_range(0..20) {
             0 => 9_000_000_001,
@@ -277,7 +277,7 @@ impl Generator {
         let key = self.key();
         let start_revision = match self.revision_near() {
             _ if self.chance(35) => 0,
-            // A start that never comes would keep its stream from settling.
+            // A start revision that is never reached would keep its stream from settling.
             i64::MAX => -1,
             revision => revision,
         };
@@ -316,13 +316,13 @@ impl Generator {
     fn cancel_on(&mut self, stream: usize) -> Vec<Step> {
         let known = self.watchers[stream].choose(&mut self.rng).copied();
         let id = known.filter(|_| !self.chance(10)).unwrap_or(99);
-        // Settled before, so that no event is on its way when the watcher goes.
+        // Settled before, so that no event is in flight when the watcher is cancelled.
         vec![Step::Settle { stream }, Step::CancelWatch { stream, id }, Step::Settle { stream }]
     }
 
     pub(super) fn huge(&mut self) -> PutRequest {
         let over = self.rng.random_range(0..4000);
-        // Beyond the limit of a request, or beyond what the transport takes.
+        // Beyond the limit of a request, or beyond the transport's limit.
         let base =
             if self.chance(50) { MAX_REQUEST_BYTES - 2000 } else { MAX_REQUEST_BYTES + 524_288 };
         PutRequest { key: self.key(), value: vec![b'x'; base + over].into(), ..Default::default() }
@@ -341,7 +341,7 @@ fn key_space(rng: &mut StdRng) -> Vec<Bytes> {
         .collect()
 }
 
-/// The end of the range that holds everything with this prefix.
+/// The end of the range of all keys with this prefix.
 pub(super) fn prefix_end(key: &Bytes) -> Bytes {
     let mut end = key.to_vec();
     while let Some(last) = end.pop() {

@@ -48,7 +48,7 @@ impl Generator {
         RequestOp { request }
     }
 
-    /// Most at the newest revision, where they see what the transaction wrote before.
+    /// Mostly at the newest revision, where they see the transaction's own writes.
     fn range_in_txn(&mut self) -> RangeRequest {
         let range = self.range();
         let newest = self.chance(70);
@@ -59,7 +59,7 @@ impl Generator {
         use compare::TargetUnion::{CreateRevision, Lease, ModRevision, Value, Version};
         let key = self.key();
         let target = self.enumeration(5);
-        // Now and then the value of another field than the one to compare.
+        // At times the value of another field than the one to compare.
         let given = if self.chance(4) { self.enumeration(5) } else { target };
         let target_union = match given {
             0 => Some(Version(self.rng.random_range(-1..4))),
@@ -136,7 +136,7 @@ impl Generator {
         txn
     }
 
-    /// Something that a well-behaved client never sends.
+    /// A request that a well-behaved client never sends.
     pub(super) fn garbage(&mut self) -> Call {
         let paths =
             [wire::RANGE, wire::PUT, wire::DELETE_RANGE, wire::TXN, wire::LEASE_TIME_TO_LIVE];
@@ -158,7 +158,7 @@ impl Generator {
         match self.rng.random_range(0..4) {
             0 => bytes.truncate(self.rng.random_range(0..=bytes.len())),
             1 => bytes = (0..self.rng.random_range(1..20)).map(|_| self.rng.random()).collect(),
-            // A field that nobody knows, which must be read over.
+            // An unknown field, which must be skipped.
             2 => bytes.extend([0xf8, 0x7f, 0x01]),
             _ => {
                 for _ in 0..self.rng.random_range(1..4) {

@@ -1,4 +1,4 @@
-//! One step of the comparison: what is sent to both servers.
+//! One step of the comparison: a request to both servers.
 
 use basalt_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
@@ -74,7 +74,7 @@ impl Call {
         }
     }
 
-    /// The range that garbage happens to ask for, so that its answer is judged like others.
+    /// The range that garbage happens to decode to, so that its answer is judged like others.
     pub(super) fn understood(&self) -> Self {
         let Self::Garbage(path, bytes) = self else { return self.clone() };
         match *path {
@@ -86,7 +86,7 @@ impl Call {
     }
 }
 
-/// What happens next.
+/// The kinds of steps.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Call(Call),
@@ -98,8 +98,8 @@ pub(super) enum Step {
         stream: usize,
         request: WatchCreateRequest,
     },
-    /// A watcher whose start is compacted, on a stream of its own: etcd never answers for the
-    /// progress of a stream again that had one.
+    /// A watcher whose start is compacted, on a stream of its own: etcd never answers
+    /// progress requests on a stream again that had one.
     WatchLost {
         request: WatchCreateRequest,
     },
@@ -107,7 +107,7 @@ pub(super) enum Step {
         stream: usize,
         id: i64,
     },
-    /// Waits until every watcher of the stream has seen everything, then compares what it saw.
+    /// Waits until every watcher of the stream has received everything, then compares the events.
     Settle {
         stream: usize,
     },

@@ -1,4 +1,4 @@
-//! Comparisons that need time or an order of their own: leases that run out, the order in which
+//! Comparisons that need time or an order of their own: leases that expire, the order in which
 //! leases are listed, the versions a member reports, and the plain HTTP pages.
 
 use std::time::{Duration, Instant};
@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 use basalt_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
-    PutRequest, PutResponse, StatusRequest, StatusResponse, WatchCreateRequest, WatchRequest,
-    watch_request::RequestUnion,
+    PutRequest, PutResponse, RangeRequest, StatusRequest, StatusResponse, WatchCreateRequest,
+    WatchRequest, watch_request::RequestUnion,
 };
 use bytes::Bytes;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::answer::Answer;
 use super::{difference, runtime, setups};
 use crate::process::Server;
 use crate::wire::{self, Wire};
 
-/// Runs one story against both servers, which have to tell it alike.
+/// Runs one test against both servers; the results must be equal.
 fn alike<T: PartialEq + std::fmt::Debug>(story: impl AsyncFn(&Server, Wire) -> T) {
     let (etcd, basalt) = setups();
     let (etcd, basalt) = (etcd.start(), basalt.start());
@@ -50,13 +51,13 @@ async fn time_to_live(wire: &Wire, id: i64) -> LeaseTimeToLiveResponse {
 fn leases_run_out_and_take_their_keys_along() {
     alike(async |_, wire| {
         let began = Instant::now();
-        // One second is less than the shortest that is granted.
+        // One second is less than the shortest TTL that is granted.
         let short = grant(&wire, 1, 0).await;
         let long = grant(&wire, 2, 600).await;
         for (key, lease) in [("b", 1), ("a", 1), ("c", 2), ("d", 0), ("e", 1)] {
             put_leased(&wire, key, lease).await;
         }
-        // A put without a lease takes the key away from it.
+        // A put without a lease detaches the key from it.
         put_leased(&wire, "e", 0).await;
         let before = wire.everything(0).await.unwrap().kvs;
         while time_to_live(&wire, 1).await.granted_ttl != 0 {
@@ -155,6 +156,46 @@ fn health_pages_are_alike() {
 }
 
 #[test]
+fn a_streamed_range_with_a_sort_target_is_sorted_if_it_is_one_chunk() {
+    alike(async |_, wire| {
+        let mut told = Vec::new();
+        // Nine keys and ten: the first chunk takes no more.
+        for (prefix, values) in [("k0", "416902537"), ("k1", "8")] {
+            for (key, value) in values.chars().enumerate() {
+                wire.put(&format!("{prefix}{key}"), &value.to_string()).await.unwrap();
+            }
+            for (sort_target, limit) in
+                [(1, 0), (2, 0), (3, 0), (4, 0), (4, 10), (4, 20), (4, 4), (1, 4)]
+            {
+                for keys_only in [false, true] {
+                    let request = RangeRequest {
+                        key: "k".into(),
+                        range_end: "l".into(),
+                        sort_target,
+                        limit,
+                        keys_only,
+                        ..Default::default()
+                    };
+                    let chunks = wire.collect(wire::RANGE_STREAM, request.encode_to_vec().into());
+                    let Answer::Range(mut whole) = Answer::joined(chunks.await) else {
+                        panic!("no range for {request:?}");
+                    };
+                    // etcd counts the keys after the last one of the sorted chunk, as if that were the last of all.
+                    if whole.more {
+                        whole.count = 0;
+                    }
+                    told.push(whole);
+                }
+            }
+        }
+        let values =
+            |at: usize| -> Vec<_> { told[at].kvs.iter().map(|kv| kv.value.clone()).collect() };
+        assert_eq!(values(6), ["0", "1", "2", "3", "4", "5", "6", "7", "9"], "sorted by value");
+        told
+    });
+}
+
+#[test]
 fn open_watches_are_counted_alike() {
     alike(async |server, wire| {
         let create = |key: &'static str| {
@@ -176,7 +217,7 @@ fn open_watches_are_counted_alike() {
     });
 }
 
-/// Streams, watchers and those of them that lag, once they are as expected or much time has passed.
+/// Streams, watchers and slow watchers, once they are as expected or much time has passed.
 async fn watches_counted(server: &Server, expected: [u64; 3]) -> Vec<Option<u64>> {
     let began = Instant::now();
     loop {
@@ -194,7 +235,7 @@ async fn watches_counted(server: &Server, expected: [u64; 3]) -> Vec<Option<u64>
     }
 }
 
-/// Status line, the headers that mean something, and the body.
+/// Status line, the headers with a meaning, and the body.
 async fn page(server: &Server, request: &str) -> (String, Vec<String>, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
     let text = format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");

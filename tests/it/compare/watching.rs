@@ -1,8 +1,8 @@
-//! One watch stream of one server, and what it told so far.
+//! One watch stream of one server, and its responses so far.
 //!
-//! When everything has been told is known by asking: a progress request is answered only once every
+//! A progress request finds out if all events have been sent: it is answered only once every
 //! watcher of the stream is up to date. The caller writes before it asks, so that the revision in
-//! the answer tells this answer from a late one.
+//! the response distinguishes it from a late one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,22 +19,22 @@ use tonic::Status;
 
 use crate::wire::{self, Wire};
 
-/// A watcher on a key nobody writes: without any, progress is not answered.
+/// A watcher on a key without writes: without any, progress is not answered.
 const KEEPER: i64 = 777;
 const WAIT_MAX: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(30);
 
-/// What one watcher saw, in order.
+/// The responses to one watcher, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Seen {
     Event(Event),
     Canceled { revision: i64, compact_revision: i64, reason: String },
 }
 
-/// What a stream told since it was compared last.
+/// The responses of a stream since the last comparison.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Told {
-    /// Answers to create requests, in order.
+    /// Responses to create requests, in order.
     pub(super) created: Vec<WatchResponse>,
     pub(super) watchers: BTreeMap<i64, Vec<Seen>>,
 }
@@ -43,11 +43,11 @@ pub(super) struct Watching {
     send: mpsc::Sender<Bytes>,
     inbox: mpsc::UnboundedReceiver<Result<Bytes, Status>>,
     pub(super) told: Told,
-    /// Create requests answered so far.
+    /// Number of create requests answered so far.
     created: usize,
-    /// The newest revision up to which the server says everything has been told.
+    /// The newest revision up to which the server has reported all events as sent.
     progress: i64,
-    /// Last event of each watcher, and whether its revision may go on in the next response.
+    /// Last event of each watcher, and true if its revision may go on in the next response.
     last: BTreeMap<i64, (i64, bool)>,
 }
 
@@ -87,7 +87,7 @@ impl Watching {
         Ok(watching)
     }
 
-    /// Sends and waits for the answer, so that what is written next comes after it.
+    /// Sends and waits for the response, so that later writes come after it.
     pub(super) async fn create(&mut self, request: WatchCreateRequest) -> Result<(), String> {
         let expected = self.created + 1;
         self.ask(RequestUnion::CreateRequest(request)).await?;
@@ -104,7 +104,7 @@ impl Watching {
         self.until(done, WAIT_MAX).await
     }
 
-    /// Waits for the answer if the watcher is `alive`; for one that is not there is none.
+    /// Waits for the response if the watcher is `alive`; for one that does not exist there is none.
     pub(super) async fn cancel(&mut self, watch_id: i64, alive: bool) -> Result<(), String> {
         self.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id })).await?;
         let canceled = |it: &Seen| matches!(it, Seen::Canceled { .. });
@@ -114,7 +114,7 @@ impl Watching {
         if alive { self.until(seen, WAIT_MAX).await } else { Ok(()) }
     }
 
-    /// Waits until everything up to `revision` has been told.
+    /// Waits until all events up to `revision` have been received.
     pub(super) async fn settle(&mut self, revision: i64) -> Result<(), String> {
         let until = Instant::now() + WAIT_MAX;
         while self.progress < revision {
@@ -184,7 +184,7 @@ impl Watching {
         Ok(())
     }
 
-    /// How responses are cut is the server's choice, within these rules.
+    /// The boundaries of responses are the server's choice, within these rules.
     fn check_order(&mut self, header: i64, response: &WatchResponse) -> Result<(), String> {
         let id = response.watch_id;
         let revision = |event: &Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);

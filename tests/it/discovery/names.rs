@@ -1,4 +1,4 @@
-//! Name servers that know one zone, and know how to misbehave.
+//! Name servers for one zone, with faults.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -6,20 +6,20 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 const A: u16 = 1;
 const CNAME: u16 = 5;
 const SRV: u16 = 33;
-/// What is sent over UDP at most.
+/// The largest datagram that is sent.
 const UDP_BYTES_MAX: usize = 1232;
 
 const SERVER_FAILURE: u8 = 2;
 const NO_SUCH_NAME: u8 = 3;
 const REFUSED: u8 = 5;
 
-/// What one name server answers with.
+/// Data of one name server.
 pub(super) struct Zone {
-    /// Where a server serves.
+    /// Port of a server.
     pub(super) port: u16,
-    /// Where one serves with a certificate for `tls.test`.
+    /// Port of a server with a certificate for `tls.test`.
     pub(super) secure_port: u16,
-    /// Whether this is the name server that is asked first.
+    /// True for the name server that is queried first.
     pub(super) is_first: bool,
 }
 
@@ -29,11 +29,11 @@ type Record = (u16, Vec<u8>);
 enum Answer {
     Records(Vec<Record>),
     Code(u8),
-    /// Of a server that neither knows nor asks others.
+    /// Answer of a server that has no authority and no recursion.
     Lame,
-    /// Shorter than it says.
+    /// Shorter than its header's counts.
     Garbled,
-    /// For somebody else, and then what it should be.
+    /// Answer to another query, followed by the right one.
     Forged(Vec<Record>),
     Nothing,
 }
@@ -47,7 +47,7 @@ pub(super) fn serve(address: &'static str, zone: &'static Zone) {
         while let Ok((size, from)) = socket.recv_from(&mut query) {
             for mut answer in zone.messages(&query[..size]) {
                 if answer.len() > UDP_BYTES_MAX {
-                    // No answers, and that there are some.
+                    // No answers, but a count above zero.
                     answer = [&answer[..2], &[0x86, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
                     answer.extend_from_slice(question(&query[..size]));
                 }
@@ -62,7 +62,7 @@ pub(super) fn serve(address: &'static str, zone: &'static Zone) {
     });
 }
 
-/// Questions over TCP, until there are no more.
+/// Queries over TCP, until there are no more.
 fn converse(zone: &Zone, mut stream: TcpStream) -> std::io::Result<()> {
     loop {
         let mut length = [0; 2];
@@ -137,7 +137,7 @@ impl Zone {
         }
     }
 
-    /// What is sent to who asked that, in turn.
+    /// The answers to a query, in turn.
     fn messages(&self, query: &[u8]) -> Vec<Vec<u8>> {
         let question = question(query);
         let (name, kind) = (spelled(question), question[question.len() - 3]);

@@ -1,4 +1,4 @@
-//! A client without a library, which ends as it likes: HTTP/2 frames, HTTP/1 and websocket bytes by hand over TCP
+//! A client without a library, which can end in any way: HTTP/2 frames, HTTP/1 and websocket bytes by hand over TCP
 //! or a unix socket.
 
 use std::io::{self, Read, Write};
@@ -21,7 +21,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const CANCEL: u32 = 8;
 
-/// Where a server listens.
+/// Address of a server.
 #[derive(Clone, Copy)]
 pub(super) enum To<'a> {
     Tcp(u16),
@@ -49,7 +49,7 @@ impl Raw {
         Ok(Self { socket, streams: 0 })
     }
 
-    /// Sends all of it, if the other end takes it.
+    /// Sends all of it, unless the other end has closed.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         let _ = match &mut self.socket {
             Socket::Tcp(socket) => socket.write_all(bytes),
@@ -57,7 +57,7 @@ impl Raw {
         };
     }
 
-    /// Bytes that came within `wait`, until `is_enough` of them did.
+    /// Bytes received within `wait`, until `is_enough` of them were.
     pub(super) fn read(&mut self, wait: Duration, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let (until, mut came, mut piece) = (Instant::now() + wait, Vec::new(), [0; 4096]);
         while !is_enough(&came) {
@@ -87,7 +87,7 @@ impl Raw {
         self.send(&frame(SETTINGS, 0, 0, &[]));
     }
 
-    /// Opens a gRPC stream, of which no message was sent yet.
+    /// Opens a gRPC stream, on which no message has been sent yet.
     pub(super) fn open(&mut self, path: &str) -> u32 {
         let stream = 2 * self.streams + 1;
         self.streams += 1;
@@ -147,7 +147,7 @@ impl Raw {
         self.send((head + &body).as_bytes());
     }
 
-    /// Says something over a websocket.
+    /// Sends a message over a websocket.
     pub(super) fn websocket(&mut self, path: &str, json: &str) {
         let head = format!(
             "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -155,11 +155,11 @@ impl Raw {
         );
         self.send(head.as_bytes());
         self.read(Duration::from_secs(5), |came| came.ends_with(b"\r\n\r\n"));
-        // A text, masked with nothing.
+        // A text frame, masked with zeros.
         self.send(&[&[0x81, 0x80 | json.len() as u8, 0, 0, 0, 0], json.as_bytes()].concat());
     }
 
-    /// The next bytes are the last ones for the other end.
+    /// Ends the sending direction.
     pub(super) fn half_close(&self) {
         let _ = match &self.socket {
             Socket::Tcp(socket) => socket.shutdown(Shutdown::Write),
@@ -175,7 +175,7 @@ impl Raw {
         }
     }
 
-    /// From here on nothing that comes in is seen, not even by the kernel: neither bytes nor questions are
+    /// From here on incoming packets are dropped before the kernel's TCP: neither bytes nor probes are
     /// acknowledged, as by a machine that lost its power.
     #[allow(unsafe_code, reason = "rustix has no socket filters")]
     pub(super) fn fall_silent(&self) {
@@ -203,7 +203,7 @@ impl Raw {
     }
 }
 
-/// Whether HTTP/2 bytes hold the first frame of an answer.
+/// True if HTTP/2 bytes contain the first frame of a response.
 pub(super) fn has_answer(mut bytes: &[u8]) -> bool {
     while let Some((head, rest)) = bytes.split_first_chunk::<9>() {
         if matches!(head[3], DATA | HEADERS) {

@@ -60,7 +60,7 @@ fn frames() -> [(&'static str, Vec<Record>); 3] {
 }
 
 #[test]
-fn the_write_ahead_log_is_written_and_read_as_ever() {
+fn the_write_ahead_log_keeps_its_bytes() {
     let (mut golden, mut segment) = (Golden::default(), Vec::new());
     let mut previous = 0xfeed_beef;
     let mut names = Vec::new();
@@ -85,7 +85,7 @@ fn the_write_ahead_log_is_written_and_read_as_ever() {
     assert_eq!((read.records, read.torn), (records, false));
 }
 
-/// One command of each kind, with all that it can say.
+/// One command of each kind, with all its fields.
 fn commands() -> Vec<(&'static str, Command)> {
     let put = || PutRequest {
         key: "key".into(),
@@ -141,7 +141,7 @@ fn changes() -> [(&'static str, ConfChange); 5] {
 }
 
 #[test]
-fn entries_are_written_and_read_as_ever() {
+fn entries_keep_their_bytes() {
     const ID: u64 = 0x0102_0304_0506_0708;
     let mut golden = Golden::default();
     commands().iter().for_each(|(name, command)| golden.add(*name, command.to_payload(ID)));
@@ -159,7 +159,7 @@ fn entries_are_written_and_read_as_ever() {
 }
 
 #[test]
-fn small_files_are_written_and_read_as_ever() {
+fn small_files_keep_their_bytes() {
     let scratch = Scratch::new();
     note_vote_lease(scratch.path(), 900).expect("it is written");
     let mut golden = Golden::default();
@@ -169,7 +169,7 @@ fn small_files_are_written_and_read_as_ever() {
     fs::create_dir(&store).expect("made");
     incoming.install(70_000, 300).expect("installed");
     let current = fs::read_to_string(scratch.path().join("current")).expect("it is there");
-    // The number of the store is drawn.
+    // The number of the store is random.
     let name = store.file_name().expect("it has a name").to_str().expect("it is text");
     golden.add("current", current.replace(name, "store-50000"));
     let kept = golden.check("files.hex");

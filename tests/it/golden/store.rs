@@ -65,7 +65,7 @@ fn member(id: u64, is_learner: bool) -> Member {
     Member { id, peer_urls: vec![format!("http://{id}:2380")], is_learner, ..Member::default() }
 }
 
-/// The state after a bit of everything.
+/// The state after a few commands of every kind.
 fn state() -> Machine<Memory> {
     let mut machine = Machine::open(Memory::default(), &CONFIG).unwrap();
     machine.bootstrap(vec![member(0x1f, false)]).unwrap();
@@ -103,7 +103,7 @@ fn state() -> Machine<Memory> {
     history.machine
 }
 
-/// Everything in it: number and name of the space, and the key, before the value.
+/// Its whole content: number and name of the space, and the key, before the value.
 fn contents(view: &MemoryView) -> Golden {
     let mut golden = Golden::default();
     for space in Space::ALL {
@@ -120,7 +120,7 @@ fn space(name: &str) -> Space {
 }
 
 #[test]
-fn the_store_is_written_and_read_as_ever() {
+fn the_store_keeps_its_bytes() {
     let machine = state();
     let kept = contents(&machine.engine().view()).check("store.hex");
     let mut engine = Memory::default();

@@ -54,7 +54,7 @@ fn frame(bytes: &[u8]) -> Frame {
 }
 
 #[test]
-fn frames_between_members_are_written_and_read_as_ever() {
+fn frames_between_members_keep_their_bytes() {
     let refused = Refused { reason: RejectReason::FeatureLevel as i32, feature_level: 3 };
     let mut golden = Golden::default();
     golden.add("beginning of a connection", MAGIC);
@@ -153,7 +153,7 @@ fn messages() -> Vec<(&'static str, Message)> {
 }
 
 #[test]
-fn messages_of_raft_are_written_and_read_as_ever() {
+fn raft_messages_keep_their_bytes() {
     let mut golden = Golden::default();
     for (name, message) in messages() {
         let (head, entries) = Encoder::default().encode(&message);

@@ -1,4 +1,4 @@
-//! Processes of other people's clients that contend, and the thread that hears each.
+//! Processes of third-party clients that contend, and the thread that reads the output of each.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::compare::runtime;
 use crate::process::{Logs, reference, spawn_with};
 use crate::wire::Wire;
 
-/// Whose client library.
+/// The client libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Client {
     Go,
@@ -32,7 +32,7 @@ impl Client {
         }
     }
 
-    /// `hold` of this client: what to contend for, and where.
+    /// The command line of this client: kind and name of the contest, and the endpoints.
     fn command(self, kind: &str, name: &str, ttl: u64, endpoints: &str) -> Command {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (target, clients) = (root.join("target"), root.join("tests/clients"));
@@ -57,7 +57,7 @@ impl Client {
             Self::Java => {
                 let jars = format!("{0}/classes:{0}/lib/*", target.join("java").display());
                 let mut command = Command::new("java");
-                // Short-lived processes, many on few cores: compile little, collect simply.
+                // Short-lived processes, many on few cores: compile little, use a simple collector.
                 command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m"]);
                 command.args(["-cp", &jars, "Hold"]);
                 command
@@ -68,7 +68,7 @@ impl Client {
     }
 }
 
-/// One lock or office, and what has gone wrong with it.
+/// One lock or election, and the faults found in it.
 pub(super) struct Contest {
     /// `lock` or `election`.
     pub(super) kind: &'static str,
@@ -128,7 +128,7 @@ impl Contender {
         Self { who, client, contest: Arc::clone(contest), child, errors }
     }
 
-    /// kill -9. What it said before and was not heard yet, it said before whoever comes next.
+    /// kill -9. Its earlier lines, even if not read yet, come before those of the next holder.
     pub(super) fn kill(&mut self) {
         self.end();
         self.contest.lock().unwrap().judge.died(self.who);
@@ -139,13 +139,13 @@ impl Contender {
         let _ = self.child.wait();
     }
 
-    /// What it complained of, if it ended by itself.
+    /// Its exit code and standard error, if it ended by itself.
     pub(super) fn ended(&mut self) -> Option<(Option<i32>, String)> {
         let status = self.child.try_wait().expect("our own child can be awaited")?;
         Some((status.code(), self.errors.tail()))
     }
 
-    /// Waits for its end, so many times a moment.
+    /// Waits for its end, for this many moments.
     pub(super) fn wait(&mut self, moments: u32) -> Result<(), String> {
         let who = format!("{:?} {}", self.client, self.who);
         for _ in 0..moments {
@@ -159,7 +159,7 @@ impl Contender {
     }
 }
 
-/// Whether the store has a key that was created at this revision; waits until it answers.
+/// True if the store has a key with this create revision; waits until the store answers.
 fn is_there(endpoint: &str, revision: i64) -> bool {
     runtime().block_on(async {
         let wire = Wire::new(endpoint);

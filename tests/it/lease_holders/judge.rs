@@ -1,74 +1,74 @@
-//! Sees who holds, by what the contenders say, by their deaths, which it is told of, and by the keys
-//! in the store; trusts no clock.
+//! Determines the holder from the contenders' lines, their deaths, which are reported to it, and the keys
+//! in the store; uses no clock.
 //!
 //! ```text
 //! contender                               judge
 //!   enter <create revision of its key> ─►   nobody else holds, and the revision is a new one
 //!   ◄─ go
-//!   (counts one on in the store, on condition that its key is there)
-//!   leave <count> ─────────────────────►    the count is one more than the last one told
+//!   (increments a counter in the store, on condition that its key exists)
+//!   leave <count> ─────────────────────►    the count is one more than the last one received
 //!   ◄─ go, or stop
 //! ```
 //!
-//! A contender waits for the answer before it goes on, so what is heard between `enter` and `leave`
-//! of one happens while it holds. Other lines: `missed`, its session ended before it came in;
+//! A contender waits for the answer before it goes on, so the lines read between `enter` and `leave`
+//! of one were sent while it holds. Other lines: `missed`, its session ended before it held;
 //! `lost`, its session ended while it held.
 //!
-//! A process that is paused for longer than its session lives, or whose judge is, holds no more and
-//! may not know: when another one comes in, the key of the first must be gone, and what the first
-//! counted nobody else may have counted.
+//! A process that is paused for longer than its session's TTL, or whose judge is, does not hold any more and
+//! may not know it: when another one enters, the key of the first must be deleted, and no other
+//! contender may have the count of the first.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-/// What a contender is told.
+/// An answer to a contender.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Go,
-    /// Give back what you hold, and end.
+    /// Release, and end.
     Stop,
-    /// Nothing: it waits until it is killed.
+    /// None: it waits until it is killed.
     Silence,
 }
 
-/// When the next one to be killed is to die.
+/// The moment at which the next contender is to be killed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Moment {
+pub(super) enum KillPoint {
     /// It holds, and has not counted.
     Entered,
     /// It holds, and has counted.
     Leaving,
 }
 
-/// How much of what was heard is shown when something is wrong.
+/// Number of lines that are shown after a fault.
 const HEARD_MAX: usize = 30;
 
-/// Judges one contest: one lock, or one office.
+/// Judges one contest: one lock, or one election.
 #[derive(Default)]
 pub(super) struct Judge {
     holder: Option<usize>,
     last: Option<usize>,
     revision: i64,
     count: u64,
-    /// Holders that went without saying whether they had counted.
+    /// Holders that ended without reporting if they had counted.
     unsure: u64,
     claimed: BTreeSet<u64>,
-    /// Those whose key was gone when the next one came in, and who have not said anything since.
+    /// Contenders whose key was deleted when the next one entered, and that have sent no line since.
     deposed: BTreeSet<usize>,
-    /// How often each contender held.
+    /// Acquisitions of each contender.
     held: BTreeMap<usize, u64>,
-    sentence: Option<Moment>,
+    sentence: Option<KillPoint>,
     doomed: Option<usize>,
-    /// What they said before they died may be heard later.
+    /// Killed contenders, whose last lines may be read later.
     dead: BTreeSet<usize>,
     stopping: bool,
     heard: VecDeque<(Instant, String)>,
-    /// Holders whose session ended while they lived.
+    /// Holders whose session ended while they ran.
     pub(super) expired: u64,
 }
 
 impl Judge {
-    /// What one says, and what it is told; an error says what must not be. `is_there` looks for the
+    /// Takes a contender's line and returns the answer; an error describes the fault. `is_there` looks up the
     /// key with a create revision.
     pub(super) fn hear(
         &mut self,
@@ -85,11 +85,11 @@ impl Judge {
             "enter" => {
                 let revision = number.parse().map_err(|_| format!("{who} says {line:?}"))?;
                 self.enter(who, revision, is_there)?;
-                Ok(self.go_on(who, Moment::Entered))
+                Ok(self.go_on(who, KillPoint::Entered))
             }
             "leave" => {
                 self.leave(who, number.parse().map_err(|_| format!("{who} says {line:?}"))?)?;
-                Ok(self.go_on(who, Moment::Leaving))
+                Ok(self.go_on(who, KillPoint::Leaving))
             }
             "lost" => {
                 if !self.deposed.remove(&who) {
@@ -103,7 +103,7 @@ impl Judge {
         }
     }
 
-    /// Something to be shown beside what was heard.
+    /// Adds a line of our own to the record.
     pub(super) fn note(&mut self, what: String) {
         self.heard.push_back((Instant::now(), what));
         if self.heard.len() > HEARD_MAX {
@@ -111,7 +111,7 @@ impl Judge {
         }
     }
 
-    /// What was heard last, a line each, with the milliseconds since then.
+    /// The last lines, with the milliseconds since then.
     pub(super) fn heard(&self) -> String {
         let line =
             |(at, what): &(Instant, String)| format!("-{} ms {what}", at.elapsed().as_millis());
@@ -133,7 +133,7 @@ impl Judge {
             self.vacate(holder);
             self.deposed.insert(holder);
         }
-        // The same contender may find that it had not given back what it held.
+        // The same contender may find that it had not released.
         let newer = revision > self.revision
             || (revision == self.revision && self.last.is_some_and(|last| last == who));
         if !newer {
@@ -163,14 +163,14 @@ impl Judge {
         Ok(())
     }
 
-    fn go_on(&mut self, who: usize, moment: Moment) -> Answer {
+    fn go_on(&mut self, who: usize, moment: KillPoint) -> Answer {
         if self.sentence == Some(moment) {
             (self.sentence, self.doomed) = (None, Some(who));
             return Answer::Silence;
         }
         match moment {
-            Moment::Entered => Answer::Go,
-            Moment::Leaving => self.go_on_or_stop(),
+            KillPoint::Entered => Answer::Go,
+            KillPoint::Leaving => self.go_on_or_stop(),
         }
     }
 
@@ -178,7 +178,7 @@ impl Judge {
         if self.stopping { Answer::Stop } else { Answer::Go }
     }
 
-    /// It holds no more, and whether it has counted is not known.
+    /// It does not hold any more, and it is not known if it has counted.
     fn vacate(&mut self, who: usize) {
         if self.holder == Some(who) {
             self.holder = None;
@@ -186,7 +186,7 @@ impl Judge {
         }
     }
 
-    /// One is dead: whoever comes in now is right.
+    /// A contender has been killed: any other one may enter now.
     pub(super) fn died(&mut self, who: usize) {
         self.note(format!("{who} dies"));
         self.dead.insert(who);
@@ -196,28 +196,28 @@ impl Judge {
         }
     }
 
-    /// The next one to come to this moment is left waiting there.
-    pub(super) fn condemn(&mut self, moment: Moment) {
+    /// The next contender to reach this moment is left waiting there.
+    pub(super) fn condemn(&mut self, moment: KillPoint) {
         self.sentence = Some(moment);
     }
 
-    /// Who waits to be killed.
+    /// The contender that waits to be killed.
     pub(super) fn doomed(&self) -> Option<usize> {
         self.doomed
     }
 
-    /// From now on everybody is told to stop.
+    /// From now on every contender gets the answer stop.
     pub(super) fn stop(&mut self) {
         self.stopping = true;
         self.sentence = None;
     }
 
-    /// How often the seat was taken, by those that the caller counts.
+    /// Number of acquisitions, by the contenders that the caller counts.
     pub(super) fn acquired(&self, counts: impl Fn(usize) -> bool) -> u64 {
         self.held.iter().filter(|(who, _)| counts(**who)).map(|(_, times)| times).sum()
     }
 
-    /// What the number in the store may be.
+    /// The permitted values of the counter in the store.
     pub(super) fn counted(&self) -> std::ops::RangeInclusive<u64> {
         self.count..=self.count + self.unsure
     }
@@ -244,7 +244,7 @@ fn a_judge_sees_two_holders_and_a_count_that_went_back() {
 }
 
 #[test]
-fn a_holder_whose_key_is_gone_holds_no_more_and_counts_alone() {
+fn a_holder_whose_key_was_deleted_holds_no_more_and_counts_alone() {
     for (words, right) in [
         (["leave 1", "leave 2"], true),
         (["lost", "leave 1"], true),
@@ -260,10 +260,10 @@ fn a_holder_whose_key_is_gone_holds_no_more_and_counts_alone() {
 }
 
 #[test]
-fn who_dies_while_it_holds_may_have_counted_or_not() {
+fn killed_holders_may_have_counted_or_not() {
     for count in ["leave 1", "leave 2"] {
         let mut judge = Judge::default();
-        judge.condemn(Moment::Entered);
+        judge.condemn(KillPoint::Entered);
         assert_eq!(judge.hear(1, "enter 5", |_| true), Ok(Answer::Silence));
         assert_eq!(judge.doomed(), Some(1));
         judge.died(1);

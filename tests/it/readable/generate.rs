@@ -1,4 +1,4 @@
-//! Requests as bytes, and what may happen to them on their way.
+//! Requests as bytes, and random changes of their bytes.
 
 use basalt::command::Command;
 use basalt::types::limits::{KEY_BYTES_MAX, NESTED_TXNS_MAX};
@@ -26,7 +26,7 @@ pub(super) enum Raw {
     LeaseRevoke(Bytes),
 }
 
-/// Puts an alarm out.
+/// Disarms an alarm.
 pub(super) fn put_out(alarm: &AlarmMember) -> Command {
     let (member_id, alarm) = (alarm.member_id, alarm.alarm);
     Command::Alarm(AlarmRequest { action: AlarmAction::Deactivate as i32, member_id, alarm })
@@ -36,7 +36,7 @@ pub(super) struct Generator {
     random: SmallRng,
     /// The newest revision, as far as it is known.
     pub(super) revision: i64,
-    /// Leases that were granted.
+    /// Granted leases.
     pub(super) leases: Vec<i64>,
 }
 
@@ -89,7 +89,7 @@ impl Generator {
         }
     }
 
-    /// What another member might propose: one of these with a byte or two changed, or what it decides by itself.
+    /// A proposal of another member: one of these with a byte or two changed, or one without a client.
     pub(super) fn wild(&mut self, payloads: &[Bytes]) -> Option<Bytes> {
         match self.number(0, 9) {
             0..6 => None,
@@ -147,7 +147,7 @@ impl Generator {
                 0 => bytes.truncate(here),
                 1 => bytes.extend([0xf8, 0x7f, 0x01]),
                 2 => bytes.insert(here, self.random.random()),
-                // Groups, which nobody sends any more, whole and not.
+                // Groups, an obsolete wire type, complete and truncated.
                 3 => bytes
                     .extend([vec![0x7b; 40], vec![0x7c; self.number(39, 40) as usize]].concat()),
                 _ => {
@@ -243,7 +243,7 @@ impl Generator {
 
     fn txn(&mut self) -> TxnRequest {
         let mut txn = self.flat_txn(2);
-        // Mostly shallow, sometimes about as deep as may be.
+        // Mostly shallow, sometimes near the limit.
         let depth = match self.number(0, 99) {
             0..60 => 0,
             60..90 => self.number(1, 70),
@@ -252,7 +252,7 @@ impl Generator {
         };
         for _ in 0..depth {
             let nested = vec![RequestOp { request: Some(Request::RequestTxn(txn)) }];
-            // Twice the same only where it stays small.
+            // The same one twice, but only where it stays small.
             let is_doubled = depth < 7 && self.chance(50);
             let failure = if is_doubled { nested.clone() } else { Vec::new() };
             let success = nested;

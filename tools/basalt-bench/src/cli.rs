@@ -1,4 +1,4 @@
-//! The command line: etcd's names and defaults first, then what is ours.
+//! The command line: etcd's names and defaults first, then flags of our own.
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -11,7 +11,7 @@ use crate::workload::{
     watch_latency,
 };
 
-/// Loads an etcd-compatible server and reports what it took.
+/// Loads an etcd-compatible server and reports latency and throughput.
 #[derive(Debug, Parser)]
 #[command(name = "basalt-bench", version)]
 pub struct Cli {
@@ -62,7 +62,7 @@ impl Command {
     /// Runs a load against the endpoints of `globals`.
     ///
     /// # Errors
-    /// When it could not be run at all.
+    /// The load could not be run at all.
     pub fn run(&self, globals: &Globals) -> Result<Finished, Fatal> {
         match self {
             Self::Completion { .. } => Err("completion is no load".into()),

@@ -27,7 +27,7 @@ pub fn unix() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Nanoseconds from `start` to `end`, 0 if they are the other way round.
+/// Nanoseconds from `start` to `end`; 0 if `end` is earlier.
 pub fn nanos(start: Instant, end: Instant) -> u64 {
     u64::try_from(end.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
 }
@@ -40,7 +40,7 @@ impl Alarm {
     /// An alarm that is not set.
     ///
     /// # Errors
-    /// When the process may not have one more file descriptor.
+    /// The process has no file descriptor left.
     #[allow(
         deprecated,
         reason = "its replacement is unsafe; an OwnedFd is always the same descriptor"
@@ -51,12 +51,12 @@ impl Alarm {
         Ok(Self(AsyncFd::new(timer)?))
     }
 
-    /// Rings at `at`, instead of when it was set to before.
+    /// Sets the alarm to `at`, in place of an earlier setting.
     ///
     /// # Errors
     /// Never in practice: the timer is ours and the time is valid.
     pub fn set(&self, at: Instant) -> io::Result<()> {
-        // Zero would disarm it.
+        // Zero would disarm the timer.
         let wait = at.saturating_duration_since(now()).max(Duration::from_nanos(1));
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         let it_value = Timespec {
@@ -68,7 +68,7 @@ impl Alarm {
         Ok(())
     }
 
-    /// Ready once after the alarm rang.
+    /// Ready once after the alarm's time has come.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.0.poll_read_ready(context))?.clear_ready();
         Poll::Ready(Ok(()))

@@ -1,4 +1,4 @@
-//! Which key of a key space an operation gets.
+//! Choice of the key that an operation gets from its key space.
 
 use clap::{Args, ValueEnum};
 use rand::Rng;
@@ -20,7 +20,7 @@ impl Distribution {
     /// Zipf's law over a key space.
     ///
     /// # Errors
-    /// When the exponent is not a number from 0 up.
+    /// The exponent is not a number from 0 up.
     pub fn zipf(space: u64, exponent: f64) -> Result<Self, String> {
         let zipf = Zipf::new(space as f64, exponent);
         zipf.map(Self::Zipf).map_err(|error| format!("--zipf-exponent {exponent}: {error}"))
@@ -53,7 +53,7 @@ pub struct Flags {
     pub zipf_exponent: f64,
 }
 
-/// What `--key-distribution` may be.
+/// Values of `--key-distribution`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Name {
     /// Each as often as any other
@@ -65,10 +65,10 @@ pub enum Name {
 }
 
 impl Flags {
-    /// What the flags say, for a key space of this size.
+    /// The distribution that the flags ask for, over `space` keys.
     ///
     /// # Errors
-    /// When they make no sense.
+    /// The flags contradict each other.
     pub fn distribution(&self, space: u64) -> Result<Distribution, String> {
         Ok(match (self.sequential_keys, self.key_distribution) {
             (true, _) | (false, Name::Sequential) => Distribution::Sequential,

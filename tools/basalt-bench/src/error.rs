@@ -2,5 +2,5 @@
 
 use std::error::Error;
 
-/// Anything that ends a run before it is one.
+/// An error that ends a run without a result.
 pub type Fatal = Box<dyn Error + Send + Sync>;

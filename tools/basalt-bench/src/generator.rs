@@ -3,11 +3,11 @@
 //! ```text
 //!   schedule ─(which operation, since when)─► free client ─► workload writes the request
 //!       ▲                                                          │
-//!       └── recorder ◄─ latency = end − intended send time ◄─ answer, workload reads it
+//!       └── recorder ◄─ latency = end − intended send time ◄─ response, workload reads it
 //! ```
 //!
 //! Without a rate the intended send time is the moment a client became free. With a rate it is the
-//! moment the schedule says, however late a client became free: a server that stalls cannot hide it
+//! moment given by the schedule, however late a client became free: a server that stalls cannot hide it
 //! by stopping the generator (coordinated omission).
 //!
 //! One task per connection, no task per client: an operation costs a few table look-ups, and all
@@ -37,34 +37,34 @@ use schedule::Schedule;
 pub use pulse::{Health, Pulse, Verdict};
 pub use schedule::Rate;
 
-/// What an operation asks and what it makes of the answer. One per connection; `slot` is the client,
+/// The requests of an operation and the checks of its responses. One per connection; `slot` is the client,
 /// below the number of clients, and has one operation at a time.
 pub trait Workload {
     /// Writes the first request of operation `index` as protobuf into `body` and names its method.
     fn begin(&mut self, slot: usize, index: u64, body: &mut Vec<u8>) -> &'static str;
 
-    /// Takes one message of the answer.
+    /// Takes one message of the response.
     ///
     /// # Errors
-    /// What is wrong with it; the operation then counts as failed.
+    /// The message is wrong; the operation then counts as failed.
     fn message(&mut self, slot: usize, body: &[u8]) -> Result<(), String>;
 
-    /// After an answer with status OK: writes another request that belongs to the same operation,
+    /// After a response with status OK: writes another request that belongs to the same operation,
     /// if there is one. Most have none.
     ///
     /// # Errors
-    /// What is wrong with the whole answer; the operation then counts as failed.
+    /// The whole response is wrong; the operation then counts as failed.
     fn next(&mut self, _slot: usize, _body: &mut Vec<u8>) -> Result<Option<&'static str>, String> {
         Ok(None)
     }
 
-    /// Whether what came is enough and the rest of the answer is not wanted: asked after each message,
-    /// for streams that the server does not end. The answer then counts as OK.
+    /// True if the messages received suffice and the rest of the response is not wanted: asked after each message,
+    /// for streams that the server does not end. The response then counts as OK.
     fn is_enough(&self, _slot: usize) -> bool {
         false
     }
 
-    /// Which of the recorders the operation of `slot` belongs to, below [`Plan::kinds`].
+    /// Index of the recorder for the operation of `slot`, below [`Plan::kinds`].
     fn kind(&self, _slot: usize) -> usize {
         0
     }
@@ -92,12 +92,12 @@ impl<W: Workload + ?Sized> Workload for Box<W> {
     }
 }
 
-/// How much load, and over what.
+/// The load of a run, and its connections.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Operations in all, at most.
     pub total: u64,
-    /// When they are meant to be sent, and until when.
+    /// The intended send times, and their end.
     pub pace: Rate,
     /// Kinds of operations, each with a recorder of its own.
     pub kinds: usize,
@@ -107,37 +107,37 @@ pub struct Plan {
     pub conns: usize,
     /// Threads of the generator; never more than connections.
     pub threads: usize,
-    /// Whether to keep every second.
+    /// True to keep a histogram of every second.
     pub series: bool,
     /// Ends a closed loop when it is set.
     pub stop: Option<Arc<AtomicBool>>,
 }
 
-/// What a run gave: everything recorded, how long it took, and the workloads with what they counted.
+/// The result of a run: everything recorded, its duration, and the workloads with their counters.
 #[derive(Debug)]
 pub struct Outcome<W> {
     /// All threads together, by kind.
     pub recorders: Vec<Recorder>,
-    /// How the generator did.
+    /// State of the generator's threads and event loops.
     pub health: Health,
-    /// From the first operation to the last answer.
+    /// From the first operation to the last response.
     pub total: Duration,
     /// One per connection.
     pub workloads: Vec<W>,
 }
 
-/// What all connections share.
+/// State shared by all connections.
 struct Shared {
     plan: Plan,
     dialer: Dialer,
     schedule: Schedule,
-    /// Set when every connection stands.
+    /// Set when every connection is established.
     start: OnceLock<Instant>,
     ready: Barrier,
     done: Arc<AtomicU64>,
 }
 
-/// Connections that are made when so many are asked for: never more than clients, but every endpoint gets
+/// Number of connections to make when `asked` are asked for: never more than clients, but every endpoint gets
 /// load, as with etcd's balancer. Client `c` is on connection `c` modulo this.
 pub fn conns(asked: usize, clients: usize, endpoints: usize) -> usize {
     asked.max(endpoints).clamp(1, clients.max(1))
@@ -147,7 +147,7 @@ pub fn conns(asked: usize, clients: usize, endpoints: usize) -> usize {
 /// operations while it runs.
 ///
 /// # Errors
-/// When a connection cannot be made at the start. What fails later is in the recorder.
+/// A connection cannot be made at the start. Later failures are in the recorder.
 pub fn run<W: Workload + Send + 'static>(
     mut plan: Plan,
     dialer: Dialer,
@@ -203,7 +203,7 @@ pub fn run<W: Workload + Send + 'static>(
     Ok(outcome)
 }
 
-/// What one thread gave.
+/// Result of one thread.
 struct Part<W> {
     recorders: Vec<Recorder>,
     health: Health,

@@ -1,8 +1,8 @@
 //! The client's half of HTTP/2 and gRPC framing, without I/O: bytes in, events out, bytes to send.
 //!
-//! A tool that measures must cost less than what it measures. The `h2` and `tonic` clients allocate
-//! and lock for every request, which on a machine shared with the server shows in the server's
-//! numbers; a generator needs none of that: the same few headers, small messages, many at once.
+//! The tool must use less CPU per request than the server it measures. The `h2` and `tonic` clients allocate
+//! and lock for every request, which on a machine shared with the server changes the server's
+//! numbers; a generator needs neither: the same few headers, small messages, many at once.
 
 pub mod connection;
 mod frame;

@@ -9,28 +9,28 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use crate::distribution::Distribution;
 
-/// Values are cut from a pool of this size when each is to be different: larger than the window of
+/// Values are cut from a pool of this size if each is to be different: larger than the window of
 /// any compressor that a store uses.
 const POOL_BYTES: usize = 4 << 20;
 
-/// How keys are made.
+/// Description of a key space.
 #[derive(Clone, Debug)]
 pub struct KeySpec {
-    /// In front of every key.
+    /// Prefix of every key.
     pub prefix: Vec<u8>,
     /// Bytes after the prefix.
     pub size: usize,
-    /// How many different keys there are.
+    /// Number of different keys.
     pub space: u64,
-    /// Which of them an operation gets.
+    /// Distribution of operations over the keys.
     pub distribution: Distribution,
 }
 
 impl KeySpec {
-    /// Whether such keys can be made, in etcd's words where it has them.
+    /// Checks the numbers, with etcd's error texts where it has them.
     ///
     /// # Errors
-    /// What is wrong with the numbers.
+    /// The numbers contradict each other.
     pub fn check(&self) -> Result<(), String> {
         if self.space == 0 {
             return Err("expected positive --key-space-size, got (0)".to_owned());
@@ -55,7 +55,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Keys by `spec`; the same seed gives the same random ones.
+    /// Keys by `spec`; the same seed gives the same random keys.
     pub fn new(spec: KeySpec, seed: u64) -> Self {
         Self { spec, random: SmallRng::seed_from_u64(seed), buffer: BytesMut::new() }
     }

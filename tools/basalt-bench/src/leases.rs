@@ -17,7 +17,7 @@ use crate::wire::Dialer;
 /// Grants `count` leases of `ttl` seconds.
 ///
 /// # Errors
-/// When the server refuses one or cannot be reached.
+/// The server refuses one or cannot be reached.
 pub fn grant(dialer: &Dialer, count: usize, ttl: i64) -> Result<Vec<i64>, Fatal> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -36,7 +36,7 @@ pub fn grant(dialer: &Dialer, count: usize, ttl: i64) -> Result<Vec<i64>, Fatal>
 #[derive(Debug)]
 pub struct Kept {
     ids: Vec<i64>,
-    /// Nothing is sent: that it is dropped is the signal.
+    /// Nothing is sent: dropping the sender is the signal.
     stop: SyncSender<()>,
     keeper: JoinHandle<Result<(), String>>,
 }
@@ -45,7 +45,7 @@ impl Kept {
     /// Grants `count` leases of `ttl` seconds and begins to renew them.
     ///
     /// # Errors
-    /// When the server refuses one or cannot be reached.
+    /// The server refuses one or cannot be reached.
     pub fn start(dialer: &Dialer, count: usize, ttl: i64) -> Result<Self, Fatal> {
         let ids = grant(dialer, count, ttl)?;
         let (stop, stopped) = sync_channel::<()>(1);
@@ -68,7 +68,7 @@ impl Kept {
     /// Revokes them.
     ///
     /// # Errors
-    /// When one could not be renewed all the time, or not be revoked.
+    /// A lease could not be renewed in time, or not be revoked.
     pub fn stop(self) -> Result<(), Fatal> {
         drop(self.stop);
         Ok(self.keeper.join().map_err(|_| "the thread that renews leases panicked")??)

@@ -1,8 +1,8 @@
-//! `basalt-bench`: loads etcd or Basalt and says what it took.
+//! `basalt-bench`: loads etcd or Basalt and reports latency and throughput.
 //!
 //! * Flags, defaults and report text are those of etcd's `benchmark`, so scripts work with both.
 //! * Beyond it: percentiles, JSON, a page with plots, open-loop rates and ramps, mixes, two targets side by
-//!   side; and a run that is not true is not a result: every status but OK is an error, writes must show in
+//!   side. Every run is verified: every status but OK is an error, writes must show in
 //!   the revision, events must reach every watcher, and errors end with exit code 1.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! Reads the command line, runs one load, and exits with 1 when anything went wrong.
+//! Reads the command line, runs one load, and exits with 1 if anything failed.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! A watch response, read as far as a benchmark needs: whose it is, what kind, and its events one by one
+//! A watch response, read as far as a benchmark needs it: watch id, kind, and its events one by one
 //! without decoding them.
 
 use crate::walk::field;
@@ -10,9 +10,9 @@ pub struct Notice<'a> {
     pub id: i64,
     /// It was just created.
     pub created: bool,
-    /// It is no more.
+    /// The watcher was canceled.
     pub canceled: bool,
-    /// Why it is no more.
+    /// Reason of the cancellation.
     pub reason: &'a [u8],
     body: &'a [u8],
 }

@@ -43,8 +43,8 @@ pub struct Globals {
     /// dial timeout for client connections (0 is 5s)
     #[arg(long, global = true, default_value = "0", value_parser = gocompat::duration::parse)]
     pub dial_timeout: Duration,
-    /// AutoSyncInterval is the interval to update endpoints with its latest members (0 is never): what
-    /// is dialed after that goes to them
+    /// AutoSyncInterval is the interval to update endpoints with its latest members (0 is never):
+    /// connections made after an update use them
     #[arg(long, global = true, default_value = "0", value_parser = gocompat::duration::parse)]
     pub auto_sync_interval: Duration,
     /// Generate benchmark report in perfdash format
@@ -62,22 +62,22 @@ pub struct Globals {
     /// Write the result as a page with plots to this file
     #[arg(long, global = true, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// End after this time instead of after --total (0 is not)
+    /// End after this time instead of after --total (0: no time limit)
     #[arg(long, global = true, default_value = "0", value_parser = gocompat::duration::parse)]
     pub duration: Duration,
-    /// Climb from --ramp-from to --rate in this time, in a straight line
+    /// Increase the rate linearly from --ramp-from to --rate in this time
     #[arg(long, global = true, default_value = "0", value_parser = gocompat::duration::parse)]
     pub ramp: Duration,
     /// Operations per second at the start of --ramp
     #[arg(long, global = true, default_value_t = 0)]
     pub ramp_from: u64,
-    /// Serves of a second target, to be loaded and compared in the same run
+    /// Endpoints of a second target, to be loaded and compared in the same run
     #[arg(long, global = true, value_delimiter = ',')]
     pub against: Vec<String>,
-    /// What reports call the targets, comma-separated (by default their first endpoint)
+    /// Names of the targets in reports, comma-separated (by default their first endpoint)
     #[arg(long, global = true, value_delimiter = ',')]
     pub names: Vec<String>,
-    /// How often each of two targets has its turn
+    /// Number of turns of each of two targets
     #[arg(long, global = true, default_value_t = 3, conflicts_with = "together")]
     pub turns: usize,
     /// Load both targets at the same time instead of in turns
@@ -89,15 +89,15 @@ pub struct Globals {
 }
 
 impl Globals {
-    /// Whether every second is to be kept.
+    /// True if every second is to be recorded.
     pub fn series(&self) -> bool {
         self.sample || self.json.is_some() || self.report.is_some()
     }
 
-    /// When operations are meant to be sent, at this rate.
+    /// The intended send times at this rate.
     ///
     /// # Errors
-    /// When a ramp leads nowhere.
+    /// The ramp's flags contradict each other.
     pub fn pace(&self, rate: u64) -> Result<Rate, String> {
         if !self.ramp.is_zero() && rate == 0 {
             return Err("--ramp needs a --rate to climb to".to_owned());

@@ -1,4 +1,4 @@
-//! A bar on a terminal, nothing in a pipe. Counting costs the load one addition per batch; drawing
+//! A progress bar on a terminal, nothing in a pipe. Counting costs the load one addition per batch; drawing
 //! happens on a thread of its own.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Progress {
         Self { done, bar, drawer }
     }
 
-    /// What finished operations are added to.
+    /// The counter of finished operations.
     pub fn counter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.done)
     }

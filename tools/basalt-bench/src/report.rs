@@ -1,4 +1,4 @@
-//! What a run took: records latencies in bounded memory, and says the result as etcd's text, as
+//! Records latencies of a run in bounded memory, and prints the result as etcd's text, as
 //! percentiles, as JSON and as a page with plots.
 
 mod chart;

@@ -13,10 +13,10 @@ use crate::report::{
     Comparison, Finished, How, Side, Style, write_json, write_page, write_perfdash,
 };
 
-/// Runs what the command line asks for. Whether everything in it went well.
+/// Runs the command line. Returns false if an operation or a check failed.
 ///
 /// # Errors
-/// When it could not be run at all, or a report cannot be written.
+/// The load could not be run at all, or a report cannot be written.
 pub fn run(cli: Cli) -> Result<bool, Fatal> {
     let Cli { globals, command } = cli;
     if let Command::Completion { shell } = command {
@@ -61,7 +61,7 @@ fn compare(globals: &Globals, command: &Command) -> Result<Comparison, Fatal> {
     })
 }
 
-/// Every second turn begins with the second target: what drifts on the machine favours neither.
+/// Every second turn begins with the second target, so that a drift of the machine favours neither.
 fn take_turns(
     turns: usize,
     targets: [&Globals; 2],
@@ -86,7 +86,7 @@ fn side(name: String, turns: Vec<Finished>) -> Side {
     Side { name, finished: all.unwrap_or_default(), rates }
 }
 
-/// What the user calls a target, or where it is.
+/// The name that the user gave a target, or its first endpoint.
 fn name(globals: &Globals, number: usize) -> String {
     let endpoints = if number == 0 { &globals.endpoints } else { &globals.against };
     let given = globals.names.get(number).or(endpoints.first());

@@ -1,5 +1,5 @@
-//! What a load needs around itself: TLS and the user's token, single calls, the revision before and
-//! after, the processor time it took.
+//! Surroundings of a load: TLS and the user's token, single calls, the revision before and
+//! after, the processor time used.
 
 use std::fs;
 use std::io::{self, BufRead};
@@ -30,10 +30,10 @@ use crate::paths;
 use crate::report::{Verified, Written};
 use crate::wire::Dialer;
 
-/// A dialer as the flags say, with the user's token if there is a user.
+/// A dialer by the flags, with the user's token if there is a user.
 ///
 /// # Errors
-/// When certificates cannot be read, or the user is refused.
+/// Certificates cannot be read, or the user is refused.
 pub fn dialer(globals: &Globals) -> Result<Dialer, Fatal> {
     let given = globals.cert.is_some() || globals.cacert.is_some();
     let secure = given || globals.insecure_skip_tls_verify;
@@ -52,7 +52,7 @@ pub fn dialer(globals: &Globals) -> Result<Dialer, Fatal> {
     }
     if !globals.auto_sync_interval.is_zero() {
         let (dialer, every) = (dialer.clone(), globals.auto_sync_interval);
-        // Lives as long as somebody else can dial.
+        // The thread ends when no other dialer is left.
         thread::spawn(move || {
             while Arc::strong_count(&dialer.members) > 1 {
                 thread::park_timeout(every);
@@ -63,7 +63,7 @@ pub fn dialer(globals: &Globals) -> Result<Dialer, Fatal> {
     Ok(dialer)
 }
 
-/// Asks where the members are. No answer changes nothing: it is asked again.
+/// Updates the endpoints from the member list. Keeps them if there is no answer; the next interval asks again.
 fn sync(dialer: &Dialer) {
     let request = MemberListRequest::default();
     let listed: Result<MemberListResponse, Fatal> = call(dialer, paths::MEMBER_LIST, &request);
@@ -78,7 +78,7 @@ fn sync(dialer: &Dialer) {
 /// One call on a connection of its own.
 ///
 /// # Errors
-/// When there is no connection, or the answer is not OK.
+/// There is no connection, or the status is not OK.
 pub fn call<R: Message + Default>(
     dialer: &Dialer,
     path: &'static str,
@@ -91,7 +91,7 @@ pub fn call<R: Message + Default>(
 /// The newest revision, read linearizably.
 ///
 /// # Errors
-/// When it cannot be read.
+/// The revision cannot be read.
 pub fn revision(dialer: &Dialer) -> Result<i64, Fatal> {
     let request = RangeRequest {
         key: Bytes::from_static(b"\0"),
@@ -102,10 +102,10 @@ pub fn revision(dialer: &Dialer) -> Result<i64, Fatal> {
     Ok(response.header.map_or(0, |header| header.revision))
 }
 
-/// Runs `load`, which says how many revisions it has made, and compares.
+/// Runs `load`, which returns the number of revisions that it made, and compares.
 ///
 /// # Errors
-/// Those of the load, and when the revision cannot be read.
+/// Errors of the load, and if the revision cannot be read.
 pub fn verified<T>(
     dialer: &Dialer,
     verify: bool,
@@ -165,7 +165,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fatal> {
     Ok(CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>()?)
 }
 
-/// Takes any certificate, but still checks that the server holds its key.
+/// Accepts any certificate, but still checks that the server holds its key.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

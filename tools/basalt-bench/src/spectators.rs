@@ -1,8 +1,8 @@
-//! Watchers beside a load: a thread of its own with connections, streams and watchers, which counts what
-//! it is told and how late that was.
+//! Watchers beside a load: a thread of its own with connections, streams and watchers, which counts
+//! their events and measures the delay of each.
 //!
 //! Puts that are watched carry the moment they were sent in the last eight bytes of their value
-//! ([`stamp`]), so that every event says by itself how old it is.
+//! ([`stamp`]), so that the age of an event can be computed from the event alone.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -27,9 +27,9 @@ use crate::paths;
 use crate::report::Recorder;
 use crate::wire::{Channel, Dialer};
 
-/// How long nothing may come while something is missing, before it counts as lost.
+/// Missing events count as lost after this time without any event.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// How often the thread looks whether it is to stop.
+/// Interval at which the thread checks the stop flag.
 const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of a stamp.
 pub const STAMP_BYTES: usize = 8;
@@ -37,7 +37,7 @@ pub const STAMP_BYTES: usize = 8;
 /// The watchers of one stream, created one after the other, as etcd's client does it.
 pub type Stream = Vec<WatchCreateRequest>;
 
-/// Watchers at work.
+/// Running watchers.
 #[derive(Debug)]
 pub struct Spectators {
     shared: Arc<Shared>,
@@ -52,24 +52,24 @@ struct Shared {
     events: AtomicU64,
 }
 
-/// What was seen.
+/// Results of the watchers.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// How long each watcher took to be created.
+    /// Latency of each watcher's creation.
     pub creation: Recorder,
     /// From the first request to the last watcher.
     pub creation_total: Duration,
-    /// How old each event was, where its value said so.
+    /// Age of each event whose value has a stamp.
     pub events: Recorder,
-    /// Events, those without a stamp, too.
+    /// Number of events, those without a stamp included.
     pub event_count: u64,
     /// From the first event to the last.
     pub events_total: Duration,
-    /// How the thread did.
+    /// State of the thread and its event loop.
     pub health: Health,
 }
 
-/// Nanoseconds since this process first asked: what a stamp holds.
+/// Nanoseconds since the first call in this process: the content of a stamp.
 fn nanos_now() -> u64 {
     static BASE: OnceLock<Instant> = OnceLock::new();
     let now = clock::now();
@@ -105,27 +105,27 @@ impl Spectators {
         Self { shared, created, thread, result }
     }
 
-    /// Waits until every watcher is created. Returns also when the thread ended before; [`Self::finish`]
-    /// then says why.
+    /// Waits until every watcher is created. Returns also if the thread ended before; [`Self::finish`]
+    /// then returns the error.
     pub fn wait_created(&self) {
         let _ = self.created.recv();
     }
 
-    /// Events so far.
+    /// Number of events so far.
     pub fn events(&self) -> u64 {
         self.shared.events.load(Ordering::Relaxed)
     }
 
-    /// Whether the thread goes on.
+    /// True while the thread runs.
     pub fn is_alive(&self) -> bool {
         !self.thread.is_finished()
     }
 
-    /// Waits for `expected` events, as long as there are any, and ends the watchers. Missing events are
+    /// Waits for `expected` events, and ends the watchers. Missing events are
     /// errors of the events' recorder.
     ///
     /// # Errors
-    /// When a watcher failed or its connection broke.
+    /// A watcher failed or its connection broke.
     pub fn finish(self, expected: u64) -> Result<Seen, Fatal> {
         let mut last = (self.events(), clock::now());
         while self.events() < expected && self.is_alive() {
@@ -160,7 +160,7 @@ impl Seen {
     }
 }
 
-/// What all connections of the thread write to.
+/// State shared by all connections of the thread.
 struct Board {
     seen: Seen,
     first: Option<Instant>,
@@ -206,7 +206,7 @@ struct Watching {
     asked: Instant,
 }
 
-/// Everything the thread does.
+/// The main function of the thread.
 async fn watch(
     dialer: Dialer,
     conns: usize,
@@ -262,7 +262,7 @@ async fn watch(
     Ok(Seen { health, ..seen })
 }
 
-/// One connection, until it fails: gives the reason.
+/// Runs one connection until it fails; returns the reason.
 async fn connection(
     mut channel: Channel,
     streams: Vec<Stream>,

@@ -10,7 +10,7 @@ pub enum Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// The bytes, if it is that kind.
+    /// The bytes, if the field has this kind.
     pub fn bytes(&self) -> Option<&'a [u8]> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
@@ -18,7 +18,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The number, if it is that kind.
+    /// The number, if the field has this kind.
     pub fn number(&self) -> Option<u64> {
         match self {
             Self::Number(number) => Some(*number),

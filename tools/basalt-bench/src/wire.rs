@@ -19,7 +19,7 @@ use crate::http2::{Connection, Event, Failure};
 const READ_BYTES: usize = 256 << 10;
 const DIAL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Bytes both ways, in the clear or not.
+/// A stream of bytes in both directions, with or without TLS.
 trait Socket: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
 
@@ -30,22 +30,22 @@ pub struct Dialer {
     pub endpoints: Vec<String>,
     /// For `https://` endpoints, and for all when certificates were given.
     pub tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
-    /// Whether endpoints without a scheme use TLS.
+    /// True if endpoints without a scheme use TLS.
     pub secure: bool,
     /// Sent with every call.
     pub metadata: Vec<(String, String)>,
     /// Zero means [`DIAL_TIMEOUT_DEFAULT`].
     pub timeout: Duration,
-    /// Where the members were found to be since; empty as long as nobody looked.
+    /// Endpoints from the last member list; empty as long as none was read.
     pub members: Arc<Mutex<Vec<String>>>,
 }
 
 impl Dialer {
-    /// Connects to the endpoint of this number, counted round and round, and waits until the server
-    /// has said its settings.
+    /// Connects to the endpoint of this number, modulo their count, and waits until the server's
+    /// settings have been received.
     ///
     /// # Errors
-    /// When there is no connection within the timeout.
+    /// There is no connection within the timeout.
     pub async fn dial(&self, number: usize) -> io::Result<Channel> {
         let limit = if self.timeout.is_zero() { DIAL_TIMEOUT_DEFAULT } else { self.timeout };
         let endpoint = &self.endpoint(number);
@@ -91,7 +91,7 @@ impl Dialer {
     }
 }
 
-/// The authority of an endpoint, and whether it wants TLS.
+/// The authority of an endpoint, and true if it wants TLS.
 fn split(endpoint: &str, secure: bool) -> (&str, bool) {
     match endpoint.split_once("://") {
         Some((scheme, authority)) => (authority.trim_end_matches('/'), scheme == "https"),
@@ -102,16 +102,16 @@ fn split(endpoint: &str, secure: bool) -> (&str, bool) {
 /// A connection with its socket.
 pub struct Channel {
     socket: Box<dyn Socket>,
-    /// Opens calls; what it wants to send goes out in the next turn.
+    /// Opens calls; its output is sent by the next [`Self::turn`].
     pub connection: Connection,
     buffer: Box<[u8]>,
 }
 
 impl Channel {
-    /// Sends what waits and takes what has come. Ready after something came.
+    /// Writes the output and reads the input. Ready after bytes were received.
     ///
     /// # Errors
-    /// When the connection is of no more use.
+    /// The connection cannot be used any more.
     pub fn poll_turn(
         &mut self,
         context: &mut Context<'_>,
@@ -125,7 +125,7 @@ impl Channel {
                 Poll::Pending => break,
             }
         }
-        // A TLS stream buffers; nothing on a plain socket.
+        // A TLS stream buffers; on a plain socket this does nothing.
         if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(context) {
             return Poll::Ready(Err(error));
         }
@@ -147,15 +147,15 @@ impl Channel {
     /// [`Self::poll_turn`] as a future.
     ///
     /// # Errors
-    /// When the connection is of no more use.
+    /// The connection cannot be used any more.
     pub async fn turn(&mut self, on: &mut impl FnMut(Event<'_>)) -> io::Result<()> {
         poll_fn(|context| self.poll_turn(context, on)).await
     }
 
-    /// One call and its one answer, with nothing else on this channel.
+    /// One call with one response, with nothing else on this channel.
     ///
     /// # Errors
-    /// What the server answered instead, or why it did not.
+    /// The status is not OK, or the connection failed.
     pub async fn call<R: Message + Default>(
         &mut self,
         path: &'static str,

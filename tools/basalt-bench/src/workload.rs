@@ -1,4 +1,4 @@
-//! The loads, one file each: flags, requests, the checks of an answer. Above them, in this file, the closed and open loops
+//! The loads, one file each: flags, requests, the checks of a response. Above them, in this file, the closed and open loops
 //! that most of them run.
 
 pub mod kube;
@@ -31,9 +31,9 @@ use crate::wire::Dialer;
 /// A kind of operations, with a report of its own.
 #[derive(Clone, Debug)]
 pub struct Kind {
-    /// For reports.
+    /// Name in reports.
     pub name: String,
-    /// Revisions that each operation makes.
+    /// Number of revisions that each operation makes.
     pub writes: u64,
 }
 
@@ -70,7 +70,7 @@ impl Load<'_> {
         make: impl Fn(usize) -> W + Sync,
     ) -> Result<(Finished, Vec<W>), Fatal> {
         let pace = self.globals.pace(self.rate)?;
-        // Time ends a run that has a time.
+        // A run with a duration has no total.
         let total = if pace.end.is_zero() { self.total } else { u64::MAX };
         let verify = !self.globals.no_verify && self.kinds.iter().any(|kind| kind.writes > 0);
         let (outcome, verified) = session::verified(dialer, verify, || {
@@ -121,12 +121,12 @@ impl Load<'_> {
         Ok(generator::run(plan, dialer.clone(), progress.counter(), make)?)
     }
 
-    /// Connections that the generator will make.
+    /// Number of connections that the generator will make.
     fn conns(&self, dialer: &Dialer) -> usize {
         generator::conns(self.globals.conns, self.globals.clients, dialer.endpoints.len())
     }
 
-    /// What every report says of how it was made.
+    /// The flags that every report names.
     fn details(&self) -> Map<String, Value> {
         let globals = self.globals;
         let mut details = Map::new();

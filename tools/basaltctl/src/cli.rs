@@ -1,6 +1,7 @@
-//! The command line as cobra reads it: a table of commands and flags, how a command is found, how
-//! flags are read, what help and errors look like. Knows nothing of servers.
+//! The command line as cobra reads it: the table of commands and flags, the search for a command, the
+//! parsing of flags, the texts of help and errors. Contains nothing about servers.
 
+pub(crate) mod action;
 pub(crate) mod command;
 pub(crate) mod find;
 pub(crate) mod flag;

@@ -1,5 +1,5 @@
-//! What etcd's Go client does for etcdctl: finds a server that answers, tries again where that is
-//! safe, logs what failed, keeps the token fresh.
+//! The part of etcd's Go client that etcdctl uses: finds a server that answers, retries where that is
+//! safe, logs failures, renews the token.
 
 pub(crate) mod dial;
 pub(crate) mod dns;
@@ -29,15 +29,16 @@ use tonic_prost::ProstCodec;
 use self::dial::{Dialer, Link};
 use self::error::Refusal;
 use self::settings::Settings;
+use crate::{Failure, exit};
 
 /// Attempts of one call, as many as etcd's client makes.
 const ATTEMPTS_MAX: u32 = 100;
-/// Between attempts on the same set of servers.
+/// Pause between attempts on the same set of servers.
 const BACKOFF: Duration = Duration::from_millis(25);
-/// Between rounds over servers of which none could be reached.
+/// Pause between rounds over servers of which none could be reached.
 const DIAL_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Calls that may be sent again when a connection broke.
+/// Calls that may be sent again after a connection broke.
 const REPEATABLE: &[&str] = &[
     "/etcdserverpb.KV/Range",
     "/etcdserverpb.Lease/LeaseTimeToLive",
@@ -66,8 +67,30 @@ pub(crate) struct Client {
     dial_error: RefCell<String>,
 }
 
+impl Settings {
+    /// A client; it dials at its first request.
+    ///
+    /// # Errors
+    /// Invalid TLS files, no endpoint, a refused password.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.client_named("etcd-client").await
+    }
+
+    pub(crate) async fn client_named(&self, logger: &'static str) -> Result<Client, Failure> {
+        let configured = tls::config(&self.security).map_err(Failure::bad_args)?;
+        let connection = |text: String| Failure::new(exit::BAD_CONNECTION, text);
+        let first = self
+            .endpoints
+            .first()
+            .ok_or_else(|| connection("etcdclient: no available endpoints".to_owned()))?;
+        let dialer = Dialer::new(first, configured, tls::default);
+        let client = Client::new(Rc::new(self.clone()), dialer, logger).await;
+        client.map_err(|it| connection(it.text()))
+    }
+}
+
 impl Client {
-    /// A client that has not yet spoken to anybody, unless it needs a token first.
+    /// A client without a connection, unless it needs a token first.
     ///
     /// # Errors
     /// The token was refused.
@@ -90,15 +113,15 @@ impl Client {
         Ok(client)
     }
 
-    /// Where `--command-timeout` ends if it begins now.
+    /// The end of `--command-timeout` if it begins now.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         Some(Instant::now() + self.settings.command_timeout)
     }
 
-    /// One request, one answer.
+    /// One request, one response.
     ///
     /// # Errors
-    /// The server refused, or nobody answered in time.
+    /// The server refused, or no server answered in time.
     pub(crate) async fn call<Q, A>(
         &self,
         method: &'static str,
@@ -160,10 +183,10 @@ impl Client {
         Ok(self.noticed(answer)?.into_inner())
     }
 
-    /// One request, many answers.
+    /// One request, many responses.
     ///
     /// # Errors
-    /// Nobody answered in time.
+    /// No server answered in time.
     pub(crate) async fn answers<Q, A>(
         &self,
         method: &'static str,
@@ -183,10 +206,10 @@ impl Client {
         self.opened(within(deadline, stream).await)
     }
 
-    /// Many requests, many answers.
+    /// Many requests, many responses.
     ///
     /// # Errors
-    /// Nobody answered in time.
+    /// No server answered in time.
     pub(crate) async fn conversation<Q, A>(
         &self,
         method: &'static str,
@@ -215,7 +238,7 @@ impl Client {
         }
     }
 
-    /// Forgets a connection that broke, so that the next attempt takes the next server.
+    /// Drops a connection that broke, so that the next attempt takes the next server.
     fn noticed<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
         answer.inspect_err(|status| {
             if error::is_transport(status) || status.code() == Code::Unavailable {
@@ -252,7 +275,7 @@ impl Client {
         Ok(grpc)
     }
 
-    /// The connection, made anew if there is none: every server in turn, until one answers.
+    /// The connection, made anew if there is none: tries every server in turn, until one answers.
     async fn link(&self) -> Rc<Link> {
         if let Some(link) = self.link.borrow().clone() {
             return link;
@@ -298,7 +321,7 @@ impl Client {
         }
     }
 
-    /// Whether a new token can be had.
+    /// True if a new token can be requested.
     fn has_password(&self) -> bool {
         let mut auth = self.settings.auth.iter();
         auth.any(|it| it.token.is_empty() && !it.name.is_empty() && !it.password.is_empty())

@@ -1,4 +1,4 @@
-//! What each command does, one file per group.
+//! The actions of the commands, one file per group.
 
 pub(crate) mod alarm;
 pub(crate) mod auth;
@@ -25,70 +25,14 @@ pub(crate) mod watch;
 pub(crate) mod watch_args;
 
 use crate::Failure;
+use crate::cli::action::Action;
 use crate::cli::command::Path;
 use crate::cli::values::{Values, Word};
 use crate::client::Client;
 use crate::client::settings::Settings;
 use crate::print::Printer;
 
-/// Everything that can be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Get,
-    Put,
-    Del,
-    Txn,
-    Compaction,
-    Watch,
-    LeaseGrant,
-    LeaseRevoke,
-    LeaseTimeToLive,
-    LeaseList,
-    LeaseKeepAlive,
-    AlarmDisarm,
-    AlarmList,
-    Defrag,
-    EndpointHealth,
-    EndpointStatus,
-    EndpointHashKv,
-    MoveLeader,
-    MemberAdd,
-    MemberRemove,
-    MemberUpdate,
-    MemberList,
-    MemberPromote,
-    SnapshotSave,
-    DowngradeValidate,
-    DowngradeEnable,
-    DowngradeCancel,
-    Lock,
-    Elect,
-    AuthEnable,
-    AuthDisable,
-    AuthStatus,
-    UserAdd,
-    UserDelete,
-    UserGet,
-    UserList,
-    UserPasswd,
-    UserGrantRole,
-    UserRevokeRole,
-    RoleAdd,
-    RoleDelete,
-    RoleGet,
-    RoleList,
-    RoleGrantPermission,
-    RoleRevokePermission,
-    CheckPerf,
-    CheckDatascale,
-    MakeMirror,
-    Completion,
-    Options,
-    Version,
-    Help,
-}
-
-/// A command line that was understood.
+/// A parsed command line.
 pub(crate) struct Context {
     pub(crate) values: Values,
     pub(crate) path: Path,
@@ -128,10 +72,10 @@ impl Context {
     }
 }
 
-/// Does it.
+/// Runs a command.
 ///
 /// # Errors
-/// What ends the command with another exit code than 0.
+/// The command ends with an exit code other than 0.
 pub(crate) async fn run(action: Action, context: Context) -> Result<(), Failure> {
     use Action as A;
     match action {

@@ -1,5 +1,5 @@
-//! The words of Go's standard library that etcdctl's users see: quoted strings, numbers and what is
-//! wrong with them, JSON. Durations and times are in the crate `gocompat`.
+//! The texts of Go's standard library that etcdctl's users see: quoted strings, numbers and their
+//! errors, JSON. Durations and times are in the crate `gocompat`.
 
 pub(crate) mod json;
 pub(crate) mod number;

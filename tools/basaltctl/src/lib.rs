@@ -1,11 +1,11 @@
-//! `basaltctl`: etcdctl's commands, flags, words and exit codes.
+//! `basaltctl`: etcdctl's commands, flags, texts and exit codes.
 //!
 //! ```text
-//! run ─► cli (which command, which flags) ─► command (what it does) ─► client (who answers)
-//!                                               └────────► print (how it looks)
+//! run ─► cli (parses commands and flags) ─► command (the action) ─► client (calls servers)
+//!                                               └────────► print (output formats)
 //! ```
 //!
-//! [`go`] holds what users see of Go's standard library.
+//! [`go`] holds the texts of Go's standard library that users see.
 
 mod cli;
 mod client;
@@ -21,26 +21,26 @@ use crate::client::error::Refusal;
 use crate::go::quote::quote;
 use crate::print::out;
 
-/// What clients tell servers about themselves.
+/// The version that clients send to servers.
 pub(crate) const API_VERSION: &str = "3.7";
 
 /// etcdctl's exit codes.
 pub(crate) mod exit {
     /// The server refused, or could not be reached.
     pub(crate) const ERROR: u8 = 1;
-    /// There is no connection to speak over.
+    /// There is no connection to send on.
     pub(crate) const BAD_CONNECTION: u8 = 2;
-    /// A line of a transaction or a watch makes no sense.
+    /// A line of a transaction or a watch is invalid.
     pub(crate) const INVALID_INPUT: u8 = 3;
-    /// A flag's value is none of those it may have.
+    /// A flag has a value other than its choices.
     pub(crate) const BAD_FEATURE: u8 = 4;
     /// The stream ended on its own.
     pub(crate) const INTERRUPTED: u8 = 5;
-    /// What was typed makes no sense.
+    /// The arguments are invalid.
     pub(crate) const BAD_ARGS: u8 = 128;
 }
 
-/// What ends a command early: text for standard error, and the exit code.
+/// An early end of a command: text for standard error, and the exit code.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// Printed after `Error: `; nothing is printed if it is missing.
@@ -62,7 +62,7 @@ impl Failure {
         Self::new(exit::BAD_ARGS, text)
     }
 
-    /// All was said already.
+    /// A failure that has been printed already.
     pub(crate) fn silent(code: u8) -> Self {
         Self { text: None, code }
     }
@@ -74,7 +74,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Runs one command line, without the program's name; gives the exit code.
+/// Runs one command line, without the program's name; returns the exit code.
 pub async fn run(words: Vec<Vec<u8>>) -> u8 {
     let outcome = match words.first().map(Vec::as_slice) {
         Some(b"__complete" | b"__completeNoDesc") => {
@@ -128,7 +128,7 @@ fn unknown_command(typed: &str) -> Failure {
     Failure::silent(exit::ERROR)
 }
 
-/// The command that `help` was asked about.
+/// The command that is the topic of `help`.
 pub(crate) fn help_topic(words: &[Word]) -> Option<Path> {
     let (path, rest) = find::find(&ROOT, words);
     let unknown = path.0.len() == 1 && find::first_bare(&path, &rest).is_some();

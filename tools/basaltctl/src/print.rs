@@ -1,5 +1,5 @@
-//! Answers as `--write-out` asks for them. [`kv`], [`lease`], [`cluster`] and [`auth`] say what each
-//! answer looks like; here is what they have in common.
+//! Responses in the format of `--write-out`. [`kv`], [`lease`], [`cluster`] and [`auth`] format
+//! each response; this file holds the shared part.
 
 pub(crate) mod auth;
 pub(crate) mod cluster;
@@ -27,7 +27,7 @@ pub(crate) enum Format {
     Table,
 }
 
-/// How to print.
+/// Prints responses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Printer {
     pub(crate) format: Format,
@@ -36,9 +36,9 @@ pub(crate) struct Printer {
     pub(crate) value_only: bool,
 }
 
-/// Something that can be printed.
+/// A response that can be printed.
 pub(crate) trait Answer {
-    /// Lines for people.
+    /// The format `simple`.
     fn simple(&self, printer: &Printer, out: &mut Vec<u8>);
     /// `"Name" : value` lines, if there are any.
     fn fields(&self, _: &Printer, _: &mut String) -> bool {
@@ -46,7 +46,7 @@ pub(crate) trait Answer {
     }
     /// One line of JSON.
     fn json(&self, printer: &Printer) -> Json;
-    /// The message as it came, if it was one.
+    /// The message as it was received, if the response is one.
     fn protobuf(&self) -> Option<Vec<u8>>;
     /// Heading and rows, if it is a table.
     fn table(&self) -> Option<(Vec<String>, Vec<Vec<String>>)> {
@@ -58,7 +58,7 @@ impl Printer {
     /// Prints an answer.
     ///
     /// # Errors
-    /// The answer has no such format.
+    /// The response has no such format.
     pub(crate) fn show(&self, answer: &impl Answer) -> Result<(), Failure> {
         let mut out = Vec::new();
         match self.format {
@@ -88,7 +88,7 @@ fn unsupported(format: &str) -> Failure {
     Failure::new(exit::BAD_FEATURE, format!("{format} not supported as output format"))
 }
 
-/// An answer that says no more than that it was done.
+/// A response that only confirms a command.
 pub(crate) struct Printed {
     pub(crate) name: &'static str,
     pub(crate) bytes: Vec<u8>,

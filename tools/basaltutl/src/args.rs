@@ -1,229 +1,22 @@
 //! The command line as cobra reads it: flags anywhere, `--flag=value` or `--flag value`, `-w json`, `--` ends
-//! them; commands by any unambiguous beginning.
+//! them; commands by any unambiguous prefix.
 
 use std::collections::BTreeMap;
 use std::num::{IntErrorKind, ParseIntError};
 
+use crate::command::{Command, GLOBAL, Kind};
 use crate::{Failure, usage};
 
-/// What can be asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Command {
-    Root,
-    Completion,
-    Defrag,
-    Help,
-    Migrate,
-    Version,
-    HashKv,
-    Snapshot,
-    Status,
-    Restore,
-    Save,
-    Verify,
-}
-
-/// What a flag takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    Text,
-    /// Text that names a directory.
-    Directory,
-    Switch,
-    Int,
-    Uint,
-    Time,
-}
-
-/// A flag: name, what it takes, its default, what it is for.
-pub(crate) type Flag<'a> = (&'static str, Kind, &'static str, &'a str);
-
-pub(crate) const GLOBAL: &[Flag<'static>] = &[
-    (
-        "timeout",
-        Kind::Time,
-        "10s",
-        "time to wait to obtain a file lock on db file, 0 to block indefinitely",
-    ),
-    (
-        "write-out",
-        Kind::Text,
-        "simple",
-        "set the output format (fields, json, protobuf, simple, table)",
-    ),
-];
-
-const RESTORE: &[Flag<'static>] = &[
-    ("bump-revision", Kind::Uint, "0", "How much to increase the latest revision after restore"),
-    ("data-dir", Kind::Directory, "", "Path to the output data directory"),
-    (
-        "initial-advertise-peer-urls",
-        Kind::Text,
-        "http://localhost:2380",
-        "List of this member's peer URLs to advertise to the rest of the cluster",
-    ),
-    (
-        "initial-cluster",
-        Kind::Text,
-        "default=http://localhost:2380",
-        "Initial cluster configuration for restore bootstrap",
-    ),
-    (
-        "initial-cluster-token",
-        Kind::Text,
-        "etcd-cluster",
-        "Initial cluster token for the etcd cluster during restore bootstrap",
-    ),
-    (
-        "initial-memory-map-size",
-        Kind::Uint,
-        "10737418240",
-        "Initial memory map size of the database in bytes. It uses the default value if not defined \
-         or defined to 0",
-    ),
-    (
-        "mark-compacted",
-        Kind::Switch,
-        "false",
-        "Mark the latest revision after restore as the point of scheduled compaction (required if \
-         --bump-revision > 0, disallowed otherwise)",
-    ),
-    ("name", Kind::Text, "default", "Human-readable name for this member"),
-    (
-        "skip-hash-check",
-        Kind::Switch,
-        "false",
-        "Ignore snapshot integrity hash value (required if copied from data directory)",
-    ),
-    ("wal-dir", Kind::Directory, "", "Path to the WAL directory (use --data-dir if none given)"),
-];
-
-const DEFRAG: &[Flag<'static>] = &[(
-    "data-dir",
-    Kind::Directory,
-    "",
-    "Required. Defragments a data directory not in use by etcd.",
-)];
-
-const MIGRATE: &[Flag<'static>] = &[
-    ("data-dir", Kind::Directory, "", "Path to the etcd data dir"),
-    (
-        "force",
-        Kind::Switch,
-        "false",
-        "Ignore migration failure and forcefully override storage version. Not recommended.",
-    ),
-    (
-        "target-version",
-        Kind::Text,
-        "",
-        "Target etcd version to migrate contents of data dir. Minimal value 3.5. Format \"X.Y\" for \
-         example 3.6.",
-    ),
-];
-
-/// Flags of what reads the files of a member.
-const MEMBER: &[Flag<'static>] = &[
-    (
-        "data-dir",
-        Kind::Directory,
-        "",
-        "Required. Path to the data directory of a member that does not run",
-    ),
-    ("wal-dir", Kind::Directory, "", "Path to the WAL directory (use --data-dir if none given)"),
-];
-
-impl Command {
-    /// The flags of its own.
-    pub(crate) fn flags(self) -> &'static [Flag<'static>] {
-        match self {
-            Self::Restore => RESTORE,
-            Self::HashKv => {
-                &[("rev", Kind::Int, "0", "maximum revision to hash (default: latest revision)")]
-            }
-            Self::Defrag => DEFRAG,
-            Self::Migrate => MIGRATE,
-            Self::Save | Self::Verify => MEMBER,
-            Self::Root
-            | Self::Completion
-            | Self::Help
-            | Self::Version
-            | Self::Snapshot
-            | Self::Status => &[],
-        }
-    }
-
-    /// Flags without which it does nothing.
-    pub(crate) fn required(self) -> &'static [&'static str] {
-        match self {
-            Self::Defrag | Self::Save | Self::Verify => &["data-dir"],
-            Self::Migrate => &["data-dir", "target-version"],
-            Self::Root
-            | Self::Completion
-            | Self::Help
-            | Self::Version
-            | Self::HashKv
-            | Self::Snapshot
-            | Self::Status
-            | Self::Restore => &[],
-        }
-    }
-
-    /// The commands below it.
-    pub(crate) fn below(self) -> &'static [(&'static str, Self)] {
-        match self {
-            Self::Root => &[
-                ("completion", Self::Completion),
-                ("defrag", Self::Defrag),
-                ("hashkv", Self::HashKv),
-                ("help", Self::Help),
-                ("migrate", Self::Migrate),
-                ("snapshot", Self::Snapshot),
-                ("version", Self::Version),
-            ],
-            Self::Snapshot => &[("restore", Self::Restore), ("status", Self::Status)],
-            Self::Completion
-            | Self::Defrag
-            | Self::Help
-            | Self::Migrate
-            | Self::Version
-            | Self::HashKv
-            | Self::Status
-            | Self::Restore
-            | Self::Save
-            | Self::Verify => &[],
-        }
-    }
-
-    /// Commands below it that etcdutl does not have: whole words alone name them, and lists and completion leave them
-    /// out, so that scripts and people find etcdutl's.
-    fn ours(self, word: &str) -> Option<Self> {
-        match (self, word) {
-            (Self::Root, "verify") => Some(Self::Verify),
-            (Self::Snapshot, "save") => Some(Self::Save),
-            _ => None,
-        }
-    }
-
-    /// The command below it that a word names, whole or by a beginning that only one has.
-    pub(crate) fn find(self, word: &str) -> Option<Self> {
-        let exact = self.below().iter().find(|(name, _)| *name == word);
-        let mut begun = self.below().iter().filter(|(name, _)| name.starts_with(word));
-        let unambiguous = begun.next().filter(|_| begun.next().is_none());
-        exact.or(unambiguous).map(|(_, command)| *command).or_else(|| self.ours(word))
-    }
-}
-
-/// What was typed.
+/// The parsed command line.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) command: Command,
     flags: BTreeMap<&'static str, String>,
-    /// What is no flag.
+    /// The arguments that are no flags.
     pub(crate) positional: Vec<String>,
 }
 
-/// Reads the command line.
+/// Parses the command line.
 pub(crate) fn read(arguments: Vec<String>) -> Result<Args, Failure> {
     let (command, rest) = command(arguments)?;
     let mut args = Args { command, flags: BTreeMap::new(), positional: Vec::new() };
@@ -252,7 +45,7 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
             break;
         }
         if argument.starts_with('-') {
-            // Those that have no value are not known yet, nor is the flag for help.
+            // The flags without a value are not known yet, nor is the flag for help.
             let is_whole = argument.starts_with("--") || argument.len() == 2;
             let takes_next = is_whole && !argument.contains('=');
             rest.push(argument);
@@ -264,7 +57,7 @@ fn command(arguments: Vec<String>) -> Result<(Command, Vec<String>), Failure> {
         match command.find(&argument) {
             Some(below) => command = below,
             None if command == Command::Root => return Err(usage::unknown(&argument)),
-            // A command that only holds others shows them.
+            // A command that only contains others prints them.
             None => return Ok((command, Vec::new())),
         }
     }
@@ -323,10 +116,10 @@ impl Args {
         self.flags.get(name).map(String::as_str).or(known.map(|it| it.2)).unwrap_or_default()
     }
 
-    /// Refuses a command line that lacks a flag.
+    /// Refuses a command line that lacks a required flag.
     ///
     /// # Errors
-    /// Those that are missing.
+    /// The missing flags.
     pub(crate) fn check_required(&self) -> Result<(), Failure> {
         let missing = self.command.required().iter().filter(|it| !self.flags.contains_key(**it));
         let missing: Vec<_> = missing.map(|it| format!("{it:?}")).collect();
@@ -339,12 +132,12 @@ impl Args {
         }
     }
 
-    /// Whether a switch is on.
+    /// True if a switch is on.
     pub(crate) fn is_on(&self, name: &str) -> bool {
         switch(self.get(name)) == Some(true)
     }
 
-    /// A whole number; it was looked at when it was read.
+    /// A whole number; it was checked when it was parsed.
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, Failure> {
         let wrong = |_| Failure::error(format!("invalid argument for \"--{name}\" flag"));
         self.get(name).parse().map_err(wrong)
@@ -360,7 +153,7 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// Why a value cannot be that of a flag, in Go's words.
+/// The reason why a flag cannot have this value, in Go's words.
 fn wrong(kind: Kind, value: &str) -> Option<String> {
     let go =
         |function: &str, why: &str| Some(format!("strconv.{function}: parsing {value:?}: {why}"));

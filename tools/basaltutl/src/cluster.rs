@@ -1,4 +1,4 @@
-//! Who is to be a member: names and URLs as etcd reads and checks them.
+//! The founding members: names and URLs as etcd parses and checks them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use basalt::cluster::{Member, cluster_id, member_id};
 /// A new cluster and the member that is restored.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Founding {
-    /// Everyone, by id.
+    /// All members, by id.
     pub(crate) members: Vec<Member>,
     /// The cluster's id.
     pub(crate) cluster_id: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Founding {
 /// Reads `--initial-cluster` and checks it against the member's own name and URLs.
 ///
 /// # Errors
-/// etcd's words for what does not fit.
+/// etcd's text for an inconsistency.
 pub(crate) fn found(
     name: &str,
     peer_urls: &str,
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(format!("{:x}", founding.cluster_id), "cdf818194e3a8c32");
         let three = "a=http://h:1,b=http://h:2,c=http://h:3,c=http://h:4";
         let founding = found("c", "http://h:4,http://h:3", three, "t").unwrap();
-        // etcdutl 3.7.1, told the same, makes these.
+        // etcdutl 3.7.1 makes these ids from the same flags.
         let ids: Vec<_> =
             founding.members.iter().map(|member| format!("{:x}", member.id)).collect();
         assert_eq!(ids, ["6d9590fafebced59", "7a86bc4b675338b1", "fa3f21495369ea04"]);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_in_etcds_words() {
+    fn inconsistent_flags_are_refused_with_etcds_texts() {
         let refused = |name, own, cluster| found(name, own, cluster, "t").unwrap_err();
         assert_eq!(
             refused("x", "http://a:1", "y=http://a:1"),

@@ -1,14 +1,15 @@
-//! Completion: what the scripts for shells are told that could come next, as cobra tells them.
+//! Completion: the candidates that the scripts for shells offer, in cobra's protocol.
 
 use shells::{Directive, SHELLS};
 
-use crate::args::{Args, Command, Flag, GLOBAL, Kind};
+use crate::args::Args;
+use crate::command::{Command, Flag, GLOBAL, Kind};
 use crate::{Failure, output, usage};
 
 /// The script for a shell.
 ///
 /// # Errors
-/// No shell, or one nobody knows.
+/// No shell, or an unknown one.
 pub(crate) fn script(args: &Args) -> Result<(), Failure> {
     let wrong = |text: String| usage::misuse(Command::Completion, text);
     let [shell] = &args.positional[..] else {
@@ -21,7 +22,7 @@ pub(crate) fn script(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints what could stand in place of the last word, and what the shell is to make of it.
+/// Prints the candidates for the last word, and the directive for the shell.
 pub(crate) fn complete(words: &[String], described: bool) {
     let Some((begun, before)) = words.split_last() else { return };
     let (candidates, directive) = candidates(&Typed::read(before), begun);
@@ -38,7 +39,7 @@ pub(crate) fn complete(words: &[String], described: bool) {
     output::error(&format!("Completion ended with directive: {}", directive.name()));
 }
 
-/// What stands before the word that is completed.
+/// The words before the one that is completed.
 struct Typed {
     command: Command,
     /// Names of flags that were given.
@@ -124,7 +125,7 @@ fn candidates(typed: &Typed, begun: &str) -> (Candidates, Directive) {
     }
 }
 
-/// Values that a flag may have; the shell picks those that fit.
+/// Values of a flag; the shell picks those that fit.
 fn values(flag: &Flag<'_>) -> (Candidates, Directive) {
     let formats = ["fields", "json", "protobuf", "simple", "table"];
     match (flag.0, flag.1) {

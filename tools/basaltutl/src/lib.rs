@@ -1,10 +1,12 @@
 //! `basaltutl`: etcdutl's commands, flags, output and exit codes, for snapshots of etcd and of Basalt.
 //!
-//! [`args`] reads the command line as cobra does, [`cluster`] what it says of members, [`restore`] makes a data
-//! directory, [`member`] looks at one, [`log`] at one that does not start, [`complete`] helps shells, [`output`] prints.
+//! [`command`] lists commands and flags, [`args`] parses the command line as cobra does, [`cluster`] its member lists,
+//! [`restore`] makes a data directory, [`member`] inspects one, [`log`] one that does not start, [`complete`] serves shells,
+//! [`output`] prints.
 
 mod args;
 mod cluster;
+mod command;
 mod complete;
 mod log;
 mod member;
@@ -19,25 +21,26 @@ use basalt::io::BoltFile;
 use basalt::snapshot;
 use basalt::snapshot::bolt::Reader;
 
-use self::args::{Args, Command};
+use self::args::Args;
+use self::command::Command;
 use self::output::Format;
 
 /// etcdutl's exit codes.
 pub(crate) mod exit {
-    /// It did not work.
+    /// The command failed.
     pub(crate) const ERROR: u8 = 1;
-    /// An output format that there is not.
+    /// The output format is unknown.
     pub(crate) const BAD_FEATURE: u8 = 4;
-    /// What was typed makes no sense.
+    /// The arguments are invalid.
     pub(crate) const BAD_ARGS: u8 = 128;
 }
 
-/// What ends a command early: text for standard error, and the exit code.
+/// An early end of a command: text for standard error, and the exit code.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// Printed after `Error: `.
     pub(crate) text: String,
-    /// Printed before, if the command line itself is wrong.
+    /// Printed before, if the command line itself is invalid.
     pub(crate) usage: Option<String>,
     /// The exit code.
     pub(crate) code: u8,
@@ -52,13 +55,13 @@ impl Failure {
         Self::new(exit::ERROR, text.to_string())
     }
 
-    /// In Go's words for what the system says of a file.
+    /// A failed operation on a file, with Go's text of the system's error.
     pub(crate) fn file(deed: &str, path: &Path, error: &std::io::Error) -> Self {
         Self::error(format!("{deed} {}: {}", path.display(), go_text(error)))
     }
 }
 
-/// What the system says, as Go prints it.
+/// The system's error text, as Go prints it.
 pub(crate) fn go_text(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -66,7 +69,7 @@ pub(crate) fn go_text(error: &std::io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// Runs one command; gives the exit code.
+/// Runs one command; returns the exit code.
 pub fn run(arguments: Vec<String>) -> u8 {
     match dispatch(arguments) {
         Ok(()) => 0,

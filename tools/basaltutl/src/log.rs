@@ -1,5 +1,5 @@
-//! `verify` and `snapshot save`: what a member's files hold when the member does not start. For an entry of the log
-//! that this version cannot apply, they tell which it is and what can be done, and save everything before it.
+//! `verify` and `snapshot save`: inspect the files of a member that does not start. If this version cannot apply an
+//! entry of the log, they print the entry and the possible remedies, and save everything before it.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -18,13 +18,13 @@ use sha2::{Digest as _, Sha256};
 use crate::args::Args;
 use crate::{Failure, exit, output};
 
-/// etcd's defaults, which decide what a replayed grant of a lease and a replayed change of the members give.
+/// etcd's defaults, which determine the result of a replayed lease grant and of a replayed membership change.
 const ELECTION_MS: u64 = 1000;
 const LEARNERS_MAX: usize = 1;
-/// Bytes written at once.
+/// Size of one write.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The files of a member, taken for this process alone.
+/// The files of a member, locked by this process.
 struct Files {
     _lock: File,
     store: LsmEngine,
@@ -51,12 +51,12 @@ impl Files {
         Ok(Self { _lock: lock, store, log })
     }
 
-    /// Up to where the store holds the log.
+    /// The last log entry that the store contains.
     fn applied(&self) -> Result<LogIndex, Failure> {
         applied_state(&self.store.view()).map(|(applied, ..)| applied).map_err(Failure::error)
     }
 
-    /// The first entry that the store does not hold and this version cannot apply, and why.
+    /// The first entry that the store does not contain and this version cannot apply, with the reason.
     fn unreadable(&self) -> Result<Option<(&Entry, Fault)>, Failure> {
         let applied = self.applied()?;
         let mut left = self.log.entries.iter().filter(|entry| entry.index > applied);
@@ -67,10 +67,10 @@ impl Files {
     }
 }
 
-/// Says whether this version can apply the log, and what to do if it cannot.
+/// Prints if this version can apply the log, and the remedies if it cannot.
 ///
 /// # Errors
-/// It cannot, or the files cannot be read.
+/// An entry cannot be applied, or the files cannot be read.
 pub(crate) fn verify(args: &Args) -> Result<(), Failure> {
     let files = Files::open(args)?;
     let (applied, log) = (files.applied()?, &files.log);
@@ -104,7 +104,7 @@ pub(crate) fn verify(args: &Args) -> Result<(), Failure> {
 }
 
 /// Saves the state of a member that does not run: up to the first entry that cannot be applied, or as far as the log is
-/// known to be committed. What comes before an entry at which a member stopped was committed, known or not.
+/// known to be committed. The entries before one at which a member stopped were committed, even if that is not recorded.
 ///
 /// # Errors
 /// The files cannot be read, or the snapshot not written.
@@ -131,7 +131,7 @@ pub(crate) fn save(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The store when it holds the log up to an entry, as the member would have made it.
+/// The store after the log up to an entry was applied, as the member would have applied it.
 fn applied_to(
     store: LsmEngine,
     log: &Replay,
@@ -154,7 +154,7 @@ fn applied_to(
     Ok(view)
 }
 
-/// Writes a snapshot as clients save it, with its checksum behind it.
+/// Writes a snapshot in the format of `snapshot save`, with its checksum at the end.
 fn write<V: basalt::store::View>(mut export: Export<V>, path: &Path) -> Result<(), Failure> {
     let failed = |error: &std::io::Error| Failure::file("write", path, error);
     let mut file = File::create(path).map_err(|error| Failure::file("open", path, &error))?;

@@ -1,4 +1,4 @@
-//! The command line tool for files.
+//! The command line tool for data directories and snapshot files.
 
 use std::process::ExitCode;
 

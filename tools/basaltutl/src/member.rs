@@ -1,11 +1,11 @@
-//! `defrag` and `migrate`: what etcd's files need now and then, and Basalt's do not.
+//! `defrag` and `migrate`: etcd's files need them at times, Basalt's do not.
 
 use std::path::Path;
 
 use crate::args::Args;
 use crate::{Failure, api_version, exit, output};
 
-/// Whose data directory it is.
+/// The program that wrote a data directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Basalt,
@@ -23,7 +23,7 @@ fn owner(data_dir: &str) -> Result<Owner, Failure> {
     Ok(Owner::Etcd)
 }
 
-/// Says that nothing has to be done.
+/// Prints that nothing has to be done.
 ///
 /// # Errors
 /// It is not a directory of Basalt.
@@ -42,10 +42,10 @@ pub(crate) fn defrag(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Says that there is nothing to migrate, or how to get to another version.
+/// Prints that nothing is to be migrated, or the way to another version.
 ///
 /// # Errors
-/// No version, one that there is not, or one that takes another way.
+/// The version is missing, unknown, or needs another way.
 pub(crate) fn migrate(args: &Args) -> Result<(), Failure> {
     let target =
         version(args.get("target-version")).map_err(|text| Failure::new(exit::BAD_ARGS, text))?;

@@ -1,8 +1,9 @@
-//! What goes to standard output and standard error.
+//! Standard output and standard error.
 
 use std::io::Write as _;
 
 use basalt::snapshot::{KvHash, Status};
+use gocompat::bytes;
 
 use crate::{Failure, exit};
 
@@ -15,7 +16,7 @@ pub(crate) fn text(text: &str) {
 }
 
 pub(crate) fn error(line: &str) {
-    // Nobody is left to be told.
+    // Standard error is closed: there is no other place to report it.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -25,7 +26,7 @@ pub(crate) enum Format {
     Simple,
     Fields,
     Json,
-    /// Known, and supported by no command.
+    /// Accepted, and supported by no command.
     Protobuf,
     Table,
 }
@@ -48,7 +49,7 @@ impl Format {
             format!("{hash:x}"),
             revision.to_string(),
             keys.to_string(),
-            human_bytes(*bytes),
+            bytes::text(*bytes),
             version.clone(),
         ];
         Ok(match self {
@@ -89,7 +90,7 @@ fn unsupported() -> Failure {
     Failure::new(exit::BAD_FEATURE, "protobuf not supported as output format")
 }
 
-/// A table of one row: titles in the middle, values to the right.
+/// A table of one row: titles centred, values aligned right.
 fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], row: &[String; COLUMNS]) -> String {
     let widths: Vec<_> =
         titles.iter().zip(row).map(|(title, value)| title.len().max(value.len()) + 2).collect();
@@ -111,31 +112,9 @@ fn table<const COLUMNS: usize>(titles: [&str; COLUMNS], row: &[String; COLUMNS])
     .concat()
 }
 
-/// Bytes with two digits, as Go's humanize prints them.
-fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 10 {
-        return format!("{bytes} B");
-    }
-    let unit = bytes.ilog(1000) as usize;
-    let value = bytes as f64 / 1000_f64.powi(unit as i32);
-    let rounded = (value * 10.0 + 0.5).floor() / 10.0;
-    let digits = usize::from(rounded < 10.0);
-    format!("{rounded:.digits$} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_two_digits() {
-        let told = [9, 10, 999, 1000, 4096, 155_648, 5_595_136, 9_960_000, 20_480_000_000];
-        let told = told.map(human_bytes);
-        let wanted =
-            ["9 B", "10 B", "999 B", "1.0 kB", "4.1 kB", "156 kB", "5.6 MB", "10 MB", "20 GB"];
-        assert_eq!(told, wanted);
-    }
 
     #[test]
     fn formats_are_etcdutls() {

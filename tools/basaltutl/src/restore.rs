@@ -1,7 +1,7 @@
 //! `snapshot restore`: from a file to the data directory of the first member of a new cluster.
 //!
 //! Everything is made in `member.tmp`, synced, and renamed last: a member never starts on a part of a store, and the
-//! server refuses a directory with a `member.tmp`. A restore that was killed is begun anew by the next one.
+//! server refuses a directory with a `member.tmp`. A restore that was killed is repeated from the beginning by the next one.
 //!
 //! ```text
 //!  <data>/member.tmp/lock      held while a restore runs
@@ -15,6 +15,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use basalt::cluster::Member;
 use basalt::io::{
     Loader, UNFINISHED_RESTORE, begin_log, clock, lock_data_dir, prepare_data_dir, raise_open_files,
 };
@@ -28,20 +29,20 @@ use crate::args::Args;
 use crate::cluster::{Founding, found};
 use crate::{Failure, exit, go_text, open, output};
 
-/// Bytes of the checksum behind a file that was saved by a client.
+/// Bytes of the checksum at the end of a file that a client saved.
 const SUM_BYTES: u64 = 32;
-/// Files of pages have a multiple of this; with the checksum they have not.
+/// A bbolt file's size is a multiple of this; with the checksum it is not.
 const SECTOR_BYTES: u64 = 512;
 const READ_BYTES: usize = 1 << 20;
 /// The file in the unfinished member that names the log's directory.
 const WAL_NOTE: &str = "wal-dir";
 
-/// Where everything goes.
+/// The directories of a restore.
 #[derive(Clone)]
 struct Places {
     snapshot: PathBuf,
     data_dir: PathBuf,
-    /// Unless it is in the data directory.
+    /// The log's directory, unless it is in the data directory.
     wal_dir: Option<PathBuf>,
 }
 
@@ -50,7 +51,7 @@ impl Places {
         self.data_dir.join(UNFINISHED_RESTORE)
     }
 
-    /// Where the log is made, if it is not in the data directory.
+    /// The log's directory while it is incomplete, unless it is in the data directory.
     fn unfinished_wal(&self) -> Option<PathBuf> {
         let mut path = self.wal_dir.clone()?.into_os_string();
         path.push(".tmp");
@@ -84,13 +85,16 @@ pub(crate) fn restore(args: &Args) -> Result<(), Failure> {
         Restore { members: founding.members.clone(), bump_revision: (bump > 0).then_some(bump) };
     let made = make(&places, &founding, &wanted);
     match &made {
-        Ok(()) => say("restored snapshot", &places),
+        Ok(()) => {
+            founding.members.iter().for_each(|member| say_added(founding.cluster_id, member));
+            say("restored snapshot", &places);
+        }
         Err(_) => clear_away(&places),
     }
     made
 }
 
-/// Takes the data directory for this restore, and takes away what one that was killed left there.
+/// Locks the data directory for this restore, and deletes the remains of a killed one.
 fn begin(places: &Places) -> Result<File, Failure> {
     let unfinished = places.unfinished();
     let is_leftover = unfinished.exists();
@@ -103,7 +107,7 @@ fn begin(places: &Places) -> Result<File, Failure> {
         Ok(()) | Err(_) => Ok(()),
     };
     if is_leftover {
-        // The lock stays held, so that nobody else begins meanwhile.
+        // The lock stays held, so that no other restore begins meanwhile.
         ["store", "store-runs", "wal"]
             .iter()
             .try_for_each(|name| remove(&unfinished.join(name)))?;
@@ -114,13 +118,13 @@ fn begin(places: &Places) -> Result<File, Failure> {
     }
     for path in places.unfinished_wal().iter().chain(&places.wal_dir) {
         if path.exists() {
-            // It is not ours: it stays, and what was just made goes.
+            // The directory belongs to another restore: it stays, and the new one is deleted.
             let _ = fs::remove_dir_all(&unfinished);
             let _ = fs::remove_dir(&places.data_dir);
             return Err(Failure::error(format!("wal-dir {:?} exists", path.display().to_string())));
         }
     }
-    // Before anything is there: what is not named is not taken away.
+    // Written before anything else: a log directory that is not named here would not be deleted.
     let note = unfinished.join(WAL_NOTE);
     let wal_dir = places.wal_dir.as_deref().unwrap_or(Path::new(""));
     let noted = File::create(&note).and_then(|mut file| {
@@ -132,15 +136,15 @@ fn begin(places: &Places) -> Result<File, Failure> {
     Ok(lock)
 }
 
-/// Where a restore that did not complete made its log, if not in the data directory.
+/// The log's directory of an incomplete restore, unless it is in the data directory.
 fn wal_dir_of(unfinished: &Path) -> Option<PathBuf> {
     let noted = fs::read(unfinished.join(WAL_NOTE)).ok()?;
     (!noted.is_empty()).then(|| OsString::from_vec(noted).into())
 }
 
-/// Leaves nothing of what failed: neither directory was there before, or the data directory was empty.
+/// Deletes the remains of a failure: neither directory was there before, or the data directory was empty.
 fn clear_away(places: &Places) {
-    // What cannot be removed is in the way of the next attempt, which says so.
+    // A directory that cannot be removed is in the way of the next attempt, which reports it.
     if let Some(wal_dir) = &places.wal_dir {
         let _ = fs::remove_dir_all(wal_dir);
     }
@@ -172,12 +176,12 @@ fn places(args: &Args, snapshot: &str) -> Result<Places, Failure> {
     Ok(Places { snapshot: snapshot.into(), data_dir: data_dir.into(), wal_dir })
 }
 
-/// The next restore may be started elsewhere.
+/// The next restore may run in another working directory.
 fn absolute(path: &str) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
-/// Whether there is nothing in a data directory but what a restore that was killed left.
+/// True if a data directory is empty but for the remains of a killed restore.
 fn is_free(data_dir: &Path) -> bool {
     match fs::read_dir(data_dir) {
         Ok(mut entries) => {
@@ -187,7 +191,7 @@ fn is_free(data_dir: &Path) -> bool {
     }
 }
 
-/// One line of etcdutl's log.
+/// A line about the restore.
 fn say(what: &str, places: &Places) {
     let wal_dir = places.wal_dir.clone().unwrap_or_else(|| places.data_dir.join("member/wal"));
     let about = serde_json::json!({
@@ -196,6 +200,25 @@ fn say(what: &str, places: &Places) {
         "data-dir": places.data_dir,
         "store-dir": places.data_dir.join("member/store"),
     });
+    log_line(what, &about.to_string());
+}
+
+/// The line of etcdutl's log about a member of the new cluster.
+fn say_added(cluster_id: u64, member: &Member) {
+    let urls: Vec<_> = member.peer_urls.iter().map(|url| format!("{url:?}")).collect();
+    let about = format!(
+        "{{\"cluster-id\": \"{cluster_id:x}\", \"local-member-id\": \"0\", \
+         \"added-peer-id\": \"{:x}\", \"added-peer-peer-urls\": [{}], \
+         \"added-peer-is-learner\": {}}}",
+        member.id,
+        urls.join(", "),
+        member.is_learner
+    );
+    log_line("added member", &about);
+}
+
+/// One line of the log in zap's console format.
+fn log_line(what: &str, about: &str) {
     output::error(&format!("{}\tinfo\tbasaltutl\t{what}\t{about}", rfc3339(clock::unix_time())));
 }
 
@@ -256,7 +279,7 @@ fn make(places: &Places, founding: &Founding, wanted: &Restore) -> Result<(), Fa
     }
     sync(&unfinished)?;
     rename(&unfinished, &member)?;
-    // Of no use any more, and of no harm.
+    // Not needed any more, and harmless if it stays.
     let _ = fs::remove_file(member.join(WAL_NOTE));
     Ok(())
 }
@@ -271,7 +294,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
     sync(parent.unwrap_or(Path::new(".")))
 }
 
-/// What the member's log begins with: as if its first entries had entered the members.
+/// The first records of the member's log: as if its first entries had added the members.
 fn log(founding: &Founding, beginning: RestoredLogStart) -> Vec<Record> {
     let RestoredLogStart { index, term, conf_state } = beginning;
     let vote = conf_state.voters.first().copied().unwrap_or_default();

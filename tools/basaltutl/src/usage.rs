@@ -1,16 +1,16 @@
-//! How to use it, laid out as cobra and pflag do.
+//! Usage texts, laid out as cobra and pflag do.
 
 use std::fmt::Write as _;
 
-use crate::args::{Command, Flag, GLOBAL, Kind};
+use crate::command::{Command, Flag, GLOBAL, Kind};
 use crate::{Failure, exit, output};
 
-/// A command line that is wrong: told before and after the usage, as cobra does.
+/// An invalid command line: the error before and after the usage, as cobra prints it.
 pub(crate) fn misuse(command: Command, text: String) -> Failure {
     Failure { text, usage: Some(of(command)), code: exit::ERROR }
 }
 
-/// A command that there is not, and those that were perhaps meant.
+/// An unknown command, and similar names.
 pub(crate) fn unknown(typed: &str) -> Failure {
     let mut text = format!("unknown command {typed:?} for \"etcdutl\"");
     let near = |name: &str| name.starts_with(typed) || distance(typed, name) <= 2;
@@ -27,7 +27,7 @@ pub(crate) fn unknown(typed: &str) -> Failure {
     Failure { text, usage, code: exit::ERROR }
 }
 
-/// Levenshtein's.
+/// Levenshtein distance.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
@@ -43,7 +43,7 @@ fn distance(left: &str, right: &str) -> usize {
     row[right.len()]
 }
 
-/// What `help` says of a command; one that there is not is no failure.
+/// The output of `help` about a command; an unknown one is no failure.
 pub(crate) fn help(words: &[String]) {
     let mut command = Command::Root;
     for word in words {
@@ -61,7 +61,7 @@ pub(crate) fn help(words: &[String]) {
     output::text(&of(command));
 }
 
-/// What a command is called with, and what it is for.
+/// Usage line and description of a command.
 pub(crate) fn about(command: Command) -> (&'static str, &'static str) {
     match command {
         Command::Root => ("etcdutl", ""),
@@ -99,7 +99,7 @@ pub(crate) fn about(command: Command) -> (&'static str, &'static str) {
     }
 }
 
-/// The name of a command, without those above it: the last word before what it takes.
+/// The name of a command, without those above it: the last word before its arguments.
 pub(crate) fn name(command: Command) -> &'static str {
     let words = about(command).0.split(' ');
     let is_name = |word: &&str| word.starts_with(|it: char| it.is_ascii_alphabetic());
@@ -142,7 +142,7 @@ fn usage(command: Command, with_help: bool) -> String {
     text
 }
 
-/// Flags by name, what they are for in one column.
+/// Flags by name, their descriptions in one column.
 fn flags(text: &mut String, mut flags: Vec<Flag<'_>>) {
     flags.sort_by_key(|it| it.0);
     let named = flags.iter().map(|(name, kind, ..)| {
@@ -168,7 +168,7 @@ fn flags(text: &mut String, mut flags: Vec<Flag<'_>>) {
     }
 }
 
-/// The letter that stands for a flag.
+/// The one-letter form of a flag.
 pub(crate) fn short(name: &str) -> Option<char> {
     match name {
         "help" => Some('h'),

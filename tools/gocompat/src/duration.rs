@@ -17,10 +17,10 @@ const NANOS_OF_UNITS: [(&str, u64); 8] = [
 pub const MAX: Duration = Duration::from_nanos(NANOS_MAX);
 const NANOS_MAX: u64 = i64::MAX as u64;
 
-/// Digits behind a point that fit into 63 bits.
+/// Digits after the point that fit into 63 bits.
 const FRACTION_DIGITS_MAX: usize = 18;
 
-/// Reads a duration such as `1m30s` or `1.5h`. Below zero it is zero: it has passed already.
+/// Parses a duration such as `1m30s` or `1.5h`. A negative one is returned as zero.
 ///
 /// # Errors
 /// The text of Go's error.
@@ -59,15 +59,15 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Digits, and digits behind a point.
+/// Digits, and digits after the point.
 struct Number {
     whole: u64,
-    /// As a number, and what a one before the point would be in its place.
+    /// As a number, and the place value of a digit before them.
     fraction: (u64, f64),
 }
 
 impl Number {
-    /// The number that a text begins with, and what is behind it.
+    /// The number at the beginning of a text, and the rest.
     fn read(text: &str) -> Option<(Self, &str)> {
         let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
         let (whole, rest) = text.split_at(digits(text));
@@ -79,7 +79,7 @@ impl Number {
             return None;
         }
         let whole = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        // Digits that 64 bits do not hold say nothing about nanoseconds.
+        // Digits beyond 64 bits do not change the nanoseconds.
         let fraction = &fraction[..fraction.len().min(FRACTION_DIGITS_MAX)];
         let places = fraction.len();
         let fraction = fraction.parse().unwrap_or(0);
@@ -87,7 +87,7 @@ impl Number {
         Some((Self { whole, fraction: (fraction, scale) }, rest))
     }
 
-    /// In nanoseconds, of a unit of so many; none if Go could not say it.
+    /// In nanoseconds, for a unit of this many; `None` if Go's type cannot hold it.
     fn times(&self, unit: u64) -> Option<u64> {
         let whole = self.whole.checked_mul(unit)?;
         let (fraction, scale) = self.fraction;
@@ -130,7 +130,7 @@ pub fn text(duration: Duration) -> String {
     }
 }
 
-/// A number with so many of its digits behind the point, without zeros at the end.
+/// A number with this many of its digits after the point, without zeros at the end.
 fn decimals(number: u128, places: u32) -> String {
     let unit = 10_u128.pow(places);
     let (whole, part) = (number / unit, number % unit);
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(parse("2562047h47m16.854775807s"), Ok(MAX));
     }
 
-    /// Each text was seen at etcdctl 3.7.1.
+    /// Each text was printed by etcdctl 3.7.1.
     #[test]
     fn errors_are_gos() {
         for (given, error) in [

@@ -1,5 +1,6 @@
-//! Durations and times as Go's packages read and print them. etcd's flags, its command lines and its logs show them, and
-//! scripts read them.
+//! Durations, times and sizes as Go's packages parse and print them. etcd's flags, command lines and logs contain them, and
+//! scripts parse them.
 
+pub mod bytes;
 pub mod duration;
 pub mod time;

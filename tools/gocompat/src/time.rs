@@ -14,7 +14,7 @@ pub fn rfc3339(since_1970: Duration) -> String {
     format!("{:.0}", timestamp(since_1970))
 }
 
-/// Times after the year 9999 are the last that has a name.
+/// Times after the year 9999 are clamped to the last that can be printed.
 fn timestamp(since_1970: Duration) -> Timestamp {
     let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
     let nanoseconds = i32::try_from(since_1970.subsec_nanos()).unwrap_or(0);
@@ -32,7 +32,7 @@ mod tests {
         assert_eq!(rfc3339(at), "2025-11-21T02:34:05Z");
         assert_eq!(rfc3339_micros(Duration::ZERO), "1970-01-01T00:00:00.000000Z");
         assert_eq!(rfc3339_micros(Duration::from_secs(951_782_400)), "2000-02-29T00:00:00.000000Z");
-        // Digits that do not fit are cut off, as by Go.
+        // Excess digits are cut off, as by Go.
         assert_eq!(rfc3339_micros(Duration::new(1, 999_999_999)), "1970-01-01T00:00:01.999999Z");
         assert_eq!(rfc3339(Duration::MAX), "9999-12-30T22:00:00Z");
     }

@@ -26,7 +26,7 @@ const (
 	workers   = 16
 )
 
-// day is what a cluster does all day, on the configmaps of one namespace.
+// day holds the ordinary operations of a cluster, on the configmaps of one namespace.
 type day struct {
 	*world
 	namespace string
@@ -48,7 +48,7 @@ func configMap(name string, i int) *corev1.ConfigMap {
 	}
 }
 
-// each does it for 0 to count by several workers and gives the first error.
+// each calls do for 0 to count by several workers and returns the first error.
 func each(count int, do func(i int) error) error {
 	var next atomic.Int64
 	var group sync.WaitGroup
@@ -72,7 +72,7 @@ func rate(count int, begun time.Time) string {
 	return fmt.Sprintf("%d, %.0f/s", count, float64(count)/time.Since(begun).Seconds())
 }
 
-// older says whether one resource version comes before another.
+// older reports if one resource version comes before another.
 func older(a, b string) bool {
 	order, err := resourceversion.CompareResourceVersion(a, b)
 	return err == nil && order < 0
@@ -195,7 +195,7 @@ func (d *day) listInPages(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d pages, another object between any two", pages), nil
 }
 
-// watched follows events until done says so. Events must be in the order of revisions.
+// watched follows events until done returns true. Events must be in the order of revisions.
 func watched(ctx context.Context, from watch.Interface, done func(watch.Event) (bool, error)) error {
 	defer from.Stop()
 	last := ""
@@ -232,7 +232,7 @@ func (d *day) watchFromRevision(ctx context.Context) (string, error) {
 	}
 	begun := time.Now()
 	added, seen := 0, map[watch.EventType]int{}
-	// What was before, and then what happens while one watches: the last of it is a deletion.
+	// First the present objects, then the changes during the watch: the last of them is a deletion.
 	go func() {
 		for i := range 20 {
 			patch := fmt.Sprintf(`{"data":{"round":"%d"}}`, i)
@@ -269,7 +269,7 @@ func (d *day) watchList(ctx context.Context) (string, error) {
 		return "", err
 	}
 	count := 0
-	// What was there comes in the order of names, as far as revisions go in any order.
+	// The present objects come in the order of names, with revisions in any order.
 	defer from.Stop()
 	for {
 		select {
@@ -291,13 +291,13 @@ func (d *day) watchList(ctx context.Context) (string, error) {
 	}
 }
 
-// bookmarks come while nothing of the watched happens but other things do.
+// bookmarks are sent while none of the watched objects changes but others do.
 func (d *day) bookmarks(ctx context.Context) (string, error) {
 	list, err := d.maps().List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
 		return "", err
 	}
-	// The cache sends one shortly before the end of a watch, as far as the store's progress says.
+	// The cache sends one shortly before the end of a watch, up to the store's progress revision.
 	seconds := int64(14)
 	from, err := d.maps().Watch(ctx, metav1.ListOptions{
 		ResourceVersion: list.ResourceVersion, AllowWatchBookmarks: true, TimeoutSeconds: &seconds,
@@ -342,7 +342,7 @@ func (d *day) conflict(ctx context.Context) (string, error) {
 	if _, err = d.maps().Update(ctx, stale, metav1.UpdateOptions{}); !errors.IsConflict(err) {
 		return "", fmt.Errorf("an update with a stale revision: %w", err)
 	}
-	// What changes nothing is not written.
+	// An update without a change is not written.
 	again, err := d.maps().Update(ctx, updated, metav1.UpdateOptions{})
 	if err == nil && again.ResourceVersion != updated.ResourceVersion {
 		err = fmt.Errorf("an update of nothing was written")

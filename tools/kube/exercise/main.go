@@ -1,6 +1,6 @@
-// Runs a kube-apiserver over a store, does to it by the API what clusters do, restarts both while
-// clients write, and says for each step whether it held and how long it took. Ends with 1 if one
-// did not hold.
+// Runs a kube-apiserver over a store, uses its API as clusters do, restarts both while
+// clients write, and reports for each step if it succeeded and its duration. Ends with 1 if one
+// failed.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 
 const stepPatience = 3 * time.Minute
 
-// world is what the steps act on.
+// world is the state that the steps share.
 type world struct {
 	store, api                   *process
 	storeURL, metricsURL, apiURL string
@@ -40,7 +40,7 @@ func main() {
 	apiserver := flag.String("apiserver", "", "the kube-apiserver to run")
 	dir := flag.String("dir", "", "an empty directory for data and logs")
 	flag.Parse()
-	// Children die with the thread that began them.
+	// Children are killed when the thread that started them ends.
 	runtime.LockOSThread()
 	w, err := newWorld(*store, *apiserver, *dir)
 	if err == nil {
@@ -104,7 +104,7 @@ func (w *world) exercise(dir string) {
 	w.step("apiserver restarts", w.apiRestarts)
 	w.step("store restarts under writers", w.storeRestarts)
 
-	// Without its cache the apiserver asks the store for every list and every watch.
+	// Without its cache the apiserver sends every list and every watch to the store.
 	w.api.args = append(w.api.args, "--watch-cache=false")
 	w.step("apiserver restarts without its cache", w.apiRestarts)
 	w.everyday("direct")
@@ -113,7 +113,7 @@ func (w *world) exercise(dir string) {
 	w.report(dir)
 }
 
-// everyday is done twice: each in a namespace of its own.
+// everyday is run twice: each in a namespace of its own.
 func (w *world) everyday(namespace string) {
 	d := &day{world: w, namespace: namespace}
 	for _, s := range []struct {
@@ -154,7 +154,7 @@ func (w *world) step(name string, do func(context.Context) (string, error)) {
 	fmt.Printf("%s %-40s %7.2f s  %s\n", verdict, name, time.Since(begun).Seconds(), seen)
 }
 
-// report shows what both sides counted and what the apiserver complained about.
+// report prints the counters of both sides and the apiserver's complaints.
 func (w *world) report(dir string) {
 	w.step("metrics of the store", func(context.Context) (string, error) {
 		text, err := page(w.metricsURL + "/metrics")
@@ -186,7 +186,7 @@ func (w *world) report(dir string) {
 	fmt.Printf("\nThe apiserver's complaints at other times:\n%s\n", strings.Join(outside, "\n"))
 }
 
-// chosen keeps the samples above 0 whose names begin so.
+// chosen keeps the samples above 0 whose names begin with one of the prefixes.
 func chosen(metrics string, prefixes ...string) string {
 	var kept strings.Builder
 	for line := range strings.Lines(metrics) {

@@ -28,11 +28,11 @@ const (
 	// Short, so that a run sees compactions and the end of events.
 	compactionInterval = 30 * time.Second
 	eventTTL           = 20 * time.Second
-	// kubeadm's.
+	// kubeadm's value.
 	progressInterval = 5 * time.Second
 )
 
-// process is a child that dies with this program and whose log outlives its restarts.
+// process is a child that is killed with this program and whose log is kept over restarts.
 type process struct {
 	binary string
 	args   []string
@@ -61,7 +61,7 @@ func (p *process) start() error {
 	return nil
 }
 
-// stop returns how long the process took to end.
+// stop returns the time that the process took to end.
 func (p *process) stop(signal syscall.Signal) (time.Duration, error) {
 	begun := time.Now()
 	if p.cmd == nil {
@@ -79,7 +79,7 @@ func (p *process) stop(signal syscall.Signal) (time.Duration, error) {
 	}
 }
 
-// untilOK waits for a page that answers 200 and says how long that took.
+// untilOK waits for a page that answers 200 and returns the time that took.
 func (p *process) untilOK(url string) (time.Duration, error) {
 	begun := time.Now()
 	for time.Since(begun) < readyPatience {
@@ -189,7 +189,7 @@ func newAPIServer(binary, dir, etcd string) (*process, string, error) {
 			"--etcd-compaction-interval=" + compactionInterval.String(),
 			"--event-ttl=" + eventTTL.String(),
 			"--bind-address=127.0.0.1",
-			// The endpoint of the service `kubernetes` may not be a loopback address. Nobody calls it.
+			// The endpoint of the service `kubernetes` may not be a loopback address. No client calls it.
 			"--advertise-address=10.255.255.1",
 			fmt.Sprintf("--secure-port=%d", port),
 			"--cert-dir=" + filepath.Join(dir, "certificates"),

@@ -19,12 +19,12 @@ import (
 
 const (
 	writers = 8
-	// Longer than a restart, shorter than a client's patience.
+	// Longer than a restart, shorter than a client's timeout.
 	writePatience = 3 * time.Second
 	betweenStops  = 4 * time.Second
 )
 
-// ledger is what the writers were told.
+// ledger holds the acknowledged writes.
 type ledger struct {
 	sync.Mutex
 	acknowledged map[string]string
@@ -42,7 +42,7 @@ func (l *ledger) acknowledge(name, revision string) {
 	l.acknowledged[name] = revision
 }
 
-// longest gives the longest time without an acknowledgement and begins a new measurement.
+// longest returns the longest time without an acknowledgement and begins a new measurement.
 func (l *ledger) longest() time.Duration {
 	l.Lock()
 	defer l.Unlock()
@@ -57,7 +57,7 @@ func (l *ledger) refuse(err error) {
 	l.refused[string(errors.ReasonForError(err))]++
 }
 
-// write makes one object after the other until told to stop, and counts in one that all can see.
+// write makes one object after the other until it is stopped, and increments a counter in one that all share.
 func (l *ledger) write(stop context.Context, maps typedv1.ConfigMapInterface, writer int) (counted int) {
 	counter := fmt.Sprintf("counter-%d", writer)
 	for n := 0; stop.Err() == nil; n++ {
@@ -70,7 +70,7 @@ func (l *ledger) write(stop context.Context, maps typedv1.ConfigMapInterface, wr
 				l.acknowledge(name, made.ResourceVersion)
 				break
 			}
-			// The first try was carried out and its answer lost.
+			// The first attempt was applied and its response lost.
 			if errors.IsAlreadyExists(err) {
 				break
 			}
@@ -88,7 +88,7 @@ func (l *ledger) write(stop context.Context, maps typedv1.ConfigMapInterface, wr
 }
 
 // storeRestarts ends the store six times, three of them without a warning, while clients write and
-// one watches: what was acknowledged is there, and the watcher saw it, once and in order.
+// one watches: every acknowledged write is there, and the watcher saw it, once and in order.
 func (w *world) storeRestarts(ctx context.Context) (string, error) {
 	namespace := fmt.Sprintf("restarts-%d", len(w.outages))
 	if err := w.namespaceFor(ctx, namespace); err != nil {
@@ -182,7 +182,7 @@ func allThere(ctx context.Context, maps typedv1.ConfigMapInterface, book *ledger
 	for writer, n := range counted {
 		var is int
 		_, _ = fmt.Sscan(there[fmt.Sprintf("counter-%d", writer)].Data["n"], &is)
-		// One more may have been carried out and its answer lost.
+		// One more may have been applied and its response lost.
 		if is < n {
 			return fmt.Errorf("writer %d counted to %d and finds %d", writer, n, is)
 		}
@@ -190,7 +190,7 @@ func allThere(ctx context.Context, maps typedv1.ConfigMapInterface, book *ledger
 	return nil
 }
 
-// sightings is what a watcher was shown.
+// sightings holds the events of a watcher.
 type sightings struct {
 	sync.Mutex
 	added  map[string]string
@@ -226,7 +226,7 @@ func (s *sightings) see(event watch.Event) {
 	}
 }
 
-// all waits until the watcher has caught up with what was acknowledged.
+// all waits until the watcher has seen all acknowledged writes.
 func (s *sightings) all(acknowledged map[string]string) error {
 	var missing string
 	for range 100 {

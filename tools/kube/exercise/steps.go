@@ -33,12 +33,12 @@ func (w *world) apiStarts(context.Context) (string, error) {
 		return "", err
 	}
 	_, err := w.api.untilOK(w.apiURL + "/readyz")
-	// Its own controllers go on making what is missing for a while after that.
+	// The apiserver's own controllers go on creating missing objects for a while after that.
 	w.outages = append(w.outages, outage{begun, time.Now()})
 	return "", err
 }
 
-// digest is of everything the steps care for, as a client sees it.
+// digest covers everything that the steps check, as a client sees it.
 func (w *world) digest(ctx context.Context) (string, error) {
 	sum := sha256.New()
 	count := 0
@@ -83,7 +83,7 @@ func (w *world) apiRestarts(ctx context.Context) (string, error) {
 	return fmt.Sprintf("ended in %.1f s, ready in %.1f s, %s", ended.Seconds(), ready.Seconds(), after), err
 }
 
-// eventsEnd: an event lives as long as the store's lease it hangs on.
+// eventsEnd: an event exists as long as the store's lease it is attached to.
 func (w *world) eventsEnd(ctx context.Context) (string, error) {
 	const count = 300
 	events := w.client.CoreV1().Events("default")
@@ -131,7 +131,7 @@ func (w *world) eventsEnd(ctx context.Context) (string, error) {
 		deleted++
 		return deleted == count, nil
 	})
-	// A lease is of the TTL and 5 % more, for the events that share it.
+	// A lease has the TTL and 5 % more, for the events that share it.
 	if err == nil && (shortest < eventTTL || longest > eventTTL+10*time.Second) {
 		err = fmt.Errorf("they lived between %s and %s", shortest, longest)
 	}
@@ -172,7 +172,7 @@ func (w *world) define(ctx context.Context) error {
 	if _, err := definitions.Create(ctx, definition(), metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	// Established comes some seconds before every part of the apiserver serves it.
+	// The condition Established is set some seconds before every part of the apiserver serves the resource.
 	for ctx.Err() == nil {
 		if _, err := w.dynamic.Resource(stones).Namespace("default").List(ctx, metav1.ListOptions{}); err == nil {
 			return nil
@@ -202,7 +202,7 @@ func (w *world) customResources(ctx context.Context) (string, error) {
 		if _, err = these.UpdateStatus(ctx, made, metav1.UpdateOptions{}); err != nil {
 			return err
 		}
-		// Its status has made it another revision.
+		// The status update has changed its revision.
 		if _, err = these.Update(ctx, made, metav1.UpdateOptions{}); !errors.IsConflict(err) {
 			return fmt.Errorf("an update with a stale revision: %w", err)
 		}
@@ -232,7 +232,7 @@ func (w *world) customResources(ctx context.Context) (string, error) {
 	if len(items) != count {
 		return "", fmt.Errorf("%d in two pages", len(items))
 	}
-	// With the definition go its objects; made anew it has none.
+	// The deletion of the definition deletes its objects; a new definition has none.
 	definitions := w.extensions.ApiextensionsV1().CustomResourceDefinitions()
 	if err = definitions.Delete(ctx, definition().Name, metav1.DeleteOptions{}); err != nil {
 		return "", err
@@ -252,7 +252,7 @@ func (w *world) customResources(ctx context.Context) (string, error) {
 	return fmt.Sprintf("served after %.1f s; writes %s; gone with the definition", served.Seconds(), seen), err
 }
 
-// largeObjects: what the store takes, and that its refusal of more reaches the client as such.
+// largeObjects: the largest object that the store accepts, and that its refusal of a larger one reaches the client.
 func (w *world) largeObjects(ctx context.Context) (string, error) {
 	these := w.dynamic.Resource(stones).Namespace("default")
 	const count, size = 10, 1_000_000
@@ -284,7 +284,7 @@ func (w *world) largeObjects(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%s; 1.8 MB: %s; 2.5 MB: %s (%s)", seen, refusal, err, errors.ReasonForError(err)), nil
 }
 
-// compaction by the apiserver: what is older than its interval is gone, and it says so properly.
+// compaction by the apiserver: revisions older than its interval are refused with the proper error.
 func (w *world) compaction(ctx context.Context) (string, error) {
 	const namespace = "compaction"
 	if err := w.namespaceFor(ctx, namespace); err != nil {
@@ -305,7 +305,7 @@ func (w *world) compaction(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("before the compaction: %w", err)
 	}
 	begun := time.Now()
-	// A quiet store is compacted to the revision of one interval ago: something must happen.
+	// A store without writes is compacted to the revision of one interval ago: something must be written.
 	for err == nil {
 		if _, err = maps.Patch(ctx, name(0), types.MergePatchType,
 			[]byte(fmt.Sprintf(`{"data":{"at":"%s"}}`, time.Now())), metav1.PatchOptions{}); err != nil {

@@ -1,27 +1,27 @@
-//! Completion in shells, for programs that are asked what could come next.
+//! Completion in shells, for programs that print the candidates themselves.
 //!
 //! ```text
 //! TAB ─► script in the shell ─► <program> __complete <words> ─► one candidate a line, `:directive`
 //! ```
 //!
-//! The question and its answer are cobra's, so that scripts made for etcd's programs ask ours as well.
+//! The protocol is cobra's, so that scripts made for etcd's programs work with ours as well.
 
-/// The shells that there are scripts for.
+/// The shells with a script.
 pub const SHELLS: [&str; 4] = ["bash", "zsh", "fish", "powershell"];
 
-/// What the shell is to make of an answer.
+/// Instructions to the shell about the candidates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Directive {
     /// Files may be offered if there are no candidates.
     Default = 0,
-    /// Files make no sense.
+    /// Files must not be offered.
     NoFiles = 4,
-    /// Only directories make sense.
+    /// Only directories may be offered.
     Directories = 16,
 }
 
 impl Directive {
-    /// As cobra names it for those who look for mistakes.
+    /// cobra's name, for debug output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Default => "ShellCompDirectiveDefault",
@@ -31,7 +31,7 @@ impl Directive {
     }
 }
 
-/// The script for a shell, or nothing if there is none for it.
+/// The script for a shell; `None` for an unknown shell.
 pub fn script(shell: &str, program: &str) -> Option<String> {
     let script = match shell {
         "bash" => BASH,
@@ -43,8 +43,8 @@ pub fn script(shell: &str, program: &str) -> Option<String> {
     Some(script.replace("PROGRAM", program))
 }
 
-/// Bash takes a word apart at `=`; it is put together again, and the answer stands for what is
-/// behind the `=`.
+/// Bash splits a word at `=`; it is joined again, and the candidates replace the part
+/// after the `=`.
 const BASH: &str = r#"# bash completion for PROGRAM
 _PROGRAM() {
     local line directive=0 word words=() current="${COMP_WORDS[COMP_CWORD]#=}"
@@ -99,7 +99,7 @@ else
 fi
 "#;
 
-/// Fish wants the whole word back: what is before the `=` too.
+/// Fish replaces the whole word: a candidate contains the part before the `=` too.
 const FISH: &str = r"# fish completion for PROGRAM
 function __PROGRAM_complete
     set -l words (commandline -opc)
@@ -122,7 +122,7 @@ complete -c PROGRAM -f -a '(__PROGRAM_complete)'
 ";
 
 /// Texts and offsets are those of the whole line, so that a command behind another one, and a cursor
-/// inside of it, are understood. It keeps to what a constrained session allows, but for one class, which it
+/// inside of it, are understood. It uses only features of a constrained session, except one class, which it
 /// then does without.
 const POWERSHELL: &str = r#"# powershell completion for PROGRAM
 Register-ArgumentCompleter -Native -CommandName 'PROGRAM' -ScriptBlock {

@@ -1,20 +1,20 @@
-//! Large files that go to the disk while they grow.
+//! Large files whose writeback begins while they grow.
 //!
-//! What is written to a file stays with the kernel until somebody syncs it, and then all of it goes to the disk at
-//! once. Whoever writes to that disk at that moment waits behind it: a write-ahead log's 4 KiB behind 64 MiB of
-//! somebody else's, 20 ms on a fast disk. Here the kernel begins early, piece by piece. (RocksDB has this as
+//! Written data stays in the kernel's page cache until a sync, and then all of it is written to the disk at
+//! once. Any other writer to that disk waits behind it at that moment: a write-ahead log's 4 KiB behind 64 MiB of
+//! another file, 20 ms on a fast disk. Here writeback begins early, piece by piece. (RocksDB has this as
 //! `bytes_per_sync` and `strict_bytes_per_sync`.)
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::os::fd::AsRawFd as _;
 
-/// Bytes that are handed to the disk at once: a third of a millisecond of a fast one. Longer pieces make others wait
+/// Bytes that are written back at once: a third of a millisecond of a fast disk. Longer pieces delay other writers
 /// longer, shorter ones are no faster.
 const PIECE_BYTES: u64 = 512 << 10;
 
-/// A new file that is written from front to back. At most two pieces of it are not on the disk yet, but for what the
-/// file system keeps about it: [`File::sync_all`] makes it durable.
+/// A new file that is written from front to back. At most two pieces of it are not on the disk yet, apart from the
+/// file system's metadata: [`File::sync_all`] makes it durable.
 #[derive(Debug)]
 pub struct WritebackFile {
     file: File,
@@ -23,7 +23,7 @@ pub struct WritebackFile {
 }
 
 impl WritebackFile {
-    /// Goes on with an empty file.
+    /// Continues with an empty file.
     pub fn new(file: File) -> Self {
         Self { file, written: 0, begun: 0 }
     }
@@ -65,10 +65,10 @@ impl Write for WritebackFile {
     }
 }
 
-/// Lets the kernel begin to write what is in a file and not on the disk, and waits for nothing. Best effort: what
-/// counts is the sync that comes later.
+/// Starts writeback of a file's dirty pages, and does not wait for it. Best effort: durability
+/// comes from the later sync.
 pub fn begin(file: &File) {
-    // A mistake of the disk's is told to the one who syncs, through a descriptor of his own.
+    // A disk error is returned by the later sync as well, which uses a descriptor of its own.
     let _ = sync_range(file, 0, 0, libc::SYNC_FILE_RANGE_WRITE);
 }
 
@@ -79,7 +79,7 @@ fn sync_range(file: &File, from: u64, to: u64, flags: libc::c_uint) -> Result<()
     // SAFETY: the descriptor is open during the call, which touches no memory of ours.
     let done = unsafe { libc::sync_file_range(file.as_raw_fd(), at, length, flags) };
     let error = if done == 0 { return Ok(()) } else { Error::last_os_error() };
-    // Not a file of a disk, or a file system that cannot.
+    // Not a regular file, or a file system without support.
     let cannot = [ErrorKind::InvalidInput, ErrorKind::NotSeekable, ErrorKind::Unsupported];
     if cannot.contains(&error.kind()) { Ok(()) } else { Err(error) }
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_there_however_it_comes() {
+    fn written_bytes_are_there_for_all_write_sizes() {
         let path = std::env::temp_dir().join(format!("steady-{}", std::process::id()));
         let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 1000).map(|at| (at % 251) as u8).collect();
         for size in [1000, PIECE_BYTES as usize, bytes.len()] {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_a_disk_is_written_too() {
+    fn files_without_writeback_support_are_written_too() {
         let (mut ours, mut theirs) = std::io::pipe().expect("a pipe");
         let reader = std::thread::spawn(move || {
             let mut bytes = Vec::new();

@@ -1,28 +1,27 @@
-//! The feature level that another member stated in the hello of its connection, as long as that lasts.
+//! The feature level that another member stated in the hello of its present connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::types::FeatureLevel;
 
-/// Which connection stated which level: the number of the connection in the upper half, the level in the lower one, which
-/// is 0 when none is stated.
+/// The number of the newest connection in the upper half, and its feature level in the lower one, 0 for none.
 #[derive(Default)]
 pub struct Stated(AtomicU64);
 
-/// A connection whose end takes its statement away, unless a newer one has made another.
+/// Guard of a connection: its end clears the level, unless a newer connection has stated another.
 pub struct Statement<'a> {
     stated: &'a Stated,
     made: u64,
 }
 
 impl Stated {
-    /// The level, if a connection is there that stated one.
+    /// The level of the present connection, if there is one.
     pub fn feature_level(&self) -> Option<FeatureLevel> {
         let level = self.0.load(Ordering::Acquire) as u32;
         (level > 0).then(|| FeatureLevel::new(level))
     }
 
-    /// A new connection states a level.
+    /// Sets the level of a new connection.
     pub fn state(&self, level: FeatureLevel) -> Statement<'_> {
         let made = |before: u64| ((before >> 32) + 1) << 32 | u64::from(level.number());
         let before = self.0.update(Ordering::AcqRel, Ordering::Acquire, made);

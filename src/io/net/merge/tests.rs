@@ -1,4 +1,4 @@
-//! What is joined means the same as before, however it is cut.
+//! Merged frames mean the same as before, however the reads are cut.
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -58,14 +58,14 @@ fn streams_that_take_turns_are_joined_too() {
 }
 
 #[test]
-fn what_has_limits_of_its_own_is_left_alone() {
+fn empty_padded_and_last_frames_are_not_merged() {
     for (flags, payload) in [(END_STREAM, &[7][..]), (PADDED, &[0, 7]), (0, &[])] {
         let bytes = frame(DATA, flags, 1, payload).repeat(3);
         assert_eq!(merged(&bytes, std::iter::once(bytes.len())), bytes);
     }
 }
 
-/// Frames that are no plain DATA in order, and of each stream all that happens in order.
+/// Frames that are not plain DATA, in order, and the frames of each stream in order.
 type Meaning = (Vec<(u8, u8, u32, Vec<u8>)>, Vec<Vec<(u8, u8, Vec<u8>)>>);
 
 fn meaning(bytes: &[u8]) -> Meaning {

@@ -1,4 +1,4 @@
-//! Turns end, calls go on in them, and nothing of a connection outlives it.
+//! A round ends, calls in it are polled, and all of them are dropped with the connection.
 
 use std::future::{pending, poll_fn, ready};
 use std::task::Waker;
@@ -8,8 +8,8 @@ use hyper::rt::Executor as _;
 
 const NEVER: Poll<()> = Poll::Pending;
 
-/// A turn in which a connection reads all that it may and takes in `requests` that are answered at once; gives
-/// what it read, and how often it was polled.
+/// A round in which a connection reads all that it may and accepts `requests` that are answered at once; returns the
+/// bytes read, and how often it was polled.
 fn take(turn: &mut ConnectionScheduler, requests: usize) -> (usize, usize) {
     let (mut read, mut polls) = (0, 0);
     let handle = turn.handle();
@@ -63,13 +63,13 @@ fn calls_that_wait_for_their_message_are_read_on_for() {
         NEVER
     });
     assert_eq!((polled, reads), (NEVER, 3));
-    // However long they wait, others get their turn.
+    // However long they wait, other connections are polled.
     handle.execute(pending());
     let (read, _) = take(&mut turn, 1);
     assert_eq!(read, TURN_BYTES_MAX);
 }
 
-/// A turn in which the socket has nothing.
+/// A round in which the socket has no bytes.
 fn idle(turn: &mut ConnectionScheduler, context: &mut Context<'_>) -> Poll<()> {
     let handle = turn.handle();
     turn.take(context, |_| {
@@ -93,12 +93,12 @@ fn a_socket_that_waits_is_left_alone() {
     assert_eq!((polled, asked), (NEVER, 1));
 }
 
-/// Calls that end as soon as someone wakes them.
+/// Calls that end as soon as they are woken.
 fn woken_later(turn: &ConnectionScheduler, count: usize) -> Rc<RefCell<Vec<Waker>>> {
     let wakers = Rc::new(RefCell::new(Vec::new()));
     for _ in 0..count {
         let (wakers, mut polls) = (Rc::clone(&wakers), 0);
-        // Polled when it comes, when it is put to those that wait, and when it is woken.
+        // Polled when it begins, when it is added to the waiting ones, and when it is woken.
         turn.handle().execute(poll_fn(move |context| {
             polls += 1;
             wakers.borrow_mut().push(context.waker().clone());
@@ -119,7 +119,7 @@ fn calls_that_were_woken_go_on_in_the_next_turn() {
     assert_eq!(turn.calls.len(), 0);
 }
 
-/// Calls as hyper makes them: each holds the executor.
+/// Calls as hyper makes them: each holds a clone of the executor.
 fn never_answered(turn: &ConnectionScheduler, count: usize) -> Rc<()> {
     let alive = Rc::new(());
     for _ in 0..count {
@@ -140,7 +140,7 @@ fn calls_end_with_their_connection() {
     assert_eq!((turn.calls.len(), Rc::strong_count(&alive)), (3, 4));
     let handle = turn.handle();
     let connection = turn.take(&mut Context::from_waker(Waker::noop()), |_| {
-        // One comes with the last bytes.
+        // One begins with the last bytes.
         let held = (handle.clone(), Rc::clone(&alive));
         handle.execute(async move {
             pending::<()>().await;

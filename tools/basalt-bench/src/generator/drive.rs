@@ -18,17 +18,17 @@ use crate::paths;
 use crate::report::Recorder;
 use crate::wire::{self, Channel};
 
-/// How long a lost connection is tried again, and how often.
+/// Time for which a lost connection is dialed again, and the pause between attempts.
 const REDIAL_FOR: Duration = Duration::from_secs(10);
 const REDIAL_EVERY: Duration = Duration::from_millis(100);
 
-/// A client: what it is doing.
+/// State of a client.
 #[derive(Clone, Debug)]
 struct Slot {
     intended: Instant,
     /// The stream of its present request.
     stream: u32,
-    /// What the workload disliked in the answer.
+    /// Error that the workload found in the response.
     wrong: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Drive {
     finished: bool,
     body: Vec<u8>,
     ended: Vec<(usize, Result<(), Failure>)>,
-    /// Clients whose answer is long enough.
+    /// Clients whose response is long enough.
     enough: Vec<usize>,
 }
 
@@ -84,7 +84,7 @@ impl Drive {
         }
     }
 
-    /// Until there is nothing left to do.
+    /// Runs until no operation is due or in flight.
     pub(super) async fn run<W: Workload>(
         mut self,
         mut channel: Channel,
@@ -123,7 +123,7 @@ impl Drive {
         }
     }
 
-    /// Gives free clients what is due. When nothing is, says when something will be.
+    /// Gives free clients the operations that are due. If none is due, returns the time of the next one.
     fn fill<W: Workload>(&mut self, channel: &mut Channel, workload: &mut W) -> Option<Instant> {
         while channel.connection.can_open() {
             let Some(held) = self.held.pop_front() else { break };
@@ -158,7 +158,7 @@ impl Drive {
         }
     }
 
-    /// Moves bytes both ways once, or until the alarm rings.
+    /// Sends and receives once, or waits until the alarm.
     async fn turn<W: Workload>(
         &mut self,
         channel: &mut Channel,
@@ -187,7 +187,7 @@ impl Drive {
         .await
     }
 
-    /// Ends the streams whose answers are long enough, unless the server did.
+    /// Cancels the streams whose responses are long enough, unless the server has ended them.
     fn cancel(&mut self, channel: &mut Channel) {
         for slot in self.enough.drain(..) {
             if channel.connection.cancel(self.slots[slot].stream) {
@@ -196,7 +196,7 @@ impl Drive {
         }
     }
 
-    /// Records what has ended, or goes on with operations that have another request.
+    /// Records finished operations, or continues those that have another request.
     fn settle<W: Workload>(&mut self, channel: &mut Channel, workload: &mut W) {
         if self.ended.is_empty() {
             return;
@@ -254,7 +254,7 @@ impl Drive {
         None
     }
 
-    /// No connection can be made: what was held back is lost.
+    /// No connection can be made: the requests that were held back count as failed.
     fn abandon(&mut self) {
         let mut recorders = self.recorders.borrow_mut();
         recorders[0].error("connection lost: it cannot be made again", self.held.len() as u64);

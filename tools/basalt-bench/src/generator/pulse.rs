@@ -1,8 +1,8 @@
-//! Whether the generator itself was in the way: what its threads took of their cores, how long they
-//! had no core, and how late their event loops were.
+//! Measures the generator itself: the processor time of its threads, the time in which they had
+//! no core, and the lateness of their event loops.
 //!
-//! A heartbeat on each thread is due every ten milliseconds. What it is late, an answer that came at
-//! that moment would have been late, too, and a part of its latency would be the generator's.
+//! A heartbeat on each thread is due every ten milliseconds. If it is late, a response that arrived at
+//! that moment would have been recorded late by as much: that part of its latency is the generator's.
 
 use std::cell::Cell;
 use std::fs;
@@ -19,24 +19,24 @@ use crate::clock::{self, Alarm};
 const BEAT: Duration = Duration::from_millis(10);
 /// A thread that takes more of a core than this has nothing to spare.
 const BUSY_SHARE: f64 = 0.85;
-/// A loop whose lateness is above this share of the median latency has made it.
+/// A lag above this share of the median latency distorts the latencies.
 const LAG_SHARE: f64 = 0.25;
 
-/// What is known of the generator in one run.
+/// Measurements of the generator in one run.
 #[derive(Clone, Debug)]
 pub struct Health {
     /// Processor time of all its threads.
     pub cpu: Duration,
     /// The largest share of a core that one thread took: at 1 it could not have sent more.
     pub busiest: f64,
-    /// The largest share of the time in which a thread wanted a core and had none, where the system
-    /// tells.
+    /// The largest share of the time in which a thread was runnable and had no core, where the system
+    /// reports it.
     pub starved: Option<f64>,
     /// Nanoseconds by which the event loops were late.
     pub lag: Histogram<u64>,
 }
 
-/// What to think of it.
+/// Judgement of a run's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The numbers are the server's.
@@ -55,7 +55,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Adds what another thread, or another turn, found.
+    /// Adds the measurements of another thread, or of another turn.
     pub fn merge(&mut self, other: &Self) {
         self.cpu += other.cpu;
         self.busiest = self.busiest.max(other.busiest);
@@ -63,12 +63,12 @@ impl Health {
         self.lag.add(&other.lag).expect("it resizes itself");
     }
 
-    /// Milliseconds by which the loops were late, in so many percent of all cases at most.
+    /// Percentile of the event loops' lateness, in milliseconds.
     pub fn lag_ms(&self, percent: f64) -> f64 {
         self.lag.value_at_percentile(percent) as f64 / 1e6
     }
 
-    /// Whether latencies with this median, in nanoseconds, are the server's.
+    /// Judges latencies with this median, in nanoseconds.
     pub fn verdict(&self, median: u64) -> Verdict {
         let lag = self.lag.value_at_percentile(50.0) as f64;
         if self.busiest > BUSY_SHARE {
@@ -82,7 +82,7 @@ impl Health {
 }
 
 impl Verdict {
-    /// In words that end a sentence about the generator.
+    /// Text that ends a sentence about the generator.
     pub fn words(self) -> &'static str {
         match self {
             Self::Free => "not the bottleneck",
@@ -117,10 +117,10 @@ impl Pulse {
         }
     }
 
-    /// Stops, and says what was found.
+    /// Stops, and returns the measurements.
     ///
     /// # Errors
-    /// When the timer could not be made.
+    /// The timer could not be made.
     pub async fn stop(self) -> io::Result<Health> {
         let wall = clock::now().saturating_duration_since(self.start).as_secs_f64().max(1e-9);
         let cpu = thread_cpu().saturating_sub(self.cpu);
@@ -152,7 +152,7 @@ fn thread_cpu() -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// How long this thread was ready to run and had no core, as Linux counts it.
+/// Time for which this thread was runnable and had no core, as Linux counts it.
 fn thread_queued() -> Option<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)

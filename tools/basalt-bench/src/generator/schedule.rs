@@ -1,24 +1,24 @@
-//! Which operation comes next, and when it was meant to be sent.
+//! Hands out operations with their intended send times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// When operations are meant to be sent, counted from the start.
+/// The intended send times of operations, counted from the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rate {
     /// Operations per second; 0 for as many as the clients can.
     pub rate: u64,
     /// Operations per second at the start of the ramp.
     pub ramp_from: u64,
-    /// How long it takes from `ramp_from` to `rate`, in a straight line; zero for no ramp.
+    /// Duration of the linear ramp from `ramp_from` to `rate`; zero for no ramp.
     pub ramp: Duration,
-    /// Nothing is meant to be sent later than this; zero for no end.
+    /// No operation is intended to be sent later than this; zero for no end.
     pub end: Duration,
 }
 
 impl Rate {
-    /// When operation `index` is due.
+    /// The intended send time of operation `index`.
     fn offset(&self, index: u64) -> Duration {
         if self.ramp.is_zero() {
             let nanos = u128::from(index) * 1_000_000_000 / u128::from(self.rate);
@@ -37,7 +37,7 @@ impl Rate {
         Duration::try_from_secs_f64(due).unwrap_or(Duration::MAX)
     }
 
-    /// How many of `total` operations are due before the end; `None` if only the run can say.
+    /// Number of `total` operations that are due before the end; `None` without a rate.
     fn due(&self, total: u64) -> Option<u64> {
         match (self.rate, self.end.is_zero()) {
             (_, true) => Some(total),
@@ -56,7 +56,7 @@ impl Rate {
         }
     }
 
-    /// Operations per second that are meant to be sent at this moment; 0 without a rate.
+    /// Intended operations per second at this moment; 0 without a rate.
     pub fn rate_at(&self, at: Duration) -> f64 {
         let share = match self.ramp.is_zero() {
             true => 1.0,
@@ -70,17 +70,17 @@ impl Rate {
 /// Hands out operations to connections.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// Operations that are due in all; `None` when only time ends them.
+    /// Number of operations that are due; `None` if the end depends on time alone.
     total: Option<u64>,
     conns: u64,
     pace: Rate,
-    /// The next operation of all; only without a rate.
+    /// The next operation of all connections; used without a rate only.
     next: AtomicU64,
     /// Ends a closed loop when it is set.
     stop: Option<Arc<AtomicBool>>,
 }
 
-/// What a free client should do.
+/// The next step of a free client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NextOperation {
     /// Operation `index`, meant to be sent at `intended`.
@@ -96,7 +96,7 @@ impl Schedule {
         Self { total: pace.due(total), conns, pace, next: AtomicU64::new(0), stop: None }
     }
 
-    /// The same; without a rate it ends also when `stop` is set, and how much is due is then not known.
+    /// The same; without a rate it ends also when `stop` is set, and the number of operations is then not known.
     pub(super) fn stopped_by(mut self, stop: Option<Arc<AtomicBool>>) -> Self {
         if stop.is_some() {
             self.total = None;
@@ -105,7 +105,7 @@ impl Schedule {
         self
     }
 
-    /// Operations that are due in all, where that is known before.
+    /// Number of operations that are due, where it is known beforehand.
     pub(super) fn total(&self) -> Option<u64> {
         self.total
     }
@@ -113,7 +113,7 @@ impl Schedule {
     /// The next operation for connection `conn`, which has taken `taken` so far.
     ///
     /// With a rate, connection `c` of `n` sends operations `c`, `c + n`, `c + 2n`: each wakes for its
-    /// own only, and what one could not send in time is late, not somebody else's.
+    /// own only, and an operation that a connection could not send in time is not handed to another one.
     pub(super) fn take(
         &self,
         conn: u64,
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stalled_server_delays_is_sent_late_and_not_left_out() {
+    fn operations_delayed_by_a_stalled_server_are_sent_late_and_not_left_out() {
         let start = crate::clock::now();
         let pace = Rate { end: Duration::from_secs(1), ..at_rate(100) };
         let schedule = Schedule::new(u64::MAX, pace, 1);

@@ -1,9 +1,9 @@
 //! One client connection: opens streams, frames gRPC messages into them, and turns received bytes
-//! into messages and ends of streams. Never does I/O and knows no time.
+//! into messages and ends of streams. Never does I/O and has no clock.
 //!
 //! ```text
 //!  open/send ─► out ─► outgoing() ─► socket          socket ─► receive() ─► Event::Message, Event::End
-//!                 ▲ what the peer's windows refuse waits in its stream
+//!                 ▲ bytes beyond the peer's windows wait in their stream
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -18,14 +18,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Windows so large that the server never waits for ours; half of it is given back at a time.
 const RECEIVE_WINDOW: u32 = 1 << 30;
 const WINDOW_AT_START: u32 = 65_535;
-/// The largest frame we accept, which is what HTTP/2 starts with.
+/// The largest frame we accept: the initial value of SETTINGS_MAX_FRAME_SIZE.
 const FRAME_BYTES_MAX: usize = 16_384;
 /// A message above this is refused: a length prefix must not make us reserve all memory.
 const MESSAGE_BYTES_MAX: usize = 2 << 30;
-/// Buffers of large answers are kept for the next ones.
+/// Buffers of large responses that are kept for the next ones.
 const SPARE_BUFFERS_MAX: usize = 64;
 
-/// What a received frame meant to the caller; `token` is the caller's own name for the stream.
+/// Meaning of a received frame; `token` is the caller's own name for the stream.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A whole gRPC message.
@@ -35,7 +35,7 @@ pub enum Event<'a> {
         /// The protobuf bytes.
         body: &'a [u8],
     },
-    /// The stream is over; nothing follows.
+    /// The stream has ended; nothing follows.
     End {
         /// As given to [`Connection::open`].
         token: u64,
@@ -47,9 +47,9 @@ pub enum Event<'a> {
 /// A call that did not end with gRPC status OK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The gRPC code; 14 (unavailable) for what broke below gRPC.
+    /// The gRPC code; 14 (unavailable) for failures below gRPC.
     pub code: u32,
-    /// What the server, or the layer that broke, said.
+    /// Error text of the server, or of the layer that failed.
     pub message: String,
 }
 
@@ -92,7 +92,7 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The peer broke the protocol, or closed the connection for good; the connection is of no more use.
+/// The peer broke the protocol, or closed the connection; the connection cannot be used any more.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Violation(pub String);
 
@@ -111,7 +111,7 @@ fn violation<T>(what: impl Into<String>) -> Result<T, Violation> {
 #[derive(Debug)]
 struct Stream {
     token: u64,
-    /// The start of a message of which more is to come.
+    /// The start of a message that is not yet complete.
     received: Vec<u8>,
     /// Bytes since the last window update for this stream.
     unreturned: u32,
@@ -125,7 +125,7 @@ struct Stream {
     grpc_message: String,
 }
 
-/// See the module.
+/// An HTTP/2 client connection; see the module's description.
 #[derive(Debug)]
 pub struct Connection {
     authority: String,
@@ -143,7 +143,7 @@ pub struct Connection {
     decoder: hpack::Decoder,
     /// Encoded request headers by path.
     blocks: Vec<Block>,
-    /// A header block of which continuations are to come.
+    /// A header block whose CONTINUATION frames are still to come.
     block: Option<(Header, Vec<u8>)>,
     spare: Vec<Vec<u8>>,
     window: i64,
@@ -163,7 +163,7 @@ struct Block {
 }
 
 impl Connection {
-    /// A connection whose first bytes to send are waiting already.
+    /// A connection whose output already holds the client preface and settings.
     pub fn new(
         authority: impl Into<String>,
         secure: bool,
@@ -204,18 +204,18 @@ impl Connection {
         this
     }
 
-    /// Whether the peer has said its settings and would take one more stream.
+    /// True if the peer's settings have been received and permit one more stream.
     pub fn can_open(&self) -> bool {
         self.settled && !self.leaving && self.streams.len() < self.peer_streams_max
     }
 
-    /// Whether the peer has said its settings.
+    /// True if the peer's settings have been received.
     pub fn is_settled(&self) -> bool {
         self.settled
     }
 
-    /// Whether the peer takes no new streams, or the stream numbers are used up: after the streams
-    /// that live have ended, a new connection is needed.
+    /// True if the peer accepts no new streams, or the stream numbers are used up: after the streams
+    /// that are open have ended, a new connection is needed.
     pub fn is_leaving(&self) -> bool {
         self.leaving
     }
@@ -225,7 +225,7 @@ impl Connection {
         self.streams.len()
     }
 
-    /// Starts a call with its first message; `last` closes our half. Gives the stream for
+    /// Starts a call with its first message; `last` closes our half. Returns the stream for
     /// [`Self::send`].
     pub fn open(&mut self, token: u64, path: &'static str, message: &[u8], last: bool) -> u32 {
         debug_assert!(self.can_open(), "the caller asks can_open first");
@@ -264,8 +264,8 @@ impl Connection {
         id
     }
 
-    /// Sends one more message on a stream that was opened without `last`. Nothing happens if the
-    /// stream has ended; its [`Event::End`] says so.
+    /// Sends one more message on a stream that was opened without `last`. Does nothing if the
+    /// stream has ended; its [`Event::End`] reports that.
     pub fn send(&mut self, id: u32, message: &[u8]) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.unsent.is_empty() {
@@ -275,7 +275,7 @@ impl Connection {
         self.pump();
     }
 
-    /// Tells the peer that nothing more is wanted on this stream, and forgets it. Whether it was there.
+    /// Resets a stream that is no longer wanted, and forgets it. Returns false if there was none.
     pub fn cancel(&mut self, id: u32) -> bool {
         if self.streams.remove(&id).is_none() {
             return false;
@@ -285,7 +285,7 @@ impl Connection {
         true
     }
 
-    /// What the socket should be given next.
+    /// The bytes to write to the socket next.
     pub fn outgoing(&self) -> &[u8] {
         &self.out[self.out_at..]
     }
@@ -299,10 +299,10 @@ impl Connection {
         }
     }
 
-    /// Takes bytes from the socket and gives what they mean to `on`.
+    /// Takes bytes from the socket and passes the resulting events to `on`.
     ///
     /// # Errors
-    /// When the peer broke the protocol; [`Self::fail`] then ends what is open.
+    /// The peer broke the protocol; [`Self::fail`] then ends the open streams.
     pub fn receive(
         &mut self,
         bytes: &[u8],
@@ -321,7 +321,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The connection is gone: ends every stream with this failure.
+    /// The connection has failed: ends every stream with this failure.
     pub fn fail(&mut self, why: &Failure, on: &mut impl FnMut(Event<'_>)) {
         self.leaving = true;
         for (_, stream) in self.streams.drain() {
@@ -350,7 +350,7 @@ impl Connection {
         let mut bytes = Vec::new();
         self.encoder.encode(&fields, &mut bytes);
         write_block(stream, &bytes, &mut self.out);
-        // What was just sent inserted fields; a copy for later uses refers to them instead.
+        // The block just sent inserted fields; a copy for later uses refers to them instead.
         let mut bytes = Vec::new();
         self.encoder.encode(&fields, &mut bytes);
         let block = Block { path, generation: self.encoder.generation(), bytes };
@@ -465,7 +465,7 @@ impl Connection {
                 Ok(())
             }
             frame::PUSH_PROMISE => violation("a push that was declined"),
-            // Unknown kinds are to be ignored, and so is an answer to a ping.
+            // Unknown frame types are ignored (RFC 9113, 4.1), and so is an answer to a ping.
             _ => Ok(()),
         }
     }
@@ -505,7 +505,7 @@ impl Connection {
         block: &[u8],
         on: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Violation> {
-        // A block of a stream we no longer know still changes the table.
+        // A header block of a stream that is already forgotten still changes the table.
         let mut stream = self.streams.get_mut(&header.stream);
         let decoded = self.decoder.decode(block, |name, value| {
             let Some(stream) = stream.as_deref_mut() else { return };
@@ -607,7 +607,7 @@ fn grpc_frame(message: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(message);
 }
 
-/// Takes `data` of a stream apart into gRPC messages; the last may be incomplete and is kept.
+/// Splits `data` of a stream into gRPC messages; the last may be incomplete and is kept.
 fn messages(
     stream: &mut Stream,
     mut data: &[u8],
@@ -617,7 +617,7 @@ fn messages(
     let token = stream.token;
     loop {
         if stream.received.is_empty() {
-            // Whole messages are handed out where they lie.
+            // Whole messages are passed on without a copy.
             while let Some(length) = message_length(data)? {
                 let end = HEAD_BYTES + length;
                 let Some(message) = data.get(HEAD_BYTES..end) else { break };
@@ -710,7 +710,7 @@ impl Hasher for StreamHasher {
 mod tests {
     use super::*;
 
-    /// Collected events, in short words.
+    /// Collected events, as short texts.
     fn receive(connection: &mut Connection, bytes: &[u8]) -> Vec<String> {
         let mut seen = Vec::new();
         let mut on = |event: Event<'_>| {

@@ -1,9 +1,9 @@
-//! Header compression (RFC 7541): an encoder for the few fields a gRPC request has, which after the
-//! first request are one byte each, and a full decoder for what servers answer.
+//! Header compression (RFC 7541): an encoder for the few fields of a gRPC request, which after the
+//! first request are one byte each, and a full decoder for servers' responses.
 
 use std::collections::VecDeque;
 
-/// Both directions keep the table size that HTTP/2 starts with.
+/// Both directions keep HTTP/2's initial table size.
 pub(super) const TABLE_BYTES: usize = 4096;
 const ENTRY_OVERHEAD: usize = 32;
 const STATIC_ENTRIES: usize = 61;
@@ -104,7 +104,7 @@ impl Encoder {
         Self { inserted: Vec::new(), indexing: true, shrink: false }
     }
 
-    /// The peer keeps a smaller table than ours: send literals only, and say so.
+    /// The peer keeps a smaller table than ours: sends literals only from now on, and announces it.
     pub(super) fn stop_indexing(&mut self) {
         if self.indexing {
             self.indexing = false;
@@ -183,7 +183,7 @@ impl Decoder {
         Self { table: VecDeque::new(), size: 0, limit: TABLE_BYTES, huffman: Huffman::new() }
     }
 
-    /// Gives each field of a block to `on`. Nothing if the block is malformed.
+    /// Passes each field of a block to `on`. Returns `None` if the block is malformed.
     pub(super) fn decode(
         &mut self,
         mut block: &[u8],
@@ -271,7 +271,7 @@ fn read_integer(block: &mut &[u8], bits: u32) -> Option<usize> {
     Some(value)
 }
 
-/// The canonical code, by length: where its code words start and which bytes they stand for.
+/// The canonical code, by length: the first code word of each, and the bytes that they encode.
 #[derive(Debug)]
 struct Huffman {
     first: [u32; CODE_BITS_MAX + 1],
@@ -317,7 +317,7 @@ impl Huffman {
                 }
             }
         }
-        // What is left must be the start of the end mark: up to seven ones.
+        // The remaining bits must be the start of the end mark: up to seven ones.
         (bits < 8 && code == (1 << bits) - 1).then_some(out)
     }
 }

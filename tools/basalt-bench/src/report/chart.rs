@@ -1,22 +1,22 @@
-//! A line chart as SVG: a title, two axes, a few lines. Text, not pictures: it scales, prints, and needs
-//! nothing but the page it stands in, whose style sheet gives it its colours.
+//! A line chart as SVG: a title, two axes, a few lines. It scales, prints, and needs
+//! nothing but the page that contains it, whose style sheet gives it its colours.
 
 use std::fmt::Write;
 
-/// Of a chart that shares its row with another.
+/// Width of a chart that shares its row with another.
 const WIDTH: f64 = 560.0;
-/// Of a chart that has a row of its own.
+/// Width of a chart that has a row of its own.
 const WIDTH_WIDE: f64 = 1_140.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 62.0;
-/// Half of the longest label of the horizontal axis stands here.
+/// Half of the longest label of the horizontal axis needs this space.
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 40.0;
 const TICKS: f64 = 5.0;
 const HEADROOM: f64 = 1.05;
 
-/// How the horizontal axis runs.
+/// Scale of the horizontal axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Across {
     /// From 0 in equal steps.
@@ -25,16 +25,16 @@ pub(super) enum Across {
     Nines,
 }
 
-/// How the vertical axis runs.
+/// Scale of the vertical axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Up {
     /// From 0 in equal steps.
     Linear,
-    /// Powers of ten in equal steps: for what differs by more than a line could show.
+    /// Powers of ten in equal steps: for values that differ by orders of magnitude.
     Log,
 }
 
-/// A line, with gaps where there is nothing.
+/// A line, with gaps where there is no value.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     /// For the legend.
@@ -52,12 +52,12 @@ pub(super) struct Chart {
     pub(super) across: Across,
     pub(super) across_label: &'static str,
     pub(super) up: Up,
-    /// Whether it has a row of its own.
+    /// True if the chart has a row of its own.
     pub(super) wide: bool,
     pub(super) lines: Vec<Line>,
 }
 
-/// Where values are on the paper.
+/// Maps values to coordinates.
 struct Frame {
     width: f64,
     across: Across,
@@ -91,7 +91,7 @@ impl Chart {
         let highest = points().map(|point| point.1).fold(0.0, f64::max);
         let lowest = points().map(|point| point.1).filter(|&y| y > 0.0).fold(highest, f64::min);
         let (up_min, up_max) = match self.up {
-            // A line along the upper edge would not be seen.
+            // A line along the upper edge would not be visible.
             Up::Linear => (0.0, round_up(highest * HEADROOM)),
             Up::Log => {
                 let bottom = lowest.max(f64::MIN_POSITIVE).log10().floor();
@@ -215,7 +215,7 @@ impl Frame {
             let points = points.trim_end();
             match part.len() {
                 0 => {}
-                // A line of one point would not be seen.
+                // A line of one point would not be visible.
                 1 => {
                     let (x, y) = points.split_once(',').unwrap_or_default();
                     push(
@@ -229,12 +229,12 @@ impl Frame {
     }
 }
 
-/// How many nines a percentile has: 90 is 1, 99 is 2.
+/// Number of nines of a percentile: 90 is 1, 99 is 2.
 fn nines(percentile: f64) -> f64 {
     -((100.0 - percentile).max(1e-6) / 100.0).log10()
 }
 
-/// The next number that reads well: one, two, 2.5, four, five or eight times a power of ten.
+/// The next round number: one, two, 2.5, four, five or eight times a power of ten.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
@@ -257,7 +257,7 @@ pub(super) fn short(value: f64) -> String {
     format!("{digits}{unit}")
 }
 
-/// Text that cannot be taken for markup.
+/// Text with the characters of markup escaped.
 pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,4 +1,4 @@
-//! Two targets under the same load: what each did, and the ratio.
+//! Two targets under the same load: the results of each, and the ratio.
 
 use std::fmt::Write;
 
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Finished, Report};
 
-/// How the two were loaded.
+/// Order of the loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// One after the other, so many times, the order turned round each time.
+    /// One after the other, so many times, in reversed order every second time.
     Turns(usize),
     /// Both at the same time, sharing the generator's machine.
     Together,
@@ -18,7 +18,7 @@ pub enum How {
 /// One of the two.
 #[derive(Debug)]
 pub struct Side {
-    /// As the user calls it.
+    /// The name that the user gave it.
     pub name: String,
     /// All turns together.
     pub finished: Finished,
@@ -26,18 +26,18 @@ pub struct Side {
     pub rates: Vec<f64>,
 }
 
-/// Both, the first being what the second is measured by.
+/// Both results; the second is divided by the first.
 #[derive(Debug)]
 pub struct Comparison {
     /// How they were loaded.
     pub how: How,
-    /// What the ratio divides by.
+    /// The divisor of the ratio.
     pub first: Side,
-    /// What the ratio is of.
+    /// The dividend of the ratio.
     pub second: Side,
 }
 
-/// A line of the table: what it says, and where it is in a report.
+/// A line of the table: its name, and its value in a report.
 type Measure = (&'static str, fn(&Report) -> f64);
 
 const MEASURES: [Measure; 6] = [
@@ -52,7 +52,7 @@ const MEASURES: [Measure; 6] = [
 /// One line of the table.
 #[derive(Debug, PartialEq)]
 pub struct Row {
-    /// What is compared.
+    /// The measure.
     pub what: &'static str,
     /// Of the first target.
     pub first: f64,
@@ -61,7 +61,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// The second by the first; `None` if there is nothing to divide by.
+    /// The second divided by the first; `None` if the first is zero.
     pub fn ratio(&self) -> Option<f64> {
         (self.first > 0.0).then(|| self.second / self.first)
     }
@@ -89,7 +89,7 @@ impl Comparison {
         pairs.map(|pair| (pair.0.name.as_str(), table(pair))).collect()
     }
 
-    /// For people.
+    /// The tables as text.
     pub fn to_text(&self) -> String {
         let mut text = format!("\nSide by side: {}\n", self.how.words());
         let mut line = |it: std::fmt::Arguments<'_>| {
@@ -114,7 +114,7 @@ impl Comparison {
         text
     }
 
-    /// For machines.
+    /// The tables as JSON.
     pub fn to_json(&self) -> Value {
         let table = |(name, rows): (&str, Vec<Row>)| {
             let row = |row: Row| {

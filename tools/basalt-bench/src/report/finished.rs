@@ -1,4 +1,4 @@
-//! A finished load: its reports, and what is known of the run that they share.
+//! A finished load: its reports, and the facts about the run that they share.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Recorder;
 use crate::generator::{Health, Rate};
 
-/// What a load gave.
+/// Results of a load.
 #[derive(Debug, Default)]
 pub struct Finished {
     /// Printed before the reports.
@@ -17,13 +17,13 @@ pub struct Finished {
     pub reports: Vec<Report>,
     /// Printed after the reports.
     pub epilogue: String,
-    /// How the generator did.
+    /// State of the generator's threads and event loops.
     pub health: Health,
-    /// Whether the server did what it said; `None` when nobody asked.
+    /// Comparison of the revision with the writes; `None` if it was not asked for.
     pub verified: Option<Verified>,
-    /// The flags of the load, and what it counted.
+    /// The flags of the load, and its counters.
     pub details: Map<String, Value>,
-    /// When operations were meant to be sent.
+    /// The intended send times.
     pub pace: Rate,
 }
 
@@ -40,40 +40,40 @@ pub struct Report {
     pub recorder: Recorder,
 }
 
-/// Writes of a load, by how they ended.
+/// Writes of a load, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Those that were answered well.
+    /// Writes with status OK.
     pub answered: u64,
-    /// Those that were not.
+    /// Writes with another status, or without an answer.
     pub failed: u64,
 }
 
-/// What the revision says about the writes.
+/// Comparison of the revision's growth with the number of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// Before the first write.
     pub revision_before: i64,
-    /// After the last.
+    /// After the last write.
     pub revision_after: i64,
-    /// By how much it should have grown: writes that were answered well.
+    /// Expected growth: the writes with status OK.
     pub expected: u64,
-    /// Writes that failed, which a server may have made all the same (`request timed out`).
+    /// Failed writes, which a server may nevertheless have applied (`request timed out`).
     pub unsure: u64,
-    /// By how much it did.
+    /// Actual growth.
     pub grown: i64,
-    /// Whether it is all of the expected ones, and nothing beyond the unsure ones.
+    /// True if the growth is at least `expected`, and at most `expected + unsure`.
     pub holds: bool,
 }
 
 impl Finished {
-    /// Whether everything went well.
+    /// True if no operation failed and the revision is right.
     pub fn is_good(&self) -> bool {
         self.reports.iter().all(|report| report.recorder.error_count() == 0)
             && self.verified.is_none_or(|verified| verified.holds)
     }
 
-    /// Operations that were answered, well or not, in all reports.
+    /// Number of finished operations, failed ones included, in all reports.
     pub fn operations(&self) -> u64 {
         let count = |report: &Report| report.recorder.count() + report.recorder.error_count();
         self.reports.iter().map(count).sum()
@@ -95,7 +95,7 @@ impl Finished {
 }
 
 impl Report {
-    /// Operations per second that went well.
+    /// Successful operations per second.
     pub fn rate(&self) -> f64 {
         let seconds = self.total.as_secs_f64();
         if seconds > 0.0 { self.recorder.count() as f64 / seconds } else { 0.0 }
@@ -112,7 +112,7 @@ impl Verified {
         Self { revision_before, revision_after, expected, unsure, grown, holds }
     }
 
-    /// By how much the revision grew, and of how much.
+    /// The growth of the revision, and the expected growth, as text.
     pub fn words(&self) -> String {
         let unsure = match self.unsure {
             0 => String::new(),

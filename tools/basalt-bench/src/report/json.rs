@@ -1,4 +1,4 @@
-//! The result for machines: one object per report.
+//! The result as JSON: one object per report.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -31,7 +31,7 @@ struct Run<'a> {
     details: &'a Map<String, Value>,
 }
 
-/// Whether the generator was in the way.
+/// State of the generator in the run.
 #[derive(Serialize)]
 struct Generator {
     busiest_thread_share: f64,
@@ -74,7 +74,7 @@ struct Sample {
 /// lines of each under its name, and a line that compares them.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// The file cannot be written.
 pub fn write(
     path: &Path,
     sides: &[(&str, &Finished)],

@@ -1,5 +1,5 @@
-//! The result as a page: numbers first, then latency and throughput over time and the percentiles, then
-//! how it was measured. One file that needs nothing else: no script, no font, no network.
+//! The result as an HTML page: numbers first, then latency and throughput over time and the percentiles, then
+//! the conditions of the measurement. One file that needs no other: no script, no font, no network.
 
 use std::fmt::Write;
 use std::io;
@@ -22,7 +22,7 @@ const CLASSES: [[&str; 3]; 2] = [["one", "one dash", "one dot"], ["two", "two da
 /// Writes the page. `sides` are one target or two, by name; `now` is the time since 1970.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// The file cannot be written.
 pub fn write(
     path: &Path,
     sides: &[(&str, &Finished)],
@@ -56,7 +56,7 @@ fn page(sides: &[(&str, &Finished)], compared: Option<&Comparison>, now: Duratio
     html
 }
 
-/// What the names of all reports begin with: the load that they are of.
+/// The common prefix of all reports' names: the load.
 fn title(reports: &[Report]) -> &str {
     let Some((first, others)) = reports.split_first() else { return "load" };
     let same = |name: &str| {
@@ -67,7 +67,7 @@ fn title(reports: &[Report]) -> &str {
     common.trim_end_matches('-')
 }
 
-/// What a reader in a hurry takes along.
+/// The most important numbers, in large type.
 fn cards(html: &mut String, sides: &[(&str, &Finished)], compared: Option<&Comparison>) {
     let mut cards = match compared {
         Some(both) => ratio_cards(both),
@@ -217,7 +217,7 @@ fn throughput_over_time(sides: &[(&str, &Finished)], at: usize) -> Chart {
         let has =
             |at: Option<usize>| at.and_then(|at| all.get(at)).is_some_and(|it| it.1.is_some());
         let point = |(at, (second, interval)): (usize, &(u64, Option<&super::Interval>))| {
-            // A turn's first and last second were cut by its start and its end.
+            // The first and the last second of a turn were cut by its start and its end.
             let whole = has(at.checked_sub(1)) && has(Some(at + 1));
             let rate = interval.filter(|_| whole || all.len() < 4)?.count() as f64 / width as f64;
             Some(((second - start) as f64, rate))
@@ -237,10 +237,10 @@ fn throughput_over_time(sides: &[(&str, &Finished)], at: usize) -> Chart {
     }
 }
 
-/// The rate that was asked for, where the load is open and of one kind.
+/// The rate that was asked for, if the load is open and of one kind.
 fn planned(sides: &[(&str, &Finished)], lines: &[Line]) -> Option<Line> {
     let finished = sides.first()?.1;
-    // Turns climb one after the other, which one line cannot show.
+    // Turns ramp one after the other, which one line cannot show.
     let climbs = !finished.pace.ramp.is_zero() && sides.len() > 1;
     if finished.pace.rate == 0 || finished.reports.len() > 1 || climbs {
         return None;
@@ -263,7 +263,7 @@ fn percentiles(reports: &[(&str, &Report)]) -> Chart {
     let mut lines = Vec::new();
     for (at, (name, report)) in reports.iter().enumerate() {
         let recorder = &report.recorder;
-        // A percentile that no operation stands for says nothing.
+        // A percentile beyond the number of operations has no meaning.
         let nines_seen = (recorder.count().max(2) as f64).log10();
         let steps = (nines_seen * f64::from(POINTS_PER_NINE)) as u32;
         let point = |step: u32| {
@@ -289,13 +289,13 @@ fn percentiles(reports: &[(&str, &Report)]) -> Chart {
     }
 }
 
-/// The first second that any of them has.
+/// The first second that any of the reports has.
 fn start<'a>(reports: impl Iterator<Item = &'a Report>) -> u64 {
     let series = reports.filter_map(|report| report.recorder.series());
     series.filter_map(|series| series.intervals().next()).map(|it| it.0).min().unwrap_or(0)
 }
 
-/// How it was measured, and whether the numbers can be believed: what all targets share once, the rest side by
+/// The conditions of the measurement and its credibility: those that all targets share once, the rest side by
 /// side.
 fn conditions(html: &mut String, sides: &[(&str, &Finished)]) {
     let all: Vec<Vec<Condition>> =
@@ -327,7 +327,7 @@ fn conditions(html: &mut String, sides: &[(&str, &Finished)]) {
     html.push_str("</tbody></table>\n");
 }
 
-/// What it is, and what it was.
+/// Name and value.
 type Condition = (String, String);
 
 fn conditions_of(finished: &Finished) -> Vec<Condition> {
@@ -339,7 +339,7 @@ fn conditions_of(finished: &Finished) -> Vec<Condition> {
     if !finished.health.lag.is_empty() {
         all.push(("generator".to_owned(), Style::default().generator(finished)));
     }
-    // A closed loop has no rate, which the rule above says already.
+    // A closed loop has no rate, and the row above shows that already.
     let details = finished.details.iter().filter(|(what, value)| *what != "rate" || **value != 0);
     all.extend(details.map(|(what, value)| (what.replace('_', " "), plain(value))));
     for report in &finished.reports {

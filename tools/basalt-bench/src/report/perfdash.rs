@@ -14,7 +14,7 @@ use super::{Recorder, Report};
 /// Writes a report's file at time `now` (since 1970) below `$ARTIFACTS`, or `./_artifacts`.
 ///
 /// # Errors
-/// When it cannot be written.
+/// The file cannot be written.
 pub fn write(report: &Report, now: Duration) -> io::Result<PathBuf> {
     let directory = env::var_os("ARTIFACTS").filter(|it| !it.is_empty());
     let directory = directory.map_or_else(|| PathBuf::from("./_artifacts"), PathBuf::from);

@@ -1,4 +1,4 @@
-//! Latencies, errors and seconds of a run, added up while it runs.
+//! Latencies, errors and seconds of a run, added up during the run.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ pub struct Recorder {
     sum: f64,
     squares: f64,
     errors: BTreeMap<String, u64>,
-    /// Second by second; only when asked for.
+    /// Second by second; only if asked for.
     series: Option<Series>,
 }
 
 impl Recorder {
-    /// Empty; `series` keeps every second, too.
+    /// An empty recorder; `series` keeps every second, too.
     pub fn new(series: bool) -> Self {
         let histogram = Histogram::new_with_bounds(1, NANOS_MAX, DIGITS);
         Self {
@@ -39,7 +39,7 @@ impl Recorder {
         }
     }
 
-    /// An operation that took so long. `started` is the second of 1970 in which it was to start.
+    /// Records a successful operation. `started` is its intended second, counted from 1970.
     pub fn record(&mut self, nanos: u64, started: u64) {
         self.histogram.saturating_record(nanos);
         self.fastest = self.fastest.min(nanos);
@@ -51,14 +51,14 @@ impl Recorder {
         }
     }
 
-    /// An operation that failed; its latency does not count.
+    /// Records failed operations; their latency does not count.
     pub fn error(&mut self, what: impl Into<String>, count: u64) {
         if count > 0 {
             *self.errors.entry(what.into()).or_default() += count;
         }
     }
 
-    /// Adds what another has recorded.
+    /// Adds another recorder's operations.
     pub fn merge(&mut self, other: &Self) {
         self.histogram.add(&other.histogram).expect("all have the same bounds");
         self.fastest = self.fastest.min(other.fastest);
@@ -78,7 +78,7 @@ impl Recorder {
         self.histogram.len()
     }
 
-    /// Operations that failed, by what they said.
+    /// Failed operations, by error text.
     pub fn errors(&self) -> &BTreeMap<String, u64> {
         &self.errors
     }
@@ -88,22 +88,22 @@ impl Recorder {
         self.errors.values().sum()
     }
 
-    /// Nanoseconds; 0 when nothing succeeded.
+    /// Smallest latency in nanoseconds; 0 if no operation succeeded.
     pub fn fastest(&self) -> u64 {
         if self.count() == 0 { 0 } else { self.fastest }
     }
 
-    /// Nanoseconds; exact.
+    /// Largest latency in nanoseconds; exact.
     pub fn slowest(&self) -> u64 {
         self.slowest
     }
 
-    /// Nanoseconds.
+    /// Mean latency in nanoseconds.
     pub fn mean(&self) -> f64 {
         if self.count() == 0 { 0.0 } else { self.sum / self.count() as f64 }
     }
 
-    /// Nanoseconds.
+    /// Standard deviation of the latency in nanoseconds.
     pub fn deviation(&self) -> f64 {
         if self.count() == 0 {
             return 0.0;
@@ -112,17 +112,17 @@ impl Recorder {
         (self.squares / self.count() as f64 - mean * mean).max(0.0).sqrt()
     }
 
-    /// Nanoseconds below or at which `percent` of the operations stayed, within what was measured.
+    /// Percentile of the latency in nanoseconds, at most the largest one recorded.
     pub fn percentile(&self, percent: f64) -> u64 {
         self.histogram.value_at_percentile(percent).clamp(self.fastest(), self.slowest)
     }
 
-    /// Operations with at most `nanos`, to the histogram's precision.
+    /// Number of operations with at most `nanos`, to the histogram's precision.
     pub fn count_up_to(&self, nanos: u64) -> u64 {
         if nanos >= self.slowest { self.count() } else { self.histogram.count_between(0, nanos) }
     }
 
-    /// Every second, if kept.
+    /// Every second, if recorded.
     pub fn series(&self) -> Option<&Series> {
         self.series.as_ref()
     }

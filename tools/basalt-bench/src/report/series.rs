@@ -1,13 +1,13 @@
-//! What happened second by second, with a histogram for each, in bounded memory.
+//! Latencies second by second, with a histogram for each, in bounded memory.
 //!
 //! A run longer than [`INTERVALS_MAX`] seconds goes on with intervals of twice the width: an hour costs
-//! some 40 MiB and a day no more, and the picture of a day needs no seconds.
+//! some 40 MiB and a day no more.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-/// Intervals that are kept; one more makes all of them twice as wide.
+/// Maximum number of intervals; one more doubles the width of all of them.
 const INTERVALS_MAX: usize = 3_600;
 /// Two digits: a percentile is at most 1 % off, and an interval takes about 12 KiB.
 const DIGITS: u8 = 2;
@@ -20,10 +20,10 @@ pub struct Series {
     intervals: BTreeMap<u64, Interval>,
 }
 
-/// The operations that were to start in one interval.
+/// The operations whose intended send time lies in one interval.
 #[derive(Clone, Debug)]
 pub struct Interval {
-    /// Nanoseconds; `u64::MAX` when there was none.
+    /// Nanoseconds; `u64::MAX` if there was none.
     pub fastest: u64,
     /// Nanoseconds.
     pub slowest: u64,
@@ -39,7 +39,7 @@ impl Default for Series {
 }
 
 impl Series {
-    /// An operation that was to start in second `started` of 1970 and took so long.
+    /// Records an operation with its intended second, counted from 1970.
     pub fn record(&mut self, nanos: u64, started: u64) {
         self.interval(started).record(nanos);
     }
@@ -59,8 +59,8 @@ impl Series {
         self.width
     }
 
-    /// Every interval from the first to the last with the second at which it begins; `None` where
-    /// nothing was to start.
+    /// Every interval from the first to the last with the second at which it begins; `None` for intervals
+    /// without an operation.
     pub fn intervals(&self) -> impl Iterator<Item = (u64, Option<&Interval>)> {
         let ends = self.intervals.keys().next().zip(self.intervals.keys().next_back());
         let range = ends.map(|(&first, &last)| (first..=last).step_by(self.width as usize));
@@ -93,17 +93,17 @@ impl Default for Interval {
 }
 
 impl Interval {
-    /// Operations.
+    /// Number of operations.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// Nanoseconds.
+    /// Mean latency in nanoseconds.
     pub fn mean(&self) -> u64 {
         self.sum.checked_div(self.count()).unwrap_or(0)
     }
 
-    /// Nanoseconds below or at which `percent` of the operations stayed.
+    /// Percentile of the latency in nanoseconds.
     pub fn percentile(&self, percent: f64) -> u64 {
         self.histogram.value_at_percentile(percent).clamp(self.fastest, self.slowest)
     }
@@ -112,7 +112,7 @@ impl Interval {
         self.fastest = self.fastest.min(nanos);
         self.slowest = self.slowest.max(nanos);
         self.sum += nanos;
-        // A histogram that grows by itself takes every latency.
+        // The histogram resizes itself, so it takes every latency.
         self.histogram.record(nanos.max(1)).expect("it resizes itself");
     }
 

@@ -1,5 +1,5 @@
-//! The report as etcd's benchmark prints it, so that scripts which read that read this too; then
-//! the percentiles that matter.
+//! The report as etcd's benchmark prints it, so that scripts that parse that parse this too; then
+//! the percentiles.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const BAR_CHARS_MAX: u64 = 40;
 const PERCENTS: [f64; 8] = [10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9];
 const TAIL: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
-/// How numbers are written.
+/// Format of the text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
     /// All digits instead of four decimals.
@@ -23,7 +23,7 @@ pub struct Style {
 }
 
 impl Style {
-    /// etcd's report of a run that took `total`. Nothing when nothing was done.
+    /// etcd's report of a run that took `total`. Empty if there were no operations.
     pub fn report(self, recorder: &Recorder, total: Duration) -> String {
         let mut text = String::new();
         if recorder.count() > 0 {
@@ -43,8 +43,8 @@ impl Style {
         text
     }
 
-    /// What the run says of itself besides its reports: whether its writes were there, and whether the
-    /// generator was in the way.
+    /// Lines about the run after its reports: the comparison of the revision with the writes, and the state of
+    /// the generator.
     pub fn closing(self, finished: &Finished) -> String {
         let mut text = String::new();
         if let Some(verified) = finished.verified {
@@ -77,7 +77,7 @@ impl Style {
         )
     }
 
-    /// The tail in milliseconds, which etcd does not print.
+    /// The high percentiles in milliseconds, which etcd does not print.
     pub fn percentiles(self, recorder: &Recorder) -> String {
         let mut text = String::from("\nPercentiles (ms):\n");
         for (name, percent) in TAIL {

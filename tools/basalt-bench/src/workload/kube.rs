@@ -1,11 +1,11 @@
-//! What one kube-apiserver asks of its store for a cluster of N nodes: the mix, the keys, the sizes and
+//! The requests of one kube-apiserver for a cluster of N nodes: the mix, the keys, the sizes and
 //! the transactions of Kubernetes, and its watches beside them.
 //!
 //! ```text
 //!  per node and second   0.1    Lease renewals           update   0.5 KB  /registry/leases/…
 //!                        0.15   Events                   create   0.7 KB  /registry/events/…   with a lease
 //!                        0.1    Pod status               update   4 KB    /registry/pods/…
-//!                        0.033  Pods come, 0.033 go      create, delete
+//!                        0.033  Pods new, 0.033 deleted  create, delete
 //!                        0.1    quorum reads of a Pod    get
 //!                        0.01   Node status              update   8 KB    /registry/minions/…
 //!                        0.002  Pods counted, 0.001 listed in pages of 500
@@ -62,12 +62,12 @@ pub struct Flags {
     /// Total number of operations (by default as many as --duration holds, 30s if it is not given)
     #[arg(long)]
     pub total: Option<u64>,
-    /// In front of every key
+    /// Prefix of every key
     #[arg(long, default_value = "/registry/")]
     pub prefix: String,
 }
 
-/// What an operation does: name, how often per node and second, revisions.
+/// The operations: name, number per node and second, revisions.
 const MIX: [(&str, f64, u64); 9] = [
     ("k8s-lease-renew", 0.1, 1),
     ("k8s-event-create", 0.15, 1),
@@ -93,11 +93,11 @@ mod kind {
     pub(super) const LIST: usize = 8;
 }
 
-/// What a client is doing.
+/// State of a client.
 #[derive(Clone, Debug)]
 struct Slot {
     kind: usize,
-    /// What it changes or reads; nobody else has it meanwhile.
+    /// The object that it changes or reads; no other client has it meanwhile.
     object: Option<Object>,
     /// The next page of a list: where it starts, and at which revision.
     page: Option<(Bytes, i64)>,
@@ -116,7 +116,7 @@ struct Kube {
     nodes: Vec<Object>,
     pods: Vec<Object>,
     sizes: Sizes,
-    /// In the names of what this run creates.
+    /// Part of the names of the objects that this run creates.
     run: String,
     created: u64,
     event_lease: i64,
@@ -181,7 +181,7 @@ impl Workload for Kube {
                 kind::LEASE_RENEW => self.leases.push(object),
                 kind::NODE_UPDATE => self.nodes.push(object),
                 kind::POD_UPDATE | kind::POD_CREATE | kind::GET => self.pods.push(object),
-                // Deleted, or an Event that nobody touches again.
+                // Deleted, or an Event that no client uses again.
                 _ => {}
             }
         }
@@ -194,7 +194,7 @@ impl Workload for Kube {
 }
 
 impl Kube {
-    /// What comes next, and with which object. What has none left that is idle counts instead.
+    /// The next operation, with its object. An operation without an idle object becomes a count.
     fn choose(&mut self) -> (usize, Option<Object>) {
         let kind = self.weights.sample(&mut self.random);
         let random = &mut self.random;
@@ -248,10 +248,10 @@ fn pods(prefix: &str) -> Vec<u8> {
     format!("{prefix}pods/").into_bytes()
 }
 
-/// Fills the cluster, lets it live, and reports each kind of operation and the events of the watches.
+/// Fills the cluster, runs the load, and reports each kind of operation and the events of the watches.
 ///
 /// # Errors
-/// When the flags are wrong, a watcher fails or the server cannot be reached.
+/// The flags are wrong, a watcher fails or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     if flags.nodes == 0 {
         return Err("expected positive --nodes, got (0)".into());
@@ -365,7 +365,7 @@ mod tests {
             if kube.kind(0) == wanted {
                 return body;
             }
-            // Give back what this operation had.
+            // Return the object of this operation.
             let _ = kube.next(0, &mut Vec::new());
         }
         panic!("{} never came", MIX[wanted].0);

@@ -43,14 +43,14 @@ impl Workload for KeepAlive {
     fn message(&mut self, _: usize, body: &[u8]) -> Result<(), String> {
         let answer = LeaseKeepAliveResponse::decode(body).map_err(|error| error.to_string())?;
         match answer.ttl {
-            // That is how a server says that there is no such lease; the status is OK.
+            // A server reports a missing lease in this way; the status is OK.
             ..=0 => Err("etcdserver: requested lease not found".to_owned()),
             1.. => Ok(()),
         }
     }
 }
 
-/// What it reports.
+/// The kinds of operations.
 pub(super) fn kinds() -> Vec<Kind> {
     vec![Kind::new("lease-keepalive", 0)]
 }
@@ -58,7 +58,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 /// Grants a lease for each client and makes the load of a connection.
 ///
 /// # Errors
-/// When the server cannot be reached.
+/// The server cannot be reached.
 pub(super) fn maker(
     globals: &Globals,
     dialer: &Dialer,
@@ -71,7 +71,7 @@ pub(super) fn maker(
 /// Grants, renews, and reports the renewals.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
+/// The flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let dialer = session::dialer(globals)?;
     let make = maker(globals, &dialer)?;

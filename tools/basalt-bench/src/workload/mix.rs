@@ -16,10 +16,10 @@ use crate::session;
 /// Flags of `mix`.
 #[derive(Args, Clone, Debug)]
 pub struct Flags {
-    /// A weight, a load, its flags; again and again: --load '3 put --val-size 256' --load '1 range foo'
+    /// A weight, a load, its flags; may be repeated: --load '3 put --val-size 256' --load '1 range foo'
     #[arg(long, required = true, value_parser = part, value_name = "WEIGHT LOAD [FLAGS]")]
     pub load: Vec<Part>,
-    /// Operations per second of all together, each due at its moment (0 is no limit)
+    /// Operations per second of all loads together, each sent at its scheduled time (0 is no limit)
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
     /// Total number of operations
@@ -27,7 +27,7 @@ pub struct Flags {
     pub total: u64,
 }
 
-/// A load and its share.
+/// A load and its weight.
 #[derive(Clone, Debug)]
 pub struct Part {
     weight: f64,
@@ -64,14 +64,14 @@ type Any = Box<dyn Workload + Send>;
 /// Makes the load of a connection.
 type Maker<'a> = Box<dyn Fn(usize) -> Any + Sync + 'a>;
 
-/// Loads that take turns by chance.
+/// A random choice of loads by weight.
 struct Mix {
     parts: Vec<Any>,
     /// The number of each part's first kind.
     first_kinds: Vec<usize>,
     weights: WeightedIndex<f64>,
     random: SmallRng,
-    /// Whose operation each client has.
+    /// The part that owns the current operation of each client.
     owners: Vec<usize>,
 }
 
@@ -106,7 +106,7 @@ impl Workload for Mix {
 /// Runs the mix, checks the revisions that it made, and reports each load on its own.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
+/// The flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let dialer = session::dialer(globals)?;
     let weights = WeightedIndex::new(flags.load.iter().map(|part| part.weight))

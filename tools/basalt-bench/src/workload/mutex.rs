@@ -1,5 +1,5 @@
-//! The mutex of etcd's client library, as requests and answers: a key under a prefix with the session's
-//! lease, held by whoever created theirs first; the others wait until the one before them is gone.
+//! The mutex of etcd's client library, as requests and responses: a key under a prefix with the session's
+//! lease, held by the contender with the lowest create revision; the others wait until the one before them is deleted.
 //!
 //! ```text
 //!  Acquire ─► held                                    ┌── it is deleted ──┐
@@ -61,7 +61,7 @@ impl Mutex {
         self.state == State::Held
     }
 
-    /// Whether a watch has just told that the one before us is gone, so that its stream may end.
+    /// True if a watch has just reported the deletion of the key before ours, so that its stream may end.
     pub(super) fn was_freed(&self) -> bool {
         self.freed
     }
@@ -94,7 +94,7 @@ impl Mutex {
         path
     }
 
-    /// Takes an answer on the way to the mutex.
+    /// Takes a response on the way to the mutex.
     pub(super) fn message(&mut self, body: &[u8]) -> Result<(), String> {
         let wrong = |error: prost::DecodeError| error.to_string();
         self.freed = false;
@@ -148,7 +148,7 @@ impl Mutex {
         Ok(())
     }
 
-    /// Creates our key, or finds it; and asks who was first.
+    /// Creates our key, or finds it; and reads the oldest key.
     fn acquire(&self) -> TxnRequest {
         let op = |request| RequestOp { request: Some(request) };
         let absent = Compare {
@@ -171,7 +171,7 @@ impl Mutex {
         }
     }
 
-    /// The newest of those that are older than ours.
+    /// The newest key that is older than ours.
     fn before(&self) -> RangeRequest {
         RangeRequest {
             sort_order: SortOrder::Descend.into(),

@@ -18,7 +18,7 @@ use crate::generator::{Health, Rate};
 use crate::options::Globals;
 use crate::report::{Finished, Recorder, Report, Verified, Written};
 
-/// Bytes of newest records that the server keeps, too.
+/// Size of the cache of newest records, as in the server.
 const CACHE_BYTES: u64 = 64 << 20;
 
 /// Flags of `mvcc`.
@@ -30,7 +30,7 @@ pub struct Flags {
     /// A limit of batched transaction
     #[arg(long, global = true, default_value_t = 10_000)]
     pub batch_limit: u64,
-    /// What is measured.
+    /// The measured load.
     #[command(subcommand)]
     pub load: Loads,
 }
@@ -68,7 +68,7 @@ pub struct PutFlags {
     pub memprofile: Option<String>,
 }
 
-/// The store and what was not committed yet.
+/// The store and the puts that are not committed yet.
 struct Store {
     engine: LsmEngine,
     mvcc: Mvcc,
@@ -109,7 +109,7 @@ impl Store {
             let txn = self.mvcc.txn(&mut self.overlay, &request, &|_| false);
             txn.map_err(|error| format!("{error:?}"))?;
         }
-        // Nobody watches.
+        // There are no watchers.
         drop((self.mvcc.take_events(), self.mvcc.take_attachments()));
         self.waiting += 1;
         let due = clock::now().saturating_duration_since(self.committed) >= self.interval;
@@ -132,7 +132,7 @@ impl Store {
 /// Puts, checks that the revision grew by the puts, and reports.
 ///
 /// # Errors
-/// When the store fails, or a profile is asked for.
+/// The store fails, or a profile is asked for.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let Loads::Put(put) = &flags.load;
     if put.cpuprofile.is_some() || put.memprofile.is_some() {

@@ -29,7 +29,7 @@ pub struct Flags {
     /// Value size of put request
     #[arg(long, default_value_t = 8)]
     pub val_size: usize,
-    /// Puts per second, each due at its moment whatever the server does (0 is no limit)
+    /// Puts per second, each sent at its scheduled time whatever the server does (0 is no limit)
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
     /// Total number of put requests
@@ -41,7 +41,7 @@ pub struct Flags {
     /// How keys are chosen
     #[command(flatten)]
     pub choice: distribution::Flags,
-    /// In front of every key, not counted in the key size
+    /// Prefix of every key, not counted in the key size
     #[arg(long, default_value = "")]
     pub prefix: String,
     /// A different value for each put, which compresses as badly as one value alone
@@ -76,7 +76,7 @@ impl Workload for Put {
     }
 }
 
-/// What it reports.
+/// The kinds of operations.
 pub(super) fn kinds() -> Vec<Kind> {
     vec![Kind::new("put", 1)]
 }
@@ -84,7 +84,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 /// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong.
+/// The flags are wrong.
 pub(super) fn maker(
     globals: &Globals,
     flags: &Flags,
@@ -105,10 +105,10 @@ pub(super) fn maker(
     })
 }
 
-/// Puts, checks that the revision grew by them, and reports.
+/// Puts, checks that the revision grew by the puts, and reports.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
+/// The flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;
@@ -132,7 +132,7 @@ fn insert(details: &mut Map<String, Value>, flags: &Flags) {
     details.insert("different_values".into(), flags.different_values.into());
 }
 
-/// Compacts now and then while the load runs.
+/// Compacts at intervals while the load runs.
 struct Compactor(Option<(std::sync::mpsc::SyncSender<()>, Compacting)>);
 
 /// The thread that compacts, until its sender is dropped.

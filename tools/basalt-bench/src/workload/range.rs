@@ -1,4 +1,4 @@
-//! Ranges: one key, random keys of a key space, prefixes, pages, streams. Answers are walked, not
+//! Ranges: one key, random keys of a key space, prefixes, pages, streams. Responses are walked, not
 //! decoded: a list of ten thousand keys must not cost the generator ten thousand allocations.
 
 use basalt_proto::etcdserverpb::{RangeRequest, ResponseHeader};
@@ -25,7 +25,7 @@ pub struct Flags {
     /// The key, and the end of the range if there is one
     #[arg(num_args = 0..=2, value_name = "KEY [END]")]
     pub keys: Vec<String>,
-    /// Range requests per second, each due at its moment whatever the server does (0 is no limit)
+    /// Range requests per second, each sent at its scheduled time whatever the server does (0 is no limit)
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
     /// Total number of range requests
@@ -55,18 +55,18 @@ pub struct Flags {
     /// Instead of one key: read keys that `put` made with the same flags, with KEY as their prefix
     #[arg(long, conflicts_with_all = ["prefix", "paginate"])]
     pub key_space_size: Option<u64>,
-    /// Key size that `put` had
+    /// Key size of that `put`
     #[arg(long, default_value_t = 8)]
     pub key_size: usize,
     /// How keys are chosen
     #[command(flatten)]
     pub choice: distribution::Flags,
-    /// Every answer must hold this many keys, or it is an error
+    /// Number of keys that every answer must hold; another number is an error
     #[arg(long)]
     pub expect_keys: Option<u64>,
 }
 
-/// What the answers of a connection were like.
+/// Counters of a connection's responses.
 #[derive(Debug, Default)]
 struct Seen {
     bytes: u64,
@@ -86,7 +86,7 @@ pub(super) struct Range {
     seen: Seen,
 }
 
-/// An operation's answer so far.
+/// An operation's response so far.
 #[derive(Clone, Debug, Default)]
 struct Slot {
     keys: u64,
@@ -140,7 +140,7 @@ impl Workload for Range {
     }
 }
 
-/// What it reports.
+/// The kinds of operations.
 pub(super) fn kinds() -> Vec<Kind> {
     vec![Kind::new("range", 0)]
 }
@@ -148,7 +148,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 /// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong.
+/// The flags are wrong.
 pub(super) fn maker(
     globals: &Globals,
     flags: &Flags,
@@ -180,7 +180,7 @@ pub(super) fn maker(
 /// Reads and reports.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
+/// The flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;
@@ -219,7 +219,7 @@ fn request(flags: &Flags) -> Result<RangeRequest, Fatal> {
         true => prefix_end(&key),
         false => flags.keys.get(1).cloned().unwrap_or_default().into_bytes(),
     };
-    // The empty key is no key: everything starts at the smallest one.
+    // The empty key is no key: the range starts at the smallest one.
     let key = if key.is_empty() && flags.prefix { vec![0] } else { key };
     Ok(RangeRequest {
         key: key.into(),
@@ -244,7 +244,7 @@ impl Seen {
     }
 }
 
-/// What is looked at in a `RangeResponse`.
+/// The fields of a `RangeResponse` that are checked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Answer<'a> {
     pub(super) revision: i64,

@@ -1,5 +1,5 @@
-//! Software transactions as etcd's client library makes them: read some keys, write some of them, try
-//! again if somebody else was faster; under a mutex if asked for. One operation is all of that.
+//! Software transactions as etcd's client library makes them: read some keys, write some of them, retry
+//! on a conflict; under a mutex if asked for. One operation is all of that.
 
 use std::collections::BTreeSet;
 
@@ -58,12 +58,12 @@ pub struct Flags {
     /// Value size of each STM put request
     #[arg(long, default_value_t = 8)]
     pub val_size: usize,
-    /// Transactions per second, each due at its moment whatever the server does (0 is no limit)
+    /// Transactions per second, each sent at its scheduled time whatever the server does (0 is no limit)
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
 }
 
-/// What a transaction does not see of others.
+/// Isolation of a transaction from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Isolation {
     /// Any committed value.
@@ -75,12 +75,12 @@ pub enum Isolation {
     /// All values of one revision.
     #[value(name = "s")]
     Serializable,
-    /// That, and nobody wrote the same keys.
+    /// The same, and no other transaction wrote the keys that it read or wrote.
     #[value(name = "ss")]
     SerializableSnapshot,
 }
 
-/// What is around a transaction.
+/// The lock around a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Locker {
     /// Nothing
@@ -92,13 +92,13 @@ pub enum Locker {
 }
 
 impl Isolation {
-    /// Whether all reads are of one revision.
+    /// True if all reads are of one revision.
     fn is_serializable(self) -> bool {
         matches!(self, Self::Serializable | Self::SerializableSnapshot)
     }
 }
 
-/// Where a transaction is.
+/// State of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Lock,
@@ -120,7 +120,7 @@ struct Slot {
     first: i64,
     mutex: Option<Mutex>,
     lease: i64,
-    /// What the lock service gave.
+    /// The key that the lock service returned.
     lock_key: Bytes,
 }
 
@@ -183,7 +183,7 @@ impl Workload for Stm {
                 } else {
                     slot.start();
                     if self.isolation.is_serializable() {
-                        // The keys came with the refusal.
+                        // The refusal contains the keys.
                         slot.take_reads(&answer);
                         slot.step = Step::Commit;
                     }
@@ -239,7 +239,7 @@ impl Stm {
 
     fn get(&self, slot: &Slot, at: usize) -> RequestOp {
         let first = slot.read.is_empty();
-        // The first read of a serializable transaction says which revision the others are of.
+        // The first read of a serializable transaction fixes the revision of the others.
         let fixed = self.isolation.is_serializable() && !first;
         get(RangeRequest {
             key: slot.keys[at].clone(),
@@ -305,7 +305,7 @@ impl Slot {
         }
     }
 
-    /// From the beginning, behind the lock.
+    /// Starts over, with the lock held.
     fn start(&mut self) {
         self.read.clear();
         self.first = i64::MAX;
@@ -326,7 +326,7 @@ impl Slot {
 /// Runs the transactions, checks the revisions that they made, and reports.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
+/// The flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     check(flags)?;
     let dialer = session::dialer(globals)?;
@@ -371,7 +371,7 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     Ok(finished)
 }
 
-/// In etcd's words.
+/// Checks the flags, with etcd's error texts.
 fn check(flags: &Flags) -> Result<(), String> {
     if flags.keys == 0 {
         return Err("expected positive --keys, got (0)".to_owned());

@@ -21,7 +21,7 @@ use crate::session;
 /// Flags of `txn-mixed`.
 #[derive(Args, Clone, Debug)]
 pub struct Flags {
-    /// Taken and not used, as etcd's benchmark does: all keys up to --end-key are read
+    /// Accepted and ignored, as etcd's benchmark does: all keys up to --end-key are read
     #[arg(num_args = 0..=2, value_name = "KEY [END]")]
     pub keys: Vec<String>,
     /// Key size of mixed txn
@@ -30,7 +30,7 @@ pub struct Flags {
     /// Value size of mixed txn
     #[arg(long, default_value_t = 8)]
     pub val_size: usize,
-    /// Txns per second, each due at its moment whatever the server does (0 is no limit)
+    /// Txns per second, each sent at its scheduled time whatever the server does (0 is no limit)
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
     /// Total number of txn requests
@@ -98,7 +98,7 @@ fn txn_of(request: Request) -> TxnRequest {
     TxnRequest { success: vec![RequestOp { request: Some(request) }], ..TxnRequest::default() }
 }
 
-/// What it reports.
+/// The kinds of operations.
 pub(super) fn kinds() -> Vec<Kind> {
     vec![Kind::new("txn-mixed-read", 0), Kind::new("txn-mixed-write", 1)]
 }
@@ -106,7 +106,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 /// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong.
+/// The flags are wrong.
 pub(super) fn maker(
     globals: &Globals,
     flags: &Flags,
@@ -136,7 +136,7 @@ pub(super) fn maker(
 /// Reads and writes, checks that each write made one revision, and reports both.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
+/// The flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;

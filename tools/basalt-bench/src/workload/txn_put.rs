@@ -27,7 +27,7 @@ pub struct Flags {
     /// Number of puts per txn
     #[arg(long, default_value_t = 1)]
     pub txn_ops: u64,
-    /// Txns per second, each due at its moment whatever the server does (0 is no limit)
+    /// Txns per second, each sent at its scheduled time whatever the server does (0 is no limit)
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
     /// Total number of txn requests
@@ -63,7 +63,7 @@ impl Workload for TxnPut {
     }
 }
 
-/// What it reports. A transaction without operations makes no revision.
+/// The kinds of operations. A transaction without operations makes no revision.
 pub(super) fn kinds(flags: &Flags) -> Vec<Kind> {
     vec![Kind::new("txn-put", flags.txn_ops.min(1))]
 }
@@ -71,7 +71,7 @@ pub(super) fn kinds(flags: &Flags) -> Vec<Kind> {
 /// Makes the load of a connection.
 ///
 /// # Errors
-/// When the flags are wrong.
+/// The flags are wrong.
 pub(super) fn maker(
     globals: &Globals,
     flags: &Flags,
@@ -101,7 +101,7 @@ pub(super) fn maker(
 /// Puts in transactions, checks that each made one revision, and reports.
 ///
 /// # Errors
-/// When the flags are wrong or the server cannot be reached.
+/// The flags are wrong or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let make = maker(globals, flags)?;
     let dialer = session::dialer(globals)?;

@@ -1,5 +1,5 @@
 //! Many watchers of a few keys, and puts of those keys: how fast watchers are created, and how fast
-//! events reach them.
+//! their events arrive.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ pub struct Flags {
     /// Total number of keys to be watched
     #[arg(long, default_value_t = 1)]
     pub watched_key_total: usize,
-    /// Number of keys to put per second, each due at its moment (0 is no limit)
+    /// Number of keys to put per second, each at its scheduled time (0 is no limit)
     #[arg(long, default_value_t = 0)]
     pub put_rate: u64,
     /// Number of put requests
@@ -70,7 +70,7 @@ impl Workload for PutWatched {
 /// Watches, puts, checks that every watcher saw every put of its key, and reports.
 ///
 /// # Errors
-/// When the flags are wrong, a watcher fails or the server cannot be reached.
+/// The flags are wrong, a watcher fails or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let keys = watched(globals, flags)?;
     let dialer = session::dialer(globals)?;
@@ -129,7 +129,7 @@ fn watched(globals: &Globals, flags: &Flags) -> Result<Vec<Bytes>, Fatal> {
     Ok((0..flags.watched_key_total as u64).map(|index| keys.key(index)).collect())
 }
 
-/// Events of `puts` puts that go through the keys in turn, where the watchers do the same.
+/// Number of events of `puts` puts that go through the keys in turn, where the watchers do the same.
 fn expected(keys: &[Bytes], watchers: usize, puts: u64) -> u64 {
     let mut watching: HashMap<&Bytes, u64> = HashMap::new();
     for number in 0..watchers {

@@ -1,4 +1,4 @@
-//! Serializable gets of one client while many watchers read history: whether catching up disturbs
+//! Serializable gets of one client while many watchers read history: measures how much the catch-up disturbs
 //! readers.
 
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Workload for Get {
 /// Puts, watches from the first put on, gets until every watcher has seen all puts, and reports the gets.
 ///
 /// # Errors
-/// When the flags are wrong, a watcher fails or the server cannot be reached.
+/// The flags are wrong, a watcher fails or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     if flags.streams == 0 {
         return Err("expected positive --streams, got (0)".into());

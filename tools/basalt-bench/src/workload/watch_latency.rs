@@ -1,4 +1,4 @@
-//! How long after a write its watchers know: one writer, many watchers of the same key.
+//! Delay from a write to its events: one writer, many watchers of the same key.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -59,7 +59,7 @@ pub struct Flags {
     pub val_size: usize,
 }
 
-/// The moments of the puts, and what became of their events. All on one thread.
+/// The moments of the puts, and the delays of their events. All on one thread.
 struct Board {
     start: Instant,
     /// The start, since 1970.
@@ -67,7 +67,7 @@ struct Board {
     sent: Vec<Instant>,
     answered: Vec<Instant>,
     puts: Recorder,
-    /// As etcd measures: from the put's answer, 0 when the event was there first.
+    /// As etcd measures: from the put's response, 0 if the event came first.
     since_answer: Recorder,
     since_request: Recorder,
     events: u64,
@@ -201,7 +201,7 @@ impl Watching {
 /// Watches, puts, checks that every watcher saw every put, and reports.
 ///
 /// # Errors
-/// When a watcher fails or the server cannot be reached.
+/// A watcher fails or the server cannot be reached.
 pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     let dialer = session::dialer(globals)?;
     let watchers = flags.streams * flags.watchers_per_stream;
@@ -262,7 +262,7 @@ pub fn run(globals: &Globals, flags: &Flags) -> Result<Finished, Fatal> {
     })
 }
 
-/// How long both halves took.
+/// Durations of both halves.
 struct Taken {
     puts: Duration,
     events: Duration,

@@ -1,12 +1,12 @@
-//! What a command is, and the way from the root to one.
+//! A command, and the path from the root to one.
 
+use crate::cli::action::Action;
 use crate::cli::flag::Flag;
-use crate::command::Action;
 
-/// One command: a group of others, or something to do.
+/// One command: a group of others, or an action.
 #[derive(Debug)]
 pub(crate) struct Command {
-    /// Name, then what follows it.
+    /// Name, then the arguments.
     pub(crate) usage: &'static str,
     pub(crate) short: &'static str,
     pub(crate) long: &'static str,
@@ -21,7 +21,7 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// A command that does something.
+    /// A command with an action.
     pub(crate) const fn leaf(usage: &'static str, short: &'static str, action: Action) -> Self {
         Self {
             usage,
@@ -36,7 +36,7 @@ impl Command {
         }
     }
 
-    /// A command that only has others below it.
+    /// A command that only contains others.
     pub(crate) const fn branch(
         usage: &'static str,
         short: &'static str,
@@ -106,7 +106,7 @@ impl Path {
         self.0[..self.0.len() - 1].iter().rev().flat_map(|it| it.inherited)
     }
 
-    /// All of them.
+    /// Flags of the command and of those above.
     pub(crate) fn flags(&self) -> impl Iterator<Item = &'static Flag> + '_ {
         self.local().chain(self.above())
     }

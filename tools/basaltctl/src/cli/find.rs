@@ -1,5 +1,5 @@
-//! Which command a line names: words that are no flags, one level after the other, by their name or
-//! any beginning that only one command has.
+//! Finds the command of a line: words that are no flags, one level after the other, by their name or
+//! any prefix that only one command has.
 
 use crate::cli::command::{Command, Path};
 use crate::cli::flag::Kind;
@@ -38,7 +38,7 @@ pub(crate) fn first_bare(path: &Path, words: &[Word]) -> Option<usize> {
     None
 }
 
-/// A flag nobody knows is taken for one with a value. The root alone knows `--help` at this point.
+/// An unknown flag counts as one with a value. Only the root knows `--help` at this point.
 fn takes_next(path: &Path, text: &str) -> bool {
     let is_root = path.0.len() == 1;
     if text.contains('=') {
@@ -67,7 +67,7 @@ fn child(command: &'static Command, name: &str) -> Option<&'static Command> {
     begun.next().filter(|_| begun.next().is_none())
 }
 
-/// Names that were perhaps meant.
+/// Similar names of commands, for `Did you mean this?`.
 pub(crate) fn suggestions(command: &Command, typed: &str) -> Vec<&'static str> {
     let lower = typed.to_lowercase();
     let near = |name: &str| name.starts_with(&lower) || distance(&lower, name) <= 2;
@@ -75,7 +75,7 @@ pub(crate) fn suggestions(command: &Command, typed: &str) -> Vec<&'static str> {
     names.filter(|it| *it != "help" && near(it)).collect()
 }
 
-/// Levenshtein's.
+/// Levenshtein distance.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

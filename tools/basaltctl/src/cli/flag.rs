@@ -1,8 +1,8 @@
-//! What a flag is: its name, kind, default and description.
+//! A flag: its name, kind, default and description.
 
 use gocompat::duration;
 
-/// What a flag's value is.
+/// Type of a flag's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bool,
@@ -10,7 +10,7 @@ pub(crate) enum Kind {
     Int,
     Uint,
     Duration,
-    /// Separated by commas; more often given, more of them.
+    /// Separated by commas; a repeated flag adds to the list.
     Texts,
 }
 
@@ -70,7 +70,7 @@ impl Flag {
         format!("  {short}--{}{kind}", self.name)
     }
 
-    /// The default as help shows it, if it is worth a word.
+    /// The default as help shows it; empty for zero values.
     pub(crate) fn default_note(&self) -> String {
         match (self.kind, self.default) {
             (_, "" | "false" | "0" | "0s") if self.kind != Kind::Text => String::new(),
@@ -83,10 +83,10 @@ impl Flag {
         }
     }
 
-    /// Checks a value and gives it as it is kept.
+    /// Checks a value and returns it in its stored form.
     ///
     /// # Errors
-    /// Go's text.
+    /// Go's error text.
     pub(crate) fn check(&self, value: &str) -> Result<String, String> {
         use crate::go::number::{parse_bool, parse_int, parse_uint};
         match self.kind {

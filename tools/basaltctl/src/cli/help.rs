@@ -7,7 +7,7 @@ use crate::cli::tree::GROUPS;
 /// Names are padded to this at least.
 const NAME_WIDTH_MIN: usize = 11;
 
-/// What `--help` prints.
+/// The output of `--help`.
 pub(crate) fn help(path: &Path) -> String {
     let command = path.command();
     let about = if command.long.is_empty() { command.short } else { command.long };
@@ -19,7 +19,7 @@ pub(crate) fn help(path: &Path) -> String {
     )
 }
 
-/// What follows the text in help, and an error about a flag.
+/// The usage, which follows the description in help, and an error about a flag.
 pub(crate) fn usage(path: &Path) -> String {
     let command = path.command();
     let mut out = String::from("Usage:");
@@ -60,7 +60,7 @@ fn use_line(path: &Path) -> String {
     let mut line: Vec<&str> = path.0[..path.0.len() - 1].iter().map(|it| it.name()).collect();
     line.push(path.command().usage);
     let line = line.join(" ");
-    // The one command whose flags are not mentioned.
+    // The one command whose usage does not mention flags.
     match path.command().name() {
         "completion" => line,
         _ => format!("{line} [flags]"),
@@ -99,7 +99,7 @@ impl Line {
     }
 }
 
-/// Every command has it; only the root hides it.
+/// The flag of every command; only the root hides it.
 fn help_flag(path: &Path) -> Option<Line> {
     let usage = format!("help for {}", path.command().name());
     let heading = "  -h, --help".to_owned();
@@ -116,7 +116,7 @@ fn flags(mut lines: Vec<Line>) -> String {
     lines.iter().map(|it| format!("{:width$}   {}\n", it.heading, it.usage)).collect()
 }
 
-/// What `options` prints.
+/// The output of `options`.
 pub(crate) fn options(root: &'static Command) -> String {
     let lines = root.inherited.iter().map(Line::of).collect();
     format!("The following options can be passed to any command:\n\n{}", flags(lines))

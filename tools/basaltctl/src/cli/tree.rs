@@ -1,8 +1,8 @@
 //! The table of all commands and flags, in etcdctl's order and words.
 
+use crate::cli::action::Action;
 use crate::cli::command::Command;
 use crate::cli::flag::{Flag, Kind};
-use crate::command::Action;
 
 const KV: &str = "Key-value commands";
 const MAINTENANCE: &str = "Cluster maintenance commands";
@@ -13,12 +13,12 @@ const UTILITY: &str = "Utility commands";
 /// Titles of the root's groups.
 pub(crate) const GROUPS: &[&str] = &[KV, MAINTENANCE, CONCURRENCY, AUTHENTICATION, UTILITY];
 
-/// etcdctl.
+/// The root command, `etcdctl`.
 pub(crate) static ROOT: Command =
     Command::branch("etcdctl", "A simple command line client for etcd3.", "", COMMANDS)
         .inherited(GLOBAL);
 
-/// What a line of a transaction may be; it has no name, as with etcdctl.
+/// The requests that a line of a transaction may hold; it has no name, as with etcdctl.
 pub(crate) static REQUESTS: Command = Command::branch("", "", "", &[PUT, GET, DEL]);
 
 const TIMES: Kind = Kind::Duration;

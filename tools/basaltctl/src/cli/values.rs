@@ -1,4 +1,4 @@
-//! Flags as they were given: read as pflag reads them, then filled up from `ETCDCTL_*`.
+//! The values of flags: parsed as pflag parses them, then completed from `ETCDCTL_*`.
 
 use crate::cli::command::Path;
 use crate::cli::flag::{Flag, Kind};
@@ -7,11 +7,11 @@ use crate::go::quote::{quote, quote_char};
 /// Text of the command line, which need not be UTF-8.
 pub(crate) type Word = Vec<u8>;
 
-/// Every flag of a command with its value, and what is no flag.
+/// Every flag of a command with its value, and the other arguments.
 #[derive(Debug)]
 pub(crate) struct Values {
     entries: Vec<Entry>,
-    /// What is no flag.
+    /// The arguments that are no flags.
     pub(crate) args: Vec<Word>,
 }
 
@@ -21,7 +21,7 @@ struct Entry {
     text: String,
     list: Vec<String>,
     changed: bool,
-    /// It belongs to a command above.
+    /// The flag belongs to a command above.
     above: bool,
 }
 
@@ -29,7 +29,7 @@ struct Entry {
 pub(crate) static HELP: Flag = Flag::switch("help", "").short('h');
 
 impl Values {
-    /// All defaults.
+    /// Every flag with its default.
     pub(crate) fn new(path: &Path) -> Self {
         let entry = |flag: &'static Flag, above| Entry {
             flag,
@@ -43,10 +43,10 @@ impl Values {
         Self { entries, args: Vec::new() }
     }
 
-    /// Reads what follows a command.
+    /// Parses the words after a command.
     ///
     /// # Errors
-    /// pflag's text: a flag nobody knows, one without its value, a value that is none.
+    /// pflag's text: an unknown flag, a flag without its value, an invalid value.
     pub(crate) fn read(path: &Path, words: &[Word]) -> Result<Self, String> {
         let mut values = Self::new(path);
         let mut words = words.iter();
@@ -153,7 +153,7 @@ impl Values {
         gocompat::duration::parse(self.text(name)).unwrap_or_default()
     }
 
-    /// Whether it was given, on the command line or by the environment.
+    /// True if the flag was given, on the command line or by the environment.
     pub(crate) fn changed(&self, name: &str) -> bool {
         self.entry(name).changed
     }
@@ -173,8 +173,8 @@ impl Values {
             .collect()
     }
 
-    /// Fills flags of the commands above that were not given; a value that is none is passed over,
-    /// as etcdctl does. Gives the variables that were used, and those that a flag stands before.
+    /// Sets flags of the commands above that were not given; an invalid value is ignored,
+    /// as etcdctl does. Returns the variables that were used, and those that a given flag overrides.
     pub(crate) fn fill(
         &mut self,
         variable: impl Fn(&str) -> Option<String>,

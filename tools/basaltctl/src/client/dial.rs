@@ -1,4 +1,4 @@
-//! From an endpoint as typed to a connection: `host:port`, `http://`, `https://`, `unix://`, `unixs://`.
+//! Connects to an endpoint as typed: `host:port`, `http://`, `https://`, `unix://`, `unixs://`.
 
 use std::io;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::client::dns;
 use crate::client::preface::{Prefaced, Socket};
 use crate::client::settings::Settings;
 
-/// grpc-go pings no more often than this, and servers complain if one does.
+/// The smallest ping interval of grpc-go; servers end connections with a smaller one.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(10);
-/// A server that does not even answer the dial.
+/// Timeout of a connection attempt.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
-/// A peer that was never reached.
+/// The peer's text if it was never reached.
 pub(crate) const NO_PEER: &str = "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}";
 
-/// How connections are made: with TLS or without, the first endpoint decides for all.
+/// Makes connections: with TLS or without, the first endpoint decides for all.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     tls: Option<Arc<ClientConfig>>,
@@ -55,7 +55,7 @@ fn scheme(endpoint: &str) -> &str {
 }
 
 impl Dialer {
-    /// `configured` is what the flags about TLS ask for.
+    /// `configured` is the TLS configuration from the flags.
     pub(crate) fn new(
         first: &str,
         configured: Option<Arc<ClientConfig>>,
@@ -74,7 +74,7 @@ impl Dialer {
     }
 
     /// # Errors
-    /// grpc-go's text.
+    /// grpc-go's error text.
     pub(crate) async fn link(&self, settings: &Settings, endpoint: &str) -> Result<Link, String> {
         let link = tokio::time::timeout(CONNECT_TIME_MAX, self.try_link(settings, endpoint));
         let late = "transport: Error while dialing: dial tcp: i/o timeout";
@@ -103,10 +103,10 @@ impl Dialer {
         }
     }
 
-    /// Only the socket, for who speaks something else over it.
+    /// The socket alone, for protocols other than gRPC.
     ///
     /// # Errors
-    /// grpc-go's text.
+    /// grpc-go's error text.
     pub(crate) async fn open(&self, endpoint: &str) -> Result<Box<dyn Socket>, String> {
         self.socket(endpoint).await.map(|it| it.0)
     }
@@ -149,7 +149,7 @@ impl Dialer {
 async fn tcp(address: &str) -> Result<TcpStream, String> {
     let failed = |why: String| format!("Error while dialing: dial tcp: {why}");
     let (host, port) = split(address).map_err(failed)?;
-    // Nobody in particular is this machine.
+    // An empty host is this machine.
     let named = if host.is_empty() { "localhost" } else { host };
     let Ok(found) = tokio::net::lookup_host((named, port)).await else {
         return Err(failed(dns::why_unknown(host).await));
@@ -161,7 +161,7 @@ async fn tcp(address: &str) -> Result<TcpStream, String> {
                 let _ = socket.set_nodelay(true);
                 return Ok(socket);
             }
-            // The first address speaks for all, as in Go.
+            // The error of the first address is returned, as in Go.
             Err(it) => {
                 let shown = if host.is_empty() { format!(":{port}") } else { address.to_string() };
                 first.get_or_insert(dial_error("tcp", &shown, &it));
@@ -171,10 +171,10 @@ async fn tcp(address: &str) -> Result<TcpStream, String> {
     Err(first.unwrap_or_else(|| failed(format!("lookup {host}: no such host"))))
 }
 
-/// Host and port, which stand behind the last colon.
+/// Host and port, which follows the last colon.
 ///
 /// # Errors
-/// Go's text.
+/// Go's error text.
 fn split(address: &str) -> Result<(&str, u16), String> {
     let wrong = |why: &str| Err(format!("address {address}: {why} in address"));
     let Some((host, port)) = address.rsplit_once(':') else { return wrong("missing port") };
@@ -201,7 +201,7 @@ fn dial_error(network: &str, address: &str, error: &io::Error) -> String {
     format!("Error while dialing: dial {network} {address}: connect: {why}")
 }
 
-/// Hands tonic the socket that is open already; asked again, it has none.
+/// Returns the open socket to tonic; a second call returns none.
 struct Opened(Option<TokioIo<Prefaced>>);
 
 impl tower_service::Service<Uri> for Opened {

@@ -1,12 +1,12 @@
-//! Questions to the system's name servers, in the order and the words of Go's own resolver, which
+//! Queries to the system's name servers, in the order and with the error texts of Go's own resolver, which
 //! etcdctl uses.
 //!
 //! ```text
 //! name ─► itself, then below each search domain (the other way round if it has few dots)
-//!            └─► each server in turn, `attempts` times ─► UDP ─ answer cut short ─► TCP
+//!            └─► each server in turn, `attempts` times ─► UDP ─ truncated answer ─► TCP
 //! ```
 //!
-//! Nobody is asked again for a name that a server says there is not, or has no such records.
+//! A name is not queried again after a server answered that it does not exist or has no such records.
 
 mod exchange;
 mod message;
@@ -22,7 +22,7 @@ use self::system::System;
 
 const NO_SUCH_HOST: &str = "no such host";
 
-/// One server of a service: who, where, and how much of the load among those of its priority.
+/// A server of a service: host, port, priority, and weight among those of its priority.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Service {
     /// With a dot at its end.
@@ -35,7 +35,7 @@ pub(crate) struct Service {
 /// The servers of a service in a domain, in the order of the answer.
 ///
 /// # Errors
-/// Go's text: nobody answered, or there are none.
+/// Go's text: no server answered, or there are no records.
 pub(crate) async fn services(service: &str, domain: &str) -> Result<Vec<Service>, String> {
     let name = format!("_{service}._tcp.{domain}");
     let (server, answer) = look_up(&name, message::SRV).await?;
@@ -51,16 +51,16 @@ pub(crate) async fn services(service: &str, domain: &str) -> Result<Vec<Service>
     }
 }
 
-/// Why the address of a host is not known.
+/// The error text for a host whose address is not known.
 pub(crate) async fn why_unknown(host: &str) -> String {
     match look_up(host, message::A).await {
-        // The system has its reasons; this is what its programs say then.
+        // The system's resolver failed for another reason; this is its programs' text.
         Ok(_) => format!("lookup {host}: {NO_SUCH_HOST}"),
         Err(why) => why,
     }
 }
 
-/// An answer with at least one record of that kind, and who gave it.
+/// An answer with at least one record of this kind, and its server.
 async fn look_up(name: &str, kind: u16) -> Result<(SocketAddr, Vec<u8>), String> {
     let failed = |why: String| format!("lookup {name}{why}");
     if !is_domain_name(name) {
@@ -77,10 +77,10 @@ async fn look_up(name: &str, kind: u16) -> Result<(SocketAddr, Vec<u8>), String>
     Err(failed(last))
 }
 
-/// Asks the servers for one name that needs nothing behind it.
+/// Queries the servers for one fully qualified name.
 ///
 /// # Errors
-/// What stands behind the name in Go's text.
+/// The part of Go's error text after the name.
 async fn one_name(system: &System, name: &str, kind: u16) -> Result<(SocketAddr, Vec<u8>), String> {
     let mut last = String::new();
     for server in system.servers.iter().cycle().take(system.servers.len() * system.attempts) {
@@ -101,7 +101,7 @@ async fn one_name(system: &System, name: &str, kind: u16) -> Result<(SocketAddr,
     Err(last)
 }
 
-/// Whether a host or a service could be called that: letters, digits, hyphens, underscores.
+/// True if the name is valid for a host or a service: letters, digits, hyphens, underscores.
 fn is_domain_name(name: &str) -> bool {
     const LABEL_BYTES_MAX: usize = 63;
     if name == "." {

@@ -1,19 +1,19 @@
-//! What a server refused, in the words of etcd's Go client.
+//! Errors of calls, with the texts of etcd's Go client.
 
 use tonic::{Code, Status};
 
 use crate::go::quote::quote;
 
-/// Why a call has no answer.
+/// Reason why a call has no response.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: Status,
-    /// The time given was over.
+    /// The deadline was exceeded.
     pub(crate) late: bool,
 }
 
 impl Refusal {
-    /// What a server printed; what the connection itself died of is told in grpc-go's words.
+    /// The server's error; a connection's failure has grpc-go's text.
     pub(crate) fn of(status: Status) -> Self {
         let status = match is_transport(&status) {
             true => Status::unavailable("error reading from server: EOF"),
@@ -22,7 +22,7 @@ impl Refusal {
         Self { status, late: false }
     }
 
-    /// Nobody answered in time; `dial_error` says why the last dial failed, if one did.
+    /// No server answered in time; `dial_error` is the error of the last dial, if one failed.
     pub(crate) fn late(dial_error: &str) -> Self {
         let text = match dial_error {
             "" => "context deadline exceeded".to_owned(),
@@ -31,7 +31,7 @@ impl Refusal {
         Self { status: Status::deadline_exceeded(text), late: true }
     }
 
-    /// What etcdctl's users read: etcd's own refusals by their text, others with their code.
+    /// The text that etcdctl prints: etcd's own errors by their text, others with their code.
     pub(crate) fn text(&self) -> String {
         match self.late {
             true => "context deadline exceeded".to_owned(),
@@ -50,7 +50,7 @@ impl Refusal {
         self.status.message() == "etcdserver: permission denied"
     }
 
-    /// Whether a new token may help.
+    /// True if a new token may help.
     pub(crate) fn is_stale_token(&self) -> bool {
         matches!(
             self.status.message(),
@@ -61,7 +61,7 @@ impl Refusal {
     }
 }
 
-/// Whether no server said this: the connection broke.
+/// True if the status is not from a server: the connection broke.
 pub(crate) fn is_transport(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }

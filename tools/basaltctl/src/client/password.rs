@@ -8,7 +8,7 @@ use rustix::termios::{
 
 use crate::print::out;
 
-/// How the program ends when the interrupt key is pressed: etcdctl's `exit(-1)`.
+/// The exit code after the interrupt key: etcdctl's `exit(-1)`.
 const INTERRUPTED: i32 = 255;
 
 /// Shows the prompt and reads one line.
@@ -16,7 +16,7 @@ const INTERRUPTED: i32 = 255;
 /// # Errors
 /// Standard input cannot be read.
 pub(crate) fn ask(prompt: &str) -> Result<String, String> {
-    // Quiet first: who is fast enough to type at the prompt is not seen either.
+    // Echo is turned off before the prompt, so that early input is not shown either.
     let terminal = Quiet::begin();
     out::text(prompt);
     let line = match &terminal {
@@ -29,8 +29,8 @@ pub(crate) fn ask(prompt: &str) -> Result<String, String> {
     Ok(line.trim().to_owned())
 }
 
-/// The terminal at standard input, in which nothing typed is shown as long as this lives. The keys
-/// that edit and interrupt come as they are: a signal would end the program with the terminal quiet.
+/// Turns off the echo of the terminal at standard input until it is dropped. The keys that edit and
+/// interrupt are read as characters: a signal would end the program with the echo off.
 struct Quiet(Termios);
 
 impl Quiet {
@@ -84,7 +84,7 @@ impl Drop for Quiet {
     }
 }
 
-/// One byte after the other, so that nothing of the next line is taken.
+/// Reads byte by byte, so that nothing of the next line is consumed.
 fn line() -> std::io::Result<String> {
     let mut line = Vec::new();
     let mut byte = [0];

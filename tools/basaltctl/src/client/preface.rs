@@ -1,5 +1,5 @@
-//! A connection is one when the server has said its first words: HTTP/2 settings. One that ends
-//! before can be dialed again without fear, for nothing was asked over it.
+//! A connection counts as established when the server's HTTP/2 settings have arrived. One that ends
+//! before can safely be dialed again, since no request was sent over it.
 
 use std::io;
 use std::pin::Pin;
@@ -8,15 +8,15 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
-/// Where the kind of a frame stands, and the kind of settings.
+/// Position of a frame's type, and the type SETTINGS.
 const KIND_AT: usize = 3;
 const SETTINGS: u8 = 4;
 
-/// Bytes both ways, whatever is below.
+/// A stream of bytes in both directions.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-/// A socket that tells when the server's first words have come.
+/// A socket that reports the arrival of the server's first frame.
 pub(crate) struct Prefaced {
     socket: Box<dyn Socket>,
     begun: Vec<u8>,
@@ -24,7 +24,7 @@ pub(crate) struct Prefaced {
 }
 
 impl Prefaced {
-    /// The socket, and what it will tell.
+    /// The socket, and the receiver of its report.
     pub(crate) fn new(socket: Box<dyn Socket>) -> (Self, oneshot::Receiver<Result<(), String>>) {
         let (told, heard) = oneshot::channel();
         (Self { socket, begun: Vec::new(), told: Some(told) }, heard)
@@ -48,7 +48,7 @@ impl Prefaced {
             }
         };
         if let Some(told) = self.told.take() {
-            // Who asked may have given up.
+            // The receiver may have been dropped.
             let _ = told.send(outcome);
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::client::error::Refusal;
 
-/// What ends a range of all keys that begin so; `\0`, no end, if there is none.
+/// The end of the range of all keys with this prefix; `\0`, no end, if there is none.
 pub(crate) fn prefix_end(prefix: &[u8]) -> Bytes {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {

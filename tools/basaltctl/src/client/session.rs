@@ -1,4 +1,4 @@
-//! A lease that is kept alive for as long as a lock is held or an election is taken part in.
+//! A lease that is kept alive as long as a lock is held or an election goes on.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::client::error::Refusal;
 use crate::client::watch::Inbox;
 
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
-/// How long a server has to answer before another is tried.
+/// Another server is tried after this time without an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
-/// Before a broken stream is made again.
+/// Pause before a broken stream is made again.
 const BACKOFF: Duration = Duration::from_millis(500);
 
 /// Keeps one lease alive.
@@ -30,10 +30,10 @@ impl<'a> KeepAlive<'a> {
         Self { client, id, open: None }
     }
 
-    /// Renews the lease once; the answer's TTL is 0 if there is no such lease.
+    /// Renews the lease once; the response's TTL is 0 if there is no such lease.
     ///
     /// # Errors
-    /// The server refused; a lost connection is only made again.
+    /// The server refused; a lost connection is made again.
     pub(crate) async fn renew(&mut self) -> Result<LeaseKeepAliveResponse, Refusal> {
         loop {
             match Box::pin(self.try_renew()).await {
@@ -68,7 +68,7 @@ impl<'a> KeepAlive<'a> {
         }
     }
 
-    /// Renews the lease again and again; ends when it is gone.
+    /// Renews the lease at intervals; ends when the lease does not exist any more.
     pub(crate) async fn run(&mut self) {
         while let Ok(answer) = self.renew().await {
             if answer.ttl <= 0 {
@@ -79,12 +79,12 @@ impl<'a> KeepAlive<'a> {
     }
 }
 
-/// A third of the time a lease has.
+/// A third of the lease's time to live.
 pub(crate) fn pause(ttl: i64) -> Duration {
     Duration::from_millis(u64::try_from(ttl).unwrap_or_default() * 1000 / 3)
 }
 
-/// A lease of its own.
+/// Grants a lease.
 ///
 /// # Errors
 /// The server refused.

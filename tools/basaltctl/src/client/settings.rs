@@ -1,28 +1,26 @@
-//! What the global flags say, read in etcdctl's order so that the same mistake is told first.
+//! The values of the global flags, read in etcdctl's order so that the same error is printed first.
 
 use std::io::Write as _;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::cli::values::{Values, variable_name};
-use crate::client::dial::Dialer;
-use crate::client::tls::{self, Security};
-use crate::client::{Client, log, password, srv};
+use crate::client::tls::Security;
+use crate::client::{log, password, srv};
 use crate::print::out;
 use crate::print::{Format, Printer};
 use crate::{Failure, exit};
 
-/// A request is no larger than this unless a flag says so.
+/// A request is no larger than this unless a flag allows it.
 const SEND_BYTES_MAX: usize = 2 * 1024 * 1024;
 const RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
 
-/// How to reach the servers.
+/// Endpoints and options of the connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) endpoints: Vec<String>,
     pub(crate) dial_timeout: Duration,
     pub(crate) command_timeout: Duration,
-    /// Whether somebody asked for it.
+    /// True if the flag was given.
     pub(crate) command_timeout_given: bool,
     pub(crate) keepalive_time: Duration,
     pub(crate) keepalive_timeout: Duration,
@@ -32,7 +30,7 @@ pub(crate) struct Settings {
     pub(crate) auth: Option<Auth>,
 }
 
-/// Who asks.
+/// User and password.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Auth {
     pub(crate) name: String,
@@ -41,10 +39,10 @@ pub(crate) struct Auth {
 }
 
 impl Settings {
-    /// Reads flags and environment, and how answers are to be printed.
+    /// Reads flags and environment, and the output format.
     ///
     /// # Errors
-    /// What etcdctl says before it dials.
+    /// etcdctl's error text before it dials.
     pub(crate) async fn read(values: &mut Values, watch: bool) -> Result<(Self, Printer), Failure> {
         environment(values, watch)?;
         if values.is_on("debug") {
@@ -58,7 +56,7 @@ impl Settings {
         Ok((settings, printer))
     }
 
-    /// For the other cluster of a mirror: its own certificates and user, otherwise the same flags.
+    /// The settings for the destination of a mirror: its own certificates and user, otherwise the same flags.
     pub(crate) fn of_destination(
         values: &Values,
         endpoint: String,
@@ -68,7 +66,7 @@ impl Settings {
         Self { endpoints: vec![endpoint], security, auth, ..Self::of(values) }
     }
 
-    /// What the flags say that can be read without asking anybody.
+    /// The flags that need neither DNS nor standard input.
     fn of(values: &Values) -> Self {
         let limit = |name: &str, default| match usize::try_from(values.int(name)) {
             Ok(0) | Err(_) => default,
@@ -88,33 +86,13 @@ impl Settings {
         }
     }
 
-    /// The same for one server.
+    /// The same settings for one server.
     pub(crate) fn only(&self, endpoint: &str) -> Self {
         Self { endpoints: vec![endpoint.to_owned()], ..self.clone() }
     }
-
-    /// A client; it dials when it is asked something.
-    ///
-    /// # Errors
-    /// Files for TLS that are none, no endpoint, a refused password.
-    pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        self.client_named("etcd-client").await
-    }
-
-    pub(crate) async fn client_named(&self, logger: &'static str) -> Result<Client, Failure> {
-        let configured = tls::config(&self.security).map_err(Failure::bad_args)?;
-        let connection = |text: String| Failure::new(exit::BAD_CONNECTION, text);
-        let first = self
-            .endpoints
-            .first()
-            .ok_or_else(|| connection("etcdclient: no available endpoints".to_owned()))?;
-        let dialer = Dialer::new(first, configured, tls::default);
-        let client = Client::new(Rc::new(self.clone()), dialer, logger).await;
-        client.map_err(|it| connection(it.text()))
-    }
 }
 
-/// Fills flags from `ETCDCTL_*`; a variable behind a flag that is given too ends the command.
+/// Sets flags from `ETCDCTL_*`; a variable of a flag that is given too ends the command.
 fn environment(values: &mut Values, watch: bool) -> Result<(), Failure> {
     let (mut used, shadowed) = values.fill(|name| std::env::var(name).ok());
     if watch {
@@ -156,7 +134,7 @@ fn debug(values: &Values, watch: bool) {
     }
 }
 
-/// Those found by DNS if a domain is named, otherwise those typed.
+/// The endpoints found by DNS if a domain is named, otherwise those typed.
 async fn endpoints(values: &Values) -> Result<Vec<String>, Failure> {
     let domain = values.text("discovery-srv");
     let mut found = Vec::new();
@@ -209,7 +187,7 @@ fn auth(values: &Values) -> Result<Option<Auth>, Failure> {
     named(values.text("user"), values.text("password"), "Password: ")
 }
 
-/// A user from `name`, `name:password` or `name` and `password`; without any, one is asked for.
+/// A user from `name`, `name:password` or `name` and `password`; a missing password is asked for.
 ///
 /// # Errors
 /// Standard input cannot be read.

@@ -1,11 +1,11 @@
-//! Serves from DNS: `_etcd-client-ssl._tcp.<domain>` and `_etcd-client._tcp.<domain>`.
+//! Servers from DNS: `_etcd-client-ssl._tcp.<domain>` and `_etcd-client._tcp.<domain>`.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng as _};
 
 use crate::client::dns::{self, Service};
 
-/// Serves of a domain, those with TLS first.
+/// Servers of a domain, those with TLS first.
 ///
 /// # Errors
 /// Neither name can be looked up; Go's text.
@@ -29,7 +29,7 @@ pub(crate) async fn endpoints(domain: &str, suffix: &str) -> Result<Vec<String>,
         .collect())
 }
 
-/// By priority; among equals by chance, and who has more weight is more often first (RFC 2782).
+/// By priority; among equals random, a larger weight being first more often (RFC 2782).
 fn ordered(mut services: Vec<Service>, random: &mut impl Rng) -> Vec<Service> {
     services.sort_by_key(|it| (it.priority, it.weight));
     for equals in services.chunk_by_mut(|one, other| one.priority == other.priority) {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_more_weight_is_more_often_first() {
+    fn larger_weights_are_first_more_often() {
         let service = |port, priority, weight| Service {
             target: "h.test.".to_owned(),
             port,

@@ -1,4 +1,4 @@
-//! TLS as `--cacert`, `--cert`, `--key` and `--insecure-skip-tls-verify` ask for it.
+//! TLS by the flags `--cacert`, `--cert`, `--key` and `--insecure-skip-tls-verify`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-/// What the flags say.
+/// The flags about TLS.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Security {
     pub(crate) cert: String,
@@ -26,7 +26,7 @@ pub(crate) struct Security {
     pub(crate) skip_verify: bool,
 }
 
-/// Where systems keep the certificates they trust.
+/// Files in which systems keep the certificates they trust.
 const SYSTEM_ROOTS: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -34,10 +34,10 @@ const SYSTEM_ROOTS: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// The configuration, if any flag asks for TLS.
+/// The configuration, if a flag asks for TLS.
 ///
 /// # Errors
-/// A file that cannot be read or holds something else, in Go's words.
+/// A file cannot be read or has other content; Go's text.
 pub(crate) fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, String> {
     let Security { cert, key, cacert, server_name, .. } = security;
     let named = [cert, key, cacert, server_name].iter().any(|it| !it.is_empty());
@@ -75,7 +75,7 @@ pub(crate) fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, S
     Ok(Some(Arc::new(config)))
 }
 
-/// For `https` endpoints without any flag: what the system trusts.
+/// The configuration for `https` endpoints without any flag: the system's certificates.
 pub(crate) fn default() -> Arc<ClientConfig> {
     let security = Security { insecure_transport: false, ..Security::default() };
     let config = config(&security).ok().flatten();
@@ -125,7 +125,7 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// Believes every certificate, as `--insecure-skip-tls-verify` asks.
+/// Accepts every certificate, for `--insecure-skip-tls-verify`.
 #[derive(Debug)]
 struct Trusting;
 

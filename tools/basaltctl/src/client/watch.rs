@@ -15,15 +15,15 @@ use crate::client::Client;
 use crate::client::error::{Refusal, reason};
 
 const METHOD: &str = "/etcdserverpb.Watch/Watch";
-/// Before a broken watch is made again.
+/// Pause before a broken watch is made again.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// Orders that wait until the stream is there.
+/// Capacity of the channel of requests to the stream.
 const ORDERS_MAX: usize = 16;
 
-/// What a watch printed.
+/// One response of a watch.
 pub(crate) struct Told {
     pub(crate) response: WatchResponse,
-    /// Why it is over, if it is.
+    /// The reason of its end, if it has ended.
     pub(crate) ended: Option<String>,
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// With `leader`, a member without leader ends the watch.
+    /// With `leader`, a member without a leader ends the watch.
     pub(crate) fn new(client: &'a Client, create: WatchCreateRequest, leader: bool) -> Self {
         Self { client, create, leader, open: None, over: false }
     }
 
-    /// Asks for the revision up to which everything was sent.
+    /// Requests the revision up to which all events were sent.
     pub(crate) async fn ask_progress(&self) {
         if let Some((orders, _)) = &self.open {
             let union = RequestUnion::ProgressRequest(WatchProgressRequest {});
@@ -50,7 +50,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The next thing to tell, or `None` when it is over.
+    /// The next response, or `None` when the watch has ended.
     pub(crate) async fn next(&mut self) -> Option<Told> {
         while !self.over {
             let response = match self.receive().await {
@@ -81,7 +81,7 @@ impl<'a> Watch<'a> {
             }
             return Some(self.end(response, text));
         }
-        // Where to go on: nothing that happens while the connection is away may be missed.
+        // The revision at which a new connection resumes: no event may be missed in between.
         let seen = response.header.unwrap_or_default().revision;
         if let Some(kv) = response.events.last().and_then(|it| it.kv.as_ref()) {
             self.create.start_revision = kv.mod_revision + 1;
@@ -100,7 +100,7 @@ impl<'a> Watch<'a> {
         Told { response, ended: Some(why) }
     }
 
-    /// `None` when the connection broke and another has to be made.
+    /// `None` if the connection broke and another has to be made.
     async fn receive(&mut self) -> Result<Option<WatchResponse>, Refusal> {
         if self.open.is_none() {
             match Box::pin(self.establish()).await {

@@ -1,4 +1,4 @@
-//! check perf and check datascale: many clients put, and what it took is judged.
+//! check perf and check datascale: many clients put, and the throughput and latency are judged.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,16 +21,16 @@ use crate::print::progress::Progress;
 use crate::{Failure, exit};
 
 const PERF: Duration = Duration::from_secs(60);
-/// For what is done after the check.
+/// Timeout of the requests after the check.
 const CLEANUP_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What every request took, and what went wrong.
+/// Latencies and errors of the requests.
 #[derive(Default)]
-struct Tally {
+struct Results {
     seconds: RefCell<Vec<f64>>,
     errors: RefCell<BTreeMap<String, u64>>,
     sent: Cell<u64>,
-    /// Nothing more is to be sent.
+    /// No further request is to be sent.
     is_stopped: Cell<bool>,
 }
 
@@ -39,7 +39,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Position of a load among those there are.
+/// Index of the `--load` in the table of loads.
 fn load(context: &Context) -> Result<usize, Failure> {
     match context.values.text("load") {
         "s" | "small" => Ok(0),
@@ -73,7 +73,7 @@ async fn must_be_empty(client: &Client, prefix: &str, hint: &str) -> Result<(), 
     Err(Failure::new(exit::INVALID_INPUT, text))
 }
 
-/// A put whose key nobody else has: the prefix, a number scrambled, and zeros.
+/// A put of a key that no other request uses: the prefix, a scrambled number, and zeros.
 fn request(prefix: &str, number: u64, key_bytes: usize, value_bytes: usize) -> PutRequest {
     let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
     let mut key = vec![0; key_bytes];
@@ -81,11 +81,11 @@ fn request(prefix: &str, number: u64, key_bytes: usize, value_bytes: usize) -> P
     put([prefix.as_bytes(), &key].concat(), vec![0; value_bytes], 0)
 }
 
-/// Puts by all clients at once until `next` has no more to send.
+/// Puts by all clients at once until `next` returns no request.
 async fn put_all(
     clients: &[Rc<Client>],
-    tally: &Rc<Tally>,
-    next: impl AsyncFn(&Tally) -> Option<PutRequest> + 'static,
+    tally: &Rc<Results>,
+    next: impl AsyncFn(&Results) -> Option<PutRequest> + 'static,
 ) {
     let next = Rc::new(next);
     let mut workers = Vec::new();
@@ -109,7 +109,7 @@ async fn put_all(
 }
 
 /// # Errors
-/// The cluster is too slow, or not there.
+/// The cluster is too slow, or cannot be reached.
 pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
     const LOADS: [(u32, usize); 4] = [(150, 50), (1000, 200), (8000, 500), (15000, 1000)];
     let (rate, count) = LOADS[load(&context)?];
@@ -118,11 +118,11 @@ pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
     let prefix = context.values.text("prefix").to_owned();
     let hint = format!("'etcdctl del --prefix {prefix}'");
     must_be_empty(&clients[0], &prefix, &hint).await?;
-    let tally = Rc::new(Tally::default());
+    let tally = Rc::new(Results::default());
     let began = now();
     let every = Duration::from_secs(1) / rate;
     let name = prefix.clone();
-    let paced = async move |tally: &Tally| {
+    let paced = async move |tally: &Results| {
         let number = tally.sent.get();
         tally.sent.set(number + 1);
         let due = began + every * u32::try_from(number).unwrap_or(u32::MAX);
@@ -138,7 +138,7 @@ pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
     tokio::select! {
         () = &mut work => {}
         _ = tokio::signal::ctrl_c() => {
-            // What is put after the keys were taken away would stay.
+            // A put after the deletion of the keys would leave its key behind.
             tally.is_stopped.set(true);
             work.await;
         }
@@ -148,7 +148,7 @@ pub(crate) async fn perf(mut context: Context) -> Result<(), Failure> {
     judge(&tally, took, f64::from(rate))
 }
 
-fn judge(tally: &Tally, took: f64, rate: f64) -> Result<(), Failure> {
+fn judge(tally: &Results, took: f64, rate: f64) -> Result<(), Failure> {
     let seconds = tally.seconds.borrow();
     let errors = tally.errors.borrow();
     #[allow(clippy::cast_precision_loss, reason = "a count far below 2^53")]
@@ -191,7 +191,7 @@ fn tell_errors(errors: &BTreeMap<String, u64>) {
     }
 }
 
-/// Takes the keys away, then does what the flags ask for.
+/// Deletes the keys, then compacts and defragments if the flags ask for it.
 async fn clean_up(context: &Context, client: &Client, prefix: &str) -> Result<(), Failure> {
     let mut request = delete(prefix.to_owned());
     request.range_end = prefix_end(prefix.as_bytes());
@@ -249,9 +249,9 @@ pub(crate) async fn datascale(mut context: Context) -> Result<(), Failure> {
         "Start data scale check for work load [{keys} key-value pairs, 1024 bytes per key-value, \
          {count} concurrent clients]."
     ));
-    let tally = Rc::new(Tally::default());
+    let tally = Rc::new(Results::default());
     let name = prefix.clone();
-    let all = async move |tally: &Tally| {
+    let all = async move |tally: &Results| {
         let number = tally.sent.get();
         tally.sent.set(number + 1);
         (number < keys).then(|| request(&name, number, 512, 512))

@@ -1,19 +1,20 @@
-//! Completion: what the scripts for shells are told that could come next.
+//! Completion: the candidates that the scripts for shells offer.
 
 use shells::{Directive, SHELLS};
 
 use crate::Failure;
+use crate::cli::action::Action;
 use crate::cli::command::Path;
 use crate::cli::flag::{Flag, Kind};
 use crate::cli::tree::ROOT;
 use crate::cli::values::{HELP, Word};
 use crate::cli::{find, help};
-use crate::command::{Action, Context};
+use crate::command::Context;
 use crate::exit;
 use crate::go::quote::quote;
 use crate::print::out;
 
-/// Values that flags may have.
+/// Values of flags.
 const CHOICES: &[(&str, &[&str])] = &[
     ("write-out", &["fields", "json", "protobuf", "simple", "table"]),
     ("consistency", &["l", "s"]),
@@ -23,7 +24,7 @@ const CHOICES: &[(&str, &[&str])] = &[
 ];
 
 /// # Errors
-/// No shell, or one nobody knows.
+/// No shell, or an unknown one.
 pub(crate) fn script(context: &Context) -> Result<(), Failure> {
     let wrong = |text: String| {
         out::error(&format!("Error: {text}\n{}", help::usage(&context.path)));
@@ -41,7 +42,7 @@ pub(crate) fn script(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints what could stand in place of the last word, and what the shell is to make of it.
+/// Prints the candidates for the last word, and the directive for the shell.
 pub(crate) fn complete(words: &[Word]) {
     let described = words[0] == b"__complete";
     let Some((last, before)) = words[1..].split_last() else {
@@ -65,7 +66,7 @@ type Choices = Vec<(String, String)>;
 
 fn choices(path: &Path, rest: &[Word], begun: &str) -> (Choices, Directive) {
     let starts = |name: &str, begun: &str| name.starts_with(begun);
-    // The shell picks those that fit.
+    // The shell picks the candidates that fit.
     let values = |name: &str| -> Choices {
         let of = CHOICES.iter().find(|it| it.0 == name).map_or(&[][..], |it| it.1);
         of.iter().map(|it| ((*it).to_owned(), String::new())).collect()

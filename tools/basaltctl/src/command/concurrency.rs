@@ -1,5 +1,5 @@
-//! What locks and elections have in common: a key of one's own below a name, bound to a lease, and
-//! waiting until all older keys there are gone.
+//! Shared parts of locks and elections: a key of one's own below a name, bound to a lease, and
+//! waiting until all older keys there are deleted.
 
 use basalt_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use basalt_proto::etcdserverpb::{RangeRequest, WatchCreateRequest};
@@ -56,7 +56,7 @@ async fn wait_delete(client: &Client, key: Bytes, since: i64) -> Result<(), Fail
     Err(Failure::error("lost watcher waiting for delete"))
 }
 
-/// SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM.
 pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) =

@@ -4,11 +4,12 @@ use basalt_proto::etcdserverpb::downgrade_request::DowngradeAction;
 use basalt_proto::etcdserverpb::{DowngradeRequest, DowngradeResponse};
 
 use crate::Failure;
-use crate::command::{Action, Context};
+use crate::cli::action::Action;
+use crate::command::Context;
 use crate::print::Printed;
 
 /// # Errors
-/// No version, or the server refused.
+/// No version was given, or the server refused.
 pub(crate) async fn downgrade(action: Action, mut context: Context) -> Result<(), Failure> {
     let (word, action) = if action == Action::DowngradeValidate {
         ("validate", DowngradeAction::Validate)

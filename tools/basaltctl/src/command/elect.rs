@@ -1,4 +1,4 @@
-//! elect: the oldest key below a name leads, its value is what it proposes.
+//! elect: the oldest key below a name is the leader's; its value is the proposal.
 
 use basalt_proto::etcdserverpb::range_request::SortOrder;
 use basalt_proto::etcdserverpb::request_op::Request;
@@ -17,7 +17,7 @@ use crate::command::Context;
 use crate::command::concurrency::{by_age, interrupted, wait_deletes};
 use crate::print::Printer;
 
-/// Seconds, as the Go client has it for those who do not say.
+/// Seconds; the Go client's default.
 const TTL: i64 = 60;
 
 /// # Errors
@@ -72,7 +72,7 @@ pub(crate) async fn elect(mut context: Context) -> Result<(), Failure> {
     }
 }
 
-/// Puts the proposal and waits until it is the oldest; gives its revision.
+/// Puts the proposal and waits until it is the oldest; returns its revision.
 async fn campaign(
     client: &Client,
     prefix: &[u8],
@@ -97,7 +97,7 @@ async fn campaign(
     Ok(revision)
 }
 
-/// Shows every leader and every change of what it proposes.
+/// Prints every leader and every change of its proposal.
 async fn observe(client: &Client, printer: &Printer, prefix: &[u8]) -> Result<(), Failure> {
     let lost = || Failure::error("elect: observer lost");
     loop {
@@ -132,7 +132,7 @@ fn show(printer: &Printer, header: ResponseHeader, kv: KeyValue) -> Result<(), F
     printer.show(&RangeResponse { header, kvs: vec![kv], ..RangeResponse::default() })
 }
 
-/// Waits for somebody to run at all.
+/// Waits for the first candidate.
 async fn first_put(
     client: &Client,
     prefix: &[u8],

@@ -1,4 +1,4 @@
-//! endpoint health, status, hashkv, and defrag: commands that ask every endpoint by itself.
+//! endpoint health, status, hashkv, and defrag: commands that query every endpoint separately.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::print::out;
 use crate::print::progress::Progress;
 use crate::{Failure, exit};
 
-/// Those typed, or with `--cluster` those that members advertise.
+/// The endpoints typed, or with `--cluster` those that members advertise.
 async fn endpoints(context: &Context, settings: &Settings) -> Result<Vec<String>, Failure> {
     if !context.values.is_on("cluster") {
         return Ok(context.values.list("endpoints"));
@@ -45,7 +45,7 @@ fn text(took: Duration) -> String {
 }
 
 /// # Errors
-/// One of them is not well.
+/// One of the endpoints is unhealthy.
 pub(crate) async fn health(mut context: Context) -> Result<(), Failure> {
     let (settings, printer) = context.settings().await?;
     let mut checks = Vec::new();
@@ -107,7 +107,7 @@ async fn check(settings: Settings, endpoint: String) -> Health {
 }
 
 /// # Errors
-/// One of them did not answer.
+/// One of the endpoints did not answer.
 pub(crate) async fn status(mut context: Context) -> Result<(), Failure> {
     let (settings, printer) = context.settings().await?;
     let mut statuses = Vec::new();
@@ -130,7 +130,7 @@ pub(crate) async fn status(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// One of them did not answer.
+/// One of the endpoints did not answer.
 pub(crate) async fn hash_kv(mut context: Context) -> Result<(), Failure> {
     let (settings, printer) = context.settings().await?;
     let mut hashes = Vec::new();
@@ -153,7 +153,7 @@ pub(crate) async fn hash_kv(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// One of them did not do it.
+/// One of the endpoints failed.
 pub(crate) async fn defrag(mut context: Context) -> Result<(), Failure> {
     let (settings, _) = context.settings().await?;
     let mut failed = false;

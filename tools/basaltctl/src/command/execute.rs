@@ -1,4 +1,4 @@
-//! Other programs: what a watch or a lock runs.
+//! Runs the program that a watch or a lock was given.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -7,13 +7,13 @@ use std::process::Stdio;
 
 use crate::cli::values::Word;
 
-/// Why a program did not end well, in Go's words, and its exit code if it ended at all.
+/// The failure of a program, in Go's words, and its exit code if it has one.
 pub(crate) struct Unwell {
     pub(crate) text: String,
     pub(crate) code: Option<i32>,
 }
 
-/// Runs a program with more environment and our own output.
+/// Runs a program with additional environment and our own output.
 ///
 /// # Errors
 /// It could not be started, or its exit code is not 0.
@@ -47,7 +47,7 @@ pub(crate) async fn run(words: &[Word], environment: &[(&str, String)]) -> Resul
     }
 }
 
-/// Go's words for a signal.
+/// Go's name of a signal.
 fn signal_name(number: i32) -> String {
     const NAMES: [&str; 15] = [
         "hangup",

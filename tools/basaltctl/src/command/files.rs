@@ -1,4 +1,4 @@
-//! Files, with Go's words for what is wrong with them.
+//! Reads files, with Go's error texts.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|it| format!("open {}: {}", path.display(), why(&it)))
 }
 
-/// The system's word for it, as Go prints it.
+/// The system's error text, as Go prints it.
 pub(crate) fn why(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

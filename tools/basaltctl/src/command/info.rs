@@ -1,16 +1,17 @@
-//! help, options, version: no server is asked.
+//! help, options, version: they send no request.
 
+use crate::cli::action::Action;
 use crate::cli::tree::ROOT;
 use crate::cli::{command, help};
-use crate::command::{Action, Context};
+use crate::command::Context;
 use crate::print::out;
 use crate::{API_VERSION, Failure, help_topic};
 
-/// The version of etcd whose etcdctl this is like.
+/// The version of etcd whose etcdctl this follows.
 const VERSION: &str = "3.7.1";
 
 /// # Errors
-/// None; a topic that nobody knows is no error.
+/// None; an unknown topic is no error.
 pub(crate) fn info(action: Action, context: &Context) -> Result<(), Failure> {
     if action == Action::Version {
         out::line(&format!("etcdctl version: {VERSION}\nAPI version: {API_VERSION}"));

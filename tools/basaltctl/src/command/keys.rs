@@ -1,4 +1,4 @@
-//! get, put, del, compaction. Their requests are made here for transactions too.
+//! get, put, del, compaction. Transactions use their requests too.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::go::quote::quote;
 use crate::print::{Format, out};
 use crate::{Failure, exit};
 
-/// Time to think again before a range is deleted.
+/// Pause before a range is deleted.
 const SECOND_THOUGHTS: Duration = Duration::from_secs(2);
 const NO_END: Bytes = Bytes::from_static(b"\0");
 
 /// # Errors
-/// What was typed makes no sense, or the server refused.
+/// The arguments are invalid, or the server refused.
 pub(crate) async fn get(mut context: Context) -> Result<(), Failure> {
     let request = range_request(&context.values)?;
     let (client, mut printer) = context.connect().await?;
@@ -67,7 +67,7 @@ async fn streamed(
 }
 
 /// # Errors
-/// Arguments and flags that do not go together.
+/// Arguments and flags that exclude each other.
 pub(crate) fn range_request(values: &Values) -> Result<RangeRequest, Failure> {
     let (prefix, from_key) = (values.is_on("prefix"), values.is_on("from-key"));
     let Some(key) = values.args.first() else {
@@ -119,7 +119,7 @@ fn span(prefix: bool, from_key: bool, key: &mut Bytes, end: &mut Bytes) {
     }
 }
 
-/// Whether a member may answer alone; `told` is what the error shows.
+/// True if one member may answer without a quorum; `told` is the value that the error shows.
 ///
 /// # Errors
 /// Neither `l` nor `s`.
@@ -155,7 +155,7 @@ fn sort(values: &Values, request: &mut RangeRequest) -> Result<(), Failure> {
         _ => return Err(bad("target", given)),
     };
     request.set_sort_target(target);
-    // Keys come in this order anyway; asked for, the server would sort them all.
+    // Keys come in this order anyway; with the order in the request, the server would sort them all.
     request.set_sort_order(match (target, order) {
         (SortTarget::Key, SortOrder::Ascend) => SortOrder::None,
         _ => order,
@@ -180,7 +180,7 @@ fn revisions(values: &Values, request: &mut RangeRequest) -> Result<(), Failure>
 }
 
 /// # Errors
-/// What was typed makes no sense, or the server refused.
+/// The arguments are invalid, or the server refused.
 pub(crate) async fn put(mut context: Context) -> Result<(), Failure> {
     let request = put_request(&context.values)?;
     let (client, printer) = context.connect().await?;
@@ -189,7 +189,7 @@ pub(crate) async fn put(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// Arguments and flags that do not go together.
+/// Arguments and flags that exclude each other.
 pub(crate) fn put_request(values: &Values) -> Result<PutRequest, Failure> {
     let missing =
         || Failure::bad_args("put command needs 1 argument and input from stdin or 2 arguments");
@@ -224,7 +224,7 @@ pub(crate) fn put_request(values: &Values) -> Result<PutRequest, Failure> {
 }
 
 /// # Errors
-/// What was typed makes no sense, or the server refused.
+/// The arguments are invalid, or the server refused.
 pub(crate) async fn del(mut context: Context) -> Result<(), Failure> {
     let request = delete_request(&context.values).await?;
     let (client, printer) = context.connect().await?;
@@ -233,7 +233,7 @@ pub(crate) async fn del(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// Arguments and flags that do not go together.
+/// Arguments and flags that exclude each other.
 pub(crate) async fn delete_request(values: &Values) -> Result<DeleteRangeRequest, Failure> {
     let (prefix, from_key) = (values.is_on("prefix"), values.is_on("from-key"));
     let args = &values.args;
@@ -266,7 +266,7 @@ pub(crate) async fn delete_request(values: &Values) -> Result<DeleteRangeRequest
 }
 
 /// # Errors
-/// No number, or the server refused.
+/// The revision is no number, or the server refused.
 pub(crate) async fn compaction(mut context: Context) -> Result<(), Failure> {
     context.exactly(1, "compaction command needs 1 argument")?;
     let revision = parse_int(&context.arg(0), 10).map_err(Failure::error)?;

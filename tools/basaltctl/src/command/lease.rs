@@ -24,7 +24,7 @@ fn connection(refusal: &Refusal) -> Failure {
 }
 
 /// # Errors
-/// No number, or the server refused.
+/// The TTL is no number, or the server refused.
 pub(crate) async fn grant(mut context: Context) -> Result<(), Failure> {
     context.exactly(1, "lease grant command needs TTL argument")?;
     let ttl = parse_int(&context.arg(0), 10)
@@ -40,7 +40,7 @@ pub(crate) async fn grant(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// No id, or the server refused.
+/// The id is missing or invalid, or the server refused.
 pub(crate) async fn revoke(mut context: Context) -> Result<(), Failure> {
     context.exactly(1, "lease revoke command needs 1 argument")?;
     let id = lease_id(&context.arg(0))?;
@@ -60,7 +60,7 @@ pub(crate) async fn revoke(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// No id, or the server refused.
+/// The id is missing or invalid, or the server refused.
 pub(crate) async fn time_to_live(mut context: Context) -> Result<(), Failure> {
     context.exactly(1, "lease timetolive command needs lease ID as argument")?;
     let (client, printer) = context.connect().await?;
@@ -83,7 +83,7 @@ pub(crate) async fn list(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// No id, or, asked for once, no such lease.
+/// The id is missing or invalid, or, with `--once`, there is no such lease.
 pub(crate) async fn keep_alive(mut context: Context) -> Result<(), Failure> {
     context.exactly(1, "lease keep-alive command needs lease ID as argument")?;
     let id = lease_id(&context.arg(0))?;

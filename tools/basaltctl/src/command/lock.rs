@@ -1,4 +1,4 @@
-//! lock: the oldest key below a name holds it.
+//! lock: the owner of the oldest key below a name holds the lock.
 
 use basalt_proto::etcdserverpb::TxnRequest;
 use basalt_proto::etcdserverpb::range_request::SortOrder;
@@ -13,7 +13,7 @@ use crate::command::{Context, execute};
 use crate::{Failure, exit};
 
 /// # Errors
-/// The lease ended, a signal came too early, or the command ended badly.
+/// The lease ended, a signal came too early, or the command failed.
 pub(crate) async fn lock(mut context: Context) -> Result<(), Failure> {
     if context.args().is_empty() {
         let text = "lock takes a lock name argument and an optional command to execute";
@@ -50,7 +50,7 @@ pub(crate) async fn lock(mut context: Context) -> Result<(), Failure> {
     }
 }
 
-/// Puts the key and waits until it is the oldest; gives the revision at which it was.
+/// Puts the key and waits until it is the oldest; returns the revision at which it was.
 async fn acquire(client: &Client, prefix: &[u8], key: &[u8], lease: i64) -> Result<i64, Failure> {
     let key = key.to_vec();
     let owner = || op(Request::RequestRange(by_age(prefix, SortOrder::Ascend)));
@@ -91,7 +91,7 @@ async fn command(
     let ran = execute::run(&context.args()[1..], &environment).await;
     let released = client.delete(&delete(key.to_vec()), None).await;
     ran.map_err(|it| {
-        // A program that a signal ended has -1: what is left of that is 255.
+        // A program that a signal ended has exit code -1, of which the low byte is 255.
         let code = it.code.map_or(exit::ERROR, |it| it.to_le_bytes()[0]);
         Failure::new(code, it.text)
     })?;

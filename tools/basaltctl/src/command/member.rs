@@ -28,7 +28,7 @@ fn urls(context: &Context) -> Result<Vec<String>, Failure> {
     }
 }
 
-/// What etcd's client refuses before it asks anybody.
+/// Checks that etcd's client makes before it sends a request.
 fn check_url(url: &str) -> Result<(), Failure> {
     let refused = |why: &str| Err(Failure::error(format!("{why}: {url}")));
     let Some((scheme, rest)) = url.trim().split_once("://") else {
@@ -54,7 +54,7 @@ fn check_url(url: &str) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// What was typed makes no sense, or the server refused.
+/// The arguments are invalid, or the server refused.
 pub(crate) async fn add(mut context: Context) -> Result<(), Failure> {
     let count = context.args().len();
     if count == 0 {
@@ -104,7 +104,7 @@ pub(crate) async fn add(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// No id, or the server refused.
+/// The id is missing or invalid, or the server refused.
 pub(crate) async fn remove(mut context: Context) -> Result<(), Failure> {
     let id = member_id(&context)?;
     let (client, printer) = context.connect().await?;
@@ -122,7 +122,7 @@ pub(crate) async fn remove(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// No id, no URL, or the server refused.
+/// The id or the URLs are missing or invalid, or the server refused.
 pub(crate) async fn update(mut context: Context) -> Result<(), Failure> {
     let id = member_id(&context)?;
     let request = MemberUpdateRequest { id, peer_ur_ls: urls(&context)? };
@@ -141,7 +141,7 @@ pub(crate) async fn update(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// No id, or the server refused.
+/// The id is missing or invalid, or the server refused.
 pub(crate) async fn promote(mut context: Context) -> Result<(), Failure> {
     let id = member_id(&context)?;
     let (client, printer) = context.connect().await?;
@@ -171,7 +171,7 @@ pub(crate) async fn list(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// No id, no leader among the endpoints, or it refused.
+/// The id is missing, no endpoint is the leader, or the server refused.
 pub(crate) async fn move_leader(mut context: Context) -> Result<(), Failure> {
     context.exactly(1, "move-leader command needs 1 argument")?;
     let target = parse_uint(&context.arg(0), 16).map_err(Failure::bad_args)?;

@@ -1,4 +1,4 @@
-//! One number out of a server's `/metrics`.
+//! Reads one number from a server's `/metrics`.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -8,10 +8,10 @@ use crate::client::tls;
 
 const NAME: &str = "process_resident_memory_bytes";
 
-/// Bytes of memory that the server has; what is wrong is told in a line of its own.
+/// Resident memory of the server in bytes.
 ///
 /// # Errors
-/// That line.
+/// The line that reports the error.
 pub(crate) async fn resident_memory(settings: &Settings, endpoint: &str) -> Result<f64, String> {
     let text = fetch(settings, endpoint).await.map_err(|it| format!("fetch error: {it}"))?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(NAME));

@@ -1,4 +1,4 @@
-//! make-mirror: copies what is there, then every change, until something fails.
+//! make-mirror: copies the present state, then every change, until something fails.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::print::progress::Progress;
 
 /// Keys read at once from the source.
 const BATCH: i64 = 1000;
-/// How often the total is told.
+/// Interval at which the total is printed.
 const REPORT: Duration = Duration::from_secs(30);
 
-/// What goes where.
+/// Source, destination and renaming of keys.
 struct Mirror<'a> {
     source: &'a Client,
     destination: &'a Client,
@@ -101,7 +101,7 @@ impl Mirror<'_> {
         self.follow(revision + 1).await
     }
 
-    /// Copies the present state; gives its revision.
+    /// Copies the present state; returns its revision.
     async fn copy_all(&self) -> Result<i64, Failure> {
         let any = if self.prefix.is_empty() { b"foo".to_vec() } else { self.prefix.clone() };
         let answer = self.source.get(&get(any), None).await?;
@@ -150,7 +150,7 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// One transaction per revision, or more if it would be too large.
+    /// Applies one transaction per revision, or more if it would be too large.
     async fn apply(&self, events: &[Event]) -> Result<(), Failure> {
         let mut ops: Vec<RequestOp> = Vec::new();
         let mut last = 0;

@@ -51,7 +51,7 @@ pub(crate) async fn get(mut context: Context) -> Result<(), Failure> {
     show(&client, &printer, &context.arg(0)).await
 }
 
-/// Prints what a role may do.
+/// Prints the permissions of a role.
 ///
 /// # Errors
 /// The server refused.
@@ -79,7 +79,7 @@ pub(crate) async fn list(mut context: Context) -> Result<(), Failure> {
 }
 
 /// # Errors
-/// What was typed makes no sense, or the server refused.
+/// The arguments are invalid, or the server refused.
 pub(crate) async fn grant_permission(mut context: Context) -> Result<(), Failure> {
     if context.args().len() < 3 {
         let text = "role grant command requires role name, permission type, and key [endkey] as \
@@ -101,7 +101,7 @@ pub(crate) async fn grant_permission(mut context: Context) -> Result<(), Failure
 }
 
 /// # Errors
-/// What was typed makes no sense, or the server refused.
+/// The arguments are invalid, or the server refused.
 pub(crate) async fn revoke_permission(mut context: Context) -> Result<(), Failure> {
     if context.args().len() < 2 {
         let text = "role revoke-permission command requires role name and key [endkey] as its \
@@ -127,7 +127,7 @@ pub(crate) async fn revoke_permission(mut context: Context) -> Result<(), Failur
     printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
-/// The range that the arguments from `at` on and the flags name.
+/// The range named by the flags and the arguments from `at` on.
 fn range(context: &Context, at: usize) -> Result<(Bytes, Bytes), Failure> {
     const END: Bytes = Bytes::from_static(b"\0");
     let (prefix, from_key) = (context.values.is_on("prefix"), context.values.is_on("from-key"));

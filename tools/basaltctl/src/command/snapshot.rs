@@ -1,4 +1,4 @@
-//! snapshot save: one member's whole state into a file, which has its name only when it is whole.
+//! snapshot save: one member's whole state into a file, which gets its name only when it is complete.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -32,7 +32,7 @@ pub(crate) async fn save(mut context: Context) -> Result<(), Failure> {
     let path = context.arg(0);
     let part = format!("{path}.part");
     let version = fetch(&settings, &path, &part).await;
-    // It is there only if something failed.
+    // The file exists only after a failure.
     let _ = std::fs::remove_file(&part);
     let version = version.map_err(|it| Failure::new(exit::INTERRUPTED, it))?;
     out::line(&format!("Snapshot saved at {path}"));
@@ -62,7 +62,7 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part);
     let file =
         options.map_err(|it| format!("could not open {part} (open {part}: {})", why(&it)))?;
-    // The member that is being saved may write to the same disk.
+    // The member that sends the snapshot may write to the same disk.
     let mut file = WritebackFile::new(file);
     info("", 83).message("created temporary db file").text("path", part).write();
     let began = Instant::now();
@@ -102,7 +102,7 @@ async fn fetch(settings: &Settings, path: &str, part: &str) -> Result<String, St
     Ok(version)
 }
 
-/// The stream that never came, as the Go client logs it; one that the server refused came for it.
+/// The log line of the Go client for a stream that could not be opened; none if the server itself refused it.
 fn refused(refusal: &Refusal) -> String {
     if refusal.late {
         Line::new("error", "client", "v3@v3.7.1/retry_interceptor.go:134")
@@ -137,7 +137,7 @@ async fn next(
     message.map_err(|it| lost(&Refusal::of(it)))
 }
 
-/// Makes the file durable and gives it its name.
+/// Makes the file durable and renames it.
 fn finish(file: &File, part: &str, path: &str, fetched: impl FnOnce()) -> Result<(), String> {
     file.sync_all().map_err(|it| format!("could not fsync snapshot: {}", why(&it)))?;
     fetched();

@@ -1,5 +1,5 @@
-//! Transactions read line by line: comparisons, an empty line, what to do if they hold, an empty
-//! line, what to do if not, an empty line.
+//! Transactions read line by line: comparisons, an empty line, the operations if they hold, an empty
+//! line, the operations if not, an empty line.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, stdin};
@@ -10,11 +10,12 @@ use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
 use bytes::Bytes;
 
+use crate::cli::action::Action;
 use crate::cli::tree::REQUESTS;
 use crate::cli::values::{Values, Word};
 use crate::cli::{find, help};
 use crate::client::requests::op;
-use crate::command::{Action, Context, keys};
+use crate::command::{Context, keys};
 use crate::go::number::parse_int;
 use crate::go::quote::quote;
 use crate::go::scan;
@@ -22,7 +23,7 @@ use crate::print::out;
 use crate::{Failure, exit};
 
 /// # Errors
-/// A line that is none, or the server refused.
+/// A line is invalid, or the server refused.
 pub(crate) async fn txn(mut context: Context) -> Result<(), Failure> {
     context.exactly(0, "txn command does not accept argument")?;
     let (client, printer) = context.connect().await?;
@@ -32,7 +33,7 @@ pub(crate) async fn txn(mut context: Context) -> Result<(), Failure> {
             out::line(text);
         }
     };
-    // A buffer of its own: a put without a value reads what is behind it, as etcdctl's does.
+    // A buffer of its own: a put without a value reads the input after it, as etcdctl's does.
     let input = stdin().as_fd().try_clone_to_owned().map_err(|it| invalid(it.to_string()))?;
     let mut input = BufReader::new(File::from(input));
     let mut request = TxnRequest::default();
@@ -110,7 +111,7 @@ fn comparison(line: &str) -> Result<Compare, Failure> {
     })
 }
 
-/// A line as etcdctl's own get, put and del.
+/// Parses a line with etcdctl's own get, put and del.
 async fn operation(line: &str) -> Result<RequestOp, Failure> {
     let words: Vec<Word> = scan::words(line).map_err(invalid)?;
     if words.len() < 2 {

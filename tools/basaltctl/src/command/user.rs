@@ -1,5 +1,5 @@
-//! user add, delete, get, list, passwd, grant-role, revoke-role. They wait for an answer as long as
-//! it takes, as etcdctl's do.
+//! user add, delete, get, list, passwd, grant-role, revoke-role. They wait for a response without a
+//! timeout, as etcdctl's do.
 
 use basalt_proto::authpb::UserAddOptions;
 use basalt_proto::etcdserverpb::{
@@ -42,7 +42,7 @@ pub(crate) async fn add(mut context: Context) -> Result<(), Failure> {
     printer.show(&printed.fields(fields::only_header(answer.header.as_ref(), printer.hex)))
 }
 
-/// Typed twice, or without a person there, once.
+/// Reads the password twice, or once if it is not interactive.
 fn new_password(context: &Context, name: &str) -> Result<String, Failure> {
     if !context.values.is_on("interactive") {
         return Ok(password::scan());

@@ -1,5 +1,5 @@
-//! watch: one until it ends, or line by line as many as one likes, each told to a program too if
-//! there is one.
+//! watch: one until it ends, or interactively any number; a program, if one is given, is run for each
+//! event.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use crate::print::{Printer, out};
 use crate::{Failure, exit};
 
 /// # Errors
-/// What was typed makes no sense, or the watch ended.
+/// The arguments are invalid, or the watch ended.
 pub(crate) async fn watch(mut context: Context) -> Result<(), Failure> {
     let variable = |name: &str| {
         use std::os::unix::ffi::OsStringExt;
@@ -76,7 +76,7 @@ fn request(values: &Values, keys: &[Word]) -> Result<WatchCreateRequest, &'stati
     Ok(create)
 }
 
-/// Prints what a watch tells until it ends; a message on `progress` asks how far it is.
+/// Prints the responses of a watch until it ends; a message on `progress` requests a progress notification.
 async fn follow(
     client: &Client,
     printer: &Printer,
@@ -128,7 +128,7 @@ async fn tell(response: &WatchResponse, command: &[Word]) -> Result<(), Failure>
     Ok(())
 }
 
-/// `watch ...` and `progress`, a line each.
+/// Reads lines of the form `watch ...` and `progress`.
 async fn interactive(mut context: Context, named: Vec<Word>) -> Result<(), Failure> {
     let (client, printer) = context.connect().await?;
     // Every watch of this session uses it, and the session ends with the process.
@@ -193,7 +193,7 @@ fn line_request(
         refuse("command type or key is not provided");
         return Ok(None);
     }
-    // Only the watch's own flags are known here.
+    // Only the flags of the watch command are known here.
     let own = Path(vec![path.command()]);
     let values = Values::read(&own, &words[1..]).map_err(Failure::bad_args)?;
     let parts = split(&words[1..], &values.args, named, true);

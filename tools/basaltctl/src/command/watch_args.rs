@@ -1,5 +1,5 @@
-//! Which words of a watch are its keys and which the command to run: pflag has taken the `--` away,
-//! so the words as typed are read again.
+//! Splits the arguments of a watch into its keys and the command to run: pflag has removed the `--`,
+//! so the words as typed are parsed again.
 
 use crate::cli::values::Word;
 
@@ -11,11 +11,11 @@ const CONFLICT: &str = "bad number of arguments (found conflicting environment k
 const NO_COMMAND: &str = "bad number of arguments (found separator --, but no commands)";
 
 /// `typed` are the words after `watch`, `args` those that are no flags, `named` the keys that the
-/// environment names. Only the words of a line of their own, not those of the command line, may have
-/// flags between them and still be too few.
+/// environment names. Only in an interactive line, not on the command line, may flags stand
+/// between the words and the words still be too few.
 ///
 /// # Errors
-/// etcdctl's text.
+/// etcdctl's error text.
 pub(crate) fn split(
     typed: &[Word],
     args: &[Word],
@@ -39,7 +39,7 @@ pub(crate) fn split(
     Ok((keys, command))
 }
 
-/// With keys from the environment, no word but those of the command may be there.
+/// With keys from the environment, the only words may be those of the command.
 fn conflicts(typed: &[Word], args: &[Word], separator: usize) -> Result<(), &'static str> {
     let mut right = typed.len() - 1;
     for word in args.iter().rev() {

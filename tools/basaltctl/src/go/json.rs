@@ -29,7 +29,7 @@ impl Json {
         Self::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// Whether `omitempty` leaves it out.
+    /// True if `omitempty` leaves it out.
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Null => true,
@@ -84,7 +84,7 @@ impl Json {
     }
 }
 
-/// A JSON string; with `html`, as `encoding/json` has it, without, as zap has it.
+/// A JSON string; with `html`, as `encoding/json` escapes it, without, as zap does.
 pub(crate) fn string(out: &mut String, text: &str, html: bool) {
     out.push('"');
     for c in text.chars() {

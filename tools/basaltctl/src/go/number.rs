@@ -1,11 +1,11 @@
-//! Numbers as Go's `strconv` reads them, with its words for what is wrong.
+//! Numbers as Go's `strconv` parses them, with its error texts.
 
 use crate::go::quote::quote;
 
 /// `strconv.ParseInt` with 64 bits; base 0 goes by the prefix.
 ///
 /// # Errors
-/// Go's text.
+/// Go's error text.
 pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -19,7 +19,7 @@ pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
 /// `strconv.ParseUint` with 64 bits.
 ///
 /// # Errors
-/// Go's text.
+/// Go's error text.
 pub(crate) fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
     magnitude(text, base).map_err(|why| why.text("ParseUint", text))
 }
@@ -27,7 +27,7 @@ pub(crate) fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
 /// `strconv.ParseBool`.
 ///
 /// # Errors
-/// Go's text.
+/// Go's error text.
 pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),

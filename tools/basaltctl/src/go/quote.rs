@@ -1,8 +1,8 @@
-//! Go's double-quoted strings, there (`%q`) and back (`strconv.Unquote`).
+//! Go's double-quoted strings, printed (`%q`) and parsed (`strconv.Unquote`).
 
 use std::fmt::Write as _;
 
-/// As `%q` prints bytes.
+/// Quotes bytes as `%q` does.
 pub(crate) fn quote(text: impl AsRef<[u8]>) -> String {
     let mut out = String::from("\"");
     for chunk in text.as_ref().utf8_chunks() {
@@ -42,14 +42,14 @@ fn push(out: &mut String, c: char) {
     }
 }
 
-/// Rust and Go agree on what can be printed, except that Rust escapes a combining mark that comes first.
+/// Rust and Go agree on printable characters, except that Rust escapes a combining mark that comes first.
 fn is_printable(c: char) -> bool {
     let mut pair = String::from("a");
     pair.push(c);
     c == '\'' || pair.escape_debug().count() == 2
 }
 
-/// As `%q` prints one character.
+/// Quotes one character as `%q` does.
 pub(crate) fn quote_char(c: char) -> String {
     match c {
         '\'' => "'\\''".to_owned(),
@@ -63,7 +63,7 @@ pub(crate) fn quote_char(c: char) -> String {
     }
 }
 
-/// What stands between double quotes, with its escapes resolved; `None` if Go refuses it.
+/// The content of double quotes, with its escapes resolved; `None` if Go refuses it.
 pub(crate) fn unquote(inner: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner;
@@ -78,7 +78,7 @@ pub(crate) fn unquote(inner: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Resolves what follows a backslash; gives what is behind it.
+/// Resolves the escape after a backslash; returns the rest.
 fn escape<'a>(rest: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
     let (&kind, tail) = rest.split_first()?;
     let plain = match kind {

@@ -1,8 +1,8 @@
-//! A line cut into words as etcdctl does, and the little of `fmt.Sscanf` that its transactions need.
+//! Splits a line into words as etcdctl does, and the part of `fmt.Sscanf` that its transactions need.
 
 use crate::go::quote::unquote;
 
-/// Words of a line: `"..."` with Go's escapes, `'...'` as it is, or what stands between spaces.
+/// Words of a line: `"..."` with Go's escapes, `'...'` as it is, or text between spaces.
 ///
 /// # Errors
 /// A quoted word with an escape that Go does not know.
@@ -31,12 +31,12 @@ pub(crate) fn words(line: &str) -> Result<Vec<Vec<u8>>, &'static str> {
     Ok(words)
 }
 
-/// Where the quoted word at the beginning ends, if it does.
+/// The end of the quoted word at the beginning, if it has one.
 fn double_quoted(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
         match byte {
-            // The pattern's dot does not take a line's end.
+            // The pattern's dot does not match a newline.
             b'\n' if escaped => return None,
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
@@ -47,7 +47,7 @@ fn double_quoted(text: &str) -> Option<usize> {
     None
 }
 
-/// A word without quotes in front: one character, then all up to a space.
+/// The length of a word without quotes in front: one character, then all up to a space.
 fn bare(text: &str) -> usize {
     text.find(is_space).unwrap_or(text.len())
 }
@@ -56,7 +56,7 @@ fn is_space(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\x0c' | '\r' | ' ')
 }
 
-/// `"key") operator "value"` as far as it can be read: how many of the three, and those.
+/// Parses `"key") operator "value"` as far as possible: the number of parts read, and the parts.
 pub(crate) fn comparison(text: &[u8]) -> (u8, Vec<u8>, String, Vec<u8>) {
     let (mut key, mut operator, mut value) = (Vec::new(), String::new(), Vec::new());
     let count = scan(text, &mut key, &mut operator, &mut value);

@@ -1,4 +1,4 @@
-//! What a role may do.
+//! The permissions of a role.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use basalt_proto::etcdserverpb::AuthRoleGetResponse;
 use crate::client::requests::prefix_end;
 use crate::print::fields;
 
-/// A role with its permissions, in lines for people.
+/// A role with its permissions, in the format `simple`.
 pub(crate) fn role(name: &str, answer: &AuthRoleGetResponse) -> Vec<u8> {
     let mut out = format!("Role {name}\n").into_bytes();
     if name == "root" && answer.perm.is_empty() {

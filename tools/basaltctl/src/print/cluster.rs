@@ -9,11 +9,11 @@ use prost::Message;
 use crate::go::json::Json;
 use crate::print::{Answer, Printed, Printer, fields, human, message, out};
 
-/// An answer that lists members; only JSON shows them in hexadecimal.
+/// A response that lists members; only JSON shows them in hexadecimal.
 pub(crate) struct Members {
     pub(crate) printed: Printed,
     pub(crate) header: Option<ResponseHeader>,
-    /// The new one, if the answer is about one.
+    /// The new member, if the response is about one.
     pub(crate) member: Option<Member>,
     pub(crate) members: Vec<Member>,
 }
@@ -125,7 +125,7 @@ impl Answer for MemberListResponse {
     }
 }
 
-/// Whether one endpoint is well.
+/// Health of one endpoint.
 pub(crate) struct Health {
     pub(crate) endpoint: String,
     pub(crate) healthy: bool,
@@ -133,7 +133,7 @@ pub(crate) struct Health {
     pub(crate) error: String,
 }
 
-/// All of them.
+/// Health of all endpoints.
 pub(crate) struct Healths(pub(crate) Vec<Health>);
 
 impl Answer for Healths {
@@ -189,7 +189,7 @@ impl Answer for Healths {
     }
 }
 
-/// Go prints a list that was never filled as null.
+/// Go prints a list without elements as null.
 fn list(items: impl Iterator<Item = Json>) -> Json {
     let items: Vec<Json> = items.collect();
     if items.is_empty() { Json::Null } else { Json::List(items) }

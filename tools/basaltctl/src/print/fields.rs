@@ -31,7 +31,7 @@ pub(crate) fn lease(out: &mut String, name: &str, id: i64, hex: bool) {
     }
 }
 
-/// The lines of a header; one that is missing is all zero.
+/// The lines of a header; a missing one is all zero.
 pub(crate) fn header(out: &mut String, header: Option<&ResponseHeader>, hex: bool) {
     let header = header.copied().unwrap_or_default();
     id(out, "ClusterID", header.cluster_id, hex);
@@ -42,7 +42,7 @@ pub(crate) fn header(out: &mut String, header: Option<&ResponseHeader>, hex: boo
     line(out, "RaftTerm", header.raft_term);
 }
 
-/// Only a header.
+/// The lines of a response that has only a header.
 pub(crate) fn only_header(of: Option<&ResponseHeader>, hex: bool) -> String {
     let mut out = String::new();
     header(&mut out, of, hex);

@@ -1,4 +1,4 @@
-//! Sizes for people.
+//! Human-readable sizes.
 
 /// Bytes in powers of a thousand: `20 kB`, `2.1 GB`.
 pub(crate) fn bytes(size: u64) -> String {
@@ -15,7 +15,7 @@ pub(crate) fn bytes(size: u64) -> String {
     let tenths = (u128::from(size) * 10 + u128::from(factor) / 2) / u128::from(factor);
     match tenths {
         0..100 => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[power]),
-        // Half to even, as Go rounds what is printed without decimals.
+        // Half to even, as Go rounds numbers without decimals.
         _ => {
             let (whole, rest) = (tenths / 10, tenths % 10);
             let up = rest > 5 || (rest == 5 && whole % 2 == 1);

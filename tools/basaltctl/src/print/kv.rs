@@ -1,4 +1,4 @@
-//! Keys and values: answers to get, put, del, txn and watch.
+//! Keys and values: responses to get, put, del, txn and watch.
 
 use basalt_proto::etcdserverpb::response_op::Response;
 use basalt_proto::etcdserverpb::{

@@ -70,7 +70,7 @@ impl Answer for LeaseKeepAliveResponse {
     }
 }
 
-/// What a lease has left, and whether its keys were asked for.
+/// Remaining time of a lease, and true if its keys were asked for.
 pub(crate) struct TimeToLive(pub(crate) LeaseTimeToLiveResponse, pub(crate) bool);
 
 impl Answer for TimeToLive {

@@ -1,4 +1,4 @@
-//! JSON of a message as Go prints the struct: names and order from the wire contract, what is zero
+//! JSON of a message as Go prints the struct: names and order from the wire contract, zero values
 //! left out, enums and large numbers as numbers.
 
 use std::sync::OnceLock;
@@ -37,7 +37,7 @@ fn object(message: &DynamicMessage) -> Json {
             fields.push((field.name().to_owned(), value));
         }
     }
-    // Go keeps what a oneof holds behind an interface of its own.
+    // Go keeps the content of a oneof behind an interface of its own.
     match message.descriptor().full_name() {
         "etcdserverpb.ResponseOp" => Json::object([("Response", Json::Object(fields))]),
         _ => Json::Object(fields),

@@ -19,6 +19,6 @@ pub(crate) fn bytes(bytes: &[u8]) {
 }
 
 pub(crate) fn error(line: &str) {
-    // Nobody is left to be told.
+    // Standard error is closed: there is no other place to report it.
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

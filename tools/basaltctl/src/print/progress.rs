@@ -1,5 +1,5 @@
-//! How far long work is, for somebody who looks: one line of standard error, written over and over
-//! and gone at the end. Where standard error is no terminal, nothing is written.
+//! Progress of a long operation: one line of standard error, overwritten at intervals
+//! and erased at the end. Without a terminal at standard error, nothing is written.
 
 use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _, stderr};
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Between two looks.
+/// Interval between two updates.
 const EVERY: Duration = Duration::from_millis(100);
-/// Back to the line's begin, and nothing behind it.
+/// Back to the line's begin, and erase to its end.
 const CLEAR: &str = "\r\x1b[K";
 
-/// The line.
+/// The progress line.
 pub(crate) struct Progress {
     is_seen: bool,
     shown: Cell<Option<Instant>>,
@@ -24,7 +24,7 @@ impl Progress {
         Self { is_seen: stderr().is_terminal(), shown: Cell::new(None) }
     }
 
-    /// Shows the text, unless another was shown just before.
+    /// Shows the text, unless another was shown less than [`EVERY`] ago.
     #[allow(clippy::disallowed_methods, reason = "a person looks by the real clock")]
     pub(crate) fn show(&self, text: impl FnOnce() -> String) {
         let is_due = self.shown.get().is_none_or(|it| it.elapsed() >= EVERY);
@@ -34,7 +34,7 @@ impl Progress {
         }
     }
 
-    /// Shows the text again and again while the work goes on.
+    /// Updates the text at intervals until the work is done.
     pub(crate) async fn during<T>(
         &self,
         work: impl Future<Output = T>,
@@ -52,7 +52,7 @@ impl Progress {
         }
     }
 
-    /// Makes room for other lines.
+    /// Erases the line before other output.
     pub(crate) fn clear(&self) {
         if self.shown.take().is_some() {
             let _ = write!(stderr(), "{CLEAR}");

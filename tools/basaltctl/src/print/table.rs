@@ -1,4 +1,4 @@
-//! Tables with lines around every cell, headings in the middle, cells to the right.
+//! Tables with lines around every cell, headings centred, cells aligned right.
 
 /// A table as text.
 pub(crate) fn render(heading: &[String], rows: &[Vec<String>]) -> String {

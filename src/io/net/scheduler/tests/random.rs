@@ -1,4 +1,4 @@
-//! Turns with random calls, wakes and ends, beside a count of what should be there.
+//! Rounds with random calls, wakes and ends, compared with the expected state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,19 +22,19 @@ impl Wake for Woken {
     }
 }
 
-/// What is known of a call.
+/// The test's state of a call.
 #[derive(Clone, Default)]
 struct Known {
-    /// Of its last poll.
+    /// The waker of its last poll.
     waker: Option<Waker>,
     polls: usize,
     is_gone: bool,
 }
 
-/// What calls share with the test.
+/// State shared by calls and test.
 #[derive(Default)]
 struct Seen {
-    /// Calls that exist.
+    /// Number of calls that exist.
     alive: Cell<usize>,
     calls: RefCell<Vec<Known>>,
     rng: RefCell<Option<StdRng>>,
@@ -46,7 +46,7 @@ impl Seen {
     }
 }
 
-/// A call that ends, wakes itself or another one, and begins others, all by chance; in its destructor, too.
+/// A call that ends, wakes itself or another one, and begins others, at random; in its destructor, too.
 struct Random {
     number: usize,
     handle: Handle,
@@ -101,7 +101,7 @@ impl Drop for Random {
     }
 }
 
-/// Turns until the task is not woken any more.
+/// Runs rounds until the task is not woken any more.
 fn settle(turn: &mut ConnectionScheduler, woken: &Arc<Woken>) {
     let waker = Waker::from(Arc::clone(woken));
     while woken.0.swap(false, Ordering::Relaxed) {
@@ -109,7 +109,7 @@ fn settle(turn: &mut ConnectionScheduler, woken: &Arc<Woken>) {
     }
 }
 
-/// Wakes the call of this number: afterwards it must have been polled, or be gone.
+/// Wakes the call of this number: afterwards it must have been polled, or be dropped.
 fn wake(turn: &mut ConnectionScheduler, woken: &Arc<Woken>, seen: &Seen, number: usize) {
     let before = seen.calls.borrow()[number].clone();
     before.waker.iter().for_each(Waker::wake_by_ref);
@@ -119,7 +119,7 @@ fn wake(turn: &mut ConnectionScheduler, woken: &Arc<Woken>, seen: &Seen, number:
 }
 
 #[test]
-fn whatever_calls_do_none_is_left_or_forgotten() {
+fn random_calls_are_all_polled_and_dropped() {
     for seed in 0..SEEDS {
         let mut rng = StdRng::seed_from_u64(seed);
         let seen = Rc::new(Seen::default());
@@ -147,7 +147,7 @@ fn whatever_calls_do_none_is_left_or_forgotten() {
             }
         }
         assert_eq!(seen.alive.get(), 0, "seed {seed}");
-        // Wakers of calls that are gone wake nobody, and calls that come late are dropped.
+        // Wakers of dropped calls wake nothing, and calls that begin late are dropped.
         let wakers: Vec<_> = seen.calls.borrow().iter().filter_map(|it| it.waker.clone()).collect();
         wakers.iter().for_each(Waker::wake_by_ref);
         Random::begin(&handle, &seen);

@@ -1,4 +1,4 @@
-//! The objects of a cluster: which there are, and bytes like theirs.
+//! The objects of a cluster, and values that resemble theirs.
 
 use basalt_proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse};
 use bytes::Bytes;
@@ -24,9 +24,9 @@ const NODE_BYTES: usize = 8_000;
 const PAGE_KEYS: i64 = 10_000;
 /// Operations in flight while the cluster is filled.
 const FILL_CLIENTS: usize = 64;
-/// What a store's values begin with.
+/// The first bytes of a value in Kubernetes' protobuf encoding.
 const MAGIC: &[u8] = b"k8s\0\n";
-/// Objects are full of the same words, and compress accordingly.
+/// Objects repeat the same words, and compress accordingly.
 const WORDS: [&str; 12] = [
     "metadata",
     "namespace",
@@ -42,14 +42,14 @@ const WORDS: [&str; 12] = [
     "kubelet",
 ];
 
-/// A key, and the revision that it has, 0 if it is not there.
+/// A key, and its mod revision, 0 if it does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) key: Bytes,
     pub(super) revision: i64,
 }
 
-/// What there is before the load starts.
+/// The objects that exist before the load starts.
 #[derive(Debug)]
 pub(super) struct Objects {
     pub(super) leases: Vec<Object>,
@@ -57,7 +57,7 @@ pub(super) struct Objects {
     pub(super) pods: Vec<Object>,
 }
 
-/// Takes any object out.
+/// Takes a random object out.
 pub(super) fn take(objects: &mut Vec<Object>, random: &mut impl Rng) -> Option<Object> {
     if objects.is_empty() {
         return None;
@@ -67,10 +67,10 @@ pub(super) fn take(objects: &mut Vec<Object>, random: &mut impl Rng) -> Option<O
 }
 
 impl Objects {
-    /// Puts what is missing of the cluster, and finds all of it. What earlier runs left stays.
+    /// Creates the missing objects of the cluster, and finds all of them. Objects of earlier runs stay.
     ///
     /// # Errors
-    /// When the server refuses something or cannot be reached.
+    /// The server refuses a request or cannot be reached.
     pub(super) fn fill(globals: &Globals, dialer: &Dialer, flags: &Flags) -> Result<Self, Fatal> {
         let prefix = &flags.prefix;
         let below = |resource: &str| format!("{prefix}{resource}");
@@ -161,7 +161,7 @@ fn list(dialer: &Dialer, prefix: &str) -> Result<Vec<Object>, Fatal> {
 /// Makes values.
 #[derive(Debug)]
 pub(super) struct Sizes {
-    /// Text to cut values from.
+    /// Text from which values are cut.
     pool: Vec<u8>,
     random: SmallRng,
 }
@@ -172,7 +172,7 @@ impl Sizes {
         let mut pool = Vec::new();
         while pool.len() < 4 * NODE_BYTES {
             pool.extend_from_slice(WORDS[random.random_range(0..WORDS.len())].as_bytes());
-            // A quarter of an object is ids and times, which nothing compresses.
+            // A quarter of an object is ids and times, which do not compress.
             pool.extend_from_slice(&random.random::<u32>().to_be_bytes());
         }
         Self { pool, random }
@@ -194,7 +194,7 @@ impl Sizes {
         self.value(NODE_BYTES)
     }
 
-    /// A value of this size that carries the moment.
+    /// A value of this size that contains the current time.
     fn value(&mut self, size: usize) -> Bytes {
         let middle = size.saturating_sub(MAGIC.len() + STAMP_BYTES);
         let at = self.random.random_range(0..self.pool.len() - middle);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_gone() {
+    fn taken_objects_are_removed() {
         let object = |key: &'static str| Object { key: key.into(), revision: 1 };
         let mut objects = vec![object("a"), object("b")];
         let mut random = SmallRng::seed_from_u64(1);

@@ -1,4 +1,4 @@
-//! The few requests that a kube-apiserver makes, as its etcd3 store makes them.
+//! The few kinds of requests that a kube-apiserver makes, as its etcd3 store makes them.
 
 use basalt_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use basalt_proto::etcdserverpb::request_op::Request;
@@ -18,13 +18,13 @@ use crate::workload::range::Answer;
 /// Objects in a page of a list.
 const PAGE: i64 = 500;
 
-/// Creates an object that is not there, or updates one that is as we know it; else reads what there is.
+/// Creates an object that does not exist, or updates one at the known revision; else reads it.
 pub(super) fn write(object: &Object, value: Bytes, lease: i64, body: &mut Vec<u8>) -> &'static str {
     let put = PutRequest { key: object.key.clone(), value, lease, ..PutRequest::default() };
     guarded(object, Request::RequestPut(put), body)
 }
 
-/// Deletes an object that is as we know it; else reads what there is.
+/// Deletes an object at the known revision; else reads it.
 pub(super) fn delete(object: &Object, body: &mut Vec<u8>) -> &'static str {
     let delete = DeleteRangeRequest { key: object.key.clone(), ..DeleteRangeRequest::default() };
     guarded(object, Request::RequestDeleteRange(delete), body)
@@ -35,13 +35,13 @@ pub(super) fn get(object: &Object, body: &mut Vec<u8>) -> &'static str {
     range(RangeRequest { key: object.key.clone(), ..RangeRequest::default() }, body)
 }
 
-/// Counts what is below a prefix.
+/// Counts the keys with a prefix.
 pub(super) fn count(prefix: &[u8], body: &mut Vec<u8>) -> &'static str {
     let (key, range_end) = (prefix.to_vec().into(), prefix_end(prefix).into());
     range(RangeRequest { key, range_end, count_only: true, ..RangeRequest::default() }, body)
 }
 
-/// A page of what is below a prefix: the first, or the one that begins there, at that revision.
+/// A page of the keys with a prefix: the first, or the one that begins at this key and revision.
 pub(super) fn list(prefix: &[u8], from: Option<(Bytes, i64)>, body: &mut Vec<u8>) -> &'static str {
     let (key, revision) = from.unwrap_or_else(|| (prefix.to_vec().into(), 0));
     let range_end = prefix_end(prefix).into();
@@ -60,7 +60,7 @@ pub(super) fn granted(body: &[u8]) -> Result<i64, String> {
     LeaseGrantResponse::decode(body).map(|granted| granted.id).map_err(|error| error.to_string())
 }
 
-/// The revision of a transaction that did what it was to.
+/// The revision of a transaction whose compare succeeded.
 pub(super) fn committed(body: &[u8]) -> Result<i64, String> {
     let (revision, succeeded) = outcome(body).ok_or("an answer that does not decode")?;
     match succeeded {
@@ -76,7 +76,7 @@ pub(super) fn listed(body: &[u8]) -> Result<Option<(Bytes, i64)>, String> {
     Ok((answer.more && !answer.last_key.is_empty()).then(next))
 }
 
-/// That an object was there.
+/// Checks that the response holds an object.
 pub(super) fn found(body: &[u8]) -> Result<(), String> {
     let answer = Answer::walk(body, false).ok_or("an answer that does not decode")?;
     match answer.keys {

@@ -1,4 +1,4 @@
-//! A question to one server and its answer: by UDP, and by TCP if it does not fit.
+//! A query to one server and its answer: by UDP, and by TCP if it does not fit.
 
 use std::io;
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ async fn over_udp(server: SocketAddr, query: &[u8], time: Duration) -> Result<Ve
         let mut answer = vec![0; UDP_BYTES_MAX.into()];
         loop {
             let size = socket.recv(&mut answer).await.map_err(|it| ends.failed("read", &it))?;
-            // Anything else may be forged.
+            // Other datagrams may be forged.
             if Message::new(&answer[..size]).is_some_and(|it| it.is_answer_to(query)) {
                 answer.truncate(size);
                 return Ok(answer);
@@ -78,7 +78,7 @@ async fn over_tcp(server: SocketAddr, query: &[u8], time: Duration) -> Result<Ve
     timeout(time, work).await.unwrap_or_else(|_| Err(ends.late("read")))
 }
 
-/// Both ends of a connection, for what Go says about it.
+/// Both ends of a connection, for Go's error text.
 struct Ends {
     network: &'static str,
     near: Option<SocketAddr>,

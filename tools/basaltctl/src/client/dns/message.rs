@@ -5,15 +5,15 @@ use super::{NO_SUCH_HOST, Service};
 pub(super) const A: u16 = 1;
 pub(super) const SRV: u16 = 33;
 pub(super) const CANNOT_UNMARSHAL: &str = "cannot unmarshal DNS message";
-/// What a server may send over UDP (the DNS flag day of 2020).
+/// The largest answer accepted over UDP (the DNS flag day of 2020).
 pub(super) const UDP_BYTES_MAX: u16 = 1232;
 const HEADER_BYTES: usize = 12;
 const INTERNET: u16 = 1;
 const OPTIONS: u16 = 41;
-/// More parts than a name of 255 bytes has; a name that points to itself ends too.
+/// More labels than a name of 255 bytes has; it also ends a name that points to itself.
 const LABELS_MAX: usize = 256;
 
-/// One question, recursion desired, larger answers welcome. `name` is a domain name that ends with a dot.
+/// One question with recursion desired and EDNS for larger answers. `name` is a domain name that ends with a dot.
 pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut out = id.to_be_bytes().to_vec();
     out.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
@@ -32,10 +32,10 @@ pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     out
 }
 
-/// Whether an answer has a record of that kind.
+/// Checks that an answer has a record of this kind.
 ///
 /// # Errors
-/// Go's word for what is wrong with the answer or its server.
+/// Go's text for the fault of the answer or its server.
 pub(super) fn verdict(answer: &[u8], kind: u16) -> Result<(), &'static str> {
     const FOUND: u8 = 0;
     const NO_SUCH_NAME: u8 = 3;
@@ -53,7 +53,7 @@ pub(super) fn verdict(answer: &[u8], kind: u16) -> Result<(), &'static str> {
 /// A message with a whole header and a whole first question.
 pub(super) struct Message<'a> {
     bytes: &'a [u8],
-    /// Behind the question.
+    /// Offset of the first byte after the question.
     answers: usize,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Message<'a> {
         (bytes.len() >= end).then_some(Self { bytes, answers: end })
     }
 
-    /// Whether it answers that query: its number, and its question in any case.
+    /// True if it answers that query: same id, and same question in any case.
     pub(super) fn is_answer_to(&self, query: &[u8]) -> bool {
         let question = |bytes: &[u8]| {
             let (name, end) = name(bytes, HEADER_BYTES)?;
@@ -81,7 +81,7 @@ impl<'a> Message<'a> {
         self.count(4) == 1
     }
 
-    /// Neither answers nor anything additional.
+    /// True if the message has neither answers nor additional records.
     fn is_bare(&self) -> bool {
         self.count(6) == 0 && self.count(10) == 0
     }
@@ -90,7 +90,7 @@ impl<'a> Message<'a> {
         number(self.bytes, at).unwrap_or_default()
     }
 
-    /// Looks no further than the first record of that kind.
+    /// Reads up to the first record of this kind.
     fn has(&self, kind: u16) -> Result<(), &'static str> {
         for record in self.records() {
             match record.ok_or(CANNOT_UNMARSHAL)? {
@@ -102,7 +102,7 @@ impl<'a> Message<'a> {
         Err(NO_SUCH_HOST)
     }
 
-    /// The answers; the last one is none if it is cut off.
+    /// The answers; the last one is `None` if the message is truncated.
     fn records(&self) -> impl Iterator<Item = Option<Record>> {
         let mut at = Some(self.answers);
         (0..self.count(6)).map_while(move |_| {
@@ -118,7 +118,7 @@ impl<'a> Message<'a> {
         Some(Record { kind, at: behind + 10, end: behind + 10 + usize::from(size) })
     }
 
-    /// The answers that name servers of a service.
+    /// The SRV records of the answer.
     pub(super) fn services(&self) -> Option<Vec<Service>> {
         let service = |at: usize| {
             Some(Service {
@@ -139,7 +139,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Where the content of an answer is.
+/// Position of the content of an answer.
 struct Record {
     kind: u16,
     at: usize,
@@ -150,7 +150,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
 }
 
-/// A name, whose end may be elsewhere in the message, and what is behind it.
+/// A name, which may continue elsewhere in the message, and the offset after it.
 fn name(bytes: &[u8], at: usize) -> Option<(String, usize)> {
     let (mut out, mut at, mut behind) = (String::new(), at, None);
     for _ in 0..LABELS_MAX {
@@ -209,14 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_turns_in_circles_is_no_message() {
+    fn truncated_and_circular_messages_are_refused() {
         // Header, question, and the record's own header behind a pointer.
         const FIRST_RECORD_END: usize = 12 + 23 + 4 + 12;
         let whole = answer();
         for end in 0..whole.len() {
             let cut = &whole[..end];
             assert_eq!(Message::new(cut).and_then(|it| it.services()), None, "{end}");
-            // It is enough that one of them is begun.
+            // The beginning of one of them is enough.
             let is_begun = end >= FIRST_RECORD_END;
             assert_eq!(verdict(cut, SRV).is_ok(), is_begun, "{end}");
         }

@@ -1,4 +1,4 @@
-//! `/etc/resolv.conf`: whom to ask, how often, and what may stand behind a short name.
+//! `/etc/resolv.conf`: servers, attempts, and search domains.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -9,17 +9,17 @@ const PORT: u16 = 53;
 const SERVERS_MAX: usize = 3;
 const DOTS_MAX: u32 = 15;
 
-/// What the file says, or what holds without it.
+/// The content of the file, or the defaults without it.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct System {
     pub(super) servers: Vec<SocketAddr>,
-    /// With a dot at their ends.
+    /// Each with a dot at its end.
     search: Vec<String>,
-    /// A name with as many dots is tried as it is before anything is put behind it.
+    /// A name with at least this many dots is tried as it is before the search domains.
     dots: usize,
     /// For each exchange with one server.
     pub(super) timeout: Duration,
-    /// How often each server is asked.
+    /// Number of queries to each server.
     pub(super) attempts: usize,
     pub(super) tcp_only: bool,
 }
@@ -84,7 +84,7 @@ impl System {
         }
     }
 
-    /// What to ask for, in turn: each with a dot at its end.
+    /// The names to query, in turn: each with a dot at its end.
     pub(super) fn names(&self, name: &str) -> Vec<String> {
         if name.ends_with('.') {
             return vec![name.to_owned()];
