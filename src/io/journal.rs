@@ -16,11 +16,11 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 #[derive(Debug)]
 pub struct Journal {
     socket: UnixDatagram,
-    /// What lines are found by (`journalctl -t`).
+    /// Name under which lines are found (`journalctl -t`).
     identifier: String,
 }
 
-/// What a line says of itself.
+/// Level and origin of a line.
 #[derive(Deserialize)]
 struct About {
     level: String,
@@ -74,7 +74,7 @@ impl Journal {
             Err(error) if is_too_long(&error) => (),
             Err(error) => return Err(error),
         }
-        // What is too long for a message goes as a file.
+        // An entry that is too long for a datagram goes as a file.
         let mut file = std::fs::File::from(rustix::fs::memfd_create(
             "journal",
             MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,

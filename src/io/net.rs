@@ -394,7 +394,7 @@ async fn until_closed<C: Future>(
             told = true;
             wind_down(connection.as_mut());
         }
-        // What goes wrong with a connection is its client's business: it hung up, or spoke nonsense.
+        // Errors of a connection concern its client alone: it disconnected, or sent invalid input.
         turn.take(context, |context| {
             let polled = connection.as_mut().poll(context);
             stream.send(context);
@@ -403,7 +403,7 @@ async fn until_closed<C: Future>(
         .map(drop)
     })
     .await;
-    // What goes on in another language begins when the last answer has left.
+    // Another protocol begins after the last byte of the last response.
     let left = poll_fn(|context| stream.poll_drain(context));
     slot.or_closing(clock::deadline(DRAIN_TIME, left)).await;
 }

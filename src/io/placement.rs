@@ -31,7 +31,7 @@ pub struct Placement {
     pub reason: &'static str,
 }
 
-/// What the machine says.
+/// Limits that the machine sets.
 struct Limits {
     /// Cores of the affinity mask, lowest first.
     cores: Vec<usize>,

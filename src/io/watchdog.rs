@@ -1,5 +1,5 @@
-//! What systemd is told of this process (`sd_notify(3)`): that it is ready, that it stops, and, if the unit has
-//! `WatchdogSec=`, that it lives, which is that every executor runs its tasks.
+//! Notifications to systemd (`sd_notify(3)`): this process is ready, it stops, and, if the unit has `WatchdogSec=`, it
+//! is alive, which means that every executor runs its tasks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

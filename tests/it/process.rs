@@ -75,7 +75,7 @@ pub(crate) fn basalt_bench() -> PathBuf {
     BUILT.get_or_init(|| built("basalt-bench")).clone()
 }
 
-/// What runs a server without io_uring and privileges, a program of another package.
+/// Runs a server without io_uring and privileges, a program of another package.
 pub(crate) fn sandbox() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| built("sandbox")).clone()

@@ -27,7 +27,7 @@ fn sandboxed(refuses: &str) -> Server {
     Server::new(if is_sandbox() { setup } else { setup.variable("SANDBOX_BIN", &binary) })
 }
 
-/// Whether the server under test is one in the sandbox anyway.
+/// True if the server under test runs in the sandbox anyway.
 fn is_sandbox() -> bool {
     basalt().ends_with("sandbox")
 }
@@ -129,7 +129,7 @@ fn servers_start_again_and_again_on_either_reactor() {
     }
 }
 
-/// What systemd is told, in order, as etcd tells it; and that it lives, while it does.
+/// Notifications to systemd, in order, as by etcd; and that the server is alive, while it is.
 #[test]
 fn systemd_is_told_when_a_member_serves_lives_and_stops() {
     let scratch = process::Scratch::new();
@@ -152,7 +152,7 @@ fn systemd_is_told_when_a_member_serves_lives_and_stops() {
         let stopping = (0..1000).map(|_| next()).find(|it| it != "WATCHDOG=1");
         assert_eq!(stopping.as_deref(), Some("STOPPING=1"), "{reactor}");
         assert!(server.wait_exit(PATIENCE).is_some());
-        // What was on its way.
+        // Notifications in flight.
         systemd.set_nonblocking(true).unwrap();
         while systemd.recv(&mut [0; 256]).is_ok() {}
         systemd.set_nonblocking(false).unwrap();

@@ -90,7 +90,7 @@ impl hyper::rt::Write for Socket {
         true
     }
 
-    /// What was gathered leaves at the end of the turn.
+    /// Gathered bytes leave at the end of the turn.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         self.stream.poll_drain(context)
     }

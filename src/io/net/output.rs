@@ -28,10 +28,10 @@ pub(super) struct Duplex(Rc<RefCell<Inner>>);
 
 struct Inner {
     stream: Stream,
-    /// What the socket did not take, `sent` bytes of which it took since.
+    /// Bytes that the socket did not take, of which it has taken `sent` since.
     left: Vec<u8>,
     sent: usize,
-    /// What went wrong after bytes were taken from hyper.
+    /// Error that occurred after bytes were taken from hyper.
     failed: Option<Error>,
 }
 
@@ -40,7 +40,7 @@ impl Duplex {
         Self(Rc::new(RefCell::new(Inner { stream, left: Vec::new(), sent: 0, failed: None })))
     }
 
-    /// What comes next, into a part of `into`.
+    /// Reads the next bytes into a part of `into`.
     pub(super) fn poll_read(
         &self,
         context: &mut Context<'_>,
@@ -121,7 +121,7 @@ impl Inner {
             if sent == gathered.len() {
                 break self.stream.poll_flush(context);
             }
-            // What was left before goes before this.
+            // Bytes left before go before these.
             let polled = match self.left.is_empty() {
                 true => self.stream.poll_write(context, &gathered[sent..]),
                 false => Poll::Pending,

@@ -80,7 +80,7 @@ fn here() -> Option<Rc<Local>> {
     HERE.try_with(|here| here.borrow().clone()).ok().flatten()
 }
 
-/// Whether this thread runs such an executor.
+/// True if this thread runs such an executor.
 pub(super) fn is_here() -> bool {
     HERE.try_with(|here| here.borrow().is_some()).unwrap_or(false)
 }
@@ -257,7 +257,7 @@ impl Local {
     }
 }
 
-/// Whether a socket is worth a try, and who waits for it.
+/// Readiness of a socket, and the wakers of the tasks that wait for it.
 #[derive(Default)]
 struct Source {
     read: Direction,

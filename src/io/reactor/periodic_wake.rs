@@ -1,4 +1,4 @@
-//! Whether an executor runs tasks: a task of it that counts how often it was woken from outside.
+//! A task of each executor that counts how often it was woken from outside: proof that the executor runs its tasks.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -1,5 +1,5 @@
-//! Whether io_uring may be used: asked for in the kernel's own words first. glommio ends the process with a panic where it
-//! is refused, and with a line of its own where operations are missing.
+//! Probes io_uring with raw system calls before glommio is used: glommio ends the process with a panic where io_uring is
+//! refused, and with a line of its own where operations are missing.
 
 use glommio::LocalExecutorBuilder;
 use rustix::io::Errno;
@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::uring::IO_MEMORY_BYTES;
 
-/// What glommio asks for when it begins.
+/// Operations that glommio needs.
 const OPERATIONS: [IoringOp; 23] = [
     IoringOp::Nop,
     IoringOp::Readv,
@@ -38,10 +38,10 @@ const OPERATIONS: [IoringOp; 23] = [
     IoringOp::Recv,
 ];
 
-/// Whether so many executors of glommio can be made.
+/// Makes so many executors of glommio, and drops them.
 ///
 /// # Errors
-/// Why not, and what grants it, as the beginning of a sentence.
+/// The reason, and how to grant it, as the beginning of a sentence.
 pub(super) fn io_uring(executors: usize) -> Result<(), String> {
     ring().map_err(|(call, error)| format!("{call} fails: {}", hint(error)))?;
     lock_what_is_allowed();

@@ -104,7 +104,7 @@ impl Stream {
         }))
     }
 
-    /// Who is at the other end of a TCP connection.
+    /// The address of the other end of a TCP connection.
     pub(in crate::io) fn peer_addr(&self) -> Result<SocketAddr> {
         let address = net::getpeername(self)?.ok_or(ErrorKind::NotConnected)?;
         SocketAddr::try_from(address).map_err(|_| ErrorKind::Unsupported.into())
@@ -115,7 +115,7 @@ impl Stream {
         Ok(sockopt::set_tcp_nodelay(self, true)?)
     }
 
-    /// What comes next, into a part of `into`; nothing when the other end has closed.
+    /// Reads the next bytes into a part of `into`; none when the other end has closed.
     pub(in crate::io) fn poll_read(
         &mut self,
         context: &mut Context<'_>,

@@ -22,7 +22,7 @@ pub(in crate::io) fn reactors() -> Vec<Reactor> {
 const PATIENCE: Duration = Duration::from_secs(30);
 const ANYWHERE: Place = Place { number: 0, core: None };
 
-/// What a future gives that runs on an executor of this kind.
+/// The result of a future that runs on an executor of this kind.
 pub(in crate::io) fn run<T, F>(reactor: Reactor, make: impl FnOnce() -> F + Send + 'static) -> T
 where
     T: Send + 'static,

@@ -88,7 +88,7 @@ fn become_user(id: u32) -> Result<(), Box<dyn Error>> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// What a test, or a run without this sandbox, has made there may belong to root.
+/// Files that a test, or a run without this sandbox, has made there may belong to root.
 fn give_all(path: &Path, id: u32) -> std::io::Result<()> {
     let about = match path.symlink_metadata() {
         // Another process of the test has removed it meanwhile.

@@ -1,4 +1,4 @@
-//! What hyper hands in leaves together, whole and in order, and no more than a bound of it waits.
+//! Bytes that hyper hands in leave together, whole and in order, and no more than a bound of them waits.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
