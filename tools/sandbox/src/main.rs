@@ -3,7 +3,7 @@
 //!
 //! * No privileges can be gained (`no_new_privs`), and there are none: if root starts it, it becomes a user without
 //!   capabilities. That user is given the data and log directories that the arguments name, if they are there, and the
-//!   working directory, if it is below one that is called `tmp`, as those of the tests are.
+//!   working directory and those of unix sockets, if they are below one that is called `tmp`, as those of the tests are.
 //! * No memory may be locked.
 //! * io_uring is refused, as by the default profiles of Docker and containerd (EPERM) or of Podman and gVisor (ENOSYS).
 //!
@@ -63,9 +63,12 @@ fn refusal(asked: Option<OsString>) -> Result<Option<i32>, Box<dyn Error>> {
 /// Becomes a user without groups or capabilities, to whom belongs what it writes to.
 #[allow(unsafe_code, reason = "rustix leaves it to the caller to know that there is one thread")]
 fn become_user(id: u32) -> Result<(), Box<dyn Error>> {
-    let own = std::env::current_dir()?;
-    if own.components().any(|part| part.as_os_str() == "tmp") {
-        lchown(&own, Some(id), Some(id))?;
+    give_scratch(&std::env::current_dir()?, id)?;
+    for argument in std::env::args() {
+        let urls = argument.split(['=', ',']).filter_map(|it| it.strip_prefix("unix://"));
+        for directory in urls.filter_map(|path| Path::new(path).parent()) {
+            give_scratch(directory, id)?;
+        }
     }
     let arguments = std::env::args();
     let directories = arguments.filter_map(|argument| {
@@ -86,6 +89,15 @@ fn become_user(id: u32) -> Result<(), Box<dyn Error>> {
     }
     // A change of the user takes back that this process ends with the one that started it.
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// A directory, if it is one of a test.
+fn give_scratch(directory: &Path, id: u32) -> std::io::Result<()> {
+    let is_scratch = directory.components().any(|part| part.as_os_str() == "tmp");
+    if is_scratch && directory.is_dir() {
+        lchown(directory, Some(id), Some(id))?;
+    }
+    Ok(())
 }
 
 /// Files that a test, or a run without this sandbox, has made there may belong to root.
