@@ -64,6 +64,14 @@ impl Executors {
     }
 }
 
+/// Of the reactor that every machine has, for tests.
+#[cfg(test)]
+impl Default for Executors {
+    fn default() -> Self {
+        Self::new(Reactor::Epoll)
+    }
+}
+
 /// Runs a task on this executor, in the background.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
     reactor::spawn(task);

@@ -79,8 +79,8 @@ impl ReactorChoice {
     }
 }
 
-/// Where an executor runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Where an executor runs; by default the first one, bound to no core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Place {
     /// Of all executors of the process.
     pub number: usize,
