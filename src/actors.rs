@@ -12,6 +12,7 @@
 //! direction never wait, because their queues are as long as the number of items that can be in flight.
 
 pub mod apply;
+mod auth_log;
 pub mod client;
 pub mod compactor;
 pub mod consensus;
@@ -21,6 +22,8 @@ pub mod peer;
 pub mod requests;
 pub mod slow_apply;
 pub mod state;
+pub mod token_renewal;
+pub mod tokens;
 pub mod wal;
 pub mod watch;
 

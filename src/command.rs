@@ -16,9 +16,12 @@ mod fields;
 mod tests;
 
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, FeatureLevelSetRequest,
-    LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RequestHeader,
-    TxnRequest,
+    AlarmRequest, AlarmType, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest,
+    AuthRoleDeleteRequest, AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest,
+    AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
+    AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest, CompactionRequest, DeleteRangeRequest,
+    FeatureLevelSetRequest, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RequestHeader, TokenIssueRequest, TokenRenewRequest, TokenSweepRequest, TxnRequest,
 };
 use basalt_proto::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use bytes::{Bytes, BytesMut};
@@ -51,6 +54,39 @@ pub enum Command {
     /// Lists, raises or disarms alarms.
     #[prost(message, tag = "10")]
     Alarm(AlarmRequest),
+    /// Turns auth on.
+    #[prost(message, tag = "1000")]
+    AuthEnable(AuthEnableRequest),
+    /// Turns auth off.
+    #[prost(message, tag = "1011")]
+    AuthDisable(AuthDisableRequest),
+    /// Adds a user. The password is a hash, always.
+    #[prost(message, tag = "1100")]
+    AuthUserAdd(AuthUserAddRequest),
+    /// Deletes a user.
+    #[prost(message, tag = "1101")]
+    AuthUserDelete(AuthUserDeleteRequest),
+    /// Gives a user another password, which is a hash.
+    #[prost(message, tag = "1103")]
+    AuthUserChangePassword(AuthUserChangePasswordRequest),
+    /// Gives a user a role.
+    #[prost(message, tag = "1104")]
+    AuthUserGrantRole(AuthUserGrantRoleRequest),
+    /// Takes a role from a user.
+    #[prost(message, tag = "1105")]
+    AuthUserRevokeRole(AuthUserRevokeRoleRequest),
+    /// Adds a role.
+    #[prost(message, tag = "1200")]
+    AuthRoleAdd(AuthRoleAddRequest),
+    /// Deletes a role.
+    #[prost(message, tag = "1201")]
+    AuthRoleDelete(AuthRoleDeleteRequest),
+    /// Has a role grant a permission.
+    #[prost(message, tag = "1203")]
+    AuthRoleGrantPermission(AuthRoleGrantPermissionRequest),
+    /// Takes a permission from a role.
+    #[prost(message, tag = "1204")]
+    AuthRoleRevokePermission(AuthRoleRevokePermissionRequest),
     /// Sets the cluster version.
     #[prost(message, tag = "1300")]
     ClusterVersionSet(ClusterVersionSetRequest),
@@ -63,6 +99,15 @@ pub enum Command {
     /// Raises the feature level of the cluster.
     #[prost(message, tag = "10001")]
     FeatureLevelSet(FeatureLevelSetRequest),
+    /// Keeps the hash of a token that a user was given.
+    #[prost(message, tag = "10002")]
+    TokenIssue(TokenIssueRequest),
+    /// Lets tokens live on that were used.
+    #[prost(message, tag = "10003")]
+    TokenRenew(TokenRenewRequest),
+    /// Removes tokens that have expired.
+    #[prost(message, tag = "10004")]
+    TokenSweep(TokenSweepRequest),
 }
 
 /// The fields of `InternalRaftRequest` that are read, in the encoding of the whole.
@@ -72,7 +117,10 @@ struct Envelope {
     id: u64,
     #[prost(message, optional, tag = "100")]
     header: Option<RequestHeader>,
-    #[prost(oneof = "Command", tags = "4, 5, 6, 7, 8, 9, 10, 1300, 1301, 10000, 10001")]
+    #[prost(
+        oneof = "Command",
+        tags = "4, 5, 6, 7, 8, 9, 10, 1000, 1011, 1100, 1101, 1103, 1104, 1105, 1200, 1201, 1203, 1204, 1300, 1301, 10000, 10001, 10002, 10003, 10004"
+    )]
     command: Option<Command>,
 }
 
@@ -93,17 +141,41 @@ pub enum Operation {
     LeaseRevoke,
     /// `Alarm`.
     Alarm,
+    /// `AuthEnable`.
+    AuthEnable,
+    /// `AuthDisable`.
+    AuthDisable,
+    /// `AuthUserAdd`.
+    AuthUserAdd,
+    /// `AuthUserDelete`.
+    AuthUserDelete,
+    /// `AuthUserChangePassword`.
+    AuthUserChangePassword,
+    /// `AuthUserGrantRole`.
+    AuthUserGrantRole,
+    /// `AuthUserRevokeRole`.
+    AuthUserRevokeRole,
+    /// `AuthRoleAdd`.
+    AuthRoleAdd,
+    /// `AuthRoleDelete`.
+    AuthRoleDelete,
+    /// `AuthRoleGrantPermission`.
+    AuthRoleGrantPermission,
+    /// `AuthRoleRevokePermission`.
+    AuthRoleRevokePermission,
     /// `ClusterMemberAttrSet`.
     ClusterMemberAttrSet,
     /// `ClusterVersionSet`.
     ClusterVersionSet,
     /// `FeatureLevelSet`; not etcd's.
     FeatureLevelSet,
+    /// `Authenticate`; what happens to tokens later counts here too.
+    Authenticate,
 }
 
 impl Operation {
     /// All kinds; the position of each is its value `as usize`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 22] = [
         Self::Put,
         Self::DeleteRange,
         Self::Txn,
@@ -111,9 +183,21 @@ impl Operation {
         Self::LeaseGrant,
         Self::LeaseRevoke,
         Self::Alarm,
+        Self::AuthEnable,
+        Self::AuthDisable,
+        Self::AuthUserAdd,
+        Self::AuthUserDelete,
+        Self::AuthUserChangePassword,
+        Self::AuthUserGrantRole,
+        Self::AuthUserRevokeRole,
+        Self::AuthRoleAdd,
+        Self::AuthRoleDelete,
+        Self::AuthRoleGrantPermission,
+        Self::AuthRoleRevokePermission,
         Self::ClusterMemberAttrSet,
         Self::ClusterVersionSet,
         Self::FeatureLevelSet,
+        Self::Authenticate,
     ];
 
     /// The label in metrics.
@@ -126,9 +210,21 @@ impl Operation {
             Self::LeaseGrant => "LeaseGrant",
             Self::LeaseRevoke => "LeaseRevoke",
             Self::Alarm => "Alarm",
+            Self::AuthEnable => "AuthEnable",
+            Self::AuthDisable => "AuthDisable",
+            Self::AuthUserAdd => "AuthUserAdd",
+            Self::AuthUserDelete => "AuthUserDelete",
+            Self::AuthUserChangePassword => "AuthUserChangePassword",
+            Self::AuthUserGrantRole => "AuthUserGrantRole",
+            Self::AuthUserRevokeRole => "AuthUserRevokeRole",
+            Self::AuthRoleAdd => "AuthRoleAdd",
+            Self::AuthRoleDelete => "AuthRoleDelete",
+            Self::AuthRoleGrantPermission => "AuthRoleGrantPermission",
+            Self::AuthRoleRevokePermission => "AuthRoleRevokePermission",
             Self::ClusterMemberAttrSet => "ClusterMemberAttrSet",
             Self::ClusterVersionSet => "ClusterVersionSet",
             Self::FeatureLevelSet => "FeatureLevelSet",
+            Self::Authenticate => "Authenticate",
         }
     }
 }
@@ -196,8 +292,15 @@ impl Command {
     pub fn to_payload(&self, id: u64) -> Bytes {
         let mut data = self.encode_with_room(HEADER_BYTES_MAX);
         if id != 0 {
-            encode_header(id, &mut data);
+            encode_header(RequestHeader { id, ..RequestHeader::default() }, &mut data);
         }
+        data.freeze()
+    }
+
+    /// The same, with this header.
+    pub fn to_payload_with(&self, header: RequestHeader) -> Bytes {
+        let mut data = self.encode_with_room(header_bytes_max(&header.username));
+        encode_header(header, &mut data);
         data.freeze()
     }
 
@@ -211,9 +314,23 @@ impl Command {
             Self::LeaseGrant(_) => Operation::LeaseGrant,
             Self::LeaseRevoke(_) | Self::LeaseExpire(_) => Operation::LeaseRevoke,
             Self::Alarm(_) => Operation::Alarm,
+            Self::AuthEnable(_) => Operation::AuthEnable,
+            Self::AuthDisable(_) => Operation::AuthDisable,
+            Self::AuthUserAdd(_) => Operation::AuthUserAdd,
+            Self::AuthUserDelete(_) => Operation::AuthUserDelete,
+            Self::AuthUserChangePassword(_) => Operation::AuthUserChangePassword,
+            Self::AuthUserGrantRole(_) => Operation::AuthUserGrantRole,
+            Self::AuthUserRevokeRole(_) => Operation::AuthUserRevokeRole,
+            Self::AuthRoleAdd(_) => Operation::AuthRoleAdd,
+            Self::AuthRoleDelete(_) => Operation::AuthRoleDelete,
+            Self::AuthRoleGrantPermission(_) => Operation::AuthRoleGrantPermission,
+            Self::AuthRoleRevokePermission(_) => Operation::AuthRoleRevokePermission,
             Self::ClusterVersionSet(_) => Operation::ClusterVersionSet,
             Self::ClusterMemberAttrSet(_) => Operation::ClusterMemberAttrSet,
             Self::FeatureLevelSet(_) => Operation::FeatureLevelSet,
+            Self::TokenIssue(_) | Self::TokenRenew(_) | Self::TokenSweep(_) => {
+                Operation::Authenticate
+            }
         }
     }
 
@@ -230,7 +347,21 @@ impl Command {
             | Self::Alarm(_)
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_)
-            | Self::FeatureLevelSet(_) => None,
+            | Self::FeatureLevelSet(_)
+            | Self::AuthEnable(_)
+            | Self::AuthDisable(_)
+            | Self::AuthUserAdd(_)
+            | Self::AuthUserDelete(_)
+            | Self::AuthUserChangePassword(_)
+            | Self::AuthUserGrantRole(_)
+            | Self::AuthUserRevokeRole(_)
+            | Self::AuthRoleAdd(_)
+            | Self::AuthRoleDelete(_)
+            | Self::AuthRoleGrantPermission(_)
+            | Self::AuthRoleRevokePermission(_)
+            | Self::TokenIssue(_)
+            | Self::TokenRenew(_)
+            | Self::TokenSweep(_) => None,
         }
     }
 
@@ -248,6 +379,20 @@ impl Command {
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_) => FeatureLevel::INITIAL,
             Self::FeatureLevelSet(_) => FeatureLevel::new(2),
+            Self::AuthEnable(_)
+            | Self::AuthDisable(_)
+            | Self::AuthUserAdd(_)
+            | Self::AuthUserDelete(_)
+            | Self::AuthUserChangePassword(_)
+            | Self::AuthUserGrantRole(_)
+            | Self::AuthUserRevokeRole(_)
+            | Self::AuthRoleAdd(_)
+            | Self::AuthRoleDelete(_)
+            | Self::AuthRoleGrantPermission(_)
+            | Self::AuthRoleRevokePermission(_)
+            | Self::TokenIssue(_)
+            | Self::TokenRenew(_)
+            | Self::TokenSweep(_) => FeatureLevel::AUTH,
         }
     }
 
@@ -297,9 +442,23 @@ impl Command {
             | Self::LeaseRevoke(_)
             | Self::LeaseExpire(_)
             | Self::Alarm(_)
+            | Self::AuthEnable(_)
+            | Self::AuthDisable(_)
+            | Self::AuthUserAdd(_)
+            | Self::AuthUserDelete(_)
+            | Self::AuthUserChangePassword(_)
+            | Self::AuthUserGrantRole(_)
+            | Self::AuthUserRevokeRole(_)
+            | Self::AuthRoleAdd(_)
+            | Self::AuthRoleDelete(_)
+            | Self::AuthRoleGrantPermission(_)
+            | Self::AuthRoleRevokePermission(_)
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_)
-            | Self::FeatureLevelSet(_) => 0,
+            | Self::FeatureLevelSet(_)
+            | Self::TokenIssue(_)
+            | Self::TokenRenew(_)
+            | Self::TokenSweep(_) => 0,
         }
     }
 
@@ -320,9 +479,23 @@ impl Command {
                 }
             }
             Self::Alarm(_)
+            | Self::AuthEnable(_)
+            | Self::AuthDisable(_)
+            | Self::AuthUserAdd(_)
+            | Self::AuthUserDelete(_)
+            | Self::AuthUserChangePassword(_)
+            | Self::AuthUserGrantRole(_)
+            | Self::AuthUserRevokeRole(_)
+            | Self::AuthRoleAdd(_)
+            | Self::AuthRoleDelete(_)
+            | Self::AuthRoleGrantPermission(_)
+            | Self::AuthRoleRevokePermission(_)
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_)
-            | Self::FeatureLevelSet(_) => AlarmClass::Control,
+            | Self::FeatureLevelSet(_)
+            | Self::TokenIssue(_)
+            | Self::TokenRenew(_)
+            | Self::TokenSweep(_) => AlarmClass::Control,
         }
     }
 }
@@ -334,8 +507,13 @@ fn check_level(needed: FeatureLevel, agreed: FeatureLevel) -> Result<(), Refusal
 /// Bytes of a header that holds an id alone, at most: two bytes of tag, one of length, one of tag and the id.
 pub const HEADER_BYTES_MAX: usize = 14;
 
+/// Bytes of a header that names this user too, at most.
+pub const fn header_bytes_max(user: &str) -> usize {
+    // The length, tag and length of the name, tag and revision.
+    HEADER_BYTES_MAX + 9 + 11 + user.len() + 11
+}
+
 /// Appends the header to an encoded command. Two encoded messages in a row are one that holds the fields of both.
-pub fn encode_header(id: u64, data: &mut BytesMut) {
-    let header = Some(RequestHeader { id, ..RequestHeader::default() });
-    Envelope { id: 0, header, command: None }.encode_raw(data);
+pub fn encode_header(header: RequestHeader, data: &mut BytesMut) {
+    Envelope { id: 0, header: Some(header), command: None }.encode_raw(data);
 }

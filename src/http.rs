@@ -33,8 +33,9 @@ use tonic::body::Body;
 
 use self::websocket::Accepted;
 use crate::actors::ReplicaClient;
+use crate::auth::Permissions;
 use crate::io::UpgradedIo;
-use crate::rpc::{MeteredResponse, Services, Source};
+use crate::rpc::{CertificateName, MeteredResponse, Policy, Services, Source};
 
 /// The services of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,8 +69,12 @@ pub struct Options {
     pub serves: Endpoints,
     /// `--enable-grpc-gateway`: true to serve the API as JSON too.
     pub gateway: bool,
+    /// True if requests of the gateway have the identity of the client's certificate; etcd's never have.
+    pub gateway_certificate_names: bool,
     /// `--warning-unary-request-duration`.
     pub slow: Duration,
+    /// The audit log, and the limits of requests.
+    pub policy: Arc<Policy>,
     /// The command line of the process.
     pub command_line: Vec<String>,
     /// Feature gates: name, stage, and true if enabled.
@@ -83,7 +88,9 @@ impl Default for Options {
             hosts: vec!["*".to_owned()],
             serves: Endpoints::All,
             gateway: true,
+            gateway_certificate_names: false,
             slow: Duration::from_millis(300),
+            policy: Arc::default(),
             command_line: Vec::new(),
             features: Vec::new(),
         }
@@ -97,6 +104,8 @@ pub struct HttpService {
     services: Services,
     options: Arc<Options>,
     peer: Arc<str>,
+    /// Makes a user of the client, if it shows a certificate that was verified and certificates make users here.
+    certificate_name: Option<CertificateName>,
     /// The handler for the connection after an upgrade.
     upgrade: Rc<Cell<Option<Accepted>>>,
 }
@@ -106,21 +115,39 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infa
 impl HttpService {
     /// The services of this replica.
     pub fn new(replica: &ReplicaClient, options: Options) -> Self {
-        let services = Services::new(replica, options.slow);
+        let services = Services::new(replica, options.slow, &options.policy);
         let (options, peer) = (Arc::new(options), Arc::from(""));
-        Self { replica: replica.clone(), services, options, peer, upgrade: Rc::default() }
+        let upgrade = Rc::default();
+        Self { replica: replica.clone(), services, options, peer, certificate_name: None, upgrade }
     }
 
-    /// The same, for the connection of a client at this address.
+    /// The same, for the connection of a client at this address. `certificate_name` is the last common name of its
+    /// certificate's subject (empty if it has none), where `--client-cert-auth` is set.
     #[must_use]
-    pub fn to(&self, peer: &str) -> Self {
-        Self { peer: Arc::from(peer), upgrade: Rc::default(), ..self.clone() }
+    pub fn to(&self, peer: &str, certificate_name: Option<Arc<str>>) -> Self {
+        let certificate_name = certificate_name.map(CertificateName);
+        Self { peer: Arc::from(peer), certificate_name, upgrade: Rc::default(), ..self.clone() }
+    }
+
+    /// The identity of calls of the gateway: with `--gateway-client-cert-auth` as the client's certificate says.
+    fn gateway_name(&self) -> Option<CertificateName> {
+        self.certificate_name.clone().filter(|_| self.options.gateway_certificate_names)
+    }
+
+    /// True if the gateway ignores the name in the client's certificate, which its owner does not expect.
+    fn ignores_name(&self) -> bool {
+        let has_name = self.certificate_name.as_ref().is_some_and(|name| !name.0.is_empty());
+        has_name
+            && self.gateway_name().is_none()
+            && self.replica.with_permissions(Permissions::is_enabled)
     }
 
     /// Continues a connection on which HTTP has ended, if an upgrade was granted on it.
     pub async fn switched(self, connection: UpgradedIo) {
         if let Some(accepted) = self.upgrade.take() {
-            websocket::talk(self.services, self.peer, accepted, connection).await;
+            let caller =
+                gateway::Caller { name: self.gateway_name(), peer: Arc::clone(&self.peer) };
+            websocket::talk(self.services, caller, accepted, connection).await;
         }
     }
 }
@@ -130,8 +157,14 @@ impl hyper::service::Service<Request<Incoming>> for HttpService {
     type Error = Infallible;
     type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
         if is_grpc(&request) && self.options.serves.grpc() {
+            // A request of a gateway does not have the identity of the gateway's certificate.
+            if let Some(name) = &self.certificate_name
+                && !request.headers().contains_key(FROM_GATEWAY)
+            {
+                request.extensions_mut().insert(name.clone());
+            }
             return self.services.call(request.map(Source::Wire), &self.peer);
         }
         let front = self.clone();
@@ -144,6 +177,9 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_2
         && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
+
+/// The metadata that etcd's gateway adds to the request of a client that sends `Accept`.
+const FROM_GATEWAY: &str = "grpcgateway-accept";
 
 /// Plain text.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -207,6 +243,10 @@ impl HttpService {
         if let Some(elsewhere) = paths::redirection(head, &path, self.options.gateway) {
             return elsewhere;
         }
+        if path.starts_with("/v3/") && self.ignores_name() {
+            tracing::warn!("rejected a request of a client with a common name to the gateway");
+            return text(StatusCode::BAD_REQUEST, NAME_IGNORED);
+        }
         match path.strip_prefix("/v3/") {
             Some(_) if self.options.gateway && websocket::is_wanted(head) => {
                 let (answer, accepted) = websocket::accept(head, &path);
@@ -215,13 +255,18 @@ impl HttpService {
             }
             Some(_) if self.options.gateway => {
                 let body = Body::new(body);
-                gateway::answer(&self.services, &self.peer, head, &path, body).await
+                let caller =
+                    gateway::Caller { name: self.gateway_name(), peer: Arc::clone(&self.peer) };
+                gateway::answer(&self.services, &caller, head, &path, body).await
             }
             // No page reads a body; hyper discards a received one.
             Some(_) | None => routes(&self.replica, &self.options, head).await,
         }
     }
 }
+
+const NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and \
+    not used as expected\n";
 
 const MISDIRECTED: &str = "This member is not known under the host name of your request, and answers it \
     under none that it does not know, so that a web page cannot reach it through a name of its own \

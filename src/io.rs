@@ -14,11 +14,13 @@ mod lsm;
 mod memory;
 mod net;
 mod placement;
+mod passwords;
 mod pools;
 mod preflight;
 mod rate_limiter;
 mod reactor;
 mod removal;
+mod rotated_file;
 mod store_dir;
 mod system;
 mod thread;
@@ -33,7 +35,7 @@ pub use self::durable::{create_dir_durably, rename_durably, replace_durably, syn
 pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
 pub use self::journal::Journal;
-pub use self::log_queue::{LogOutput, LogQueue, Reports, flush_log, start_log};
+pub use self::log_queue::{LogKind, LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
 pub use self::net::{
@@ -41,11 +43,13 @@ pub use self::net::{
     Wire, close_connections, get, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::placement::{Placement, place_executors};
+pub use self::passwords::{Attempt, PASSWORD_BYTES_MAX, PasswordError, Passwords};
 pub use self::pools::Pool;
 pub use self::preflight::{
     UNFINISHED_RESTORE, lock_data_dir, prepare_data_dir, refuse_foreign, refuse_unfinished,
 };
 pub use self::reactor::{Place, Reactor, ReactorChoice};
+pub use self::rotated_file::{RotatedFile, Rotation};
 pub use self::store_dir::{IncomingSnapshot, current_store, find_store, has_log};
 pub use self::system::{end_by, fatal, leave, process_stats, random_u64};
 pub use self::thread::spawn_blocking;

@@ -4,6 +4,7 @@
 //! A [`Refusal`] is an answer: every member gives it. A [`Fault`] is this member's alone and ends the
 //! process: a member that went on after its own disk error would have diverged.
 
+mod access;
 mod alarms;
 mod apply;
 mod payload;
@@ -11,21 +12,25 @@ mod position;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
 use basalt_proto::encoded::{DeleteRangeResponse, PutResponse, TxnResponse};
 use basalt_proto::etcdserverpb::{AlarmMember, LeaseGrantResponse};
 
+pub use self::access::check_access;
 use self::alarms::Alarms;
 pub use self::payload::check_payload;
 pub use self::position::applied_state;
 use self::steps::Running;
+use crate::auth::{Auth, Change, Permissions};
 use crate::cluster::{Cluster, Member};
 use crate::command::Operation;
 use crate::lease::{Grant, Leases};
 use crate::mvcc::{Changes, Event, Mvcc, ReadView, Usage};
 use crate::store::{Engine, Overlay};
+use crate::token::TokenStore;
 use crate::types::limits::{APPLY_AT_ONCE_RECORDS_MAX, STAGE_WRITES_MAX};
 use crate::types::{
     ConfChange, ConfState, Fault, FeatureLevel, LeaseId, LogIndex, MemberId, Refusal, Term,
@@ -85,6 +90,11 @@ pub enum Reply {
     },
     /// To `alarm`: the alarms listed, raised or disarmed.
     Alarm(Vec<AlarmMember>),
+    /// To a login: where its token is.
+    Token {
+        /// The index of the entry.
+        index: LogIndex,
+    },
     /// To requests without a reply of their own.
     Done,
 }
@@ -100,6 +110,8 @@ pub enum Effect {
     ConfChanged(ConfChange),
     /// History was compacted; the store can remove it.
     Compacted,
+    /// Users, roles or whether they count are not what they were.
+    AuthChanged(Change),
 }
 
 /// The result of an entry.
@@ -133,6 +145,8 @@ pub struct Machine<E: Engine> {
     tx: Overlay<E::View>,
     mvcc: Mvcc,
     leases: Leases,
+    auth: Auth,
+    tokens: TokenStore,
     cluster: Cluster,
     alarms: Alarms,
     conf_state: ConfState,
@@ -178,6 +192,11 @@ impl<E: Engine> Machine<E> {
     /// The membership.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// Users and roles, and what they may do.
+    pub fn permissions(&self) -> &Arc<Permissions> {
+        self.auth.permissions()
     }
 
     /// Active alarms.

@@ -8,6 +8,7 @@ mod budget;
 mod call;
 mod cluster;
 mod concurrency;
+mod credentials;
 mod deadline;
 pub mod door;
 mod election;
@@ -16,7 +17,9 @@ mod health;
 mod kv;
 mod lease;
 mod lock;
+mod login;
 mod maintenance;
+mod policy;
 mod range;
 mod reflection;
 mod table;
@@ -33,17 +36,21 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
-use basalt_proto::rpc::{Rpc, is_service};
+use basalt_proto::rpc::{Rpc, Streaming, Unary, is_service};
 use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
 use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use self::body::ResponseBody;
 use self::call::{Call, MeteredRequest};
+use self::credentials::TOKEN_HEADERS;
 use self::deadline::{Deadline, in_time};
+use self::login::ClientAddress;
+use self::policy::Observer;
 use crate::actors::ReplicaClient;
 use crate::command::Command;
 use crate::io::{clock, fatal};
@@ -53,6 +60,8 @@ use crate::types::{Error, Refusal};
 
 pub use self::budget::set_response_bytes_max;
 pub use self::call::{MeteredResponse, Source};
+pub use self::credentials::{CertificateName, Credentials};
+pub use self::policy::{Audit, Policy};
 pub use self::table::{Access, Admission, Rule, rule};
 
 /// All services of one executor. Cheap to clone.
@@ -61,6 +70,7 @@ pub struct Services(Rc<Inner>);
 
 struct Inner {
     replica: ReplicaClient,
+    policy: Arc<Policy>,
     receive_max: usize,
     slow: Duration,
     kv: Arc<kv::Kv>,
@@ -80,12 +90,13 @@ type Answer = Pin<Box<dyn Future<Output = Result<hyper::Response<MeteredResponse
 
 impl Services {
     /// All services, as clients of this replica.
-    pub fn new(replica: &ReplicaClient, slow: Duration) -> Self {
+    pub fn new(replica: &ReplicaClient, slow: Duration, policy: &Arc<Policy>) -> Self {
         Self(Rc::new(Inner {
+            policy: Arc::clone(policy),
             receive_max: replica.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
             slow,
             kv: Arc::new(kv::Kv(replica.clone())),
-            watch: Arc::new(watch::Watch(replica.watches().clone())),
+            watch: Arc::new(watch::Watch::new(replica)),
             lease: Arc::new(lease::Lease(replica.clone())),
             cluster: cluster::Cluster(replica.clone()),
             maintenance: Arc::new(maintenance::Maintenance(replica.clone())),
@@ -135,10 +146,23 @@ impl Services {
             return Box::pin(ready(Ok(call.answered(refused, receive_max))));
         }
         let request = request.map(|body| MeteredRequest::new(body, rpc));
+        let (head, mut body) = request.into_parts();
+        let mut observed = inner.policy.observe(&inner.replica, rpc, &head, peer);
         let rpc = match rpc {
             Rpc::Unary(rpc) => rpc,
             Rpc::Streaming(rpc) => {
+                let mut request = hyper::Request::from_parts(head, body);
+                if observed.is_some() && rpc == Streaming::Watch {
+                    let (policy, address) = (Arc::clone(&inner.policy), Arc::clone(peer));
+                    request.extensions_mut().insert(Observer { policy, address });
+                }
                 return Box::pin(async move {
+                    let admitted = observed.as_mut().map_or(Ok(()), |it| it.admit(&[]));
+                    let call = call.observed(observed);
+                    if let Err(refusal) = admitted {
+                        let refused = status(refusal).into_http().map(ResponseBody::Stream);
+                        return Ok(call.answered(refused, receive_max));
+                    }
                     let answer = pin!(async {
                         inner.streaming(rpc, request).await.map(ResponseBody::Stream)
                     });
@@ -147,24 +171,44 @@ impl Services {
                 });
             }
         };
-        let (head, mut body) = request.into_parts();
-        let headers = relevant_headers(&head.headers);
+        let address = (rpc == Unary::Authenticate).then(|| ClientAddress(Arc::clone(peer)));
+        let head = CallHead::of(&head, address);
         // Values moved into a future within this one would be stored twice.
         Box::pin(async move {
-            let answer = pin!(unary::answer(&inner, rpc, headers, &mut body));
-            let answer = in_time(answer, &mut deadline).await;
+            let answer = {
+                let answer = pin!(unary::answer(&inner, rpc, head, &mut body, &mut observed));
+                in_time(answer, &mut deadline).await
+            };
+            if let Some(mut observed) = observed {
+                // It is over already, unless there was not time enough.
+                observed.finish(Code::DeadlineExceeded as i32).await;
+            }
             Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
         })
     }
 }
 
-/// The headers that services read, in most requests none. Clients with many requests in flight send the headers of all
-/// before the first body, and thousands of waiting requests with all of their headers do not fit into a processor's cache.
-fn relevant_headers(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
-    let names = ["authorization", "grpc-encoding", "token"];
-    let kept = headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
-    let kept: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-    (!kept.is_empty()).then(|| Box::new(kept))
+/// The parts of the head of a request that services read. Clients with many requests under way send the
+/// headers of all before the first body, and thousands of requests that wait with all of them do not fit into a
+/// processor's cache.
+#[derive(Debug, Default)]
+struct CallHead {
+    headers: HeaderMap,
+    certificate_name: Option<CertificateName>,
+    /// Of a login.
+    address: Option<ClientAddress>,
+}
+
+impl CallHead {
+    /// Seldom anything.
+    fn of(head: &Parts, address: Option<ClientAddress>) -> Option<Box<Self>> {
+        let is_kept = |name: &str| name == "grpc-encoding" || TOKEN_HEADERS.contains(&name);
+        let kept = head.headers.iter().filter(|(name, _)| is_kept(name.as_str()));
+        let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let certificate_name = head.extensions.get::<CertificateName>().cloned();
+        let is_empty = headers.is_empty() && certificate_name.is_none() && address.is_none();
+        (!is_empty).then(|| Box::new(Self { headers, certificate_name, address }))
+    }
 }
 
 impl Inner {

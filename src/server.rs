@@ -12,6 +12,7 @@ mod log;
 mod open;
 mod raft_log;
 mod run;
+mod security;
 mod settings;
 mod start_line;
 mod table;

@@ -16,6 +16,6 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use self::export::{Export, ExportStep};
+pub use self::export::{Export, ExportStep, Scope};
 pub use self::import::{Restore, RestoredLogStart, install, restore};
 pub use self::status::{KvHash, Status, hash_kv, status};

@@ -49,11 +49,13 @@ pub enum Space {
     /// Revision to event with its large value, from the moment on at which `Kv` holds a newer one. Written and deleted
     /// like [`Space::Log`].
     Superseded,
+    /// Simple tokens, as hashes, and at which auth revisions users were given their passwords. etcd has nothing like it.
+    Tokens,
 }
 
 impl Space {
     /// All spaces, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kv,
         Self::Log,
         Self::Meta,
@@ -66,6 +68,7 @@ impl Space {
         Self::AuthUsers,
         Self::AuthRoles,
         Self::Superseded,
+        Self::Tokens,
     ];
 
     /// True if each key is written once and deleted at most once: an engine may drop a value and its tombstone as soon
@@ -89,6 +92,7 @@ impl Space {
             Self::AuthUsers => "authUsers",
             Self::AuthRoles => "authRoles",
             Self::Superseded => "superseded",
+            Self::Tokens => "tokens",
         }
     }
 }

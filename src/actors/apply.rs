@@ -16,19 +16,22 @@ use std::time::Duration;
 use futures_lite::future::yield_now;
 
 pub use self::publish::{refreshes, state_of};
+use super::auth_log::log_change;
 use super::client::Pending;
 use super::mailbox::apply::Msg;
 use super::mailbox::peer::Peers;
 use super::mailbox::{consensus, lease, wal};
 use super::state::Shared;
+use super::tokens::Tokens;
 use super::watch;
+use crate::auth::AuthInfo;
 use crate::io::clock::Instant;
 use crate::io::{DiskMonitor, LsmEngine, LsmView, Pool, clock};
 use crate::metrics;
 use crate::replica::{Applier, ApplierOutput as Output, Delivery, Progress};
 use crate::store::Engine as _;
 use crate::types::limits::{APPLY_BATCH_BYTES, APPLY_STEP_RECORDS};
-use crate::types::{Entry, Fault};
+use crate::types::{Entry, Fault, LeaseId};
 
 /// Time for which entries are applied before the task yields.
 const SLICE: Duration = Duration::from_micros(500);
@@ -54,6 +57,8 @@ pub struct Outputs {
     pub here: (usize, Pending),
     /// The monitor of the free space on the disk of the store.
     pub disk: DiskMonitor,
+    /// The tokens of all users.
+    pub tokens: Arc<Tokens>,
 }
 
 struct Actor {
@@ -137,6 +142,13 @@ impl Actor {
             }
             Msg::LeaseKeys(id, answer) => {
                 drop(answer.try_send(self.applier.machine().lease_keys(id)));
+            }
+            Msg::CheckLeases { who, action, leases, answer } => {
+                let (machine, who) = (self.applier.machine(), who.as_ref());
+                let check = |lease: &LeaseId| {
+                    machine.check_lease(who.map(AuthInfo::principal), action, *lease)
+                };
+                let _ = answer.try_send(leases.iter().try_for_each(check));
             }
             Msg::CompactionDone(answer) if self.applier.is_compacting() => {
                 self.compaction_waiters.push(answer);
@@ -256,9 +268,11 @@ impl Actor {
                     self.outputs.lease.changed(change).await;
                 }
                 Output::Replaced(leases) => {
+                    self.outputs.tokens.replace(Arc::clone(self.applier.machine().tokens()));
                     self.outputs.lease.replaced(leases).await;
                     self.outputs.hubs.iter().for_each(watch::Handle::resync);
                 }
+                Output::AuthChanged(change) => log_change(&change),
                 Output::MembersChanged => {
                     self.outputs.peers.update(self.applier.machine().cluster());
                 }

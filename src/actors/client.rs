@@ -4,6 +4,7 @@
 //! by [`SendWrapper`], because tonic requires futures that are `Send`: a use on another thread would panic.
 
 mod admission;
+mod auth;
 mod hashes;
 mod leases;
 mod members;
@@ -15,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basalt_proto::etcdserverpb::AlarmMember;
+use basalt_proto::etcdserverpb::{AlarmMember, RequestHeader};
 use send_wrapper::SendWrapper;
 
 use self::admission::Admission;
@@ -23,9 +24,11 @@ use self::slot::Slot;
 use super::mailbox::peer::{Peers, outcome};
 use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
+use super::tokens::Tokens;
 use super::watch;
-use crate::command::{Command, HEADER_BYTES_MAX, encode_header};
-use crate::io::{DiskMonitor, RequestBytes, clock};
+use crate::auth::AuthInfo;
+use crate::command::{Command, HEADER_BYTES_MAX, encode_header, header_bytes_max};
+use crate::io::{DiskMonitor, Passwords, RequestBytes, clock};
 use crate::machine::Reply;
 use crate::peer::{Answer, PeerRequest};
 use crate::replica::PendingRequests;
@@ -41,6 +44,13 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Election timeouts without a leader after which streams that require one end; etcd's number.
 pub const LEADERLESS_ELECTIONS_MAX: u64 = 3;
+
+/// The header of an entry.
+fn header(id: u64, who: Option<&AuthInfo>) -> RequestHeader {
+    let (username, auth_revision) =
+        who.map_or((String::new(), 0), |who| (who.user.as_ref().to_owned(), who.revision));
+    RequestHeader { id, username, auth_revision }
+}
 
 /// The requests of an executor, shared by its sessions and the actor that hands them in.
 #[derive(Clone)]
@@ -90,6 +100,10 @@ pub struct Handles {
     pub peers: Peers,
     /// The monitor of the free disk space.
     pub disk: DiskMonitor,
+    /// Tells whose a token is.
+    pub tokens: Arc<Tokens>,
+    /// Checks passwords.
+    pub passwords: Passwords,
 }
 
 /// A session's access to the replica. Cheap to clone.
@@ -106,21 +120,35 @@ impl ReplicaClient {
         Self { shared, pending, handles }
     }
 
-    /// Appends a command to the log and waits until it is applied.
+    /// Appends a command of the member itself to the log and waits until it is applied.
+    ///
+    /// # Errors
+    /// See [`ReplicaClient::propose_as`].
+    pub fn propose(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
+        self.propose_as(None, command)
+    }
+
+    /// Appends a command to the log in somebody's name and waits until it is applied.
     ///
     /// The command is consumed, and encoded before the first wait: thousands of callers may wait at once, and each of
     /// them keeps only the state needed from then on.
     ///
     /// # Errors
     /// The request's own refusal, or the reason why it was not applied in time (it may still be later).
-    pub fn propose(
+    pub fn propose_as(
         &self,
+        who: Option<&AuthInfo>,
         command: Command,
     ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
         let max = self.shared.node.max_request_bytes;
         let accepted = self.accepts_proposals();
         let fits = accepted.and_then(|()| command.check_level(self.shared.feature_level()));
-        let encoded = fits.map(|()| command.encode_with_room(HEADER_BYTES_MAX));
+        let room = who.map_or(HEADER_BYTES_MAX, |who| header_bytes_max(&who.user));
+        let encoded = fits.map(|()| command.encode_with_room(room));
+        let who = who.cloned();
         let pending = self.pending.clone();
         async move {
             let mut data = encoded?;
@@ -129,7 +157,7 @@ impl ReplicaClient {
                 return Err(Refusal::RequestTooLarge);
             }
             let slot = Slot::acquire(&pending, data.len()).await?;
-            encode_header(slot.id(), &mut data);
+            encode_header(header(slot.id(), who.as_ref()), &mut data);
             if data.len() > max {
                 return Err(Refusal::RequestTooLarge);
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use basalt_proto::etcdserverpb::{AlarmMember, AlarmType, ResponseHeader};
 
+use crate::auth::Permissions;
 use crate::cluster::{Member, Version};
 use crate::consensus::{Progress, Role};
 use crate::io::{LsmView, clock};
@@ -60,6 +61,8 @@ pub struct State {
     pub cluster_version: Option<Version>,
     /// The feature level that all members support.
     pub feature_level: FeatureLevel,
+    /// Users and roles, and what they may do.
+    pub permissions: Arc<Permissions>,
     /// Index of the last applied entry.
     pub applied: LogIndex,
     /// The term of that entry.
@@ -140,6 +143,11 @@ impl Shared {
     /// The feature level of the cluster, as of the newest published state.
     pub(super) fn feature_level(&self) -> FeatureLevel {
         self.state.load().feature_level
+    }
+
+    /// Looks at users and roles as published last, without a count that cores share.
+    pub(super) fn with_permissions<T>(&self, look: impl FnOnce(&Permissions) -> T) -> T {
+        look(&self.state.load().permissions)
     }
 
     /// The newest published state.

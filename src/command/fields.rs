@@ -15,7 +15,10 @@ const ID: u32 = 1;
 const HEADER: u32 = 100;
 
 /// Fields that hold a command; a test compares them with the variants of [`Command`](super::Command).
-pub(super) const COMMANDS: [u32; 11] = [4, 5, 6, 7, 8, 9, 10, 1300, 1301, 10_000, 10_001];
+pub(super) const COMMANDS: [u32; 25] = [
+    4, 5, 6, 7, 8, 9, 10, 1000, 1011, 1100, 1101, 1103, 1104, 1105, 1200, 1201, 1203, 1204, 1300,
+    1301, 10_000, 10_001, 10_002, 10_003, 10_004,
+];
 
 /// Checks that an entry contains one command, and no field that this version does not know.
 ///

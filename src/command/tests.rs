@@ -1,5 +1,7 @@
 //! The bytes are etcd's, no field of an entry is skipped, and each command has its level, class and cost.
 
+use basalt_proto::authpb::{Permission, UserAddOptions};
+use basalt_proto::etcdserverpb::token_renew_request::Renewal;
 use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestOp, request_op::Request};
 use prost::encoding::decode_key;
 
@@ -12,6 +14,52 @@ fn put(key: &'static str) -> PutRequest {
 fn txn(requests: Vec<Request>) -> TxnRequest {
     let success = requests.into_iter().map(|request| RequestOp { request: Some(request) });
     TxnRequest { success: success.collect(), ..TxnRequest::default() }
+}
+
+/// The commands about users and roles, and the same as whole `InternalRaftRequest`s.
+fn auth() -> Vec<(Command, InternalRaftRequest)> {
+    let none = InternalRaftRequest::default;
+    let name = || "a".to_owned();
+    let options = Some(UserAddOptions { no_password: true });
+    let add = AuthUserAddRequest { name: name(), options, ..Default::default() };
+    let delete = AuthUserDeleteRequest { name: name() };
+    let change = AuthUserChangePasswordRequest { name: name(), ..Default::default() };
+    let give = AuthUserGrantRoleRequest { user: name(), role: name() };
+    let take = AuthUserRevokeRoleRequest { name: name(), role: name() };
+    let role = AuthRoleAddRequest { name: name() };
+    let delete_role = AuthRoleDeleteRequest { role: name() };
+    let perm = Some(Permission { perm_type: 2, key: "k".into(), range_end: "l".into() });
+    let grant = AuthRoleGrantPermissionRequest { name: name(), perm };
+    let (key, range_end) = ("k".into(), "l".into());
+    let revoke = AuthRoleRevokePermissionRequest { role: name(), key, range_end };
+    let issue =
+        TokenIssueRequest { user: name(), hash: "h".into(), expires_ms: 7, auth_revision: 2 };
+    let renewals = vec![Renewal { index: 9, expires_ms: 7 }];
+    let renew = TokenRenewRequest { renewals };
+    macro_rules! pairs {
+        ($($kind:ident $field:ident $value:expr;)*) => {
+            vec![$((
+                Command::$kind($value.clone()),
+                InternalRaftRequest { $field: Some($value), ..none() },
+            ),)*]
+        };
+    }
+    pairs! {
+        AuthEnable auth_enable AuthEnableRequest {};
+        AuthDisable auth_disable AuthDisableRequest {};
+        AuthUserAdd auth_user_add add;
+        AuthUserDelete auth_user_delete delete;
+        AuthUserChangePassword auth_user_change_password change;
+        AuthUserGrantRole auth_user_grant_role give;
+        AuthUserRevokeRole auth_user_revoke_role take;
+        AuthRoleAdd auth_role_add role;
+        AuthRoleDelete auth_role_delete delete_role;
+        AuthRoleGrantPermission auth_role_grant_permission grant;
+        AuthRoleRevokePermission auth_role_revoke_permission revoke;
+        TokenIssue token_issue issue;
+        TokenRenew token_renew renew;
+        TokenSweep token_sweep TokenSweepRequest { before_ms: 7 };
+    }
 }
 
 /// One command of each kind, and the same as a whole `InternalRaftRequest`.
@@ -27,7 +75,7 @@ fn each() -> Vec<(Command, InternalRaftRequest)> {
     let version = ClusterVersionSetRequest { ver: "3.7.0".to_owned() };
     let set = ClusterMemberAttrSetRequest { member_id: 3, member_attributes: None };
     let level = FeatureLevelSetRequest { level: 2 };
-    vec![
+    let mut each = vec![
         (Command::Put(put("a")), InternalRaftRequest { put: Some(put("a")), ..none() }),
         (
             Command::DeleteRange(delete.clone()),
@@ -63,7 +111,9 @@ fn each() -> Vec<(Command, InternalRaftRequest)> {
             Command::FeatureLevelSet(level),
             InternalRaftRequest { feature_level_set: Some(level), ..none() },
         ),
-    ]
+    ];
+    each.extend(auth());
+    each
 }
 
 #[test]
@@ -84,6 +134,19 @@ fn the_bytes_are_those_of_an_internal_raft_request() {
     }
     fields.sort_unstable();
     assert_eq!(fields, fields::COMMANDS, "each command that is known has its field in the list");
+}
+
+#[test]
+fn a_header_names_who_asks_within_its_bound() {
+    for username in ["", "a", &"x".repeat(300)] {
+        let (id, auth_revision, username) = (u64::MAX, u64::MAX, username.to_owned());
+        let header = RequestHeader { id, username, auth_revision };
+        let command = Command::Put(put("a"));
+        let payload = command.to_payload_with(header.clone());
+        let bound = command.encoded_len() + header_bytes_max(&header.username);
+        assert!(payload.len() <= bound, "{} of {bound}", payload.len());
+        assert_eq!(Command::decode(payload).ok(), Some((header, command)));
+    }
 }
 
 #[test]
@@ -139,6 +202,20 @@ fn kinds_levels_classes_and_costs() {
         ("ClusterVersionSet", 1, Control, 0),
         ("ClusterMemberAttrSet", 1, Control, 0),
         ("FeatureLevelSet", 2, Control, 0),
+        ("AuthEnable", 3, Control, 0),
+        ("AuthDisable", 3, Control, 0),
+        ("AuthUserAdd", 3, Control, 0),
+        ("AuthUserDelete", 3, Control, 0),
+        ("AuthUserChangePassword", 3, Control, 0),
+        ("AuthUserGrantRole", 3, Control, 0),
+        ("AuthUserRevokeRole", 3, Control, 0),
+        ("AuthRoleAdd", 3, Control, 0),
+        ("AuthRoleDelete", 3, Control, 0),
+        ("AuthRoleGrantPermission", 3, Control, 0),
+        ("AuthRoleRevokePermission", 3, Control, 0),
+        ("Authenticate", 3, Control, 0),
+        ("Authenticate", 3, Control, 0),
+        ("Authenticate", 3, Control, 0),
     ];
     assert_eq!(told, expected);
     for (at, operation) in Operation::ALL.into_iter().enumerate() {
@@ -179,8 +256,14 @@ fn a_command_above_the_agreed_level_is_refused_but_for_the_one_that_raises_it() 
     assert_eq!(check_level(level(3), level(3)), Ok(()));
     assert_eq!(check_level(level(2), level(3)), Ok(()));
     assert_eq!(check_level(level(3), level(2)), Err(Refusal::FeatureLevelTooLow));
+    let above: Vec<_> = auth().into_iter().map(|(command, _)| command).collect();
     for (command, _) in each() {
-        assert_eq!(command.check_level(level(1)), Ok(()), "{command:?}");
+        let expected = match above.contains(&command) {
+            true => Err(Refusal::FeatureLevelTooLow),
+            false => Ok(()),
+        };
+        assert_eq!(command.check_level(level(2)), expected, "{command:?}");
+        assert_eq!(command.check_level(level(3)), Ok(()), "{command:?}");
     }
     let raise = Command::FeatureLevelSet(FeatureLevelSetRequest { level: 5 });
     let told = raise.check_supported(level(4)).unwrap_err().to_string();

@@ -36,7 +36,7 @@ use crate::cluster;
 use crate::io::clock::{self, Instant};
 use crate::io::{Closing, Pool};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
-use crate::rpc::{MeteredResponse, Services, Source};
+use crate::rpc::{CertificateName, MeteredResponse, Services, Source};
 use crate::types::limits::JSON_OVERHEAD_MAX;
 
 const JSON: &str = "application/json";
@@ -71,10 +71,18 @@ pub(super) fn description() -> Response<Body> {
     page(StatusCode::OK, JSON, DOCUMENT.as_str())
 }
 
+/// A client of the gateway.
+pub(super) struct Caller {
+    /// Its address.
+    pub(super) peer: Arc<str>,
+    /// The name in its certificate, if that makes it a user here.
+    pub(super) name: Option<CertificateName>,
+}
+
 /// Handles a request to a path of the gateway.
 pub(super) async fn answer(
     services: &Services,
-    peer: &Arc<str>,
+    caller: &Caller,
     head: &Parts,
     path: &str,
     body: Body,
@@ -82,7 +90,7 @@ pub(super) async fn answer(
     let answer = match routes::find(path) {
         None => Err(Status::not_found("Not Found")),
         Some(_) if head.method != Method::POST => Err(Status::unimplemented("Method Not Allowed")),
-        Some(rpc) => call(services, peer, head, body, rpc).await,
+        Some(rpc) => call(services, caller, head, body, rpc).await,
     };
     answer.unwrap_or_else(|status| refusal(&status))
 }
@@ -90,7 +98,7 @@ pub(super) async fn answer(
 /// Calls an RPC.
 async fn call(
     services: &Services,
-    peer: &Arc<str>,
+    Caller { peer, name }: &Caller,
     head: &Parts,
     body: Body,
     rpc: Rpc,
@@ -112,6 +120,9 @@ async fn call(
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = Uri::from_static(rpc.method().path);
     *request.headers_mut() = metadata::of(head, peer);
+    if let Some(name) = name {
+        request.extensions_mut().insert(name.clone());
+    }
     let answer = async {
         let Ok(response) = services.call(request, peer).await;
         first(response, is_unary).await

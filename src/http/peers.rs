@@ -3,10 +3,13 @@
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
+use tonic::Extensions;
 use tonic::body::Body;
 
 use super::{TEXT, method_not_allowed, not_found, page, pages, text};
 use crate::actors::ReplicaClient;
+use crate::auth::Permissions;
+use crate::rpc::Credentials;
 use crate::types::Refusal;
 
 const JSON: &str = "application/json";
@@ -23,7 +26,7 @@ pub(super) async fn answer(replica: &ReplicaClient, head: &Parts) -> Response<Bo
         "/downgrade/enabled" if gets => page(StatusCode::OK, TEXT, "false"),
         "/members" | "/version" | "/health" => method_not_allowed(),
         _ => match path.strip_prefix("/members/promote/") {
-            Some(id) if head.method == Method::POST => promote(replica, id).await,
+            Some(id) if head.method == Method::POST => promote(replica, head, id).await,
             Some(_) => method_not_allowed(),
             None => not_found(),
         },
@@ -40,11 +43,17 @@ fn members(replica: &ReplicaClient) -> Response<Body> {
     page(StatusCode::OK, JSON, format!("{members}\n"))
 }
 
-async fn promote(replica: &ReplicaClient, id: &str) -> Response<Body> {
+/// Promotes a learner for whoever is root by the token in the headers, as another member of an etcd cluster asks it to.
+async fn promote(replica: &ReplicaClient, head: &Parts, id: &str) -> Response<Body> {
     let Ok(id) = id.parse() else {
         return text(StatusCode::NOT_FOUND, format!("member {id} not found in cluster\n"));
     };
-    match replica.promote_here(id).await {
+    let credentials = Credentials::new(&head.headers, &Extensions::default());
+    let promoted = match credentials.require(replica, Permissions::check_root).await {
+        Ok(_) => replica.promote_here(id).await,
+        Err(refusal) => Err(refusal),
+    };
+    match promoted {
         Ok(()) => members(replica),
         Err(refusal @ Refusal::MemberNotFound) => {
             text(StatusCode::NOT_FOUND, format!("{refusal}\n"))

@@ -14,7 +14,6 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use base64::Engine as _;
@@ -31,6 +30,7 @@ use sha1::{Digest as _, Sha1};
 use tonic::body::Body;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
+use super::gateway::Caller;
 use super::{gateway, text};
 use crate::io::UpgradedIo;
 use crate::rpc::Services;
@@ -135,7 +135,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 /// Transfers messages between call and connection until one of both ends.
 pub(super) async fn talk(
     services: Services,
-    peer: Arc<str>,
+    caller: Caller,
     accepted: Accepted,
     connection: UpgradedIo,
 ) {
@@ -146,7 +146,7 @@ pub(super) async fn talk(
     let answer = Box::pin(async move {
         let Accepted { head, path } = accepted;
         let body = Body::new(StreamBody::new(frames));
-        gateway::answer(&services, &peer, &head, &path, body).await
+        gateway::answer(&services, &caller, &head, &path, body).await
     });
     let config = WebSocketConfig::default()
         .read_buffer_size(WEBSOCKET_READ_BYTES)

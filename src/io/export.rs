@@ -15,7 +15,7 @@ use super::clock;
 use super::executor::spawn;
 use super::pools::{Pool, slice};
 use super::rate_limiter::RateLimiter;
-use crate::snapshot::{Export, ExportStep};
+use crate::snapshot::{Export, ExportStep, Scope};
 use crate::store::View;
 use crate::types::Fault;
 use crate::types::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNKS_AHEAD};
@@ -31,16 +31,20 @@ pub struct Piece {
     pub held: usize,
 }
 
-/// A piece, or why there is none.
+/// A piece, or the fault that prevented it.
 type Made = Result<Piece, Fault>;
 
-/// Begins to make the file of a view, in pieces of `chunk` bytes, [`SNAPSHOT_CHUNKS_AHEAD`] of them ahead of who
+/// Begins to make the file of a view, in pieces of `chunk` bytes, [`SNAPSHOT_CHUNKS_AHEAD`] of them ahead of the caller that
 /// takes them, and [`SNAPSHOT_BYTES_PER_SECOND`] at most. After the last one, or a fault of the store, the channel is at its end.
 /// The view is let go as soon as the receiver is gone. To be called on an executor.
-pub fn export<V: View + Send + 'static>(view: V, chunk: usize) -> flume::Receiver<Made> {
+pub fn export<V: View + Send + 'static>(
+    view: V,
+    scope: Scope,
+    chunk: usize,
+) -> flume::Receiver<Made> {
     let (made, taken) = flume::bounded(SNAPSHOT_CHUNKS_AHEAD);
     spawn(async move {
-        let mut work = Some(Work { export: Export::new(view), pieces: Vec::new() });
+        let mut work = Some(Work { export: Export::new(view, scope), pieces: Vec::new() });
         let mut limiter = RateLimiter::new(SNAPSHOT_BYTES_PER_SECOND);
         while let Some(mut working) = work.take() {
             if made.is_disconnected() {
@@ -132,8 +136,8 @@ mod tests {
         let run = async move || {
             let view = || Watched(store().view(), Arc::clone(&watched));
             // More than the pool has threads.
-            let idle: Vec<_> = (0..8).map(|_| export(view(), 4096)).collect();
-            let pieces = export(view(), 4096);
+            let idle: Vec<_> = (0..8).map(|_| export(view(), Scope::Member, 4096)).collect();
+            let pieces = export(view(), Scope::Member, 4096);
             let mut bytes = Vec::new();
             let mut length = 0;
             while let Ok(piece) = pieces.recv_async().await {

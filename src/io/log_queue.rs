@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::journal::Journal;
+use super::rotated_file::RotatedFile;
 use super::thread;
 use crate::metrics;
 use crate::types::Fault;
@@ -35,10 +36,12 @@ pub enum LogOutput {
     File(File),
     /// systemd's journal.
     Journal(Journal),
+    /// A file that is put aside when it is large enough.
+    Rotated(RotatedFile),
 }
 
 impl LogOutput {
-    fn write(&self, lines: &[u8]) {
+    fn write(&mut self, lines: &[u8]) {
         // A failed write of the log cannot be logged.
         let _ = match self {
             Self::Stderr => std::io::stderr().write_all(lines),
@@ -48,9 +51,31 @@ impl LogOutput {
                 journal.write(lines);
                 Ok(())
             }
+            Self::Rotated(file) => file.write(lines),
         };
     }
 }
+
+/// A queue's name, its bound and its metric.
+#[derive(Clone, Copy, Debug)]
+pub struct LogKind {
+    /// The name of the thread.
+    pub name: &'static str,
+    /// Bytes that wait, at most.
+    pub bytes_max: usize,
+    /// Bytes beyond that for lines about errors.
+    pub bytes_errors: usize,
+    /// Counts lines that found no room.
+    pub dropped: &'static metrics::Counter,
+}
+
+/// The log of the process.
+const LOG: LogKind = LogKind {
+    name: "log",
+    bytes_max: LOG_QUEUE_BYTES_MAX,
+    bytes_errors: LOG_QUEUE_BYTES_ERRORS,
+    dropped: &metrics::LOG_LINES_DROPPED,
+};
 
 /// Source of lines about the log itself; its argument is the number of lines dropped since the last call.
 pub type Reports = Box<dyn FnMut(u64) -> Vec<String> + Send>;
@@ -66,6 +91,7 @@ enum Item {
 pub struct LogQueue {
     // Bounded by `bytes`, not by the channel: lines differ in length.
     items: flume::Sender<Item>,
+    kind: LogKind,
     shared: std::sync::Arc<Shared>,
 }
 
@@ -82,25 +108,39 @@ impl LogQueue {
     ///
     /// # Errors
     /// The kernel has no thread left.
-    pub fn start(outputs: Vec<LogOutput>, reports: Reports) -> Result<Self, Fault> {
+    pub fn start(
+        kind: LogKind,
+        mut outputs: Vec<LogOutput>,
+        reports: Reports,
+    ) -> Result<Self, Fault> {
         let (items, queue) = flume::unbounded();
         let shared = std::sync::Arc::<Shared>::default();
         let writes = std::sync::Arc::clone(&shared);
-        thread::start("log", move || write_all(&queue, &outputs, &writes, reports))?;
-        Ok(Self { items, shared })
+        thread::start(kind.name, move || write_all(&queue, &mut outputs, &writes, reports))?;
+        Ok(Self { items, kind, shared })
     }
 
     /// Queues a line, which ends with a line feed; drops it if there is no room. Errors have additional room.
     pub fn push(&self, line: String, is_error: bool) {
+        if self.try_push(line, is_error).is_err() {
+            self.shared.dropped.fetch_add(1, Relaxed);
+            self.kind.dropped.add(1);
+        }
+    }
+
+    /// Queues a line as [`LogQueue::push`] does.
+    ///
+    /// # Errors
+    /// There is no room for the line, which is given back.
+    pub fn try_push(&self, line: String, is_error: bool) -> Result<(), String> {
         let bytes = line.len() + LINE_BYTES;
-        let max = LOG_QUEUE_BYTES_MAX + if is_error { LOG_QUEUE_BYTES_ERRORS } else { 0 };
+        let max = self.kind.bytes_max + if is_error { self.kind.bytes_errors } else { 0 };
         let fits = |waiting: usize| Some(waiting + bytes).filter(|waiting| *waiting <= max);
         if self.shared.bytes.fetch_update(Relaxed, Relaxed, fits).is_err() {
-            self.shared.dropped.fetch_add(1, Relaxed);
-            metrics::LOG_LINES_DROPPED.add(1);
-            return;
+            return Err(line);
         }
         drop(self.items.send(Item::Line(line)));
+        Ok(())
     }
 
     /// Waits until the queue is written, a second at most. Blocks.
@@ -114,7 +154,7 @@ impl LogQueue {
 /// The thread's loop, until the queue is dropped.
 fn write_all(
     queue: &flume::Receiver<Item>,
-    outputs: &[LogOutput],
+    outputs: &mut [LogOutput],
     shared: &Shared,
     mut reports: Reports,
 ) {
@@ -139,7 +179,7 @@ fn write_all(
         }
         reports(shared.dropped.swap(0, Relaxed)).iter().for_each(|line| buffer.push_str(line));
         if !buffer.is_empty() {
-            outputs.iter().for_each(|output| output.write(buffer.as_bytes()));
+            outputs.iter_mut().for_each(|output| output.write(buffer.as_bytes()));
         }
         buffer.clear();
         buffer.shrink_to(WRITE_BYTES);
@@ -161,7 +201,7 @@ pub fn start_log(outputs: Vec<LogOutput>, reports: Reports) -> Result<&'static L
     if let Some(queue) = QUEUE.get() {
         return Ok(queue);
     }
-    let queue = LogQueue::start(outputs, reports)?;
+    let queue = LogQueue::start(LOG, outputs, reports)?;
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
@@ -192,7 +232,7 @@ mod tests {
         let told: Reports = Box::new(|dropped| {
             (dropped > 0).then(|| format!("dropped {dropped}\n")).into_iter().collect()
         });
-        let queue = LogQueue::start(vec![LogOutput::File(file)], told).expect("it starts");
+        let queue = LogQueue::start(LOG, vec![LogOutput::File(file)], told).expect("it starts");
         let line = format!("{}\n", "x".repeat(999));
         let began = Instant::now();
         let lines = 3 * LOG_QUEUE_BYTES_MAX / line.len();

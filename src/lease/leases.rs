@@ -118,6 +118,12 @@ impl Leases {
         self.leases.get(&id).into_iter().flat_map(|lease| lease.keys.iter().cloned()).collect()
     }
 
+    /// The first key of a lease that is not before `from`.
+    pub fn next_key(&self, id: LeaseId, from: &[u8]) -> Option<&Bytes> {
+        let bounds = (Bound::Included(from), Bound::Unbounded);
+        self.leases.get(&id)?.keys.range::<[u8], _>(bounds).next()
+    }
+
     /// Number of keys of a lease.
     pub fn key_count(&self, id: LeaseId) -> usize {
         self.leases.get(&id).map_or(0, |lease| lease.keys.len())

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmType, LeaseGrantRequest, LeaseGrantResponse, ResponseHeader,
+    AlarmMember, AlarmRequest, AlarmType, LeaseGrantRequest, LeaseGrantResponse, RequestHeader,
+    ResponseHeader,
 };
 use basalt_proto::membershippb::Attributes;
 use bytes::Bytes;
@@ -13,11 +14,13 @@ use super::alarms::Alarms;
 use super::position::{APPLIED, APPLIED_TERM, CONF_STATE, applied_state};
 use super::steps::Running;
 use super::{Applied, Config, Effect, Machine, Published, Reply, payload, position};
+use crate::auth::{Auth, Change};
 use crate::cluster::{Cluster, unknown_change};
 use crate::command::Command;
 use crate::lease::Leases;
 use crate::mvcc::{Mvcc, leased_keys};
 use crate::store::{Engine, Overlay, Space};
+use crate::token::TokenStore;
 use crate::types::{Entry, EntryKind, Error, Fault, FeatureLevel, LeaseId, Refusal};
 
 impl<E: Engine> Machine<E> {
@@ -34,10 +37,13 @@ impl<E: Engine> Machine<E> {
             leases.attach(&key, 0, lease);
         }
         let (applied, applied_term, conf_state) = applied_state(&view)?;
+        let cluster = Cluster::open(&view, config.feature_level)?;
         Ok(Self {
             mvcc,
             leases,
-            cluster: Cluster::open(&view, config.feature_level)?,
+            auth: Auth::open(&view, cluster.feature_level() >= FeatureLevel::AUTH)?,
+            tokens: TokenStore::open(&view)?,
+            cluster,
             alarms: Alarms::open(&view)?,
             conf_state,
             applied,
@@ -85,11 +91,11 @@ impl<E: Engine> Machine<E> {
                 command.check_supported(self.config.feature_level).map_err(stop)?;
                 (applied.request, applied.operation) = (header.id, Some(command.operation()));
                 if self.records_max(&command) > self.config.steps.at_once_records {
-                    self.running = Some(Running::new(entry, applied, command));
+                    self.running = Some(Running::new(entry, applied, header, command));
                     return Ok(None);
                 }
                 self.applied = entry.index;
-                let outcome = self.command(command, &mut applied.effects);
+                let outcome = self.command(&header, command, &mut applied.effects);
                 applied.reply = Error::refusal(outcome)?;
                 self.move_attachments();
             }
@@ -164,8 +170,13 @@ impl<E: Engine> Machine<E> {
         Ok(())
     }
 
-    fn command(&mut self, command: Command, effects: &mut Vec<Effect>) -> Result<Reply, Error> {
-        self.check(&command)?;
+    fn command(
+        &mut self,
+        header: &RequestHeader,
+        command: Command,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Reply, Error> {
+        self.check(header, &command)?;
         let (mvcc, tx, leases) = (&mut self.mvcc, &mut self.tx, &mut self.leases);
         let exists = |id| leases.exists(id);
         Ok(match command {
@@ -199,15 +210,75 @@ impl<E: Engine> Machine<E> {
             Command::FeatureLevelSet(set) => {
                 let (level, supported) = (FeatureLevel::new(set.level), self.config.feature_level);
                 self.cluster.set_feature_level(tx, level, supported)?;
+                if self.cluster.feature_level() >= FeatureLevel::AUTH {
+                    self.auth.set_supported();
+                }
+                Reply::Done
+            }
+            Command::AuthEnable(_)
+            | Command::AuthDisable(_)
+            | Command::AuthUserAdd(_)
+            | Command::AuthUserDelete(_)
+            | Command::AuthUserChangePassword(_)
+            | Command::AuthUserGrantRole(_)
+            | Command::AuthUserRevokeRole(_)
+            | Command::AuthRoleAdd(_)
+            | Command::AuthRoleDelete(_)
+            | Command::AuthRoleGrantPermission(_)
+            | Command::AuthRoleRevokePermission(_) => {
+                let change = self.auth_command(&command)?;
+                change.iter().for_each(|change| self.tokens_follow(change));
+                effects.extend(change.map(Effect::AuthChanged));
+                Reply::Done
+            }
+            Command::TokenIssue(issue) => self.token_issue(&issue)?,
+            Command::TokenRenew(renew) => {
+                self.tokens.renew(tx, &renew);
+                Reply::Done
+            }
+            Command::TokenSweep(sweep) => {
+                self.tokens.sweep(tx, sweep.before_ms);
                 Reply::Done
             }
         })
     }
 
+    fn auth_command(&mut self, command: &Command) -> Result<Option<Change>, Refusal> {
+        let (auth, tx) = (&mut self.auth, &mut self.tx);
+        match command {
+            Command::AuthEnable(_) => auth.enable(tx),
+            Command::AuthDisable(_) => auth.disable(tx),
+            Command::AuthUserAdd(add) => auth.user_add(tx, add),
+            Command::AuthUserDelete(delete) => auth.user_delete(tx, &delete.name),
+            Command::AuthUserChangePassword(change) => auth.user_change_password(tx, change),
+            Command::AuthUserGrantRole(it) => auth.user_grant_role(tx, &it.user, &it.role),
+            Command::AuthUserRevokeRole(it) => auth.user_revoke_role(tx, &it.name, &it.role),
+            Command::AuthRoleAdd(add) => auth.role_add(tx, &add.name),
+            Command::AuthRoleDelete(delete) => auth.role_delete(tx, &delete.role),
+            Command::AuthRoleGrantPermission(grant) => auth.role_grant_permission(tx, grant),
+            Command::AuthRoleRevokePermission(it) => auth.role_revoke_permission(tx, it),
+            Command::Put(_)
+            | Command::DeleteRange(_)
+            | Command::Txn(_)
+            | Command::Compaction(_)
+            | Command::LeaseGrant(_)
+            | Command::LeaseRevoke(_)
+            | Command::LeaseExpire(_)
+            | Command::Alarm(_)
+            | Command::ClusterVersionSet(_)
+            | Command::ClusterMemberAttrSet(_)
+            | Command::FeatureLevelSet(_)
+            | Command::TokenIssue(_)
+            | Command::TokenRenew(_)
+            | Command::TokenSweep(_) => Ok(None),
+        }
+    }
+
     /// Checks that may refuse a command of any kind.
-    pub(super) fn check(&self, command: &Command) -> Result<(), Refusal> {
+    pub(super) fn check(&self, header: &RequestHeader, command: &Command) -> Result<(), Refusal> {
         command.check_level(self.cluster.feature_level())?;
-        self.check_alarms(command)
+        self.check_alarms(command)?;
+        self.check_access(header, command)
     }
 
     /// With a corrupt member no command may read or write keys; without space none may take any.

@@ -28,8 +28,22 @@ pub fn check_payload(kind: EntryKind, data: &Bytes, supported: FeatureLevel) -> 
                 | Command::LeaseRevoke(_)
                 | Command::LeaseExpire(_)
                 | Command::Alarm(_)
+                | Command::AuthEnable(_)
+                | Command::AuthDisable(_)
+                | Command::AuthUserAdd(_)
+                | Command::AuthUserDelete(_)
+                | Command::AuthUserChangePassword(_)
+                | Command::AuthUserGrantRole(_)
+                | Command::AuthUserRevokeRole(_)
+                | Command::AuthRoleAdd(_)
+                | Command::AuthRoleDelete(_)
+                | Command::AuthRoleGrantPermission(_)
+                | Command::AuthRoleRevokePermission(_)
                 | Command::ClusterMemberAttrSet(_)
-                | Command::FeatureLevelSet(_) => Ok(()),
+                | Command::FeatureLevelSet(_)
+                | Command::TokenIssue(_)
+                | Command::TokenRenew(_)
+                | Command::TokenSweep(_) => Ok(()),
             }
         }
         EntryKind::ConfChange => check_change(&conf_change(data)?),

@@ -2,7 +2,7 @@
 //! [`Machine::applied`] does not count it, and nothing of it is committed. Its writes are staged in the store's memory
 //! in bounded batches, where only the machine sees them.
 
-use basalt_proto::etcdserverpb::{LeaseExpireRequest, LeaseRevokeRequest};
+use basalt_proto::etcdserverpb::{LeaseExpireRequest, LeaseRevokeRequest, RequestHeader};
 
 use super::{Applied, Effect, Machine, Reply};
 use crate::command::{Command, Large};
@@ -20,7 +20,7 @@ pub(super) struct Running {
 
 enum State {
     /// No step was made.
-    Begun(Command),
+    Begun(RequestHeader, Command),
     /// Keys are being changed.
     Keys(Steps),
     /// The keys of a revoked or expired lease are being deleted.
@@ -28,14 +28,19 @@ enum State {
 }
 
 impl Running {
-    pub(super) fn new(entry: &Entry, applied: Applied, command: Command) -> Self {
+    pub(super) fn new(
+        entry: &Entry,
+        applied: Applied,
+        header: RequestHeader,
+        command: Command,
+    ) -> Self {
         let (index, term) = (entry.index, entry.term);
-        Self { index, term, applied, state: State::Begun(command) }
+        Self { index, term, applied, state: State::Begun(header, command) }
     }
 
     /// True if it may have changed keys.
     pub(super) fn has_begun(&self) -> bool {
-        !matches!(self.state, State::Begun(_))
+        !matches!(self.state, State::Begun(..))
     }
 }
 
@@ -74,8 +79,8 @@ impl<E: Engine> Machine<E> {
     }
 
     fn run(&mut self, running: &mut Running, budget: usize) -> Result<Option<Reply>, Error> {
-        if let State::Begun(command) = &running.state {
-            running.state = self.start(command)?;
+        if let State::Begun(header, command) = &running.state {
+            running.state = self.start(header, command)?;
         }
         let (State::Keys(steps) | State::Lease(_, steps)) = &mut running.state else {
             return Err(Fault::new("a large entry was not begun").into());
@@ -94,8 +99,8 @@ impl<E: Engine> Machine<E> {
         }))
     }
 
-    fn start(&mut self, command: &Command) -> Result<State, Error> {
-        self.check(command)?;
+    fn start(&mut self, header: &RequestHeader, command: &Command) -> Result<State, Error> {
+        self.check(header, command)?;
         let (mvcc, tx, leases) = (&self.mvcc, &mut self.tx, &mut self.leases);
         Ok(match command.large() {
             Some(Large::DeleteRange(delete)) => State::Keys(mvcc.begin_delete_range(delete)),

@@ -3,6 +3,8 @@
 mod facts;
 mod levels;
 mod model;
+mod steps;
+mod tokens;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{

@@ -44,10 +44,17 @@ numbers! { COUNTERS: Counter Counter::new();
     BYTES_SENT "etcd_network_client_grpc_sent_bytes_total" "Total number of bytes sent to gRPC clients.";
     LOG_LINES_DROPPED "basalt_log_lines_dropped_total" "Total number of log lines dropped because too many waited to be written.";
     LOG_LINES_SUPPRESSED "basalt_log_lines_suppressed_total" "Total number of log lines suppressed because their call site wrote too many in a second.";
+    PASSWORDS_HASHED "basalt_auth_password_hashes_total" "Total number of bcrypt hashes computed for logins and changes of passwords.";
+    LOGINS_FAILED "basalt_auth_logins_failed_total" "Total number of logins with an unknown user or a wrong password.";
+    LOGINS_THROTTLED "basalt_auth_logins_throttled_total" "Total number of logins refused because of too many failures of the user or address before.";
+    AUDIT_LINES "basalt_audit_lines_total" "Total number of lines written to the audit log.";
+    AUDIT_LINES_DROPPED "basalt_audit_lines_dropped_total" "Total number of lines of the audit log dropped because too many waited to be written.";
+    REQUESTS_LIMITED "basalt_requests_limited_total" "Total number of requests refused by a limit of its user or client address.";
 }
 
 numbers! { GAUGES: Gauge Gauge::new();
     PROPOSALS_PENDING "etcd_server_proposals_pending" "Number of proposals that are not applied yet.";
+    AUTH_REVISION "etcd_debugging_auth_revision" "Current revision of users and roles.";
     WATCH_STREAMS "etcd_debugging_mvcc_watch_stream_total" "Number of open watch streams.";
     WATCHERS "etcd_debugging_mvcc_watcher_total" "Number of watchers.";
     WATCHERS_SLOW "etcd_debugging_mvcc_slow_watcher_total" "Number of unsynced watchers.";

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::pending::{Delivery, executor_of};
 use super::truncation::{LogStart, LogTruncation};
+use crate::auth::Change;
 use crate::lease::Grant;
 use crate::machine::{Applied, Effect, Machine, Published};
 use crate::store::Engine;
@@ -38,6 +39,8 @@ pub enum Output<V> {
     Lease(LeaseChange),
     /// Replace all leases of the lease keeper after a snapshot, and make watchers read from history.
     Replaced(Vec<Grant>),
+    /// Say that users or roles are not what they were.
+    AuthChanged(Change),
     /// Update the peers from the membership.
     MembersChanged,
     /// Answer [`super::Input::Applied`].
@@ -211,6 +214,7 @@ impl<E: Engine> Applier<E> {
                 }
                 Effect::LeaseRevoked(id) => out.push(Output::Lease(LeaseChange::Revoked(id))),
                 Effect::ConfChanged(change) => conf_changes.push(change),
+                Effect::AuthChanged(change) => out.push(Output::AuthChanged(change)),
                 Effect::Compacted => {
                     self.compacting = true;
                     out.push(Output::CompactionBegun);

@@ -25,6 +25,7 @@ use super::body::ResponseBody;
 use super::budget::ReservedBytes;
 use super::deadline::{Deadline, late};
 use super::go_errors::in_go_words;
+use super::policy::Observed;
 use crate::io::clock::Instant;
 use crate::metrics::{self, Timed};
 
@@ -120,12 +121,20 @@ pub(super) struct Call {
     began: Instant,
     slow: Duration,
     ended: bool,
+    /// Of a stream: what is written down of it.
+    observed: Option<Box<Observed>>,
 }
 
 impl Call {
     pub(super) fn begin(rpc: Rpc, timed: Option<Timed>, peer: Arc<str>, slow: Duration) -> Self {
         metrics::rpc_started(rpc);
-        Self { rpc, timed, peer, began: Instant::now(), slow, ended: false }
+        Self { rpc, timed, peer, began: Instant::now(), slow, ended: false, observed: None }
+    }
+
+    /// The same call, of which something is written down when it ends.
+    pub(super) fn observed(mut self, observed: Option<Box<Observed>>) -> Self {
+        self.observed = observed;
+        self
     }
 
     /// The service has answered; the body is not sent yet.
@@ -178,6 +187,9 @@ impl Call {
     fn end(&mut self, code: i32) {
         if !std::mem::replace(&mut self.ended, true) {
             metrics::rpc_handled(self.rpc, code);
+            if let Some(mut observed) = self.observed.take() {
+                observed.finish_now(code);
+            }
         }
     }
 }

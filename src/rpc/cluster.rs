@@ -8,6 +8,7 @@ use basalt_proto::etcdserverpb::{
 use basalt_proto::server::etcdserverpb::cluster_server;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::credentials::Credentials;
 use super::{header, status};
 use crate::actors::ReplicaClient;
 use crate::cluster;
@@ -100,8 +101,10 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
+        let credentials = Credentials::of(&request);
         let MemberAddRequest { mut peer_ur_ls, is_learner } = request.into_inner();
         check_urls(&peer_ur_ls).map_err(status)?;
+        credentials.require_root(&self.0).await?;
         peer_ur_ls.sort();
         self.check_add(is_learner).map_err(status)?;
         let now_s = clock::unix_time().as_secs() as i64;
@@ -119,6 +122,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
+        Credentials::of(&request).require_root(&self.0).await?;
         let id = request.into_inner().id;
         self.check_remove(id).map_err(status)?;
         self.0.change_members(|request| cluster::remove(request, id)).await.map_err(status)?;
@@ -130,6 +134,7 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
+        Credentials::of(&request).require_root(&self.0).await?;
         let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         check_urls(&peer_ur_ls).map_err(status)?;
         let change = |request| cluster::update(request, id, peer_ur_ls);
@@ -142,9 +147,11 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
+        let credentials = Credentials::of(&request);
         if request.into_inner().linearizable {
             self.0.read_index().await.map_err(status)?;
         }
+        credentials.require_any_user(&self.0).await?;
         let (header, members) = self.answer();
         Ok(Response::new(MemberListResponse { header, members }))
     }
@@ -153,6 +160,11 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
+        // The leader takes this member's word for it, which must not be an old one.
+        if !self.0.leads() {
+            self.0.read_index().await.map_err(status)?;
+        }
+        Credentials::of(&request).require_root(&self.0).await?;
         self.0.promote(request.into_inner().id).await.map_err(status)?;
         // The leader has applied the change; so must the state that is returned.
         self.0.read_index().await.map_err(status)?;

@@ -25,8 +25,10 @@ use prost::Message as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
 
+use super::credentials::Credentials;
 use super::kv::Kv;
 use super::lease::Lease;
+use super::watch::may_watch;
 use super::{mismatch, status};
 use crate::actors::ReplicaClient;
 use crate::actors::watch::Session;
@@ -121,7 +123,15 @@ impl Caller {
     }
 
     /// Events of keys from a revision on.
-    pub(super) fn watch(&self, key: Bytes, range_end: Bytes, from: i64) -> Result<Events, Status> {
+    pub(super) async fn watch(
+        &self,
+        key: Bytes,
+        range_end: Bytes,
+        from: i64,
+    ) -> Result<Events, Status> {
+        let credentials = Credentials::new(self.metadata.as_ref(), &self.extensions);
+        let may = may_watch(&credentials, &self.replica, &key, &range_end).await;
+        may.map_err(|refusal| unknown(&status(refusal)))?;
         let session =
             self.replica.watches().open(false).map_err(|refusal| unknown(&status(refusal)))?;
         let start_revision = from;
@@ -142,7 +152,7 @@ impl Caller {
             let found = self.find(request).await?;
             let Some(ahead) = found.first else { return Ok(()) };
             let revision = found.header.map_or(0, |header| header.revision);
-            let mut events = self.watch(ahead.key, Bytes::new(), revision)?;
+            let mut events = self.watch(ahead.key, Bytes::new(), revision).await?;
             while !is_deletion(&events.next().await?) {}
         }
     }

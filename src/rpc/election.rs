@@ -198,14 +198,15 @@ impl Observer {
         };
         let key = response.kv.as_ref().map(|kv| kv.key.clone()).unwrap_or_default();
         let revision = response.header.map_or(0, |header| header.revision);
-        self.followed = Some(self.caller.watch(key, Bytes::new(), revision + 1)?);
+        self.followed = Some(self.caller.watch(key, Bytes::new(), revision + 1).await?);
         Ok(response)
     }
 
     /// Waits for a candidate.
     async fn first_put(&self, seen: Option<ResponseHeader>) -> Result<LeaderResponse, Status> {
         let revision = seen.map_or(0, |header| header.revision);
-        let mut events = self.caller.watch(self.prefix.clone(), end_of(&self.prefix), revision)?;
+        let (prefix, end) = (self.prefix.clone(), end_of(&self.prefix));
+        let mut events = self.caller.watch(prefix, end, revision).await?;
         loop {
             let event = events.next().await?;
             if is_deletion(&event) {

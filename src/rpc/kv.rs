@@ -15,11 +15,13 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Reservation;
 use super::call::ReadOnly;
+use super::credentials::Credentials;
 use super::door::{self, Txn};
 use super::range::{Chunks, range, read_txn, single_chunk};
 use super::{check_quota, complete, mismatch, refuse_learner, status};
 use crate::actors::slow_apply::warn_if_slow;
 use crate::actors::{ReplicaClient, State};
+use crate::auth::{Action, AuthInfo, Capability, NoAttachedKeys};
 use crate::command::{Command, put_cost, txn_cost};
 use crate::io::clock::Instant;
 use crate::machine::Reply;
@@ -33,8 +35,12 @@ const READ_INDEX_SLOW: Duration = Duration::from_millis(500);
 pub(super) struct Kv(pub(super) ReplicaClient);
 
 impl Kv {
-    /// The state for a read.
-    async fn state(&self, serializable: bool) -> Result<Arc<State>, Status> {
+    /// The state that a read may use, and who reads.
+    async fn state(
+        &self,
+        credentials: &Credentials,
+        serializable: bool,
+    ) -> Result<(Arc<State>, Option<AuthInfo>), Status> {
         if !serializable {
             let began = Instant::now();
             self.0.read_index().await.map_err(status)?;
@@ -42,7 +48,21 @@ impl Kv {
                 metrics::READ_INDEXES_SLOW.add(1);
             }
         }
-        Ok(self.0.state())
+        let who = credentials.identify(&self.0).await.map_err(status)?;
+        Ok((self.0.state(), who))
+    }
+
+    /// The state that this range may use.
+    async fn state_for(
+        &self,
+        credentials: &Credentials,
+        request: &RangeRequest,
+    ) -> Result<Arc<State>, Status> {
+        let (state, who) = self.state(credentials, request.serializable).await?;
+        Credentials::check_read(&state, who.as_ref(), |permissions, who| {
+            permissions.check_range(who, Action::Read, &request.key, &request.range_end)
+        })?;
+        Ok(state)
     }
 }
 
@@ -61,12 +81,13 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
+        let credentials = Credentials::of(&request);
         let request = request.into_inner();
         if !request.serializable {
             refuse_learner(&self.0).map_err(status)?;
         }
         mvcc::check_range(&request).map_err(status)?;
-        let state = self.state(request.serializable).await?;
+        let state = self.state_for(&credentials, &request).await?;
         let mut taken = Reservation::new();
         let began = Instant::now();
         let read = range(&state, &request, &mut taken).await;
@@ -86,9 +107,10 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let credentials = Credentials::of(&request);
         let request = request.into_inner();
         mvcc::check_range_stream(&request).map_err(status)?;
-        let state = self.state(request.serializable).await?;
+        let state = self.state_for(&credentials, &request).await?;
         metrics::RANGES.add(1);
         let mut taken = Reservation::new();
         if let Some(mut response) = single_chunk(&state, &request, &mut taken).await? {
@@ -110,11 +132,12 @@ impl kv_server::Kv for Kv {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let credentials = Credentials::of(&request);
         let request = request.into_inner();
         // The quota is checked before the form, as in etcd.
         check_quota(&self.0, put_cost(&request)).await?;
         let request = door::put(request).map_err(status)?;
-        let Reply::Put(mut response) = self.0.propose(request).await.map_err(status)? else {
+        let Reply::Put(mut response) = credentials.propose(&self.0, request).await? else {
             return Err(mismatch());
         };
         complete(&self.0, &mut response.header);
@@ -125,9 +148,9 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let credentials = Credentials::of(&request);
         let request = door::delete_range(request.into_inner()).map_err(status)?;
-        let Reply::DeleteRange(mut response) = self.0.propose(request).await.map_err(status)?
-        else {
+        let Reply::DeleteRange(mut response) = credentials.propose(&self.0, request).await? else {
             return Err(mismatch());
         };
         complete(&self.0, &mut response.header);
@@ -135,12 +158,17 @@ impl kv_server::Kv for Kv {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let credentials = Credentials::of(&request);
         let request = request.into_inner();
         check_quota(&self.0, txn_cost(&request)).await?;
         let request = match door::txn(request, self.0.node().max_txn_ops).map_err(status)? {
             Txn::Write(txn) => Command::Txn(txn),
             Txn::Read(request) => {
-                let state = self.state(mvcc::is_serializable(&request)).await?;
+                let is_serializable = mvcc::is_serializable(&request);
+                let (state, who) = self.state(&credentials, is_serializable).await?;
+                Credentials::check_read(&state, who.as_ref(), |permissions, who| {
+                    permissions.check_txn(who, &request, &NoAttachedKeys)
+                })?;
                 let mut taken = Reservation::new();
                 let mut answer = read_txn(state, request, &mut taken).await?;
                 complete(&self.0, &mut answer.header);
@@ -149,7 +177,7 @@ impl kv_server::Kv for Kv {
                 return Ok(response);
             }
         };
-        let Reply::Txn(mut response) = self.0.propose(request).await.map_err(status)? else {
+        let Reply::Txn(mut response) = credentials.propose(&self.0, request).await? else {
             return Err(mismatch());
         };
         complete(&self.0, &mut response.header);
@@ -160,10 +188,12 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
+        let credentials = Credentials::of(&request);
         let request = request.into_inner();
+        credentials.require_capability(&self.0, Capability::Compact).await?;
         let physical = request.physical;
         let request = door::compaction(request);
-        let Reply::Compact { revision } = self.0.propose(request).await.map_err(status)? else {
+        let Reply::Compact { revision } = credentials.propose(&self.0, request).await? else {
             return Err(mismatch());
         };
         if physical {

@@ -17,14 +17,17 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::budget::Reservation;
+use super::credentials::Credentials;
 use super::{Answers, header, is_learner, not_yet, refused, require_leader, status};
 use crate::actors::{ReplicaClient, State};
+use crate::auth::Capability;
 use crate::cluster::Version;
 use crate::command::Command;
 use crate::io::clock::Instant;
 use crate::io::{self, Piece};
 use crate::machine::Reply;
 use crate::metrics;
+use crate::snapshot::Scope;
 use crate::types::limits::SNAPSHOT_CHUNKS_AHEAD;
 use crate::types::{Error, Fault, Refusal};
 
@@ -79,9 +82,16 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
+        let credentials = Credentials::of(&request);
         let asked = request.into_inner();
+        match asked.action() {
+            AlarmAction::Get => drop(credentials.require_any_user(&self.0).await?),
+            AlarmAction::Activate | AlarmAction::Deactivate => {
+                credentials.require_capability(&self.0, Capability::Alarm).await?;
+            }
+        }
         let request = Command::Alarm(asked);
-        let Reply::Alarm(mut alarms) = self.0.propose(request).await.map_err(status)? else {
+        let Reply::Alarm(mut alarms) = credentials.propose(&self.0, request).await? else {
             return Err(Status::internal("unexpected reply"));
         };
         if asked.action() == AlarmAction::Get {
@@ -92,8 +102,9 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn status(
         &self,
-        _request: Request<StatusRequest>,
+        request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
+        Credentials::of(&request).require_any_user(&self.0).await?;
         let (now, state, node) = (self.0.status(), self.0.state(), self.0.node());
         let mut errors = Vec::new();
         if now.leader == 0 {
@@ -119,13 +130,15 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn defragment(
         &self,
-        _request: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        Credentials::of(&request).require_capability(&self.0, Capability::Defragment).await?;
         self.0.defragment(DEFRAGMENT_PATIENCE).await;
         Ok(Response::new(DefragmentResponse::default()))
     }
 
-    async fn hash(&self, _request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        Credentials::of(&request).require_root(&self.0).await?;
         let began = Instant::now();
         let hash = self.0.hash().await.map_err(|fault| refused(Error::Faulty(fault)))?;
         metrics::HASH.observe(began.elapsed().as_secs_f64());
@@ -136,6 +149,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
+        Credentials::of(&request).require_capability(&self.0, Capability::HashKv).await?;
         let began = Instant::now();
         let found = self.0.hash_kv(request.into_inner().revision).await.map_err(refused)?;
         metrics::HASH_KV.observe(began.elapsed().as_secs_f64());
@@ -153,6 +167,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Credentials::of(&request).require_capability(&self.0, Capability::Snapshot).await?;
         let sending = Sending::new(&self.0.state()).await?;
         let stream = unfold(Some(sending), |sending| async {
             let mut sending = sending?;
@@ -168,6 +183,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
+        Credentials::of(&request).require_capability(&self.0, Capability::MoveLeader).await?;
         let target = request.into_inner().target_id;
         let (state, leader) = (self.0.state(), self.0.status().leader);
         if leader != self.0.node().member_id {
@@ -189,6 +205,7 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
+        Credentials::of(&request).require_root(&self.0).await?;
         let request = request.into_inner();
         let state = self.0.state();
         let current = state.cluster_version;
@@ -230,7 +247,7 @@ impl Sending {
     async fn new(state: &State) -> Result<Self, Status> {
         let mut taken = Reservation::new();
         taken.hold(SNAPSHOT_CHUNKS_AHEAD * SNAPSHOT_CHUNK_BYTES).await.map_err(status)?;
-        let pieces = io::export(state.read.view.clone(), SNAPSHOT_CHUNK_BYTES);
+        let pieces = io::export(state.read.view.clone(), Scope::File, SNAPSHOT_CHUNK_BYTES);
         let storage_version = storage_version(state);
         let began = Instant::now();
         Ok(Self { pieces, storage_version, sum: Sha256::new(), sent: 0, began, taken })

@@ -18,14 +18,13 @@ use basalt_proto::server::reflection::server_reflection_server::ServerReflection
 use basalt_proto::server::v3electionpb::election_server::{Election as _, ElectionServer};
 use basalt_proto::server::v3lockpb::lock_server::Lock as _;
 use bytes::{Bytes, BytesMut};
-use hyper::header::HeaderMap;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::{Response, Status};
 use tower_service::Service as _;
 
 use super::call::MeteredRequest;
-use super::{Inner, unary};
+use super::{CallHead, Inner, unary};
 use crate::metrics::Timed;
 
 /// Properties of an RPC beside its descriptor.
@@ -124,12 +123,12 @@ macro_rules! rpcs {
             pub(super) async fn unary(
                 &self,
                 rpc: Unary,
-                headers: Option<Box<HeaderMap>>,
+                head: Option<Box<CallHead>>,
                 message: Bytes,
             ) -> Result<Response<BytesMut>, Status> {
                 match rpc {
                     $(Unary::$unary => {
-                        let request = unary::decode(headers, message)?;
+                        let request = unary::decode(head, message)?;
                         let answer = self.$service.$method(request).await?;
                         Ok(answer.map(|answer| unary::encode(&answer)))
                     })*

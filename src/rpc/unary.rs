@@ -25,7 +25,8 @@ use tonic::{Extensions, Request, Response, Status};
 use super::body::ResponseBody;
 use super::call::MeteredRequest;
 use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
-use super::{Inner, door};
+use super::policy::Observed;
+use super::{CallHead, Inner, door, status};
 
 /// Upper bound of a response's bytes, as etcd sets it.
 const SEND_MAX: usize = i32::MAX as usize;
@@ -34,19 +35,31 @@ const COMPRESS_MAX: usize = 1 << 20;
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
-/// Answers a call with these headers, if services read any.
+/// Answers a call with this head, if services look at any of it.
 pub(super) async fn answer(
     services: &Inner,
     rpc: Unary,
-    headers: Option<Box<HeaderMap>>,
+    head: Option<Box<CallHead>>,
     body: &mut MeteredRequest,
+    observed: &mut Option<Box<Observed>>,
 ) -> hyper::Response<ResponseBody> {
     let attempt = async {
-        let gzip = is_gzip(headers.as_deref())?;
+        let gzip = is_gzip(head.as_deref().map(|head| &head.headers))?;
         let message = read(body, gzip, services.receive_max).await?;
-        write(services.unary(rpc, headers, message).await?, gzip)
+        if let Some(observed) = observed {
+            observed.admit(&message).map_err(status)?;
+        }
+        let answer = services.unary(rpc, head, message).await?;
+        if let Some(observed) = observed {
+            observed.answered(&answer.get_ref()[HEAD_BYTES..]);
+        }
+        write(answer, gzip)
     };
-    attempt.await.unwrap_or_else(|status| status.into_http().map(ResponseBody::Stream))
+    let answer = attempt.await;
+    if let Some(observed) = observed {
+        observed.finish(answer.as_ref().err().map_or(0, |status| status.code() as i32)).await;
+    }
+    answer.unwrap_or_else(|status| status.into_http().map(ResponseBody::Stream))
 }
 
 /// True if messages may be compressed, and the response is to be.
@@ -163,12 +176,19 @@ fn deflate(message: &[u8]) -> BytesMut {
 
 /// Decodes a request for its service.
 pub(super) fn decode<Q: Message + Default>(
-    headers: Option<Box<HeaderMap>>,
+    head: Option<Box<CallHead>>,
     message: Bytes,
 ) -> Result<Request<Q>, Status> {
     let message = door::read(message)?;
-    let metadata = MetadataMap::from_headers(headers.map(|it| *it).unwrap_or_default());
-    Ok(Request::from_parts(metadata, Extensions::default(), message))
+    let CallHead { headers, certificate_name, address } = head.map(|it| *it).unwrap_or_default();
+    let mut extensions = Extensions::default();
+    if let Some(address) = address {
+        extensions.insert(address);
+    }
+    if let Some(name) = certificate_name {
+        extensions.insert(name);
+    }
+    Ok(Request::from_parts(MetadataMap::from_headers(headers), extensions, message))
 }
 
 /// Encodes a response, with space for its frame header.

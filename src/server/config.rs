@@ -4,6 +4,7 @@ mod checks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gocompat::duration;
@@ -13,6 +14,7 @@ use self::checks::{
 };
 use super::flag::Row as _;
 use super::gates::{Gate, Gates};
+use super::security::Security;
 use super::settings::{Flags, Level, Note};
 use super::values::{self, Url};
 use super::{log, table};
@@ -20,6 +22,7 @@ use crate::consensus::vote_lease;
 use crate::http;
 use crate::io::{Address, ReactorChoice};
 use crate::mvcc::Retention;
+use crate::rpc::Policy;
 
 /// etcd's default quota of the store, in bytes.
 const QUOTA_DEFAULT: u64 = 2 << 30;
@@ -35,8 +38,6 @@ const STREAMS_MAX: u32 = 1 << 31;
 /// etcd's defaults of compaction.
 const COMPACTION_BATCH_DEFAULT: usize = 1000;
 const COMPACTION_SLEEP_DEFAULT: Duration = Duration::from_millis(10);
-/// Costs that bcrypt supports.
-const BCRYPT_COSTS: std::ops::RangeInclusive<u64> = 4..=31;
 
 /// The settings of a member. Its fields are visible in this room only, so that the compiler reports unread ones.
 #[derive(Clone, Debug)]
@@ -133,6 +134,8 @@ pub struct Config {
     /// `--lease-based-reads`: give a vote lease with each heartbeat response, and as leader read under the
     /// lease of a quorum.
     pub(super) lease_based_reads: bool,
+    /// Tokens, passwords, the audit log, limits of users.
+    pub(super) security: Security,
     /// `--cores`: which to use; as many as are good when empty.
     pub(super) cores: Vec<usize>,
     /// `--reactor`.
@@ -265,6 +268,7 @@ impl Config {
             hosts: table::HOST_WHITELIST.get(flags),
             gates: table::FEATURE_GATES.get(flags),
             lease_based_reads: table::LEASE_BASED_READS.get(flags),
+            security: Security::read(flags)?,
             cores: table::CORES.get(flags),
             reactor: table::REACTOR.get(flags),
             command_line,
@@ -286,14 +290,16 @@ impl Config {
         }
     }
 
-    /// Options of the ports with these services.
-    pub fn http(&self, what: http::Endpoints) -> http::Options {
+    /// How ports behave that serve `what`, with what is logged of requests, and how many there may be.
+    pub fn http(&self, what: http::Endpoints, policy: &Arc<Policy>) -> http::Options {
         http::Options {
             serves: what,
             gateway: self.gateway,
             origins: self.origins.clone(),
             hosts: self.hosts.clone(),
+            gateway_certificate_names: false,
             slow: self.slow_request,
+            policy: Arc::clone(policy),
             command_line: self.command_line.clone(),
             features: self.gates.all().collect(),
         }
@@ -384,7 +390,7 @@ impl Config {
         if self.max_request_bytes > REQUEST_LARGE {
             warn(format!("exceeded recommended request limit: {} bytes", self.max_request_bytes));
         }
-        if table::BCRYPT_COST.text(flags).parse().is_ok_and(|cost| !BCRYPT_COSTS.contains(&cost)) {
+        if Security::has_invalid_cost(flags) {
             warn("use default bcrypt cost instead of the invalid given cost".to_owned());
         }
         table::all().filter_map(|flag| flag.warning(flags)).for_each(&mut warn);

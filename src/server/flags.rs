@@ -180,9 +180,10 @@ fn apply_environment(
         flags.put(flag.name(), value);
     }
     let is_known = |name: &String| known.contains(name) || SPECIAL.contains(&name.as_str());
-    for (name, value) in environment.iter().filter(|(name, _)| !is_known(name)) {
+    for name in environment.keys().filter(|name| !is_known(name)) {
         let note = Note::new(Level::Warn, "unrecognized environment variable");
-        flags.note(note.about("environment-variable", format!("{name}={value}")));
+        // etcd prints the value, too, which may be a password under a misspelled name.
+        flags.note(note.about("environment-variable", name));
     }
     Ok(())
 }

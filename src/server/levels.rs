@@ -1,10 +1,13 @@
 //! Raises the cluster's feature level to the highest that all members support.
 
+use std::time::Duration;
+
 use basalt_proto::etcdserverpb::FeatureLevelSetRequest;
 
 use crate::actors::ReplicaClient;
 use crate::cluster::level_to_set;
 use crate::command::Command;
+use crate::io::clock;
 use crate::types::FeatureLevel;
 
 /// Lowers the level that this member supports, so that a test can run members of two versions.
@@ -14,6 +17,21 @@ const ENVIRONMENT: &str = "BASALT_FEATURE_LEVEL";
 pub(super) fn supported() -> FeatureLevel {
     let lowered = std::env::var(ENVIRONMENT).ok().and_then(|text| text.parse().ok());
     lowered.map_or(FeatureLevel::NEWEST, FeatureLevel::new).min(FeatureLevel::NEWEST)
+}
+
+/// How often a leader looks whether all members support a higher level, as long as it supports one: what a level adds is refused
+/// until then, and clients of a new cluster do not wait for the next round of versions.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Raises the level until it is the one that this member supports. It never falls.
+pub(super) async fn watch(replica: ReplicaClient) {
+    while replica.state().feature_level < replica.node().feature_level {
+        // A new leader has not applied what the one before it agreed on until it has applied an entry of its own.
+        if replica.leads() && replica.state().applied_term == replica.status().term {
+            raise(&replica).await;
+        }
+        clock::sleep(EVERY).await;
+    }
 }
 
 /// Raises the level of the cluster if all members support a higher one, as stated in their connections to this

@@ -19,7 +19,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use self::limit::{Limiter, Site};
 use super::settings::{Flags, Level, Note};
 use super::table;
-use crate::io::{self, Journal, LogOutput, LogQueue, Reports, clock};
+use crate::io::{self, Journal, LogOutput, LogQueue, Reports, RotatedFile, Rotation, clock};
+
+/// The size past which the log's file is rotated if nothing else is said; lumberjack's, too.
+const MEBIBYTES_DEFAULT: u64 = 100;
 
 /// Events of this target end the process, and are logged with level fatal.
 const FATAL: &str = "basalt::fatal";
@@ -35,6 +38,8 @@ pub struct Options {
     level: LevelFilter,
     outputs: Vec<String>,
     console: bool,
+    /// Of the one file among the outputs.
+    rotation: Option<Rotation>,
 }
 
 impl Options {
@@ -71,18 +76,58 @@ impl Options {
                 return Err(format!("unknown log format: {other}, supported values json, console"));
             }
         };
-        Ok(Self { level, outputs, console })
+        let rotation_json = table::LOG_ROTATION_CONFIG_JSON.get(flags);
+        let rotation = match table::ENABLE_LOG_ROTATION.get(flags) {
+            true => Some(rotation(&outputs, &rotation_json)?),
+            false => None,
+        };
+        Ok(Self { level, outputs, console, rotation })
     }
 }
 
 impl Default for Options {
     /// The options before the flags are parsed.
     fn default() -> Self {
-        Self { level: LevelFilter::INFO, outputs: Vec::new(), console: false }
+        Self { level: LevelFilter::INFO, outputs: Vec::new(), console: false, rotation: None }
     }
 }
 
-fn open(output: &str) -> Result<LogOutput, String> {
+/// The value of `--log-rotation-config-json`; errors are etcd's texts.
+fn rotation(outputs: &[String], json: &str) -> Result<Rotation, String> {
+    let is_file = |output: &&String| !["default", "stderr", "stdout"].contains(&output.as_str());
+    if outputs.iter().filter(is_file).count() != 1 {
+        let text =
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined";
+        return Err(text.to_owned());
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(default)]
+    struct Settings {
+        maxsize: u64,
+        maxage: u64,
+        maxbackups: usize,
+        compress: bool,
+    }
+    impl Default for Settings {
+        fn default() -> Self {
+            Self { maxsize: MEBIBYTES_DEFAULT, maxage: 0, maxbackups: 0, compress: false }
+        }
+    }
+    let settings: Settings = serde_json::from_str(json).map_err(|error| match error.is_data() {
+        true => format!("invalid log rotation config: {error}"),
+        false => format!("improperly formatted log rotation config: {error}"),
+    })?;
+    let mebibytes = if settings.maxsize == 0 { MEBIBYTES_DEFAULT } else { settings.maxsize };
+    Ok(Rotation {
+        bytes_max: mebibytes.saturating_mul(1 << 20),
+        count_max: (settings.maxbackups > 0).then_some(settings.maxbackups),
+        age_max: (settings.maxage > 0)
+            .then(|| Duration::from_secs(settings.maxage.saturating_mul(86_400))),
+        compressed: settings.compress,
+    })
+}
+
+fn open(output: &str, rotation: Option<Rotation>) -> Result<LogOutput, String> {
     Ok(match output {
         "default" | "stderr" | "/dev/stderr" => LogOutput::Stderr,
         "stdout" | "/dev/stdout" => LogOutput::Stdout,
@@ -97,6 +142,12 @@ fn open(output: &str) -> Result<LogOutput, String> {
             })?)
         }
         path => {
+            if let Some(rotation) = rotation {
+                let file = RotatedFile::open(path, rotation);
+                return file
+                    .map(LogOutput::Rotated)
+                    .map_err(|error| format!("open {path}: {error}"));
+            }
             let file = OpenOptions::new().create(true).append(true).open(path);
             LogOutput::File(file.map_err(|error| {
                 let error = match error.kind() == std::io::ErrorKind::NotFound {
@@ -114,8 +165,11 @@ fn open(output: &str) -> Result<LogOutput, String> {
 /// # Errors
 /// A file cannot be opened.
 pub fn start(options: &Options) -> Result<(), String> {
-    let mut outputs =
-        options.outputs.iter().map(|output| open(output)).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = options
+        .outputs
+        .iter()
+        .map(|output| open(output, options.rotation))
+        .collect::<Result<Vec<_>, _>>()?;
     if outputs.is_empty() {
         outputs.push(LogOutput::Stderr);
     }

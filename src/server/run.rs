@@ -12,15 +12,15 @@ use super::gates::Gate;
 use super::open::open;
 use super::settings::Flags;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
-use super::{corruption, start_line, versions};
+use super::{corruption, levels, start_line, versions};
 use crate::actors::client::Pending;
 use crate::actors::mailbox::peer::Peers;
-use crate::actors::{ReplicaClient, Shared, compactor, peer};
+use crate::actors::{ReplicaClient, Shared, compactor, peer, token_renewal};
 use crate::command::Command;
 use crate::http::{Endpoints, HttpService};
 use crate::io::{self, Executors, Lane, Place, Reactor, clock};
 use crate::metrics;
-use crate::rpc;
+use crate::rpc::{self, Policy};
 use crate::types::{Budgets, Fault, Refusal};
 
 /// Time that a stopping member gives to requests in flight.
@@ -91,17 +91,25 @@ async fn first_core(
     opens: Arc<AtomicBool>,
     budgets: Budgets,
 ) -> Result<(), Fault> {
+    let (kind, policy) = (config.security.token_kind().await?, config.security.policy()?);
     let opened = open(&config, budgets).await?;
     opens.store(false, Ordering::Relaxed);
-    let (handles, inboxes) = mailboxes(opened.identity.clone(), opened.disk.clone());
+    let tokens = config.security.tokens(kind, opened.machine.tokens());
+    let (handles, inboxes) = mailboxes(
+        opened.identity.clone(),
+        opened.disk.clone(),
+        Arc::clone(&tokens),
+        config.security.passwords()?,
+    );
     handles.peers.update(opened.machine.cluster());
     opened.others.iter().for_each(|member| handles.peers.add_peer(member));
     let boot_nonce = io::random_u64();
     let shared = Arc::new(Shared::new(node(&config, &opened), opened.state.clone()));
     let nonce = boot_nonce as u32;
     let pending = Pending::new(0, nonce, &shared.node);
+    let cores = 1 + others.len();
     let (executor_contexts, outputs) =
-        executor_contexts(1 + others.len(), nonce, &config, &handles, &pending, &shared);
+        executor_contexts(cores, nonce, &config, &handles, &pending, &policy, &shared);
     let led = start_actors(&config, boot_nonce, opened, &handles, inboxes, outputs, &shared)?;
     let connections: Vec<_> =
         executor_contexts.iter().map(|context| context.connections.0.clone()).collect();
@@ -125,8 +133,10 @@ async fn first_core(
     }
     executors.watch();
     let replica = own.take(Some(pending), &shared);
-    listen_peers(&config, &replica, &handles.peers)?;
+    listen_peers(&config, &replica, &handles.peers, &policy)?;
+    io::spawn(token_renewal::run(replica.clone(), tokens));
     io::spawn(versions::watch(replica.clone(), led));
+    io::spawn(levels::watch(replica.clone()));
     let serving = async {
         // May wait for the other members without a limit.
         join_in(&config, &replica).await?;
@@ -187,19 +197,24 @@ async fn hand_over(config: &Config, replica: &ReplicaClient) {
 }
 
 /// Serves the peer port: connections of other members, and HTTP. All of that runs on this core.
-fn listen_peers(config: &Config, replica: &ReplicaClient, peers: &Peers) -> Result<(), Fault> {
+fn listen_peers(
+    config: &Config,
+    replica: &ReplicaClient,
+    peers: &Peers,
+    policy: &Arc<Policy>,
+) -> Result<(), Fault> {
     let (connections, accepted) = io::handover();
     for address in &config.listen_peers {
         io::spawn(io::listen(address)?.accept(Lane::Peers, 0, vec![connections.clone()]));
     }
-    let front = HttpService::new(replica, config.http(Endpoints::Peers));
+    let front = HttpService::new(replica, config.http(Endpoints::Peers, policy));
     let (replica, peers) = (replica.clone(), peers.clone());
     io::spawn(async move {
         while let Ok(connection) = accepted.recv_async().await {
             let Some(connection) = connection.open() else { continue };
             let (peers, replica) = (peers.clone(), replica.clone());
             let member = |wire| peer::serve(peers, wire, replica);
-            let front = front.to(&connection.peer());
+            let front = front.to(&connection.peer(), None);
             io::spawn(io::serve_peer(connection, crate::peer::MAGIC, front, member));
         }
     });

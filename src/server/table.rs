@@ -57,9 +57,9 @@ const V2_PHASE: Syntax<()> = Syntax {
     },
     form: Form::Value,
 };
-/// True for a token type other than simple tokens.
-const TOKEN_KIND: Syntax<bool> = Syntax {
-    parse: |text| Ok(!["", "simple"].contains(&text.split(',').next().unwrap_or_default())),
+/// True if requests wait for the audit log.
+const DROP_OR_WAIT: Syntax<bool> = Syntax {
+    parse: |text| values::one_of(text, &[("drop", false), ("wait", true)]),
     form: Form::Value,
 };
 
@@ -237,12 +237,12 @@ section! { SECURITY
 }
 
 section! { AUTH
-    AUTH_TOKEN: Flag<bool, Refused> = refused("auth-token", TOKEN_KIND, "simple",
-        "Type of authentication tokens: 'simple' is supported.", "tokens other than simple ones");
-    BCRYPT_COST: Flag<u64, Warned> = warned("bcrypt-cost", UINT, "10",
-        "Cost of the bcrypt hash of passwords, 4 to 31. Without effect.");
-    AUTH_TOKEN_TTL: Flag<u64, Warned> = warned("auth-token-ttl", UINT, "300",
-        "Lifetime of a simple token, in seconds. Without effect.");
+    AUTH_TOKEN: Flag<String> = used("auth-token", TEXT, "simple",
+        "Type of authentication tokens, 'simple' or 'jwt', and its options, as in jwt,pub-key=file,priv-key=file,sign-method=RS512,ttl=10m.");
+    BCRYPT_COST: Flag<u64> = used("bcrypt-cost", UINT, "10",
+        "Cost of the bcrypt hash of passwords, 4 to 31.");
+    AUTH_TOKEN_TTL: Flag<u64> = used("auth-token-ttl", UINT, "300",
+        "Lifetime of a simple token after its last use, in seconds.");
 }
 
 section! { MONITORING
@@ -261,10 +261,10 @@ section! { LOGGING
     LOG_LEVEL: Flag<String> = used("log-level", TEXT, "info",
         "Lowest level that is logged: debug, info, warn, error, panic or fatal.");
     LOG_FORMAT: Flag<String> = used("log-format", TEXT, "json", "Encoding of log lines: json or console.");
-    ENABLE_LOG_ROTATION: Flag<bool, Warned> = warned("enable-log-rotation", SWITCH, "false",
-        "Rotate the log file. Without effect.");
-    LOG_ROTATION_CONFIG_JSON: Flag<String, Warned> = warned("log-rotation-config-json", TEXT, r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
-        "Settings of log rotation, as JSON. Without effect.");
+    ENABLE_LOG_ROTATION: Flag<bool> = used("enable-log-rotation", SWITCH, "false",
+        "Rotate the file of --log-outputs.");
+    LOG_ROTATION_CONFIG_JSON: Flag<String> = used("log-rotation-config-json", TEXT, r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
+        "Settings of log rotation, as JSON: maximum size in mebibytes, age in days and number of old files. Names of old files are in UTC.");
     WARNING_UNARY_REQUEST_DURATION: Flag<Duration> = used("warning-unary-request-duration", DURATION, "300ms",
         "Time above which a unary request is logged as slow.");
 }
@@ -320,6 +320,40 @@ section! { BASALT
         "Kernel interface for network I/O: io_uring, epoll, or auto for io_uring where the machine allows it, else epoll.");
     LEASE_BASED_READS: Flag<bool> = used("lease-based-reads", SWITCH, "false",
         "Let the leader answer linearizable reads without a heartbeat round while it holds a leader lease.");
+    AUTH_JWT_PUBLIC_KEYS: Flag<Vec<String>> = used("auth-jwt-public-keys", LIST, "",
+        "List of files with further keys that verify JSON web tokens. All files of keys are read again when they change.");
+    AUTH_JWT_CHECK_REVISION: Flag<bool> = used("auth-jwt-check-revision", SWITCH, "true",
+        "Refuse JSON web tokens made before the last change of users and roles; if false, only those made before the user's last change of password.");
+    AUDIT_LOG_PATH: Flag<String> = used("audit-log-path", TEXT, "",
+        "File of the audit log, or stdout; empty for none.");
+    AUDIT_LOG_RULES: Flag<String> = used("audit-log-rules", TEXT, "skip rpc=reads; skip rpc=status",
+        "Rules that say which requests are in the audit log, separated by semicolons: 'log' or 'skip', and conditions rpc=, user= and prefix=.");
+    AUDIT_LOG_MODE: Flag<bool> = used("audit-log-mode", DROP_OR_WAIT, "drop",
+        "Action when too many lines of the audit log wait to be written: 'drop' and count them, or let requests 'wait'.");
+    AUDIT_LOG_MAXSIZE: Flag<u64> = used("audit-log-maxsize", UINT, "100",
+        "Size of the audit log past which it is rotated, in mebibytes.");
+    AUDIT_LOG_MAXAGE: Flag<u64> = used("audit-log-maxage", UINT, "0",
+        "Number of days that old files of the audit log are kept; 0 for all.");
+    AUDIT_LOG_MAXBACKUP: Flag<usize> = used("audit-log-maxbackup", COUNT, "0",
+        "Number of old files of the audit log that are kept; 0 for all.");
+    AUDIT_LOG_COMPRESS: Flag<bool> = used("audit-log-compress", SWITCH, "false",
+        "Compress old files of the audit log.");
+    LIMIT_USER_REQUESTS: Flag<u64> = used("limit-user-requests", UINT, "0",
+        "Maximum number of requests per second of one user; 0 for no limit.");
+    LIMIT_USER_BYTES: Flag<u64> = used("limit-user-bytes", UINT, "0",
+        "Maximum size of the requests per second of one user, in bytes; 0 for no limit.");
+    LIMIT_USER_RANGES: Flag<u64> = used("limit-user-ranges", UINT, "0",
+        "Maximum number of concurrent ranges of one user; 0 for no limit.");
+    LIMIT_USER_WATCHES: Flag<u64> = used("limit-user-watches", UINT, "0",
+        "Maximum number of open watch streams of one user; 0 for no limit.");
+    LIMIT_CLIENT_REQUESTS: Flag<u64> = used("limit-client-requests", UINT, "0",
+        "Maximum number of requests per second of one client address; 0 for no limit.");
+    LIMIT_CLIENT_BYTES: Flag<u64> = used("limit-client-bytes", UINT, "0",
+        "Maximum size of the requests per second of one client address, in bytes; 0 for no limit.");
+    LIMIT_CLIENT_RANGES: Flag<u64> = used("limit-client-ranges", UINT, "0",
+        "Maximum number of concurrent ranges of one client address; 0 for no limit.");
+    LIMIT_CLIENT_WATCHES: Flag<u64> = used("limit-client-watches", UINT, "0",
+        "Maximum number of open watch streams of one client address; 0 for no limit.");
 }
 
 // Accepted, and in no section of `--help`.

@@ -12,13 +12,15 @@ use super::raft_log;
 use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClient};
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
+use crate::actors::tokens::Tokens;
 use crate::actors::{self, Node, Shared, requests, watch};
 use crate::cluster::Member;
 use crate::consensus::Driver;
 use crate::http::{self, Endpoints, HttpService};
-use crate::io::{self, Address, DiskMonitor, clock};
+use crate::io::{self, Address, DiskMonitor, Passwords, clock};
 use crate::lease::ttl_min;
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
+use crate::rpc::Policy;
 use crate::types::Fault;
 use crate::types::limits::COMPACT_SLICE_RECORDS;
 use crate::watch::StreamOptions;
@@ -48,6 +50,8 @@ pub(super) struct Handles {
     pub(super) lease: lease::Handle,
     pub(super) peers: Peers,
     pub(super) disk: DiskMonitor,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) passwords: Passwords,
 }
 
 pub(super) struct Inboxes {
@@ -59,13 +63,18 @@ pub(super) struct Inboxes {
 }
 
 /// All mailboxes of the actors that exist once.
-pub(super) fn mailboxes(identity: Identity, disk: DiskMonitor) -> (Handles, Inboxes) {
+pub(super) fn mailboxes(
+    identity: Identity,
+    disk: DiskMonitor,
+    tokens: Arc<Tokens>,
+    passwords: Passwords,
+) -> (Handles, Inboxes) {
     let (consensus, consensus_inbox) = consensus::mailbox();
     let (wal, wal_inbox, space) = wal::mailbox();
     let (apply, apply_inbox) = apply::mailbox();
     let (lease, lease_inbox) = lease::mailbox();
     let (peers, peers_inbox) = Peers::new(identity, consensus.clone());
-    let handles = Handles { consensus, wal, apply, lease, peers, disk };
+    let handles = Handles { consensus, wal, apply, lease, peers, disk, tokens, passwords };
     let inboxes = Inboxes {
         consensus: consensus_inbox,
         wal: (wal_inbox, space),
@@ -84,6 +93,7 @@ pub(super) fn executor_contexts(
     config: &Config,
     handles: &Handles,
     pending: &Pending,
+    policy: &Arc<Policy>,
     shared: &Arc<Shared>,
 ) -> (Vec<ExecutorContext>, actors::apply::Outputs) {
     let http2 = io::Http2 {
@@ -116,7 +126,7 @@ pub(super) fn executor_contexts(
             delivered,
             connections: io::handover(),
             http2,
-            http: ports(config).map(|(serves, _)| config.http(serves)),
+            http: ports(config).map(|(serves, _)| config.http(serves, policy)),
         }
     };
     let executor_contexts = (0..count).map(context).collect();
@@ -129,6 +139,7 @@ pub(super) fn executor_contexts(
         deliveries,
         here: (0, pending.clone()),
         disk: handles.disk.clone(),
+        tokens: Arc::clone(&handles.tokens),
     };
     (executor_contexts, outputs)
 }
@@ -213,20 +224,21 @@ impl ExecutorContext {
         let executor = u8::try_from(self.executor).expect("no more than EXECUTORS_MAX");
         let pending =
             pending.unwrap_or_else(|| Pending::new(executor, self.boot_nonce, &shared.node));
-        let Handles { consensus, lease, apply, peers, disk, .. } = self.handles;
+        let Handles { consensus, lease, apply, peers, disk, tokens, passwords, .. } = self.handles;
         io::spawn(requests::hand_in(self.executor, pending.clone(), consensus.clone()));
         io::spawn(requests::deliver(pending.clone(), self.delivered));
         io::spawn(requests::sweep(pending.clone(), Arc::clone(shared), peers.clone()));
         let (watches, hub) = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
-        let handles = client::Handles { watches, lease, apply, consensus, peers, disk };
+        let handles =
+            client::Handles { watches, lease, apply, consensus, peers, disk, tokens, passwords };
         let replica = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let services = self.http.map(|options| HttpService::new(&replica, options));
         let (connections, http2) = (self.connections.1, self.http2);
         io::spawn(async move {
             while let Ok(connection) = connections.recv_async().await {
                 let Some(connection) = connection.open() else { continue };
-                let front = services[connection.port()].to(&connection.peer());
+                let front = services[connection.port()].to(&connection.peer(), None);
                 let switched = front.clone();
                 io::spawn(io::serve(connection, http2, front, |rest| switched.switched(rest)));
             }

@@ -329,7 +329,7 @@ fn seen(request: &Asked, answer: Answer, checks: &mut Checks) -> Option<Seen> {
             Seen { revision, kv: None, done: true }
         }
         Reply::Alarm(_) => Seen { revision: 0, kv: None, done: true },
-        Reply::Done => panic!("{ask:?} was answered with {reply:?}"),
+        Reply::Token { .. } | Reply::Done => panic!("{ask:?} was answered with {reply:?}"),
     })
 }
 

@@ -26,8 +26,17 @@ enum Origin {
     Key,
 }
 
-/// etcd's buckets in the order of their names.
-const BUCKETS: [(&str, Origin); 10] = [
+/// For whom a file is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// An operator, who may read it anywhere and restore another cluster from it: without tokens.
+    File,
+    /// Another member of the cluster: all of the state.
+    Member,
+}
+
+/// etcd's buckets, and ours for other members, in the order of their names.
+const BUCKETS: [(&str, Origin); 11] = [
     ("alarm", Origin::Space(Space::Alarm)),
     ("auth", Origin::Space(Space::Auth)),
     ("authRoles", Origin::Space(Space::AuthRoles)),
@@ -38,6 +47,7 @@ const BUCKETS: [(&str, Origin); 10] = [
     ("members", Origin::Space(Space::Members)),
     ("members_removed", Origin::Space(Space::MembersRemoved)),
     ("meta", Origin::Meta),
+    ("tokens", Origin::Space(Space::Tokens)),
 ];
 
 /// Keys in etcd's bucket `meta`, in order, beside the storage version.
@@ -60,6 +70,7 @@ pub enum ExportStep {
 #[derive(Debug)]
 pub struct Export<V> {
     view: V,
+    scope: Scope,
     writer: Writer,
     plan: Option<Plan>,
     /// The current bucket, and its newest key that was read.
@@ -71,9 +82,17 @@ pub struct Export<V> {
 
 impl<V: View> Export<V> {
     /// Starts with the pass for the sizes.
-    pub fn new(view: V) -> Self {
-        let writer = Writer::counting();
-        Self { view, writer, plan: None, bucket: 0, after: Bytes::new(), begun: false, done: false }
+    pub fn new(view: V, scope: Scope) -> Self {
+        Self {
+            view,
+            scope,
+            writer: Writer::counting(),
+            plan: None,
+            bucket: 0,
+            after: Bytes::new(),
+            begun: false,
+            done: false,
+        }
     }
 
     /// The size of the file; known from the first chunk on.
@@ -99,10 +118,17 @@ impl<V: View> Export<V> {
             return Ok(ExportStep::Done);
         }
         match BUCKETS.get(self.bucket) {
+            Some((_, Origin::Space(Space::Tokens))) if !self.has_tokens()? => self.bucket += 1,
             Some((name, origin)) => self.entries(name, *origin)?,
             None => self.end_pass()?,
         }
         Ok(ExportStep::Working)
+    }
+
+    /// True if there are tokens, and they belong into the file.
+    fn has_tokens(&self) -> Result<bool, Fault> {
+        let mut tokens = self.view.scan(Space::Tokens, Bound::Unbounded, Bound::Unbounded);
+        Ok(self.scope == Scope::Member && tokens.next().transpose()?.is_some())
     }
 
     fn end_pass(&mut self) -> Result<(), Fault> {

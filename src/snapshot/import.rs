@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::bolt::{Entry, Reader, Source};
+use crate::auth;
 use crate::cluster::{
     Cluster, FEATURE_LEVEL, Member, Version, check_feature_level, read_feature_level,
 };
@@ -79,6 +80,7 @@ pub fn restore<E: Engine>(
         let key = Bytes::copy_from_slice(&Revision { main: scheduled, sub: 0 }.to_key());
         batch.put(Space::Meta, Bytes::from_static(SCHEDULED), key)?;
     }
+    require_auth(file, &mut batch)?;
     let beginning = members(&mut batch.tx, &wanted.members)?;
     batch.commit()?;
     Ok(beginning)
@@ -92,8 +94,12 @@ pub fn restore<E: Engine>(
 pub fn install<E: Engine>(file: &Reader<impl Source>, engine: &mut E) -> Result<(), Fault> {
     check_version(file)?;
     let mut batch = Batch { tx: Overlay::new(engine.view()), engine, bytes: 0 };
-    let members = [("members", Space::Members), ("members_removed", Space::MembersRemoved)];
-    for (name, space) in COPIED.into_iter().chain(members) {
+    let others = [
+        ("members", Space::Members),
+        ("members_removed", Space::MembersRemoved),
+        ("tokens", Space::Tokens),
+    ];
+    for (name, space) in COPIED.into_iter().chain(others) {
         each_pair(file, name, |key, value| batch.put(space, key, value))?;
     }
     history(file, &mut batch, None)?;
@@ -102,6 +108,31 @@ pub fn install<E: Engine>(file: &Reader<impl Source>, engine: &mut E) -> Result<
         _ => batch.put(Space::Meta, key, value),
     })?;
     batch.commit()
+}
+
+/// Where auth is on, all members must check what is asked from their first entry on: one of a version that cannot does not start
+/// on such a store.
+fn require_auth<E: Engine>(
+    file: &Reader<impl Source>,
+    batch: &mut Batch<'_, E>,
+) -> Result<(), Fault> {
+    let mut enabled = false;
+    each_pair(file, "auth", |key, value| {
+        enabled |= auth::is_enabled(&key, &value);
+        Ok(())
+    })?;
+    let mut level = FeatureLevel::INITIAL;
+    each_pair(file, "cluster", |key, value| {
+        if key == FEATURE_LEVEL {
+            level = read_feature_level(&value)?;
+        }
+        Ok(())
+    })?;
+    if enabled && level < FeatureLevel::AUTH {
+        let text = FeatureLevel::AUTH.to_string();
+        batch.put(Space::Cluster, Bytes::from_static(FEATURE_LEVEL), text.into())?;
+    }
+    Ok(())
 }
 
 /// Checks the storage version and feature level: older layouts are readable, newer ones unknown.

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::bolt::{Bucket, Entry, Reader, Writer};
-use super::{Export, ExportStep, Restore, hash_kv, restore, status};
+use super::{Export, ExportStep, Restore, Scope, hash_kv, install, restore, status};
 use crate::cluster::{Cluster, Member};
 use crate::mvcc::{self, Mvcc, ReadView};
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
@@ -200,7 +200,7 @@ impl Store {
     }
 
     fn file(&mut self) -> Bytes {
-        let mut export = Export::new(self.commit().view);
+        let mut export = Export::new(self.commit().view, Scope::Member);
         let mut file = Vec::new();
         loop {
             match export.step(1000).unwrap() {
@@ -289,6 +289,35 @@ fn a_state_is_the_same_after_a_journey_through_a_file() {
             again.view.scan(Space::Members, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
         assert_eq!(members.count(), 1, "the old cluster's members stay behind");
     }
+}
+
+/// A saved snapshot contains no token, so that a reader of the file cannot log in with it.
+#[test]
+fn tokens_go_to_other_members_and_into_no_file() {
+    let mut store = random_history(1);
+    let bare = store.file();
+    store.tx.put(Space::Tokens, bytes("t12345678"), bytes("a token"));
+    let read = store.commit();
+    let member = Reader::open(store.file()).unwrap();
+    assert_eq!(member.check(), Vec::<String>::new());
+    let mut engine = Memory::default();
+    install(&member, &mut engine).unwrap();
+    let installed = engine.view().get(Space::Tokens, b"t12345678").unwrap();
+    assert_eq!(installed, Some(bytes("a token")));
+    let mut restored = Memory::default();
+    restore(&member, &mut restored, &Restore::default()).unwrap();
+    assert_eq!(restored.view().get(Space::Tokens, b"t12345678").unwrap(), None);
+
+    let mut export = Export::new(read.view, Scope::File);
+    let mut file = Vec::new();
+    loop {
+        match export.step(1 << 20).unwrap() {
+            ExportStep::Working => (),
+            ExportStep::Chunk(chunk) => file.extend(chunk),
+            ExportStep::Done => break,
+        }
+    }
+    assert_eq!(file, bare);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::fmt;
 /// |---|---|
 /// | 1 | everything that existed before there were levels |
 /// | 2 | `FeatureLevelSet`; the least time of a lease and the number of learners are those of the proposal, no longer those of the flags of the member that applies it |
+/// | 3 | users and roles, and the checks of what they may do |
 ///
 /// Members state the level that they support in the hello of each connection. The level of the cluster is part of the
 /// replicated state: the lowest level of all members, raised by a command, never lowered.
@@ -20,8 +21,10 @@ impl FeatureLevel {
     pub const INITIAL: Self = Self(1);
     /// From this level on a proposal carries the limits that decide what it does.
     pub const LIMITS_PROPOSED: Self = Self(2);
+    /// From this level on entries are checked against the permissions of whom they name, if auth is on.
+    pub const AUTH: Self = Self(3);
     /// The level that this version supports.
-    pub const NEWEST: Self = Self(2);
+    pub const NEWEST: Self = Self(3);
 
     /// The level with this number; [`FeatureLevel::INITIAL`] for 0, the value read where none was written.
     pub const fn new(number: u32) -> Self {

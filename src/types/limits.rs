@@ -230,6 +230,25 @@ pub const WATCH_RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a key. The store counts them, and the one that names the space, in 16 bits.
 pub const KEY_BYTES_MAX: usize = 65_534;
 
+/// Leases whose keys are looked at for one question to apply, which answers it between two batches.
+pub const LEASES_CHECKED_MAX: usize = 256;
+
+/// How long a token waits until the entry that made it is applied here.
+pub const TOKEN_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Users, at most; more are refused. Applying a change copies a reference to each of them.
+pub const AUTH_USERS_MAX: usize = 100_000;
+/// Roles, at most.
+pub const AUTH_ROLES_MAX: usize = 100_000;
+/// Permissions of all roles together, at most.
+pub const AUTH_PERMISSIONS_MAX: usize = 1_000_000;
+/// Bytes of the record of one user or role, which is written as a whole with each change.
+pub const AUTH_RECORD_BYTES_MAX: usize = 8 << 20;
+/// Bytes of all such records, which are in memory, too.
+pub const AUTH_BYTES_MAX: usize = 256 << 20;
+/// Bytes of the name of a user or role, which is a key of etcd's file.
+pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
+
 /// Bytes of a value up to which history holds it beside the newest record of its key; a larger one is stored once, and
 /// history refers to it. Small ones are read back from history in one piece.
 pub const INLINE_BYTES_MAX: usize = 512;
@@ -340,10 +359,72 @@ pub const GATEWAY_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// Bytes added to `--max-request-bytes` for the largest message that gRPC accepts.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 
+/// Operations of a transaction that a line of the audit log names; of the others it says how many they are.
+pub const AUDIT_OPERATIONS_MAX: usize = 32;
+
+/// Bytes of lines of the audit log that wait to be written; past it they are dropped and counted, or waited for.
+pub const AUDIT_QUEUE_BYTES_MAX: usize = 16 << 20;
+
+/// Simple tokens of one user; of more the oldest go.
+pub const TOKENS_OF_USER_MAX: usize = 1000;
+
+/// Simple tokens of all users; of more the oldest go.
+pub const TOKENS_MAX: usize = 100_000;
+
+/// Simple tokens that one executor knows without a look at those of all.
+pub const TOKENS_CACHED_MAX: usize = 4096;
+
+/// Expired tokens that one entry removes.
+pub const TOKENS_SWEPT_MAX: usize = 1000;
+
+/// Tokens that are renewed by one entry.
+pub const TOKEN_RENEWALS_MAX: usize = 1000;
+
+/// Attempts to log in that wait for a thread; past it they are refused.
+pub const LOGINS_WAITING_MAX: usize = 256;
+
+/// Those of one user, so that attempts at its password leave room for other users.
+pub const LOGINS_OF_USER_WAITING_MAX: usize = 32;
+
+/// Requests that wait for these attempts. Equal ones wait for the same.
+pub const LOGIN_WAITERS_MAX: usize = 65_536;
+
+/// How often a login begins anew because users or roles changed while its password was checked.
+pub const LOGIN_ROUNDS_MAX: usize = 16;
+
+/// Users and addresses whose rates are known, if they are limited; past it requests of others are refused until some are idle.
+pub const RATE_SUBJECTS_MAX: usize = 65_536;
+
+/// Logins that were right within the last minute and are not computed again.
+pub const LOGINS_REMEMBERED_MAX: usize = 16_384;
+
+/// Wrong passwords for one user, or from one address, past which more are not looked at; and after how many ms one of
+/// them is forgiven.
+pub const LOGIN_FAILURES_BURST: u32 = 10;
+/// See [`LOGIN_FAILURES_BURST`].
+pub const LOGIN_FAILURE_REFILL_MS: u64 = 10_000;
+
+/// Users and addresses whose failures are known.
+pub const LOGIN_FAILURES_TRACKED_MAX: usize = 16_384;
+
+/// Cores for each thread that hashes passwords; there is one thread at least.
+pub const BCRYPT_CORES_PER_THREAD: usize = 4;
+
+/// The highest cost of a stored hash that is checked, or `--bcrypt-cost` if that is more: a minute, where 10 takes 60 ms.
+pub const BCRYPT_COST_CHECKED_MAX: u32 = 20;
+
+/// Bytes of JSON web tokens that one executor keeps, so that it verifies each once.
+pub const JWT_CACHE_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of a JSON web token past which it is verified each time.
+pub const JWT_CACHED_BYTES_MAX: usize = 8 << 10;
+
 const _: () =
     assert!(UNAPPLIED_ENTRIES_MAX + BUNDLE_PROPOSALS_MAX < COMMITTED_UNAPPLIED_MAX as usize);
 const _: () = assert!(BUNDLE_BYTES_MAX + REQUEST_BYTES_MAX < PEER_FRAME_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(AUTH_NAME_BYTES_MAX < KEY_BYTES_MAX);
+const _: () = assert!(AUTH_RECORD_BYTES_MAX < AUTH_BYTES_MAX);
 const _: () = assert!(PEER_WRITE_BYTES < PEER_BULK_BYTES_MAX);
 const _: () = assert!(PEER_BULK_BYTES_MAX < PEER_FRAME_BYTES_MAX);
 const _: () = assert!(RESPONSE_BYTES_UNCOUNTED < RESPONSE_BYTES_IN_FLIGHT_MAX);

@@ -91,7 +91,7 @@ fn hex(digits: &str) -> Vec<u8> {
     pairs.map(|pair| u8::from_str_radix(pair, 16).expect("digits")).collect()
 }
 
-fn framed(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
@@ -102,14 +102,14 @@ fn framed(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 
 /// A response.
 #[derive(Clone, PartialEq, Debug)]
-struct Answer {
-    status: String,
+pub(crate) struct Answer {
+    pub(crate) status: String,
     headers: BTreeMap<String, String>,
-    body: String,
+    pub(crate) body: String,
 }
 
 /// Sends `bytes`, and reads until the server ends, or until this many lines of the body have arrived.
-fn ask(server: &Server, bytes: &[u8], lines: Option<usize>) -> Answer {
+pub(crate) fn ask(server: &Server, bytes: &[u8], lines: Option<usize>) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).expect("accepted");
     stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a time");
     // A server that refuses early closes before it has read all.
@@ -152,7 +152,7 @@ impl Answer {
     }
 
     /// The parts that must be the same.
-    fn evened(&self) -> Self {
+    pub(crate) fn evened(&self) -> Self {
         let headers = self.headers.clone().into_iter();
         let headers = headers.filter(|(name, _)| HEADERS.contains(&name.as_str())).collect();
         // protojson varies the blanks, and uses another kind of them before its texts.

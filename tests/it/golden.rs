@@ -5,6 +5,7 @@
 //! written once must stay readable for ever. A new format, or one of a new feature level, gets a new file or a line, which
 //! `GOLDEN_WRITE=1 cargo test --test it golden` adds; existing lines stay.
 
+mod auth;
 mod disk;
 mod store;
 mod wire;

@@ -10,6 +10,7 @@
     reason = "tests wait on real processes by the real clock, and a test that cannot go on panics"
 )]
 
+mod auth;
 mod bench;
 mod cli_editing;
 mod clients;
@@ -33,6 +34,7 @@ mod half_made;
 mod lease_holders;
 mod locks;
 mod logging;
+mod logins;
 mod malformed_input;
 mod metrics;
 mod mirror;

@@ -281,8 +281,10 @@ async fn moved(binary: std::path::PathBuf) -> [f64; 4] {
     let written = Page::read(&get(&endpoint, "/metrics")).value(WAL_BYTES) - before;
     let create = WatchCreateRequest { key: "w".into(), ..Default::default() };
     let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    // On a connection of its own, whose window it fills.
+    let watcher = Wire::new(&endpoint);
     let mut watch =
-        wire.talk(wire::WATCH, create.encode_to_vec().into()).await.expect("it watches");
+        watcher.talk(wire::WATCH, create.encode_to_vec().into()).await.expect("it watches");
     for _ in 0..LARGE_VALUES {
         wire.put("w", &large).await.expect("it is there");
     }

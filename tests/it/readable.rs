@@ -22,7 +22,7 @@ use basalt::mvcc::{Event, ReadView};
 use basalt::peer;
 use basalt::rpc::door;
 use basalt::snapshot::bolt::{Reader, Source};
-use basalt::snapshot::{Export, ExportStep, install};
+use basalt::snapshot::{Export, ExportStep, Scope, install};
 use basalt::store::{Engine, Memory, View};
 use basalt::types::limits::WAL_BLOCK_BYTES;
 use basalt::types::{Entry, EntryKind, Fault, FeatureLevel, LogIndex};
@@ -314,7 +314,7 @@ fn watched(events: &Arc<[Event]>) {
 
 /// A new member, made from a snapshot.
 fn installed<E: Engine>(machine: &Machine<E>) -> Machine<Memory> {
-    let mut export = Export::new(machine.engine().view());
+    let mut export = Export::new(machine.engine().view(), Scope::Member);
     let mut file = Vec::new();
     loop {
         match export.step(1 << 20).unwrap() {

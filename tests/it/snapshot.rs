@@ -136,7 +136,12 @@ fn save(server: &Server, file: &str) {
 }
 
 /// Makes a data directory from a file with one of the tools, and starts its server on it.
-fn restored(utl: &Path, file: &str, binary: std::path::PathBuf, more: &[&str]) -> Server {
+pub(crate) fn restored(
+    utl: &Path,
+    file: &str,
+    binary: std::path::PathBuf,
+    more: &[&str],
+) -> Server {
     let mut server = Server::new(Setup::new(binary));
     let data_dir = server.data_dir();
     let data_dir = data_dir.to_str().expect("a path is text");

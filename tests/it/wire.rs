@@ -13,7 +13,7 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::StreamExt;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -30,6 +30,7 @@ pub(crate) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 pub(crate) const LEASE_TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 pub(crate) const LEASE_LEASES: &str = "/etcdserverpb.Lease/LeaseLeases";
 pub(crate) const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
+pub(crate) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 pub(crate) const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 pub(crate) const HASH_KV: &str = "/etcdserverpb.Maintenance/HashKV";
@@ -77,6 +78,7 @@ impl Decoder for Raw {
 pub(crate) struct Wire {
     grpc: Grpc<Channel>,
     needs_leader: bool,
+    token: Option<MetadataValue<Ascii>>,
 }
 
 /// A bidirectional stream.
@@ -102,7 +104,7 @@ impl Wire {
         let grpc = Grpc::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        Self { grpc, needs_leader: false }
+        Self { grpc, needs_leader: false, token: None }
     }
 
     /// The same, but calls are refused at once by a member without a leader.
@@ -110,8 +112,16 @@ impl Wire {
         Self { needs_leader: true, ..self }
     }
 
+    /// The same with a token.
+    pub(crate) fn with_token(self, token: &str) -> Self {
+        Self { token: Some(token.parse().expect("a header's value")), ..self }
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
         if self.needs_leader {
             request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         }

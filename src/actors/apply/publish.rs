@@ -1,5 +1,6 @@
 //! Publishes the new state to readers and watchers, and sends answers to sessions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Actor;
@@ -8,6 +9,7 @@ use crate::actors::mailbox::apply::Handle;
 use crate::actors::state::State;
 use crate::io::{LsmEngine, LsmView, clock};
 use crate::machine::{Machine, Published};
+use crate::metrics;
 use crate::mvcc::ReadView;
 use crate::replica::Delivery;
 use crate::store::Engine as _;
@@ -36,6 +38,7 @@ pub fn state_of(
         members: machine.cluster().members().cloned().collect(),
         cluster_version: machine.cluster().version(),
         feature_level: machine.cluster().feature_level(),
+        permissions: Arc::clone(machine.permissions()),
         applied: machine.applied(),
         applied_term: machine.applied_term(),
         disk_bytes,
@@ -51,6 +54,7 @@ impl Actor {
         let before = self.shared.state();
         report::tell_version(before.cluster_version, state.cluster_version);
         report::tell_level(before.feature_level, state.feature_level);
+        metrics::AUTH_REVISION.set(state.permissions.revision() as i64);
         self.shared.publish(state);
         for hub in &self.outputs.hubs {
             if published.left_out_events {

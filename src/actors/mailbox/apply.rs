@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
+use crate::auth::{Action, AuthInfo};
 use crate::io::{IncomingSnapshot, LsmEngine};
 use crate::machine::Machine;
+use crate::types::limits::LEASES_CHECKED_MAX;
 use crate::types::{Entry, LeaseId, LogIndex, Refusal};
 
 /// Messages from consensus that may wait.
@@ -26,6 +28,18 @@ pub enum Msg {
     Install(Box<Prepared>, flume::Sender<()>),
     /// Answers with the keys of a lease. The session waits if the mailbox is full.
     LeaseKeys(LeaseId, flume::Sender<Vec<Bytes>>),
+    /// Answers whether somebody may do this to all keys of these leases, a bounded number of them. The session waits if the
+    /// mailbox is full.
+    CheckLeases {
+        /// In whose name.
+        who: Option<AuthInfo>,
+        /// Read or write.
+        action: Action,
+        /// At most [`LEASES_CHECKED_MAX`].
+        leases: Vec<LeaseId>,
+        /// The first refusal.
+        answer: flume::Sender<Result<(), Refusal>>,
+    },
     /// Answers when no compaction is in progress. The session waits if the mailbox is full.
     CompactionDone(flume::Sender<()>),
     /// Publish again if the store's files changed, so that files that only an older view reads can be deleted; answered
@@ -46,6 +60,7 @@ impl Msg {
             Self::Commit(_)
             | Self::Install(..)
             | Self::LeaseKeys(..)
+            | Self::CheckLeases { .. }
             | Self::CompactionDone(_)
             | Self::Refresh(Some(_))
             | Self::Engine(_)
@@ -93,6 +108,23 @@ impl Handle {
         let (sender, answer) = flume::bounded(1);
         self.0.send_async(Msg::LeaseKeys(id, sender)).await.map_err(|_| Refusal::Stopped)?;
         answer.recv_async().await.map_err(|_| Refusal::Stopped)
+    }
+
+    /// Checks that a user may do this to all keys of these leases, however many there are.
+    pub async fn check_leases(
+        &self,
+        who: Option<&AuthInfo>,
+        action: Action,
+        leases: &[LeaseId],
+    ) -> Result<(), Refusal> {
+        for leases in leases.chunks(LEASES_CHECKED_MAX) {
+            let (sender, answered) = flume::bounded(1);
+            let (who, leases, answer) = (who.cloned(), leases.to_vec(), sender);
+            let msg = Msg::CheckLeases { who, action, leases, answer };
+            self.0.send_async(msg).await.map_err(|_| Refusal::Stopped)?;
+            answered.recv_async().await.map_err(|_| Refusal::Stopped)??;
+        }
+        Ok(())
     }
 
     /// The present engine of the store; `None` if the member stops.

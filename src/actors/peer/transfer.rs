@@ -16,7 +16,7 @@ use crate::io::{self, BoltFile, IncomingSnapshot, Loader, Pool, clock};
 use crate::machine::{Machine, applied_state};
 use crate::peer::{Kind, Lane, encode};
 use crate::snapshot::bolt::Reader;
-use crate::snapshot::install;
+use crate::snapshot::{Scope, install};
 use crate::types::Fault;
 use crate::types::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_INSTALL_BYTES_PER_SECOND};
 
@@ -50,7 +50,7 @@ async fn send(peers: &Peers, link: &Link, mut raft: Message, shared: &Shared) ->
     let (head, entries) = Encoder::default().encode(&raft);
     let first = encode(Kind::Raft, &head, &entries);
     connected.send(&[&first[..], &entries[..]].concat()).await?;
-    let pieces = io::export(view, SNAPSHOT_CHUNK_BYTES);
+    let pieces = io::export(view, Scope::Member, SNAPSHOT_CHUNK_BYTES);
     let mut bytes = 0;
     while let Ok(piece) = pieces.recv_async().await {
         let piece = piece.unwrap_or_else(|fault| io::fatal(&fault));

@@ -101,6 +101,7 @@ fn brief(out: &[Output<MemoryView>]) -> Vec<String> {
             Output::Lease(LeaseChange::Granted(grant)) => format!("granted {}", grant.id),
             Output::Lease(LeaseChange::Revoked(id)) => format!("revoked {id}"),
             Output::Replaced(leases) => format!("replaced {}", leases.len()),
+            Output::AuthChanged(change) => format!("auth {change:?}"),
             Output::MembersChanged => "members".to_owned(),
             Output::Applied { index, conf_changes } => {
                 format!("applied {index} changes {}", conf_changes.len())

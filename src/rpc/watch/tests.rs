@@ -68,7 +68,7 @@ fn serve<F: Future<Output = ()>>(test: impl FnOnce(Bench) -> F) {
         let actor = tokio::task::spawn_local(actor);
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = format!("http://{}", incoming.local_addr().unwrap());
-        let service = WatchServer::new(Watch(sessions));
+        let service = WatchServer::new(Watch { sessions, replica: None });
         tokio::spawn(Server::builder().serve_with_incoming(service, incoming));
         let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
         test(Bench { member, handle: handle.clone(), channel }).await;

@@ -100,7 +100,6 @@ fn never_less_than_asked_for() {
     for arguments in [
         &["--cert-file", "x"][..],
         &["--peer-auto-tls"],
-        &["--auth-token", "jwt,pub-key=x"],
         &["--discovery-srv", "example.com"],
         &["--listen-peer-urls", "https://127.0.0.1:1"],
     ] {
@@ -142,7 +141,6 @@ fn flags_without_effect_are_warned_of_when_they_are_given() {
         ("--discovery-dial-timeout=1s", "--discovery-dial-timeout"),
         ("--backend-batch-limit=1", "--backend-batch-limit"),
         ("--max-snapshots=1", "--max-snapshots"),
-        ("--auth-token-ttl=1", "--auth-token-ttl"),
         ("--peer-skip-client-san-verification", "--peer-skip-client-san-verification"),
     ] {
         let warning = format!("{name} has no effect in this version of Basalt");

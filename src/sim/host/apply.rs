@@ -198,7 +198,8 @@ impl Cluster {
                         return;
                     }
                 }
-                ApplierOutput::MembersChanged
+                ApplierOutput::AuthChanged(_)
+                | ApplierOutput::MembersChanged
                 | ApplierOutput::CompactionBegun
                 | ApplierOutput::Compacted => (),
             }
@@ -240,7 +241,7 @@ impl Cluster {
                 self.say(|| format!("{change:?}: now {state:?}"));
                 self.checks.members_changed(state);
             }
-            Effect::Compacted => (),
+            Effect::Compacted | Effect::AuthChanged(_) => (),
         }
     }
 }

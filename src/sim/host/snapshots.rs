@@ -11,7 +11,7 @@ use crate::sim::member::open_machine;
 use crate::sim::plan::{CrashPoint, MS, SECOND};
 use crate::sim::store::Store;
 use crate::snapshot::bolt::Reader;
-use crate::snapshot::{self, Export, ExportStep};
+use crate::snapshot::{self, Export, ExportStep, Scope};
 use crate::store::Memory;
 use crate::types::{LogIndex, MemberId, Term};
 
@@ -28,7 +28,7 @@ impl Cluster {
         let (index, term, conf_state) = applied_state(&view).expect("memory reads");
         set_snapshot(&mut message, index, term, &conf_state);
         let (boot, mut file) = (live.boot, Vec::new());
-        let mut export = Export::new(view);
+        let mut export = Export::new(view, Scope::Member);
         loop {
             match export.step(1 << 20).expect("memory reads") {
                 ExportStep::Working => (),

@@ -14,14 +14,14 @@ use crate::process::{self, Server, Setup};
 const LOWERED: &str = "BASALT_FEATURE_LEVEL";
 /// The level from which clusters rise, and the one that this version supports.
 const FIRST: u32 = 1;
-const NEWEST: u32 = 2;
+const NEWEST: u32 = 3;
 /// The sentence for an older member.
-const TOO_OLD: &str = "the cluster has agreed on feature level 2, and this version supports 1: start the member with a \
-                       version that supports level 2";
+const TOO_OLD: &str = "the cluster has agreed on feature level 3, and this version supports 1: start the member with a \
+                       version that supports level 3";
 
 /// The sentence for a log with an unknown entry.
 const UNKNOWN: &str =
-    " of the log cannot be applied: it needs feature level 2, and this version supports 1";
+    " of the log cannot be applied: it needs feature level 3, and this version supports 1";
 
 /// Members may be added without waiting until all connections are old enough.
 fn setup() -> Setup {

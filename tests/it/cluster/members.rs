@@ -82,17 +82,24 @@ impl Members {
     }
 
     pub(super) async fn status(&self, at: usize) -> Option<StatusResponse> {
-        let wire = self.wire(at);
-        let asked = wire.ask(wire::STATUS, &StatusRequest {});
-        tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()
+        status_of(self.wire(at)).await
     }
 
     /// The number of the leader, as soon as a running member claims to be it.
     pub(crate) async fn leader(&self) -> usize {
+        self.leader_by(|wire| wire).await
+    }
+
+    /// The same, asked in the name of whoever has this token.
+    pub(crate) async fn leader_with_token(&self, token: &str) -> usize {
+        self.leader_by(|wire| wire.with_token(token)).await
+    }
+
+    async fn leader_by(&self, asked: impl Fn(Wire) -> Wire) -> usize {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             for at in (0..self.0.len()).filter(|at| self.0[*at].is_running()) {
-                if let Some(status) = self.status(at).await
+                if let Some(status) = status_of(asked(self.wire(at))).await
                     && status.header.as_ref().is_some_and(|it| it.member_id == status.leader)
                 {
                     return at;
@@ -150,4 +157,9 @@ impl Members {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+async fn status_of(wire: Wire) -> Option<StatusResponse> {
+    let asked = wire.ask(wire::STATUS, &StatusRequest {});
+    tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()
 }

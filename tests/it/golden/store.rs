@@ -19,7 +19,7 @@ use prost::Message as _;
 
 use super::{Golden, hex, unhex};
 
-const CONFIG: Config = Config {
+pub(super) const CONFIG: Config = Config {
     cache_bytes: 1 << 16,
     lease_ttl_min: 2,
     learners_max: 1,
@@ -61,7 +61,7 @@ impl History {
     }
 }
 
-fn member(id: u64, is_learner: bool) -> Member {
+pub(super) fn member(id: u64, is_learner: bool) -> Member {
     Member { id, peer_urls: vec![format!("http://{id}:2380")], is_learner, ..Member::default() }
 }
 
@@ -115,7 +115,7 @@ fn contents(view: &MemoryView) -> Golden {
     golden
 }
 
-fn space(name: &str) -> Space {
+pub(super) fn space(name: &str) -> Space {
     Space::ALL.into_iter().find(|space| space.name() == name).expect("a space")
 }
 
@@ -131,7 +131,8 @@ fn the_store_keeps_its_bytes() {
     }
     let used = |space| batch.writes.iter().any(|(used, ..)| *used == space);
     let unused: Vec<_> = Space::ALL.into_iter().filter(|space| !used(*space)).collect();
-    assert_eq!(unused, [Space::Auth, Space::AuthUsers, Space::AuthRoles], "nothing writes these");
+    let of_auth = [Space::Auth, Space::AuthUsers, Space::AuthRoles, Space::Tokens];
+    assert_eq!(unused, of_auth, "these have a file of their own");
     engine.commit(batch).unwrap();
     let mut read = Machine::open(engine, &CONFIG).expect("it reads");
     assert_eq!(read.position(), machine.position());

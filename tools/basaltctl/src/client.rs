@@ -197,6 +197,7 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        self.renew_token(deadline).await?;
         let stream = async {
             let mut grpc = self.grpc().await?;
             let path = PathAndQuery::from_static(method);
@@ -220,6 +221,7 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        self.renew_token(self.deadline()).await?;
         let mut grpc = self.grpc().await.map_err(Refusal::of)?;
         let path = PathAndQuery::from_static(method);
         let request = self.request(requests, leader);
@@ -318,6 +320,14 @@ impl Client {
             }
             Err(it) if it.status.message() == "etcdserver: authentication is not enabled" => Ok(()),
             Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// A new token for each stream, as Go's client has: one that was refused would end the stream, and not be tried again.
+    async fn renew_token(&self, deadline: Option<Instant>) -> Result<(), Refusal> {
+        match self.has_password() {
+            true => Box::pin(self.fetch_token(deadline)).await,
+            false => Ok(()),
         }
     }
 

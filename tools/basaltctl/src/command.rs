@@ -2,6 +2,7 @@
 
 pub(crate) mod alarm;
 pub(crate) mod auth;
+pub(crate) mod can_i;
 pub(crate) mod check;
 pub(crate) mod complete;
 pub(crate) mod concurrency;
@@ -111,6 +112,7 @@ pub(crate) async fn run(action: Action, context: Context) -> Result<(), Failure>
         A::AuthEnable => auth::enable(context).await,
         A::AuthDisable => auth::disable(context).await,
         A::AuthStatus => auth::status(context).await,
+        A::AuthCanI => can_i::can_i(context).await,
         A::UserAdd => user::add(context).await,
         A::UserDelete => user::delete(context).await,
         A::UserGet => user::get(context).await,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use basalt::io::{LsmEngine, current_store, lock_data_dir, read_log, rename_durably};
 use basalt::lease::ttl_min;
 use basalt::machine::{self, Machine, applied_state, check_payload};
-use basalt::snapshot::{Export, ExportStep};
+use basalt::snapshot::{Export, ExportStep, Scope};
 use basalt::store::Engine as _;
 use basalt::types::limits::RECORD_CACHE_BYTES;
 use basalt::types::{Entry, EntryKind, Fault, FeatureLevel, LogIndex};
@@ -122,7 +122,7 @@ pub(crate) fn save(args: &Args) -> Result<(), Failure> {
     let Files { _lock, store, log } = files;
     let view = applied_to(store, &log, last).map_err(Failure::error)?;
     let part = PathBuf::from(format!("{}.part", path.display()));
-    write(Export::new(view), &part)?;
+    write(Export::new(view, Scope::File), &part)?;
     rename_durably(&part, path).map_err(|error| Failure::file("rename", &part, &error))?;
     output::text(&format!(
         "Snapshot saved at {}, with everything up to entry {last}\n",

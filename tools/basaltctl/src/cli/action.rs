@@ -35,6 +35,7 @@ pub(crate) enum Action {
     AuthEnable,
     AuthDisable,
     AuthStatus,
+    AuthCanI,
     UserAdd,
     UserDelete,
     UserGet,

@@ -18,6 +18,8 @@ pub(crate) struct Command {
     pub(crate) inherited: &'static [Flag],
     pub(crate) children: &'static [Command],
     pub(crate) action: Option<Action>,
+    /// Not etcdctl's: shown and completed nowhere, and named in full.
+    pub(crate) own: bool,
 }
 
 impl Command {
@@ -33,6 +35,7 @@ impl Command {
             inherited: &[],
             children: &[],
             action: Some(action),
+            own: false,
         }
     }
 
@@ -53,11 +56,21 @@ impl Command {
             inherited: &[],
             children,
             action: None,
+            own: false,
         }
     }
 
     pub(crate) const fn group(self, group: &'static str) -> Self {
         Self { group, ..self }
+    }
+
+    pub(crate) const fn own(self) -> Self {
+        Self { own: true, ..self }
+    }
+
+    /// The commands below it that etcdctl has too.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &'static Self> + use<> {
+        self.children.iter().filter(|it| !it.own)
     }
 
     pub(crate) const fn long(self, long: &'static str) -> Self {

@@ -63,7 +63,7 @@ fn child(command: &'static Command, name: &str) -> Option<&'static Command> {
     if let Some(exact) = command.children.iter().find(|it| it.name() == name) {
         return Some(exact);
     }
-    let mut begun = command.children.iter().filter(|it| it.name().starts_with(name));
+    let mut begun = command.shown().filter(|it| it.name().starts_with(name));
     begun.next().filter(|_| begun.next().is_none())
 }
 
@@ -71,7 +71,7 @@ fn child(command: &'static Command, name: &str) -> Option<&'static Command> {
 pub(crate) fn suggestions(command: &Command, typed: &str) -> Vec<&'static str> {
     let lower = typed.to_lowercase();
     let near = |name: &str| name.starts_with(&lower) || distance(&lower, name) <= 2;
-    let names = command.children.iter().map(Command::name);
+    let names = command.shown().map(Command::name);
     names.filter(|it| *it != "help" && near(it)).collect()
 }
 

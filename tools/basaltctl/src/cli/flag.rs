@@ -24,6 +24,8 @@ pub(crate) struct Flag {
     pub(crate) usage: &'static str,
     /// Not shown in help.
     pub(crate) hidden: bool,
+    /// Not etcdctl's: shown nowhere, so that what is shown is what etcdctl shows.
+    pub(crate) own: bool,
 }
 
 impl Flag {
@@ -33,7 +35,7 @@ impl Flag {
         default: &'static str,
         usage: &'static str,
     ) -> Self {
-        Self { name, short: None, kind, default, usage, hidden: false }
+        Self { name, short: None, kind, default, usage, hidden: false, own: false }
     }
 
     pub(crate) const fn switch(name: &'static str, usage: &'static str) -> Self {
@@ -54,6 +56,10 @@ impl Flag {
 
     pub(crate) const fn hidden(self) -> Self {
         Self { hidden: true, ..self }
+    }
+
+    pub(crate) const fn own(self) -> Self {
+        Self { hidden: true, own: true, ..self }
     }
 
     /// The flag's name as help shows it: `-w, --write-out string`.

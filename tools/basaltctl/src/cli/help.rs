@@ -69,7 +69,7 @@ fn use_line(path: &Path) -> String {
 
 fn commands(path: &Path) -> String {
     let command = path.command();
-    let mut children: Vec<&Command> = command.children.iter().collect();
+    let mut children: Vec<&Command> = command.shown().collect();
     children.sort_by_key(|it| it.name());
     let width = children.iter().map(|it| it.name().len()).max().unwrap_or(0).max(NAME_WIDTH_MIN);
     let line = |it: &&Command| format!("\n  {:width$} {}", it.name(), it.short);
@@ -118,6 +118,6 @@ fn flags(mut lines: Vec<Line>) -> String {
 
 /// The output of `options`.
 pub(crate) fn options(root: &'static Command) -> String {
-    let lines = root.inherited.iter().map(Line::of).collect();
+    let lines = root.inherited.iter().filter(|it| !it.own).map(Line::of).collect();
     format!("The following options can be passed to any command:\n\n{}", flags(lines))
 }

@@ -104,6 +104,16 @@ const GLOBAL: &[Flag] = &[
     .short('d')
     .hidden(),
     Flag::text("discovery-srv-name", "service name to query when using DNS discovery").hidden(),
+    Flag::text(
+        "password-file",
+        "file with the password of --user, up to the end of its first line",
+    )
+    .own(),
+    Flag::text(
+        "user-from-env",
+        "environment variable with username:password, or with the name of the user",
+    )
+    .own(),
 ];
 
 /// In the order in which suggestions are made.
@@ -484,6 +494,16 @@ const AUTH: Command = Command::branch(
         Command::leaf("enable", "Enables authentication", Action::AuthEnable),
         Command::leaf("disable", "Disables authentication", Action::AuthDisable),
         Command::leaf("status", "Returns authentication status", Action::AuthStatus),
+        Command::leaf(
+            "can-i <user name> <permission type> <key> [endkey]",
+            "Tells if a user may read or write keys; exits with 1 if not",
+            Action::AuthCanI,
+        )
+        .flags(&[
+            Flag::switch("prefix", "ask for all keys with this prefix"),
+            Flag::switch("from-key", "ask for all keys that are not before the given key"),
+        ])
+        .own(),
     ],
 )
 .group(AUTHENTICATION);

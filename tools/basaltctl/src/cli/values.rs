@@ -160,7 +160,7 @@ impl Values {
 
     /// Flags of the commands above, by name, with their values as Go prints them.
     pub(crate) fn above(&self) -> Vec<(&'static str, String)> {
-        let mut above: Vec<_> = self.entries.iter().filter(|it| it.above).collect();
+        let mut above: Vec<_> = self.entries.iter().filter(|it| it.above && !it.flag.own).collect();
         above.sort_by_key(|it| it.flag.name);
         above
             .into_iter()

@@ -184,7 +184,19 @@ fn auth(values: &Values) -> Result<Option<Auth>, Failure> {
     if !token.is_empty() {
         return Ok(Some(Auth { token: token.to_owned(), ..Auth::default() }));
     }
-    named(values.text("user"), values.text("password"), "Password: ")
+    let (mut user, mut password) =
+        (values.text("user").to_owned(), values.text("password").to_owned());
+    let (variable, file) = (values.text("user-from-env"), values.text("password-file"));
+    if !variable.is_empty() {
+        let missing = |_| Failure::bad_args(format!("no environment variable {variable}"));
+        user = std::env::var(variable).map_err(missing)?;
+    }
+    if !file.is_empty() {
+        let unread = |error| Failure::bad_args(format!("open {file}: {error}"));
+        let text = std::fs::read_to_string(file).map_err(unread)?;
+        text.lines().next().unwrap_or_default().clone_into(&mut password);
+    }
+    named(&user, &password, "Password: ")
 }
 
 /// A user from `name`, `name:password` or `name` and `password`; a missing password is asked for.

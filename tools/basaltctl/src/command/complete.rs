@@ -92,8 +92,7 @@ fn choices(path: &Path, rest: &[Word], begun: &str) -> (Choices, Directive) {
         return (Choices::new(), Directive::Default);
     }
     let mut names: Choices = command
-        .children
-        .iter()
+        .shown()
         .filter(|it| starts(it.name(), begun))
         .map(|it| (it.name().to_owned(), it.short.to_owned()))
         .collect();

@@ -128,7 +128,7 @@ pub(crate) async fn revoke_permission(mut context: Context) -> Result<(), Failur
 }
 
 /// The range named by the flags and the arguments from `at` on.
-fn range(context: &Context, at: usize) -> Result<(Bytes, Bytes), Failure> {
+pub(crate) fn range(context: &Context, at: usize) -> Result<(Bytes, Bytes), Failure> {
     const END: Bytes = Bytes::from_static(b"\0");
     let (prefix, from_key) = (context.values.is_on("prefix"), context.values.is_on("from-key"));
     let key = Bytes::from(context.args()[at].clone());
