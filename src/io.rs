@@ -13,8 +13,8 @@ mod log_queue;
 mod lsm;
 mod memory;
 mod net;
-mod placement;
 mod passwords;
+mod placement;
 mod pools;
 mod preflight;
 mod rate_limiter;
@@ -42,8 +42,8 @@ pub use self::net::{
     Address, Closing, Connection, ConnectionSender, Http2, Listener, OpenConnection, UpgradedIo,
     Wire, close_connections, get, handover, listen, resolve, serve, serve_peer,
 };
-pub use self::placement::{Placement, place_executors};
 pub use self::passwords::{Attempt, PASSWORD_BYTES_MAX, PasswordError, Passwords};
+pub use self::placement::{Placement, place_executors};
 pub use self::pools::Pool;
 pub use self::preflight::{
     UNFINISHED_RESTORE, lock_data_dir, prepare_data_dir, refuse_foreign, refuse_unfinished,
