@@ -1,5 +1,5 @@
 //! The outside world: executors, files, sockets, the clock, the store on disk. The only room that names
-//! glommio or lsm-tree, so that either could be exchanged.
+//! glommio, epoll or lsm-tree, so that any of them could be exchanged.
 
 mod bolt_file;
 pub mod clock;
@@ -8,14 +8,17 @@ mod disk;
 mod durable;
 mod executor;
 mod export;
+mod journal;
 mod log_queue;
 mod lsm;
 mod memory;
 mod net;
 mod passwords;
+mod placement;
 mod pools;
 mod preflight;
 mod rate_limiter;
+mod reactor;
 mod removal;
 mod rotated_file;
 mod store_dir;
@@ -24,6 +27,7 @@ mod thread;
 mod tls;
 mod vote_lease;
 mod wal_file;
+mod watchdog;
 
 pub use self::bolt_file::BoltFile;
 pub use self::descriptors::{Lane, raise_open_files};
@@ -31,6 +35,7 @@ pub use self::disk::{DiskMonitor, Fits, RequestBytes, disk_bytes};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
 pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
+pub use self::journal::Journal;
 pub use self::log_queue::{LogKind, LogOutput, LogQueue, Reports, flush_log, start_log};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
@@ -39,14 +44,15 @@ pub use self::net::{
     Secure, UpgradedIo, Wire, close_connections, handover, listen, resolve, serve, serve_peer,
 };
 pub use self::passwords::{Attempt, PASSWORD_BYTES_MAX, PasswordError, Passwords};
+pub use self::placement::{Placement, place_executors};
 pub use self::pools::Pool;
 pub use self::preflight::{
-    UNFINISHED_RESTORE, lock_data_dir, preflight, prepare_data_dir, refuse_foreign,
-    refuse_unfinished,
+    UNFINISHED_RESTORE, lock_data_dir, prepare_data_dir, refuse_foreign, refuse_unfinished,
 };
+pub use self::reactor::{Place, Reactor, ReactorChoice};
 pub use self::rotated_file::{RotatedFile, Rotation};
 pub use self::store_dir::{IncomingSnapshot, current_store, find_store, has_log};
-pub use self::system::{end_by, fatal, leave, own_cores, process_stats, random_u64};
+pub use self::system::{end_by, fatal, leave, process_stats, random_u64};
 pub use self::thread::spawn_blocking;
 pub use self::tls::{
     Credentials, Options as TlsOptions, PairFiles, PeerCertificate, TlsVersions, make_self_signed,
@@ -54,3 +60,4 @@ pub use self::tls::{
 };
 pub use self::vote_lease::{note_vote_lease, vote_lease_ms};
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};
+pub use self::watchdog::{notify_ready, notify_stopping};

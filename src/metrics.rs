@@ -13,6 +13,8 @@ mod pools;
 mod text;
 mod tls;
 
+use std::sync::OnceLock;
+
 pub use self::cells::{Counter, Gauge, Histogram};
 pub use self::families::*;
 pub use self::grpc::{rpc_handled, rpc_received, rpc_sent, rpc_started};
@@ -128,7 +130,17 @@ pub fn text(gauges: &Gauges) -> String {
     labels(&mut out, gauges);
     store(&mut out, gauges);
     process(&mut out, &gauges.process);
+    let reactor = REACTOR.get().map(|name| (format!("reactor=\"{name}\""), 1.0));
+    let help = "1 for the kernel interface that network I/O uses.";
+    out.family("basalt_reactor_info", "gauge", help, reactor.into_iter());
     out.finish()
+}
+
+static REACTOR: OnceLock<&'static str> = OnceLock::new();
+
+/// Names the kernel interface that the process uses for network I/O. The first call counts.
+pub fn set_reactor(name: &'static str) {
+    let _ = REACTOR.set(name);
 }
 
 fn server(out: &mut Writer, gauges: &Gauges) {

@@ -122,7 +122,7 @@ pub async fn run(
 mod tests {
     use super::super::mailbox::wal;
     use super::*;
-    use crate::io::{Executors, WalOptions};
+    use crate::io::{Executors, Place, WalOptions};
     use crate::types::ConfState;
 
     /// How long a member may take to notice something without a message.
@@ -176,9 +176,9 @@ mod tests {
             assert_eq!(is_told.transpose()?, Some(true), "nobody learns of it");
             Ok(())
         };
-        let mut executors = Executors::new();
-        executors.start(0, run).expect("an executor");
-        executors.wake_periodically();
+        let mut executors = Executors::default();
+        executors.start(Place::default(), run).expect("an executor");
+        executors.watch();
         executors.join().expect("it goes well");
     }
 }

@@ -98,7 +98,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::io::Executors;
+    use crate::io::{Executors, Place};
     use crate::store::{Batch, Engine as _, Memory, MemoryView, Pair, Space};
 
     /// A store of which it is known whether it is still read.
@@ -152,9 +152,9 @@ mod tests {
             }
             Ok(())
         };
-        let mut executors = Executors::new();
-        executors.start(0, run).expect("an executor");
-        executors.wake_periodically();
+        let mut executors = Executors::default();
+        executors.start(Place::default(), run).expect("an executor");
+        executors.watch();
         executors.join().expect("it goes well");
         assert_eq!(Arc::strong_count(&readers), 1);
     }

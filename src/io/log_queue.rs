@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::journal::Journal;
 use super::rotated_file::RotatedFile;
 use super::thread;
 use crate::metrics;
@@ -33,6 +34,8 @@ pub enum LogOutput {
     Stdout,
     /// A file that is open for appending.
     File(File),
+    /// systemd's journal.
+    Journal(Journal),
     /// A file that is put aside when it is large enough.
     Rotated(RotatedFile),
 }
@@ -44,6 +47,10 @@ impl LogOutput {
             Self::Stderr => std::io::stderr().write_all(lines),
             Self::Stdout => std::io::stdout().write_all(lines),
             Self::File(file) => (&*file).write_all(lines),
+            Self::Journal(journal) => {
+                journal.write(lines);
+                Ok(())
+            }
             Self::Rotated(file) => file.write(lines),
         };
     }

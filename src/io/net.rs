@@ -12,8 +12,10 @@
 
 mod address;
 mod dialer;
+mod hyper_io;
 mod merge;
 mod open;
+mod output;
 mod scheduler;
 mod secure;
 mod socket;
@@ -23,22 +25,24 @@ mod upgraded;
 mod wire;
 
 use std::future::{Future, poll_fn};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use glommio::net::{AcceptedTcpStream, TcpListener};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
+use self::hyper_io::{Clock, Socket};
 use self::open::{ConnectionCount, ConnectionPermit, OpenSlot, log_accept_failed, turned_away};
+use self::output::Duplex;
 use self::scheduler::{ConnectionScheduler, Handle};
-use self::socket::{Clock, Socket, Stream};
+use self::socket::Stream;
 use super::clock::{self, Instant};
 use super::descriptors::Lane;
-use super::tls::{HANDSHAKE_TIME, PeerCertificate};
+use super::reactor;
+use super::tls::{HANDSHAKE_TIME, PeerCertificate, Session};
 use crate::types::Fault;
 
 pub use self::address::Address;
@@ -52,6 +56,8 @@ pub use self::wire::{Wire, resolve};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection may take to say what it speaks, the handshake of TLS included.
 const PREFACE_TIME: Duration = HANDSHAKE_TIME;
+/// How long the client of one that has ended may take for what is left of its answer.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How long one may take that may only ask for health, and the beginnings of such questions.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 const PROBES: [&[u8]; 4] = [b"GET /health", b"GET /livez", b"GET /readyz", b"GET /metrics"];
@@ -91,10 +97,12 @@ pub struct Connection {
     identity: Identity,
 }
 
-enum Accepted {
-    Tcp(AcceptedTcpStream),
-    /// One of a unix socket, or one whose first bytes were looked at elsewhere.
-    Looked(secure::Looked),
+/// An accepted socket on its way to an executor.
+struct Accepted {
+    socket: reactor::Accepted,
+    is_unix: bool,
+    /// TLS over it, whose handshake is done.
+    session: Option<Box<Session>>,
 }
 
 /// The identity of the other end, by TLS.
@@ -158,10 +166,8 @@ impl OpenConnection {
 pub struct Listener(Listening);
 
 enum Listening {
-    Tcp(TcpListener),
-    /// glommio's listener of this name accepts on any socket. Its own for unix sockets gives streams that lend nobody their
-    /// descriptor.
-    Unix(TcpListener),
+    Tcp(reactor::Listener),
+    Unix(reactor::Listener),
 }
 
 /// Listens.
@@ -177,7 +183,6 @@ pub fn listen(address: &Address) -> Result<Listener, Fault> {
 
 /// glommio's own way to bind lets other processes bind the same port, and is refused while connections of an
 /// earlier run linger; std's is right in both.
-#[allow(unsafe_code, reason = "glommio takes a socket that someone else made as a number only")]
 fn listen_tcp(address: &str) -> Result<Listener, Fault> {
     let cannot = |error: std::io::Error| {
         let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
@@ -187,12 +192,9 @@ fn listen_tcp(address: &str) -> Result<Listener, Fault> {
     };
     let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
     rustix::net::listen(&listener, BACKLOG).map_err(|error| cannot(error.into()))?;
-    // SAFETY: the descriptor is that of a listening socket, and nobody else owns it any more.
-    let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
-    Ok(Listener(Listening::Tcp(listener)))
+    Ok(Listener(Listening::Tcp(reactor::Listener::new(listener.into()).map_err(cannot)?)))
 }
 
-#[allow(unsafe_code, reason = "glommio takes a socket that someone else made as a number only")]
 fn listen_unix(path: &str) -> Result<Listener, Fault> {
     // A socket file of an earlier run blocks the path; a member that still listens there has locked the data directory,
     // so that this code is not reached.
@@ -200,8 +202,7 @@ fn listen_unix(path: &str) -> Result<Listener, Fault> {
     let cannot = |error: &dyn std::fmt::Display| Fault::new(format!("listen unix {path}: {error}"));
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(|error| cannot(&error))?;
     rustix::net::listen(&listener, BACKLOG).map_err(|error| cannot(&error))?;
-    // SAFETY: the descriptor is that of a listening socket, and nobody else owns it any more.
-    let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
+    let listener = reactor::Listener::new(listener.into()).map_err(|error| cannot(&error))?;
     Ok(Listener(Listening::Unix(listener)))
 }
 
@@ -262,17 +263,12 @@ impl Listener {
     }
 
     async fn try_next(&self) -> Result<Accepted, String> {
-        let text = |error: glommio::GlommioError<()>| error.to_string();
-        match &self.0 {
-            Listening::Tcp(listener) => {
-                listener.shared_accept().await.map(Accepted::Tcp).map_err(text)
-            }
-            Listening::Unix(listener) => {
-                let accepted = listener.shared_accept().await.map_err(text)?;
-                let socket = secure::owned(accepted).map_err(|error| error.to_string())?;
-                Ok(Accepted::Looked(secure::Looked::unix(socket)))
-            }
-        }
+        let (accepted, is_unix) = match &self.0 {
+            Listening::Tcp(listener) => (listener.accept().await, false),
+            Listening::Unix(listener) => (listener.accept().await, true),
+        };
+        let socket = accepted.map_err(|error| error.to_string())?;
+        Ok(Accepted { socket, is_unix, session: None })
     }
 }
 
@@ -319,15 +315,16 @@ pub async fn serve<S, B, F>(
     let speaks_http2 = begin.starts_with(b"PRI");
     if let (true, Some(stream)) = (speaks_http2, stream.tcp()) {
         // Refused by no kernel that has the option, and of no harm if it is.
-        let _ = end_after(borrow(stream.as_raw_fd()), options.keep_alive_timeout);
+        let _ = end_after(stream.as_fd(), options.keep_alive_timeout);
     }
-    let turn = ConnectionScheduler::new();
-    let socket = Socket::new(stream, begin, turn.handle());
+    let (turn, stream) = (ConnectionScheduler::new(), Duplex::new(stream));
+    let socket = Socket::new(stream.clone(), begin, turn.handle());
     if speaks_http2 {
         let builder = http2_builder(options, turn.handle());
         until_closed(
             &slot,
             turn,
+            stream,
             builder.serve_connection(socket.with_frames(), service),
             http2::Connection::graceful_shutdown,
         )
@@ -342,7 +339,7 @@ pub async fn serve<S, B, F>(
             // As Go writes them, for scripts that grep.
             .title_case_headers(true);
         let mut serving = builder.serve_connection(socket, service);
-        until_closed(&slot, turn, &mut serving, |serving| {
+        until_closed(&slot, turn, stream, &mut serving, |serving| {
             Pin::new(&mut **serving.get_mut()).graceful_shutdown();
         })
         .await;
@@ -379,9 +376,10 @@ pub async fn serve_peer<S, B, F>(
     let mut builder = http1::Builder::new();
     builder.timer(Clock).header_read_timeout(HTTP1_TIME).max_buf_size(HEADERS_MAX as usize);
     builder.title_case_headers(true);
-    let turn = ConnectionScheduler::new();
-    let serving = builder.serve_connection(Socket::new(stream, begin, turn.handle()), service);
-    until_closed(&slot, turn, serving, http1::Connection::graceful_shutdown).await;
+    let (turn, stream) = (ConnectionScheduler::new(), Duplex::new(stream));
+    let socket = Socket::new(stream.clone(), begin, turn.handle());
+    let serving = builder.serve_connection(socket, service);
+    until_closed(&slot, turn, stream, serving, http1::Connection::graceful_shutdown).await;
 }
 
 fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
@@ -408,6 +406,7 @@ fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
 async fn until_closed<C: Future>(
     slot: &OpenSlot,
     mut turn: ConnectionScheduler,
+    stream: Duplex,
     connection: C,
     wind_down: impl Fn(Pin<&mut C>),
 ) {
@@ -419,22 +418,27 @@ async fn until_closed<C: Future>(
             wind_down(connection.as_mut());
         }
         // Errors of a connection concern its client alone: it disconnected, or sent invalid input.
-        turn.take(context, |context| connection.as_mut().poll(context)).map(drop)
+        turn.take(context, |context| {
+            let polled = connection.as_mut().poll(context);
+            stream.send(context);
+            polled
+        })
+        .map(drop)
     })
     .await;
+    // Another protocol begins after the last byte of the last response.
+    let left = poll_fn(|context| stream.poll_drain(context));
+    slot.or_closing(clock::deadline(DRAIN_TIME, left)).await;
 }
 
 /// Opens an accepted socket on this executor; `None` if its client has disconnected already.
 fn bind(accepted: Accepted) -> Option<Stream> {
-    match accepted {
-        Accepted::Tcp(stream) => {
-            let stream = stream.bind_to_executor();
-            stream.set_nodelay(true).ok()?;
-            keep_alive(borrow(stream.as_raw_fd())).ok()?;
-            Some(Stream::Tcp(stream))
-        }
-        Accepted::Looked(looked) => looked.bind(),
-    }
+    let Accepted { socket, is_unix, session } = accepted;
+    let stream = Stream::of(socket.bind().ok()?, is_unix).ok()?;
+    Some(match session {
+        Some(session) => stream.secured(session),
+        None => stream,
+    })
 }
 
 /// Enables TCP keep-alive, so that the kernel detects a dead peer on an idle connection.
@@ -454,14 +458,7 @@ fn end_after(socket: BorrowedFd<'_>, silence: Duration) -> Result<(), rustix::io
     rustix::net::sockopt::set_tcp_user_timeout(socket, millis)
 }
 
-/// The socket of a stream that is open.
-#[allow(unsafe_code, reason = "glommio's streams lend their descriptor as a number only")]
-fn borrow<'a>(socket: std::os::fd::RawFd) -> BorrowedFd<'a> {
-    // SAFETY: the callers own the stream of this descriptor and keep it open while they use what they borrow.
-    unsafe { BorrowedFd::borrow_raw(socket) }
-}
-
-/// Reads until it is clear if the client begins with `preface`; `None` if it disconnects before.
+/// Reads until it is clear whether the client begins with `preface`; `None` if it hangs up before.
 async fn begin(stream: &mut Stream, preface: &[u8]) -> Option<Vec<u8>> {
     let mut begin = vec![0; preface.len()];
     let mut length = 0;

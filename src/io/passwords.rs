@@ -13,7 +13,7 @@ use aws_lc_rs::hmac;
 use bcrypt::Version;
 
 use super::clock::{self, Instant};
-use super::{system, thread};
+use super::{placement, system, thread};
 use crate::login::{Attempts, Begun, Digest, Throttle};
 use crate::metrics;
 use crate::types::Fault;
@@ -104,7 +104,7 @@ impl Passwords {
             took_us: AtomicU64::new(0),
             hashes: AtomicU64::new(0),
         });
-        let threads = (system::process_cores() / BCRYPT_CORES_PER_THREAD).max(1);
+        let threads = (placement::usable_cores() / BCRYPT_CORES_PER_THREAD).max(1);
         for _ in 0..threads {
             let shared = Arc::clone(&shared);
             thread::start_nice("bcrypt", NICE, move || shared.work())?;

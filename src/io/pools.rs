@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::clock::Instant;
-use super::{system, thread};
+use super::{placement, thread};
 use crate::metrics;
 use crate::types::limits::{
     CPU_THREADS_MAX, DNS_THREADS, DURABLE_THREADS, EXPORTS_THREADS, HASHES_THREADS, POOL_QUEUE_MAX,
@@ -165,8 +165,8 @@ impl Pool {
         match self {
             Self::Dns => DNS_THREADS,
             Self::Durable => DURABLE_THREADS,
-            Self::Reads => system::process_cores().clamp(1, READS_THREADS_MAX),
-            Self::Cpu => system::process_cores().clamp(1, CPU_THREADS_MAX),
+            Self::Reads => placement::usable_cores().clamp(1, READS_THREADS_MAX),
+            Self::Cpu => placement::usable_cores().clamp(1, CPU_THREADS_MAX),
             Self::Exports => EXPORTS_THREADS,
             Self::Hashes => HASHES_THREADS,
             Self::Stats => 1,

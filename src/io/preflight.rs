@@ -4,44 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Resource, getrlimit};
 
 use super::durable::create_dir_durably;
-use super::executor::IO_MEMORY_BYTES;
 use crate::types::Fault;
-
-/// Least amount of memory that glommio needs to register its rings.
-const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
-
-/// Checks that io_uring may be used.
-///
-/// # Errors
-/// One sentence that names the lack and how to grant it.
-pub fn preflight() -> Result<(), Fault> {
-    let limit = getrlimit(Resource::Memlock).current;
-    if let Some(limit) = limit
-        && limit < MEMLOCK_BYTES_MIN
-    {
-        return Err(Fault::new(format!(
-            "only {limit} bytes of memory may be locked and io_uring needs {MEMLOCK_BYTES_MIN}: raise \
-             `ulimit -l`, or set LimitMEMLOCK=infinity in the systemd unit"
-        )));
-    }
-    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    if disabled.trim() == "2" {
-        return Err(Fault::new(
-            "the kernel does not allow io_uring: set kernel.io_uring_disabled to 0 with sysctl",
-        ));
-    }
-    // Memory pinned by the probe would stay with the allocator.
-    let probe = glommio::LocalExecutorBuilder::default().io_memory(IO_MEMORY_BYTES).make();
-    probe.map(drop).map_err(|error| {
-        Fault::new(format!(
-            "io_uring cannot be used ({error}): allow it in the container's seccomp profile, or run on a \
-             kernel of 5.8 or newer"
-        ))
-    })
-}
 
 /// Creates the data directory and the one in it, for the owner alone. New directories are durable when this returns: a
 /// lost directory entry would lose everything below it, and the next start would found a new cluster.

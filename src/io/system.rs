@@ -3,13 +3,11 @@
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::clock;
 use super::log_queue::flush_log;
 use crate::metrics::Process;
 use crate::types::Fault;
-use crate::types::limits::EXECUTORS_MAX;
 
 /// Ends the process after a fault, instead of running on with a part of it.
 #[allow(clippy::exit, reason = "this is the one place that does it")]
@@ -46,21 +44,6 @@ pub fn random_u64() -> u64 {
     let came = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     assert_eq!(came, Ok(bytes.len()), "the kernel gives no random bytes");
     u64::from_ne_bytes(bytes)
-}
-
-/// The cores that this process may use, lowest first: those of its affinity mask (`taskset`, a container's set of
-/// cores), but at most as many as its CPU quota covers, and at most
-/// [`EXECUTORS_MAX`](crate::types::limits::EXECUTORS_MAX).
-pub fn own_cores() -> Vec<usize> {
-    let share = std::thread::available_parallelism().map_or(1, usize::from).min(EXECUTORS_MAX);
-    let Ok(mask) = sched_getaffinity(None) else { return (0..share).collect() };
-    (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).take(share).collect()
-}
-
-/// Number of cores that the process may use, also when called on a thread that is pinned to one of them.
-pub(super) fn process_cores() -> usize {
-    let mask = sched_getaffinity(Some(rustix::process::getpid()));
-    mask.map_or(1, |mask| (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).count())
 }
 
 /// Statistics of this process from the kernel. Blocks.

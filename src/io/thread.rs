@@ -4,7 +4,7 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 
 use rustix::process::{getpid, getpriority_process};
-use rustix::thread::{gettid, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 use crate::types::Fault;
 
@@ -35,6 +35,19 @@ pub(super) fn start<T: Send + 'static>(
         .name(name.to_owned())
         .spawn(unpinned)
         .map_err(|error| Fault::new(format!("the thread {name:?} cannot start: {error}")))
+}
+
+/// Binds the calling thread to a core.
+///
+/// # Errors
+/// The machine does not have it, or the process may not use it.
+pub(super) fn pin(core: usize) -> rustix::io::Result<()> {
+    if core >= CpuSet::MAX_CPU {
+        return Err(rustix::io::Errno::INVAL);
+    }
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores)
 }
 
 /// Starts a thread with a nice value, which threads started by it inherit: of a busy core it gets a third of another

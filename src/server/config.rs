@@ -21,6 +21,7 @@ use super::values::{self, Listen, Url, listen};
 use super::{log, table};
 use crate::consensus::vote_lease;
 use crate::http;
+use crate::io::ReactorChoice;
 use crate::mvcc::Retention;
 use crate::rpc::Policy;
 
@@ -138,8 +139,10 @@ pub struct Config {
     pub(super) lease_based_reads: bool,
     /// Tokens, passwords, the audit log, limits of users.
     pub(super) security: Security,
-    /// `--cores`: the cores to use; all when empty.
+    /// `--cores`: which to use; as many as are good when empty.
     pub(super) cores: Vec<usize>,
+    /// `--reactor`.
+    pub(super) reactor: ReactorChoice,
     /// The command line of the process.
     pub command_line: Vec<String>,
     /// Lines to log once the log is started.
@@ -275,6 +278,7 @@ impl Config {
             lease_based_reads: table::LEASE_BASED_READS.get(flags),
             security: Security::read(flags)?,
             cores: table::CORES.get(flags),
+            reactor: table::REACTOR.get(flags),
             command_line,
             notes,
             name,

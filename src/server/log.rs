@@ -19,7 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use self::limit::{Limiter, Site};
 use super::settings::{Flags, Level, Note};
 use super::table;
-use crate::io::{self, LogOutput, LogQueue, Reports, RotatedFile, Rotation, clock};
+use crate::io::{self, Journal, LogOutput, LogQueue, Reports, RotatedFile, Rotation, clock};
 
 /// The size past which the log's file is rotated if nothing else is said; lumberjack's, too.
 const MEBIBYTES_DEFAULT: u64 = 100;
@@ -28,6 +28,9 @@ const MEBIBYTES_DEFAULT: u64 = 100;
 const FATAL: &str = "basalt::fatal";
 /// The target of raft-rs's log lines; see [`super::raft_log`].
 pub(super) const RAFT: &str = "raft";
+
+/// The output of the log that is systemd's journal.
+const JOURNAL: &str = "systemd/journal";
 
 /// Options of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,10 +56,10 @@ impl Options {
         if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
             return Err("multi logoutput for \"default\" is not supported yet".to_owned());
         }
-        if let Some(journal) = outputs.iter().find(|it| it.as_str() == "systemd/journal") {
+        if outputs.len() > 1 && outputs.iter().any(|it| it == JOURNAL) {
             return Err(format!(
-                "this version of Basalt does not write to {journal}; what it writes to stderr, systemd \
-                 takes there"
+                "running with systemd/journal but other '--log-outputs' values ({outputs:?}) are configured with \
+                 'default'; override 'default' value with something else"
             ));
         }
         let level = match table::LOG_LEVEL.get(flags).as_str() {
@@ -128,6 +131,16 @@ fn open(output: &str, rotation: Option<Rotation>) -> Result<LogOutput, String> {
     Ok(match output {
         "default" | "stderr" | "/dev/stderr" => LogOutput::Stderr,
         "stdout" | "/dev/stdout" => LogOutput::Stdout,
+        JOURNAL => {
+            let journal = Journal::connect();
+            LogOutput::Journal(journal.map_err(|error| {
+                let error = match error.kind() == std::io::ErrorKind::NotFound {
+                    true => "no such file or directory".to_owned(),
+                    false => error.to_string(),
+                };
+                format!("dial unixgram /run/systemd/journal/socket: connect: {error}")
+            })?)
+        }
         path => {
             if let Some(rotation) = rotation {
                 let file = RotatedFile::open(path, rotation);

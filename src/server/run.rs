@@ -20,7 +20,8 @@ use crate::actors::mailbox::peer::Peers;
 use crate::actors::{ReplicaClient, Shared, compactor, peer, token_renewal};
 use crate::command::Command;
 use crate::http::{Endpoints, HttpService};
-use crate::io::{self, Credentials, Executors, Lane, Secure, clock};
+use crate::io::{self, Credentials, Executors, Lane, Place, Reactor, Secure, clock};
+use crate::metrics;
 use crate::rpc::{self, Policy};
 use crate::types::{Budgets, Fault, Refusal};
 
@@ -38,38 +39,39 @@ const VERSION_PAUSE: Duration = Duration::from_millis(10);
 /// # Errors
 /// The reason why it cannot start, or the error that stopped it.
 pub fn run(config: Config, flags: &Flags) -> Result<(), Fault> {
-    let cores = match config.cores.is_empty() {
-        true => io::own_cores(),
-        false => config.cores.clone(),
-    };
-    io::raise_open_files(cores.len())?;
-    let (memory_bytes, budgets) = io::divide_memory(cores.len());
+    let placement = io::place_executors(&config.cores);
+    let executors = placement.places.len();
+    io::raise_open_files(executors)?;
+    let (memory_bytes, budgets) = io::divide_memory(executors);
     rpc::set_response_bytes_max(budgets.responses);
-    io::preflight()?;
+    let (reactor, reactor_reason) = config.reactor.decide(executors)?;
+    metrics::set_reactor(reactor.name());
+    let resources = start_line::Resources { placement, reactor, reactor_reason, memory_bytes };
     io::refuse_foreign(&config.data_dir)?;
     io::refuse_unfinished(&config.data_dir)?;
     let member_dir = config.data_dir.join("member");
     io::prepare_data_dir(&config.data_dir)?;
     io::prepare_data_dir(&member_dir)?;
     let _lock = io::lock_data_dir(&member_dir)?;
-    start_line::say(&config, flags, &cores, memory_bytes);
+    start_line::say(&config, flags, &resources);
     let credentials = config.tls.open(&config.data_dir)?;
+    let places = resources.placement.places;
     let (stop, stopped) = flume::bounded(1);
     let opens = Arc::new(AtomicBool::new(true));
     on_signal(stop, Arc::clone(&opens))?;
-    let mut executors = Executors::new();
-    let first = cores[0];
-    let others = cores[1..].to_vec();
-    executors
-        .start(first, move || first_core(config, others, stopped, opens, budgets, credentials))?;
-    executors.wake_periodically();
+    let mut executors = Executors::new(reactor);
+    let (first, others) = (places[0], places[1..].to_vec());
+    executors.start(first, move || {
+        first_core(config, (reactor, others), stopped, opens, budgets, credentials)
+    })?;
+    executors.watch();
     executors.join()
 }
 
-/// Tells `stop` when the process is asked to end, and has certificates read again on SIGHUP, which ends nothing. While the member still opens what is on disk there is nothing to end in
-/// order, and opening may wait for other members; whoever asks twice does not want to wait either. Then the process ends
-/// at once: what was acknowledged is in the log.
-fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
+/// Notifies `stop` of a signal that ends the process; SIGHUP has certificates read again. While the member still opens
+/// its state there is nothing to stop in order, and opening may wait for other members; a second signal means that the
+/// operator does not want to wait. In both cases the process ends at once: acknowledged writes are in the log.
+fn on_signal(stop: flume::Sender<i32>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let cannot = |error| Fault::new(format!("signals cannot be caught: {error}"));
     let mut signals =
@@ -86,7 +88,7 @@ fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Faul
             if std::mem::replace(&mut is_asked, true) || opens.load(Ordering::Relaxed) {
                 io::end_by(signal);
             }
-            let _ = stop.try_send(());
+            let _ = stop.try_send(signal);
         }
     });
     waiting.map(drop).map_err(cannot)
@@ -95,8 +97,8 @@ fn on_signal(stop: flume::Sender<()>, opens: Arc<AtomicBool>) -> Result<(), Faul
 /// The main task of the first core: opens the state, starts the actors and the other cores, serves until a stop.
 async fn first_core(
     config: Config,
-    others: Vec<usize>,
-    stopped: flume::Receiver<()>,
+    (reactor, others): (Reactor, Vec<Place>),
+    stopped: flume::Receiver<i32>,
     opens: Arc<AtomicBool>,
     budgets: Budgets,
     credentials: Opened,
@@ -127,13 +129,13 @@ async fn first_core(
     let Some(own) = executor_contexts.next() else {
         return Err(Fault::new("there is no core to run on"));
     };
-    let mut executors = Executors::new();
+    let mut executors = Executors::new(reactor);
     let mut stops = Vec::new();
-    for (core, context) in others.into_iter().zip(executor_contexts) {
+    for (place, context) in others.into_iter().zip(executor_contexts) {
         let (stop, stopped) = flume::bounded::<()>(1);
         stops.push(stop);
         let shared = Arc::clone(&shared);
-        executors.start(core, move || async move {
+        executors.start(place, move || async move {
             context.take(None, &shared);
             // Ends when the first core drops the other end.
             let _ = stopped.recv_async().await;
@@ -141,7 +143,7 @@ async fn first_core(
             Ok(())
         })?;
     }
-    executors.wake_periodically();
+    executors.watch();
     let replica = own.take(Some(pending), &shared);
     listen_peers(&config, credentials.peer.as_ref(), &replica, &handles.peers, &policy)?;
     io::spawn(token_renewal::run(replica.clone(), tokens));
@@ -155,13 +157,15 @@ async fn first_core(
         listen(&config, credentials.client.as_ref(), &connections)?;
         io::spawn(compactor::run(config.retention, replica.clone(), Arc::clone(&shared)));
         say_ready(&config, &replica);
+        io::notify_ready();
         std::future::pending().await
     };
     let stop = async {
-        let _ = stopped.recv_async().await;
-        Ok(())
+        // The other end lives as long as the thread that waits for signals.
+        stopped.recv_async().await.map_err(|_| Fault::new("nobody waits for signals"))
     };
-    or(stop, serving).await?;
+    let signal = or(stop, serving).await?;
+    io::notify_stopping();
     hand_over(&config, &replica).await;
     shared.stop();
     drop(stops);
@@ -169,7 +173,8 @@ async fn first_core(
     handles.apply.close().await;
     // Open sessions end with the process. Requests without an answer were not acknowledged; acknowledged ones
     // are in the log.
-    io::leave()
+    tracing::info!("closed the member");
+    io::end_by(signal)
 }
 
 /// Waits until this member can serve as a part of the cluster.

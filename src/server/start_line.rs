@@ -9,7 +9,7 @@ use super::gates::Gate;
 use super::settings::Flags;
 use super::table;
 use crate::cluster::Version;
-use crate::io;
+use crate::io::{self, Placement, Reactor};
 use crate::mvcc::Retention;
 
 /// The fields that follow from the flags.
@@ -115,8 +115,19 @@ fn cluster(config: &Config, flags: &Flags) -> Value {
     })
 }
 
+/// The part of the machine that the member uses.
+pub(super) struct Resources {
+    pub(super) placement: Placement,
+    pub(super) reactor: Reactor,
+    pub(super) reactor_reason: String,
+    pub(super) memory_bytes: u64,
+}
+
 /// Logs the line: the configuration of the member, and its machine.
-pub(super) fn say(config: &Config, flags: &Flags, cores: &[usize], memory_bytes: u64) {
+pub(super) fn say(config: &Config, flags: &Flags, resources: &Resources) {
+    let Resources { placement, reactor, reactor_reason, memory_bytes } = resources;
+    let executors = placement.places.len();
+    let cores: Vec<usize> = placement.places.iter().filter_map(|place| place.core).collect();
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| config.data_dir.join("member/wal"));
     let runs_on = json!({
         "etcd-version": Version::SERVER.to_string(),
@@ -124,11 +135,15 @@ pub(super) fn say(config: &Config, flags: &Flags, cores: &[usize], memory_bytes:
         "go-version": "none (Rust)",
         "go-os": std::env::consts::OS,
         "go-arch": go_arch(),
-        "max-cpu-set": cores.len(),
-        "max-cpu-available": std::thread::available_parallelism().map_or(cores.len(), usize::from),
+        "max-cpu-set": executors,
+        "max-cpu-available": std::thread::available_parallelism().map_or(executors, usize::from),
         "member-initialized": io::has_log(&wal_dir),
         "basalt-version": env!("CARGO_PKG_VERSION"),
+        "reactor": reactor.name(),
+        "reactor-reason": reactor_reason,
+        "executors": executors,
         "cores": cores,
+        "placement": placement.reason,
         "memory-bytes": memory_bytes,
         "layout": "consensus, wal, apply and lease on the first core; sessions and a watch hub on each",
     });

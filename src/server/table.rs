@@ -10,6 +10,7 @@ use super::gates::{self, Gates};
 use super::values::{
     self, COUNT, DURATION, INT, LIST, MILLIS, ORIGINS, SWITCH, TEXT, UINT, UINT32, URLS, Url,
 };
+use crate::io::ReactorChoice;
 
 /// A heading of `--help`, and its flags.
 pub(super) type Section = (&'static str, &'static [&'static dyn Row]);
@@ -30,6 +31,14 @@ pub(super) static SECTIONS: &[Section] = &[
 
 const GATE_LIST: Syntax<Gates> = Syntax { parse: gates::parse, form: Form::Value };
 const CORE_LIST: Syntax<Vec<usize>> = Syntax { parse: values::cores, form: Form::Value };
+const REACTORS: Syntax<ReactorChoice> = Syntax {
+    parse: |text| {
+        text.parse().map_err(|()| {
+            format!("invalid value {text:?} for flag -reactor: expected auto, io_uring or epoll")
+        })
+    },
+    form: Form::Value,
+};
 /// True for an existing cluster.
 const NEW_OR_EXISTING: Syntax<bool> = Syntax {
     parse: |text| values::one_of(text, &[("new", false), ("existing", true)]),
@@ -248,7 +257,7 @@ section! { MONITORING
 section! { LOGGING
     LOGGER: Flag<String> = used("logger", TEXT, "zap", "Format of log lines: 'zap' is the only one.");
     LOG_OUTPUTS: Flag<Vec<String>> = used("log-outputs", LIST, "default",
-        "List of log outputs: stderr, stdout or files; 'default' is stderr.");
+        "List of log outputs: stderr, stdout, systemd/journal or files; 'default' is stderr.");
     LOG_LEVEL: Flag<String> = used("log-level", TEXT, "info",
         "Lowest level that is logged: debug, info, warn, error, panic or fatal.");
     LOG_FORMAT: Flag<String> = used("log-format", TEXT, "json", "Encoding of log lines: json or console.");
@@ -306,7 +315,9 @@ section! { UNSAFE
 
 section! { BASALT
     CORES: Flag<Vec<usize>> = used("cores", CORE_LIST, "",
-        "List of cores to run on, as in 0,2-3; by default all cores that the process may use.");
+        "List of cores to run on, one thread bound to each, as in 0,2-3; by default as many threads as the process may use cores, 16 at most without a limit, bound where nothing else is to be expected on a core.");
+    REACTOR: Flag<ReactorChoice> = used("reactor", REACTORS, "auto",
+        "Kernel interface for network I/O: io_uring, epoll, or auto for io_uring where the machine allows it, else epoll.");
     LEASE_BASED_READS: Flag<bool> = used("lease-based-reads", SWITCH, "false",
         "Let the leader answer linearizable reads without a heartbeat round while it holds a leader lease.");
     AUTH_JWT_PUBLIC_KEYS: Flag<Vec<String>> = used("auth-jwt-public-keys", LIST, "",

@@ -9,6 +9,13 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 /// Executors of a member, one for each core: a request's id has eight bits for its executor.
 pub const EXECUTORS_MAX: usize = 255;
 
+/// Executors of a member that nothing limits: consensus and apply share one, and more sessions than these serve gain nothing.
+pub const EXECUTORS_DEFAULT_MAX: usize = 16;
+
+/// Bytes of a connection that leave in one call: as many as a segment of the loopback interface takes. As many stay with a
+/// connection whose client takes nothing.
+pub const SEND_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes of the requests of one executor that wait, however much memory there is; see [`super::Budgets`].
 pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 

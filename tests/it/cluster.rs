@@ -16,6 +16,8 @@ mod partition;
 mod proxy;
 mod versions;
 
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -182,7 +184,8 @@ fn a_stopping_leader_transfers_its_leadership_first() {
         let leader = members.leader().await;
         members.0[leader].signal(Signal::TERM);
         let status = members.0[leader].wait_exit(Duration::from_secs(10));
-        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+        let is_told = |status: ExitStatus| status.signal() == Some(Signal::TERM.as_raw());
+        assert!(status.is_some_and(is_told), "{status:?}");
         assert!(members.0[leader].logs.mentions("\"moved\":true"), "it did not hand over");
         members.0[leader].kill();
         let other = (leader + 1) % 3;

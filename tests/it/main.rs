@@ -43,6 +43,7 @@ mod ports;
 mod process;
 mod readable;
 mod retention;
+mod sandbox;
 mod sim;
 mod snapshot;
 mod stopping;

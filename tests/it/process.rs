@@ -75,6 +75,12 @@ pub(crate) fn basalt_bench() -> PathBuf {
     BUILT.get_or_init(|| built("basalt-bench")).clone()
 }
 
+/// Runs a server without io_uring and privileges, a program of another package.
+pub(crate) fn sandbox() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built("sandbox")).clone()
+}
+
 /// A program of the present source, built if it is not: Cargo builds only those of our own package for us.
 fn built(name: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_basalt")).parent().expect("it is in a directory");

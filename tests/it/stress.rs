@@ -18,6 +18,7 @@ use rustix::process::Signal;
 
 use crate::compare::{from_environment, runtime};
 use crate::process::{self, Server, Setup};
+use crate::sandbox;
 use crate::wire::{self, Talk, Wire};
 
 /// A stopped server must answer within this time after it continues.
@@ -30,10 +31,16 @@ const EVENTS_OF_A_KEY: usize = 3;
 /// An executor that sleeps in the kernel must not miss wake-ups while it was stopped.
 #[test]
 fn a_server_stopped_again_and_again_goes_on() {
-    let cycles = from_environment("STRESS_CYCLES", 25);
+    for reactor in sandbox::reactors() {
+        stopped_again_and_again(reactor);
+    }
+}
+
+fn stopped_again_and_again(reactor: &str) {
+    let cycles = from_environment("STRESS_CYCLES", 12);
     let mut rng = StdRng::seed_from_u64(from_environment("STRESS_SEED", 1));
     runtime().block_on(async {
-        let server = Setup::new(process::basalt()).start();
+        let server = Setup::new(process::basalt()).flag("reactor", reactor).start();
         let answered = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let load: Vec<_> = (0..24)

@@ -45,12 +45,8 @@ impl Dialer {
             return Wire::dial(&address, wait).await;
         }
         let (credentials, name) = (self.credentials()?, server_name(&address)?);
-        let secured = match &address {
-            Address::Tcp(_) => {
-                Wire::dial(&address, wait).await?.secure(&credentials, name, wait).await
-            }
-            Address::Unix(path) => Wire::dial_secure_unix(path, &credentials, name, wait).await,
-        };
+        let plain = Wire::dial(&address, wait).await?;
+        let secured = plain.secure(&credentials, name, wait).await;
         if let Err(error) = &secured {
             tracing::warn!(url, %error, "failed to make a TLS handshake with a member");
         }

@@ -1,72 +1,65 @@
-//! glommio's sockets, tasks and timers as hyper wants them.
+//! Connected sockets, with TLS or without.
 
-use std::cell::RefCell;
-use std::future::Future;
 use std::io::{IoSlice, Result};
-use std::pin::Pin;
+use std::os::fd::AsFd as _;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use futures_lite::{AsyncRead as _, AsyncWrite as _};
-use glommio::net::{TcpStream, UnixStream};
-use hyper::rt::ReadBufCursor;
-
-use super::clock;
-use super::merge::Merge;
-use super::scheduler::{Handle, TURN_BYTES_MAX};
-use crate::io::executor;
+use super::keep_alive;
+use crate::io::reactor;
 use crate::io::tls::Session;
 
 /// A connected socket.
 pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(reactor::Stream),
+    Unix(reactor::Stream),
     /// One of the others, with TLS over it.
     Secured(Box<Secured>),
 }
 
 /// A socket and the session over it.
 pub(super) struct Secured {
-    plain: Stream,
+    plain: reactor::Stream,
+    is_unix: bool,
     session: Box<Session>,
 }
 
 impl Stream {
-    /// The same socket with TLS over it, whose handshake is done.
-    pub(super) fn secured(self, session: Box<Session>) -> Self {
-        Self::Secured(Box::new(Secured { plain: self, session }))
+    /// A socket with the options that connections have.
+    ///
+    /// # Errors
+    /// The other end has gone already.
+    pub(super) fn of(socket: reactor::Stream, is_unix: bool) -> Result<Self> {
+        if is_unix {
+            return Ok(Self::Unix(socket));
+        }
+        socket.set_nodelay()?;
+        keep_alive(socket.as_fd())?;
+        Ok(Self::Tcp(socket))
     }
 
-    /// The socket, if it is one of TCP.
-    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+    /// The same socket with TLS over it, whose handshake is done.
+    pub(super) fn secured(self, session: Box<Session>) -> Self {
         match self {
-            Self::Tcp(stream) => Some(stream),
-            Self::Unix(_) => None,
-            Self::Secured(secured) => secured.plain.tcp(),
+            Self::Tcp(plain) => Self::Secured(Box::new(Secured { plain, is_unix: false, session })),
+            Self::Unix(plain) => Self::Secured(Box::new(Secured { plain, is_unix: true, session })),
+            Self::Secured(_) => self,
         }
     }
 
-    /// True if slices that are written together are sent together.
-    fn is_write_vectored(&self) -> bool {
-        matches!(self, Self::Secured(_))
+    /// The socket, if it is one of TCP.
+    pub(super) fn tcp(&self) -> Option<&reactor::Stream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(_) => None,
+            Self::Secured(secured) => (!secured.is_unix).then_some(&secured.plain),
+        }
     }
 
-    /// Sends some of these slices; how much is told.
-    fn poll_write_vectored(
-        &mut self,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
+    /// The socket below TLS, if there is TLS.
+    pub(super) fn socket(&self) -> &reactor::Stream {
         match self {
-            Self::Secured(secured) => {
-                let Secured { plain, session } = &mut **secured;
-                session
-                    .poll_write(context, slices, |context, bytes| plain.poll_write(context, bytes))
-            }
-            Self::Tcp(_) | Self::Unix(_) => {
-                let first = slices.iter().find(|slice| !slice.is_empty());
-                self.poll_write(context, first.map_or(&[][..], |slice| slice))
-            }
+            Self::Tcp(stream) | Self::Unix(stream) => stream,
+            Self::Secured(secured) => &secured.plain,
         }
     }
 
@@ -75,167 +68,61 @@ impl Stream {
         context: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<Result<usize>> {
-        let read = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
+        match self {
+            Self::Tcp(stream) | Self::Unix(stream) => stream.poll_read(context, into),
             Self::Secured(secured) => {
-                let Secured { plain, session } = &mut **secured;
-                return session
-                    .poll_read(context, into, |context, into| plain.poll_read(context, into));
+                let Secured { plain, session, .. } = &mut **secured;
+                session.poll_read(context, into, |context, into| plain.poll_read(context, into))
             }
-        };
-        if read.is_ready() {
-            executor::mark_runnable();
         }
-        read
     }
 
+    /// Sends some of these bytes; how much is told.
     pub(super) fn poll_write(
         &mut self,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tcp(stream) | Self::Unix(stream) => stream.poll_write(context, bytes),
             Self::Secured(_) => self.poll_write_vectored(context, &[IoSlice::new(bytes)]),
         }
     }
 
+    /// The same for bytes that lie in several places.
+    pub(super) fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        match self {
+            Self::Tcp(stream) | Self::Unix(stream) => stream.poll_write_vectored(context, parts),
+            Self::Secured(secured) => {
+                let Secured { plain, session, .. } = &mut **secured;
+                session
+                    .poll_write(context, parts, |context, bytes| plain.poll_write(context, bytes))
+            }
+        }
+    }
+
+    /// Ready when all that was taken is with the kernel.
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Secured(secured) => {
-                let Secured { plain, session } = &mut **secured;
+                let Secured { plain, session, .. } = &mut **secured;
                 session.poll_flush(context, |context, bytes| plain.poll_write(context, bytes))
             }
         }
     }
 
-    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_close(context),
-            Self::Unix(stream) => Pin::new(stream).poll_close(context),
-            Self::Secured(secured) => {
-                let Secured { plain, session } = &mut **secured;
-                ready!(
-                    session
-                        .poll_close(context, |context, bytes| { plain.poll_write(context, bytes) })
-                )?;
-                plain.poll_close(context)
-            }
+    /// Ready when no more will be sent, and all was.
+    pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Self::Secured(secured) = self {
+            let Secured { plain, session, .. } = &mut **secured;
+            let write = |context: &mut Context<'_>, bytes: &[u8]| plain.poll_write(context, bytes);
+            ready!(session.poll_close(context, write))?;
         }
-    }
-}
-
-/// A stream, with bytes that were read from it already.
-pub(super) struct Socket {
-    pub(super) stream: Stream,
-    pub(super) begin: Vec<u8>,
-    turn: Handle,
-    /// Set for HTTP/2.
-    merge: Option<Merge>,
-}
-
-impl Socket {
-    pub(super) fn new(stream: Stream, begin: Vec<u8>, turn: Handle) -> Self {
-        Self { stream, begin, turn, merge: None }
-    }
-
-    /// Merges DATA frames from now on: HTTP/2 frames begin with the next bytes of the stream.
-    pub(super) fn with_frames(self) -> Self {
-        Self { merge: Some(Merge::default()), ..self }
-    }
-}
-
-thread_local! {
-    /// Shared by all connections of an executor.
-    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; TURN_BYTES_MAX]);
-}
-
-impl hyper::rt::Read for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        mut into: ReadBufCursor<'_>,
-    ) -> Poll<Result<()>> {
-        if !self.begin.is_empty() {
-            let count = self.begin.len().min(into.remaining());
-            into.put_slice(&self.begin[..count]);
-            self.begin.drain(..count);
-            return Poll::Ready(Ok(()));
-        }
-        let Some(left) = self.turn.left(context) else { return Poll::Pending };
-        // Read into a buffer that all connections share and copy: hyper's own is not initialised, and a copy of mostly
-        // a few hundred bytes is cheaper than filling it with zeros.
-        READ.with_borrow_mut(|buffer| {
-            let room = into.remaining().min(left);
-            let Poll::Ready(read) = self.stream.poll_read(context, &mut buffer[..room])? else {
-                self.turn.wait();
-                return Poll::Pending;
-            };
-            self.turn.spend(read);
-            let came = &mut buffer[..read];
-            let length = self.merge.as_mut().map_or(read, |merge| merge.merge(came));
-            into.put_slice(&came[..length]);
-            Poll::Ready(Ok(()))
-        })
-    }
-}
-
-impl hyper::rt::Write for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<Result<usize>> {
-        self.stream.poll_write(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        self.stream.poll_write_vectored(context, slices)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.stream.poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.stream.poll_close(context)
-    }
-}
-
-/// The clock for hyper.
-#[derive(Clone, Copy)]
-pub(super) struct Clock;
-
-struct Timer(clock::Sleep);
-
-impl Future for Timer {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(context)
-    }
-}
-
-impl hyper::rt::Sleep for Timer {}
-
-impl hyper::rt::Timer for Clock {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(Timer(clock::sleep(duration)))
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep(deadline.duration_since(self.now()))
+        Poll::Ready(self.socket().shut_down())
     }
 }

@@ -4,14 +4,15 @@ use std::io::Write as _;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use super::*;
+use crate::io::reactor::tests::{reactors, run};
 use crate::io::spawn;
 
 #[test]
 fn a_connection_goes_to_the_executor_with_the_fewest() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket").to_string_lossy().into_owned();
-    glommio::LocalExecutorBuilder::default()
-        .spawn(|| async move {
+    for reactor in reactors() {
+        let path = dir.path().join(reactor.name()).to_string_lossy().into_owned();
+        run(reactor, move || async move {
             let ((first, at_first), (second, at_second)) = (handover(), handover());
             let listener = listen(&Address::Unix(path.clone())).unwrap();
             spawn(listener.accept(Lane::Clients, 7, vec![first, second], None));
@@ -33,17 +34,15 @@ fn a_connection_goes_to_the_executor_with_the_fewest() {
             connect();
             let _fourth = at_first.recv_async().await.unwrap().open();
             assert!(at_second.is_empty());
-        })
-        .unwrap()
-        .join()
-        .unwrap();
+        });
+    }
 }
 
 /// If the descriptor is closed twice, another file of the process may have that number by then.
 #[test]
 fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
-    glommio::LocalExecutorBuilder::default()
-        .spawn(|| async move {
+    for reactor in reactors() {
+        run(reactor, || async move {
             let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = probe.local_addr().unwrap();
             drop(probe);
@@ -64,10 +63,8 @@ fn a_connection_that_was_reset_before_it_was_looked_at_closes_nothing_else() {
                 drop(reset);
                 file.metadata().expect("still open");
             }
-        })
-        .unwrap()
-        .join()
-        .unwrap();
+        });
+    }
 }
 
 #[test]
@@ -103,15 +100,16 @@ fn all_addresses_of_a_name_are_tried_until_one_answers() {
     let open = listener.local_addr().unwrap();
     // The listener of this address was just closed.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let executor = glommio::LocalExecutorBuilder::default();
-    let tried = executor.spawn(move || async move {
-        let wait = Duration::from_secs(5);
-        let first = wire::connect_first(&[closed, closed, open], wait).await.is_ok();
-        let refused = wire::connect_first(&[closed], wait).await.err().map(|error| error.kind());
-        (first, refused)
-    });
-    let (first, refused) = tried.unwrap().join().unwrap();
-    assert!(first, "the last address answers");
-    assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
-    assert!(listener.accept().is_ok());
+    for reactor in reactors() {
+        let (first, refused) = run(reactor, move || async move {
+            let wait = Duration::from_secs(5);
+            let first = wire::connect_first(&[closed, closed, open], wait).await.is_ok();
+            let refused =
+                wire::connect_first(&[closed], wait).await.err().map(|error| error.kind());
+            (first, refused)
+        });
+        assert!(first, "{reactor:?}: the last address answers");
+        assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused), "{reactor:?}");
+        assert!(listener.accept().is_ok());
+    }
 }

@@ -5,11 +5,12 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 
-use super::socket::{Socket, Stream};
+use super::hyper_io::Socket;
+use super::output::Duplex;
 
 /// Bytes in both directions, in any protocol.
 pub struct UpgradedIo {
-    stream: Stream,
+    stream: Duplex,
     /// Bytes received together with the last request.
     begin: Bytes,
 }
@@ -37,7 +38,7 @@ impl UpgradedIo {
     /// # Errors
     /// The connection broke.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.stream.poll_flush(context)
+        self.stream.poll_drain(context)
     }
 
     /// Takes some of it; how much is told. It may leave with the next write or flush only.

@@ -3,16 +3,14 @@
 use std::future::poll_fn;
 use std::io::{ErrorKind, Result};
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use glommio::net::{TcpStream, UnixStream};
 use rustls::pki_types::ServerName;
 
 use super::open::ConnectionPermit;
-use super::secure::bind;
 use super::socket::Stream;
-use super::{Address, PEER_SILENCE_MAX, borrow, clock, end_after, keep_alive};
+use super::{Address, PEER_SILENCE_MAX, clock, end_after, reactor};
 use crate::io::Pool;
 use crate::io::tls::{self, Credentials};
 
@@ -47,7 +45,7 @@ impl Wire {
     pub fn limit_silence(&self, silence: Duration) {
         if let Some(stream) = self.stream.tcp() {
             // Refused by no kernel that has the option, and of no harm if it is.
-            let _ = end_after(borrow(stream.as_raw_fd()), silence);
+            let _ = end_after(stream.as_fd(), silence);
         }
     }
 
@@ -59,14 +57,12 @@ impl Wire {
         let name = match address {
             Address::Tcp(name) => name,
             Address::Unix(path) => {
-                let stream = clock::deadline(wait, UnixStream::connect(path)).await;
-                return Ok(Self::new(Stream::Unix(stream.ok_or_else(late)??), None));
+                let stream = clock::deadline(wait, reactor::Stream::connect_unix(path)).await;
+                return Ok(Self::new(Stream::of(stream.ok_or_else(late)??, true)?, None));
             }
         };
         let stream = connect_first(&look_up(name, wait).await?, wait).await?;
-        stream.set_nodelay(true)?;
-        keep_alive(borrow(stream.as_raw_fd()))?;
-        Ok(Self::new(Stream::Tcp(stream), None))
+        Ok(Self::new(Stream::of(stream, false)?, None))
     }
 
     /// The next bytes; none when the other end has closed. Cancel-safe.
@@ -106,47 +102,27 @@ impl Wire {
         name: ServerName<'static>,
         wait: Duration,
     ) -> Result<Self> {
-        let Some(stream) = self.stream.tcp() else {
-            return Err(std::io::Error::other("no socket to make a handshake on"));
-        };
-        let socket = rustix::io::fcntl_dupfd_cloexec(borrow(stream.as_raw_fd()), 0)?;
+        let is_unix = self.stream.tcp().is_none();
+        let socket = rustix::io::fcntl_dupfd_cloexec(self.stream.socket(), 0)?;
         // Its own descriptor is closed: the handshake is made on another one of the same socket.
         drop(self);
-        Self::make_secure(socket, false, credentials, name, wait).await
-    }
-
-    /// The same for the unix socket at a path.
-    pub(super) async fn dial_secure_unix(
-        path: &str,
-        credentials: &Credentials,
-        name: ServerName<'static>,
-        wait: Duration,
-    ) -> Result<Self> {
-        let socket = std::os::unix::net::UnixStream::connect(path)?.into();
-        Self::make_secure(socket, true, credentials, name, wait).await
-    }
-
-    async fn make_secure(
-        socket: OwnedFd,
-        is_unix: bool,
-        credentials: &Credentials,
-        name: ServerName<'static>,
-        wait: Duration,
-    ) -> Result<Self> {
         let made = tls::dial(socket, credentials, name, wait).await;
         let (socket, session) = made.map_err(std::io::Error::other)?;
-        let stream = bind(socket, is_unix).ok_or(ErrorKind::NotConnected)?;
+        let stream = Stream::of(reactor::Stream::adopt(socket)?, is_unix)?;
         Ok(Self::new(stream.secured(session), None))
     }
 }
 
 /// Connects to the first of these addresses that answers, each within `wait`.
-pub(super) async fn connect_first(addresses: &[SocketAddr], wait: Duration) -> Result<TcpStream> {
+pub(super) async fn connect_first(
+    addresses: &[SocketAddr],
+    wait: Duration,
+) -> Result<reactor::Stream> {
     let mut last = ErrorKind::AddrNotAvailable.into();
     for address in addresses {
-        match clock::deadline(wait, TcpStream::connect(address)).await {
+        match clock::deadline(wait, reactor::Stream::connect_tcp(*address)).await {
             Some(Ok(stream)) => return Ok(stream),
-            Some(Err(error)) => last = error.into(),
+            Some(Err(error)) => last = error,
             None => last = late(),
         }
     }

@@ -22,7 +22,7 @@ use super::credentials::Credentials;
 use super::handshake::{self, Begin, Failure, Progress};
 use super::session::Session;
 use crate::io::clock::Instant;
-use crate::io::{system, thread};
+use crate::io::{placement, thread};
 use crate::types::Fault;
 use crate::types::limits::{HANDSHAKE_THREADS_MAX, HANDSHAKES_MAX, HANDSHAKES_QUEUED_MAX};
 
@@ -137,7 +137,7 @@ pub(in crate::io) fn handshakers() -> Result<&'static Handshakers, Fault> {
     if let Some(threads) = THREADS.get() {
         return Ok(threads);
     }
-    let count = (system::process_cores() / 2).clamp(1, HANDSHAKE_THREADS_MAX);
+    let count = (placement::usable_cores() / 2).clamp(1, HANDSHAKE_THREADS_MAX);
     let clients = (0..count).map(|_| Handshaker::start("handshakes", NICE));
     let clients = clients.collect::<Result<_, _>>()?;
     let peers = Handshaker::start("peer-handshakes", 0)?;

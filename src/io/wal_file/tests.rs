@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::files::free_files;
 use super::*;
-use crate::io::Executors;
+use crate::io::{Executors, Place, Reactor};
 use crate::types::{ConfState, Entry, EntryKind};
 
 const SEGMENT: u64 = 64 << 10;
@@ -19,9 +19,9 @@ fn on_executor<F>(test: impl FnOnce() -> F + Send + 'static)
 where
     F: Future<Output = Result<(), Fault>> + 'static,
 {
-    let mut executors = Executors::new();
-    executors.start(0, test).unwrap();
-    executors.wake_periodically();
+    let mut executors = Executors::new(Reactor::Epoll);
+    executors.start(Place { number: 0, core: None }, test).unwrap();
+    executors.watch();
     executors.join().unwrap();
 }
 
