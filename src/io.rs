@@ -55,8 +55,8 @@ pub use self::store_dir::{IncomingSnapshot, current_store, find_store, has_log};
 pub use self::system::{end_by, fatal, leave, process_stats, random_u64};
 pub use self::thread::spawn_blocking;
 pub use self::tls::{
-    Credentials, Options as TlsOptions, PairFiles, PeerCertificate, TlsVersions, make_self_signed,
-    reload_all,
+    Options as TlsOptions, PairFiles, PeerCertificate, TlsCredentials, TlsVersions,
+    make_self_signed, reload_all,
 };
 pub use self::vote_lease::{note_vote_lease, vote_lease_ms};
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};

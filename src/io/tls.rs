@@ -4,7 +4,7 @@
 //!  accepted or dialed descriptor ─► handshaker: threads that step back ─► Session + descriptor ─► an executor's stream
 //!                                      │ which configuration?
 //!                                      ▼
-//!                                   Credentials ◄─ files, looked at anew while connections come, and on SIGHUP
+//!                                   TlsCredentials ◄─ files, looked at anew while connections come, and on SIGHUP
 //! ```
 //!
 //! Handshakes are made by threads of their own: one costs as much as a hundred requests, and thousands of clients may
@@ -24,7 +24,7 @@ mod threads;
 pub(super) use self::admission::{Accepting, Outcome, Rules, remote_of};
 pub use self::auto::make_self_signed;
 pub use self::certificate::PeerCertificate;
-pub use self::credentials::{Credentials, reload_all};
+pub use self::credentials::{TlsCredentials, reload_all};
 pub use self::options::{Options, PairFiles, TlsVersions};
 pub(super) use self::session::Session;
 pub(super) use self::threads::{HANDSHAKE_TIME, dial, handshakers};

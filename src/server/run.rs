@@ -20,7 +20,7 @@ use crate::actors::mailbox::peer::Peers;
 use crate::actors::{ReplicaClient, Shared, compactor, peer, token_renewal};
 use crate::command::Command;
 use crate::http::{Endpoints, HttpService};
-use crate::io::{self, Credentials, Executors, Lane, Place, Reactor, Secure, clock};
+use crate::io::{self, Executors, Lane, Place, Reactor, Secure, TlsCredentials, clock};
 use crate::metrics;
 use crate::rpc::{self, Policy};
 use crate::types::{Budgets, Fault, Refusal};
@@ -212,7 +212,7 @@ async fn hand_over(config: &Config, replica: &ReplicaClient) {
 /// Serves the peer port: connections of other members, and HTTP. All of that runs on this core.
 fn listen_peers(
     config: &Config,
-    credentials: Option<&Arc<Credentials>>,
+    credentials: Option<&Arc<TlsCredentials>>,
     replica: &ReplicaClient,
     peers: &Peers,
     policy: &Arc<Policy>,
@@ -297,7 +297,7 @@ async fn publish(replica: &ReplicaClient, command: &Command) -> Result<(), Fault
 
 fn listen(
     config: &Config,
-    credentials: Option<&Arc<Credentials>>,
+    credentials: Option<&Arc<TlsCredentials>>,
     executors: &[io::ConnectionSender],
 ) -> Result<(), Fault> {
     for (port, (serves, addresses)) in ports(config).into_iter().enumerate() {
@@ -312,7 +312,7 @@ fn listen(
 }
 
 /// TLS on an address, if its URL asks for it.
-fn secure(listen: &Listen, credentials: Option<&Arc<Credentials>>) -> Option<Secure> {
+fn secure(listen: &Listen, credentials: Option<&Arc<TlsCredentials>>) -> Option<Secure> {
     let credentials = credentials.filter(|_| listen.secure)?;
     Some(Secure { credentials: Arc::clone(credentials), allows_plain: listen.plain })
 }

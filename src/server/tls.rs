@@ -9,7 +9,7 @@ use gotls::{Allowed, Suites};
 use super::settings::{Flags, Level, Note};
 use super::table;
 use super::values::Url;
-use crate::io::{Credentials, PairFiles, TlsOptions, TlsVersions, make_self_signed};
+use crate::io::{PairFiles, TlsCredentials, TlsOptions, TlsVersions, make_self_signed};
 use crate::types::Fault;
 
 /// ALPN protocols of client ports. etcd answers `http/1.1` without naming it.
@@ -44,7 +44,7 @@ impl Side {
     ///
     /// # Errors
     /// They cannot be used.
-    fn open(mut self, data_dir: &Path) -> Result<Option<Arc<Credentials>>, Fault> {
+    fn open(mut self, data_dir: &Path) -> Result<Option<Arc<TlsCredentials>>, Fault> {
         let kind = self.options.kind;
         match (&self.auto, &self.options.server) {
             (Some(_), Some(_)) => tracing::warn!("ignoring {kind} auto TLS since certs given"),
@@ -68,7 +68,7 @@ impl Side {
         if self.options == none {
             return Ok(None);
         }
-        Credentials::open(self.options).map(Some)
+        TlsCredentials::open(self.options).map(Some)
     }
 }
 
@@ -208,8 +208,8 @@ impl Sides {
 /// The credentials of both sides.
 #[derive(Clone, Debug)]
 pub(super) struct Opened {
-    pub(super) client: Option<Arc<Credentials>>,
-    pub(super) peer: Option<Arc<Credentials>>,
+    pub(super) client: Option<Arc<TlsCredentials>>,
+    pub(super) peer: Option<Arc<TlsCredentials>>,
 }
 
 impl Side {

@@ -12,24 +12,24 @@ use rustls::{ClientConnection, StreamOwned};
 use super::Address;
 use super::wire::Wire;
 use crate::io::clock::Instant;
-use crate::io::tls::{Credentials, Options};
+use crate::io::tls::{Options, TlsCredentials};
 
 /// Dials other members.
 #[derive(Clone, Debug, Default)]
-pub struct Dialer(Option<Arc<Credentials>>);
+pub struct Dialer(Option<Arc<TlsCredentials>>);
 
 impl Dialer {
     /// With what flags say of the side of members, if they say anything.
-    pub fn new(credentials: Option<Arc<Credentials>>) -> Self {
+    pub fn new(credentials: Option<Arc<TlsCredentials>>) -> Self {
         Self(credentials)
     }
 
     /// The credentials to dial with. Without flags: the system's roots and no certificate, as in etcd.
-    fn credentials(&self) -> Result<Arc<Credentials>> {
-        static USUAL: OnceLock<Option<Arc<Credentials>>> = OnceLock::new();
+    fn credentials(&self) -> Result<Arc<TlsCredentials>> {
+        static USUAL: OnceLock<Option<Arc<TlsCredentials>>> = OnceLock::new();
         let usual = || {
             let options = Options { kind: "peer", ..Options::default() };
-            USUAL.get_or_init(|| Credentials::open(options).ok()).clone()
+            USUAL.get_or_init(|| TlsCredentials::open(options).ok()).clone()
         };
         let unusable = || Error::other("the certificates that the system trusts cannot be read");
         self.0.clone().or_else(usual).ok_or_else(unusable)

@@ -12,13 +12,13 @@ use super::open::ConnectionPermit;
 use super::{Accepted, Connection, ConnectionSender, Identity, reactor};
 use crate::io::clock::Instant;
 use crate::io::descriptors::Lane;
-use crate::io::tls::{Accepting, Credentials, Outcome, Rules, handshakers, remote_of};
+use crate::io::tls::{Accepting, Outcome, Rules, TlsCredentials, handshakers, remote_of};
 
 /// TLS on a port.
 #[derive(Clone, Debug)]
 pub struct Secure {
     /// The credentials to accept with.
-    pub credentials: Arc<Credentials>,
+    pub credentials: Arc<TlsCredentials>,
     /// The port serves connections without TLS, too: the first byte tells.
     pub allows_plain: bool,
 }

@@ -12,7 +12,7 @@ use super::open::ConnectionPermit;
 use super::socket::Stream;
 use super::{Address, PEER_SILENCE_MAX, clock, end_after, reactor};
 use crate::io::Pool;
-use crate::io::tls::{self, Credentials};
+use crate::io::tls::{self, TlsCredentials};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -98,7 +98,7 @@ impl Wire {
     /// It is somebody else, refuses this member, or is late.
     pub(super) async fn secure(
         self,
-        credentials: &Credentials,
+        credentials: &TlsCredentials,
         name: ServerName<'static>,
         wait: Duration,
     ) -> Result<Self> {

@@ -8,7 +8,7 @@ use gotls::Leaf;
 
 use super::address::{check_addresses, check_names};
 use super::certificate::PeerCertificate;
-use super::credentials::Credentials;
+use super::credentials::TlsCredentials;
 use super::handshake;
 use super::session::Session;
 use crate::io::clock::Instant;
@@ -17,7 +17,7 @@ use crate::io::pools::Pool;
 /// The requirements of a port.
 #[derive(Clone, Debug)]
 pub(in crate::io) struct Rules {
-    pub(in crate::io) credentials: Arc<Credentials>,
+    pub(in crate::io) credentials: Arc<TlsCredentials>,
     /// Connections without TLS are let in, too.
     pub(in crate::io) allows_plain: bool,
     /// A certificate must name the address that it comes from.

@@ -30,10 +30,10 @@ const WARN_DAYS: [i64; 3] = [30, 7, 1];
 const DAY_SECONDS: i64 = 24 * 3600;
 
 /// All that there are, for those who ask for all of them.
-static ALL: Mutex<Vec<Weak<Credentials>>> = Mutex::new(Vec::new());
+static ALL: Mutex<Vec<Weak<TlsCredentials>>> = Mutex::new(Vec::new());
 
 /// The TLS configurations of one side, which follow its files.
-pub struct Credentials {
+pub struct TlsCredentials {
     options: Options,
     current: ArcSwap<Current>,
     /// When the files were last looked at.
@@ -43,9 +43,9 @@ pub struct Credentials {
     warned: AtomicU8,
 }
 
-impl std::fmt::Debug for Credentials {
+impl std::fmt::Debug for TlsCredentials {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Credentials({})", self.options.kind)
+        write!(out, "TlsCredentials({})", self.options.kind)
     }
 }
 
@@ -67,7 +67,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Credentials {
+impl TlsCredentials {
     /// Reads the files.
     ///
     /// # Errors

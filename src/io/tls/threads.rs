@@ -18,7 +18,7 @@ use rustls::pki_types::ServerName;
 use slab::Slab;
 
 use super::admission::{Accepting, Outcome, late, let_in, say_rejected};
-use super::credentials::Credentials;
+use super::credentials::TlsCredentials;
 use super::handshake::{self, Begin, Failure, Progress};
 use super::session::Session;
 use crate::io::clock::Instant;
@@ -150,7 +150,7 @@ pub(in crate::io) fn handshakers() -> Result<&'static Handshakers, Fault> {
 /// The other end is not who it should be, refuses this member or is late, in Go's words.
 pub(in crate::io) async fn dial(
     socket: OwnedFd,
-    credentials: &Credentials,
+    credentials: &TlsCredentials,
     name: ServerName<'static>,
     wait: Duration,
 ) -> Result<(OwnedFd, Box<Session>), String> {

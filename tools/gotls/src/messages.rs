@@ -1,8 +1,5 @@
 //! Errors of a handshake as Go's crypto/tls says them.
 
-use std::time::Duration;
-
-use gocompat::time::rfc3339 as rfc3339_of;
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
 use super::verify::take_reason;
@@ -71,9 +68,4 @@ pub fn remote_error(alert: AlertDescription) -> String {
         other => return format!("remote error: tls: alert({})", u8::from(other)),
     };
     format!("remote error: tls: {text}")
-}
-
-/// Seconds since 1970 as RFC 3339 has them, in UTC.
-pub(super) fn rfc3339(seconds: i64) -> String {
-    rfc3339_of(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
@@ -19,7 +20,6 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::crl::Revoked;
 use super::leaf::{Leaf, Usage};
-use super::messages::rfc3339;
 use super::pem::Roots;
 
 thread_local! {
@@ -250,6 +250,11 @@ fn check_revoked(
         }),
         None => Ok(()),
     }
+}
+
+/// Seconds since 1970 as RFC 3339 has them, in UTC.
+fn rfc3339(seconds: i64) -> String {
+    gocompat::time::rfc3339(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// Go's text for an error of webpki.
