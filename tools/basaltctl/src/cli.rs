@@ -4,7 +4,5 @@
 pub(crate) mod action;
 pub(crate) mod command;
 pub(crate) mod find;
-pub(crate) mod flag;
 pub(crate) mod help;
 pub(crate) mod tree;
-pub(crate) mod values;

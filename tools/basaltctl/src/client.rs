@@ -1,23 +1,19 @@
 //! The part of etcd's Go client that etcdctl uses: finds a server that answers, retries where that is
 //! safe, logs failures, renews the token.
 
-pub(crate) mod dial;
-pub(crate) mod dns;
 pub(crate) mod error;
-pub(crate) mod log;
 pub(crate) mod password;
-pub(crate) mod preface;
 pub(crate) mod requests;
 pub(crate) mod session;
 pub(crate) mod settings;
-pub(crate) mod srv;
-pub(crate) mod tls;
 pub(crate) mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use dial::{Dialer, Link, tls};
+use gocompat::zap;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::client::Grpc;
@@ -26,7 +22,6 @@ use tonic::codegen::tokio_stream::Stream;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use self::dial::{Dialer, Link};
 use self::error::Refusal;
 use self::settings::Settings;
 use crate::{Failure, exit};
@@ -286,7 +281,8 @@ impl Client {
             for _ in &self.settings.endpoints {
                 let at = self.next.get() % self.settings.endpoints.len();
                 self.next.set(at + 1);
-                match self.dialer.link(&self.settings, &self.settings.endpoints[at]).await {
+                match self.dialer.link(self.settings.keep_alive, &self.settings.endpoints[at]).await
+                {
                     Ok(link) => {
                         let link = Rc::new(link);
                         self.link.replace(Some(link.clone()));
@@ -342,12 +338,12 @@ impl Client {
         let target =
             format!("etcd-endpoints://{:p}/{}", std::ptr::from_ref(self), dial::authority(first));
         let peer = self.link.borrow().as_ref().map(|it| it.peer.clone());
-        log::Line::new("warn", self.logger, "v3@v3.7.1/retry_interceptor.go:68")
+        zap::Line::new("warn", self.logger, "v3@v3.7.1/retry_interceptor.go:68")
             .message("retrying of unary invoker failed")
             .text("target", &target)
             .text("peer", peer.as_deref().unwrap_or(dial::NO_PEER))
             .text("method", method)
-            .number("attempt", attempt)
+            .number("attempt", attempt.into())
             .text("error", &refusal.grpc_text())
             .write();
     }

@@ -10,7 +10,6 @@ pub(crate) mod downgrade;
 pub(crate) mod elect;
 pub(crate) mod endpoint;
 pub(crate) mod execute;
-pub(crate) mod files;
 pub(crate) mod info;
 pub(crate) mod keys;
 pub(crate) mod lease;
@@ -28,10 +27,10 @@ pub(crate) mod watch_args;
 use crate::Failure;
 use crate::cli::action::Action;
 use crate::cli::command::Path;
-use crate::cli::values::{Values, Word};
 use crate::client::Client;
 use crate::client::settings::Settings;
 use crate::print::Printer;
+use gocompat::flags::{Values, Word};
 
 /// A parsed command line.
 pub(crate) struct Context {

@@ -15,11 +15,11 @@ mod print;
 
 use crate::cli::command::Path;
 use crate::cli::tree::ROOT;
-use crate::cli::values::{Values, Word};
 use crate::cli::{find, help};
 use crate::client::error::Refusal;
-use crate::go::quote::quote;
 use crate::print::out;
+use gocompat::flags::{Values, Word};
+use gocompat::quote::quote;
 
 /// The version that clients send to servers.
 pub(crate) const API_VERSION: &str = "3.7";
@@ -101,7 +101,7 @@ async fn dispatch(words: Vec<Word>) -> Result<(), Failure> {
     {
         return Err(unknown_command(&String::from_utf8_lossy(&rest[at])));
     }
-    let values = match Values::read(&path, &rest) {
+    let values = match Values::read(path.local(), path.above(), &rest) {
         Ok(values) => values,
         Err(text) => {
             out::error(&format!("Error: {text}\n{}", help::usage(&path)));

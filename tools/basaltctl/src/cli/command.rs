@@ -1,7 +1,7 @@
 //! A command, and the path from the root to one.
 
 use crate::cli::action::Action;
-use crate::cli::flag::Flag;
+use gocompat::flags::Flag;
 
 /// One command: a group of others, or an action.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 //! any prefix that only one command has.
 
 use crate::cli::command::{Command, Path};
-use crate::cli::flag::Kind;
-use crate::cli::values::Word;
+use gocompat::flags::Kind;
+use gocompat::flags::Word;
 
 /// The command, and the words without those that named it.
 pub(crate) fn find(root: &'static Command, words: &[Word]) -> (Path, Vec<Word>) {

@@ -1,7 +1,8 @@
 //! Help and usage in cobra's layout, made from the table of commands.
 
+use gocompat::flags::{Line, listed};
+
 use crate::cli::command::{Command, Path};
-use crate::cli::flag::Flag;
 use crate::cli::tree::GROUPS;
 
 /// Names are padded to this at least.
@@ -40,11 +41,11 @@ pub(crate) fn usage(path: &Path) -> String {
     let mut local: Vec<Line> = path.local().filter(|it| !it.hidden).map(Line::of).collect();
     local.extend(helped);
     if !local.is_empty() {
-        out.push_str(&format!("\n\nFlags:\n{}", flags(local).trim_end()));
+        out.push_str(&format!("\n\nFlags:\n{}", listed(local).trim_end()));
     }
     let above: Vec<Line> = path.above().filter(|it| !it.hidden).map(Line::of).collect();
     if !above.is_empty() {
-        out.push_str(&format!("\n\nGlobal Flags:\n{}", flags(above).trim_end()));
+        out.push_str(&format!("\n\nGlobal Flags:\n{}", listed(above).trim_end()));
     }
     if !command.children.is_empty() {
         let path = path.text();
@@ -85,39 +86,14 @@ fn commands(path: &Path) -> String {
     out
 }
 
-/// A flag as a line of help.
-struct Line {
-    name: &'static str,
-    heading: String,
-    usage: String,
-}
-
-impl Line {
-    fn of(flag: &Flag) -> Self {
-        let usage = format!("{}{}", flag.usage, flag.default_note());
-        Self { name: flag.name, heading: flag.heading(), usage }
-    }
-}
-
 /// The flag of every command; only the root hides it.
 fn help_flag(path: &Path) -> Option<Line> {
-    let usage = format!("help for {}", path.command().name());
-    let heading = "  -h, --help".to_owned();
-    (path.0.len() > 1 || path.command().usage.is_empty()).then_some(Line {
-        name: "help",
-        heading,
-        usage,
-    })
-}
-
-fn flags(mut lines: Vec<Line>) -> String {
-    lines.sort_by_key(|it| it.name);
-    let width = lines.iter().map(|it| it.heading.len()).max().unwrap_or(0);
-    lines.iter().map(|it| format!("{:width$}   {}\n", it.heading, it.usage)).collect()
+    let shown = path.0.len() > 1 || path.command().usage.is_empty();
+    shown.then(|| Line::help(path.command().name()))
 }
 
 /// The output of `options`.
 pub(crate) fn options(root: &'static Command) -> String {
     let lines = root.inherited.iter().filter(|it| !it.own).map(Line::of).collect();
-    format!("The following options can be passed to any command:\n\n{}", flags(lines))
+    format!("The following options can be passed to any command:\n\n{}", listed(lines))
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::action::Action;
 use crate::cli::command::Command;
-use crate::cli::flag::{Flag, Kind};
+use gocompat::flags::{Flag, Kind};
 
 const KV: &str = "Key-value commands";
 const MAINTENANCE: &str = "Cluster maintenance commands";

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::go::quote::quote;
+use gocompat::quote::quote;
 
 /// Reason why a call has no response.
 #[derive(Debug)]

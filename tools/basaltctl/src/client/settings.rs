@@ -3,9 +3,12 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use crate::cli::values::{Values, variable_name};
-use crate::client::tls::Security;
-use crate::client::{log, password, srv};
+use dial::tls::Security;
+use dial::{KeepAlive, srv};
+use gocompat::flags::Values;
+use gocompat::zap;
+
+use crate::client::password;
 use crate::print::out;
 use crate::print::{Format, Printer};
 use crate::{Failure, exit};
@@ -22,8 +25,7 @@ pub(crate) struct Settings {
     pub(crate) command_timeout: Duration,
     /// True if the flag was given.
     pub(crate) command_timeout_given: bool,
-    pub(crate) keepalive_time: Duration,
-    pub(crate) keepalive_timeout: Duration,
+    pub(crate) keep_alive: KeepAlive,
     pub(crate) send_bytes_max: usize,
     pub(crate) receive_bytes_max: usize,
     pub(crate) security: Security,
@@ -77,8 +79,11 @@ impl Settings {
             dial_timeout: values.duration("dial-timeout"),
             command_timeout: values.duration("command-timeout"),
             command_timeout_given: values.changed("command-timeout"),
-            keepalive_time: values.duration("keepalive-time"),
-            keepalive_timeout: values.duration("keepalive-timeout"),
+            keep_alive: KeepAlive {
+                interval: Some(values.duration("keepalive-time")),
+                timeout: values.duration("keepalive-timeout"),
+                while_idle: false,
+            },
             send_bytes_max: limit("max-request-bytes", SEND_BYTES_MAX),
             receive_bytes_max: limit("max-recv-bytes", RECEIVE_BYTES_MAX),
             security: Security::default(),
@@ -94,7 +99,7 @@ impl Settings {
 
 /// Sets flags from `ETCDCTL_*`; a variable of a flag that is given too ends the command.
 fn environment(values: &mut Values, watch: bool) -> Result<(), Failure> {
-    let (mut used, shadowed) = values.fill(|name| std::env::var(name).ok());
+    let (mut used, shadowed) = values.fill(variable_name, |name| std::env::var(name).ok());
     if watch {
         used.extend(["ETCDCTL_WATCH_KEY".to_owned(), "ETCDCTL_WATCH_RANGE_END".to_owned()]);
     }
@@ -104,7 +109,7 @@ fn environment(values: &mut Values, watch: bool) -> Result<(), Failure> {
             continue;
         }
         if shadowed.iter().any(|it| *it == name) {
-            log::Line::new("fatal", "", "flags/flag.go:86")
+            zap::Line::new("fatal", "", "flags/flag.go:86")
                 .message(
                     "conflicting environment variable is shadowed by corresponding command-line \
                      flag (either unset environment variable or disable flag))",
@@ -114,13 +119,18 @@ fn environment(values: &mut Values, watch: bool) -> Result<(), Failure> {
             return Err(Failure::silent(exit::ERROR));
         }
         if name.starts_with("ETCDCTL_") {
-            log::Line::new("warn", "", "flags/flag.go:94")
+            zap::Line::new("warn", "", "flags/flag.go:94")
                 .message("unrecognized environment variable")
                 .text("environment-variable", &format!("{name}={value}"))
                 .write();
         }
     }
     Ok(())
+}
+
+/// `ETCDCTL_DIAL_TIMEOUT` of `dial-timeout`.
+fn variable_name(flag: &str) -> String {
+    format!("ETCDCTL_{}", flag.to_uppercase().replace('-', "_"))
 }
 
 fn debug(values: &Values, watch: bool) {
@@ -146,7 +156,7 @@ async fn endpoints(values: &Values) -> Result<Vec<String>, Failure> {
             found.retain(|endpoint| {
                 let insecure = endpoint.starts_with("http://");
                 if insecure {
-                    let endpoint = crate::go::quote::quote(endpoint);
+                    let endpoint = gocompat::quote::quote(endpoint);
                     out::error(&format!("ignoring discovered insecure endpoint {endpoint}"));
                 }
                 !insecure

@@ -15,10 +15,10 @@ use crate::client::Client;
 use crate::client::requests::{delete, get, prefix_end, put};
 use crate::client::settings::Settings;
 use crate::command::{Context, metrics};
-use crate::go::quote::quote;
 use crate::print::out;
 use crate::print::progress::Progress;
 use crate::{Failure, exit};
+use gocompat::quote::quote;
 
 const PERF: Duration = Duration::from_secs(60);
 /// Timeout of the requests after the check.

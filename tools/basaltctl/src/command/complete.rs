@@ -5,14 +5,14 @@ use shells::{Directive, SHELLS};
 use crate::Failure;
 use crate::cli::action::Action;
 use crate::cli::command::Path;
-use crate::cli::flag::{Flag, Kind};
 use crate::cli::tree::ROOT;
-use crate::cli::values::{HELP, Word};
 use crate::cli::{find, help};
 use crate::command::Context;
 use crate::exit;
-use crate::go::quote::quote;
 use crate::print::out;
+use gocompat::flags::{Flag, Kind};
+use gocompat::flags::{HELP, Word};
+use gocompat::quote::quote;
 
 /// Values of flags.
 const CHOICES: &[(&str, &[&str])] = &[

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 
-use crate::cli::values::Word;
+use gocompat::flags::Word;
 
 /// The failure of a program, in Go's words, and its exit code if it has one.
 pub(crate) struct Unwell {
@@ -27,10 +27,10 @@ pub(crate) async fn run(words: &[Word], environment: &[(&str, String)]) -> Resul
     }
     let status = command.status().await.map_err(|it| Unwell {
         text: if it.kind() == std::io::ErrorKind::NotFound {
-            let program = crate::go::quote::quote(program.to_string_lossy().as_bytes());
+            let program = gocompat::quote::quote(program.to_string_lossy().as_bytes());
             format!("exec: {program}: executable file not found in $PATH")
         } else {
-            crate::command::files::why(&it)
+            dial::files::why(&it)
         },
         code: None,
     })?;

@@ -11,15 +11,15 @@ use basalt_proto::etcdserverpb::{
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use crate::cli::values::Values;
 use crate::client::Client;
 use crate::client::error::Refusal;
 use crate::client::requests::prefix_end;
 use crate::command::Context;
-use crate::go::number::parse_int;
-use crate::go::quote::quote;
 use crate::print::{Format, out};
 use crate::{Failure, exit};
+use gocompat::flags::Values;
+use gocompat::number::parse_int;
+use gocompat::quote::quote;
 
 /// Pause before a range is deleted.
 const SECOND_THOUGHTS: Duration = Duration::from_secs(2);

@@ -9,10 +9,10 @@ use tokio::time::sleep;
 use crate::client::error::Refusal;
 use crate::client::session::{KeepAlive, pause};
 use crate::command::Context;
-use crate::go::number::parse_int;
 use crate::print::lease::TimeToLive;
 use crate::print::{Format, Printed, fields, out};
 use crate::{Failure, exit};
+use gocompat::number::parse_int;
 
 fn lease_id(text: &str) -> Result<i64, Failure> {
     let id = parse_int(text, 16);

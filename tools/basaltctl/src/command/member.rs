@@ -10,10 +10,10 @@ use basalt_proto::etcdserverpb::{
 use crate::Failure;
 use crate::command::Context;
 use crate::command::keys::is_serializable;
-use crate::go::number::parse_uint;
-use crate::go::quote::quote;
 use crate::print::cluster::Members;
 use crate::print::{Format, Printed, out};
+use gocompat::number::parse_uint;
+use gocompat::quote::quote;
 
 fn member_id(context: &Context) -> Result<u64, Failure> {
     context.exactly(1, "member ID is not provided")?;

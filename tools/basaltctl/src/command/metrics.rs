@@ -1,10 +1,9 @@
 //! Reads one number from a server's `/metrics`.
 
+use dial::{Dialer, authority, tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::client::dial::{Dialer, authority};
 use crate::client::settings::Settings;
-use crate::client::tls;
 
 const NAME: &str = "process_resident_memory_bytes";
 

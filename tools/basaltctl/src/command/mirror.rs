@@ -14,11 +14,11 @@ use crate::Failure;
 use crate::client::Client;
 use crate::client::requests::{delete, get, op, prefix_end, put};
 use crate::client::settings::{Settings, named};
-use crate::client::tls::Security;
 use crate::client::watch::Watch;
 use crate::command::Context;
 use crate::print::out;
 use crate::print::progress::Progress;
+use dial::tls::Security;
 
 /// Keys read at once from the source.
 const BATCH: i64 = 1000;

@@ -14,8 +14,8 @@ use crate::Failure;
 use crate::client::Client;
 use crate::client::requests::prefix_end;
 use crate::command::Context;
-use crate::go::quote::quote;
 use crate::print::{Printed, Printer, auth, fields};
+use gocompat::quote::quote;
 
 /// # Errors
 /// The server refused.

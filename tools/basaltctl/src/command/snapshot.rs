@@ -11,13 +11,13 @@ use steady::WritebackFile;
 use tokio::time::Instant;
 
 use crate::client::error::Refusal;
-use crate::client::log::Line;
 use crate::client::settings::Settings;
 use crate::command::Context;
-use crate::command::files::why;
 use crate::print::progress::Progress;
 use crate::print::{human, out};
 use crate::{Failure, exit};
+use dial::files::why;
+use gocompat::zap::Line;
 
 const METHOD: &str = "/etcdserverpb.Maintenance/Snapshot";
 /// A snapshot ends with its checksum, so it is this much longer than whole sectors.

@@ -12,15 +12,15 @@ use bytes::Bytes;
 
 use crate::cli::action::Action;
 use crate::cli::tree::REQUESTS;
-use crate::cli::values::{Values, Word};
 use crate::cli::{find, help};
 use crate::client::requests::op;
 use crate::command::{Context, keys};
-use crate::go::number::parse_int;
-use crate::go::quote::quote;
 use crate::go::scan;
 use crate::print::out;
 use crate::{Failure, exit};
+use gocompat::flags::{Values, Word};
+use gocompat::number::parse_int;
+use gocompat::quote::quote;
 
 /// # Errors
 /// A line is invalid, or the server refused.
@@ -120,7 +120,7 @@ async fn operation(line: &str) -> Result<RequestOp, Failure> {
     let unknown = || invalid(format!("invalid txn request: {line}"));
     let (path, rest) = find::find(&REQUESTS, &words);
     let Some(action) = path.command().action else { return Err(unknown()) };
-    let values = Values::read(&path, &rest).map_err(|_| {
+    let values = Values::read(path.local(), path.above(), &rest).map_err(|_| {
         out::error(&help::usage(&path));
         unknown()
     })?;

@@ -10,16 +10,16 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::mpsc;
 
 use crate::cli::command::Path;
-use crate::cli::values::{Values, Word};
 use crate::client::Client;
 use crate::client::requests::prefix_end;
 use crate::client::watch::Watch;
 use crate::command::watch_args::split;
 use crate::command::{Context, execute};
-use crate::go::quote::quote;
 use crate::go::scan;
 use crate::print::{Printer, out};
 use crate::{Failure, exit};
+use gocompat::flags::{Values, Word};
+use gocompat::quote::quote;
 
 /// # Errors
 /// The arguments are invalid, or the watch ended.
@@ -195,7 +195,7 @@ fn line_request(
     }
     // Only the flags of the watch command are known here.
     let own = Path(vec![path.command()]);
-    let values = Values::read(&own, &words[1..]).map_err(Failure::bad_args)?;
+    let values = Values::read(own.local(), own.above(), &words[1..]).map_err(Failure::bad_args)?;
     let parts = split(&words[1..], &values.args, named, true);
     let (keys, command) = parts.map_err(Failure::bad_args)?;
     match request(&values, &keys) {

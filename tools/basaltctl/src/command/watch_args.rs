@@ -1,7 +1,7 @@
 //! Splits the arguments of a watch into its keys and the command to run: pflag has removed the `--`,
 //! so the words as typed are parsed again.
 
-use crate::cli::values::Word;
+use gocompat::flags::Word;
 
 /// Keys, then the command.
 pub(crate) type Parts = (Vec<Word>, Vec<Word>);

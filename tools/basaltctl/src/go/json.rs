@@ -1,10 +1,9 @@
 //! JSON as Go's `encoding/json` writes structs: fields in their order, on one line, with the
 //! characters escaped that could end a script tag.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use gocompat::json::string;
 
 /// A value whose fields stay in order.
 #[derive(Clone)]
@@ -82,30 +81,6 @@ impl Json {
             }
         }
     }
-}
-
-/// A JSON string; with `html`, as `encoding/json` escapes it, without, as zap does.
-pub(crate) fn string(out: &mut String, text: &str, html: bool) {
-    out.push('"');
-    for c in text.chars() {
-        let _ = match c {
-            '"' => write!(out, "\\\""),
-            '\\' => write!(out, "\\\\"),
-            '\n' => write!(out, "\\n"),
-            '\r' => write!(out, "\\r"),
-            '\t' => write!(out, "\\t"),
-            '\x08' if html => write!(out, "\\b"),
-            '\x0c' if html => write!(out, "\\f"),
-            '<' | '>' | '&' if html => write!(out, "\\u{:04x}", u32::from(c)),
-            '\u{2028}' | '\u{2029}' if html => write!(out, "\\u{:04x}", u32::from(c)),
-            _ if u32::from(c) < 0x20 => write!(out, "\\u{:04x}", u32::from(c)),
-            _ => {
-                out.push(c);
-                Ok(())
-            }
-        };
-    }
-    out.push('"');
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Splits a line into words as etcdctl does, and the part of `fmt.Sscanf` that its transactions need.
 
-use crate::go::quote::unquote;
+use gocompat::quote::unquote;
 
 /// Words of a line: `"..."` with Go's escapes, `'...'` as it is, or text between spaces.
 ///

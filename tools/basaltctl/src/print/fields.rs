@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use basalt_proto::etcdserverpb::ResponseHeader;
 use basalt_proto::mvccpb::KeyValue;
 
-use crate::go::quote::quote;
+use gocompat::quote::quote;
 
 /// `"Name" : value`.
 pub(crate) fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {

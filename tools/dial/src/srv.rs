@@ -3,13 +3,37 @@
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng as _};
 
-use crate::client::dns::{self, Service};
+use crate::dns::{self, Service};
 
-/// Servers of a domain, those with TLS first.
+/// A server of a domain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Server {
+    /// `https` or `http`.
+    pub scheme: &'static str,
+    /// Its host, port, priority and weight.
+    pub service: Service,
+}
+
+impl Server {
+    /// `https://host.:port`.
+    pub fn endpoint(&self) -> String {
+        format!("{}://{}:{}", self.scheme, self.service.target, self.service.port)
+    }
+}
+
+/// Endpoints of the servers of a domain, those with TLS first.
 ///
 /// # Errors
 /// Neither name can be looked up; Go's text.
-pub(crate) async fn endpoints(domain: &str, suffix: &str) -> Result<Vec<String>, String> {
+pub async fn endpoints(domain: &str, suffix: &str) -> Result<Vec<String>, String> {
+    Ok(servers(domain, suffix).await?.iter().map(Server::endpoint).collect())
+}
+
+/// The servers of a domain, those with TLS first.
+///
+/// # Errors
+/// Neither name can be looked up; Go's text.
+pub async fn servers(domain: &str, suffix: &str) -> Result<Vec<Server>, String> {
     let service = |base: &str| match suffix {
         "" => base.to_owned(),
         _ => format!("{base}-{suffix}"),
@@ -24,7 +48,7 @@ pub(crate) async fn endpoints(domain: &str, suffix: &str) -> Result<Vec<String>,
     Ok(all
         .flat_map(|(scheme, found)| {
             let found = ordered(found.unwrap_or_default(), &mut random).into_iter();
-            found.map(move |it| format!("{scheme}://{}:{}", it.target, it.port))
+            found.map(move |service| Server { scheme, service })
         })
         .collect())
 }

@@ -24,19 +24,19 @@ const NO_SUCH_HOST: &str = "no such host";
 
 /// A server of a service: host, port, priority, and weight among those of its priority.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Service {
+pub struct Service {
     /// With a dot at its end.
-    pub(crate) target: String,
-    pub(crate) port: u16,
-    pub(crate) priority: u16,
-    pub(crate) weight: u16,
+    pub target: String,
+    pub port: u16,
+    pub priority: u16,
+    pub weight: u16,
 }
 
 /// The servers of a service in a domain, in the order of the answer.
 ///
 /// # Errors
 /// Go's text: no server answered, or there are no records.
-pub(crate) async fn services(service: &str, domain: &str) -> Result<Vec<Service>, String> {
+pub async fn services(service: &str, domain: &str) -> Result<Vec<Service>, String> {
     let name = format!("_{service}._tcp.{domain}");
     let (server, answer) = look_up(&name, message::SRV).await?;
     let message = Message::new(&answer);
@@ -52,7 +52,7 @@ pub(crate) async fn services(service: &str, domain: &str) -> Result<Vec<Service>
 }
 
 /// The error text for a host whose address is not known.
-pub(crate) async fn why_unknown(host: &str) -> String {
+pub async fn why_unknown(host: &str) -> String {
     match look_up(host, message::A).await {
         // The system's resolver failed for another reason; this is its programs' text.
         Ok(_) => format!("lookup {host}: {NO_SUCH_HOST}"),

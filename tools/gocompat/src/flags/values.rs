@@ -1,18 +1,17 @@
-//! The values of flags: parsed as pflag parses them, then completed from `ETCDCTL_*`.
+//! The values of flags: parsed as pflag parses them, then completed from the environment where a program does so.
 
-use crate::cli::command::Path;
-use crate::cli::flag::{Flag, Kind};
-use crate::go::quote::{quote, quote_char};
+use crate::flags::flag::{Flag, Kind};
+use crate::quote::{quote, quote_char};
 
 /// Text of the command line, which need not be UTF-8.
-pub(crate) type Word = Vec<u8>;
+pub type Word = Vec<u8>;
 
 /// Every flag of a command with its value, and the other arguments.
 #[derive(Debug)]
-pub(crate) struct Values {
+pub struct Values {
     entries: Vec<Entry>,
     /// The arguments that are no flags.
-    pub(crate) args: Vec<Word>,
+    pub args: Vec<Word>,
 }
 
 #[derive(Debug)]
@@ -26,11 +25,14 @@ struct Entry {
 }
 
 /// The flag that every command has.
-pub(crate) static HELP: Flag = Flag::switch("help", "").short('h');
+pub static HELP: Flag = Flag::switch("help", "").short('h');
 
 impl Values {
-    /// Every flag with its default.
-    pub(crate) fn new(path: &Path) -> Self {
+    /// Every flag with its default: those of the command itself, and those of the commands above.
+    fn new(
+        local: impl Iterator<Item = &'static Flag>,
+        above: impl Iterator<Item = &'static Flag>,
+    ) -> Self {
         let entry = |flag: &'static Flag, above| Entry {
             flag,
             text: flag.default.to_owned(),
@@ -38,8 +40,8 @@ impl Values {
             changed: false,
             above,
         };
-        let local = path.local().chain([&HELP]).map(|it| entry(it, false));
-        let entries = local.chain(path.above().map(|it| entry(it, true))).collect();
+        let local = local.chain([&HELP]).map(|it| entry(it, false));
+        let entries = local.chain(above.map(|it| entry(it, true))).collect();
         Self { entries, args: Vec::new() }
     }
 
@@ -47,8 +49,12 @@ impl Values {
     ///
     /// # Errors
     /// pflag's text: an unknown flag, a flag without its value, an invalid value.
-    pub(crate) fn read(path: &Path, words: &[Word]) -> Result<Self, String> {
-        let mut values = Self::new(path);
+    pub fn read(
+        local: impl Iterator<Item = &'static Flag>,
+        above: impl Iterator<Item = &'static Flag>,
+        words: &[Word],
+    ) -> Result<Self, String> {
+        let mut values = Self::new(local, above);
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let text = String::from_utf8_lossy(word).into_owned();
@@ -132,51 +138,55 @@ impl Values {
         &self.entries[at.unwrap_or_else(|| panic!("the command has no flag {name}"))]
     }
 
-    pub(crate) fn text(&self, name: &str) -> &str {
+    pub fn text(&self, name: &str) -> &str {
         &self.entry(name).text
     }
 
-    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+    pub fn list(&self, name: &str) -> Vec<String> {
         self.entry(name).list.clone()
     }
 
-    pub(crate) fn is_on(&self, name: &str) -> bool {
+    pub fn is_on(&self, name: &str) -> bool {
         self.text(name) == "true"
     }
 
     /// A number; it was checked when it was set.
-    pub(crate) fn int(&self, name: &str) -> i64 {
+    pub fn int(&self, name: &str) -> i64 {
         self.text(name).parse().unwrap_or_default()
     }
 
-    pub(crate) fn duration(&self, name: &str) -> std::time::Duration {
-        gocompat::duration::parse(self.text(name)).unwrap_or_default()
+    pub fn duration(&self, name: &str) -> std::time::Duration {
+        crate::duration::parse(self.text(name)).unwrap_or_default()
     }
 
     /// True if the flag was given, on the command line or by the environment.
-    pub(crate) fn changed(&self, name: &str) -> bool {
+    pub fn changed(&self, name: &str) -> bool {
         self.entry(name).changed
     }
 
     /// Flags of the commands above, by name, with their values as Go prints them.
-    pub(crate) fn above(&self) -> Vec<(&'static str, String)> {
+    pub fn above(&self) -> Vec<(&'static str, String)> {
         let mut above: Vec<_> = self.entries.iter().filter(|it| it.above && !it.flag.own).collect();
         above.sort_by_key(|it| it.flag.name);
         above
             .into_iter()
             .map(|it| match it.flag.kind {
                 Kind::Texts => (it.flag.name, format!("[{}]", it.list.join(","))),
-                Kind::Bool | Kind::Text | Kind::Int | Kind::Uint | Kind::Duration => {
-                    (it.flag.name, it.text.clone())
-                }
+                Kind::Bool
+                | Kind::Text
+                | Kind::Int
+                | Kind::Uint
+                | Kind::Uint32
+                | Kind::Duration => (it.flag.name, it.text.clone()),
             })
             .collect()
     }
 
-    /// Sets flags of the commands above that were not given; an invalid value is ignored,
-    /// as etcdctl does. Returns the variables that were used, and those that a given flag overrides.
-    pub(crate) fn fill(
+    /// Sets flags of the commands above that were not given, by the environment variables that `name_of` calls them; an
+    /// invalid value is ignored, as etcdctl does. Returns the variables that were used, and those that a given flag overrides.
+    pub fn fill(
         &mut self,
+        name_of: impl Fn(&str) -> String,
         variable: impl Fn(&str) -> Option<String>,
     ) -> (Vec<String>, Vec<String>) {
         let (mut used, mut shadowed) = (Vec::new(), Vec::new());
@@ -184,7 +194,7 @@ impl Values {
             if !self.entries[at].above {
                 continue;
             }
-            let name = variable_name(self.entries[at].flag.name);
+            let name = name_of(self.entries[at].flag.name);
             if self.entries[at].changed {
                 shadowed.push(name);
             } else if let Some(value) = variable(&name).filter(|it| !it.is_empty()) {
@@ -194,11 +204,6 @@ impl Values {
         }
         (used, shadowed)
     }
-}
-
-/// `ETCDCTL_DIAL_TIMEOUT` of `dial-timeout`.
-pub(crate) fn variable_name(flag: &str) -> String {
-    format!("ETCDCTL_{}", flag.to_uppercase().replace('-', "_"))
 }
 
 fn next(words: &mut std::slice::Iter<'_, Word>) -> Option<String> {

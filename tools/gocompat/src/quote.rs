@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// Quotes bytes as `%q` does.
-pub(crate) fn quote(text: impl AsRef<[u8]>) -> String {
+pub fn quote(text: impl AsRef<[u8]>) -> String {
     let mut out = String::from("\"");
     for chunk in text.as_ref().utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -50,7 +50,7 @@ fn is_printable(c: char) -> bool {
 }
 
 /// Quotes one character as `%q` does.
-pub(crate) fn quote_char(c: char) -> String {
+pub fn quote_char(c: char) -> String {
     match c {
         '\'' => "'\\''".to_owned(),
         '"' => "'\"'".to_owned(),
@@ -64,7 +64,7 @@ pub(crate) fn quote_char(c: char) -> String {
 }
 
 /// The content of double quotes, with its escapes resolved; `None` if Go refuses it.
-pub(crate) fn unquote(inner: &[u8]) -> Option<Vec<u8>> {
+pub fn unquote(inner: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner;
     while let Some((&byte, tail)) = rest.split_first() {

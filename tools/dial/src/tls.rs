@@ -9,20 +9,20 @@ use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 
 /// The flags about TLS.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Security {
-    pub(crate) cert: String,
-    pub(crate) key: String,
-    pub(crate) cacert: String,
-    pub(crate) server_name: String,
-    pub(crate) insecure_transport: bool,
-    pub(crate) skip_verify: bool,
+pub struct Security {
+    pub cert: String,
+    pub key: String,
+    pub cacert: String,
+    pub server_name: String,
+    pub insecure_transport: bool,
+    pub skip_verify: bool,
 }
 
 /// The configuration, if any flag asks for TLS.
 ///
 /// # Errors
 /// A file cannot be read or has other content; Go's text.
-pub(crate) fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, String> {
+pub fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, String> {
     let Security { cert, key, cacert, server_name, .. } = security;
     let named = [cert, key, cacert, server_name].iter().any(|it| !it.is_empty());
     if !named && security.insecure_transport && !security.skip_verify {
@@ -54,18 +54,18 @@ pub(crate) fn config(security: &Security) -> Result<Option<Arc<ClientConfig>>, S
 }
 
 /// The configuration for `https` endpoints without any flag: the system's certificates.
-pub(crate) fn default() -> Arc<ClientConfig> {
+pub fn default() -> Arc<ClientConfig> {
     let security = Security { insecure_transport: false, ..Security::default() };
     let config = config(&security).ok().flatten();
     config.expect("the system's roots need no file of ours")
 }
 
 fn read(path: &str) -> Result<Vec<u8>, String> {
-    crate::command::files::read(Path::new(path))
+    crate::files::read(Path::new(path))
 }
 
 /// Go's text for an error of a connection with TLS.
-pub(crate) fn why(error: &std::io::Error) -> String {
+pub fn why(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|it| it.downcast_ref::<tokio_rustls::rustls::Error>());
-    inner.map_or_else(|| crate::command::files::why(error), gotls::handshake_error)
+    inner.map_or_else(|| crate::files::why(error), gotls::handshake_error)
 }

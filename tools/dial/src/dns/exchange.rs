@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::message::{CANNOT_UNMARSHAL, Message, UDP_BYTES_MAX};
 use super::system::System;
-use crate::command::files::why;
+use crate::files::why;
 
 const INVALID: &str = "invalid DNS response";
 

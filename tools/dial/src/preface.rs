@@ -13,7 +13,7 @@ const KIND_AT: usize = 3;
 const SETTINGS: u8 = 4;
 
 /// A stream of bytes in both directions.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 /// A socket that reports the arrival of the server's first frame.
@@ -36,7 +36,7 @@ impl Prefaced {
         }
         let outcome = match read {
             Poll::Pending => return,
-            Poll::Ready(Err(it)) => Err(crate::client::tls::why(it)),
+            Poll::Ready(Err(it)) => Err(crate::tls::why(it)),
             Poll::Ready(Ok(())) if bytes.is_empty() => Err("EOF".to_owned()),
             Poll::Ready(Ok(())) => {
                 self.begun.extend_from_slice(bytes);

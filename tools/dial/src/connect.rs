@@ -12,33 +12,42 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::client::dns;
-use crate::client::preface::{Prefaced, Socket};
-use crate::client::settings::Settings;
-use crate::client::tls;
+use crate::preface::{Prefaced, Socket};
+use crate::{dns, tls};
 
 /// The smallest ping interval of grpc-go; servers end connections with a smaller one.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(10);
 /// Timeout of a connection attempt.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
 /// The peer's text if it was never reached.
-pub(crate) const NO_PEER: &str = "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}";
+pub const NO_PEER: &str = "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}";
+
+/// Pings on idle connections, to find that the other side is gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeepAlive {
+    /// Interval; none without one. grpc-go raises it to ten seconds.
+    pub interval: Option<Duration>,
+    /// Time for the answer.
+    pub timeout: Duration,
+    /// Ping without a call in flight, too.
+    pub while_idle: bool,
+}
 
 /// Makes connections: with TLS or without, the first endpoint decides for all.
 #[derive(Clone)]
-pub(crate) struct Dialer {
+pub struct Dialer {
     tls: Option<Arc<ClientConfig>>,
     authority: String,
 }
 
 /// A connection, and its two ends as the log shows them.
-pub(crate) struct Link {
-    pub(crate) channel: Channel,
-    pub(crate) peer: String,
+pub struct Link {
+    pub channel: Channel,
+    pub peer: String,
 }
 
 /// An endpoint without its scheme.
-pub(crate) fn authority(endpoint: &str) -> &str {
+pub fn authority(endpoint: &str) -> &str {
     match endpoint.split_once("://") {
         Some((_, rest)) => rest,
         None => {
@@ -57,7 +66,7 @@ fn scheme(endpoint: &str) -> &str {
 
 impl Dialer {
     /// `configured` is the TLS configuration from the flags.
-    pub(crate) fn new(
+    pub fn new(
         first: &str,
         configured: Option<Arc<ClientConfig>>,
         default: impl FnOnce() -> Arc<ClientConfig>,
@@ -76,13 +85,13 @@ impl Dialer {
 
     /// # Errors
     /// grpc-go's error text.
-    pub(crate) async fn link(&self, settings: &Settings, endpoint: &str) -> Result<Link, String> {
-        let link = tokio::time::timeout(CONNECT_TIME_MAX, self.try_link(settings, endpoint));
+    pub async fn link(&self, keep_alive: KeepAlive, endpoint: &str) -> Result<Link, String> {
+        let link = tokio::time::timeout(CONNECT_TIME_MAX, self.try_link(keep_alive, endpoint));
         let late = "transport: Error while dialing: dial tcp: i/o timeout";
         link.await.unwrap_or_else(|_| Err(late.to_owned()))
     }
 
-    async fn try_link(&self, settings: &Settings, endpoint: &str) -> Result<Link, String> {
+    async fn try_link(&self, keep_alive: KeepAlive, endpoint: &str) -> Result<Link, String> {
         let (socket, ends) =
             self.socket(endpoint).await.map_err(|it| format!("transport: {it}"))?;
         let (socket, heard) = Prefaced::new(socket);
@@ -91,9 +100,14 @@ impl Dialer {
         // The stream below is encrypted already; tonic would refuse https without its own TLS.
         let uri = Endpoint::from_shared(format!("http://{}", self.authority))
             .map_err(|it| format!("transport: {it}"))?;
+        let uri = match keep_alive.interval {
+            Some(interval) => uri
+                .http2_keep_alive_interval(interval.max(KEEPALIVE_MIN))
+                .keep_alive_timeout(keep_alive.timeout)
+                .keep_alive_while_idle(keep_alive.while_idle),
+            None => uri,
+        };
         let channel = uri
-            .http2_keep_alive_interval(settings.keepalive_time.max(KEEPALIVE_MIN))
-            .keep_alive_timeout(settings.keepalive_timeout)
             .connect_with_connector(Opened(Some(TokioIo::new(socket))))
             .await
             .map_err(|it| format!("transport: {it}"))?;
@@ -108,7 +122,7 @@ impl Dialer {
     ///
     /// # Errors
     /// grpc-go's error text.
-    pub(crate) async fn open(&self, endpoint: &str) -> Result<Box<dyn Socket>, String> {
+    pub async fn open(&self, endpoint: &str) -> Result<Box<dyn Socket>, String> {
         self.socket(endpoint).await.map(|it| it.0)
     }
 
@@ -198,7 +212,7 @@ fn split(address: &str) -> Result<(&str, u16), String> {
 }
 
 fn dial_error(network: &str, address: &str, error: &io::Error) -> String {
-    let why = crate::command::files::why(error);
+    let why = crate::files::why(error);
     format!("Error while dialing: dial {network} {address}: connect: {why}")
 }
 

@@ -1,12 +1,12 @@
 //! Numbers as Go's `strconv` parses them, with its error texts.
 
-use crate::go::quote::quote;
+use crate::quote::quote;
 
 /// `strconv.ParseInt` with 64 bits; base 0 goes by the prefix.
 ///
 /// # Errors
 /// Go's error text.
-pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
+pub fn parse_int(text: &str, base: u32) -> Result<i64, String> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -20,15 +20,24 @@ pub(crate) fn parse_int(text: &str, base: u32) -> Result<i64, String> {
 ///
 /// # Errors
 /// Go's error text.
-pub(crate) fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
+pub fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
     magnitude(text, base).map_err(|why| why.text("ParseUint", text))
+}
+
+/// `strconv.ParseUint` with 32 bits; the base goes by the prefix.
+///
+/// # Errors
+/// Go's error text.
+pub fn parse_uint32(text: &str) -> Result<u32, String> {
+    let number = magnitude(text, 0).map_err(|why| why.text("ParseUint", text))?;
+    u32::try_from(number).map_err(|_| Wrong::Range.text("ParseUint", text))
 }
 
 /// `strconv.ParseBool`.
 ///
 /// # Errors
 /// Go's error text.
-pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
+pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
