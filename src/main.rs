@@ -1,9 +1,10 @@
-//! The server.
+//! The server; with `gateway` or `grpc-proxy` as its first word, a program of the crate `proxy` instead.
 
 use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use basalt::io::flush_log;
+use basalt::io::{flush_log, make_self_signed};
 use basalt::server::{self, Command, Config, Flags, Level, LogOptions, Note};
 
 #[global_allocator]
@@ -20,6 +21,9 @@ fn main() -> ExitCode {
 
 fn start() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
+    if proxy::is_meant(&arguments) {
+        return ExitCode::from(proxy::run(&arguments, self_sign));
+    }
     match server::parse(arguments.iter().skip(1).cloned(), std::env::vars(), |path| {
         read_to_string(path)
     }) {
@@ -40,6 +44,12 @@ fn start() -> ExitCode {
         Command::Refuse(note) => refuse(&LogOptions::default(), &[], &note),
         Command::Run(flags) => run(&flags, arguments),
     }
+}
+
+/// The certificate of `grpc-proxy --auto-tls`.
+fn self_sign(dir: &Path, hosts: &[String], years: u64) -> Result<(PathBuf, PathBuf), String> {
+    let made = make_self_signed(dir, hosts, years, true).map_err(|fault| fault.to_string())?;
+    Ok((made.certificate, made.key))
 }
 
 /// Four lines as etcd's, which scripts read, and one of Basalt.

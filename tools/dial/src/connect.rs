@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -131,7 +131,7 @@ impl Dialer {
             "unix" | "unixs" => {
                 let path = authority(endpoint);
                 let socket = UnixStream::connect(path).await;
-                let socket = socket.map_err(|it| dial_error("unix", path, &it))?;
+                let socket = socket.map_err(|it| while_dialing(&dial_error("unix", path, &it)))?;
                 let name = path.rsplit('/').next().unwrap_or_default();
                 let name = name.split(':').next().unwrap_or_default();
                 let ends = format!("Addr: '{path}', LocalAddr: '@'");
@@ -139,7 +139,7 @@ impl Dialer {
             }
             _ => {
                 let address = authority(endpoint).split('/').next().unwrap_or_default();
-                let socket = tcp(address).await?;
+                let socket = tcp(address).await.map_err(|it| while_dialing(&it))?;
                 let show = |it: io::Result<std::net::SocketAddr>| {
                     it.map_or_else(|_| "<nil>".to_owned(), |it| format!("'{it}'"))
                 };
@@ -161,8 +161,12 @@ impl Dialer {
     }
 }
 
-async fn tcp(address: &str) -> Result<TcpStream, String> {
-    let failed = |why: String| format!("Error while dialing: dial tcp: {why}");
+/// Connects to `host:port`.
+///
+/// # Errors
+/// Go's text.
+pub async fn tcp(address: &str) -> Result<TcpStream, String> {
+    let failed = |why: String| format!("dial tcp: {why}");
     let (host, port) = split(address).map_err(failed)?;
     // An empty host is this machine.
     let named = if host.is_empty() { "localhost" } else { host };
@@ -184,6 +188,31 @@ async fn tcp(address: &str) -> Result<TcpStream, String> {
         }
     }
     Err(first.unwrap_or_else(|| failed(format!("lookup {host}: no such host"))))
+}
+
+/// grpc-go's prefix.
+fn while_dialing(why: &str) -> String {
+    format!("Error while dialing: {why}")
+}
+
+/// Listens on `host:port`; without a host on all addresses.
+///
+/// # Errors
+/// Go's text.
+pub async fn listen(address: &str) -> Result<TcpListener, String> {
+    let (host, port) = split(address).map_err(|why| format!("listen tcp: {why}"))?;
+    let hosts = if host.is_empty() { &["::", "0.0.0.0"][..] } else { &[host][..] };
+    let mut failed = String::new();
+    for host in hosts {
+        match TcpListener::bind((*host, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.raw_os_error().is_some() => {
+                failed = format!("listen tcp {address}: bind: {}", crate::files::why(&error));
+            }
+            Err(_) => failed = format!("listen tcp: {}", dns::why_unknown(host).await),
+        }
+    }
+    Err(failed)
 }
 
 /// Host and port, which follows the last colon.
@@ -213,7 +242,7 @@ fn split(address: &str) -> Result<(&str, u16), String> {
 
 fn dial_error(network: &str, address: &str, error: &io::Error) -> String {
     let why = crate::files::why(error);
-    format!("Error while dialing: dial {network} {address}: connect: {why}")
+    format!("dial {network} {address}: connect: {why}")
 }
 
 /// Returns the open socket to tonic; a second call returns none.

@@ -14,5 +14,5 @@ mod preface;
 pub mod srv;
 pub mod tls;
 
-pub use self::connect::{Dialer, KeepAlive, Link, NO_PEER, authority};
+pub use self::connect::{Dialer, KeepAlive, Link, NO_PEER, authority, listen, tcp};
 pub use self::preface::Socket;

@@ -29,7 +29,7 @@ use rustls::{ClientConfig, SupportedProtocolVersion};
 pub use self::crl::Revoked;
 pub use self::leaf::Leaf;
 pub use self::messages::{handshake_error, remote_error};
-pub use self::pem::{Roots, key_pair};
+pub use self::pem::{Roots, common_name, key_pair};
 pub use self::suites::{Suites, provider};
 pub use self::system::system_roots;
 pub use self::verify::{Allowed, ClientVerifier, ServerVerifier, SkipVerification, Trust};

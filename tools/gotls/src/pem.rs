@@ -71,6 +71,16 @@ fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
+/// The common name of the first certificate in a file.
+///
+/// # Errors
+/// There is no certificate in it, in Go's words.
+pub fn common_name(certificate: &[u8]) -> Result<Option<String>, String> {
+    let chain = chain(certificate)?;
+    // `chain` has at least one certificate.
+    Ok(Leaf::parse(&chain[0])?.common_name)
+}
+
 fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     let kinds = kinds(text);
     let is_key = |kind: &String| kind == "PRIVATE KEY" || kind.ends_with(" PRIVATE KEY");
