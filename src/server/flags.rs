@@ -196,7 +196,9 @@ pub fn usage() -> &'static str {
      \n  etcd -h | --help\n    Print all flags.\n\
      \n  etcd --config-file\n    Run a member as a YAML or JSON file says. All other flags and the \
      environment are then ignored.\n    Times in the file are whole nanoseconds, as in 600000000000 \
-     for ten minutes.\n\n"
+     for ten minutes.\n\
+     \n  etcd gateway\n    Pass TCP connections on to members.\n\
+     \n  etcd grpc-proxy\n    Pass gRPC calls on to members, with shared watches and a cache.\n\n"
 }
 
 /// All flags, with their defaults and descriptions.

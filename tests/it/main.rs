@@ -41,6 +41,7 @@ mod mirror;
 mod peers;
 mod ports;
 mod process;
+mod proxies;
 mod readable;
 mod retention;
 mod sandbox;

@@ -1,6 +1,6 @@
 //! TLS: real clients, members among themselves, certificates that change, and those that are refused.
 
-mod certificates;
+pub(crate) mod certificates;
 mod members;
 mod refusals;
 mod reload;

@@ -20,6 +20,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::process::{self, Scratch, Server, Setup, reference, run};
+use crate::tls::certificates::{Authority, Wanted};
 
 const LINE_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -71,6 +72,16 @@ fn basaltutl_works_on_files_like_etcdutl() {
         "files",
         &[("snap.db", &file)],
     );
+}
+
+#[test]
+fn gateway_and_grpc_proxy_help_and_complain_like_etcds() {
+    let place = Scratch::new();
+    let authority = Authority::new(place.path(), "ca");
+    let pair = authority.issue("cn", &Wanted { common_name: "root", ..Wanted::default() });
+    let (theirs, ours) = (process::etcd(), process::basalt());
+    let given = [("cn.crt", Path::new(&pair.certificate)), ("cn.key", Path::new(&pair.key))];
+    compare_programs("etcd", [&theirs, &ours], &ours, "proxies", &given);
 }
 
 #[test]

@@ -17,6 +17,9 @@ use crate::{dns, tls};
 
 /// The smallest ping interval of grpc-go; servers end connections with a smaller one.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(10);
+/// Bytes of a connection that were received and not read. h2 ends connections with many small DATA frames, of which it
+/// allows more the larger this is: some 30,000, one for each message of a burst on one stream.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Timeout of a connection attempt.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
 /// The peer's text if it was never reached.
@@ -100,6 +103,7 @@ impl Dialer {
         // The stream below is encrypted already; tonic would refuse https without its own TLS.
         let uri = Endpoint::from_shared(format!("http://{}", self.authority))
             .map_err(|it| format!("transport: {it}"))?;
+        let uri = uri.initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let uri = match keep_alive.interval {
             Some(interval) => uri
                 .http2_keep_alive_interval(interval.max(KEEPALIVE_MIN))

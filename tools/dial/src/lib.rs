@@ -14,5 +14,7 @@ mod preface;
 pub mod srv;
 pub mod tls;
 
-pub use self::connect::{Dialer, KeepAlive, Link, NO_PEER, authority, listen, tcp};
+pub use self::connect::{
+    CONNECTION_WINDOW_BYTES, Dialer, KeepAlive, Link, NO_PEER, authority, listen, tcp,
+};
 pub use self::preface::Socket;

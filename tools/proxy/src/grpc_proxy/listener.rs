@@ -216,6 +216,7 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
+        .initial_connection_window_size(dial::CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(options.streams_max)
         .keep_alive_interval(options.ping_interval)
         .keep_alive_timeout(options.ping_timeout);
