@@ -102,7 +102,16 @@ fn address(server: &Server) -> String {
 fn etcdctl(endpoint: &str, arguments: &[&str]) -> Finished {
     let mut command = Command::new(reference("etcdctl"));
     command.args(["--endpoints", endpoint]).args(arguments);
-    run(command, PATIENCE)
+    finished(command)
+}
+
+/// The output of a program, with the end of its last line.
+fn finished(command: Command) -> Finished {
+    let mut told = run(command, PATIENCE);
+    if !told.stdout.is_empty() {
+        told.stdout.push('\n');
+    }
+    told
 }
 
 /// The output of a command that must succeed.

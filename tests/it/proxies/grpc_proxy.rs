@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Proxy, address, etcdctl, told};
+use super::{PATIENCE, Proxy, address, etcdctl, finished, told};
 use crate::process::{self, Scratch, Setup, basaltctl, run};
 
 #[test]
@@ -62,7 +62,7 @@ fn every_key_is_inside_the_namespace() {
         process::reference("etcdctl").display()
     );
     txn.args(["-c", &line]);
-    let answer = run(txn, PATIENCE);
+    let answer = finished(txn);
     assert_eq!(answer.stdout, "SUCCESS\n\nOK\n\na\n2\n", "{}", answer.stderr);
     assert_eq!(told(&outside, &["get", "ns/b", "--print-value-only"]), "3\n");
     assert_eq!(told(&inside, &["del", "", "--from-key", "--prev-kv"]).lines().next(), Some("3"));
@@ -104,7 +104,7 @@ fn users_read_what_they_may_and_not_what_others_have_read() {
     let mut root = Command::new("timeout");
     root.args(["3"]).arg(process::reference("etcdctl"));
     root.args(["--endpoints", &endpoint, "--user", "root:r", "watch", "secret"]);
-    let shown = std::thread::spawn(move || run(root, PATIENCE));
+    let shown = std::thread::spawn(move || finished(root));
     proxy.wait_for_metric("basalt_grpc_proxy_upstream_watches", 1);
     let refused = etcdctl(&endpoint, &["watch", "secret", "--user", "u:p"]);
     assert!(refused.stderr.contains("permission denied"), "{}{}", refused.stdout, refused.stderr);

@@ -1,7 +1,5 @@
 //! Watches and renewals that clients share without noticing.
 
-use std::time::Duration;
-
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -192,36 +190,4 @@ async fn renewals_of_one_lease_are_shared() {
 async fn answer(talk: &mut Talk) -> LeaseKeepAliveResponse {
     let message = timeout(PATIENCE, talk.answers.message()).await.expect("in time");
     LeaseKeepAliveResponse::decode(message.expect("no error").expect("no end")).expect("a message")
-}
-
-/// A member without a leader: those who need one are told, the others wait.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_needs_a_leader_ends_without_one() {
-    // One of three members that never come: it serves, and has no leader.
-    let setup = Setup::new(process::basalt()).flag(
-        "initial-cluster",
-        "pillar=http://127.0.0.1:12380,b=http://127.0.0.1:1,c=http://127.0.0.1:2",
-    );
-    let mut server = Server::new(setup);
-    server.launch();
-    let proxy = Proxy::grpc(&server, &[]);
-    let wire = Wire::new(&proxy.endpoint()).needing_a_leader();
-    let first = LeaseKeepAliveRequest { id: 7 }.encode_to_vec();
-    let status = loop {
-        let opened = wire.talk(LEASE_KEEP_ALIVE, first.clone().into()).await;
-        let status = match opened {
-            Ok(mut talk) => match timeout(PATIENCE, talk.answers.message()).await.expect("in time")
-            {
-                Ok(answer) => panic!("{answer:?}"),
-                Err(status) => status,
-            },
-            Err(status) => status,
-        };
-        // It may not listen yet.
-        if status.message() == "etcdserver: no leader" {
-            break status;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert_eq!(status.code(), tonic::Code::Unavailable);
 }

@@ -47,14 +47,11 @@ pub(crate) fn parse(words: &[String]) -> Parsed {
     let program = PROGRAMS.iter().find(|it| Some(it.name) == words.first().map(String::as_str));
     let Some(program) = program else { return Parsed::Misuse(String::new()) };
     let words: Vec<Word> = words[1..].iter().map(|it| it.clone().into_bytes()).collect();
-    let Some(at) = words.iter().position(|it| !it.starts_with(b"-")) else {
-        return read(program, &[], &words).map_or_else(misuse(program, false), |_| group(program));
+    let Some(at) = first_bare(&words).filter(|at| words[*at] == b"start") else {
+        return read(&[], &words).map_or_else(misuse(program, false), |_| group(program));
     };
-    if words[at] != b"start" {
-        return read(program, &[], &words).map_or_else(misuse(program, false), |_| group(program));
-    }
     let rest: Vec<Word> = [&words[..at], &words[at + 1..]].concat();
-    match read(program, program.flags, &rest) {
+    match read(program.flags, &rest) {
         Ok(values) if values.is_on("help") => {
             Parsed::Help(format!("{}\n\n{}", program.about_start, usage(program, true)))
         }
@@ -63,7 +60,22 @@ pub(crate) fn parse(words: &[String]) -> Parsed {
     }
 }
 
-fn read(_: &Program, flags: &'static [Flag], words: &[Word]) -> Result<Values, String> {
+/// The first word that is no flag. No flag is known at this point, so that each takes the next word as its value.
+fn first_bare(words: &[Word]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        let is_flag = word.starts_with(b"-");
+        let takes_next = !word.contains(&b'=') && (word.starts_with(b"--") || word.len() == 2);
+        match (is_flag, takes_next) {
+            (false, _) => return Some(at),
+            (true, true) => at += 2,
+            (true, false) => at += 1,
+        }
+    }
+    None
+}
+
+fn read(flags: &'static [Flag], words: &[Word]) -> Result<Values, String> {
     Values::read(flags.iter(), std::iter::empty(), words)
 }
 

@@ -57,7 +57,7 @@ pub(crate) async fn run(values: &Values, self_sign: SelfSign) -> Result<(), Fail
     let options = Options::read(values)?;
     let secured = listener::Secured::new(&options, self_sign)?;
     let clients = dial::listen(&options.listen).await.map_err(Failure::Error)?;
-    let secured = secured.map(|it| it.checked()).transpose()?;
+    let secured = secured.map(|it| it.checked(&clients)).transpose()?;
     let message = "listening for gRPC proxy client requests";
     info("etcdmain/grpc_proxy.go:463", message).text("address", &options.listen).write();
     let upstream = Arc::new(Upstream::new(&options).await?);

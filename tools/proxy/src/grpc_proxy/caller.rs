@@ -10,7 +10,7 @@ const API_VERSION: &str = "3.7";
 /// `grpc-timeout` has eight digits at most.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// Who calls, and how long they wait.
+/// The caller, and how long it waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Caller {
     /// The token of a user, which is passed on as it is.

@@ -290,7 +290,7 @@ fn refuse_empty(key: &Bytes) -> Result<(), Status> {
     }
 }
 
-/// What a transaction may write, and what it compares: a comparison may show that a cached range is old.
+/// Ranges that a transaction may write, and those that it compares: a comparison may show that a cached range is old.
 fn spans(request: &TxnRequest, into: &mut Vec<(Bytes, Bytes)>) {
     into.extend(request.compare.iter().map(|it| (it.key.clone(), it.range_end.clone())));
     for RequestOp { request } in request.success.iter().chain(&request.failure) {

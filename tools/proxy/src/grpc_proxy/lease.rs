@@ -36,7 +36,7 @@ struct Shared {
     streams: Mutex<HashMap<Name, Arc<Renewals>>>,
 }
 
-/// Who waits for a response: the stream, and the permit for one more response in it.
+/// A client that waits for a response: the stream, and the permit for one more response in it.
 struct Waiter {
     outbox: Outbox,
     _room: OwnedSemaphorePermit,

@@ -21,7 +21,7 @@ use super::services::Services;
 use crate::limits::{ACCEPT_BACKOFF, HANDSHAKE_TIME_MAX};
 use crate::{Failure, SelfSign, info, warn};
 
-/// What every connection needs.
+/// The parts that every connection needs.
 #[derive(Clone)]
 pub(super) struct Served {
     pub(super) services: Arc<Services>,
@@ -69,10 +69,13 @@ impl Secured {
     ///
     /// # Errors
     /// A file is wrong.
-    pub(super) fn checked(self: Arc<Self>) -> Result<Arc<Self>, Failure> {
+    pub(super) fn checked(self: Arc<Self>, listener: &TcpListener) -> Result<Arc<Self>, Failure> {
         let failed = |why| {
             Failure::Fatal("etcdmain/grpc_proxy.go:459", "failed to create TLS listener", why)
         };
+        if self.listening.cert.is_empty() && self.listening.key.is_empty() {
+            return Err(failed(no_files(listener)));
+        }
         let config = self.load().map_err(failed)?;
         let modified = self.modified();
         *self.current.lock().expect("no holder panics") =
@@ -136,6 +139,12 @@ impl Secured {
     }
 }
 
+/// The error of a listener that has neither certificate nor key.
+fn no_files(listener: &TcpListener) -> String {
+    let address = listener.local_addr().map_or_else(|_| String::new(), |it| it.to_string());
+    format!("cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
+}
+
 /// A listener, with TLS or without.
 type Listener = (TcpListener, Option<Arc<Secured>>);
 
@@ -153,17 +162,16 @@ pub(super) async fn metrics(
             return Err(Failure::Error(format!("cannot parse {}", gocompat::quote::quote(url))));
         };
         let address = rest.split('/').next().unwrap_or_default();
+        if !matches!(scheme, "http" | "https") {
+            return Err(Failure::Error(format!("listen {scheme}: unknown network {scheme}")));
+        }
+        let listener = dial::listen(address).await.map_err(Failure::Error)?;
         let secured = match (scheme, secured) {
             ("http", _) => None,
-            ("https", Some(secured)) => Some(Arc::clone(secured)),
-            ("https", None) => {
-                return Err(Failure::Error(format!(
-                    "cannot listen on TLS for {address}: KeyFile and CertFile are not presented"
-                )));
-            }
-            _ => return Err(Failure::Error(format!("unknown network {scheme}"))),
+            (_, Some(secured)) => Some(Arc::clone(secured)),
+            (_, None) => return Err(Failure::Error(no_files(&listener))),
         };
-        listeners.push((dial::listen(address).await.map_err(Failure::Error)?, secured));
+        listeners.push((listener, secured));
         info("etcdmain/grpc_proxy.go:670", "gRPC proxy listening for metrics")
             .text("address", url)
             .write();

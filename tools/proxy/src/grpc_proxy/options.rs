@@ -34,7 +34,7 @@ pub(super) struct Listening {
     pub(super) data_dir: String,
 }
 
-/// What the flags say.
+/// The values of the flags.
 #[derive(Debug)]
 pub(super) struct Options {
     pub(super) listen: String,

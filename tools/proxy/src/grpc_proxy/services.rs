@@ -92,7 +92,7 @@ impl Services {
                 Some(members) => Ok(members),
                 None => self.pass_on(rpc, caller, message).await,
             },
-            // What a user may read may have changed.
+            // The permissions of users may have changed.
             Unary::AuthDisable
             | Unary::AuthEnable
             | Unary::AuthRoleAdd
@@ -245,15 +245,17 @@ impl UnaryService<Bytes> for Call {
 
 impl ServerStreamingService<Bytes> for Call {
     type Response = Bytes;
-    type ResponseStream = Counted;
-    type Future = Answering<Counted>;
+    type ResponseStream = CountedResponses;
+    type Future = Answering<CountedResponses>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let call = self.clone();
         Box::pin(async move {
             let caller = Caller::of(request.metadata());
             match call.services.server_stream(call.rpc, &caller, request.into_inner()).await {
-                Ok(answers) => Ok(Response::new(Counted { answers, call, code: Code::Cancelled })),
+                Ok(answers) => {
+                    Ok(Response::new(CountedResponses { answers, call, code: Code::Cancelled }))
+                }
                 Err(status) => {
                     call.ended(status.code());
                     Err(status)
@@ -265,8 +267,8 @@ impl ServerStreamingService<Bytes> for Call {
 
 impl StreamingService<Bytes> for Call {
     type Response = Bytes;
-    type ResponseStream = Counted;
-    type Future = Answering<Counted>;
+    type ResponseStream = CountedResponses;
+    type Future = Answering<CountedResponses>;
 
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         let call = self.clone();
@@ -281,19 +283,19 @@ impl StreamingService<Bytes> for Call {
                     Box::pin(call.services.keep_alives.serve(caller, requests))
                 }
             };
-            Ok(Response::new(Counted { answers, call, code: Code::Cancelled }))
+            Ok(Response::new(CountedResponses { answers, call, code: Code::Cancelled }))
         })
     }
 }
 
 /// Responses, whose end is counted: it is canceled if the client ends it.
-struct Counted {
+struct CountedResponses {
     answers: Answers,
     call: Call,
     code: Code,
 }
 
-impl Stream for Counted {
+impl Stream for CountedResponses {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -307,7 +309,7 @@ impl Stream for Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedResponses {
     fn drop(&mut self) {
         self.call.ended(self.code);
     }

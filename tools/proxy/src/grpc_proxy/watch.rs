@@ -34,7 +34,7 @@ pub(super) struct Watches {
     shared: Arc<Shared>,
 }
 
-/// What sessions and groups need.
+/// The parts that sessions and groups need.
 struct Shared {
     table: Table,
     upstream: Arc<Upstream>,

@@ -13,7 +13,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::Shared;
 use super::receiver::Receiver;
-use super::table::{NewGroup, Range};
+use super::table::{NO_WATCH, NewGroup, Range};
 use crate::grpc_proxy::caller::Caller;
 use crate::grpc_proxy::codec::{decode, encode};
 use crate::grpc_proxy::outbox::Pushed;
@@ -23,8 +23,6 @@ use crate::limits::{REOPEN_BACKOFF, REOPEN_BACKOFF_MAX, SLOW_WATCHER_WAIT};
 const METHOD: &str = "/etcdserverpb.Watch/Watch";
 /// Requests on their way to the member: the one that creates, and one for progress.
 const REQUESTS_MAX: usize = 2;
-/// The id of progress that is that of all watches of a stream.
-const ALL_WATCHES: i64 = -1;
 
 /// Why a watch at a member is over.
 enum Over {
@@ -162,7 +160,7 @@ impl Task {
         let table = &self.shared.table;
         let (range, number) = (&self.range, self.group.number);
         let header = response.header.unwrap_or_default();
-        if response.watch_id == ALL_WATCHES {
+        if response.watch_id == NO_WATCH {
             table.take_progress(range, number).iter().for_each(|it| it.reached(header));
             return;
         }

@@ -9,14 +9,11 @@ use bytes::Bytes;
 use tonic::{Code, Status, Streaming};
 
 use super::receiver::Receiver;
-use super::table::{Progress, Range};
+use super::table::{NO_WATCH, Progress, Range, progress};
 use super::{Shared, group};
 use crate::grpc_proxy::caller::Caller;
 use crate::grpc_proxy::codec::{decode, encode};
 use crate::grpc_proxy::outbox::Outbox;
-
-/// The id of a watch that was not created, and of progress that is that of all watches.
-const NO_WATCH: i64 = -1;
 
 /// The stream.
 pub(super) struct Session {
@@ -180,13 +177,6 @@ impl Session {
         let outbox = self.outbox.clone();
         self.shared.table.ask_progress(&receivers, |groups| Progress::new(outbox, groups));
     }
-}
-
-/// The answer to a request for progress.
-pub(super) fn progress(header: ResponseHeader) -> Bytes {
-    let response =
-        WatchResponse { header: Some(header), watch_id: NO_WATCH, ..WatchResponse::default() };
-    encode(&response)
 }
 
 fn is_range(key: &[u8], end: &[u8]) -> bool {

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use basalt_proto::etcdserverpb::ResponseHeader;
+use basalt_proto::etcdserverpb::{ResponseHeader, WatchResponse};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::receiver::Receiver;
+use crate::grpc_proxy::codec::encode;
 use crate::grpc_proxy::outbox::Outbox;
 use crate::limits::PROGRESS_WAITING_MAX;
 
@@ -18,6 +19,16 @@ pub(super) struct Range {
     pub(super) key: Bytes,
     pub(super) end: Bytes,
     pub(super) requires_leader: bool,
+}
+
+/// The id of a watch that was not created, and of progress that is that of all watches.
+pub(super) const NO_WATCH: i64 = -1;
+
+/// The answer to a request for progress.
+pub(super) fn progress(header: ResponseHeader) -> Bytes {
+    let response =
+        WatchResponse { header: Some(header), watch_id: NO_WATCH, ..WatchResponse::default() };
+    encode(&response)
 }
 
 /// A request for progress, which waits for some groups.
@@ -40,7 +51,7 @@ impl Progress {
         if *groups == 0 {
             let header = ResponseHeader { revision: *revision, ..header };
             // Without room it is left out: the client asks again.
-            let _ = self.outbox.push(super::session::progress(header));
+            let _ = self.outbox.push(progress(header));
         }
     }
 }
