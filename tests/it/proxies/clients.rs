@@ -28,23 +28,25 @@ fn succeeds(client: Command, proxy: &Proxy) {
     assert_eq!(told.code, Some(0), "{}\n{}\nproxy:\n{tail}", told.stdout, told.stderr);
 }
 
+/// Three at a time: the client waits for leases to end.
 #[test]
-fn the_go_client_is_served_through_the_grpc_proxy() {
-    let server = Setup::new(process::basalt()).start();
-    go(&Proxy::grpc(&server, &LARGE), &[]);
-}
-
-#[test]
-fn the_go_client_is_served_through_a_namespace_over_etcd() {
-    let server = Setup::new(process::etcd()).start();
-    let flags = [&LARGE[..], &["--namespace", "some/where/"]].concat();
-    go(&Proxy::grpc(&server, &flags), &[]);
-}
-
-#[test]
-fn the_go_client_is_served_through_the_gateway() {
-    let server = Setup::new(process::basalt()).start();
-    go(&Proxy::gateway(&address(&server), &[]), &[]);
+fn the_go_client_is_served_through_both() {
+    let (first, second, etcd) = (
+        Setup::new(process::basalt()).start(),
+        Setup::new(process::basalt()).start(),
+        Setup::new(process::etcd()).start(),
+    );
+    let in_namespace = [&LARGE[..], &["--namespace", "some/where/"]].concat();
+    let proxies = [
+        Proxy::gateway(&address(&first), &[]),
+        Proxy::grpc(&second, &LARGE),
+        Proxy::grpc(&etcd, &in_namespace),
+    ];
+    std::thread::scope(|scope| {
+        for proxy in &proxies {
+            scope.spawn(|| go(proxy, &[]));
+        }
+    });
 }
 
 #[test]
@@ -60,7 +62,7 @@ fn python_clients_are_served_through_both() {
 fn bursts_of_renewals_and_watches_go_through_the_grpc_proxy() {
     let server = Setup::new(process::basalt()).start();
     let proxy = Proxy::grpc(&server, &[]);
-    go(&proxy, &["-leases", "20000", "-ttl", "120", "-at-once", "-for", "2s"]);
+    go(&proxy, &["-leases", "6000", "-ttl", "120", "-at-once", "-for", "1s"]);
     go(&proxy, &["-watches", "2000"]);
     proxy.wait_for_metric("basalt_grpc_proxy_upstream_watches", 0);
 }
