@@ -1,6 +1,7 @@
 //! TLS: real clients, members among themselves, certificates that change, and those that are refused.
 
 mod certificates;
+mod clients;
 mod members;
 mod refusals;
 mod reload;
