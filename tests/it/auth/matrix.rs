@@ -179,6 +179,10 @@ fn hide(value: &mut Value) {
                 keys.sort_by_key(Value::to_string);
             }
             members.retain(|name, _| !HIDDEN.contains(&name.as_str()));
+            // The time that a lease has left falls between the two questions.
+            if members.contains_key("grantedTTL") {
+                members.remove("TTL");
+            }
             members.values_mut().for_each(hide);
         }
         Value::Array(values) => values.iter_mut().for_each(hide),
