@@ -106,6 +106,8 @@ pub struct Config {
     pub(super) quota_bytes: u64,
     /// `--grpc-keepalive-interval`.
     pub(super) keep_alive: Duration,
+    /// `--grpc-keepalive-min-time`.
+    pub(super) ping_min: Duration,
     /// `--grpc-keepalive-timeout`.
     pub(super) keep_alive_timeout: Duration,
     /// `--watch-progress-notify-interval`.
@@ -251,6 +253,7 @@ impl Config {
             max_streams: table::MAX_CONCURRENT_STREAMS.get(flags).min(STREAMS_MAX),
             quota_bytes: quota_bytes(flags),
             keep_alive: table::GRPC_KEEPALIVE_INTERVAL.get(flags),
+            ping_min: table::GRPC_KEEPALIVE_MIN_TIME.get(flags),
             keep_alive_timeout: table::GRPC_KEEPALIVE_TIMEOUT.get(flags),
             // With a shorter interval a watch would do nothing else.
             progress_notify: table::WATCH_PROGRESS_NOTIFY_INTERVAL

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use super::flag::{
-    Flag, Form, Refused, Row, Syntax, Warned, refused, used, warned, without_effect,
-};
+use super::flag::{Flag, Form, Refused, Row, Syntax, Warned, refused, used, warned};
 use super::gates::{self, Gates};
 use super::values::{
     self, COUNT, DURATION, INT, LIST, MILLIS, ORIGINS, SWITCH, TEXT, UINT, UINT32, URLS, Url,
@@ -108,8 +106,8 @@ section! { MEMBER
     MAX_REQUEST_BYTES: Flag<usize> = used("max-request-bytes", COUNT, "1572864", "Maximum size of a request in bytes.");
     MAX_CONCURRENT_STREAMS: Flag<u32> = used("max-concurrent-streams", UINT32, "4294967295",
         "Maximum number of open streams per client connection.");
-    GRPC_KEEPALIVE_MIN_TIME: Flag<Duration, Warned> = without_effect("grpc-keepalive-min-time", DURATION, "5s",
-        "Minimum time that a client should leave between pings. Without effect: pings are not limited.");
+    GRPC_KEEPALIVE_MIN_TIME: Flag<Duration> = used("grpc-keepalive-min-time", DURATION, "5s",
+        "Minimum time that a client should leave between pings; one that pings more often is disconnected.");
     GRPC_KEEPALIVE_INTERVAL: Flag<Duration> = used("grpc-keepalive-interval", DURATION, "2h",
         "Interval between pings of the server to a client; 0 to send none.");
     GRPC_KEEPALIVE_TIMEOUT: Flag<Duration> = used("grpc-keepalive-timeout", DURATION, "20s",

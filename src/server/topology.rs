@@ -99,6 +99,7 @@ pub(super) fn executor_contexts(
 ) -> (Vec<ExecutorContext>, actors::apply::Outputs) {
     let http2 = io::Http2 {
         streams_max: config.max_streams,
+        ping_min: config.ping_min,
         keep_alive: config.keep_alive,
         keep_alive_timeout: config.keep_alive_timeout,
     };

@@ -10,6 +10,7 @@
     reason = "tests wait on real processes by the real clock, and a test that cannot go on panics"
 )]
 
+mod abuse;
 mod auth;
 mod bench;
 mod cli_editing;

@@ -70,7 +70,13 @@ pub(crate) fn raft(bytes: &[u8]) {
                     let last = entries.last().map_or(0, |entry| entry.index);
                     driver.on(now, Input::Applied(last));
                 }
-                _ => (),
+                Output::Send(_)
+                | Output::ReadAt { .. }
+                | Output::Install { .. }
+                | Output::ProposalsDropped(_)
+                | Output::ConfChangeDropped(_)
+                | Output::Role(_)
+                | Output::Full(_) => (),
             }
         }
     }
