@@ -229,8 +229,8 @@ impl Operation {
     }
 }
 
-/// A command that touches as many records as are stored in its range or attached to its lease; any other
-/// touches a bounded few.
+/// A command that touches as many records as are stored in its range, attached to its lease, or tokens that its user has; any
+/// other touches a bounded few.
 #[derive(Clone, Copy, Debug)]
 pub enum Large<'a> {
     /// [`Command::DeleteRange`].
@@ -241,6 +241,10 @@ pub enum Large<'a> {
     LeaseRevoke(&'a LeaseRevokeRequest),
     /// [`Command::LeaseExpire`].
     LeaseExpire(&'a LeaseExpireRequest),
+    /// [`Command::AuthDisable`]: all tokens are dropped.
+    AllTokens,
+    /// A command that drops the tokens of this user.
+    TokensOf(&'a str),
 }
 
 /// The part of the state that a command touches, which decides the alarms that refuse it.
@@ -341,6 +345,9 @@ impl Command {
             Self::Txn(txn) => Some(Large::Txn(txn)),
             Self::LeaseRevoke(revoke) => Some(Large::LeaseRevoke(revoke)),
             Self::LeaseExpire(expire) => Some(Large::LeaseExpire(expire)),
+            Self::AuthDisable(_) => Some(Large::AllTokens),
+            Self::AuthUserDelete(delete) => Some(Large::TokensOf(delete.name.as_str())),
+            Self::AuthUserChangePassword(it) => Some(Large::TokensOf(it.name.as_str())),
             Self::Put(_)
             | Self::Compaction(_)
             | Self::LeaseGrant(_)
@@ -349,10 +356,7 @@ impl Command {
             | Self::ClusterMemberAttrSet(_)
             | Self::FeatureLevelSet(_)
             | Self::AuthEnable(_)
-            | Self::AuthDisable(_)
             | Self::AuthUserAdd(_)
-            | Self::AuthUserDelete(_)
-            | Self::AuthUserChangePassword(_)
             | Self::AuthUserGrantRole(_)
             | Self::AuthUserRevokeRole(_)
             | Self::AuthRoleAdd(_)

@@ -227,7 +227,9 @@ impl<E: Engine> Machine<E> {
             | Command::AuthRoleGrantPermission(_)
             | Command::AuthRoleRevokePermission(_) => {
                 let change = self.auth_command(&command)?;
-                change.iter().for_each(|change| self.tokens_follow(change));
+                if let Some(change) = &change {
+                    self.tokens_follow(change, usize::MAX);
+                }
                 effects.extend(change.map(Effect::AuthChanged));
                 Reply::Done
             }
@@ -243,7 +245,7 @@ impl<E: Engine> Machine<E> {
         })
     }
 
-    fn auth_command(&mut self, command: &Command) -> Result<Option<Change>, Refusal> {
+    pub(super) fn auth_command(&mut self, command: &Command) -> Result<Option<Change>, Refusal> {
         let (auth, tx) = (&mut self.auth, &mut self.tx);
         match command {
             Command::AuthEnable(_) => auth.enable(tx),

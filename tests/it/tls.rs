@@ -1,6 +1,7 @@
 //! TLS: real clients, members among themselves, certificates that change, and those that are refused.
 
-mod certificates;
+pub(crate) mod certificates;
+pub(crate) mod identities;
 mod members;
 mod refusals;
 mod reload;

@@ -8,6 +8,7 @@ use basalt_proto::etcdserverpb::{
 };
 
 use super::*;
+use crate::machine::StepLimits;
 use crate::token::{hash, letters, parse, token};
 
 const TTL_MS: u64 = 300_000;
@@ -20,7 +21,12 @@ struct Fixture {
 impl Fixture {
     /// With users root and alice, and authentication on.
     fn new() -> Self {
-        let mut it = Self { machine: bootstrapped(), next: FIRST };
+        Self::with(StepLimits::DEFAULT)
+    }
+
+    fn with(steps: StepLimits) -> Self {
+        let machine = bootstrapped_with(&Config { steps, ..CONFIG });
+        let mut it = Self { machine, next: FIRST };
         let level = FeatureLevel::AUTH.number();
         it.done(Command::FeatureLevelSet(FeatureLevelSetRequest { level }));
         for name in ["root", "alice"] {
@@ -37,13 +43,18 @@ impl Fixture {
 
     /// An entry in the name of root.
     fn apply(&mut self, command: Command) -> Result<Reply, Refusal> {
+        let entry = self.entry(&command);
+        self.machine.apply(&entry).expect("it is applied").reply
+    }
+
+    fn entry(&mut self, command: &Command) -> Entry {
         let auth_revision = self.machine.permissions().revision();
         let (id, username) = (self.next, "root".to_owned());
         let header = RequestHeader { id, username, auth_revision };
         let data = command.to_payload_with(header);
         let entry = Entry { index: self.next, term: TERM, kind: EntryKind::Normal, data };
         self.next += 1;
-        self.machine.apply(&entry).expect("it is applied").reply
+        entry
     }
 
     fn done(&mut self, command: Command) {
@@ -125,4 +136,43 @@ fn a_sweep_removes_what_expired() {
     assert_eq!(it.owner(&token).as_deref(), Some("alice"));
     it.done(Command::TokenSweep(TokenSweepRequest { before_ms: TTL_MS + 1 }));
     assert_eq!(it.owner(&token), None);
+}
+
+/// A hundred thousand tokens would take as long as a hundred thousand keys.
+#[test]
+fn many_tokens_are_dropped_in_steps() {
+    const TOKENS: usize = 20;
+    let disable = Command::AuthDisable(AuthDisableRequest {});
+    let delete = Command::AuthUserDelete(AuthUserDeleteRequest { name: "alice".into() });
+    let change = AuthUserChangePasswordRequest { name: "alice".into(), ..Default::default() };
+    for command in [disable, delete, Command::AuthUserChangePassword(change)] {
+        let steps = StepLimits { at_once_records: 10, stage_writes: 4 };
+        let mut it = Fixture::with(steps);
+        let tokens: Vec<_> = (0..TOKENS).map(|_| it.issue("alice").expect("a token")).collect();
+        let root = it.issue("root").expect("a token");
+        it.machine.commit().expect("memory takes it");
+        let before = restarted(&it.machine);
+        let entry = it.entry(&command);
+        assert!(it.machine.begin(&entry).expect("it begins").is_none(), "it is large");
+        let mut steps = 1;
+        let applied = loop {
+            let left = before.tokens.len() - it.machine.tokens.len();
+            assert!(left <= 7 * (steps - 1), "{left} in {steps}");
+            match it.machine.step(7).expect("it goes on") {
+                Some(applied) => break applied,
+                None => steps += 1,
+            }
+            let restarted = restarted(&it.machine);
+            assert_eq!(restarted.tokens.len(), before.tokens.len(), "nothing of it is kept");
+            assert!(restarted.permissions().is_enabled());
+        };
+        assert_eq!((applied.reply, steps), (Ok(Reply::Done), 3), "{command:?}");
+        assert_eq!(applied.effects.len(), 1, "{command:?}");
+        for token in &tokens {
+            assert_eq!(it.owner(token), None, "{command:?}");
+        }
+        let is_off = matches!(command, Command::AuthDisable(_));
+        assert_eq!(it.owner(&root).is_none(), is_off);
+        assert_eq!(restarted(&it.machine).permissions(), it.machine.permissions());
+    }
 }
