@@ -26,7 +26,7 @@ pub use self::checks::{AttachedKeys, NoAttachedKeys};
 pub use self::identity::{AuthInfo, Principal, Source};
 pub use self::intervals::Intervals;
 pub use self::permissions::{Action, AuthRole, Permissions, User};
-pub use self::provider::{Identified, TokenProvider};
+pub use self::provider::Identified;
 
 /// The user, and the role, that may do everything.
 pub const ROOT: &str = "root";

@@ -9,6 +9,7 @@
 
 mod claims;
 mod der;
+mod jwks;
 mod keys;
 mod method;
 mod options;

@@ -68,7 +68,7 @@ impl Keys {
         if header["alg"].as_str() != Some(self.method().name()) {
             return Err(Invalid("token is unverifiable: invalid signing method"));
         }
-        if !self.verify_bytes(signed.as_bytes(), &signature) {
+        if !self.verify_bytes(signed.as_bytes(), &signature, header["kid"].as_str()) {
             return Err(Invalid("token signature is invalid"));
         }
         let claims = Claims::read(&claims, needs_revision)?;

@@ -14,7 +14,6 @@ use super::status;
 use crate::actors::{ReplicaClient, State};
 use crate::auth::{
     AuthInfo, Capability, Identified, NoAttachedKeys, Permissions, Principal, Source,
-    TokenProvider as _,
 };
 use crate::command::Command;
 use crate::io::PeerCertificate;
@@ -89,8 +88,7 @@ impl Credentials {
             let source = Source::CertificateName;
             return self.certificate_user().map(|user| AuthInfo { user, revision, source });
         };
-        let identified = replica.with_permissions(|it| replica.tokens().identify(bare(token), it));
-        match identified {
+        match replica.identify_now(bare(token)) {
             Identified::Known(identity) => Some(identity),
             Identified::Invalid | Identified::NotApplied(_) => None,
         }
