@@ -9,6 +9,7 @@
 
 mod claims;
 mod der;
+mod encoding;
 mod jwks;
 mod keys;
 mod method;

@@ -4,8 +4,8 @@
 use base64::Engine as _;
 use serde::Deserialize;
 
+use super::encoding::BASE64;
 use super::method::{Method, Scheme};
-use super::token::BASE64;
 
 /// A public key of a set.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,8 +8,8 @@ use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPai
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::encoding::BASE64;
 use super::method::Scheme;
-use super::token::BASE64;
 use super::*;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);

@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 pub(crate) mod identities;
 mod members;
+mod promotion;
 mod refusals;
 mod reload;
 

@@ -89,7 +89,7 @@ fn served(place: &Scratch, setup: Setup) -> (Server, [Holder; 3]) {
 /// A put over JSON.
 fn put(holder: &Holder, server: &Server, key: &str) -> Answer {
     let body = format!(r#"{{"key":"{key}","value":"eA=="}}"#);
-    // What etcd's gateway makes of this header would hide the certificate.
+    // In etcd's gateway this header becomes one that hides the certificate.
     let bytes = framed("POST", "/v3/kv/put", "Accept: */*\r\n", body.as_bytes());
     holder.ask(server, &bytes, None)
 }
@@ -124,7 +124,7 @@ fn the_gateway_knows_names_in_certificates_if_it_is_asked_to() {
     }
 }
 
-/// What a watch of `a1` over a websocket begins with.
+/// The beginning of a watch of `a1` over a websocket.
 fn watched(holder: &Holder, server: &Server) -> String {
     let mut stream = holder.connect(server);
     let head = "GET /v3/watch HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
@@ -166,6 +166,45 @@ fn the_gateway_refuses_names_in_certificates_otherwise() {
         }
         let health = framed("GET", "/health", "", b"");
         assert!(root.ask(&server, &health, None).status.contains(" 200 "));
+    }
+}
+
+/// CVE-2018-16886: etcd's gateway is a client of its own server, with the server's certificate.
+#[test]
+fn the_name_in_the_servers_certificate_is_nobodys() {
+    let empty = "user name is empty";
+    for binary in [process::etcd(), process::basalt()] {
+        let is_etcd = process::is_etcd(&binary);
+        let place = Scratch::new();
+        let authority = Authority::new(place.path(), "ca");
+        let named = |file: &str, common_name| {
+            let pair = authority.issue(file, &Wanted { common_name, ..Wanted::default() });
+            Holder::new(&authority, &pair)
+        };
+        let (nameless, root) = (named("nameless", ""), named("root", "root"));
+        let wanted = Wanted { common_name: "root", ..Wanted::default() };
+        let pair = authority.issue("server", &wanted);
+        let setup = Setup::new(binary).flag("client-cert-auth", "true");
+        let server = super::secured(setup.flag("trusted-ca-file", &authority.file), &pair);
+        let flags = ["--cacert", &authority.file, "--cert", &pair.certificate, "--key", &pair.key];
+        for arguments in [&["user", "add", "root", "--no-password"][..], &["auth", "enable"]] {
+            let told = etcdctl(&super::secure_endpoint(&server), &flags, arguments);
+            assert_eq!(told.code, Some(0), "{arguments:?}: {}", told.stderr);
+        }
+        let refused = put(&nameless, &server, OWN);
+        assert!(refused.body.contains(empty), "{refused:?}");
+        // Without the header etcd 3.7.1 takes the server for the client.
+        let bytes = framed("POST", "/v3/kv/put", "", br#"{"key":"YTE="}"#);
+        let answer = nameless.ask(&server, &bytes, None);
+        assert_eq!(answer.body.contains(empty), !is_etcd, "{answer:?}");
+        // A client that sends what etcd's gateway adds is taken for the gateway.
+        crate::compare::runtime().block_on(async {
+            let wire = root.wire(&server);
+            wire.put("a1", "x").await.expect("root may");
+            let wire = wire.with_metadata("grpcgateway-accept", "*/*");
+            let refused = wire.put("a1", "x").await.expect_err("nobody may");
+            assert!(refused.message().contains(empty), "{refused:?}");
+        });
     }
 }
 
