@@ -282,7 +282,7 @@ fn client_config(
     let provider = gotls::provider(&options.suites);
     let verifier: Arc<dyn rustls::client::danger::ServerCertVerifier> = match options.self_signed {
         true => SkipVerification::new(provider),
-        false => ServerVerifier::new(provider, trust, None),
+        false => ServerVerifier::new(provider, trust),
     };
     let versions = options.versions.list();
     // Only other members are dialed, and they speak no HTTP/2.

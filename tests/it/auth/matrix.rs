@@ -220,14 +220,11 @@ fn hide(value: &mut Value) {
             if let Some(Value::Array(keys)) = members.get_mut("keys") {
                 keys.sort_by_key(Value::to_string);
             }
-            // A second may pass between the two questions.
-            if members.contains_key("grantedTTL")
-                && let Some(Value::String(left)) = members.get_mut("TTL")
-                && left.parse::<u64>().is_ok_and(|left| left > 0)
-            {
-                *left = "some".to_owned();
-            }
             members.retain(|name, _| !HIDDEN.contains(&name.as_str()));
+            // The time that a lease has left falls between the two questions.
+            if members.contains_key("grantedTTL") {
+                members.remove("TTL");
+            }
             members.values_mut().for_each(hide);
         }
         Value::Array(values) => values.iter_mut().for_each(hide),
