@@ -114,8 +114,8 @@ impl<E: Engine> Machine<E> {
 
     fn start(&mut self, header: &RequestHeader, command: &Command) -> Result<State, Error> {
         self.check(header, command)?;
-        if let Some(Large::AllTokens | Large::TokensOf(_)) = command.large() {
-            return Ok(State::Tokens(self.auth_command(command)?));
+        if let Command::Auth(auth) = command {
+            return Ok(State::Tokens(self.auth_command(auth)?));
         }
         let (mvcc, tx, leases) = (&self.mvcc, &mut self.tx, &mut self.leases);
         Ok(match command.large() {

@@ -8,6 +8,7 @@ use basalt_proto::etcdserverpb::{
 };
 
 use super::*;
+use crate::command::AuthCommand;
 use crate::machine::StepLimits;
 use crate::token::{hash, letters, parse, token};
 
@@ -32,12 +33,12 @@ impl Fixture {
         for name in ["root", "alice"] {
             let (name, options) = (name.to_owned(), Some(UserAddOptions { no_password: true }));
             let add = AuthUserAddRequest { name, options, ..AuthUserAddRequest::default() };
-            it.done(Command::AuthUserAdd(add));
+            it.done(Command::Auth(AuthCommand::UserAdd(add)));
         }
-        it.done(Command::AuthRoleAdd(AuthRoleAddRequest { name: "root".into() }));
+        it.done(Command::Auth(AuthCommand::RoleAdd(AuthRoleAddRequest { name: "root".into() })));
         let (user, role) = ("root".into(), "root".into());
-        it.done(Command::AuthUserGrantRole(AuthUserGrantRoleRequest { user, role }));
-        it.done(Command::AuthEnable(AuthEnableRequest {}));
+        it.done(Command::Auth(AuthCommand::UserGrantRole(AuthUserGrantRoleRequest { user, role })));
+        it.done(Command::Auth(AuthCommand::Enable(AuthEnableRequest {})));
         it
     }
 
@@ -99,7 +100,7 @@ fn a_token_is_made_for_a_password_that_is_still_the_one() {
     assert_eq!(it.owner(&token).as_deref(), Some("alice"));
     assert_eq!(it.machine.permissions().revision(), before, "it changes no user");
     assert_eq!(it.issue("bob"), Err(Refusal::AuthFailed));
-    it.done(Command::AuthRoleAdd(AuthRoleAddRequest { name: "more".into() }));
+    it.done(Command::Auth(AuthCommand::RoleAdd(AuthRoleAddRequest { name: "more".into() })));
     assert_eq!(it.issue_at("alice", before), Err(Refusal::AuthOldRevision));
     assert_eq!(it.owner(&token).as_deref(), Some("alice"));
 }
@@ -111,19 +112,19 @@ fn tokens_go_with_passwords_users_and_authentication() {
     let (name, password) = ("alice".to_owned(), String::new());
     let change =
         AuthUserChangePasswordRequest { name: name.clone(), password, ..Default::default() };
-    it.done(Command::AuthUserChangePassword(change));
+    it.done(Command::Auth(AuthCommand::UserChangePassword(change)));
     assert_eq!((it.owner(&first), it.owner(&root).as_deref()), (None, Some("root")));
     let revision = it.machine.permissions().revision();
     assert_eq!(it.machine.tokens().password_revision("alice"), revision);
     let second = it.issue("alice").expect("a token");
-    it.done(Command::AuthUserDelete(AuthUserDeleteRequest { name: name.clone() }));
+    it.done(Command::Auth(AuthCommand::UserDelete(AuthUserDeleteRequest { name: name.clone() })));
     assert_eq!((it.owner(&second), it.owner(&root).as_deref()), (None, Some("root")));
     // Another user of the same name is another one.
     let options = Some(UserAddOptions { no_password: true });
     let add = AuthUserAddRequest { name, options, ..AuthUserAddRequest::default() };
-    it.done(Command::AuthUserAdd(add));
+    it.done(Command::Auth(AuthCommand::UserAdd(add)));
     assert_eq!(it.owner(&second), None);
-    it.done(Command::AuthDisable(AuthDisableRequest {}));
+    it.done(Command::Auth(AuthCommand::Disable(AuthDisableRequest {})));
     assert_eq!(it.owner(&root), None);
     assert_eq!(it.issue("root"), Err(Refusal::AuthNotEnabled));
 }
@@ -142,10 +143,11 @@ fn a_sweep_removes_what_expired() {
 #[test]
 fn many_tokens_are_dropped_in_steps() {
     const TOKENS: usize = 20;
-    let disable = Command::AuthDisable(AuthDisableRequest {});
-    let delete = Command::AuthUserDelete(AuthUserDeleteRequest { name: "alice".into() });
+    let disable = Command::Auth(AuthCommand::Disable(AuthDisableRequest {}));
+    let delete =
+        Command::Auth(AuthCommand::UserDelete(AuthUserDeleteRequest { name: "alice".into() }));
     let change = AuthUserChangePasswordRequest { name: "alice".into(), ..Default::default() };
-    for command in [disable, delete, Command::AuthUserChangePassword(change)] {
+    for command in [disable, delete, Command::Auth(AuthCommand::UserChangePassword(change))] {
         let steps = StepLimits { at_once_records: 10, stage_writes: 4 };
         let mut it = Fixture::with(steps);
         let tokens: Vec<_> = (0..TOKENS).map(|_| it.issue("alice").expect("a token")).collect();
@@ -171,7 +173,7 @@ fn many_tokens_are_dropped_in_steps() {
         for token in &tokens {
             assert_eq!(it.owner(token), None, "{command:?}");
         }
-        let is_off = matches!(command, Command::AuthDisable(_));
+        let is_off = matches!(command, Command::Auth(AuthCommand::Disable(_)));
         assert_eq!(it.owner(&root).is_none(), is_off);
         assert_eq!(restarted(&it.machine).permissions(), it.machine.permissions());
     }
