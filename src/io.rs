@@ -36,7 +36,9 @@ pub use self::durable::{create_dir_durably, rename_durably, replace_durably, syn
 pub use self::executor::{Executors, spawn};
 pub use self::export::{Piece, export};
 pub use self::journal::Journal;
-pub use self::log_queue::{LogKind, LogOutput, LogQueue, Reports, flush_log, start_log};
+pub use self::log_queue::{
+    LogKind, LogOutput, LogQueue, Reports, flush_log, reopen_logs, start_log,
+};
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
 pub use self::net::{
@@ -47,7 +49,8 @@ pub use self::passwords::{Attempt, PASSWORD_BYTES_MAX, PasswordError, Passwords}
 pub use self::placement::{Placement, place_executors};
 pub use self::pools::Pool;
 pub use self::preflight::{
-    UNFINISHED_RESTORE, lock_data_dir, prepare_data_dir, refuse_foreign, refuse_unfinished,
+    UNFINISHED_RESTORE, is_readable_by_others, lock_data_dir, prepare_data_dir, refuse_foreign,
+    refuse_unfinished,
 };
 pub use self::reactor::{Place, Reactor, ReactorChoice};
 pub use self::rotated_file::{RotatedFile, Rotation};

@@ -7,6 +7,7 @@ mod file;
 mod flag;
 mod flags;
 mod gates;
+mod insecurity;
 mod levels;
 mod log;
 mod open;

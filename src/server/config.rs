@@ -116,6 +116,8 @@ pub struct Config {
     pub(super) slow_request: Duration,
     /// `--enable-grpc-gateway`: true to serve the API as JSON too.
     pub(super) gateway: bool,
+    /// `--gateway-client-cert-auth`: true if names in client certificates are users of the gateway, too.
+    pub(super) gateway_certificate_names: bool,
     /// `--warning-apply-duration`.
     pub(super) slow_apply: Duration,
     /// `--auto-compaction-retention`, in the unit of `--auto-compaction-mode`.
@@ -261,6 +263,7 @@ impl Config {
                 .max(Duration::from_millis(100)),
             slow_request: table::WARNING_UNARY_REQUEST_DURATION.get(flags),
             gateway: table::ENABLE_GRPC_GATEWAY.get(flags),
+            gateway_certificate_names: table::GATEWAY_CLIENT_CERT_AUTH.get(flags),
             slow_apply: table::WARNING_APPLY_DURATION.get(flags),
             retention: Retention::All,
             raft_read_timeout: table::RAFT_READ_TIMEOUT.get(flags).max(RAFT_TIMEOUT_MIN),
@@ -308,7 +311,7 @@ impl Config {
             gateway: self.gateway,
             origins: self.origins.clone(),
             hosts: self.hosts.clone(),
-            gateway_certificate_names: false,
+            gateway_certificate_names: self.gateway_certificate_names,
             slow: self.slow_request,
             policy: Arc::clone(policy),
             command_line: self.command_line.clone(),

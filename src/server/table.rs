@@ -319,9 +319,11 @@ section! { BASALT
     LEASE_BASED_READS: Flag<bool> = used("lease-based-reads", SWITCH, "false",
         "Let the leader answer linearizable reads without a heartbeat round while it holds a leader lease.");
     AUTH_JWT_PUBLIC_KEYS: Flag<Vec<String>> = used("auth-jwt-public-keys", LIST, "",
-        "List of files with further keys that verify JSON web tokens. All files of keys are read again when they change.");
+        "List of files with further keys that verify JSON web tokens: PEM, or sets of JSON web keys. All files of keys are read again when they change.");
     AUTH_JWT_CHECK_REVISION: Flag<bool> = used("auth-jwt-check-revision", SWITCH, "true",
         "Refuse JSON web tokens made before the last change of users and roles; if false, only those made before the user's last change of password.");
+    GATEWAY_CLIENT_CERT_AUTH: Flag<bool> = used("gateway-client-cert-auth", SWITCH, "false",
+        "With --client-cert-auth, let the common name of a client certificate identify the user of the JSON gateway, too.");
     AUDIT_LOG_PATH: Flag<String> = used("audit-log-path", TEXT, "",
         "File of the audit log, or stdout; empty for none.");
     AUDIT_LOG_RULES: Flag<String> = used("audit-log-rules", TEXT, "skip rpc=reads; skip rpc=status",

@@ -1,6 +1,7 @@
 //! The flags about TLS towards clients and towards other members, checked with etcd's texts, and the credentials for
 //! both.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -193,6 +194,33 @@ impl Sides {
             )),
             None => Ok(()),
         }
+    }
+
+    /// True if only clients with certificates are served.
+    pub(super) fn demands_client_certificates(&self) -> bool {
+        self.client.options.demands_certificates
+    }
+
+    /// True if only members with certificates are served.
+    pub(super) fn demands_peer_certificates(&self) -> bool {
+        self.peer.options.demands_certificates
+    }
+
+    /// Flags that demand certificates without a CA.
+    pub(super) fn trusting_the_system(&self) -> impl Iterator<Item = &'static str> {
+        let sides = [(&self.client, "--client-cert-auth"), (&self.peer, "--peer-client-cert-auth")];
+        let is_meant = |options: &TlsOptions| {
+            options.demands_certificates && options.trusted_ca.is_none() && options.server.is_some()
+        };
+        sides.into_iter().filter_map(move |(side, flag)| is_meant(&side.options).then_some(flag))
+    }
+
+    /// Files of private keys that are given.
+    pub(super) fn keys(&self) -> impl Iterator<Item = PathBuf> {
+        let pairs = |side: &'_ Side| [side.options.server.clone(), side.options.client.clone()];
+        let all = [pairs(&self.client), pairs(&self.peer)].into_iter().flatten().flatten();
+        let keys: BTreeSet<_> = all.map(|pair| pair.key).collect();
+        keys.into_iter()
     }
 
     /// The credentials of both sides: clients', then members'.

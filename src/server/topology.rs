@@ -13,7 +13,7 @@ use super::values::Listen;
 use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClient};
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
-use crate::actors::tokens::Tokens;
+use crate::actors::tokens::{KnownTokens, Tokens};
 use crate::actors::{self, Node, Shared, requests, watch};
 use crate::cluster::Member;
 use crate::consensus::Driver;
@@ -232,8 +232,17 @@ impl ExecutorContext {
         io::spawn(requests::sweep(pending.clone(), Arc::clone(shared), peers.clone()));
         let (watches, hub) = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
-        let handles =
-            client::Handles { watches, lease, apply, consensus, peers, disk, tokens, passwords };
+        let handles = client::Handles {
+            watches,
+            lease,
+            apply,
+            consensus,
+            peers,
+            disk,
+            tokens,
+            known_tokens: KnownTokens::new(),
+            passwords,
+        };
         let replica = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let services = self.http.map(|options| HttpService::new(&replica, options));
         let (connections, http2) = (self.connections.1, self.http2);

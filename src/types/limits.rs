@@ -365,11 +365,18 @@ pub const AUDIT_OPERATIONS_MAX: usize = 32;
 /// Bytes of lines of the audit log that wait to be written; past it they are dropped and counted, or waited for.
 pub const AUDIT_QUEUE_BYTES_MAX: usize = 16 << 20;
 
-/// Simple tokens of one user; of more the oldest go.
-pub const TOKENS_OF_USER_MAX: usize = 1000;
+/// Simple tokens of one user; of more those go that end first. Each client of a user has at least one of its own, and Go's
+/// asks for another one for each stream.
+pub const TOKENS_OF_USER_MAX: usize = 100_000;
 
-/// Simple tokens of all users; of more the oldest go.
-pub const TOKENS_MAX: usize = 100_000;
+/// Bytes of the simple tokens of all users, as [`TOKEN_BYTES`] counts them; of more those go that end first. All members must
+/// choose the same, so that this depends on no member's memory.
+pub const TOKENS_BYTES_MAX: usize = 64 << 20;
+
+/// Memory of a token beside the name of its user: itself, and its places in three sorted sets.
+pub const TOKEN_BYTES: usize = 256;
+
+const _: () = assert!(TOKENS_OF_USER_MAX * (TOKEN_BYTES + 64) < TOKENS_BYTES_MAX);
 
 /// Simple tokens that one executor knows without a look at those of all.
 pub const TOKENS_CACHED_MAX: usize = 4096;
