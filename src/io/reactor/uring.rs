@@ -10,10 +10,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub(super) use glommio::net;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::Place;
 use super::periodic_wake::PeriodicWake;
+pub(super) use super::probe::io_uring;
 use crate::io::thread;
 use crate::types::Fault;
 
