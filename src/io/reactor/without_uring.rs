@@ -13,7 +13,7 @@ use crate::types::Fault;
 pub(super) struct Handle(Infallible);
 
 impl Handle {
-    pub(super) fn join(self) -> std::thread::Result<Result<(), Fault>> {
+    pub(super) fn join(self) -> Result<Result<(), Fault>, Fault> {
         match self.0 {}
     }
 }
