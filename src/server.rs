@@ -8,6 +8,7 @@ mod file;
 mod flag;
 mod flags;
 mod gates;
+mod graduated;
 mod levels;
 mod log;
 mod open;

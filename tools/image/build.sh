@@ -42,7 +42,8 @@ build_programs() {
   say "building the programs for $target"
   # Paths of this machine are no part of the programs.
   RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$root=/basalt --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
-    cargo build --release --locked --target "$target" -p basalt --bin basalt -p basaltctl -p basaltutl
+    cargo build --release --locked --target "$target" -p basalt -p basaltctl -p basaltutl \
+      --bin basalt --bin basaltctl --bin basaltutl
   programs="$root/target/$target/release"
 }
 

@@ -10,7 +10,7 @@ use super::periodic_wake::PeriodicWake;
 use crate::types::Fault;
 
 /// Of an executor that cannot be started.
-pub(super) struct Handle(Infallible);
+pub(in crate::io) struct Handle(Infallible);
 
 impl Handle {
     pub(super) fn join(self) -> Result<Result<(), Fault>, Fault> {
@@ -30,7 +30,11 @@ pub(super) fn start<F>(
     Err(place.cannot(&"this build has no io_uring"))
 }
 
-pub(in crate::io) fn wake_periodically(_wakes: Vec<(Place, Arc<PeriodicWake>)>) {}
+/// Wakes none: those of [`PeriodicWake`] that have work are glommio's.
+pub(in crate::io) fn wake_periodically(wakes: Vec<(Place, Arc<PeriodicWake>)>) {
+    let busy = wakes.iter().any(|(_, wake)| wake.take_busy() || wake.has_streams());
+    assert!(!busy, "executors run on epoll, and need no wakes");
+}
 
 pub(super) fn spawn(_task: impl Future<Output = ()> + 'static) {
     unreachable!("tasks are spawned by executors, which run on epoll");

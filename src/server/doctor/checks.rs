@@ -295,6 +295,9 @@ mod tests {
         assert_eq!(fine.verdict, Verdict::Ok, "{fine:?}");
         std::fs::create_dir_all(dir.path().join("member/snap")).expect("made");
         assert!(data_directory(dir.path()).advice.contains("belongs to etcd"));
-        assert_eq!(data_directory(Path::new("/proc/none")).verdict, Verdict::Fail);
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let below = data_directory(&file.join("data"));
+        assert!(below.advice.contains("may not write there"), "{below:?}");
     }
 }
