@@ -28,6 +28,11 @@ use std::thread::JoinHandle;
 use super::thread;
 use crate::types::Fault;
 
+#[cfg(not(target_env = "musl"))]
+use self::probe::io_uring as probe_io_uring;
+#[cfg(target_env = "musl")]
+use self::uring::io_uring as probe_io_uring;
+
 pub(super) use self::periodic_wake::{PeriodicWake, begin_periodic_wake};
 pub(super) use self::socket::{Accepted, Listener, Stream};
 pub(super) use self::uring::wake_periodically;
@@ -77,7 +82,7 @@ impl ReactorChoice {
         if self.0 == Some(Reactor::Epoll) {
             return Ok((Reactor::Epoll, asked()));
         }
-        match (self.0, uring::io_uring(executors)) {
+        match (self.0, probe_io_uring(executors)) {
             (None, Ok(())) => Ok((Reactor::IoUring, "the machine allows io_uring".to_owned())),
             (Some(_), Ok(())) => Ok((Reactor::IoUring, asked())),
             (None, Err(why)) => Ok((Reactor::Epoll, why)),

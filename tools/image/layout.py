@@ -88,7 +88,7 @@ def contents(arguments):
         links[f"{BIN}/{ours}"] = f"{BIN}/{theirs}"
         if loader(path):
             base[loader(path).lstrip("/")] = read(os.path.realpath(loader(path)))
-            # What they load at run time to resolve names is part of libc itself from glibc 2.34 on.
+            # Names of hosts are resolved by libc itself from glibc 2.34 on, without further libraries.
             base.update({name.lstrip("/"): read(place) for name, place in libraries(path).items()})
     return base, programs, links
 

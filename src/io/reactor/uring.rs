@@ -15,7 +15,6 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement
 
 use super::Place;
 use super::periodic_wake::PeriodicWake;
-pub(super) use super::probe::io_uring;
 use crate::io::thread;
 use crate::types::Fault;
 
