@@ -20,6 +20,9 @@ fn main() -> ExitCode {
 
 fn start() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == server::DOCTOR) {
+        return doctor(&arguments[2..]);
+    }
     match server::parse(arguments.iter().skip(1).cloned(), std::env::vars(), |path| {
         read_to_string(path)
     }) {
@@ -40,6 +43,15 @@ fn start() -> ExitCode {
         Command::Refuse(note) => refuse(&LogOptions::default(), &[], &note),
         Command::Run(flags) => run(&flags, arguments),
     }
+}
+
+/// Examines the machine; the exit codes are in the documentation of [`server::doctor`].
+fn doctor(arguments: &[String]) -> ExitCode {
+    let (out, error, code) =
+        server::doctor(arguments, std::env::vars(), |path| read_to_string(path));
+    print!("{out}");
+    eprint!("{error}");
+    ExitCode::from(code)
 }
 
 /// Four lines as etcd's, which scripts read, and one of Basalt.

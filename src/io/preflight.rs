@@ -111,3 +111,9 @@ pub fn lock_data_dir(path: &Path) -> Result<fs::File, Fault> {
         ))),
     }
 }
+
+/// True if another process has locked the data directory. Nothing is changed.
+pub fn is_in_use(path: &Path) -> bool {
+    let held = fs::File::open(path.join("lock"));
+    held.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
+}

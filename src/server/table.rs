@@ -395,16 +395,6 @@ pub(super) const IGNORED: &[&str] = &[
     "test.outputdir",
 ];
 
-/// Booleans of 3.4 to 3.6 that are feature gates now.
-pub(super) const GATES_BEFORE: &[(&str, &str)] = &[
-    ("experimental-initial-corrupt-check", "InitialCorruptCheck"),
-    ("experimental-compact-hash-check-enabled", "CompactHashCheck"),
-    ("experimental-enable-lease-checkpoint", "LeaseCheckpoint"),
-    ("experimental-enable-lease-checkpoint-persist", "LeaseCheckpointPersist"),
-    ("experimental-stop-grpc-service-on-defrag", "StopGRPCServiceOnDefrag"),
-    ("experimental-txn-mode-write-with-shared-buffer", "TxnModeWriteWithSharedBuffer"),
-];
-
 /// The flag of this name.
 pub(super) fn find(name: &str) -> Option<&'static dyn Row> {
     all().find(|flag| flag.name() == name)

@@ -10,7 +10,9 @@ use gotls::{Allowed, Suites};
 use super::settings::{Flags, Level, Note};
 use super::table;
 use super::values::Url;
-use crate::io::{PairFiles, TlsCredentials, TlsOptions, TlsVersions, make_self_signed};
+use crate::io::{
+    CertificateEnd, PairFiles, TlsCredentials, TlsOptions, TlsVersions, make_self_signed,
+};
 use crate::types::Fault;
 
 /// ALPN protocols of client ports. etcd answers `http/1.1` without naming it.
@@ -221,6 +223,14 @@ impl Sides {
         let all = [pairs(&self.client), pairs(&self.peer)].into_iter().flatten().flatten();
         let keys: BTreeSet<_> = all.map(|pair| pair.key).collect();
         keys.into_iter()
+    }
+
+    /// The certificates of each side that has files, read as at a start. Those that are made at the start are left out.
+    pub(super) fn inspect(&self) -> Vec<(&'static str, Result<Vec<CertificateEnd>, Fault>)> {
+        let with_files =
+            [&self.client, &self.peer].into_iter().filter(|side| side.options.has_files());
+        let ends = |side: &Side| TlsCredentials::open(side.options.clone()).map(|it| it.ends());
+        with_files.map(|side| (side.options.kind, ends(side))).collect()
     }
 
     /// The credentials of both sides: clients', then members'.

@@ -32,7 +32,8 @@ pub const APPENDS_UNAPPLIED_MAX: u64 = 16_384;
 /// Batches of reads that wait for a leader; past it the oldest are dropped, which have timed out by then.
 pub const READS_WAITING_MAX: usize = 65_536;
 
-/// Bytes of proposals that wait for a leader past which clients wait.
+/// Bytes of proposals that wait for a leader past which clients wait, however much memory there is; see
+/// [`super::Budgets`].
 pub const DEFERRED_BYTES_MAX: usize = 256 << 20;
 
 /// Records of the log looked at in one slice of compaction: about a millisecond.
@@ -68,7 +69,8 @@ pub const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
 /// Heartbeats, votes and answers waiting for one member; past it they are dropped, raft sends again.
 pub const PEER_URGENT_MAX: usize = 1024;
 
-/// Appends waiting for one member, and their bytes; past it they are dropped and raft is notified.
+/// Appends waiting for one member, and their bytes, however much memory there is ([`super::Budgets`]); past it they are
+/// dropped and raft is notified.
 pub const PEER_BULK_MAX: usize = 512;
 /// See [`PEER_BULK_MAX`].
 pub const PEER_BULK_BYTES_MAX: usize = 64 << 20;
@@ -97,6 +99,19 @@ pub const SNAPSHOT_BYTES_PER_SECOND: usize = 100 << 20;
 /// Bytes written in a second while a snapshot is turned into a store; each byte of the snapshot is written three times.
 /// The store may share its disk with the log.
 pub const SNAPSHOT_INSTALL_BYTES_PER_SECOND: usize = 200 << 20;
+
+/// Bytes of entries that are proposed and not yet committed before raft returns proposals, however much memory there is.
+pub const UNCOMMITTED_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of applied entries that are kept in memory for followers that lag, however much memory there is.
+pub const CATCH_UP_ENTRIES_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of a memtable of the store, however much memory there is: while it is flushed the next one fills. After a crash
+/// as much is applied again from the log.
+pub const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+
+/// Sealed memtables that wait for their flush above which commits wait.
+pub const SEALED_MEMTABLES_MAX: usize = 4;
 
 /// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: all waiting readies are
 /// joined into one write.

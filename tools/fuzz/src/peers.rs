@@ -95,6 +95,8 @@ fn member() -> Driver {
         seed: 1,
         boot_nonce: 1,
         catch_up_entries: 5000,
+        catch_up_bytes_max: 1 << 20,
+        uncommitted_bytes_max: 1 << 20,
         vote_lease: Duration::ZERO,
         logger: None,
     };
