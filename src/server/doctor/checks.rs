@@ -1,6 +1,6 @@
 //! The checks, each a question to the machine and a judgement.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use gocompat::{bytes, duration};
@@ -199,7 +199,7 @@ fn latency(log: &Path) -> Vec<Finding> {
     }
 }
 
-fn judge_latency(dir: &PathBuf, latency: DiskLatency) -> Vec<Finding> {
+fn judge_latency(dir: &Path, latency: DiskLatency) -> Vec<Finding> {
     let DiskLatency { is_direct, log_write, append_sync } = latency;
     let text = |time: Duration| duration::text(Duration::from_micros(time.as_micros() as u64));
     let both = |name: &str, LatencyQuantiles { p50, p99, .. }: LatencyQuantiles| {
@@ -268,7 +268,7 @@ mod tests {
         let judged = |is_direct, ms| {
             let (log_write, append_sync) = (quantiles(ms), quantiles(50));
             let latency = DiskLatency { is_direct, log_write, append_sync };
-            judge_latency(&PathBuf::from("/d"), latency)
+            judge_latency(Path::new("/d"), latency)
         };
         let verdicts =
             |findings: &[Finding]| findings.iter().map(|it| it.verdict).collect::<Vec<_>>();
