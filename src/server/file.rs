@@ -219,7 +219,9 @@ mod tests {
         let json = r#"{"name": "a", "heartbeat-interval": 7, "pre-vote": false,
             "log-outputs": ["stderr", "x"], "watch-progress-notify-interval": 5000000000,
             "peer-transport-security": {"client-cert-auth": true, "allowed-cn": ["c", "d"]}}"#;
-        let flags = parse(yaml).expect("it is fine");
+        let mut flags = parse(yaml).expect("it is fine");
+        // About the key that the other one lacks.
+        assert_eq!(flags.notes.drain(..).count(), 1);
         assert_eq!(flags, parse(json).expect("it is fine"));
         assert_eq!(table::NAME.get(&flags), "a");
         assert_eq!(table::HEARTBEAT_INTERVAL.get(&flags), Duration::from_millis(7));

@@ -21,7 +21,7 @@ fn text(path: &str) -> String {
 fn documents(path: &str) -> Vec<Value> {
     let text = text(path);
     let documents = serde_norway::Deserializer::from_str(&text);
-    let parsed = documents.map(|it| serde::Deserialize::deserialize(it));
+    let parsed = documents.map(serde::Deserialize::deserialize);
     parsed
         .map(|it: Result<Value, _>| it.unwrap_or_else(|error| panic!("{path}: {error}")))
         .collect()

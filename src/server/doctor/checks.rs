@@ -268,7 +268,7 @@ mod tests {
         let judged = |is_direct, ms| {
             let (log_write, append_sync) = (quantiles(ms), quantiles(50));
             let latency = DiskLatency { is_direct, log_write, append_sync };
-            judge_latency(&PathBuf::from("/d"), latency)
+            judge_latency(Path::new("/d"), latency)
         };
         let verdicts =
             |findings: &[Finding]| findings.iter().map(|it| it.verdict).collect::<Vec<_>>();

@@ -4,7 +4,7 @@
 //! * No privileges can be gained (`no_new_privs`), and there are none: if root starts it, it becomes a user without
 //!   capabilities. That user is given the data and log directories that the arguments name, if they are there, and the
 //!   working directory and those of unix sockets, if they are below one that is called `tmp`, as those of the tests are.
-//! * No memory may be locked.
+//! * No memory may be locked, but with `Localhost`.
 //! * io_uring is refused, as by the default profiles of Docker and containerd (EPERM) or of Podman and gVisor (ENOSYS).
 //! * `RuntimeDefault` refuses everything that containerd's profile of that name does not list, `Localhost` that but for
 //!   io_uring, as `deploy/seccomp/basalt.json`. If root starts it, all directories but those given to the user are read-only
@@ -43,9 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Before the user changes, to whom the place of the program may be closed.
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1));
-    let no_lock = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Memlock, no_lock)?;
     let refusal = refusal(std::env::var_os("SANDBOX_REFUSES"))?;
+    // The kernel counts rings for those without CAP_IPC_LOCK; as much is its default.
+    let locked = if refusal == Refusal::Unlisted(&IO_URING) { 8 << 20 } else { 0 };
+    let locked = Rlimit { current: Some(locked), maximum: Some(locked) };
+    rustix::process::setrlimit(Resource::Memlock, locked)?;
     if rustix::process::geteuid().is_root() {
         let scratch = scratch_directories()?;
         if matches!(refusal, Refusal::Unlisted(_)) {
