@@ -14,6 +14,7 @@ mod cost;
 mod fields;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use basalt_proto::etcdserverpb::{
     AlarmRequest, AlarmType, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest,
@@ -30,84 +31,77 @@ use prost::Message;
 pub use self::cost::{LEASE_COST, put_cost, txn_cost};
 use crate::types::{Fault, FeatureLevel, Refusal};
 
-/// A change of the replicated state. The tags are those of the fields of `InternalRaftRequest`.
-#[derive(Clone, PartialEq, prost::Oneof)]
+/// A change of the replicated state.
+#[derive(Clone, PartialEq, Debug)]
 pub enum Command {
     /// Writes a key.
-    #[prost(message, tag = "4")]
     Put(PutRequest),
     /// Deletes keys.
-    #[prost(message, tag = "5")]
     DeleteRange(DeleteRangeRequest),
     /// Reads and writes keys under conditions.
-    #[prost(message, tag = "6")]
     Txn(TxnRequest),
     /// Removes history.
-    #[prost(message, tag = "7")]
     Compaction(CompactionRequest),
     /// Grants a lease.
-    #[prost(message, tag = "8")]
     LeaseGrant(LeaseGrantRequest),
     /// Revokes a lease at a client's request.
-    #[prost(message, tag = "9")]
     LeaseRevoke(LeaseRevokeRequest),
     /// Lists, raises or disarms alarms.
-    #[prost(message, tag = "10")]
     Alarm(AlarmRequest),
-    /// Turns auth on.
-    #[prost(message, tag = "1000")]
-    AuthEnable(AuthEnableRequest),
-    /// Turns auth off.
-    #[prost(message, tag = "1011")]
-    AuthDisable(AuthDisableRequest),
-    /// Adds a user. The password is a hash, always.
-    #[prost(message, tag = "1100")]
-    AuthUserAdd(AuthUserAddRequest),
-    /// Deletes a user.
-    #[prost(message, tag = "1101")]
-    AuthUserDelete(AuthUserDeleteRequest),
-    /// Gives a user another password, which is a hash.
-    #[prost(message, tag = "1103")]
-    AuthUserChangePassword(AuthUserChangePasswordRequest),
-    /// Gives a user a role.
-    #[prost(message, tag = "1104")]
-    AuthUserGrantRole(AuthUserGrantRoleRequest),
-    /// Takes a role from a user.
-    #[prost(message, tag = "1105")]
-    AuthUserRevokeRole(AuthUserRevokeRoleRequest),
-    /// Adds a role.
-    #[prost(message, tag = "1200")]
-    AuthRoleAdd(AuthRoleAddRequest),
-    /// Deletes a role.
-    #[prost(message, tag = "1201")]
-    AuthRoleDelete(AuthRoleDeleteRequest),
-    /// Has a role grant a permission.
-    #[prost(message, tag = "1203")]
-    AuthRoleGrantPermission(AuthRoleGrantPermissionRequest),
-    /// Takes a permission from a role.
-    #[prost(message, tag = "1204")]
-    AuthRoleRevokePermission(AuthRoleRevokePermissionRequest),
+    /// Changes users, roles or permissions, or turns auth on or off.
+    Auth(AuthCommand),
     /// Sets the cluster version.
-    #[prost(message, tag = "1300")]
     ClusterVersionSet(ClusterVersionSetRequest),
     /// Sets the name and the client URLs of a member.
-    #[prost(message, tag = "1301")]
     ClusterMemberAttrSet(ClusterMemberAttrSetRequest),
     /// Revokes a lease whose time is up.
-    #[prost(message, tag = "10000")]
     LeaseExpire(LeaseExpireRequest),
     /// Raises the feature level of the cluster.
-    #[prost(message, tag = "10001")]
     FeatureLevelSet(FeatureLevelSetRequest),
     /// Keeps the hash of a token that a user was given.
-    #[prost(message, tag = "10002")]
     TokenIssue(TokenIssueRequest),
     /// Lets tokens live on that were used.
-    #[prost(message, tag = "10003")]
     TokenRenew(TokenRenewRequest),
     /// Removes tokens that have expired.
-    #[prost(message, tag = "10004")]
     TokenSweep(TokenSweepRequest),
+}
+
+/// A change of users, roles and permissions. The tags are those of the fields of `InternalRaftRequest`.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum AuthCommand {
+    /// Turns auth on.
+    #[prost(message, tag = "1000")]
+    Enable(AuthEnableRequest),
+    /// Turns auth off.
+    #[prost(message, tag = "1011")]
+    Disable(AuthDisableRequest),
+    /// Adds a user. The password is a hash, always.
+    #[prost(message, tag = "1100")]
+    UserAdd(AuthUserAddRequest),
+    /// Deletes a user.
+    #[prost(message, tag = "1101")]
+    UserDelete(AuthUserDeleteRequest),
+    /// Gives a user another password, which is a hash.
+    #[prost(message, tag = "1103")]
+    UserChangePassword(AuthUserChangePasswordRequest),
+    /// Gives a user a role.
+    #[prost(message, tag = "1104")]
+    UserGrantRole(AuthUserGrantRoleRequest),
+    /// Takes a role from a user.
+    #[prost(message, tag = "1105")]
+    UserRevokeRole(AuthUserRevokeRoleRequest),
+    /// Adds a role.
+    #[prost(message, tag = "1200")]
+    RoleAdd(AuthRoleAddRequest),
+    /// Deletes a role.
+    #[prost(message, tag = "1201")]
+    RoleDelete(AuthRoleDeleteRequest),
+    /// Has a role grant a permission.
+    #[prost(message, tag = "1203")]
+    RoleGrantPermission(AuthRoleGrantPermissionRequest),
+    /// Takes a permission from a role.
+    #[prost(message, tag = "1204")]
+    RoleRevokePermission(AuthRoleRevokePermissionRequest),
 }
 
 /// The fields of `InternalRaftRequest` that are read, in the encoding of the whole.
@@ -229,8 +223,8 @@ impl Operation {
     }
 }
 
-/// A command that touches as many records as are stored in its range or attached to its lease; any other
-/// touches a bounded few.
+/// A command that touches as many records as are stored in its range, attached to its lease, or tokens that its user has; any
+/// other touches a bounded few.
 #[derive(Clone, Copy, Debug)]
 pub enum Large<'a> {
     /// [`Command::DeleteRange`].
@@ -241,6 +235,10 @@ pub enum Large<'a> {
     LeaseRevoke(&'a LeaseRevokeRequest),
     /// [`Command::LeaseExpire`].
     LeaseExpire(&'a LeaseExpireRequest),
+    /// [`AuthCommand::Disable`]: all tokens are dropped.
+    AllTokens,
+    /// A command that drops the tokens of this user.
+    TokensOf(&'a str),
 }
 
 /// The part of the state that a command touches, which decides the alarms that refuse it.
@@ -314,17 +312,7 @@ impl Command {
             Self::LeaseGrant(_) => Operation::LeaseGrant,
             Self::LeaseRevoke(_) | Self::LeaseExpire(_) => Operation::LeaseRevoke,
             Self::Alarm(_) => Operation::Alarm,
-            Self::AuthEnable(_) => Operation::AuthEnable,
-            Self::AuthDisable(_) => Operation::AuthDisable,
-            Self::AuthUserAdd(_) => Operation::AuthUserAdd,
-            Self::AuthUserDelete(_) => Operation::AuthUserDelete,
-            Self::AuthUserChangePassword(_) => Operation::AuthUserChangePassword,
-            Self::AuthUserGrantRole(_) => Operation::AuthUserGrantRole,
-            Self::AuthUserRevokeRole(_) => Operation::AuthUserRevokeRole,
-            Self::AuthRoleAdd(_) => Operation::AuthRoleAdd,
-            Self::AuthRoleDelete(_) => Operation::AuthRoleDelete,
-            Self::AuthRoleGrantPermission(_) => Operation::AuthRoleGrantPermission,
-            Self::AuthRoleRevokePermission(_) => Operation::AuthRoleRevokePermission,
+            Self::Auth(auth) => auth.operation(),
             Self::ClusterVersionSet(_) => Operation::ClusterVersionSet,
             Self::ClusterMemberAttrSet(_) => Operation::ClusterMemberAttrSet,
             Self::FeatureLevelSet(_) => Operation::FeatureLevelSet,
@@ -341,6 +329,7 @@ impl Command {
             Self::Txn(txn) => Some(Large::Txn(txn)),
             Self::LeaseRevoke(revoke) => Some(Large::LeaseRevoke(revoke)),
             Self::LeaseExpire(expire) => Some(Large::LeaseExpire(expire)),
+            Self::Auth(auth) => auth.large(),
             Self::Put(_)
             | Self::Compaction(_)
             | Self::LeaseGrant(_)
@@ -348,17 +337,6 @@ impl Command {
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_)
             | Self::FeatureLevelSet(_)
-            | Self::AuthEnable(_)
-            | Self::AuthDisable(_)
-            | Self::AuthUserAdd(_)
-            | Self::AuthUserDelete(_)
-            | Self::AuthUserChangePassword(_)
-            | Self::AuthUserGrantRole(_)
-            | Self::AuthUserRevokeRole(_)
-            | Self::AuthRoleAdd(_)
-            | Self::AuthRoleDelete(_)
-            | Self::AuthRoleGrantPermission(_)
-            | Self::AuthRoleRevokePermission(_)
             | Self::TokenIssue(_)
             | Self::TokenRenew(_)
             | Self::TokenSweep(_) => None,
@@ -379,20 +357,9 @@ impl Command {
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_) => FeatureLevel::INITIAL,
             Self::FeatureLevelSet(_) => FeatureLevel::new(2),
-            Self::AuthEnable(_)
-            | Self::AuthDisable(_)
-            | Self::AuthUserAdd(_)
-            | Self::AuthUserDelete(_)
-            | Self::AuthUserChangePassword(_)
-            | Self::AuthUserGrantRole(_)
-            | Self::AuthUserRevokeRole(_)
-            | Self::AuthRoleAdd(_)
-            | Self::AuthRoleDelete(_)
-            | Self::AuthRoleGrantPermission(_)
-            | Self::AuthRoleRevokePermission(_)
-            | Self::TokenIssue(_)
-            | Self::TokenRenew(_)
-            | Self::TokenSweep(_) => FeatureLevel::AUTH,
+            Self::Auth(_) | Self::TokenIssue(_) | Self::TokenRenew(_) | Self::TokenSweep(_) => {
+                FeatureLevel::AUTH
+            }
         }
     }
 
@@ -442,17 +409,7 @@ impl Command {
             | Self::LeaseRevoke(_)
             | Self::LeaseExpire(_)
             | Self::Alarm(_)
-            | Self::AuthEnable(_)
-            | Self::AuthDisable(_)
-            | Self::AuthUserAdd(_)
-            | Self::AuthUserDelete(_)
-            | Self::AuthUserChangePassword(_)
-            | Self::AuthUserGrantRole(_)
-            | Self::AuthUserRevokeRole(_)
-            | Self::AuthRoleAdd(_)
-            | Self::AuthRoleDelete(_)
-            | Self::AuthRoleGrantPermission(_)
-            | Self::AuthRoleRevokePermission(_)
+            | Self::Auth(_)
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_)
             | Self::FeatureLevelSet(_)
@@ -479,23 +436,53 @@ impl Command {
                 }
             }
             Self::Alarm(_)
-            | Self::AuthEnable(_)
-            | Self::AuthDisable(_)
-            | Self::AuthUserAdd(_)
-            | Self::AuthUserDelete(_)
-            | Self::AuthUserChangePassword(_)
-            | Self::AuthUserGrantRole(_)
-            | Self::AuthUserRevokeRole(_)
-            | Self::AuthRoleAdd(_)
-            | Self::AuthRoleDelete(_)
-            | Self::AuthRoleGrantPermission(_)
-            | Self::AuthRoleRevokePermission(_)
+            | Self::Auth(_)
             | Self::ClusterVersionSet(_)
             | Self::ClusterMemberAttrSet(_)
             | Self::FeatureLevelSet(_)
             | Self::TokenIssue(_)
             | Self::TokenRenew(_)
             | Self::TokenSweep(_) => AlarmClass::Control,
+        }
+    }
+}
+
+impl From<AuthCommand> for Command {
+    fn from(auth: AuthCommand) -> Self {
+        Self::Auth(auth)
+    }
+}
+
+impl AuthCommand {
+    const fn operation(&self) -> Operation {
+        match self {
+            Self::Enable(_) => Operation::AuthEnable,
+            Self::Disable(_) => Operation::AuthDisable,
+            Self::UserAdd(_) => Operation::AuthUserAdd,
+            Self::UserDelete(_) => Operation::AuthUserDelete,
+            Self::UserChangePassword(_) => Operation::AuthUserChangePassword,
+            Self::UserGrantRole(_) => Operation::AuthUserGrantRole,
+            Self::UserRevokeRole(_) => Operation::AuthUserRevokeRole,
+            Self::RoleAdd(_) => Operation::AuthRoleAdd,
+            Self::RoleDelete(_) => Operation::AuthRoleDelete,
+            Self::RoleGrantPermission(_) => Operation::AuthRoleGrantPermission,
+            Self::RoleRevokePermission(_) => Operation::AuthRoleRevokePermission,
+        }
+    }
+
+    const fn large(&self) -> Option<Large<'_>> {
+        match self {
+            Self::Disable(_) => Some(Large::AllTokens),
+            Self::UserDelete(delete) => Some(Large::TokensOf(delete.name.as_str())),
+            Self::UserChangePassword(it) => Some(Large::TokensOf(it.name.as_str())),
+            Self::Enable(_)
+            | Self::UserAdd(_)
+            | Self::UserGrantRole(_)
+            | Self::UserRevokeRole(_)
+            | Self::RoleAdd(_)
+            | Self::RoleDelete(_)
+            | Self::RoleGrantPermission(_)
+            | Self::RoleRevokePermission(_) => None,
         }
     }
 }

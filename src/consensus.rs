@@ -49,6 +49,10 @@ pub struct Config {
     pub boot_nonce: u64,
     /// Entries kept in memory below the applied index for followers that lag a little.
     pub catch_up_entries: u64,
+    /// Bytes that such entries may take: with large values fewer are kept.
+    pub catch_up_bytes_max: usize,
+    /// Bytes proposed and not yet committed before raft drops proposals.
+    pub uncommitted_bytes_max: usize,
     /// Time for which this member refuses to vote after it received a heartbeat: [`vote_lease`] of its election
     /// timeout. As leader it answers reads without a round of heartbeats as long as a quorum's vote leases last. Zero
     /// turns both off.

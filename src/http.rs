@@ -237,7 +237,9 @@ impl HttpService {
             Endpoints::All | Endpoints::Http => (),
             Endpoints::Grpc => return not_found(),
             Endpoints::Metrics => return routes(&self.replica, options, &head).await,
-            Endpoints::Peers => return peers::answer(&self.replica, &head).await,
+            Endpoints::Peers => {
+                return peers::answer(&self.replica, &options.policy, (&head, &self.peer)).await;
+            }
         }
         // DNS rebinding does not work over TLS: the certificate names the host.
         if !self.is_secure && !is_allowed(&options.hosts, host(&head)) {

@@ -9,6 +9,8 @@
 
 mod claims;
 mod der;
+mod encoding;
+mod jwks;
 mod keys;
 mod method;
 mod options;

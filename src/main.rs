@@ -24,6 +24,9 @@ fn start() -> ExitCode {
     if proxy::is_meant(&arguments) {
         return ExitCode::from(proxy::run(&arguments, self_sign));
     }
+    if arguments.get(1).is_some_and(|first| first == server::DOCTOR) {
+        return doctor(&arguments[2..]);
+    }
     match server::parse(arguments.iter().skip(1).cloned(), std::env::vars(), |path| {
         read_to_string(path)
     }) {
@@ -50,6 +53,15 @@ fn start() -> ExitCode {
 fn self_sign(dir: &Path, hosts: &[String], years: u64) -> Result<(PathBuf, PathBuf), String> {
     let made = make_self_signed(dir, hosts, years, true).map_err(|fault| fault.to_string())?;
     Ok((made.certificate, made.key))
+}
+
+/// Examines the machine; the exit codes are in the documentation of [`server::doctor`].
+fn doctor(arguments: &[String]) -> ExitCode {
+    let (out, error, code) =
+        server::doctor(arguments, std::env::vars(), |path| read_to_string(path));
+    print!("{out}");
+    eprint!("{error}");
+    ExitCode::from(code)
 }
 
 /// Four lines as etcd's, which scripts read, and one of Basalt.

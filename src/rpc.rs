@@ -60,7 +60,8 @@ use crate::types::{Error, Refusal};
 
 pub use self::budget::set_response_bytes_max;
 pub use self::call::{MeteredResponse, Source};
-pub use self::credentials::Credentials;
+pub use self::cluster::promote_by_http;
+pub use self::credentials::FROM_GATEWAY;
 pub use self::policy::{Audit, Policy};
 pub use self::table::{Access, Admission, Rule, rule};
 

@@ -3,10 +3,13 @@
 mod bootstrap;
 mod config;
 mod corruption;
+mod doctor;
 mod file;
 mod flag;
 mod flags;
 mod gates;
+mod graduated;
+mod insecurity;
 mod levels;
 mod log;
 mod open;
@@ -22,6 +25,7 @@ mod values;
 mod versions;
 
 pub use self::config::Config;
+pub use self::doctor::{DOCTOR, DoctorOutcome, doctor};
 pub use self::flags::{Command, help, parse, usage};
 pub use self::log::{Options as LogOptions, say, start as start_log};
 pub use self::run::run;

@@ -24,7 +24,7 @@ use self::slot::Slot;
 use super::mailbox::peer::{Peers, outcome};
 use super::mailbox::{apply, consensus, lease};
 use super::state::{Node, Shared, State, Status};
-use super::tokens::Tokens;
+use super::tokens::{KnownTokens, Tokens};
 use super::watch;
 use crate::auth::AuthInfo;
 use crate::command::{Command, HEADER_BYTES_MAX, encode_header, header_bytes_max};
@@ -102,6 +102,8 @@ pub struct Handles {
     pub disk: DiskMonitor,
     /// Tells whose a token is.
     pub tokens: Arc<Tokens>,
+    /// The tokens that the executor has seen.
+    pub known_tokens: KnownTokens,
     /// Checks passwords.
     pub passwords: Passwords,
 }

@@ -1,19 +1,21 @@
 //! Whose tokens are, for all cores of a member.
 //!
 //! ```text
-//!  session ─identify─► this executor's cache ─► TokenTable, or the keys of JSON web tokens
+//!  session ─identify─► KnownTokens of this executor ─► TokenTable, or the keys of JSON web tokens
 //!                            └ a use is noted ─► actors::token_renewal
 //! ```
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use quick_cache::unsync::Cache;
+use send_wrapper::SendWrapper;
 
-use crate::auth::{AuthInfo, Identified, Permissions, Source, TokenProvider};
+use crate::auth::{AuthInfo, Identified, Permissions, Source};
 use crate::io::{Pool, clock};
 use crate::jwt::{Claims, Invalid, Keys, SignError, Verified};
 use crate::token::{self, Token, TokenTable};
@@ -23,8 +25,6 @@ use crate::types::limits::TOKENS_CACHED_MAX;
 pub struct Tokens {
     table: ArcSwap<TokenTable>,
     kind: TokenFormat,
-    /// Tells caches of other instances in the same process from this one's.
-    number: u64,
 }
 
 /// The kind of tokens that a member makes.
@@ -58,15 +58,29 @@ struct Keyring {
 /// Tokens by their text.
 type TokenCache = Cache<Box<[u8]>, Arc<Token>>;
 
-/// Tokens that this executor has seen.
-#[derive(Default)]
+/// Tokens that an executor has seen, so that most requests look at nothing that cores share. Each executor has its own; see
+/// [`SendWrapper`] for a use elsewhere.
+#[derive(Clone)]
+pub struct KnownTokens(SendWrapper<Rc<RefCell<Known>>>);
+
 struct Known {
-    tokens: Option<(u64, TokenCache)>,
+    tokens: TokenCache,
+    /// Those that the keys of this number have verified.
     jwts: Option<(u64, Verified)>,
 }
 
-thread_local! {
-    static KNOWN: RefCell<Known> = RefCell::default();
+impl KnownTokens {
+    /// None yet. To be called on the executor that they belong to.
+    pub fn new() -> Self {
+        let known = Known { tokens: Cache::new(TOKENS_CACHED_MAX), jwts: None };
+        Self(SendWrapper::new(Rc::new(RefCell::new(known))))
+    }
+}
+
+impl Default for KnownTokens {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 fn next_number() -> u64 {
@@ -101,22 +115,20 @@ impl Jwt {
         Pool::Cpu.run_if_wanted(sign).await
     }
 
-    fn verify(&self, token: &str) -> Result<Claims, Invalid> {
+    fn verify(&self, known: &mut Known, token: &str) -> Result<Claims, Invalid> {
         let ring = self.keys.load();
-        KNOWN.with_borrow_mut(|known| {
-            let (_, verified) = match &mut known.jwts {
-                Some(kept) if kept.0 == ring.number => kept,
-                other => other.insert((ring.number, Verified::new())),
-            };
-            verified.verify(&ring.keys, token, clock::unix_time(), self.checks_revision)
-        })
+        let (_, verified) = match &mut known.jwts {
+            Some(kept) if kept.0 == ring.number => kept,
+            other => other.insert((ring.number, Verified::new())),
+        };
+        verified.verify(&ring.keys, token, clock::unix_time(), self.checks_revision)
     }
 }
 
 impl Tokens {
     /// Tokens of this kind; simple ones are in the table.
     pub fn new(kind: TokenFormat, table: Arc<TokenTable>) -> Self {
-        Self { table: ArcSwap::new(table), kind, number: next_number() }
+        Self { table: ArcSwap::new(table), kind }
     }
 
     /// The kind of tokens.
@@ -142,35 +154,40 @@ impl Tokens {
         self.table.load_full()
     }
 
-    fn simple(&self, token: &[u8], ttl: Duration) -> Result<Arc<Token>, Identified> {
+    fn simple(
+        &self,
+        known: &mut TokenCache,
+        token: &[u8],
+        ttl: Duration,
+    ) -> Result<Arc<Token>, Identified> {
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let now_ms = now_ms();
-        KNOWN.with_borrow_mut(|known| {
-            let (_, cache) = match &mut known.tokens {
-                Some(kept) if kept.0 == self.number => kept,
-                other => other.insert((self.number, Cache::new(TOKENS_CACHED_MAX))),
-            };
-            if let Some(found) = cache.get(token)
-                && found.try_use(now_ms, ttl_ms)
-            {
-                return Ok(Arc::clone(found));
+        if let Some(found) = known.get(token)
+            && found.try_use(now_ms, ttl_ms)
+        {
+            return Ok(Arc::clone(found));
+        }
+        let (letters, index) = token::parse(token).ok_or(Identified::Invalid)?;
+        let table = self.table.load();
+        match table.get(letters, index).filter(|found| found.try_use(now_ms, ttl_ms)) {
+            Some(found) => {
+                known.insert(token.into(), Arc::clone(&found));
+                Ok(found)
             }
-            let (letters, index) = token::parse(token).ok_or(Identified::Invalid)?;
-            let table = self.table.load();
-            match table.get(letters, index).filter(|found| found.try_use(now_ms, ttl_ms)) {
-                Some(found) => {
-                    cache.insert(token.into(), Arc::clone(&found));
-                    Ok(found)
-                }
-                None if index > table.newest() => Err(Identified::NotApplied(index)),
-                None => Err(Identified::Invalid),
-            }
-        })
+            None if index > table.newest() => Err(Identified::NotApplied(index)),
+            None => Err(Identified::Invalid),
+        }
     }
 
-    fn jwt(&self, jwt: &Jwt, token: &[u8], permissions: &Permissions) -> Option<AuthInfo> {
+    fn jwt(
+        &self,
+        known: &mut Known,
+        jwt: &Jwt,
+        token: &[u8],
+        permissions: &Permissions,
+    ) -> Option<AuthInfo> {
         let token = std::str::from_utf8(token).ok()?;
-        let claims = match jwt.verify(token) {
+        let claims = match jwt.verify(known, token) {
             Ok(claims) => claims,
             Err(why) => {
                 let token_fingerprint = token::fingerprint(token.as_bytes());
@@ -191,14 +208,22 @@ impl Tokens {
     }
 }
 
-impl TokenProvider for Tokens {
-    fn identify(&self, token: &[u8], permissions: &Permissions) -> Identified {
+impl Tokens {
+    /// Whose this token is. `permissions` are those that the request is judged by: a simple token counts as of their revision.
+    pub fn identify(
+        &self,
+        known: &KnownTokens,
+        token: &[u8],
+        permissions: &Permissions,
+    ) -> Identified {
+        let known = &mut *known.0.borrow_mut();
         match &self.kind {
             TokenFormat::Nop => Identified::Invalid,
             TokenFormat::Jwt(jwt) => {
-                self.jwt(jwt, token, permissions).map_or(Identified::Invalid, Identified::Known)
+                let found = self.jwt(known, jwt, token, permissions);
+                found.map_or(Identified::Invalid, Identified::Known)
             }
-            TokenFormat::Simple { ttl } => match self.simple(token, *ttl) {
+            TokenFormat::Simple { ttl } => match self.simple(&mut known.tokens, token, *ttl) {
                 Err(identified) => identified,
                 Ok(token) => Identified::Known(AuthInfo {
                     user: Arc::clone(token.user()),
@@ -233,8 +258,8 @@ mod tests {
         (tokens, text)
     }
 
-    fn user(tokens: &Tokens, token: &str) -> Result<String, Identified> {
-        match tokens.identify(token.as_bytes(), &Permissions::default()) {
+    fn user(tokens: &Tokens, known: &KnownTokens, token: &str) -> Result<String, Identified> {
+        match tokens.identify(known, token.as_bytes(), &Permissions::default()) {
             Identified::Known(identity) => Ok(identity.user.to_string()),
             other @ (Identified::NotApplied(_) | Identified::Invalid) => Err(other),
         }
@@ -243,22 +268,23 @@ mod tests {
     #[test]
     fn a_token_that_may_come_is_told_from_one_that_is_none() {
         let (table, own) = issue(7, u64::MAX);
+        let known = KnownTokens::new();
         let tokens = Tokens::new(TokenFormat::Simple { ttl: TTL }, Arc::clone(table.table()));
         for _ in 0..2 {
-            assert_eq!(user(&tokens, &own), Ok("alice".to_owned()));
+            assert_eq!(user(&tokens, &known, &own), Ok("alice".to_owned()));
         }
         let letters = &own[..16];
-        assert_eq!(user(&tokens, &format!("{letters}.6")), Err(Identified::Invalid));
-        assert_eq!(user(&tokens, &format!("{letters}.8")), Err(Identified::NotApplied(8)));
-        assert_eq!(user(&tokens, "aaaaaaaaaaaaaaaa.7"), Err(Identified::Invalid));
-        assert_eq!(user(&tokens, "nonsense"), Err(Identified::Invalid));
+        assert_eq!(user(&tokens, &known, &format!("{letters}.6")), Err(Identified::Invalid));
+        assert_eq!(user(&tokens, &known, &format!("{letters}.8")), Err(Identified::NotApplied(8)));
+        assert_eq!(user(&tokens, &known, "aaaaaaaaaaaaaaaa.7"), Err(Identified::Invalid));
+        assert_eq!(user(&tokens, &known, "nonsense"), Err(Identified::Invalid));
         // A snapshot came: what this executor knew counts no more.
         tokens.replace(Arc::default());
-        assert_eq!(user(&tokens, &own), Err(Identified::NotApplied(7)));
+        assert_eq!(user(&tokens, &known, &own), Err(Identified::NotApplied(7)));
         let (_, expired) = issue(7, 1);
         let (table, _) = issue(7, 1);
         let tokens = Tokens::new(TokenFormat::Simple { ttl: TTL }, Arc::clone(table.table()));
-        assert_eq!(user(&tokens, &expired), Err(Identified::Invalid));
+        assert_eq!(user(&tokens, &known, &expired), Err(Identified::Invalid));
     }
 
     #[test]
@@ -275,9 +301,14 @@ mod tests {
             Tokens::new(TokenFormat::Jwt(Jwt::new(keys(b"a"), TTL, checks)), Arc::clone(table))
         };
         let (mut table, _) = issue(7, u64::MAX);
-        let revision = |tokens: &Tokens, token: &str| match tokens
-            .identify(token.as_bytes(), &Permissions::default())
-        {
+        let known = [(); 2].map(|()| KnownTokens::new());
+        let revision = |tokens: &Tokens, token: &str| match tokens.identify(
+            &known[usize::from(
+                matches!(tokens.kind(), TokenFormat::Jwt(jwt) if jwt.checks_revision),
+            )],
+            token.as_bytes(),
+            &Permissions::default(),
+        ) {
             Identified::Known(identity) => Some(identity.revision),
             Identified::Invalid | Identified::NotApplied(_) => None,
         };

@@ -7,6 +7,7 @@ use gocompat::time::rfc3339_micros;
 use serde_json::{Map, Value};
 
 use super::target::Target;
+use crate::types::{CODE_NAMES, code_number};
 
 /// A request that was answered.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ impl AuditRecord<'_> {
         put("remote", self.address.into());
         put("rpc", self.rpc.method().path.into());
         self.target.describe(&mut put);
-        put("code", code_name(self.code).into());
+        put("code", CODE_NAMES[code_number(self.code)].into());
         if self.revision != 0 {
             put("revision", self.revision.into());
         }
@@ -57,28 +58,4 @@ impl AuditRecord<'_> {
         line.push('\n');
         line
     }
-}
-
-/// gRPC's name of a code.
-fn code_name(code: i32) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "Canceled",
-        "Unknown",
-        "InvalidArgument",
-        "DeadlineExceeded",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "ResourceExhausted",
-        "FailedPrecondition",
-        "Aborted",
-        "OutOfRange",
-        "Unimplemented",
-        "Internal",
-        "Unavailable",
-        "DataLoss",
-        "Unauthenticated",
-    ];
-    usize::try_from(code).ok().and_then(|code| NAMES.get(code)).copied().unwrap_or("Unknown")
 }

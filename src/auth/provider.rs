@@ -1,6 +1,6 @@
-//! The interface of tokens: a provider gives the identity of each.
+//! The identity of a token, as those who know tokens give it.
 
-use super::{AuthInfo, Permissions};
+use super::AuthInfo;
 use crate::types::LogIndex;
 
 /// The result of a look at a token.
@@ -12,10 +12,4 @@ pub enum Identified {
     Invalid,
     /// It was made by an entry that is not applied here yet: to be asked again once this index is. The asker bounds the wait.
     NotApplied(LogIndex),
-}
-
-/// Tells whose a token is. One for a member, asked by all cores.
-pub trait TokenProvider: Send + Sync {
-    /// Whose this token is. `permissions` are those that the request is judged by: a simple token counts as of their revision.
-    fn identify(&self, token: &[u8], permissions: &Permissions) -> Identified;
 }

@@ -37,28 +37,28 @@ fn auth() -> Vec<(Command, InternalRaftRequest)> {
     let renewals = vec![Renewal { index: 9, expires_ms: 7 }];
     let renew = TokenRenewRequest { renewals };
     macro_rules! pairs {
-        ($($kind:ident $field:ident $value:expr;)*) => {
+        ($($command:path, $field:ident $value:expr;)*) => {
             vec![$((
-                Command::$kind($value.clone()),
+                Command::from($command($value.clone())),
                 InternalRaftRequest { $field: Some($value), ..none() },
             ),)*]
         };
     }
     pairs! {
-        AuthEnable auth_enable AuthEnableRequest {};
-        AuthDisable auth_disable AuthDisableRequest {};
-        AuthUserAdd auth_user_add add;
-        AuthUserDelete auth_user_delete delete;
-        AuthUserChangePassword auth_user_change_password change;
-        AuthUserGrantRole auth_user_grant_role give;
-        AuthUserRevokeRole auth_user_revoke_role take;
-        AuthRoleAdd auth_role_add role;
-        AuthRoleDelete auth_role_delete delete_role;
-        AuthRoleGrantPermission auth_role_grant_permission grant;
-        AuthRoleRevokePermission auth_role_revoke_permission revoke;
-        TokenIssue token_issue issue;
-        TokenRenew token_renew renew;
-        TokenSweep token_sweep TokenSweepRequest { before_ms: 7 };
+        AuthCommand::Enable, auth_enable AuthEnableRequest {};
+        AuthCommand::Disable, auth_disable AuthDisableRequest {};
+        AuthCommand::UserAdd, auth_user_add add;
+        AuthCommand::UserDelete, auth_user_delete delete;
+        AuthCommand::UserChangePassword, auth_user_change_password change;
+        AuthCommand::UserGrantRole, auth_user_grant_role give;
+        AuthCommand::UserRevokeRole, auth_user_revoke_role take;
+        AuthCommand::RoleAdd, auth_role_add role;
+        AuthCommand::RoleDelete, auth_role_delete delete_role;
+        AuthCommand::RoleGrantPermission, auth_role_grant_permission grant;
+        AuthCommand::RoleRevokePermission, auth_role_revoke_permission revoke;
+        Command::TokenIssue, token_issue issue;
+        Command::TokenRenew, token_renew renew;
+        Command::TokenSweep, token_sweep TokenSweepRequest { before_ms: 7 };
     }
 }
 

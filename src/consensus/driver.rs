@@ -20,11 +20,6 @@ use crate::types::{
 const MESSAGE_BYTES_MAX: u64 = 256 << 10;
 /// Append messages in flight to one member.
 const APPENDS_IN_FLIGHT_MAX: usize = 256;
-/// Bytes proposed and not yet committed before raft drops proposals.
-const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
-/// Bytes of applied entries kept for followers that lag; with large values fewer entries are kept than
-/// [`Config::catch_up_entries`].
-const CATCH_UP_BYTES_MAX: usize = 256 << 20;
 /// Bytes of committed entries handed out at once.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
 
@@ -81,7 +76,7 @@ impl Driver {
             max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: config.pre_vote,
-            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_uncommitted_size: config.uncommitted_bytes_max as u64,
             max_committed_size_per_ready: COMMIT_BYTES_MAX,
             ..raft::Config::default()
         };
@@ -353,7 +348,8 @@ impl Driver {
         let window = if alone { 0 } else { self.config.catch_up_entries };
         let oldest = index.saturating_sub(window);
         let oldest = self.still_needed().map_or(oldest, |needed| oldest.min(needed));
-        self.node.mut_store().forget(oldest, index, CATCH_UP_BYTES_MAX);
+        let bytes_max = self.config.catch_up_bytes_max;
+        self.node.mut_store().forget(oldest, index, bytes_max);
     }
 
     /// The index up to which a leader may drop entries from memory: the lowest one that its active followers have, or

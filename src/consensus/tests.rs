@@ -7,6 +7,7 @@ mod wire;
 
 use super::*;
 use crate::types::EntryKind;
+use crate::types::limits::{CATCH_UP_ENTRIES_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
 use crate::wal::{Record, Replay};
 
 /// A member with its disk, stepped by hand.
@@ -32,6 +33,8 @@ fn config(id: MemberId, boot_nonce: u64) -> Config {
         seed: id * 7919 + boot_nonce,
         boot_nonce,
         catch_up_entries: 100,
+        catch_up_bytes_max: CATCH_UP_ENTRIES_BYTES_MAX,
+        uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
         logger: None,
         vote_lease: Duration::ZERO,
     }

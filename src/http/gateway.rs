@@ -37,7 +37,7 @@ use crate::io::PeerCertificate;
 use crate::io::clock::{self, Instant};
 use crate::io::{Closing, Pool};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
-use crate::rpc::{MeteredResponse, Services, Source};
+use crate::rpc::{FROM_GATEWAY, MeteredResponse, Services, Source};
 use crate::types::limits::JSON_OVERHEAD_MAX;
 
 const JSON: &str = "application/json";
@@ -122,6 +122,10 @@ async fn call(
     *request.uri_mut() = Uri::from_static(rpc.method().path);
     *request.headers_mut() = metadata::of(head, peer);
     if let Some(certificate) = certificate {
+        if certificate.user().is_some() {
+            // The certificate is the client's own.
+            request.headers_mut().remove(FROM_GATEWAY);
+        }
         request.extensions_mut().insert(Arc::clone(certificate));
     }
     let answer = async {

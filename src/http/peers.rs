@@ -1,21 +1,25 @@
 //! Pages of the peer port: members, version, and promotions.
 
+use std::sync::Arc;
+
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
-use tonic::Extensions;
 use tonic::body::Body;
 
 use super::{TEXT, method_not_allowed, not_found, page, pages, text};
 use crate::actors::ReplicaClient;
-use crate::auth::Permissions;
-use crate::rpc::Credentials;
+use crate::rpc::{Policy, promote_by_http};
 use crate::types::Refusal;
 
 const JSON: &str = "application/json";
 const CLUSTER: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 
-pub(super) async fn answer(replica: &ReplicaClient, head: &Parts) -> Response<Body> {
+pub(super) async fn answer(
+    replica: &ReplicaClient,
+    policy: &Arc<Policy>,
+    (head, address): (&Parts, &Arc<str>),
+) -> Response<Body> {
     let path = head.uri.path();
     let gets = head.method == Method::GET;
     let mut response = match path {
@@ -26,7 +30,9 @@ pub(super) async fn answer(replica: &ReplicaClient, head: &Parts) -> Response<Bo
         "/downgrade/enabled" if gets => page(StatusCode::OK, TEXT, "false"),
         "/members" | "/version" | "/health" => method_not_allowed(),
         _ => match path.strip_prefix("/members/promote/") {
-            Some(id) if head.method == Method::POST => promote(replica, head, id).await,
+            Some(id) if head.method == Method::POST => {
+                promote(replica, policy, (head, address), id).await
+            }
             Some(_) => method_not_allowed(),
             None => not_found(),
         },
@@ -43,16 +49,17 @@ fn members(replica: &ReplicaClient) -> Response<Body> {
     page(StatusCode::OK, JSON, format!("{members}\n"))
 }
 
-/// Promotes a learner for whoever is root by the token in the headers, as another member of an etcd cluster asks it to.
-async fn promote(replica: &ReplicaClient, head: &Parts, id: &str) -> Response<Body> {
+/// Promotes a learner, as another member of an etcd cluster asks for it.
+async fn promote(
+    replica: &ReplicaClient,
+    policy: &Arc<Policy>,
+    from: (&Parts, &Arc<str>),
+    id: &str,
+) -> Response<Body> {
     let Ok(id) = id.parse() else {
         return text(StatusCode::NOT_FOUND, format!("member {id} not found in cluster\n"));
     };
-    let credentials = Credentials::new(&head.headers, &Extensions::default());
-    let promoted = match credentials.require(replica, Permissions::check_root).await {
-        Ok(_) => replica.promote_here(id).await,
-        Err(refusal) => Err(refusal),
-    };
+    let promoted = promote_by_http(replica, policy, from, id).await;
     match promoted {
         Ok(()) => members(replica),
         Err(refusal @ Refusal::MemberNotFound) => {

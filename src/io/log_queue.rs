@@ -5,8 +5,9 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::journal::Journal;
@@ -32,8 +33,8 @@ pub enum LogOutput {
     Stderr,
     /// Standard output.
     Stdout,
-    /// A file that is open for appending.
-    File(File),
+    /// A file that is open for appending, and its name.
+    File(File, PathBuf),
     /// systemd's journal.
     Journal(Journal),
     /// A file that is put aside when it is large enough.
@@ -41,12 +42,34 @@ pub enum LogOutput {
 }
 
 impl LogOutput {
+    /// Opens a file to append to it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn file(path: impl Into<PathBuf>) -> std::io::Result<Self> {
+        let path = path.into();
+        Ok(Self::File(append(&path)?, path))
+    }
+
+    /// Opens a file by its name again, which another program may have given to another file. One that cannot be opened stays.
+    fn reopen(&mut self) {
+        let (opened, path) = match self {
+            Self::Stderr | Self::Stdout | Self::Journal(_) => return,
+            Self::File(file, path) => (append(path).map(|opened| *file = opened), path.as_path()),
+            Self::Rotated(file) => (file.reopen(), file.path()),
+        };
+        if let Err(error) = opened {
+            let path = path.display().to_string();
+            tracing::error!(path, error = %error, "a log file was not opened again");
+        }
+    }
+
     fn write(&mut self, lines: &[u8]) {
         // A failed write of the log cannot be logged.
         let _ = match self {
             Self::Stderr => std::io::stderr().write_all(lines),
             Self::Stdout => std::io::stdout().write_all(lines),
-            Self::File(file) => (&*file).write_all(lines),
+            Self::File(file, _) => (&*file).write_all(lines),
             Self::Journal(journal) => {
                 journal.write(lines);
                 Ok(())
@@ -54,6 +77,10 @@ impl LogOutput {
             Self::Rotated(file) => file.write(lines),
         };
     }
+}
+
+fn append(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 /// A queue's name, its bound and its metric.
@@ -82,6 +109,8 @@ pub type Reports = Box<dyn FnMut(u64) -> Vec<String> + Send>;
 
 enum Item {
     Line(String),
+    /// Files are opened again.
+    Reopen,
     /// Answered when everything before it is written.
     Flush(flume::Sender<()>),
 }
@@ -117,6 +146,7 @@ impl LogQueue {
         let shared = std::sync::Arc::<Shared>::default();
         let writes = std::sync::Arc::clone(&shared);
         thread::start(kind.name, move || write_all(&queue, &mut outputs, &writes, reports))?;
+        lock(&QUEUES).push(items.downgrade());
         Ok(Self { items, kind, shared })
     }
 
@@ -165,7 +195,7 @@ fn write_all(
             Err(flume::RecvTimeoutError::Timeout) => None,
             Err(flume::RecvTimeoutError::Disconnected) => return,
         };
-        let (mut bytes, mut flushed) = (0, None);
+        let (mut bytes, mut flushed, mut reopens) = (0, None, false);
         while let Some(item) = next {
             match item {
                 Item::Line(line) => {
@@ -173,13 +203,17 @@ fn write_all(
                     buffer.push_str(&line);
                 }
                 Item::Flush(done) => flushed = Some(done),
+                Item::Reopen => reopens = true,
             }
-            let goes_on = flushed.is_none() && buffer.len() < WRITE_BYTES;
+            let goes_on = flushed.is_none() && !reopens && buffer.len() < WRITE_BYTES;
             next = if goes_on { queue.try_recv().ok() } else { None };
         }
         reports(shared.dropped.swap(0, Relaxed)).iter().for_each(|line| buffer.push_str(line));
         if !buffer.is_empty() {
             outputs.iter_mut().for_each(|output| output.write(buffer.as_bytes()));
+        }
+        if reopens {
+            outputs.iter_mut().for_each(LogOutput::reopen);
         }
         buffer.clear();
         buffer.shrink_to(WRITE_BYTES);
@@ -191,6 +225,20 @@ fn write_all(
 }
 
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// All queues, for [`reopen_logs`]: one or two for a process.
+static QUEUES: Mutex<Vec<flume::WeakSender<Item>>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has all files of logs opened by their names again, once what was queued before is written: another program has moved them
+/// away.
+pub fn reopen_logs() {
+    let mut queues = lock(&QUEUES);
+    queues.retain(|queue| queue.upgrade().is_some_and(|queue| queue.send(Item::Reopen).is_ok()));
+}
 
 /// Starts the queue of the process, which [`flush_log`] flushes; returns the existing one if there is one. A panic hook
 /// flushes it, too.
@@ -232,7 +280,8 @@ mod tests {
         let told: Reports = Box::new(|dropped| {
             (dropped > 0).then(|| format!("dropped {dropped}\n")).into_iter().collect()
         });
-        let queue = LogQueue::start(LOG, vec![LogOutput::File(file)], told).expect("it starts");
+        let queue = LogQueue::start(LOG, vec![LogOutput::File(file, PathBuf::new())], told)
+            .expect("it starts");
         let line = format!("{}\n", "x".repeat(999));
         let began = Instant::now();
         let lines = 3 * LOG_QUEUE_BYTES_MAX / line.len();
@@ -250,5 +299,22 @@ mod tests {
         let dropped: usize = dropped.map(|count| count.parse::<usize>().expect("a number")).sum();
         assert!(dropped > lines / 2 && written + dropped == lines, "{written} {dropped} {lines}");
         assert!(text.contains("the end of it\n"), "errors find room");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, aside) = (dir.path().join("a.log"), dir.path().join("a.log.1"));
+        let output = LogOutput::file(&path).expect("a file");
+        let queue = LogQueue::start(LOG, vec![output], Box::new(|_| Vec::new())).expect("a thread");
+        queue.push("before\n".to_owned(), false);
+        queue.flush();
+        std::fs::rename(&path, &aside).expect("it is moved");
+        queue.push("between\n".to_owned(), false);
+        reopen_logs();
+        queue.push("after\n".to_owned(), false);
+        queue.flush();
+        let read = |path| std::fs::read_to_string(path).expect("it is there");
+        assert_eq!((read(aside), read(path)), ("before\nbetween\n".into(), "after\n".into()));
     }
 }

@@ -40,17 +40,13 @@ pub use self::loader::{Loader, LoaderView};
 use self::pins::{Pin, Pins};
 use self::policy::MergePolicy;
 use self::upkeep::{Control, PaceFactory, Upkeep};
-use super::memory::block_cache_bytes;
+use super::memory::{block_cache_bytes, memtable_bytes};
 use crate::io::descriptors;
 use crate::io::removal::delete_in_background;
 use crate::store::{Batch, Engine, Pair, Space, View};
 use crate::types::Fault;
-use crate::types::limits::KEY_BYTES_MAX;
+use crate::types::limits::{KEY_BYTES_MAX, SEALED_MEMTABLES_MAX};
 
-/// Bytes of a memtable: while it is flushed the next one fills. After a crash as much is applied again from the log.
-const MEMTABLE_BYTES: u64 = 16 << 20;
-/// Sealed memtables that wait for their flush above which commits wait.
-const SEALED_MAX: usize = 4;
 /// Runs of level 0 above which commits wait: each is searched for each key that is read.
 const LEVEL_0_RUNS_MAX: usize = 24;
 /// Reported size of an empty store: as etcd's. etcdctl divides by the size.
@@ -160,7 +156,7 @@ impl LsmEngine {
     /// # Errors
     /// The directory cannot be used, or its content is damaged.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        Self::open_with(path, MEMTABLE_BYTES, Some(MergePolicy::default()))
+        Self::open_with(path, memtable_bytes(), Some(MergePolicy::default()))
     }
 
     /// The same with memtables of so many bytes: small ones are flushed, and their tables merged, after few batches.
@@ -173,7 +169,7 @@ impl LsmEngine {
 
     /// The same for a temporary store, in which merges would not pay off.
     fn open_unmerged(path: &Path) -> Result<Self, Fault> {
-        Self::open_with(path, MEMTABLE_BYTES, None)
+        Self::open_with(path, memtable_bytes(), None)
     }
 
     fn open_with(
@@ -238,7 +234,7 @@ impl LsmEngine {
     pub fn is_behind(&self) -> bool {
         let tree = &self.store.tree;
         let may_merge = || !self.store.control.no_room.load(Ordering::Relaxed);
-        tree.sealed_memtable_count() >= SEALED_MAX
+        tree.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
             || (tree.l0_run_count() >= LEVEL_0_RUNS_MAX && may_merge())
     }
 

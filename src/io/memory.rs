@@ -4,7 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::control_groups::{self, Limit};
 use crate::types::Budgets;
+
+const MEMORY: Limit =
+    Limit { controller: "memory", file_v1: "memory.limit_in_bytes", file_v2: "memory.max" };
+const MACHINE: &str = "machine";
 
 static BUDGETS: OnceLock<Budgets> = OnceLock::new();
 
@@ -19,26 +24,29 @@ pub(super) fn block_cache_bytes() -> u64 {
     BUDGETS.get().map_or_else(|| Budgets::unbounded().block_cache, |budgets| budgets.block_cache)
 }
 
+/// Bytes of a memtable of a store.
+pub(super) fn memtable_bytes() -> u64 {
+    BUDGETS.get().map_or_else(|| Budgets::unbounded().memtable, |budgets| budgets.memtable)
+}
+
 /// The lowest of all limits below `root`, the machine's memory included.
 fn memory_bytes(root: &Path) -> u64 {
+    memory_limit(root).0
+}
+
+/// The same, and the place where it is set.
+pub(super) fn memory_limit(root: &Path) -> (u64, &'static str) {
     let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let groups = groups.lines().filter_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        let (mount, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            named if named.split(',').any(|it| it == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => return None,
-        };
-        // Each parent group has a limit, too: the lowest one counts. In a container the path may be that of the host,
-        // and then only the root is found.
-        let path = Path::new(path.trim_start_matches('/'));
-        let above = path.ancestors().map(|path| root.join(mount).join(path).join(file));
-        above.filter_map(|path| number(&path)).min()
-    });
-    groups.chain(machine_bytes(root)).min().unwrap_or(u64::MAX)
+    let groups = control_groups::files(root, &MEMORY).into_iter();
+    let groups = groups.filter_map(|(version, path)| Some((number(&path)?, group_name(version))));
+    let machine = machine_bytes(root).map(|bytes| (bytes, MACHINE));
+    // A limit above the machine's memory is none.
+    groups.chain(machine).min_by_key(|(bytes, _)| *bytes).unwrap_or((u64::MAX, MACHINE))
+}
+
+/// Name of a version of control groups.
+pub(super) const fn group_name(version: u8) -> &'static str {
+    if version == 1 { "cgroup v1" } else { "cgroup v2" }
 }
 
 fn machine_bytes(root: &Path) -> Option<u64> {

@@ -12,6 +12,7 @@
 
 mod address;
 mod dialer;
+mod guard;
 mod hyper_io;
 mod merge;
 mod open;
@@ -34,6 +35,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
+use self::guard::Guard;
 use self::hyper_io::{Clock, Socket};
 use self::open::{ConnectionCount, ConnectionPermit, OpenSlot, log_accept_failed, turned_away};
 use self::output::Duplex;
@@ -277,6 +279,8 @@ impl Listener {
 pub struct Http2 {
     /// `--max-concurrent-streams`.
     pub streams_max: u32,
+    /// `--grpc-keepalive-min-time`: the least time between two pings of a client.
+    pub ping_min: Duration,
     /// `--grpc-keepalive-interval`; zero for none.
     pub keep_alive: Duration,
     /// `--grpc-keepalive-timeout`.
@@ -320,6 +324,7 @@ pub async fn serve<S, B, F>(
     let (turn, stream) = (ConnectionScheduler::new(), Duplex::new(stream));
     let socket = Socket::new(stream.clone(), begin, turn.handle());
     if speaks_http2 {
+        stream.judge(Guard::new(options.ping_min));
         let builder = http2_builder(options, turn.handle());
         until_closed(
             &slot,
@@ -426,6 +431,10 @@ async fn until_closed<C: Future>(
         .map(drop)
     })
     .await;
+    if let Some(goaway) = stream.goaway() {
+        // The connection ends in any case.
+        let _ = poll_fn(|context| stream.poll_write(context, &goaway)).await;
+    }
     // Another protocol begins after the last byte of the last response.
     let left = poll_fn(|context| stream.poll_drain(context));
     slot.or_closing(clock::deadline(DRAIN_TIME, left)).await;

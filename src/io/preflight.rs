@@ -1,6 +1,7 @@
 //! Checks of the machine and the data directory before anything is written.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -8,7 +9,10 @@ use rustix::fs::{FlockOperation, flock};
 use super::durable::create_dir_durably;
 use crate::types::Fault;
 
-/// Creates the data directory and the one in it, for the owner alone. New directories are durable when this returns: a
+/// Permissions of the data directory.
+const PRIVATE: u32 = 0o700;
+
+/// Creates the data directory and the one in it, for the owner alone, and warns of one that others may read, as etcd does. New directories are durable when this returns: a
 /// lost directory entry would lose everything below it, and the next start would found a new cluster.
 ///
 /// # Errors
@@ -16,9 +20,36 @@ use crate::types::Fault;
 pub fn prepare_data_dir(path: &Path) -> Result<(), Fault> {
     let cannot =
         |error| Fault::new(format!("cannot access data directory: {error} ({})", path.display()));
+    check_permission(path);
     create_dir_durably(path).map_err(cannot)?;
     let touched = path.join(".touch");
     fs::write(&touched, b"").and_then(|()| fs::remove_file(&touched)).map_err(cannot)
+}
+
+fn check_permission(dir: &Path) {
+    let Ok(metadata) = fs::metadata(dir) else { return };
+    let mode = metadata.mode() & 0o777;
+    if metadata.is_dir() && mode != PRIVATE {
+        let error = format!(
+            "directory {:?} exist, but the permission is \"d{}\". The recommended permission is \"-{}\" to \
+             prevent possible unprivileged access to the data",
+            dir.display().to_string(),
+            mode_text(mode),
+            mode_text(PRIVATE)
+        );
+        tracing::warn!(error, "check file permission");
+    }
+}
+
+/// Permissions as `ls` prints them.
+fn mode_text(mode: u32) -> String {
+    let letters = "rwxrwxrwx".chars().enumerate();
+    letters.map(|(at, letter)| if mode & (0o400 >> at) == 0 { '-' } else { letter }).collect()
+}
+
+/// True if a file is there and its group or all others may read it.
+pub fn is_readable_by_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o044 != 0)
 }
 
 /// Checks that the data directory is not etcd's, before anything is written to it.
@@ -79,4 +110,10 @@ pub fn lock_data_dir(path: &Path) -> Result<fs::File, Fault> {
             path.display()
         ))),
     }
+}
+
+/// True if another process has locked the data directory. Nothing is changed.
+pub fn is_in_use(path: &Path) -> bool {
+    let held = fs::File::open(path.join("lock"));
+    held.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }

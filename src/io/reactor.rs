@@ -6,13 +6,20 @@
 //!                       └─ epoll: tasks of async-task, sockets edge-triggered, an eventfd for other threads
 //! ```
 //!
+//! Builds for musl, which glommio does not compile against, have epoll alone.
+//!
 //! Both try a socket first and wait only for one that would block. Timers, files and what blocks are no part of it:
 //! [`super::clock`] and [`super::Pool`] have threads of their own.
 
 mod epoll;
 mod periodic_wake;
+#[cfg(not(target_env = "musl"))]
 mod probe;
 mod socket;
+#[cfg(not(target_env = "musl"))]
+mod uring;
+#[cfg(target_env = "musl")]
+#[path = "reactor/without_uring.rs"]
 mod uring;
 
 use std::future::Future;
@@ -20,6 +27,11 @@ use std::thread::JoinHandle;
 
 use super::thread;
 use crate::types::Fault;
+
+#[cfg(not(target_env = "musl"))]
+use self::probe::io_uring as probe_io_uring;
+#[cfg(target_env = "musl")]
+use self::uring::io_uring as probe_io_uring;
 
 pub(super) use self::periodic_wake::{PeriodicWake, begin_periodic_wake};
 pub(super) use self::socket::{Accepted, Listener, Stream};
@@ -70,7 +82,7 @@ impl ReactorChoice {
         if self.0 == Some(Reactor::Epoll) {
             return Ok((Reactor::Epoll, asked()));
         }
-        match (self.0, probe::io_uring(executors)) {
+        match (self.0, probe_io_uring(executors)) {
             (None, Ok(())) => Ok((Reactor::IoUring, "the machine allows io_uring".to_owned())),
             (Some(_), Ok(())) => Ok((Reactor::IoUring, asked())),
             (None, Err(why)) => Ok((Reactor::Epoll, why)),

@@ -71,6 +71,11 @@ impl RotatedFile {
         Ok(())
     }
 
+    /// Its name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens the file by its name again, which another program may have given to another file.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ mod threads;
 pub(super) use self::admission::{Accepting, Outcome, Rules, remote_of};
 pub use self::auto::make_self_signed;
 pub use self::certificate::PeerCertificate;
-pub use self::credentials::{TlsCredentials, reload_all};
+pub use self::credentials::{CertificateEnd, TlsCredentials, reload_all};
 pub use self::options::{Options, PairFiles, TlsVersions};
 pub(super) use self::session::Session;
 pub(super) use self::threads::{HANDSHAKE_TIME, dial, handshakers};

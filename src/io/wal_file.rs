@@ -24,7 +24,8 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use self::files::{list, recycle, remove_half_made};
 use self::preallocator::{SegmentPreallocator, new_file};
-use self::writer::{Aligned, Writer};
+pub(super) use self::writer::Aligned;
+use self::writer::Writer;
 use super::clock;
 use super::disk::{self, Fits};
 use super::durable::rename_durably;

@@ -1,6 +1,8 @@
 //! Keys of `--auth-token jwt,…`, from files as etcd takes them: PEM for all methods but HMAC, whose key are the bytes of
 //! the file.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -8,6 +10,7 @@ use aws_lc_rs::signature::{
 };
 
 use super::der::{pem_blocks, public_key};
+use super::jwks::{self, WebKey};
 use super::method::{Method, Scheme};
 
 /// The reason why no token is made.
@@ -36,7 +39,8 @@ pub struct KeyFiles {
     pub private: Option<Vec<u8>>,
     /// Content of the file of the option `pub-key`.
     pub public: Option<Vec<u8>>,
-    /// Contents of the files of `--auth-jwt-public-keys`, whose keys verify too; for HMAC, other keys.
+    /// Contents of the files of `--auth-jwt-public-keys`, whose keys verify too: PEM or sets of JSON web keys; for HMAC, the bytes
+    /// of other keys.
     pub others: Vec<Vec<u8>>,
 }
 
@@ -47,6 +51,13 @@ pub struct Keys {
     public: Vec<PublicKey>,
 }
 
+/// A key that verifies.
+struct PublicKey {
+    /// Its name, if it has one; tokens may name the key that they were signed with.
+    id: Option<String>,
+    verifier: Verifier,
+}
+
 enum PrivateKey {
     Hmac(Box<hmac::Key>),
     Rsa(RsaKeyPair),
@@ -54,7 +65,7 @@ enum PrivateKey {
     Ed25519(Ed25519KeyPair),
 }
 
-enum PublicKey {
+enum Verifier {
     Hmac(Box<hmac::Key>),
     Asymmetric(ParsedPublicKey),
 }
@@ -85,7 +96,8 @@ impl Keys {
             let own = private.ok_or_else(|| KeyError(MISSING.to_owned()))?;
             let key = |bytes: &[u8]| hmac::Key::new(algorithm, bytes);
             let all = [&own].into_iter().chain(others);
-            let public = all.map(|bytes| PublicKey::Hmac(Box::new(key(bytes)))).collect();
+            let verifiers = all.map(|bytes| Verifier::Hmac(Box::new(key(bytes))));
+            let public = verifiers.map(|verifier| PublicKey { id: None, verifier }).collect();
             return Ok(Self {
                 method,
                 private: Some(PrivateKey::Hmac(Box::new(key(&own)))),
@@ -95,25 +107,28 @@ impl Keys {
         let private = private.map(|pem| read_private(method, &pem)).transpose()?;
         let public = public.map(|pem| read_public(method, &pem)).transpose()?;
         let own = private.as_ref().map(|key| key.public(method)).transpose()?;
-        if let (Some((own, _)), Some(public)) = (&own, &public)
-            && !public.iter().any(|(bits, _)| bits == own)
+        if let (Some(own), Some(public)) = (&own, &public)
+            && !public.iter().any(|public| public.bits == own.bits)
         {
             return Err(KeyError(DIFFERENT.to_owned()));
         }
         let mut keys: Vec<_> = own.into_iter().chain(public.into_iter().flatten()).collect();
         for other in others {
-            keys.extend(read_public(method, other)?);
+            keys.extend(match jwks::is_set(other) {
+                true => read_set(method, other)?,
+                false => read_public(method, other)?,
+            });
         }
         if keys.is_empty() {
             return Err(KeyError(MISSING.to_owned()));
         }
-        let mut known: Vec<Vec<u8>> = Vec::new();
-        keys.retain(|(bits, _)| {
-            let is_new = !known.contains(bits);
-            known.push(bits.clone());
-            is_new
+        let mut known = BTreeSet::new();
+        keys.retain(|key| known.insert((key.id.clone(), key.bits.clone())));
+        let public = keys.into_iter().map(|Public { id, key, .. }| {
+            let verifier = Verifier::Asymmetric(key);
+            PublicKey { id, verifier }
         });
-        let public = keys.into_iter().map(|(_, key)| PublicKey::Asymmetric(key)).collect();
+        let public = public.collect();
         Ok(Self { method, private, public })
     }
 
@@ -147,16 +162,28 @@ impl Keys {
         }
     }
 
-    pub(super) fn verify_bytes(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        self.public.iter().any(|key| match key {
-            PublicKey::Hmac(key) => hmac::verify(key, bytes, signature).is_ok(),
-            PublicKey::Asymmetric(key) => key.verify_sig(bytes, signature).is_ok(),
+    /// True if one of the keys has made this signature: that of this name if there is one, else any without a name. A token that
+    /// names none may be of any key.
+    pub(super) fn verify_bytes(&self, bytes: &[u8], signature: &[u8], id: Option<&str>) -> bool {
+        let is_known = id.is_some() && self.public.iter().any(|key| key.id.as_deref() == id);
+        let keys = self.public.iter().filter(|key| match id {
+            None => true,
+            Some(_) if is_known => key.id.as_deref() == id,
+            Some(_) => key.id.is_none(),
+        });
+        keys.map(|key| &key.verifier).any(|key| match key {
+            Verifier::Hmac(key) => hmac::verify(key, bytes, signature).is_ok(),
+            Verifier::Asymmetric(key) => key.verify_sig(bytes, signature).is_ok(),
         })
     }
 }
 
 /// A key that verifies, and its bits, by which keys are compared.
-type Public = (Vec<u8>, ParsedPublicKey);
+struct Public {
+    id: Option<String>,
+    bits: Vec<u8>,
+    key: ParsedPublicKey,
+}
 
 impl PrivateKey {
     fn public(&self, method: Method) -> Result<Public, KeyError> {
@@ -205,6 +232,19 @@ fn read_public(method: Method, pem: &[u8]) -> Result<Vec<Public>, KeyError> {
     Ok(keys)
 }
 
+/// The public keys of a set of JSON web keys, at least one.
+fn read_set(method: Method, file: &[u8]) -> Result<Vec<Public>, KeyError> {
+    let found = jwks::read(method, file).map_err(KeyError)?.into_iter();
+    let keys = found.filter_map(|WebKey { id, bits }| {
+        parse_public(method, &bits).ok().map(|public| Public { id, ..public })
+    });
+    let keys: Vec<_> = keys.collect();
+    if keys.is_empty() {
+        return Err(KeyError(format!("no key of the set is for {}", method.name())));
+    }
+    Ok(keys)
+}
+
 fn parse_public(method: Method, bits: &[u8]) -> Result<Public, KeyError> {
     let algorithm = match method.scheme() {
         Scheme::Hmac(_) => return Err(KeyError(MISSING.to_owned())),
@@ -214,7 +254,7 @@ fn parse_public(method: Method, bits: &[u8]) -> Result<Public, KeyError> {
     };
     let key = ParsedPublicKey::new(algorithm, bits)
         .map_err(|_| KeyError(format!("key is not a valid {} public key", family(method))))?;
-    Ok((bits.to_vec(), key))
+    Ok(Public { id: None, bits: bits.to_vec(), key })
 }
 
 /// As Go's library names the kind of a method's keys.

@@ -85,6 +85,25 @@ impl Method {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
 
+    /// The curve of the method by its name in JSON web keys, and the bytes of a coordinate.
+    pub(super) const fn curve(self) -> Option<(&'static str, usize)> {
+        match self {
+            Self::Es256 => Some(("P-256", 32)),
+            Self::Es384 => Some(("P-384", 48)),
+            Self::Es512 => Some(("P-521", 66)),
+            Self::Hs256
+            | Self::Hs384
+            | Self::Hs512
+            | Self::Rs256
+            | Self::Rs384
+            | Self::Rs512
+            | Self::Ps256
+            | Self::Ps384
+            | Self::Ps512
+            | Self::EdDsa => None,
+        }
+    }
+
     pub(super) fn scheme(self) -> Scheme {
         use signature as s;
         match self {

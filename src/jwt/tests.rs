@@ -8,8 +8,8 @@ use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPai
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::encoding::BASE64;
 use super::method::Scheme;
-use super::token::BASE64;
 use super::*;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -245,4 +245,111 @@ fn verified_tokens_are_kept_until_they_expire_and_within_bounds() {
     let most = crate::types::limits::JWT_CACHE_BYTES_MAX / token.len();
     assert!(verified.len() <= most, "{}", verified.len());
     assert!(verified.verify(&keys, "a.b.c", NOW, true).is_err());
+}
+
+/// The public key of a method as a JSON web key of this name.
+fn web_key(method: Method, files: &KeyFiles, id: Option<&str>) -> serde_json::Value {
+    let text = |bytes: &[u8]| BASE64.encode(bytes);
+    let public = files.public.as_ref().expect("it has one");
+    let der = der::pem_blocks(public).remove(0);
+    let bits = der::public_key(&der).expect("a key");
+    let mut key = match method.scheme() {
+        Scheme::Hmac(_) => panic!("it has no public key"),
+        Scheme::Rsa(..) => {
+            // Two integers; those of openssl have a zero before a first bit that is set.
+            let (modulus, exponent) = (&bits[9..9 + 256], &bits[bits.len() - 3..]);
+            serde_json::json!({ "kty": "RSA", "n": text(modulus), "e": text(exponent) })
+        }
+        Scheme::Ecdsa(..) => {
+            let (name, length) = method.curve().expect("it has a curve");
+            let (x, y) = bits[1..].split_at(length);
+            serde_json::json!({ "kty": "EC", "crv": name, "x": text(x), "y": text(y) })
+        }
+        Scheme::Ed25519(_) => {
+            serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "x": text(bits) })
+        }
+    };
+    if let Some(id) = id {
+        key["kid"] = id.into();
+    }
+    key
+}
+
+fn set(keys: &[serde_json::Value]) -> Vec<u8> {
+    format!("\n {}", serde_json::json!({ "keys": keys, "more": 1 })).into_bytes()
+}
+
+/// Keys that verify by sets alone.
+fn read_set(method: Method, file: Vec<u8>) -> Result<Keys, KeyError> {
+    Keys::read(method, &KeyFiles { others: vec![file], ..KeyFiles::default() })
+}
+
+/// A token with a header of its own.
+fn signed_with(keys: &Keys, header: &serde_json::Value) -> String {
+    let claims = BASE64.encode(r#"{"username":"alice","revision":7}"#);
+    let mut token = format!("{}.{claims}", BASE64.encode(header.to_string()));
+    let signature = keys.sign_bytes(token.as_bytes()).expect("it signs");
+    token.push('.');
+    BASE64.encode_string(signature, &mut token);
+    token
+}
+
+#[test]
+fn sets_of_web_keys_verify_for_each_method_that_has_public_keys() {
+    let public = Method::ALL.into_iter().filter(|it| !matches!(it.scheme(), Scheme::Hmac(_)));
+    for method in public {
+        let (own, other) = (files(method), files(method));
+        let token = keys(method, &own).sign("alice", 7, NOW, TTL).expect("it signs");
+        let both = [web_key(method, &other, Some("other")), web_key(method, &own, Some("own"))];
+        let verifier = read_set(method, set(&both)).expect("keys");
+        assert!(verifier.is_verify_only());
+        verifier.verify(&token, NOW, true).expect("any of them may have signed it");
+        let verifier = read_set(method, set(&both[..1])).expect("keys");
+        assert!(verifier.verify(&token, NOW, true).is_err(), "{method:?}: another key's");
+        // Keys of other kinds, for other uses and without their parts are passed over.
+        let mut changed = both[1].clone();
+        changed["use"] = "enc".into();
+        assert!(read_set(method, set(&[changed.clone()])).is_err());
+        changed["use"] = "sig".into();
+        changed["alg"] = "none".into();
+        assert!(read_set(method, set(&[changed.clone()])).is_err());
+        changed["alg"] = method.name().into();
+        let mixed = [serde_json::json!({ "kty": "oct", "k": "AAAA" }), changed.clone()];
+        let verifier = read_set(method, set(&mixed)).expect("one is left");
+        verifier.verify(&token, NOW, true).expect("it verifies");
+        for member in ["n", "e", "crv", "x", "y", "kty"] {
+            let mut lacking = changed.clone();
+            let was = lacking.as_object_mut().expect("a key").remove(member);
+            let read = read_set(method, set(&[lacking]));
+            assert_eq!(read.is_err(), was.is_some(), "{method:?} without {member}");
+        }
+    }
+    for wrong in ["{", "{}", r#"{"keys":{}}"#, r#"{"keys":[1]}"#, r#"{"keys":[]}"#] {
+        assert!(read_set(Method::Es256, wrong.into()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_token_chooses_its_key_by_name() {
+    let method = Method::Es256;
+    let (first, second, nameless) = (files(method), files(method), files(method));
+    let named = [web_key(method, &first, Some("1")), web_key(method, &second, Some("2"))];
+    let public = nameless.public.clone();
+    let others = vec![set(&named)];
+    let verifier = Keys::read(method, &KeyFiles { public, others, ..KeyFiles::default() });
+    let verifier = verifier.expect("keys");
+    let is_taken = |signer: &KeyFiles, header: serde_json::Value| {
+        let token = signed_with(&keys(method, signer), &header);
+        verifier.verify(&token, NOW, true).is_ok()
+    };
+    let named = |id: &str| serde_json::json!({ "alg": "ES256", "kid": id });
+    let unnamed = serde_json::json!({ "alg": "ES256" });
+    assert!(is_taken(&first, named("1")) && is_taken(&second, named("2")));
+    assert!(!is_taken(&first, named("2")), "the key of that name did not sign it");
+    assert!(!is_taken(&first, named("3")), "there is none of that name");
+    assert!(is_taken(&nameless, named("3")), "a key without a name may have any");
+    assert!(!is_taken(&nameless, named("1")));
+    for signer in [&first, &second, &nameless] {
+        assert!(is_taken(signer, unnamed.clone()));
+    }
 }

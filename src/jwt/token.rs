@@ -3,21 +3,11 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::GeneralPurposeConfig;
-use base64::engine::{DecodePaddingMode, GeneralPurpose};
 use serde_json::Value;
 
 use super::claims::{Claims, Invalid};
+use super::encoding::BASE64;
 use super::keys::{Keys, SignError};
-
-/// As Go's `base64.RawURLEncoding`.
-pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::URL_SAFE,
-    GeneralPurposeConfig::new()
-        .with_encode_padding(false)
-        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
-        .with_decode_allow_trailing_bits(true),
-);
 
 impl Keys {
     /// A token for this user at this auth revision, which expires after `ttl`.
@@ -68,7 +58,7 @@ impl Keys {
         if header["alg"].as_str() != Some(self.method().name()) {
             return Err(Invalid("token is unverifiable: invalid signing method"));
         }
-        if !self.verify_bytes(signed.as_bytes(), &signature) {
+        if !self.verify_bytes(signed.as_bytes(), &signature, header["kid"].as_str()) {
             return Err(Invalid("token signature is invalid"));
         }
         let claims = Claims::read(&claims, needs_revision)?;

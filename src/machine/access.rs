@@ -34,17 +34,7 @@ pub fn check_access(
         Command::LeaseRevoke(revoke) => {
             permissions.check_lease(who, Action::Write, revoke.id, attached)
         }
-        Command::AuthEnable(_)
-        | Command::AuthDisable(_)
-        | Command::AuthUserAdd(_)
-        | Command::AuthUserDelete(_)
-        | Command::AuthUserChangePassword(_)
-        | Command::AuthUserGrantRole(_)
-        | Command::AuthUserRevokeRole(_)
-        | Command::AuthRoleAdd(_)
-        | Command::AuthRoleDelete(_)
-        | Command::AuthRoleGrantPermission(_)
-        | Command::AuthRoleRevokePermission(_) => permissions.check_root(who),
+        Command::Auth(_) => permissions.check_root(who),
         Command::Compaction(_)
         | Command::LeaseGrant(_)
         | Command::LeaseExpire(_)

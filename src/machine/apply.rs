@@ -16,7 +16,7 @@ use super::steps::Running;
 use super::{Applied, Config, Effect, Machine, Published, Reply, payload, position};
 use crate::auth::{Auth, Change};
 use crate::cluster::{Cluster, unknown_change};
-use crate::command::Command;
+use crate::command::{AuthCommand, Command};
 use crate::lease::Leases;
 use crate::mvcc::{Mvcc, leased_keys};
 use crate::store::{Engine, Overlay, Space};
@@ -215,19 +215,11 @@ impl<E: Engine> Machine<E> {
                 }
                 Reply::Done
             }
-            Command::AuthEnable(_)
-            | Command::AuthDisable(_)
-            | Command::AuthUserAdd(_)
-            | Command::AuthUserDelete(_)
-            | Command::AuthUserChangePassword(_)
-            | Command::AuthUserGrantRole(_)
-            | Command::AuthUserRevokeRole(_)
-            | Command::AuthRoleAdd(_)
-            | Command::AuthRoleDelete(_)
-            | Command::AuthRoleGrantPermission(_)
-            | Command::AuthRoleRevokePermission(_) => {
-                let change = self.auth_command(&command)?;
-                change.iter().for_each(|change| self.tokens_follow(change));
+            Command::Auth(auth) => {
+                let change = self.auth_command(&auth)?;
+                if let Some(change) = &change {
+                    self.tokens_follow(change, usize::MAX);
+                }
                 effects.extend(change.map(Effect::AuthChanged));
                 Reply::Done
             }
@@ -243,34 +235,23 @@ impl<E: Engine> Machine<E> {
         })
     }
 
-    fn auth_command(&mut self, command: &Command) -> Result<Option<Change>, Refusal> {
+    pub(super) fn auth_command(
+        &mut self,
+        command: &AuthCommand,
+    ) -> Result<Option<Change>, Refusal> {
         let (auth, tx) = (&mut self.auth, &mut self.tx);
         match command {
-            Command::AuthEnable(_) => auth.enable(tx),
-            Command::AuthDisable(_) => auth.disable(tx),
-            Command::AuthUserAdd(add) => auth.user_add(tx, add),
-            Command::AuthUserDelete(delete) => auth.user_delete(tx, &delete.name),
-            Command::AuthUserChangePassword(change) => auth.user_change_password(tx, change),
-            Command::AuthUserGrantRole(it) => auth.user_grant_role(tx, &it.user, &it.role),
-            Command::AuthUserRevokeRole(it) => auth.user_revoke_role(tx, &it.name, &it.role),
-            Command::AuthRoleAdd(add) => auth.role_add(tx, &add.name),
-            Command::AuthRoleDelete(delete) => auth.role_delete(tx, &delete.role),
-            Command::AuthRoleGrantPermission(grant) => auth.role_grant_permission(tx, grant),
-            Command::AuthRoleRevokePermission(it) => auth.role_revoke_permission(tx, it),
-            Command::Put(_)
-            | Command::DeleteRange(_)
-            | Command::Txn(_)
-            | Command::Compaction(_)
-            | Command::LeaseGrant(_)
-            | Command::LeaseRevoke(_)
-            | Command::LeaseExpire(_)
-            | Command::Alarm(_)
-            | Command::ClusterVersionSet(_)
-            | Command::ClusterMemberAttrSet(_)
-            | Command::FeatureLevelSet(_)
-            | Command::TokenIssue(_)
-            | Command::TokenRenew(_)
-            | Command::TokenSweep(_) => Ok(None),
+            AuthCommand::Enable(_) => auth.enable(tx),
+            AuthCommand::Disable(_) => auth.disable(tx),
+            AuthCommand::UserAdd(add) => auth.user_add(tx, add),
+            AuthCommand::UserDelete(delete) => auth.user_delete(tx, &delete.name),
+            AuthCommand::UserChangePassword(change) => auth.user_change_password(tx, change),
+            AuthCommand::UserGrantRole(it) => auth.user_grant_role(tx, &it.user, &it.role),
+            AuthCommand::UserRevokeRole(it) => auth.user_revoke_role(tx, &it.name, &it.role),
+            AuthCommand::RoleAdd(add) => auth.role_add(tx, &add.name),
+            AuthCommand::RoleDelete(delete) => auth.role_delete(tx, &delete.role),
+            AuthCommand::RoleGrantPermission(grant) => auth.role_grant_permission(tx, grant),
+            AuthCommand::RoleRevokePermission(it) => auth.role_revoke_permission(tx, it),
         }
     }
 

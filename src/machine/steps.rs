@@ -1,10 +1,11 @@
-//! Application of an entry in steps, because it touches many keys. Until its last step it is not applied:
+//! Application of an entry in steps, because it touches many keys or tokens. Until its last step it is not applied:
 //! [`Machine::applied`] does not count it, and nothing of it is committed. Its writes are staged in the store's memory
 //! in bounded batches, where only the machine sees them.
 
 use basalt_proto::etcdserverpb::{LeaseExpireRequest, LeaseRevokeRequest, RequestHeader};
 
 use super::{Applied, Effect, Machine, Reply};
+use crate::auth::Change;
 use crate::command::{Command, Large};
 use crate::mvcc::{Outcome, Steps};
 use crate::store::Engine;
@@ -25,6 +26,8 @@ enum State {
     Keys(Steps),
     /// The keys of a revoked or expired lease are being deleted.
     Lease(LeaseId, Steps),
+    /// Users are changed, if there was something to change, and tokens are being dropped.
+    Tokens(Option<Change>),
 }
 
 impl Running {
@@ -53,6 +56,8 @@ impl<E: Engine> Machine<E> {
             Some(Large::Txn(txn)) => self.mvcc.txn_records_max(txn),
             Some(Large::LeaseRevoke(LeaseRevokeRequest { id, .. }))
             | Some(Large::LeaseExpire(LeaseExpireRequest { id, .. })) => self.leases.key_count(*id),
+            Some(Large::AllTokens) => self.tokens.len(),
+            Some(Large::TokensOf(user)) => self.tokens.count_of(user),
         }
     }
 
@@ -82,8 +87,16 @@ impl<E: Engine> Machine<E> {
         if let State::Begun(header, command) = &running.state {
             running.state = self.start(header, command)?;
         }
-        let (State::Keys(steps) | State::Lease(_, steps)) = &mut running.state else {
-            return Err(Fault::new("a large entry was not begun").into());
+        let steps = match &mut running.state {
+            State::Keys(steps) | State::Lease(_, steps) => steps,
+            State::Tokens(change) => {
+                if change.as_ref().is_some_and(|change| !self.tokens_follow(change, budget)) {
+                    return Ok(None);
+                }
+                running.applied.effects.extend(change.take().map(Effect::AuthChanged));
+                return Ok(Some(Reply::Done));
+            }
+            State::Begun(..) => return Err(Fault::new("a large entry was not begun").into()),
         };
         let leases = &self.leases;
         let outcome = self.mvcc.step(&mut self.tx, steps, budget, &|id| leases.exists(id))?;
@@ -101,6 +114,9 @@ impl<E: Engine> Machine<E> {
 
     fn start(&mut self, header: &RequestHeader, command: &Command) -> Result<State, Error> {
         self.check(header, command)?;
+        if let Command::Auth(auth) = command {
+            return Ok(State::Tokens(self.auth_command(auth)?));
+        }
         let (mvcc, tx, leases) = (&self.mvcc, &mut self.tx, &mut self.leases);
         Ok(match command.large() {
             Some(Large::DeleteRange(delete)) => State::Keys(mvcc.begin_delete_range(delete)),
@@ -113,7 +129,9 @@ impl<E: Engine> Machine<E> {
                 let keys = leases.expire(tx, expire.id, expire.granted_at)?;
                 State::Lease(expire.id, mvcc.begin_delete_keys(keys))
             }
-            None => return Err(Fault::new("a small command was to be applied in steps").into()),
+            Some(Large::AllTokens | Large::TokensOf(_)) | None => {
+                return Err(Fault::new("a small command was to be applied in steps").into());
+            }
         })
     }
 

@@ -33,22 +33,33 @@ impl<E: Engine> Machine<E> {
         Ok(Reply::Token { index: self.applied })
     }
 
-    /// Tokens go with their users, passwords and authentication.
-    pub(super) fn tokens_follow(&mut self, change: &Change) {
+    /// Tokens go with their users, passwords and authentication: as many as `budget` at a time. Returns true at the end.
+    pub(super) fn tokens_follow(&mut self, change: &Change, budget: usize) -> bool {
         let (tokens, tx) = (&mut self.tokens, &mut self.tx);
         match change {
-            Change::Disabled => tokens.clear(tx),
+            Change::Disabled => tokens.clear(tx, budget),
             Change::UserAdded(user) | Change::PasswordChanged(user) => {
-                tokens.password_changed(tx, user, self.auth.permissions().revision());
+                let is_over = tokens.drop_user(tx, user, budget);
+                if is_over {
+                    let revision = self.auth.permissions().revision();
+                    tokens.password_changed(tx, user, revision);
+                }
+                is_over
             }
-            Change::UserDeleted(user) => tokens.user_deleted(tx, user),
+            Change::UserDeleted(user) => {
+                let is_over = tokens.drop_user(tx, user, budget);
+                if is_over {
+                    tokens.user_deleted(tx, user);
+                }
+                is_over
+            }
             Change::Enabled
             | Change::RoleGranted { .. }
             | Change::RoleRevoked { .. }
             | Change::RoleAdded(_)
             | Change::RoleDeleted(_)
             | Change::PermissionGranted(_)
-            | Change::PermissionRevoked { .. } => (),
+            | Change::PermissionRevoked { .. } => true,
         }
     }
 }

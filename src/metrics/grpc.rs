@@ -4,31 +4,10 @@ use basalt_proto::rpc::{COUNT, METHODS, Method, Rpc};
 
 use super::cells::Sharded;
 use super::text::Writer;
-
-/// gRPC's status codes, by number.
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
-const UNKNOWN: usize = 2;
+use crate::types::{CODE_NAMES, code_number};
 
 /// Numbers of each method: started, received, sent, and one for each code it ended with.
-const CELLS: usize = 3 + CODES.len();
+const CELLS: usize = 3 + CODE_NAMES.len();
 const STARTED: usize = 0;
 const RECEIVED: usize = 1;
 const SENT: usize = 2;
@@ -53,8 +32,7 @@ pub fn rpc_sent(rpc: Rpc, messages: u64) {
 
 /// Counts the end of a call with this status code.
 pub fn rpc_handled(rpc: Rpc, code: i32) {
-    let code = usize::try_from(code).ok().filter(|code| *code < CODES.len()).unwrap_or(UNKNOWN);
-    add(rpc, HANDLED + code, 1);
+    add(rpc, HANDLED + code_number(code), 1);
 }
 
 fn add(rpc: Rpc, cell: usize, more: u64) {
@@ -76,7 +54,7 @@ fn labels(method: &Method, code: Option<&str>) -> String {
 pub(super) fn write(out: &mut Writer) {
     let help = "Total number of RPCs completed on the server, regardless of success or failure.";
     let handled = METHODS.iter().flat_map(|method| {
-        CODES.iter().enumerate().map(move |(code, name)| {
+        CODE_NAMES.iter().enumerate().map(move |(code, name)| {
             (labels(method, Some(name)), sum(method, HANDLED + code) as f64)
         })
     });

@@ -15,11 +15,19 @@ pub enum CertificateRole {
     Authority,
 }
 
-const ROLES: [(CertificateRole, &str); 3] = [
-    (CertificateRole::Server, "server"),
-    (CertificateRole::Client, "client"),
-    (CertificateRole::Authority, "ca"),
-];
+impl CertificateRole {
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Authority => "ca",
+        }
+    }
+}
+
+const ROLES: [CertificateRole; 3] =
+    [CertificateRole::Server, CertificateRole::Client, CertificateRole::Authority];
 const KINDS: [&str; 2] = ["client", "peer"];
 
 /// 0 for those that are not there.
@@ -36,9 +44,9 @@ pub fn certificate_ends(kind: &str, role: CertificateRole, not_after: i64) {
 
 pub(super) fn write(out: &mut Writer) {
     let rows = KINDS.iter().zip(&ENDS).flat_map(|(kind, ends)| {
-        ROLES.iter().zip(ends).filter_map(move |((_, role), end)| {
+        ROLES.iter().zip(ends).filter_map(move |(role, end)| {
             let end = end.load(Relaxed);
-            (end != 0).then(|| (format!("kind=\"{kind}\",role=\"{role}\""), end as f64))
+            (end != 0).then(|| (format!("kind=\"{kind}\",role=\"{}\"", role.name()), end as f64))
         })
     });
     let rows: Vec<_> = rows.collect();

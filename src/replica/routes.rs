@@ -2,7 +2,7 @@
 
 use crate::consensus::Message;
 use crate::consensus::wire::{Priority, is_proposal, priority};
-use crate::types::limits::{PEER_BULK_BYTES_MAX, PEER_GUESTS_MAX};
+use crate::types::limits::PEER_GUESTS_MAX;
 
 /// The route of a message to another member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,9 +34,9 @@ pub fn route(message: &Message, is_known: bool, takes_bulk: bool) -> Route {
     }
 }
 
-/// True if so many bytes fit behind those in a member's queue. One packet always fits.
-pub fn fits_bulk(waiting_bytes: usize, bytes: usize) -> bool {
-    waiting_bytes == 0 || waiting_bytes + bytes <= PEER_BULK_BYTES_MAX
+/// True if so many bytes fit behind those in a member's queue of `bytes_max`. One packet always fits.
+pub fn fits_bulk(waiting_bytes: usize, bytes: usize, bytes_max: usize) -> bool {
+    waiting_bytes == 0 || waiting_bytes + bytes <= bytes_max
 }
 
 /// True if messages to an unknown member may be queued for the connection that it dialed, beside so many other guests.
@@ -81,8 +81,8 @@ mod tests {
 
     #[test]
     fn queues_are_bounded_but_for_one_packet() {
-        assert!(fits_bulk(0, PEER_BULK_BYTES_MAX + 1));
-        assert!(fits_bulk(1, PEER_BULK_BYTES_MAX - 1) && !fits_bulk(1, PEER_BULK_BYTES_MAX));
+        assert!(fits_bulk(0, 101, 100));
+        assert!(fits_bulk(1, 99, 100) && !fits_bulk(1, 100, 100));
         assert!(admits_guest(PEER_GUESTS_MAX - 1, false) && !admits_guest(PEER_GUESTS_MAX, false));
         assert!(admits_guest(PEER_GUESTS_MAX, true));
     }

@@ -37,13 +37,14 @@ pub struct Replica<S> {
 }
 
 impl<S> Replica<S> {
-    /// A member that starts or restarts. As leader it should send heartbeats at this interval.
-    pub fn new(driver: Driver, heartbeat: Duration) -> Self {
+    /// A member that starts or restarts. As leader it should send heartbeats at this interval. So many bytes of
+    /// proposals may wait for a leader.
+    pub fn new(driver: Driver, heartbeat: Duration, deferred_bytes_max: usize) -> Self {
         Self {
             driver,
             heartbeats: Heartbeats::new(heartbeat),
             reads: ReadBatches::default(),
-            deferred: DeferredProposals::default(),
+            deferred: DeferredProposals::new(deferred_bytes_max),
             snapshot: None,
             discarded: Vec::new(),
             role: Role::default(),

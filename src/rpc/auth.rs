@@ -28,7 +28,7 @@ use super::login::{ClientAddress, authenticate, host};
 use super::{header, mismatch, status};
 use crate::actors::ReplicaClient;
 use crate::auth::{Capability, Permissions, Principal, ROOT};
-use crate::command::Command;
+use crate::command::{AuthCommand, Command};
 use crate::io::{PasswordError, clock};
 use crate::machine::Reply;
 use crate::types::{FeatureLevel, Refusal};
@@ -45,7 +45,7 @@ impl Auth {
     async fn change<Q>(
         &self,
         request: Request<Q>,
-        command: fn(Q) -> Command,
+        command: fn(Q) -> AuthCommand,
     ) -> Result<Option<ResponseHeader>, Status> {
         let credentials = Credentials::of(&request);
         self.propose(&credentials, command(request.into_inner())).await
@@ -54,10 +54,10 @@ impl Auth {
     async fn propose(
         &self,
         credentials: &Credentials,
-        command: Command,
+        command: AuthCommand,
     ) -> Result<Option<ResponseHeader>, Status> {
         self.await_level().await;
-        let reply = credentials.propose(&self.0, command).await?;
+        let reply = credentials.propose(&self.0, Command::Auth(command)).await?;
         if reply == Reply::Done { Ok(header(&self.0)) } else { Err(mismatch()) }
     }
 
@@ -141,7 +141,7 @@ impl auth_server::Auth for Auth {
             true => String::new(),
             false => self.hash(&credentials, &add.name, password).await?,
         };
-        let header = self.propose(&credentials, Command::AuthUserAdd(add)).await?;
+        let header = self.propose(&credentials, AuthCommand::UserAdd(add)).await?;
         Ok(Response::new(AuthUserAddResponse { header }))
     }
 
@@ -155,7 +155,7 @@ impl auth_server::Auth for Auth {
         if !password.is_empty() {
             change.hashed_password = self.hash(&credentials, &change.name, password).await?;
         }
-        let header = self.propose(&credentials, Command::AuthUserChangePassword(change)).await?;
+        let header = self.propose(&credentials, AuthCommand::UserChangePassword(change)).await?;
         Ok(Response::new(AuthUserChangePasswordResponse { header }))
     }
 
@@ -206,7 +206,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthEnableRequest>,
     ) -> Result<Response<AuthEnableResponse>, Status> {
-        let header = self.change(request, Command::AuthEnable).await?;
+        let header = self.change(request, AuthCommand::Enable).await?;
         Ok(Response::new(AuthEnableResponse { header }))
     }
 
@@ -214,7 +214,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthDisableRequest>,
     ) -> Result<Response<AuthDisableResponse>, Status> {
-        let header = self.change(request, Command::AuthDisable).await?;
+        let header = self.change(request, AuthCommand::Disable).await?;
         Ok(Response::new(AuthDisableResponse { header }))
     }
 
@@ -222,7 +222,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserDeleteRequest>,
     ) -> Result<Response<AuthUserDeleteResponse>, Status> {
-        let header = self.change(request, Command::AuthUserDelete).await?;
+        let header = self.change(request, AuthCommand::UserDelete).await?;
         Ok(Response::new(AuthUserDeleteResponse { header }))
     }
 
@@ -230,7 +230,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserGrantRoleRequest>,
     ) -> Result<Response<AuthUserGrantRoleResponse>, Status> {
-        let header = self.change(request, Command::AuthUserGrantRole).await?;
+        let header = self.change(request, AuthCommand::UserGrantRole).await?;
         Ok(Response::new(AuthUserGrantRoleResponse { header }))
     }
 
@@ -238,7 +238,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthUserRevokeRoleRequest>,
     ) -> Result<Response<AuthUserRevokeRoleResponse>, Status> {
-        let header = self.change(request, Command::AuthUserRevokeRole).await?;
+        let header = self.change(request, AuthCommand::UserRevokeRole).await?;
         Ok(Response::new(AuthUserRevokeRoleResponse { header }))
     }
 
@@ -246,7 +246,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleAddRequest>,
     ) -> Result<Response<AuthRoleAddResponse>, Status> {
-        let header = self.change(request, Command::AuthRoleAdd).await?;
+        let header = self.change(request, AuthCommand::RoleAdd).await?;
         Ok(Response::new(AuthRoleAddResponse { header }))
     }
 
@@ -254,7 +254,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleDeleteRequest>,
     ) -> Result<Response<AuthRoleDeleteResponse>, Status> {
-        let header = self.change(request, Command::AuthRoleDelete).await?;
+        let header = self.change(request, AuthCommand::RoleDelete).await?;
         Ok(Response::new(AuthRoleDeleteResponse { header }))
     }
 
@@ -262,7 +262,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleGrantPermissionRequest>,
     ) -> Result<Response<AuthRoleGrantPermissionResponse>, Status> {
-        let header = self.change(request, Command::AuthRoleGrantPermission).await?;
+        let header = self.change(request, AuthCommand::RoleGrantPermission).await?;
         Ok(Response::new(AuthRoleGrantPermissionResponse { header }))
     }
 
@@ -270,7 +270,7 @@ impl auth_server::Auth for Auth {
         &self,
         request: Request<AuthRoleRevokePermissionRequest>,
     ) -> Result<Response<AuthRoleRevokePermissionResponse>, Status> {
-        let header = self.change(request, Command::AuthRoleRevokePermission).await?;
+        let header = self.change(request, AuthCommand::RoleRevokePermission).await?;
         Ok(Response::new(AuthRoleRevokePermissionResponse { header }))
     }
 }

@@ -1,16 +1,23 @@
 //! `etcdserverpb.Cluster`.
 
+use std::sync::Arc;
+
 use basalt_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
+use basalt_proto::rpc::{Rpc, Unary};
 use basalt_proto::server::etcdserverpb::cluster_server;
+use hyper::http::request::Parts;
+use prost::Message as _;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::credentials::Credentials;
+use super::policy::Policy;
 use super::{header, status};
 use crate::actors::ReplicaClient;
+use crate::auth::Permissions;
 use crate::cluster;
 use crate::io::clock;
 use crate::types::{MemberId, Refusal};
@@ -171,4 +178,32 @@ impl cluster_server::Cluster for Cluster {
         let (header, members) = self.answer();
         Ok(Response::new(MemberPromoteResponse { header, members }))
     }
+}
+
+/// A promotion that was asked for on the peer port over HTTP, as another member of an etcd cluster asks for it: in the name of
+/// the token in the headers. Certificates of that port are members', not users'.
+///
+/// # Errors
+/// It is not root's request, or the member cannot be promoted.
+pub async fn promote_by_http(
+    replica: &ReplicaClient,
+    policy: &Arc<Policy>,
+    (head, address): (&Parts, &Arc<str>),
+    id: MemberId,
+) -> Result<(), Refusal> {
+    let rpc = Rpc::Unary(Unary::ClusterMemberPromote);
+    let mut observed = policy.observe(replica, rpc, head, address);
+    let promoted = async {
+        if let Some(observed) = &mut observed {
+            observed.admit(&MemberPromoteRequest { id }.encode_to_vec())?;
+        }
+        let credentials = Credentials::new(&head.headers, &head.extensions);
+        credentials.require(replica, Permissions::check_root).await?;
+        replica.promote_here(id).await
+    };
+    let promoted = promoted.await;
+    if let Some(observed) = &mut observed {
+        observed.finish(promoted.as_ref().err().map_or(0, |refusal| refusal.code() as i32)).await;
+    }
+    promoted
 }

@@ -14,7 +14,6 @@ use super::status;
 use crate::actors::{ReplicaClient, State};
 use crate::auth::{
     AuthInfo, Capability, Identified, NoAttachedKeys, Permissions, Principal, Source,
-    TokenProvider as _,
 };
 use crate::command::Command;
 use crate::io::PeerCertificate;
@@ -22,9 +21,9 @@ use crate::machine::{Reply, check_access};
 use crate::token::fingerprint;
 use crate::types::Refusal;
 
-/// The metadata that etcd's gateway adds to the request of a client that sends `Accept`. Such a request comes over the
-/// connection of the gateway, whose certificate is not its client's.
-const FROM_GATEWAY: &str = "grpcgateway-accept";
+/// The metadata that etcd's gateway adds to the request of a client that sends `Accept`. In etcd such a request comes over the
+/// connection of the gateway, whose certificate is not its client's, so that the name in it is no user's.
+pub const FROM_GATEWAY: &str = "grpcgateway-accept";
 
 /// Headers that carry a token, the one that counts first.
 pub(super) const TOKEN_HEADERS: [&str; 2] = ["token", "authorization"];
@@ -32,7 +31,7 @@ const BEARER: &str = "Bearer ";
 
 /// The parts of a request that identify its user. Empty for most requests.
 #[derive(Clone, Debug, Default)]
-pub struct Credentials {
+pub(super) struct Credentials {
     token: Option<HeaderValue>,
     /// The certificate of the connection.
     certificate: Option<Arc<PeerCertificate>>,
@@ -45,7 +44,7 @@ impl Credentials {
     }
 
     /// Those in these headers, and of the connection in these extensions.
-    pub fn new(headers: &HeaderMap, extensions: &Extensions) -> Self {
+    pub(super) fn new(headers: &HeaderMap, extensions: &Extensions) -> Self {
         let token = TOKEN_HEADERS.into_iter().find_map(|name| headers.get(name)).cloned();
         Self { token, certificate: certificate(headers, extensions) }
     }
@@ -89,8 +88,7 @@ impl Credentials {
             let source = Source::CertificateName;
             return self.certificate_user().map(|user| AuthInfo { user, revision, source });
         };
-        let identified = replica.with_permissions(|it| replica.tokens().identify(bare(token), it));
-        match identified {
+        match replica.identify_now(bare(token)) {
             Identified::Known(identity) => Some(identity),
             Identified::Invalid | Identified::NotApplied(_) => None,
         }
@@ -100,7 +98,7 @@ impl Credentials {
     ///
     /// # Errors
     /// It may not.
-    pub async fn require(
+    pub(super) async fn require(
         &self,
         replica: &ReplicaClient,
         check: impl Fn(&Permissions, Option<Principal<'_>>) -> Result<(), Refusal>,
@@ -277,10 +275,11 @@ pub(super) fn certificate(
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Option<Arc<PeerCertificate>> {
-    if headers.contains_key(FROM_GATEWAY) {
-        return None;
-    }
-    extensions.get::<Arc<PeerCertificate>>().cloned()
+    let certificate = extensions.get::<Arc<PeerCertificate>>()?;
+    Some(match headers.contains_key(FROM_GATEWAY) {
+        true => Arc::new(certificate.without_user()),
+        false => Arc::clone(certificate),
+    })
 }
 
 #[cfg(test)]

@@ -106,6 +106,8 @@ pub struct Config {
     pub(super) quota_bytes: u64,
     /// `--grpc-keepalive-interval`.
     pub(super) keep_alive: Duration,
+    /// `--grpc-keepalive-min-time`.
+    pub(super) ping_min: Duration,
     /// `--grpc-keepalive-timeout`.
     pub(super) keep_alive_timeout: Duration,
     /// `--watch-progress-notify-interval`.
@@ -114,6 +116,8 @@ pub struct Config {
     pub(super) slow_request: Duration,
     /// `--enable-grpc-gateway`: true to serve the API as JSON too.
     pub(super) gateway: bool,
+    /// `--gateway-client-cert-auth`: true if names in client certificates are users of the gateway, too.
+    pub(super) gateway_certificate_names: bool,
     /// `--warning-apply-duration`.
     pub(super) slow_apply: Duration,
     /// `--auto-compaction-retention`, in the unit of `--auto-compaction-mode`.
@@ -251,6 +255,7 @@ impl Config {
             max_streams: table::MAX_CONCURRENT_STREAMS.get(flags).min(STREAMS_MAX),
             quota_bytes: quota_bytes(flags),
             keep_alive: table::GRPC_KEEPALIVE_INTERVAL.get(flags),
+            ping_min: table::GRPC_KEEPALIVE_MIN_TIME.get(flags),
             keep_alive_timeout: table::GRPC_KEEPALIVE_TIMEOUT.get(flags),
             // With a shorter interval a watch would do nothing else.
             progress_notify: table::WATCH_PROGRESS_NOTIFY_INTERVAL
@@ -258,6 +263,7 @@ impl Config {
                 .max(Duration::from_millis(100)),
             slow_request: table::WARNING_UNARY_REQUEST_DURATION.get(flags),
             gateway: table::ENABLE_GRPC_GATEWAY.get(flags),
+            gateway_certificate_names: table::GATEWAY_CLIENT_CERT_AUTH.get(flags),
             slow_apply: table::WARNING_APPLY_DURATION.get(flags),
             retention: Retention::All,
             raft_read_timeout: table::RAFT_READ_TIMEOUT.get(flags).max(RAFT_TIMEOUT_MIN),
@@ -305,7 +311,7 @@ impl Config {
             gateway: self.gateway,
             origins: self.origins.clone(),
             hosts: self.hosts.clone(),
-            gateway_certificate_names: false,
+            gateway_certificate_names: self.gateway_certificate_names,
             slow: self.slow_request,
             policy: Arc::clone(policy),
             command_line: self.command_line.clone(),

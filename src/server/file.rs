@@ -1,9 +1,10 @@
-//! The configuration as a YAML or JSON file. Keys are the names of flags, apart from a few in sections; unknown keys
-//! are ignored, as in etcd.
+//! The configuration as a YAML or JSON file. Keys are the names of flags, apart from a few in sections, or names that
+//! flags had in older versions; unknown keys are ignored, as in etcd, and named in the log.
 
 use serde_norway::{Mapping, Value};
 
 use super::flag::{Form, Row};
+use super::graduated::{self, Graduated, graduated};
 use super::settings::{Flags, Level, Note};
 use super::table;
 
@@ -109,6 +110,7 @@ fn parse(text: &str) -> Result<Flags, String> {
         | Value::Sequence(_)
         | Value::Tagged(_) => return Err("the configuration file holds no keys".to_owned()),
     }
+    graduated::settle_gates(&mut flags);
     Ok(flags)
 }
 
@@ -121,21 +123,60 @@ fn section(name: &str, keys: &Mapping, flags: &mut Flags) -> Result<(), String> 
             section(section_name, inner, flags)?;
             continue;
         }
-        let flag = match SECTIONS.iter().find(|(known, _)| *known == name) {
-            Some((_, keys)) => keys.iter().find(|(known, _)| *known == key).map(|(_, flag)| *flag),
-            None => table::find(key).filter(|flag| !is_in_section(flag.name())),
-        };
-        let is_settable =
-            |flag: &&dyn Row| NOT_IN_FILES.iter().all(|other| other.name() != flag.name());
-        let Some(flag) = flag.filter(is_settable) else { continue };
-        let Some(text) = scalar(flag.form(), value).map_err(|error| format!("{key}: {error}"))?
-        else {
+        let Some(flag) = flag_of(name, key) else {
+            older(name, key, value, flags)?;
             continue;
         };
-        flag.check(&text).map_err(|error| format!("invalid value {text:?} for {key}: {error}"))?;
-        flags.put(flag.name(), text);
+        if let Some(text) = text_of(flag, key, value)? {
+            flags.put(flag.name(), text);
+        }
     }
     Ok(())
+}
+
+/// The flag of a key in a section, or outside of all.
+fn flag_of(section: &str, key: &str) -> Option<&'static dyn Row> {
+    let flag = match SECTIONS.iter().find(|(known, _)| *known == section) {
+        Some((_, keys)) => keys.iter().find(|(known, _)| *known == key).map(|(_, flag)| *flag),
+        None => table::find(key).filter(|flag| !is_in_section(flag.name())),
+    };
+    flag.filter(|flag| NOT_IN_FILES.iter().all(|other| other.name() != flag.name()))
+}
+
+/// The value of a flag as its text, checked; `None` for none.
+fn text_of(flag: &dyn Row, key: &str, value: &Value) -> Result<Option<String>, String> {
+    let text = scalar(flag.form(), value).map_err(|error| format!("{key}: {error}"))?;
+    let checked = text.as_deref().map_or(Ok(()), |text| {
+        flag.check(text).map_err(|error| format!("invalid value {text:?} for {key}: {error}"))
+    });
+    checked.map(|()| text)
+}
+
+/// Applies a key that is the older name of a flag; another one is ignored and noted.
+fn older(section: &str, key: &str, value: &Value, flags: &mut Flags) -> Result<(), String> {
+    match graduated(key).filter(|_| section.is_empty()) {
+        Some(Graduated::Gate(gate)) => {
+            let Some(on) = scalar(Form::Switch, value)? else { return Ok(()) };
+            graduated::put_gate(key.to_owned(), gate, &on, flags)
+                .map_err(|()| format!("invalid value {on:?} for {key}: parse error"))
+        }
+        Some(Graduated::Flag(flag)) => {
+            let Some(text) = text_of(flag, key, value)? else { return Ok(()) };
+            if flags.given(flag.name()).is_some() {
+                flags.note(graduated::shadowed(key, flag.name()));
+                return Ok(());
+            }
+            flags.note(graduated::note(key, flag.name()));
+            flags.put(flag.name(), text);
+            Ok(())
+        }
+        None => {
+            let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+            let note = Note::new(Level::Warn, "unknown key of the configuration file is ignored");
+            flags.note(note.about("key", path));
+            Ok(())
+        }
+    }
 }
 
 fn is_in_section(flag: &str) -> bool {
@@ -178,7 +219,9 @@ mod tests {
         let json = r#"{"name": "a", "heartbeat-interval": 7, "pre-vote": false,
             "log-outputs": ["stderr", "x"], "watch-progress-notify-interval": 5000000000,
             "peer-transport-security": {"client-cert-auth": true, "allowed-cn": ["c", "d"]}}"#;
-        let flags = parse(yaml).expect("it is fine");
+        let mut flags = parse(yaml).expect("it is fine");
+        // About the key that the other one lacks.
+        assert_eq!(flags.notes.drain(..).count(), 1);
         assert_eq!(flags, parse(json).expect("it is fine"));
         assert_eq!(table::NAME.get(&flags), "a");
         assert_eq!(table::HEARTBEAT_INTERVAL.get(&flags), Duration::from_millis(7));
@@ -189,6 +232,27 @@ mod tests {
         assert_eq!(table::PEER_CERT_ALLOWED_CN.text(&flags), "c,d");
         assert_eq!(table::WATCH_PROGRESS_NOTIFY_INTERVAL.get(&flags), Duration::from_secs(5));
         assert!(!table::CERT_FILE.is_set(&flags), "nothing is no value");
+    }
+
+    #[test]
+    fn names_of_older_versions_mean_the_same_and_unknown_ones_are_noted() {
+        let yaml = "experimental-initial-corrupt-check: true\nfeature-gates: CompactHashCheck=true\n\
+            experimental-watch-progress-notify-interval: 5000000000\nexperimental-max-learners: 3\n\
+            enable-v2: true\npeer-transport-security:\n  cipher: x\n";
+        let flags = parse(yaml).expect("it is fine");
+        let gates = table::FEATURE_GATES.text(&flags);
+        assert_eq!(gates, "CompactHashCheck=true,InitialCorruptCheck=true");
+        assert_eq!(table::WATCH_PROGRESS_NOTIFY_INTERVAL.get(&flags), Duration::from_secs(5));
+        assert_eq!(table::MAX_LEARNERS.get(&flags), 3);
+        let keys = flags.notes.iter().filter_map(|note| note.about.first());
+        let keys: Vec<_> = keys.map(|(_, key)| key.as_str()).collect();
+        assert_eq!(keys, ["enable-v2", "peer-transport-security.cipher"]);
+        let both = "max-learners: 2\nexperimental-max-learners: 3";
+        assert_eq!(table::MAX_LEARNERS.get(&parse(both).expect("it is fine")), 2);
+        let both = "experimental-max-learners: 3\nmax-learners: 2";
+        assert_eq!(table::MAX_LEARNERS.get(&parse(both).expect("it is fine")), 2);
+        assert!(parse("experimental-max-learners: x").is_err());
+        assert!(parse("experimental-initial-corrupt-check: 7").is_err());
     }
 
     #[test]

@@ -33,10 +33,7 @@ pub(super) struct Used;
 
 /// The effect of a flag that is accepted and changes nothing.
 #[derive(Debug)]
-pub(super) struct Warned {
-    /// True if the member behaves as the flag's default states.
-    pub(super) default_holds: bool,
-}
+pub(super) struct Warned;
 
 /// The effect of a flag that asks for a feature that this version lacks.
 #[derive(Debug)]
@@ -72,17 +69,7 @@ pub(super) const fn warned<T>(
     default: &'static str,
     help: &'static str,
 ) -> Flag<T, Warned> {
-    Flag { name, syntax, default, help, effect: Warned { default_holds: true } }
-}
-
-/// A flag without effect, not even that of its default.
-pub(super) const fn without_effect<T>(
-    name: &'static str,
-    syntax: Syntax<T>,
-    default: &'static str,
-    help: &'static str,
-) -> Flag<T, Warned> {
-    Flag { name, syntax, default, help, effect: Warned { default_holds: false } }
+    Flag { name, syntax, default, help, effect: Warned }
 }
 
 /// A flag that asks for a feature that this version lacks, unless its value is the default.
@@ -179,8 +166,7 @@ impl Effect for Used {
 
 impl Effect for Warned {
     fn warning(&self, name: &str, is_changed: bool) -> Option<String> {
-        let is_due = is_changed || !self.default_holds;
-        is_due.then(|| format!("--{name} has no effect in this version of Basalt"))
+        is_changed.then(|| format!("--{name} has no effect in this version of Basalt"))
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::flag::{Form, Row};
 use super::gates::Gates;
+use super::graduated::{self, Graduated, graduated};
 use super::settings::{Flags, Level, Note};
-use super::{file, table, values};
+use super::{file, table};
 
 /// The action that the command line requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,8 +54,13 @@ pub fn parse(
         let note = Note::new(Level::Warn, "cannot set special environment variable");
         flags.note(note.about("key", "ETCD_VERSION").about("value", value));
     }
-    match apply_environment(&environment, &mut flags) {
-        Ok(()) => Command::Run(flags),
+    let applied = apply_environment(&environment, &mut flags)
+        .and_then(|known| apply_older(&environment, &known, &mut flags));
+    match applied {
+        Ok(()) => {
+            graduated::settle_gates(&mut flags);
+            Command::Run(flags)
+        }
         Err(command) => command,
     }
 }
@@ -109,21 +115,22 @@ fn one_flag(
         flags.note(Note::new(Level::Warn, text));
         return Ok(());
     }
-    if let Some((_, gate)) = table::GATES_BEFORE.iter().find(|(before, _)| *before == name) {
-        let on = given.unwrap_or_else(|| "true".to_owned());
-        return gate_before(name, gate, &on, flags);
-    }
-    let known = table::find(name).or_else(|| {
-        // Removed in 3.7; 3.6 and older still have them, and so do scripts for those.
-        table::find(name.strip_prefix("experimental-")?)
-    });
-    let Some(flag) = known else {
-        return Err(Command::Misuse(format!("flag provided but not defined: -{name}")));
+    let flag = match (table::find(name), graduated(name)) {
+        (Some(flag), _) => flag,
+        (None, Some(Graduated::Flag(flag))) => {
+            flags.note(graduated::note(&format!("--{name}"), &format!("--{}", flag.name())));
+            flag
+        }
+        (None, Some(Graduated::Gate(gate))) => {
+            let on = given.unwrap_or_else(|| "true".to_owned());
+            return graduated::put_gate(format!("--{name}"), gate, &on, flags).map_err(|()| {
+                Command::Misuse(format!("invalid boolean value {on:?} for -{name}: parse error"))
+            });
+        }
+        (None, None) => {
+            return Err(Command::Misuse(format!("flag provided but not defined: -{name}")));
+        }
     };
-    if flag.name() != name {
-        let text = format!("--{name} is gone in 3.7; taken for --{}", flag.name());
-        flags.note(Note::new(Level::Warn, text));
-    }
     let value = match given {
         Some(value) => value,
         None if flag.form() == Form::Switch => "true".to_owned(),
@@ -143,24 +150,11 @@ fn misuse(flag: &dyn Row, name: &str, value: &str, error: &str) -> String {
     format!("invalid value {value:?} for flag -{name}: {error}")
 }
 
-fn gate_before(name: &str, gate: &str, on: &str, flags: &mut Flags) -> Result<(), Command> {
-    if values::switch(on).is_none() {
-        let text = format!("invalid boolean value {on:?} for -{name}: parse error");
-        return Err(Command::Misuse(text));
-    }
-    let text = format!("--{name} is gone in 3.7; taken for --feature-gates={gate}={on}");
-    flags.note(Note::new(Level::Warn, text));
-    let before = table::FEATURE_GATES.text(flags);
-    let comma = if before.is_empty() { "" } else { "," };
-    let all = format!("{before}{comma}{gate}={on}");
-    flags.put("feature-gates", all);
-    Ok(())
-}
-
+/// Applies the variables of flags, and returns the names of all such variables.
 fn apply_environment(
     environment: &BTreeMap<String, String>,
     flags: &mut Flags,
-) -> Result<(), Command> {
+) -> Result<Vec<String>, Command> {
     let mut known = Vec::new();
     for flag in table::all() {
         let variable = format!("{PREFIX}{}", flag.name().to_uppercase().replace('-', "_"));
@@ -179,11 +173,38 @@ fn apply_environment(
         flags.note(note.about("variable-name", variable).about("variable-value", value));
         flags.put(flag.name(), value);
     }
+    Ok(known)
+}
+
+/// Applies the variables by which flags of older versions were set, and notes those that belong to no flag.
+fn apply_older(
+    environment: &BTreeMap<String, String>,
+    known: &[String],
+    flags: &mut Flags,
+) -> Result<(), Command> {
     let is_known = |name: &String| known.contains(name) || SPECIAL.contains(&name.as_str());
-    for name in environment.keys().filter(|name| !is_known(name)) {
-        let note = Note::new(Level::Warn, "unrecognized environment variable");
-        // etcd prints the value, too, which may be a password under a misspelled name.
-        flags.note(note.about("environment-variable", name));
+    for (name, value) in environment.iter().filter(|(name, _)| !is_known(name)) {
+        let invalid = |error: &str| refuse(&format!("invalid value {value:?} for {name}: {error}"));
+        match name.strip_prefix(PREFIX).and_then(graduated::of_variable) {
+            _ if value.is_empty() => (),
+            Some(Graduated::Gate(gate)) => {
+                graduated::put_gate(name.clone(), gate, value, flags)
+                    .map_err(|()| invalid("parse error"))?;
+            }
+            Some(Graduated::Flag(flag)) if flags.given(flag.name()).is_some() => {
+                flags.note(graduated::shadowed(name, &format!("--{}", flag.name())));
+            }
+            Some(Graduated::Flag(flag)) => {
+                flag.check(value).map_err(|error| invalid(&error))?;
+                flags.note(graduated::note(name, &format!("--{}", flag.name())));
+                flags.put(flag.name(), value);
+            }
+            None => {
+                let note = Note::new(Level::Warn, "unrecognized environment variable");
+                // etcd prints the value, too, which may be a password under a misspelled name.
+                flags.note(note.about("environment-variable", name));
+            }
+        }
     }
     Ok(())
 }
@@ -192,6 +213,7 @@ fn apply_environment(
 pub fn usage() -> &'static str {
     "Usage:\n\
      \n  etcd [flags]\n    Run a member.\n\
+     \n  etcd doctor [-w table|json] [flags]\n    Examine the machine for the member of these flags.\n\
      \n  etcd --version\n    Print the version.\n\
      \n  etcd -h | --help\n    Print all flags.\n\
      \n  etcd --config-file\n    Run a member as a YAML or JSON file says. All other flags and the \
@@ -319,6 +341,29 @@ mod tests {
         assert_eq!(table::FEATURE_GATES.text(&flags), "InitialCorruptCheck=true");
         assert_eq!(table::WATCH_PROGRESS_NOTIFY_INTERVAL.text(&flags), "5s");
         assert_eq!(flags.notes.len(), 2);
+    }
+
+    #[test]
+    fn environment_variables_of_older_versions_mean_the_same() {
+        let older = [
+            ("ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "true"),
+            ("ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL", "5s"),
+            ("ETCD_EXPERIMENTAL_MAX_LEARNERS", "3"),
+            ("ETCD_MAX_LEARNERS", "2"),
+            ("ETCD_EXPERIMENTAL_FOO", "1"),
+            ("ETCD_EXPERIMENTAL_MEMORY_MLOCK", ""),
+        ];
+        let Command::Run(flags) = run(&[], &older) else { panic!("kubespray uses them") };
+        assert_eq!(table::FEATURE_GATES.text(&flags), "InitialCorruptCheck=true");
+        assert_eq!(table::WATCH_PROGRESS_NOTIFY_INTERVAL.text(&flags), "5s");
+        assert_eq!(table::MAX_LEARNERS.get(&flags), 2, "the newer name counts");
+        let warned = |text: &str| flags.notes.iter().filter(|it| it.message.contains(text)).count();
+        assert_eq!((warned("taken for"), warned("ignored beside")), (2, 1));
+        assert_eq!(warned("unrecognized environment variable"), 1);
+        let wrong = [("ETCD_EXPERIMENTAL_MAX_LEARNERS", "x")];
+        assert!(matches!(run(&[], &wrong), Command::Refuse(_)));
+        let wrong = [("ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK", "x")];
+        assert!(matches!(run(&[], &wrong), Command::Refuse(_)));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 mod limit;
 
-use std::fs::OpenOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,14 +147,13 @@ fn open(output: &str, rotation: Option<Rotation>) -> Result<LogOutput, String> {
                     .map(LogOutput::Rotated)
                     .map_err(|error| format!("open {path}: {error}"));
             }
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            LogOutput::File(file.map_err(|error| {
+            LogOutput::file(path).map_err(|error| {
                 let error = match error.kind() == std::io::ErrorKind::NotFound {
                     true => "no such file or directory".to_owned(),
                     false => error.to_string(),
                 };
                 format!("open sink {path:?}: open {path}: {error}")
-            })?)
+            })?
         }
     })
 }

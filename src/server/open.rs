@@ -100,7 +100,7 @@ pub(super) async fn open(
     let Some(member) = known.cloned() else {
         return Err(not_a_member(&machine, id));
     };
-    let identity = identity(config, dialer, cluster_id, &member, settings);
+    let identity = identity(config, dialer, cluster_id, &member, settings, budgets);
     let others = given.into_iter().filter(|other| other.id != id).collect();
     Ok(Opened {
         member,
@@ -157,6 +157,7 @@ fn identity(
     cluster: u64,
     member: &Member,
     machine: machine::Config,
+    budgets: Budgets,
 ) -> Identity {
     let times = Times {
         dial: config.election.clamp(DIAL_TIME_MIN, DIAL_TIME_MAX),
@@ -171,6 +172,7 @@ fn identity(
         dialer,
         times,
         member_dir,
+        queue_bytes_max: budgets.peer_queue,
         machine,
     }
 }

@@ -14,7 +14,7 @@ use super::settings::Flags;
 use super::tls::Opened;
 use super::topology::{executor_contexts, mailboxes, node, ports, start_actors};
 use super::values::Listen;
-use super::{corruption, levels, start_line, versions};
+use super::{corruption, insecurity, levels, start_line, versions};
 use crate::actors::client::Pending;
 use crate::actors::mailbox::peer::Peers;
 use crate::actors::{ReplicaClient, Shared, compactor, peer, token_renewal};
@@ -68,7 +68,8 @@ pub fn run(config: Config, flags: &Flags) -> Result<(), Fault> {
     executors.join()
 }
 
-/// Notifies `stop` of a signal that ends the process; SIGHUP has certificates read again. While the member still opens
+/// Notifies `stop` of a signal that ends the process; SIGHUP has certificates read and log files
+/// opened again. While the member still opens
 /// its state there is nothing to stop in order, and opening may wait for other members; a second signal means that the
 /// operator does not want to wait. In both cases the process ends at once: acknowledged writes are in the log.
 fn on_signal(stop: flume::Sender<i32>, opens: Arc<AtomicBool>) -> Result<(), Fault> {
@@ -80,7 +81,11 @@ fn on_signal(stop: flume::Sender<i32>, opens: Arc<AtomicBool>) -> Result<(), Fau
         let mut is_asked = false;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                tracing::info!(signal, "received signal; reading certificates again");
+                tracing::info!(
+                    signal,
+                    "received signal; reading certificates and opening log files again"
+                );
+                io::reopen_logs();
                 io::reload_all();
                 continue;
             }
@@ -106,6 +111,7 @@ async fn first_core(
     let (kind, policy) = (config.security.token_kind().await?, config.security.policy()?);
     let opened = open(&config, &credentials, budgets).await?;
     opens.store(false, Ordering::Relaxed);
+    insecurity::say(&config, opened.state.permissions.is_enabled());
     let tokens = config.security.tokens(kind, opened.machine.tokens());
     let (handles, inboxes) = mailboxes(
         opened.identity.clone(),

@@ -94,6 +94,11 @@ impl Security {
         !COSTS.contains(&table::BCRYPT_COST.get(flags))
     }
 
+    /// Tells if tokens are such that whoever sees one can use it.
+    pub(super) fn has_simple_tokens(&self) -> bool {
+        TokenKind::parse(&self.token) == Ok(TokenKind::Simple)
+    }
+
     /// Threads that hash passwords.
     pub(super) fn passwords(&self) -> Result<Passwords, Fault> {
         Passwords::start(self.bcrypt_cost)

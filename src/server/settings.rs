@@ -41,6 +41,8 @@ pub struct Flags {
     values: BTreeMap<&'static str, String>,
     /// Lines to log.
     pub notes: Vec<Note>,
+    /// Gates given by names of older versions: how they were spelled, the gate, on or off.
+    pub(super) older_gates: Vec<(String, &'static str, bool)>,
     /// The values come from a configuration file.
     pub(super) from_file: bool,
     #[cfg(test)]

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use super::flag::{
-    Flag, Form, Refused, Row, Syntax, Warned, refused, used, warned, without_effect,
-};
+use super::flag::{Flag, Form, Refused, Row, Syntax, Warned, refused, used, warned};
 use super::gates::{self, Gates};
 use super::values::{
     self, COUNT, DURATION, INT, LIST, MILLIS, ORIGINS, SWITCH, TEXT, UINT, UINT32, URLS, Url,
@@ -108,8 +106,8 @@ section! { MEMBER
     MAX_REQUEST_BYTES: Flag<usize> = used("max-request-bytes", COUNT, "1572864", "Maximum size of a request in bytes.");
     MAX_CONCURRENT_STREAMS: Flag<u32> = used("max-concurrent-streams", UINT32, "4294967295",
         "Maximum number of open streams per client connection.");
-    GRPC_KEEPALIVE_MIN_TIME: Flag<Duration, Warned> = without_effect("grpc-keepalive-min-time", DURATION, "5s",
-        "Minimum time that a client should leave between pings. Without effect: pings are not limited.");
+    GRPC_KEEPALIVE_MIN_TIME: Flag<Duration> = used("grpc-keepalive-min-time", DURATION, "5s",
+        "Minimum time that a client should leave between pings; one that pings more often is disconnected.");
     GRPC_KEEPALIVE_INTERVAL: Flag<Duration> = used("grpc-keepalive-interval", DURATION, "2h",
         "Interval between pings of the server to a client; 0 to send none.");
     GRPC_KEEPALIVE_TIMEOUT: Flag<Duration> = used("grpc-keepalive-timeout", DURATION, "20s",
@@ -321,9 +319,11 @@ section! { BASALT
     LEASE_BASED_READS: Flag<bool> = used("lease-based-reads", SWITCH, "false",
         "Let the leader answer linearizable reads without a heartbeat round while it holds a leader lease.");
     AUTH_JWT_PUBLIC_KEYS: Flag<Vec<String>> = used("auth-jwt-public-keys", LIST, "",
-        "List of files with further keys that verify JSON web tokens. All files of keys are read again when they change.");
+        "List of files with further keys that verify JSON web tokens: PEM, or sets of JSON web keys. All files of keys are read again when they change.");
     AUTH_JWT_CHECK_REVISION: Flag<bool> = used("auth-jwt-check-revision", SWITCH, "true",
         "Refuse JSON web tokens made before the last change of users and roles; if false, only those made before the user's last change of password.");
+    GATEWAY_CLIENT_CERT_AUTH: Flag<bool> = used("gateway-client-cert-auth", SWITCH, "false",
+        "With --client-cert-auth, let the common name of a client certificate identify the user of the JSON gateway, too.");
     AUDIT_LOG_PATH: Flag<String> = used("audit-log-path", TEXT, "",
         "File of the audit log, or stdout; empty for none.");
     AUDIT_LOG_RULES: Flag<String> = used("audit-log-rules", TEXT, "skip rpc=reads; skip rpc=status",
@@ -393,16 +393,6 @@ pub(super) const IGNORED: &[&str] = &[
     "vv",
     "test.coverprofile",
     "test.outputdir",
-];
-
-/// Booleans of 3.4 to 3.6 that are feature gates now.
-pub(super) const GATES_BEFORE: &[(&str, &str)] = &[
-    ("experimental-initial-corrupt-check", "InitialCorruptCheck"),
-    ("experimental-compact-hash-check-enabled", "CompactHashCheck"),
-    ("experimental-enable-lease-checkpoint", "LeaseCheckpoint"),
-    ("experimental-enable-lease-checkpoint-persist", "LeaseCheckpointPersist"),
-    ("experimental-stop-grpc-service-on-defrag", "StopGRPCServiceOnDefrag"),
-    ("experimental-txn-mode-write-with-shared-buffer", "TxnModeWriteWithSharedBuffer"),
 ];
 
 /// The flag of this name.

@@ -1,6 +1,7 @@
 //! The flags about TLS towards clients and towards other members, checked with etcd's texts, and the credentials for
 //! both.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,9 @@ use gotls::{Allowed, Suites};
 use super::settings::{Flags, Level, Note};
 use super::table;
 use super::values::Url;
-use crate::io::{PairFiles, TlsCredentials, TlsOptions, TlsVersions, make_self_signed};
+use crate::io::{
+    CertificateEnd, PairFiles, TlsCredentials, TlsOptions, TlsVersions, make_self_signed,
+};
 use crate::types::Fault;
 
 /// ALPN protocols of client ports. etcd answers `http/1.1` without naming it.
@@ -193,6 +196,41 @@ impl Sides {
             )),
             None => Ok(()),
         }
+    }
+
+    /// True if only clients with certificates are served.
+    pub(super) fn demands_client_certificates(&self) -> bool {
+        self.client.options.demands_certificates
+    }
+
+    /// True if only members with certificates are served.
+    pub(super) fn demands_peer_certificates(&self) -> bool {
+        self.peer.options.demands_certificates
+    }
+
+    /// Flags that demand certificates without a CA.
+    pub(super) fn trusting_the_system(&self) -> impl Iterator<Item = &'static str> {
+        let sides = [(&self.client, "--client-cert-auth"), (&self.peer, "--peer-client-cert-auth")];
+        let is_meant = |options: &TlsOptions| {
+            options.demands_certificates && options.trusted_ca.is_none() && options.server.is_some()
+        };
+        sides.into_iter().filter_map(move |(side, flag)| is_meant(&side.options).then_some(flag))
+    }
+
+    /// Files of private keys that are given.
+    pub(super) fn keys(&self) -> impl Iterator<Item = PathBuf> {
+        let pairs = |side: &'_ Side| [side.options.server.clone(), side.options.client.clone()];
+        let all = [pairs(&self.client), pairs(&self.peer)].into_iter().flatten().flatten();
+        let keys: BTreeSet<_> = all.map(|pair| pair.key).collect();
+        keys.into_iter()
+    }
+
+    /// The certificates of each side that has files, read as at a start. Those that are made at the start are left out.
+    pub(super) fn inspect(&self) -> Vec<(&'static str, Result<Vec<CertificateEnd>, Fault>)> {
+        let with_files =
+            [&self.client, &self.peer].into_iter().filter(|side| side.options.has_files());
+        let ends = |side: &Side| TlsCredentials::open(side.options.clone()).map(|it| it.ends());
+        with_files.map(|side| (side.options.kind, ends(side))).collect()
     }
 
     /// The credentials of both sides: clients', then members'.

@@ -13,7 +13,7 @@ use super::values::Listen;
 use crate::actors::client::{self, LEADERLESS_ELECTIONS_MAX, Pending, ReplicaClient};
 use crate::actors::mailbox::peer::{Identity, Peers};
 use crate::actors::mailbox::{apply, consensus, lease, peer, wal};
-use crate::actors::tokens::Tokens;
+use crate::actors::tokens::{KnownTokens, Tokens};
 use crate::actors::{self, Node, Shared, requests, watch};
 use crate::cluster::Member;
 use crate::consensus::Driver;
@@ -22,8 +22,8 @@ use crate::io::{self, DiskMonitor, Passwords, clock};
 use crate::lease::ttl_min;
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
 use crate::rpc::Policy;
-use crate::types::Fault;
 use crate::types::limits::COMPACT_SLICE_RECORDS;
+use crate::types::{Budgets, Fault};
 use crate::watch::StreamOptions;
 
 /// Answers queued for one executor: no more than it has requests in flight, and read rounds.
@@ -99,6 +99,7 @@ pub(super) fn executor_contexts(
 ) -> (Vec<ExecutorContext>, actors::apply::Outputs) {
     let http2 = io::Http2 {
         streams_max: config.max_streams,
+        ping_min: config.ping_min,
         keep_alive: config.keep_alive,
         keep_alive_timeout: config.keep_alive_timeout,
     };
@@ -158,7 +159,10 @@ pub(super) fn start_actors(
 ) -> Result<flume::Receiver<()>, Fault> {
     // Vote leases, of this run and of an earlier one, are counted in ticks: each must take its full time.
     let counts_ticks = config.lease_based_reads || opened.restored.vote_lease_ticks > 0;
-    let driver = Driver::new(raft_config(config, &opened.member, boot_nonce), &opened.restored)?;
+    let driver = Driver::new(
+        raft_config(config, &opened.member, &opened.budgets, boot_nonce),
+        &opened.restored,
+    )?;
     let election_ms = config.election.as_millis() as u64;
     let keeper = LeaseKeeper::new(election_ms, opened.machine.leases(), clock::now_ms());
     let settings = replica::Settings {
@@ -180,7 +184,8 @@ pub(super) fn start_actors(
         leads,
     };
     let consensus = handles.consensus.clone();
-    let (replica, inbox) = (Replica::new(driver, config.heartbeat), inboxes.consensus);
+    let (replica, inbox) =
+        (Replica::new(driver, config.heartbeat, opened.budgets.deferred), inboxes.consensus);
     io::spawn(actors::consensus::run(replica, inbox, consensus_outputs, Arc::clone(shared)));
     io::spawn(actors::peer::run(handles.peers.clone(), inboxes.peers, Arc::clone(shared)));
     let (wal_inbox, space) = inboxes.wal;
@@ -231,8 +236,17 @@ impl ExecutorContext {
         io::spawn(requests::sweep(pending.clone(), Arc::clone(shared), peers.clone()));
         let (watches, hub) = watch::start(self.hub_inbox);
         io::spawn(async move { stop_on_fault(hub.await) });
-        let handles =
-            client::Handles { watches, lease, apply, consensus, peers, disk, tokens, passwords };
+        let handles = client::Handles {
+            watches,
+            lease,
+            apply,
+            consensus,
+            peers,
+            disk,
+            tokens,
+            known_tokens: KnownTokens::new(),
+            passwords,
+        };
         let replica = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let services = self.http.map(|options| HttpService::new(&replica, options));
         let (connections, http2) = (self.connections.1, self.http2);
@@ -266,7 +280,12 @@ pub(super) fn node(config: &Config, opened: &Opened) -> Node {
     }
 }
 
-fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::consensus::Config {
+fn raft_config(
+    config: &Config,
+    member: &Member,
+    budgets: &Budgets,
+    boot_nonce: u64,
+) -> crate::consensus::Config {
     crate::consensus::Config {
         id: member.id,
         election_ticks: config.election_ticks(),
@@ -275,6 +294,8 @@ fn raft_config(config: &Config, member: &Member, boot_nonce: u64) -> crate::cons
         seed: boot_nonce,
         boot_nonce,
         catch_up_entries: config.catch_up_entries,
+        catch_up_bytes_max: budgets.catch_up,
+        uncommitted_bytes_max: budgets.uncommitted,
         vote_lease: config.vote_lease(),
         logger: Some(raft_log::logger()),
     }

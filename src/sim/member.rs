@@ -22,7 +22,9 @@ use crate::replica::{
     Applier, Input, Inputs, Lane, LeaseKeeper, LogStart, PendingRequests, Replica, Settings,
 };
 use crate::store::{MemoryView, Space, View as _};
-use crate::types::limits::APPENDS_MAILBOX;
+use crate::types::limits::{
+    APPENDS_MAILBOX, CATCH_UP_ENTRIES_BYTES_MAX, DEFERRED_BYTES_MAX, UNCOMMITTED_BYTES_MAX,
+};
 use crate::types::{ConfState, DiskSpace, Entry, Fault, FeatureLevel, LogIndex, MemberId, Term};
 use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub, StreamOptions, Streams};
@@ -234,6 +236,8 @@ impl Member {
             seed: self.random.next(),
             boot_nonce: self.boots,
             catch_up_entries: parameters.catch_up_entries,
+            catch_up_bytes_max: CATCH_UP_ENTRIES_BYTES_MAX,
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
             logger: None,
             vote_lease: parameters.vote_lease(),
         };
@@ -255,7 +259,11 @@ impl Member {
         self.live = Some(Live {
             boot: self.boots,
             started: now,
-            replica: Replica::new(driver, Duration::from_micros(parameters.tick)),
+            replica: Replica::new(
+                driver,
+                Duration::from_micros(parameters.tick),
+                DEFERRED_BYTES_MAX,
+            ),
             streams: Streams::new(Hub::new(hub_config(parameters), read.revision), STREAM_OPTIONS),
             log_start_index: restored.log_start_index,
             keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),

@@ -11,7 +11,7 @@ use prost::Message as _;
 use super::format::TokenHash;
 use super::table::{Token, TokenTable};
 use crate::store::{Overlay, Space, View};
-use crate::types::limits::{TOKENS_MAX, TOKENS_OF_USER_MAX, TOKENS_SWEPT_MAX};
+use crate::types::limits::{TOKEN_BYTES, TOKENS_BYTES_MAX, TOKENS_OF_USER_MAX, TOKENS_SWEPT_MAX};
 use crate::types::{Fault, LogIndex};
 
 /// First bytes of keys in the store: of a token under its index, and of the auth revision of a user's password.
@@ -26,6 +26,13 @@ pub struct TokenStore {
     users: BTreeMap<Arc<str>, BTreeSet<(u64, LogIndex)>>,
     /// Tokens by the time at which they expire.
     by_end: BTreeSet<(u64, LogIndex)>,
+    /// The sum of [`token_bytes`] of all.
+    bytes: usize,
+}
+
+/// Bytes that a token of this user counts.
+fn token_bytes(user: &str) -> usize {
+    TOKEN_BYTES + user.len()
 }
 
 impl TokenStore {
@@ -34,8 +41,12 @@ impl TokenStore {
     /// # Errors
     /// The store cannot be read, or holds what is no token.
     pub fn open(view: &impl View) -> Result<Self, Fault> {
-        let mut tokens =
-            Self { table: Arc::default(), users: BTreeMap::new(), by_end: BTreeSet::new() };
+        let mut tokens = Self {
+            table: Arc::default(),
+            users: BTreeMap::new(),
+            by_end: BTreeSet::new(),
+            bytes: 0,
+        };
         for pair in view.scan(Space::Tokens, Bound::Unbounded, Bound::Unbounded) {
             let (key, value) = pair?;
             let damaged = || Fault::new("a token in the store does not read back");
@@ -72,8 +83,13 @@ impl TokenStore {
         self.by_end.is_empty()
     }
 
-    /// Keeps a token that the entry with this index makes. Of too many of the user the one goes that expires first: the oldest
-    /// of those that were not used lately. Of too many of all users it is the oldest of all. A hash of another length is nobody's: no member proposes one.
+    /// How many a user has.
+    pub fn count_of(&self, user: &str) -> usize {
+        self.users.get(user).map_or(0, BTreeSet::len)
+    }
+
+    /// Keeps a token that the entry with this index makes. Of too many, of the user or of all users, the one goes that expires
+    /// first: the oldest of those that were not used lately. A hash of another length is nobody's: no member proposes one.
     pub fn issue<V: View>(
         &mut self,
         tx: &mut Overlay<V>,
@@ -87,8 +103,8 @@ impl TokenStore {
         {
             self.drop_token(tx, oldest);
         }
-        if self.len() >= TOKENS_MAX
-            && let Some(oldest) = self.table.first()
+        while self.bytes + token_bytes(&issue.user) > TOKENS_BYTES_MAX
+            && let Some((_, oldest)) = self.by_end.first().copied()
         {
             self.drop_token(tx, oldest);
         }
@@ -127,37 +143,42 @@ impl TokenStore {
         }
     }
 
-    /// Drops all tokens: authentication is off.
-    pub fn clear<V: View>(&mut self, tx: &mut Overlay<V>) {
-        while let Some((_, index)) = self.by_end.first().copied() {
+    /// Drops all tokens, as many as `budget` at a time: authentication is off. Returns true when none is left.
+    pub fn clear<V: View>(&mut self, tx: &mut Overlay<V>, budget: usize) -> bool {
+        for _ in 0..budget {
+            let Some((_, index)) = self.by_end.first().copied() else { break };
             self.drop_token(tx, index);
         }
+        self.is_empty()
     }
 
-    /// A user has a password since this auth revision. Tokens of another one before go.
+    /// A user has a password since this auth revision. Tokens of another one before go first, by [`TokenStore::drop_user`].
     pub fn password_changed<V: View>(&mut self, tx: &mut Overlay<V>, user: &str, revision: u64) {
-        self.drop_user(tx, user);
         self.table.set_password(user.into(), revision);
         let revision = Bytes::copy_from_slice(&revision.to_be_bytes());
         tx.put(Space::Tokens, password_key(user), revision);
     }
 
-    /// A user is gone, and its tokens with it.
+    /// A user is gone. Its tokens go first, by [`TokenStore::drop_user`].
     pub fn user_deleted<V: View>(&mut self, tx: &mut Overlay<V>, user: &str) {
-        self.drop_user(tx, user);
         self.table.remove_password(user);
         tx.delete(Space::Tokens, password_key(user));
     }
 
-    fn drop_user<V: View>(&mut self, tx: &mut Overlay<V>, user: &str) {
-        for (_, index) in self.users.get(user).cloned().unwrap_or_default() {
+    /// Drops a user's tokens, as many as `budget` at a time. Returns true when none is left.
+    pub fn drop_user<V: View>(&mut self, tx: &mut Overlay<V>, user: &str, budget: usize) -> bool {
+        for _ in 0..budget {
+            let first = self.users.get(user).and_then(BTreeSet::first).copied();
+            let Some((_, index)) = first else { break };
             self.drop_token(tx, index);
         }
+        self.count_of(user) == 0
     }
 
     fn drop_token<V: View>(&mut self, tx: &mut Overlay<V>, index: LogIndex) {
         let Some(token) = self.table.remove(index) else { return };
         self.by_end.remove(&(token.expires_ms(), index));
+        self.bytes -= token_bytes(token.user());
         if let Some(own) = self.users.get_mut(token.user()) {
             own.remove(&(token.expires_ms(), index));
             if own.is_empty() {
@@ -174,6 +195,7 @@ impl TokenStore {
         };
         self.users.entry(Arc::clone(&user)).or_default().insert((expires_ms, index));
         self.by_end.insert((expires_ms, index));
+        self.bytes += token_bytes(&user);
         self.table.insert(index, Token::new(user, hash, expires_ms));
     }
 

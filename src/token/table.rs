@@ -139,11 +139,6 @@ impl TokenTable {
         }
     }
 
-    pub(super) fn first(&self) -> Option<LogIndex> {
-        let firsts = self.parts.iter().map(|part| read(part).keys().next().copied());
-        firsts.flatten().min()
-    }
-
     pub(super) fn insert(&self, index: LogIndex, token: Token) {
         write(self.part(index)).insert(index, Arc::new(token));
         self.newest.fetch_max(index, Relaxed);

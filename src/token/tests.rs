@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
 use crate::types::LogIndex;
-use crate::types::limits::{TOKENS_MAX, TOKENS_OF_USER_MAX};
+use crate::types::limits::{TOKEN_BYTES, TOKENS_BYTES_MAX, TOKENS_OF_USER_MAX};
 
 const TTL_MS: u64 = 300_000;
 
@@ -124,6 +124,7 @@ fn tokens_go_with_their_user_its_password_and_authentication() {
     let mut it = Fixture::new();
     let (alice, bob) = (it.issue(1, "alice", TTL_MS), it.issue(2, "bob", TTL_MS));
     let known = it.tokens.table().find(1).expect("it is there");
+    assert!(it.tokens.drop_user(&mut it.tx, "alice", 1));
     it.tokens.password_changed(&mut it.tx, "alice", 5);
     assert!(!known.try_use(0, TTL_MS), "whoever found it before is told");
     assert_eq!((it.user_of(&alice, 0), it.user_of(&bob, 0)), (None, Some("bob".into())));
@@ -131,14 +132,19 @@ fn tokens_go_with_their_user_its_password_and_authentication() {
     assert_eq!((it.user_of(&alice, 0), it.user_of(&bob, 0)), (None, Some("bob".into())));
     assert_eq!(it.tokens.table().password_revision("alice"), 5);
     assert_eq!(it.tokens.table().password_revision("bob"), 0);
+    assert!(it.tokens.drop_user(&mut it.tx, "bob", 1));
     it.tokens.user_deleted(&mut it.tx, "bob");
+    assert!(it.tokens.drop_user(&mut it.tx, "alice", 1));
     it.tokens.user_deleted(&mut it.tx, "alice");
     let again = it.issue(3, "alice", TTL_MS);
     it.reopen();
     assert_eq!((it.user_of(&bob, 0), it.tokens.len()), (None, 1));
     assert_eq!(it.tokens.table().password_revision("alice"), 0);
-    it.tokens.clear(&mut it.tx);
+    let more = it.issue(4, "carol", TTL_MS);
+    assert!(!it.tokens.clear(&mut it.tx, 1), "one is left");
+    assert!(it.tokens.clear(&mut it.tx, 1));
     it.reopen();
+    assert_eq!(it.user_of(&more, 0), None);
     assert_eq!((it.user_of(&again, 0), it.tokens.len()), (None, 0));
 }
 
@@ -158,7 +164,7 @@ fn a_token_that_is_used_outlives_newer_ones_that_are_not() {
 }
 
 #[test]
-fn the_oldest_of_too_many_go() {
+fn those_that_end_first_of_too_many_go() {
     let mut it = Fixture::new();
     let bob = it.issue(1, "bob", TTL_MS);
     let first = it.issue(2, "alice", TTL_MS);
@@ -167,11 +173,25 @@ fn the_oldest_of_too_many_go() {
     }
     assert_eq!(it.tokens.len(), TOKENS_OF_USER_MAX + 1);
     assert_eq!((it.user_of(&first, 0), it.user_of(&bob, 0)), (None, Some("bob".into())));
-    for index in 0..TOKENS_MAX as u64 {
-        it.issue(10_000 + index, &format!("user {}", index % 1000), TTL_MS);
+    // One that is used stays, others go, however many users there are and whatever the length of their names.
+    let renewal = Renewal { index: 1, expires_ms: TTL_MS + 1 };
+    it.tokens.renew(&mut it.tx, &TokenRenewRequest { renewals: vec![renewal] });
+    let (name, begin) = ("n".repeat(4000), 1_000_000);
+    let most = TOKENS_BYTES_MAX / (TOKEN_BYTES + name.len() + 1);
+    for index in 0..=most as u64 {
+        it.issue(begin + index, &format!("{name}{}", index % 9), TTL_MS);
     }
-    assert_eq!(it.tokens.len(), TOKENS_MAX);
-    assert_eq!(it.user_of(&bob, 0), None);
-    it.reopen();
-    assert_eq!(it.tokens.len(), TOKENS_MAX);
+    for _ in 0..2 {
+        let count = it.tokens.len();
+        assert!((most - 1..=most + 1).contains(&count), "{count} of {most}");
+        assert_eq!(it.tokens.count_of("alice"), 0);
+        assert_eq!(it.user_of(&bob, 0).as_deref(), Some("bob"));
+        it.reopen();
+    }
+    // All bytes are given back.
+    assert!(it.tokens.clear(&mut it.tx, usize::MAX));
+    for index in 0..TOKENS_OF_USER_MAX as u64 {
+        it.issue(2_000_000 + index, "alice", TTL_MS);
+    }
+    assert_eq!(it.tokens.len(), TOKENS_OF_USER_MAX);
 }

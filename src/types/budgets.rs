@@ -1,22 +1,31 @@
 //! Division of the memory of a machine or container among the parts of a member.
 //!
 //! ```text
-//!  memory ─┬─ 1/4   responses in flight, all executors together
+//!  memory ─┬─ 3/16  responses in flight, all executors together
 //!          ├─ 1/8   requests in flight ─────┐
-//!          ├─ 1/16  requests that wait      ├ divided by the number of executors
+//!          ├─ 1/32  requests that wait      ├ divided by the number of executors
 //!          ├─ 1/8   unsent events of watches┘
 //!          ├─ 1/16  blocks of the store ─┐ caches
 //!          ├─ 1/32  records              ┘
-//!          └─ the rest: memtables, entries for followers that lag, and memory without a budget
+//!          ├─ 1/16  memtables of the store
+//!          ├─ 1/16  applied entries for followers that lag
+//!          ├─ 1/32  entries that are not committed, of other members' clients too
+//!          ├─ 1/32  proposals that wait for a leader
+//!          ├─ 1/128 appends to each other member
+//!          └─ the rest, a fifth: memory without a budget
 //! ```
 //!
 //! Each share has an upper bound, a constant of [`limits`](super::limits), beyond which more memory makes nothing faster.
 //! A share may be smaller than the largest request of one client; then that request is refused, as with any full budget.
 
 use super::limits::{
-    BLOCK_CACHE_BYTES_MAX, RECORD_CACHE_BYTES, REQUEST_BYTES_IN_FLIGHT_MAX,
-    RESPONSE_BYTES_IN_FLIGHT_MAX, WATCH_HUB_BYTES_MAX,
+    BLOCK_CACHE_BYTES_MAX, CATCH_UP_ENTRIES_BYTES_MAX, DEFERRED_BYTES_MAX, MEMTABLE_BYTES_MAX,
+    PEER_BULK_BYTES_MAX, RECORD_CACHE_BYTES, REQUEST_BYTES_IN_FLIGHT_MAX,
+    RESPONSE_BYTES_IN_FLIGHT_MAX, SEALED_MEMTABLES_MAX, UNCOMMITTED_BYTES_MAX, WATCH_HUB_BYTES_MAX,
 };
+
+/// Memtables at most: the sealed ones, and the one that is written to.
+const MEMTABLES: u64 = SEALED_MEMTABLES_MAX as u64 + 1;
 
 /// Bytes that parts of a member may hold. Computed once, when the member starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,25 +43,39 @@ pub struct Budgets {
     pub record_cache: u64,
     /// The store's cache of blocks.
     pub block_cache: u64,
+    /// One memtable of the store.
+    pub memtable: u64,
+    /// Applied entries that are kept for followers that lag; one that lags more gets a snapshot.
+    pub catch_up: usize,
+    /// Entries that are proposed and not yet committed. Past it proposals wait as those without a leader.
+    pub uncommitted: usize,
+    /// Proposals that wait for a leader. Past it clients wait.
+    pub deferred: usize,
+    /// Appends that wait to be sent to one other member. Past it they are dropped; one always fits.
+    pub peer_queue: usize,
 }
 
 impl Budgets {
     /// The budgets of a member with `memory_bytes` of memory and this number of executors.
     pub fn new(memory_bytes: u64, executors: usize) -> Self {
         let share = |inverse: u64| memory_bytes / inverse;
+        let whole = |bytes: u64, max: usize| usize::try_from(bytes).unwrap_or(max).min(max);
         let part = |inverse: u64, max: usize| {
             let executors = executors.max(1) as u64;
-            usize::try_from(share(inverse) / executors).unwrap_or(max).min(max)
+            whole(share(inverse) / executors, max)
         };
         Self {
-            responses: usize::try_from(share(4))
-                .unwrap_or(usize::MAX)
-                .min(RESPONSE_BYTES_IN_FLIGHT_MAX),
+            responses: whole(share(16).saturating_mul(3), RESPONSE_BYTES_IN_FLIGHT_MAX),
             requests: part(8, REQUEST_BYTES_IN_FLIGHT_MAX),
-            requests_waiting: part(16, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
+            requests_waiting: part(32, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
             watch_hub: part(8, WATCH_HUB_BYTES_MAX),
             record_cache: share(32).min(RECORD_CACHE_BYTES),
             block_cache: share(16).min(BLOCK_CACHE_BYTES_MAX),
+            memtable: share(16 * MEMTABLES).min(MEMTABLE_BYTES_MAX),
+            catch_up: whole(share(16), CATCH_UP_ENTRIES_BYTES_MAX),
+            uncommitted: whole(share(32), UNCOMMITTED_BYTES_MAX),
+            deferred: whole(share(32), DEFERRED_BYTES_MAX),
+            peer_queue: whole(share(128), PEER_BULK_BYTES_MAX),
         }
     }
 
@@ -67,7 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_shares_together_leave_a_third_of_any_memory() {
+    fn all_shares_together_leave_a_fifth_of_any_memory() {
+        /// Of a cluster of five.
+        const OTHERS: usize = 4;
         for shift in 26..40 {
             for executors in [1, 2, 8, 64, 255] {
                 let memory = 1u64 << shift;
@@ -78,13 +103,38 @@ mod tests {
                     watch_hub,
                     record_cache,
                     block_cache,
+                    memtable,
+                    catch_up,
+                    uncommitted,
+                    deferred,
+                    peer_queue,
                 } = Budgets::new(memory, executors);
                 let of_one = requests + requests_waiting + watch_hub;
                 let of_executors = executors as u64 * of_one as u64;
-                let sum = responses as u64 + of_executors + record_cache + block_cache;
-                assert!(sum <= memory / 3 * 2, "{memory} bytes, {executors}: {sum}");
+                let of_store = record_cache + block_cache + MEMTABLES * memtable;
+                let of_log = (catch_up + uncommitted + deferred + OTHERS * peer_queue) as u64;
+                let sum = responses as u64 + of_executors + of_store + of_log;
+                assert!(sum <= memory / 5 * 4, "{memory} bytes, {executors}: {sum}");
             }
         }
+    }
+
+    #[test]
+    fn every_bound_follows_the_memory_of_a_small_container() {
+        let (small, half) = (Budgets::new(512 << 20, 1), Budgets::new(256 << 20, 1));
+        for (bytes, of_half) in [
+            (small.responses, half.responses),
+            (small.requests, half.requests),
+            (small.watch_hub, half.watch_hub),
+            (small.memtable as usize, half.memtable as usize),
+            (small.catch_up, half.catch_up),
+            (small.uncommitted, half.uncommitted),
+            (small.deferred, half.deferred),
+            (small.peer_queue, half.peer_queue),
+        ] {
+            assert!(bytes.abs_diff(of_half * 2) <= 2, "{bytes} of 512 MiB, {of_half} of 256");
+        }
+        assert_eq!((small.catch_up, small.peer_queue), (32 << 20, 4 << 20));
     }
 
     #[test]

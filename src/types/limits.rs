@@ -32,7 +32,8 @@ pub const APPENDS_UNAPPLIED_MAX: u64 = 16_384;
 /// Batches of reads that wait for a leader; past it the oldest are dropped, which have timed out by then.
 pub const READS_WAITING_MAX: usize = 65_536;
 
-/// Bytes of proposals that wait for a leader past which clients wait.
+/// Bytes of proposals that wait for a leader past which clients wait, however much memory there is; see
+/// [`super::Budgets`].
 pub const DEFERRED_BYTES_MAX: usize = 256 << 20;
 
 /// Records of the log looked at in one slice of compaction: about a millisecond.
@@ -68,7 +69,8 @@ pub const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
 /// Heartbeats, votes and answers waiting for one member; past it they are dropped, raft sends again.
 pub const PEER_URGENT_MAX: usize = 1024;
 
-/// Appends waiting for one member, and their bytes; past it they are dropped and raft is notified.
+/// Appends waiting for one member, and their bytes, however much memory there is ([`super::Budgets`]); past it they are
+/// dropped and raft is notified.
 pub const PEER_BULK_MAX: usize = 512;
 /// See [`PEER_BULK_MAX`].
 pub const PEER_BULK_BYTES_MAX: usize = 64 << 20;
@@ -97,6 +99,19 @@ pub const SNAPSHOT_BYTES_PER_SECOND: usize = 100 << 20;
 /// Bytes written in a second while a snapshot is turned into a store; each byte of the snapshot is written three times.
 /// The store may share its disk with the log.
 pub const SNAPSHOT_INSTALL_BYTES_PER_SECOND: usize = 200 << 20;
+
+/// Bytes of entries that are proposed and not yet committed before raft returns proposals, however much memory there is.
+pub const UNCOMMITTED_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of applied entries that are kept in memory for followers that lag, however much memory there is.
+pub const CATCH_UP_ENTRIES_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of a memtable of the store, however much memory there is: while it is flushed the next one fills. After a crash
+/// as much is applied again from the log.
+pub const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+
+/// Sealed memtables that wait for their flush above which commits wait.
+pub const SEALED_MEMTABLES_MAX: usize = 4;
 
 /// Raft readies handed to the WAL and not yet durable. A deeper queue would only add latency: all waiting readies are
 /// joined into one write.
@@ -365,11 +380,18 @@ pub const AUDIT_OPERATIONS_MAX: usize = 32;
 /// Bytes of lines of the audit log that wait to be written; past it they are dropped and counted, or waited for.
 pub const AUDIT_QUEUE_BYTES_MAX: usize = 16 << 20;
 
-/// Simple tokens of one user; of more the oldest go.
-pub const TOKENS_OF_USER_MAX: usize = 1000;
+/// Simple tokens of one user; of more those go that end first. Each client of a user has at least one of its own, and Go's
+/// asks for another one for each stream.
+pub const TOKENS_OF_USER_MAX: usize = 100_000;
 
-/// Simple tokens of all users; of more the oldest go.
-pub const TOKENS_MAX: usize = 100_000;
+/// Bytes of the simple tokens of all users, as [`TOKEN_BYTES`] counts them; of more those go that end first. All members must
+/// choose the same, so that this depends on no member's memory.
+pub const TOKENS_BYTES_MAX: usize = 64 << 20;
+
+/// Memory of a token beside the name of its user: itself, and its places in three sorted sets.
+pub const TOKEN_BYTES: usize = 256;
+
+const _: () = assert!(TOKENS_OF_USER_MAX * (TOKEN_BYTES + 64) < TOKENS_BYTES_MAX);
 
 /// Simple tokens that one executor knows without a look at those of all.
 pub const TOKENS_CACHED_MAX: usize = 4096;

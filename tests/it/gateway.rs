@@ -110,8 +110,22 @@ pub(crate) struct Answer {
 
 /// Sends `bytes`, and reads until the server ends, or until this many lines of the body have arrived.
 pub(crate) fn ask(server: &Server, bytes: &[u8], lines: Option<usize>) -> Answer {
-    let mut stream = TcpStream::connect(("127.0.0.1", server.port)).expect("accepted");
+    ask_over(connect(server), bytes, lines)
+}
+
+/// A connection on which a read waits for a short time.
+pub(crate) fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", server.port)).expect("accepted");
     stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a time");
+    stream
+}
+
+/// The same over a connection with [`connect`]'s timeout.
+pub(crate) fn ask_over(
+    mut stream: impl Read + Write,
+    bytes: &[u8],
+    lines: Option<usize>,
+) -> Answer {
     // A server that refuses early closes before it has read all.
     let _ = stream.write_all(bytes);
     let until = Instant::now() + PATIENCE;

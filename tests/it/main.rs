@@ -10,6 +10,7 @@
     reason = "tests wait on real processes by the real clock, and a test that cannot go on panics"
 )]
 
+mod abuse;
 mod auth;
 mod bench;
 mod cli_editing;
@@ -22,8 +23,10 @@ mod crash;
 mod curl;
 mod data_dirs;
 mod deadlines;
+mod deploy;
 mod descriptors;
 mod discovery;
+mod doctor;
 mod endings;
 mod flags;
 mod frames;
@@ -31,6 +34,7 @@ mod gateway;
 mod golden;
 mod graceful_stop;
 mod half_made;
+mod image;
 mod lease_holders;
 mod locks;
 mod logging;

@@ -142,11 +142,16 @@ fn post_closing(server: &Server, path: &str, body: &str) -> TcpStream {
     open(server, format!("{head}\r\n{body}").as_bytes())
 }
 
-/// The messages in a server's short frames; other bytes are shown as they are.
+/// The messages in a server's frames of text; other bytes are shown as they are.
 fn messages(mut bytes: &[u8]) -> Value {
     let mut found = Vec::new();
-    while let [0x81, length @ 0..126, rest @ ..] = bytes {
-        let (message, after) = rest.split_at(usize::from(*length));
+    loop {
+        let (length, rest) = match bytes {
+            [0x81, length @ 0..126, rest @ ..] => (u16::from(*length), rest),
+            [0x81, 126, high, low, rest @ ..] => (u16::from_be_bytes([*high, *low]), rest),
+            _ => break,
+        };
+        let (message, after) = rest.split_at(usize::from(length));
         found.push(last_words(&serde_json::from_slice(message).expect("an object")));
         bytes = after;
     }

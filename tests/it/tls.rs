@@ -1,7 +1,10 @@
 //! TLS: real clients, members among themselves, certificates that change, and those that are refused.
 
 pub(crate) mod certificates;
+mod clients;
+pub(crate) mod identities;
 mod members;
+mod promotion;
 mod refusals;
 mod reload;
 

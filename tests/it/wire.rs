@@ -78,7 +78,7 @@ impl Decoder for Raw {
 pub(crate) struct Wire {
     grpc: Grpc<Channel>,
     needs_leader: bool,
-    token: Option<MetadataValue<Ascii>>,
+    metadata: Vec<(&'static str, MetadataValue<Ascii>)>,
 }
 
 /// A bidirectional stream.
@@ -104,7 +104,7 @@ impl Wire {
         let grpc = Grpc::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        Self { grpc, needs_leader: false, token: None }
+        Self { grpc, needs_leader: false, metadata: Vec::new() }
     }
 
     /// The same, but calls are refused at once by a member without a leader.
@@ -114,13 +114,20 @@ impl Wire {
 
     /// The same with a token.
     pub(crate) fn with_token(self, token: &str) -> Self {
-        Self { token: Some(token.parse().expect("a header's value")), ..self }
+        self.with_metadata("token", token)
+    }
+
+    /// The same with another header.
+    pub(crate) fn with_metadata(mut self, name: &'static str, value: &str) -> Self {
+        self.metadata.retain(|(known, _)| *known != name);
+        self.metadata.push((name, value.parse().expect("a header's value")));
+        self
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("token", token.clone());
+        for (name, value) in &self.metadata {
+            request.metadata_mut().insert(*name, value.clone());
         }
         if self.needs_leader {
             request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ReplicaClient;
 use crate::actors::tokens::Tokens;
-use crate::auth::{Action, AuthInfo, Identified, Permissions, TokenProvider as _};
+use crate::auth::{Action, AuthInfo, Identified, Permissions};
 use crate::io::{Passwords, clock};
 use crate::types::limits::{COMMITTED_UNAPPLIED_MAX, TOKEN_WAIT_MAX};
 use crate::types::{LeaseId, LogIndex, Refusal};
@@ -26,9 +26,7 @@ impl ReplicaClient {
     pub async fn identify(&self, token: &[u8]) -> Result<AuthInfo, Refusal> {
         let until_ms = clock::now_ms() + TOKEN_WAIT_MAX.as_millis() as u64;
         loop {
-            let identified = self
-                .with_permissions(|permissions| self.handles.tokens.identify(token, permissions));
-            match identified {
+            match self.identify_now(token) {
                 Identified::Known(identity) => return Ok(identity),
                 Identified::NotApplied(index) if self.may_come(index) => {
                     self.wait_for(index, until_ms).await?;
@@ -38,6 +36,12 @@ impl ReplicaClient {
                 }
             }
         }
+    }
+
+    /// The identity of this token as far as it is known at this moment.
+    pub fn identify_now(&self, token: &[u8]) -> Identified {
+        let (tokens, known) = (&self.handles.tokens, &self.handles.known_tokens);
+        self.with_permissions(|permissions| tokens.identify(known, token, permissions))
     }
 
     /// True if an entry of this index may be in progress.

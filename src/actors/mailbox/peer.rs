@@ -137,7 +137,8 @@ impl Peers {
         let dial = Control::Dial { link: link_of_loop, urgent: urgent_inbox, bulk: bulk_inbox };
         drop(self.0.control.send(dial));
         let mut peers = known.as_ref().clone();
-        peers.insert(member.id, Peer { link, urgent, bulk });
+        let bulk_bytes_max = self.0.identity.queue_bytes_max;
+        peers.insert(member.id, Peer { link, urgent, bulk, bulk_bytes_max });
         self.0.peers.store(Arc::new(peers));
         tracing::info!(
             remote_peer_id = format!("{:x}", member.id),

@@ -432,7 +432,7 @@ fn a_staged_batch_is_on_disk_as_a_whole_or_not_at_all() {
 #[test]
 fn whoever_commits_waits_for_merges_only_if_there_is_room_for_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut engine = LsmEngine::open_with(&dir.path().join("store"), MEMTABLE_BYTES, None).unwrap();
+    let mut engine = LsmEngine::open_unmerged(&dir.path().join("store")).unwrap();
     for count in 0..LEVEL_0_RUNS_MAX as u64 {
         assert!(!engine.is_behind());
         engine.commit(numbered(count)).unwrap();

@@ -14,8 +14,12 @@ use std::cell::RefCell;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use super::clock;
+use super::guard::Guard;
 use super::socket::Stream;
+use crate::metrics;
 use crate::types::limits::SEND_BYTES_MAX;
 
 thread_local! {
@@ -33,11 +37,29 @@ struct Inner {
     sent: usize,
     /// Error that occurred after bytes were taken from hyper.
     failed: Option<Error>,
+    /// The judge of the frames of HTTP/2.
+    guard: Option<Guard>,
 }
 
 impl Duplex {
     pub(super) fn new(stream: Stream) -> Self {
-        Self(Rc::new(RefCell::new(Inner { stream, left: Vec::new(), sent: 0, failed: None })))
+        Self(Rc::new(RefCell::new(Inner {
+            stream,
+            left: Vec::new(),
+            sent: 0,
+            failed: None,
+            guard: None,
+        })))
+    }
+
+    /// Judges the frames from now on: those of HTTP/2 begin with the next bytes in both directions.
+    pub(super) fn judge(&self, guard: Guard) {
+        self.0.borrow_mut().guard = Some(guard);
+    }
+
+    /// The last frame for a client that was judged to cost too much.
+    pub(super) fn goaway(&self) -> Option<Vec<u8>> {
+        self.0.borrow().guard.as_ref().and_then(Guard::goaway)
     }
 
     /// Reads the next bytes into a part of `into`.
@@ -46,7 +68,16 @@ impl Duplex {
         context: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<Result<usize>> {
-        self.0.borrow_mut().stream.poll_read(context, into)
+        let inner = &mut *self.0.borrow_mut();
+        let read = ready!(inner.stream.poll_read(context, into))?;
+        if let Some(guard) = &mut inner.guard {
+            guard.received(&into[..read], Duration::from_millis(clock::now_ms()));
+            if let Some(verdict) = guard.verdict() {
+                metrics::CONNECTIONS_JUDGED.add(1);
+                return Poll::Ready(Err(Error::other(verdict.text())));
+            }
+        }
+        Poll::Ready(Ok(read))
     }
 
     /// Takes some of these bytes; how much is told. Takes nothing while the socket takes nothing.
@@ -62,14 +93,18 @@ impl Duplex {
                 ready!(inner.poll_send(context, gathered))?;
             }
             if gathered.is_empty() && parts.first().is_some_and(|it| it.len() >= SEND_BYTES_MAX) {
-                return inner.stream.poll_write_vectored(context, parts);
+                let written = ready!(inner.stream.poll_write_vectored(context, parts))?;
+                inner.judge_sent(parts, written);
+                return Poll::Ready(Ok(written));
             }
             let before = gathered.len();
             for part in parts {
                 let room = SEND_BYTES_MAX - gathered.len();
                 gathered.extend_from_slice(&part[..part.len().min(room)]);
             }
-            Poll::Ready(Ok(gathered.len() - before))
+            let taken = gathered.len() - before;
+            inner.judge_sent(parts, taken);
+            Poll::Ready(Ok(taken))
         })
     }
 
@@ -114,6 +149,16 @@ impl Duplex {
 }
 
 impl Inner {
+    /// Shows the guard so many bytes of these parts.
+    fn judge_sent(&mut self, parts: &[IoSlice<'_>], mut length: usize) {
+        let Some(guard) = &mut self.guard else { return };
+        for part in parts {
+            let taken = length.min(part.len());
+            guard.sent(&part[..taken]);
+            length -= taken;
+        }
+    }
+
     /// Sends what was gathered. Keeps what the socket does not take.
     fn poll_send(&mut self, context: &mut Context<'_>, gathered: &mut Vec<u8>) -> Poll<Result<()>> {
         let mut sent = 0;

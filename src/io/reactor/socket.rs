@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
-use glommio::net as uring;
 use rustix::io::Errno;
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags,
@@ -18,6 +17,7 @@ use rustix::net::{
 
 use super::epoll::{self, Way};
 use super::periodic_wake::{OpenStream, mark_runnable};
+use super::uring::net as uring;
 use crate::io::clock;
 
 /// Time until a connection to a unix socket is tried again whose queue is full.

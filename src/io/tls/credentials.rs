@@ -49,6 +49,17 @@ impl std::fmt::Debug for TlsCredentials {
     }
 }
 
+/// The end of a certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateEnd {
+    /// `server`, `client` or `ca`.
+    pub role: &'static str,
+    /// Its file.
+    pub path: String,
+    /// The last second at which it is valid, since 1970.
+    pub not_after: i64,
+}
+
 /// How the files looked when they were last read, and what is in use.
 struct Seen {
     stamps: Stamps,
@@ -94,6 +105,17 @@ impl TlsCredentials {
             watch()?;
         }
         Ok(credentials)
+    }
+
+    /// The certificates of this side, and when they end.
+    pub fn ends(&self) -> Vec<CertificateEnd> {
+        let current = self.current.load();
+        let ends = current.ends.iter().map(|(role, path, not_after)| CertificateEnd {
+            role: role.name(),
+            path: path.clone(),
+            not_after: *not_after,
+        });
+        ends.collect()
     }
 
     /// The options of this side.
@@ -282,7 +304,7 @@ fn client_config(
     let provider = gotls::provider(&options.suites);
     let verifier: Arc<dyn rustls::client::danger::ServerCertVerifier> = match options.self_signed {
         true => SkipVerification::new(provider),
-        false => ServerVerifier::new(provider, trust, None),
+        false => ServerVerifier::new(provider, trust),
     };
     let versions = options.versions.list();
     // Only other members are dialed, and they speak no HTTP/2.

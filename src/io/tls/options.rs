@@ -68,6 +68,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// True if it names any file.
+    pub fn has_files(&self) -> bool {
+        self.files().next().is_some()
+    }
+
     /// The files, and what they are called in metrics.
     pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let pairs = [&self.server, &self.client].into_iter().flatten();

@@ -55,7 +55,7 @@ impl Segment {
 
 /// Memory aligned for direct I/O.
 #[derive(Default)]
-pub(super) struct Aligned {
+pub(in crate::io) struct Aligned {
     bytes: Vec<u8>,
     start: usize,
     length: usize,
@@ -63,7 +63,7 @@ pub(super) struct Aligned {
 
 impl Aligned {
     /// Copies bytes in; the previous content is lost.
-    pub(super) fn fill(&mut self, with: &[u8]) {
+    pub(in crate::io) fn fill(&mut self, with: &[u8]) {
         self.bytes.clear();
         self.bytes.resize(WAL_BLOCK_BYTES, 0);
         self.bytes.reserve(with.len());
@@ -75,7 +75,7 @@ impl Aligned {
     }
 
     /// The bytes of the last [`Aligned::fill`].
-    pub(super) fn filled(&self) -> &[u8] {
+    pub(in crate::io) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.length]
     }
 }

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use crate::consensus::wire::{is_proposal, proposals_of};
 use crate::consensus::{Config, Driver, Message, MessageType, Restored};
 use crate::replica::{Input, Inputs, Lane, Output, Replica};
-use crate::types::limits::{UNAPPLIED_ENTRIES_MAX, WAL_ROOM_BYTES_MIN};
+use crate::types::limits::{
+    CATCH_UP_ENTRIES_BYTES_MAX, DEFERRED_BYTES_MAX, UNAPPLIED_ENTRIES_MAX, UNCOMMITTED_BYTES_MAX,
+    WAL_ROOM_BYTES_MIN,
+};
 use crate::types::{ConfState, DiskSpace, Entry, HardState};
 use crate::wal::Record;
 
@@ -24,6 +27,8 @@ fn replica(voters: u64) -> Replica<&'static str> {
         seed: 1,
         boot_nonce: 1,
         catch_up_entries: 100,
+        catch_up_bytes_max: CATCH_UP_ENTRIES_BYTES_MAX,
+        uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
         vote_lease: Duration::ZERO,
         logger: None,
     };
@@ -36,7 +41,7 @@ fn replica(voters: u64) -> Replica<&'static str> {
         ..Restored::default()
     };
     let driver = Driver::new(config, &restored).expect("it begins");
-    Replica::new(driver, Duration::from_millis(100))
+    Replica::new(driver, Duration::from_millis(100), DEFERRED_BYTES_MAX)
 }
 
 /// Completes disk writes at once, and returns the other outputs.

@@ -160,8 +160,6 @@ fn flags_without_effect_are_warned_of_when_they_are_given() {
     for (argument, name) in [
         ("--enable-pprof", "--enable-pprof"),
         ("--feature-gates=LeaseCheckpoint=true", "feature gate LeaseCheckpoint"),
-        ("--grpc-keepalive-min-time=1s", "--grpc-keepalive-min-time"),
-        ("--grpc-keepalive-min-time=5s", "--grpc-keepalive-min-time"),
         ("--downgrade-check-time=1s", "--downgrade-check-time"),
         ("--discovery-dial-timeout=1s", "--discovery-dial-timeout"),
         ("--backend-batch-limit=1", "--backend-batch-limit"),

@@ -34,11 +34,9 @@ func main() {
 	lasting := flag.Duration("for", 10*time.Second, "how long to keep leases alive")
 	atOnce := flag.Bool("at-once", false, "grant all leases before the first of them is renewed")
 	watches := flag.Int("watches", 0, "create so many watches at once instead of telling stories")
+	identity := identityFlags()
 	flag.Parse()
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints:   strings.Split(*endpoint, ","),
-		DialTimeout: 5 * time.Second,
-	})
+	client, err := identity.connect(strings.Split(*endpoint, ","))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cannot connect:", err)
 		os.Exit(1)
@@ -51,7 +49,7 @@ func main() {
 		}
 		return
 	}
-	for _, s := range stories() {
+	for _, s := range stories(identity) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		err := s.tell(ctx, client)
 		cancel()
@@ -77,7 +75,7 @@ func chosen(client *clientv3.Client, kind, name string, ttl, leases int, lasting
 	}
 }
 
-func stories() []story {
+func stories(identity identity) []story {
 	return []story{
 		{"put, get, delete", keyValue},
 		{"errors are the client's own", errorsAreKnown},
@@ -96,21 +94,17 @@ func stories() []story {
 		{"software transactional memory", stm},
 		{"namespace", inNamespace},
 		{"members and status", members},
-		{"put, get, delete, compressed", compressed(keyValue)},
-		{"watch the past, compressed", compressed(watchThePast)},
-		{"watch from now, compressed", compressed(watchFromNow)},
-		{"lease kept alive, compressed", compressed(leaseKeptAlive)},
+		{"put, get, delete, compressed", identity.compressed(keyValue)},
+		{"watch the past, compressed", identity.compressed(watchThePast)},
+		{"watch from now, compressed", identity.compressed(watchFromNow)},
+		{"lease kept alive, compressed", identity.compressed(leaseKeptAlive)},
 	}
 }
 
 // compressed tells a story through a client that compresses its requests.
-func compressed(tell func(context.Context, *clientv3.Client) error) func(context.Context, *clientv3.Client) error {
+func (i identity) compressed(tell func(context.Context, *clientv3.Client) error) func(context.Context, *clientv3.Client) error {
 	return func(ctx context.Context, plain *clientv3.Client) error {
-		client, err := clientv3.New(clientv3.Config{
-			Endpoints:   plain.Endpoints(),
-			DialTimeout: 5 * time.Second,
-			DialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name))},
-		})
+		client, err := i.connect(plain.Endpoints(), grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
 		if err != nil {
 			return err
 		}

@@ -1,12 +1,20 @@
-"""The Python client etcd3 over TLS with a certificate of its own: `tls.py PORT CA CERT KEY`."""
+"""The Python client etcd3 over TLS with a certificate of its own: `tls.py PORT CA CERT KEY [USER PASSWORD]`."""
 
 import sys
 
 import etcd3
 
-port, ca, cert, key = sys.argv[1:]
+port, ca, cert, key = sys.argv[1:5]
+user, password = sys.argv[5:] or (None, None)
 client = etcd3.client(
-    host="localhost", port=int(port), ca_cert=ca, cert_cert=cert, cert_key=key, timeout=30
+    host="localhost",
+    port=int(port),
+    ca_cert=ca,
+    cert_cert=cert,
+    cert_key=key,
+    timeout=30,
+    user=user,
+    password=password,
 )
 events, cancel = client.watch("py/a")
 client.put("py/a", "1")

@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use basalt::auth::Permissions;
 use basalt::cluster::Member;
-use basalt::command::Command;
+use basalt::command::{AuthCommand, Command};
 use basalt::machine::{Applied, Config, Machine, StepLimits};
 use basalt::snapshot::bolt::Reader;
 use basalt::snapshot::{Export, ExportStep, Scope, install};
@@ -115,32 +115,37 @@ fn users_or_roles(random: &mut SmallRng) -> Command {
     let (name, role) = (user(random), role(random));
     let hashed_password = pick(random, &["aGFzaA==", "*", ""]).to_owned();
     match random.random_range(0..16) {
-        0 | 1 => Command::AuthEnable(AuthEnableRequest {}),
-        2 if random.random() => Command::AuthDisable(AuthDisableRequest {}),
+        0 | 1 => Command::Auth(AuthCommand::Enable(AuthEnableRequest {})),
+        2 if random.random() => Command::Auth(AuthCommand::Disable(AuthDisableRequest {})),
         2..5 => {
             let options = Some(UserAddOptions { no_password: random.random() });
             let add = AuthUserAddRequest { name, hashed_password, options, ..Default::default() };
-            Command::AuthUserAdd(add)
+            Command::Auth(AuthCommand::UserAdd(add))
         }
-        5 => Command::AuthUserDelete(AuthUserDeleteRequest { name }),
-        6 => Command::AuthUserChangePassword(AuthUserChangePasswordRequest {
+        5 => Command::Auth(AuthCommand::UserDelete(AuthUserDeleteRequest { name })),
+        6 => Command::Auth(AuthCommand::UserChangePassword(AuthUserChangePasswordRequest {
             name,
             hashed_password,
             ..Default::default()
-        }),
-        7..10 => Command::AuthUserGrantRole(AuthUserGrantRoleRequest { user: name, role }),
-        10 => Command::AuthUserRevokeRole(AuthUserRevokeRoleRequest { name, role }),
-        11 => Command::AuthRoleAdd(AuthRoleAddRequest { name: role }),
-        12 => Command::AuthRoleDelete(AuthRoleDeleteRequest { role }),
+        })),
+        7..10 => {
+            Command::Auth(AuthCommand::UserGrantRole(AuthUserGrantRoleRequest { user: name, role }))
+        }
+        10 => Command::Auth(AuthCommand::UserRevokeRole(AuthUserRevokeRoleRequest { name, role })),
+        11 => Command::Auth(AuthCommand::RoleAdd(AuthRoleAddRequest { name: role })),
+        12 => Command::Auth(AuthCommand::RoleDelete(AuthRoleDeleteRequest { role })),
         13 | 14 => {
             let (perm_type, key) = (random.random_range(0..3), key(random));
             let perm = Some(Permission { perm_type, key, range_end: end(random) });
-            Command::AuthRoleGrantPermission(AuthRoleGrantPermissionRequest { name: role, perm })
+            Command::Auth(AuthCommand::RoleGrantPermission(AuthRoleGrantPermissionRequest {
+                name: role,
+                perm,
+            }))
         }
         _ => {
             let (key, range_end) = (key(random), end(random));
             let revoke = AuthRoleRevokePermissionRequest { role, key, range_end };
-            Command::AuthRoleRevokePermission(revoke)
+            Command::Auth(AuthCommand::RoleRevokePermission(revoke))
         }
     }
 }

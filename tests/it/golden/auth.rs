@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use basalt::command::Command;
+use basalt::command::{AuthCommand, Command};
 use basalt::machine::Machine;
 use basalt::store::{Batch, Engine as _, Memory, Space, View as _};
 use basalt::types::{Entry, EntryKind};
@@ -30,27 +30,27 @@ fn add(name: &str, no_password: bool) -> Command {
     let options = Some(UserAddOptions { no_password });
     let hashed_password = if no_password { "" } else { "aGFzaA==" }.to_owned();
     let name = name.to_owned();
-    Command::AuthUserAdd(AuthUserAddRequest {
+    Command::Auth(AuthCommand::UserAdd(AuthUserAddRequest {
         name,
         options,
         hashed_password,
         ..Default::default()
-    })
+    }))
 }
 
 fn give(user: &str, role: &str) -> Command {
     let (user, role) = (user.to_owned(), role.to_owned());
-    Command::AuthUserGrantRole(AuthUserGrantRoleRequest { user, role })
+    Command::Auth(AuthCommand::UserGrantRole(AuthUserGrantRoleRequest { user, role }))
 }
 
 fn grant(role: &str) -> Command {
     let perm = Some(Permission { perm_type: 2, key: "a".into(), range_end: "b".into() });
     let name = role.to_owned();
-    Command::AuthRoleGrantPermission(AuthRoleGrantPermissionRequest { name, perm })
+    Command::Auth(AuthCommand::RoleGrantPermission(AuthRoleGrantPermissionRequest { name, perm }))
 }
 
 fn role(name: &str) -> Command {
-    Command::AuthRoleAdd(AuthRoleAddRequest { name: name.to_owned() })
+    Command::Auth(AuthCommand::RoleAdd(AuthRoleAddRequest { name: name.to_owned() }))
 }
 
 fn issue(auth_revision: u64) -> Command {
@@ -76,17 +76,23 @@ fn commands() -> Vec<(&'static str, Command)> {
     let renewals = vec![Renewal { index: 300, expires_ms: 1_800_000_000_000 }];
     let renew = TokenRenewRequest { renewals };
     vec![
-        ("enable", Command::AuthEnable(AuthEnableRequest {})),
-        ("disable", Command::AuthDisable(AuthDisableRequest {})),
+        ("enable", Command::Auth(AuthCommand::Enable(AuthEnableRequest {}))),
+        ("disable", Command::Auth(AuthCommand::Disable(AuthDisableRequest {}))),
         ("user add", add("name", true)),
-        ("user delete", Command::AuthUserDelete(AuthUserDeleteRequest { name: name() })),
-        ("user change password", Command::AuthUserChangePassword(change)),
+        (
+            "user delete",
+            Command::Auth(AuthCommand::UserDelete(AuthUserDeleteRequest { name: name() })),
+        ),
+        ("user change password", Command::Auth(AuthCommand::UserChangePassword(change))),
         ("user grant role", give("name", "role")),
-        ("user revoke role", Command::AuthUserRevokeRole(take)),
+        ("user revoke role", Command::Auth(AuthCommand::UserRevokeRole(take))),
         ("role add", role("role")),
-        ("role delete", Command::AuthRoleDelete(AuthRoleDeleteRequest { role: name() })),
+        (
+            "role delete",
+            Command::Auth(AuthCommand::RoleDelete(AuthRoleDeleteRequest { role: name() })),
+        ),
         ("role grant permission", grant("role")),
-        ("role revoke permission", Command::AuthRoleRevokePermission(revoke)),
+        ("role revoke permission", Command::Auth(AuthCommand::RoleRevokePermission(revoke))),
         ("token issue", issue(5)),
         ("token renew", Command::TokenRenew(renew)),
         ("token sweep", Command::TokenSweep(TokenSweepRequest { before_ms: 1_800_000_000_000 })),
@@ -113,7 +119,7 @@ fn state() -> Machine<Memory> {
     let mut machine = Machine::open(Memory::default(), &CONFIG).unwrap();
     machine.bootstrap(vec![member(0x1f, false)]).unwrap();
     let level = Command::FeatureLevelSet(FeatureLevelSetRequest { level: 3 });
-    let enable = Command::AuthEnable(AuthEnableRequest {});
+    let enable = Command::Auth(AuthCommand::Enable(AuthEnableRequest {}));
     let history = [
         level,
         add("root", false),

@@ -228,3 +228,68 @@ fn keys_are_rotated_and_tokens_outlive_changes_of_others() {
         assert_eq!(used(&server, &newer).await, super::invalid(), "alice has another password");
     });
 }
+
+/// The set of an issuer: its keys by name, as JSON web keys. A key is RSA, as `openssl` makes it.
+fn publish(place: &Path, names: &[&str]) {
+    let key = |name: &&str| {
+        let told = openssl(place, &format!("rsa -in {name}.pem -noout -modulus")).stdout;
+        let (_, digits) = told.trim().split_once('=').expect("Modulus=digits");
+        let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("digits");
+        let modulus: Vec<_> = (0..digits.len()).step_by(2).map(byte).collect();
+        let n = URL_SAFE_NO_PAD.encode(modulus);
+        serde_json::json!({ "kty": "RSA", "use": "sig", "kid": name, "n": n, "e": "AQAB" })
+    };
+    let keys: Vec<_> = names.iter().map(key).collect();
+    let next = place.join("next.jwks");
+    fs::write(&next, serde_json::json!({ "keys": keys }).to_string()).expect("it is written");
+    fs::rename(next, place.join("issuer.jwks")).expect("it is replaced");
+}
+
+/// A token of an issuer that is no etcd: signed by `openssl` with the key of this name.
+fn foreign(place: &Path, signer: &str, named: &str) -> String {
+    let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let header = part(serde_json::json!({ "alg": "RS256", "typ": "JWT", "kid": named }));
+    let signed = format!("{header}.{}", part(serde_json::json!({ "username": "root" })));
+    fs::write(place.join("signed"), &signed).expect("it is written");
+    openssl(place, &format!("dgst -sha256 -sign {signer}.pem -out signature signed"));
+    let signature = fs::read(place.join("signature")).expect("it is there");
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[test]
+fn tokens_of_an_issuer_are_verified_by_its_set_of_keys() {
+    let place = Scratch::new();
+    let dir = place.path();
+    for name in ["etcd", "one", "two"] {
+        openssl(dir, &format!("genrsa -out {name}.pem 2048"));
+    }
+    publish(dir, &["etcd", "one"]);
+    let set = dir.join("issuer.jwks").display().to_string();
+    runtime().block_on(async {
+        let maker = format!("jwt,sign-method=RS256,priv-key={}", dir.join("etcd.pem").display());
+        let maker = start(process::etcd(), &maker);
+        let server = Setup::new(process::basalt())
+            .flag("bcrypt-cost", "4")
+            .flag("auth-token", "jwt,sign-method=RS256")
+            .flag("auth-jwt-public-keys", &set)
+            .flag("auth-jwt-check-revision", "false")
+            .start();
+        enable(&maker, &[("root", "r")]);
+        enable(&server, &[("root", "r")]);
+        let of_etcd = login(&maker, "root", "r").await.expect("it is right");
+        let (one, two) = (foreign(dir, "one", "one"), foreign(dir, "two", "two"));
+        assert_eq!(used(&server, &of_etcd).await, fine(), "it names no key");
+        assert_eq!(used(&server, &one).await, fine());
+        assert_eq!(used(&server, &foreign(dir, "one", "etcd")).await, super::invalid());
+        assert_eq!(used(&server, &two).await, super::invalid());
+        // It is read again.
+        publish(dir, &["etcd", "two"]);
+        assert!(server.logs.wait_for("took other keys", super::PATIENCE));
+        assert_eq!(used(&server, &two).await, fine());
+        assert_eq!(used(&server, &one).await, super::invalid());
+        // A file that is no set leaves the last one in force.
+        fs::write(&set, "{").expect("it is written");
+        assert!(server.logs.wait_for("keys of JSON web tokens were not replaced", super::PATIENCE));
+        assert_eq!(used(&server, &two).await, fine());
+    });
+}

@@ -42,6 +42,33 @@ fn tokens_survive_restarts_and_go_with_what_made_them() {
     });
 }
 
+/// A controller with many workers logs in with one name, each worker with a connection of its own.
+#[test]
+fn many_clients_of_one_user_do_not_end_each_others_tokens() {
+    const CLIENTS: usize = 1100;
+    runtime().block_on(async {
+        let server = setup().start();
+        enable(&server, &[("root", "r")]);
+        let wire = Wire::new(&server.endpoint());
+        let first = login_over(&wire, "root", "r").await.expect("it is right");
+        for _ in 0..CLIENTS / 100 {
+            let mut all = tokio::task::JoinSet::new();
+            for _ in 0..100 {
+                let wire = wire.clone();
+                all.spawn(async move { login_over(&wire, "root", "r").await });
+            }
+            while let Some(token) = all.join_next().await {
+                token.expect("it ran").expect("the password is right");
+            }
+        }
+        assert_eq!(used(&server, &first).await, fine());
+        // All of them go at once, in steps, and the member serves.
+        told(&server, &["--user", "root:r", "auth", "disable"]);
+        told(&server, &["auth", "enable"]);
+        assert_eq!(used(&server, &first).await, invalid());
+    });
+}
+
 #[test]
 fn tokens_live_as_long_as_they_are_used_as_by_etcd() {
     async fn conversation(server: &Server) -> Vec<[(i32, String); 2]> {

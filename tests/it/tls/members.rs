@@ -7,19 +7,19 @@ use super::{PATIENCE, curl, etcdctl};
 use crate::process::{self, Finished, Scratch, Server, Setup};
 
 /// Members of one cluster whose clients speak plain HTTP.
-struct Cluster(Vec<Server>);
+pub(super) struct Cluster(pub(super) Vec<Server>);
 
 impl Cluster {
-    fn new(setups: Vec<Setup>) -> Self {
+    pub(super) fn new(setups: Vec<Setup>) -> Self {
         Self(setups.into_iter().map(Server::new).collect())
     }
 
     /// The URL of a member's peer port.
-    fn url(&self, at: usize, scheme: &str) -> String {
+    pub(super) fn url(&self, at: usize, scheme: &str) -> String {
         format!("{scheme}://127.0.0.1:{}", self.0[at].peer_port)
     }
 
-    fn found(&mut self, scheme: &str) {
+    pub(super) fn found(&mut self, scheme: &str) {
         let urls: Vec<_> = (0..self.0.len()).map(|at| self.url(at, scheme)).collect();
         let all: Vec<_> = urls.iter().enumerate().map(|(at, url)| format!("m{at}={url}")).collect();
         for (at, server) in self.0.iter_mut().enumerate() {
@@ -36,7 +36,7 @@ impl Cluster {
         (0..self.0.len()).for_each(|at| self.wait_ready(at));
     }
 
-    fn wait_ready(&self, at: usize) {
+    pub(super) fn wait_ready(&self, at: usize) {
         assert!(self.0[at].wait_ready(PATIENCE), "m{at}:\n{}", self.0[at].logs.tail());
     }
 
@@ -63,7 +63,7 @@ impl Cluster {
     }
 }
 
-fn peer_flags(setup: Setup, authority: &Authority, pair: &Pair) -> Setup {
+pub(super) fn peer_flags(setup: Setup, authority: &Authority, pair: &Pair) -> Setup {
     setup
         .flag("peer-cert-file", &pair.certificate)
         .flag("peer-key-file", &pair.key)

@@ -139,7 +139,7 @@ fn tls(globals: &Globals) -> Result<ClientConfig, Fatal> {
             Some(path) => Roots::parse(&read(path)?)?,
             None => gotls::system_roots(),
         };
-        ServerVerifier::new(provider, Trust { roots, ..Trust::default() }, None)
+        ServerVerifier::new(provider, Trust { roots, ..Trust::default() })
     };
     let identity = match (&globals.cert, &globals.key_file) {
         (Some(cert), Some(key)) => Some(gotls::key_pair(&read(cert)?, &read(key)?)?),

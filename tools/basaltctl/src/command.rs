@@ -92,7 +92,7 @@ pub(crate) async fn run(action: Action, context: Context) -> Result<(), Failure>
         A::LeaseKeepAlive => lease::keep_alive(context).await,
         A::AlarmDisarm => alarm::disarm(context).await,
         A::AlarmList => alarm::list(context).await,
-        A::Defrag => endpoint::defrag(context).await,
+        A::Defrag => Box::pin(endpoint::defrag(context)).await,
         A::EndpointHealth => endpoint::health(context).await,
         A::EndpointStatus => endpoint::status(context).await,
         A::EndpointHashKv => endpoint::hash_kv(context).await,

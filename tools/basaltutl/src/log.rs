@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use basalt::io::{LsmEngine, current_store, lock_data_dir, read_log, rename_durably};
@@ -157,7 +158,9 @@ fn applied_to(
 /// Writes a snapshot in the format of `snapshot save`, with its checksum at the end.
 fn write<V: basalt::store::View>(mut export: Export<V>, path: &Path) -> Result<(), Failure> {
     let failed = |error: &std::io::Error| Failure::file("write", path, error);
-    let mut file = File::create(path).map_err(|error| Failure::file("open", path, &error))?;
+    // All keys are in it.
+    let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let mut file = opened.map_err(|error| Failure::file("open", path, &error))?;
     let mut sum = Sha256::new();
     loop {
         match export.step(CHUNK_BYTES).map_err(Failure::error)? {

@@ -351,18 +351,12 @@ impl ClientCertVerifier for ClientVerifier {
 pub struct ServerVerifier {
     provider: Arc<CryptoProvider>,
     trust: Trust,
-    /// A name that is checked in place of the host's.
-    server_name: Option<String>,
 }
 
 impl ServerVerifier {
-    /// Accepts whom `trust` trusts, for the host that is dialed or for `server_name` in its place.
-    pub fn new(
-        provider: Arc<CryptoProvider>,
-        trust: Trust,
-        server_name: Option<String>,
-    ) -> Arc<Self> {
-        Arc::new(Self { provider, trust, server_name })
+    /// Accepts whom `trust` trusts, for the host that is dialed.
+    pub fn new(provider: Arc<CryptoProvider>, trust: Trust) -> Arc<Self> {
+        Arc::new(Self { provider, trust })
     }
 }
 
@@ -375,10 +369,9 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let dialed = server_name.to_str();
-        let host = self.server_name.as_deref().unwrap_or(&dialed);
         let algorithms = &self.provider.signature_verification_algorithms;
-        let host = Some(host);
+        let host = server_name.to_str();
+        let host = Some(&*host);
         self.trust.verify(algorithms, end_entity, intermediates, now, Usage::Server, host)?;
         Ok(ServerCertVerified::assertion())
     }

@@ -4,16 +4,22 @@
 //! * No privileges can be gained (`no_new_privs`), and there are none: if root starts it, it becomes a user without
 //!   capabilities. That user is given the data and log directories that the arguments name, if they are there, and the
 //!   working directory and those of unix sockets, if they are below one that is called `tmp`, as those of the tests are.
-//! * No memory may be locked.
+//! * No memory may be locked, but with `Localhost`.
 //! * io_uring is refused, as by the default profiles of Docker and containerd (EPERM) or of Podman and gVisor (ENOSYS).
+//! * `RuntimeDefault` refuses everything that containerd's profile of that name does not list, `Localhost` that but for
+//!   io_uring, as `deploy/seccomp/basalt.json`. If root starts it, all directories but those given to the user are read-only
+//!   then, and /sys is empty.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `SANDBOX_BIN` | the program; by default `basalt` beside this one |
-//! | `SANDBOX_REFUSES` | `EPERM` (by default), `ENOSYS`, or `nothing` |
+//! | `SANDBOX_REFUSES` | `EPERM` (by default), `ENOSYS`, `RuntimeDefault`, `Localhost`, or `nothing` |
 //! | `SANDBOX_UID` | the user and group, 1000 by default; used if root starts it |
 
-use std::collections::BTreeMap;
+mod read_only;
+mod runtime_default;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt as _, lchown};
@@ -22,9 +28,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, Signal};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::SeccompAction;
 
 const UID: u32 = 1000;
+
+const IO_URING: [i64; 3] =
+    [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let program = match std::env::var_os("SANDBOX_BIN") {
@@ -34,14 +43,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Before the user changes, to whom the place of the program may be closed.
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1));
-    let no_lock = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Memlock, no_lock)?;
+    let refusal = refusal(std::env::var_os("SANDBOX_REFUSES"))?;
+    // The kernel counts rings for those without CAP_IPC_LOCK; as much is its default.
+    let locked = if refusal == Refusal::Unlisted(&IO_URING) { 8 << 20 } else { 0 };
+    let locked = Rlimit { current: Some(locked), maximum: Some(locked) };
+    rustix::process::setrlimit(Resource::Memlock, locked)?;
     if rustix::process::geteuid().is_root() {
-        become_user(number("SANDBOX_UID")?.unwrap_or(UID))?;
+        let scratch = scratch_directories()?;
+        if matches!(refusal, Refusal::Unlisted(_)) {
+            read_only::make_read_only(&scratch)?;
+        }
+        become_user(number("SANDBOX_UID")?.unwrap_or(UID), &scratch)?;
     }
     rustix::thread::set_no_new_privs(true)?;
-    if let Some(error) = refusal(std::env::var_os("SANDBOX_REFUSES"))? {
-        refuse_io_uring(error)?;
+    match refusal {
+        Refusal::Nothing => (),
+        Refusal::IoUring(error) => refuse_io_uring(error)?,
+        Refusal::Unlisted(more) => runtime_default::refuse_unlisted(more)?,
     }
     Err(command.exec().into())
 }
@@ -51,31 +69,53 @@ fn number(variable: &str) -> Result<Option<u32>, Box<dyn Error>> {
     Ok(text.map(|text| text.parse()).transpose()?)
 }
 
-fn refusal(asked: Option<OsString>) -> Result<Option<i32>, Box<dyn Error>> {
+/// The system calls that are refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Nothing,
+    /// Those of io_uring, with an error.
+    IoUring(i32),
+    /// All that RuntimeDefault does not list, but for these.
+    Unlisted(&'static [i64]),
+}
+
+fn refusal(asked: Option<OsString>) -> Result<Refusal, Box<dyn Error>> {
     match asked.unwrap_or_else(|| "EPERM".into()).to_str() {
-        Some("EPERM") => Ok(Some(libc::EPERM)),
-        Some("ENOSYS") => Ok(Some(libc::ENOSYS)),
-        Some("nothing") => Ok(None),
-        _ => Err("SANDBOX_REFUSES is EPERM, ENOSYS or nothing".into()),
+        Some("EPERM") => Ok(Refusal::IoUring(libc::EPERM)),
+        Some("ENOSYS") => Ok(Refusal::IoUring(libc::ENOSYS)),
+        Some("RuntimeDefault") => Ok(Refusal::Unlisted(&[])),
+        Some("Localhost") => Ok(Refusal::Unlisted(&IO_URING)),
+        Some("nothing") => Ok(Refusal::Nothing),
+        _ => Err("SANDBOX_REFUSES is EPERM, ENOSYS, RuntimeDefault, Localhost or nothing".into()),
     }
+}
+
+/// Directories of a test that the server writes to: the working directory, those of unix sockets, and those of data that
+/// are there.
+fn scratch_directories() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut found = BTreeSet::from([std::env::current_dir()?]);
+    for argument in std::env::args() {
+        let urls = argument.split(['=', ',']).filter_map(|it| it.strip_prefix("unix://"));
+        found.extend(urls.filter_map(|path| Path::new(path).parent()).map(PathBuf::from));
+        found.extend(data_directory(&argument));
+    }
+    let is_scratch = |path: &PathBuf| path.is_dir() && path.iter().any(|part| part == "tmp");
+    Ok(found.into_iter().filter(is_scratch).collect())
+}
+
+/// The directory that an argument names.
+fn data_directory(argument: &str) -> Option<PathBuf> {
+    let named = ["--data-dir=", "--wal-dir="].map(|flag| argument.strip_prefix(flag));
+    named.into_iter().flatten().next().map(PathBuf::from)
 }
 
 /// Becomes a user without groups or capabilities, to whom belongs what it writes to.
 #[allow(unsafe_code, reason = "rustix leaves it to the caller to know that there is one thread")]
-fn become_user(id: u32) -> Result<(), Box<dyn Error>> {
-    give_scratch(&std::env::current_dir()?, id)?;
-    for argument in std::env::args() {
-        let urls = argument.split(['=', ',']).filter_map(|it| it.strip_prefix("unix://"));
-        for directory in urls.filter_map(|path| Path::new(path).parent()) {
-            give_scratch(directory, id)?;
-        }
+fn become_user(id: u32, scratch: &[PathBuf]) -> Result<(), Box<dyn Error>> {
+    for directory in scratch {
+        lchown(directory, Some(id), Some(id))?;
     }
-    let arguments = std::env::args();
-    let directories = arguments.filter_map(|argument| {
-        let named = ["--data-dir=", "--wal-dir="].map(|flag| argument.strip_prefix(flag));
-        named.into_iter().flatten().next().map(PathBuf::from)
-    });
-    for directory in directories {
+    for directory in std::env::args().filter_map(|argument| data_directory(&argument)) {
         give_all(&directory, id)?;
     }
     // SAFETY: this process has one thread, and the pointer is not used for no groups.
@@ -89,15 +129,6 @@ fn become_user(id: u32) -> Result<(), Box<dyn Error>> {
     }
     // A change of the user takes back that this process ends with the one that started it.
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
-}
-
-/// A directory, if it is one of a test.
-fn give_scratch(directory: &Path, id: u32) -> std::io::Result<()> {
-    let is_scratch = directory.components().any(|part| part.as_os_str() == "tmp");
-    if is_scratch && directory.is_dir() {
-        lchown(directory, Some(id), Some(id))?;
-    }
-    Ok(())
 }
 
 /// Files that a test, or a run without this sandbox, has made there may belong to root.
@@ -119,14 +150,7 @@ fn give_all(path: &Path, id: u32) -> std::io::Result<()> {
 }
 
 fn refuse_io_uring(error: i32) -> Result<(), Box<dyn Error>> {
-    let calls = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
-    let refused: BTreeMap<_, _> = calls.into_iter().map(|call| (call, Vec::new())).collect();
-    let filter = SeccompFilter::new(
-        refused,
-        SeccompAction::Allow,
-        SeccompAction::Errno(error.unsigned_abs()),
-        std::env::consts::ARCH.try_into()?,
-    )?;
-    let program: BpfProgram = filter.try_into()?;
-    Ok(seccompiler::apply_filter(&program)?)
+    let refused: BTreeMap<_, _> = IO_URING.into_iter().map(|call| (call, Vec::new())).collect();
+    let action = SeccompAction::Errno(error.unsigned_abs());
+    runtime_default::apply(refused, SeccompAction::Allow, action)
 }

@@ -21,6 +21,8 @@ pub struct Identity {
     pub times: Times,
     /// Directory in which snapshots are received.
     pub member_dir: PathBuf,
+    /// Bytes of appends that may wait for one other member.
+    pub queue_bytes_max: usize,
     /// Options to open a state machine.
     pub machine: crate::machine::Config,
 }

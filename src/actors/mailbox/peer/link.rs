@@ -81,13 +81,16 @@ pub(super) struct Peer {
     pub(super) link: Arc<Link>,
     pub(super) urgent: flume::Sender<Packet>,
     pub(super) bulk: flume::Sender<Packet>,
+    /// Bytes that may wait in it.
+    pub(super) bulk_bytes_max: usize,
 }
 
 impl Peer {
     pub(super) fn send_bulk(&self, packet: Packet) -> bool {
         let bytes = packet.bytes();
         let waiting = self.link.bulk_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let sent = fits_bulk(waiting, bytes) && self.bulk.try_send(packet).is_ok();
+        let sent =
+            fits_bulk(waiting, bytes, self.bulk_bytes_max) && self.bulk.try_send(packet).is_ok();
         if !sent {
             self.link.bulk_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
