@@ -30,10 +30,11 @@ mount -o remount,ro,bind "$root"
 ! grep -q ' 4294967295$' /proc/self/uid_map || user=(--userspec=12345:54321 --groups=54321)
 bare() { chroot "${user[@]}" "$root" "$@"; }
 
-bare /usr/local/bin/etcd --version | grep -q '^etcd Version: 3\.' || fail 'etcd --version'
-bare /usr/local/bin/basalt --version | grep -q '^Basalt Version: ' || fail 'basalt --version'
-bare /usr/local/bin/etcdctl version | grep -q '^etcdctl version: 3\.' || fail 'etcdctl version'
-bare /usr/local/bin/etcdutl version | grep -q '^etcdutl version: 3\.' || fail 'etcdutl version'
+says() { [[ "$(bare "${@:2}" 2>&1)" == *"$1"* ]] || fail "${*:2}"; }
+says 'etcd Version: 3.' /usr/local/bin/etcd --version
+says 'Basalt Version: ' /usr/local/bin/basalt --version
+says 'etcdctl version: 3.' /usr/local/bin/etcdctl version
+says 'etcdutl version: 3.' /usr/local/bin/etcdutl version
 
 flags=(--name=basalt-0 --data-dir=/data/etcd --initial-cluster=basalt-0=http://basalt-0:2380)
 flags+=(--listen-peer-urls=http://127.0.0.1:2380 --initial-advertise-peer-urls=http://basalt-0:2380)
@@ -57,9 +58,9 @@ grep -q '^CapEff:.*0000000000000000$' "/proc/$server/status" || [ ${#user[@]} -e
 
 [ "$(bare /usr/local/bin/etcdctl --endpoints http://basalt-0:2379 put greeting hello)" = OK ] || fail put
 [ "$(bare /usr/local/bin/etcdctl get greeting --print-value-only)" = hello ] || fail get
-bare /usr/local/bin/etcdctl endpoint health 2>&1 | grep -q 'is healthy' || fail 'endpoint health'
+says 'is healthy' /usr/local/bin/etcdctl endpoint health
 bare /usr/local/bin/etcdctl snapshot save /data/saved >/dev/null 2>&1 || fail 'snapshot save'
-bare /usr/local/bin/etcdutl snapshot status /data/saved | grep -q ', ' || fail 'snapshot status'
+says ', ' /usr/local/bin/etcdutl snapshot status /data/saved
 
 kill -TERM "$server"
 wait "$parent" && code=0 || code=$?
