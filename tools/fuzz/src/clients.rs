@@ -38,7 +38,7 @@ pub(crate) fn grpc(bytes: &[u8]) {
     }
 }
 
-/// A request's message, as each kind of request. What passes is proposed, and every member must read it.
+/// A request's message, as each kind of request. One that passes is proposed, and every member must read it.
 pub(crate) fn requests(bytes: &[u8]) {
     let (which, message) = choice(bytes);
     let message = Bytes::copy_from_slice(message);
