@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::{self, Logs, Server, Setup, reference, run, spawn};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 #[test]
 fn the_go_client_is_served() {

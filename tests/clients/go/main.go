@@ -20,6 +20,9 @@ import (
 	"google.golang.org/grpc/encoding/gzip"
 )
 
+// storyTime is long enough for thousands of writes, one after the other, on a disk that others keep busy.
+const storyTime = 90 * time.Second
+
 type story struct {
 	name string
 	tell func(context.Context, *clientv3.Client) error
@@ -50,7 +53,7 @@ func main() {
 		return
 	}
 	for _, s := range stories(identity) {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), storyTime)
 		err := s.tell(ctx, client)
 		cancel()
 		if err != nil {

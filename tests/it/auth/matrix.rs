@@ -312,6 +312,12 @@ fn method_of(shape: &Shape) -> &'static Method {
     METHODS.iter().find(|method| method.path == shape.path).expect("there is such an RPC")
 }
 
+/// etcd makes the id of a member of its URLs and the second, so that a second attempt within that second is refused for
+/// the id, and a later one for the URLs.
+fn without_the_second(told: String) -> String {
+    told.replace("etcdserver: member ID already exist", "etcdserver: Peer URLs already exists")
+}
+
 /// The answers of both, as text.
 async fn both(
     etcd: &Side,
@@ -334,7 +340,7 @@ async fn both(
             told.push(if is_hidden { "OK".to_owned() } else { answer });
         }
     }
-    told.try_into().ok()
+    told.into_iter().map(without_the_second).collect::<Vec<_>>().try_into().ok()
 }
 
 #[test]

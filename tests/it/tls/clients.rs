@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::certificates::{Authority, Pair, Wanted};
-use super::{PATIENCE, assert_told, etcdctl, secure_endpoint, secured};
+use super::{assert_told, etcdctl, secure_endpoint, secured};
 use crate::process::{self, Finished, Scratch, Server, Setup, reference, run};
 
+/// Time for all that a client does.
+const STORIES: Duration = Duration::from_secs(240);
 const USER: &str = "root";
 const PASSWORD: &str = "a password";
 
@@ -59,7 +62,7 @@ impl Site {
     }
 
     fn is_told(&self, command: Command, text: &str) {
-        assert_told(&run(command, PATIENCE), text, &self.server);
+        assert_told(&run(command, STORIES), text, &self.server);
     }
 }
 

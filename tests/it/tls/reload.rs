@@ -84,7 +84,7 @@ fn certificates_authorities_and_revocations_are_read_again() {
     // A file without a certificate is logged, and the last one stays.
     replace(&trusted, "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n");
     server.signal(Signal::HUP);
-    assert!(server.logs.wait_for("reading certificates again", PATIENCE));
+    assert!(server.logs.wait_for("received signal; reading certificates", PATIENCE));
     wait(|| server.logs.mentions("malformed certificate"), "the bad authority", &server);
     assert!(is_served(&server, &new.file, Some(&fresh)));
 }
