@@ -431,12 +431,14 @@ async fn until_closed<C: Future>(
         .map(drop)
     })
     .await;
-    if let Some(goaway) = stream.goaway() {
-        // The connection ends in any case.
-        let _ = poll_fn(|context| stream.poll_write(context, &goaway)).await;
-    }
-    // Another protocol begins after the last byte of the last response.
-    let left = poll_fn(|context| stream.poll_drain(context));
+    let left = async {
+        if let Some(goaway) = stream.goaway() {
+            // The connection ends in any case.
+            let _ = poll_fn(|context| stream.poll_write(context, &goaway)).await;
+        }
+        // Another protocol begins after the last byte of the last response.
+        let _ = poll_fn(|context| stream.poll_drain(context)).await;
+    };
     slot.or_closing(clock::deadline(DRAIN_TIME, left)).await;
 }
 

@@ -317,7 +317,6 @@ fn idle_executors_sleep() {
         let (before, began) = (woken(), Instant::now());
         std::thread::sleep(Duration::from_secs(2));
         let rate = (woken() - before) as f64 / began.elapsed().as_secs_f64() / 64.0;
-        // Each costs some 10 microseconds: 64 executors take less than a fiftieth of a core.
         assert!(rate < IDLE_WAKES_MAX, "{reactor:?}: each is woken {rate:.1} times a second");
         drop(stop);
         executors.join().unwrap();

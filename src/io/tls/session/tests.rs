@@ -202,7 +202,7 @@ fn messages_in_pieces_do_not_keep_others_from_writing() {
     assert!(came.len() > 100 && sent.starts_with(&came), "{} of {}", came.len(), sent.len());
 }
 
-/// Whatever comes in place of a handshake is refused or waited for; nothing panics.
+/// Changed bytes of a handshake are refused or waited for; nothing panics.
 #[test]
 fn changed_handshakes_are_refused() {
     for seed in 0..300 {

@@ -74,7 +74,7 @@ impl Kv {
     }
 
     /// # Errors
-    /// That of the member, or the request is malformed.
+    /// The member's error, or the request is malformed.
     pub(super) async fn range(&self, caller: &Caller, message: Bytes) -> Result<Bytes, Status> {
         let request: RangeRequest = decode(message)?;
         let as_cached = RangeRequest { serializable: true, ..request.clone() };
@@ -137,7 +137,7 @@ impl Kv {
     /// Reads one key, to see if that is possible.
     ///
     /// # Errors
-    /// That of the member.
+    /// The member's error.
     pub(super) async fn probe(
         &self,
         key: &'static str,
@@ -156,7 +156,7 @@ impl Kv {
     /// Checks if the caller may read a range, at any member; the header is that of the response.
     ///
     /// # Errors
-    /// That of the member: the caller may not.
+    /// The member's error: the caller lacks the permission.
     pub(super) async fn check(
         &self,
         caller: &Caller,
@@ -182,7 +182,7 @@ impl Kv {
     }
 
     /// # Errors
-    /// That of the member, or the request is malformed.
+    /// The member's error, or the request is malformed.
     pub(super) async fn put(&self, caller: &Caller, message: Bytes) -> Result<Bytes, Status> {
         let mut request: PutRequest = decode(message.clone())?;
         let key = request.key.clone();
@@ -200,7 +200,7 @@ impl Kv {
     }
 
     /// # Errors
-    /// That of the member, or the request is malformed.
+    /// The member's error, or the request is malformed.
     pub(super) async fn delete(&self, caller: &Caller, message: Bytes) -> Result<Bytes, Status> {
         let mut request: DeleteRangeRequest = decode(message.clone())?;
         let (key, end) = (request.key.clone(), request.range_end.clone());
@@ -218,7 +218,7 @@ impl Kv {
     }
 
     /// # Errors
-    /// That of the member, or the request is malformed.
+    /// The member's error, or the request is malformed.
     pub(super) async fn txn(&self, caller: &Caller, message: Bytes) -> Result<Bytes, Status> {
         let mut request: TxnRequest = decode(message.clone())?;
         let mut written = Written { cache: &self.cache, spans: Vec::new() };
@@ -235,7 +235,7 @@ impl Kv {
     }
 
     /// # Errors
-    /// That of the member, or the request is malformed.
+    /// The member's error, or the request is malformed.
     pub(super) async fn compact(&self, caller: &Caller, message: Bytes) -> Result<Bytes, Status> {
         let request: CompactionRequest = decode(message.clone())?;
         let answer = self.upstream.unary(COMPACT, caller, message).await?;

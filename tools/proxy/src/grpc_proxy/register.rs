@@ -158,7 +158,7 @@ pub(super) struct Follower {
 
 impl Follower {
     /// # Errors
-    /// That of the member.
+    /// The member's error.
     pub(super) async fn open(kv: &Kv, prefix: &str) -> Result<Self, Status> {
         let key = Bytes::copy_from_slice(prefix.as_bytes());
         // A prefix that ends with a slash: the next byte ends it.
@@ -190,7 +190,7 @@ impl Follower {
     /// The next changes; none when the watch is over.
     ///
     /// # Errors
-    /// That of the member.
+    /// The member's error.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Event>>, Status> {
         let Some(message) = self.responses.message().await? else { return Ok(None) };
         let response: WatchResponse = decode(message)?;

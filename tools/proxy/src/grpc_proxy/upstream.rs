@@ -141,7 +141,7 @@ impl Upstream {
     /// One request, one response.
     ///
     /// # Errors
-    /// That of the member, or no member could be reached.
+    /// The member's error, or no member could be reached.
     pub(super) async fn unary(
         &self,
         path: &'static str,
@@ -193,7 +193,7 @@ impl Upstream {
     /// A stream of responses to a stream of requests.
     ///
     /// # Errors
-    /// That of the member, or no member could be reached.
+    /// The member's error, or no member could be reached.
     pub(super) async fn stream(
         &self,
         path: &'static str,
