@@ -104,8 +104,8 @@ fn a_revoked_certificate_is_refused_on_every_kind_of_port() {
             run(curl, PATIENCE).code == Some(0)
         };
         let grpc = |server: &Server, pair: &Pair| {
-            let wire = Holder::new(&authority, pair).wire(server);
-            runtime().block_on(async { wire.put("a", "b").await.is_ok() })
+            let holder = Holder::new(&authority, pair);
+            runtime().block_on(async { holder.wire(server).put("a", "b").await.is_ok() })
         };
         assert!(grpc(&split, &good) && !grpc(&split, &revoked), "gRPC, split");
         for (port, path) in [(http, "/health"), (metrics, "/health"), (peers, "/version")] {

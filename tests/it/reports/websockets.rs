@@ -17,18 +17,18 @@ fn watched(server: &Server, headers: &str) -> [String; 3] {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n"
     );
     stream.write_all(head.as_bytes()).expect("sent");
-    let message = br#"{"create_request":{"key":"YTE="}}"#;
-    let length = u8::try_from(message.len()).expect("it is short");
-    // A text frame, masked with zeros.
-    let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0][..], message].concat();
-    stream.write_all(&frame).expect("sent");
-    let (until, mut told) = (Instant::now() + PATIENCE, Vec::new());
+    let (until, mut told, mut is_asked) = (Instant::now() + PATIENCE, Vec::new(), false);
     let message = loop {
         let text = String::from_utf8_lossy(&told).into_owned();
         if let Some(message) = message_in(&text) {
             break message;
         }
         assert!(Instant::now() < until, "{text}");
+        // etcd ends connections that send before it has answered.
+        if !is_asked && text.contains("\r\n\r\n") {
+            stream.write_all(&asked()).expect("sent");
+            is_asked = true;
+        }
         let mut piece = [0; 4096];
         match stream.read(&mut piece) {
             Ok(0) => break "the end".to_owned(),
@@ -43,6 +43,13 @@ fn watched(server: &Server, headers: &str) -> [String; 3] {
         found.unwrap_or_default().to_lowercase()
     };
     [line("http/1.1"), line("sec-websocket-protocol"), message]
+}
+
+/// A watch as a text frame, masked with zeros.
+fn asked() -> Vec<u8> {
+    let message = br#"{"create_request":{"key":"YTE="}}"#;
+    let length = u8::try_from(message.len()).expect("it is short");
+    [&[0x81, 0x80 | length, 0, 0, 0, 0][..], message].concat()
 }
 
 /// The words that count in the first message, once it has come.
