@@ -136,7 +136,8 @@ fn names_and_origins_are_checked_as_by_etcd() {
         text.into_bytes()
     };
     for host in ["good.example", "good.example:1", "evil.example", "127.0.0.1", "localhost", ""] {
-        for origin in ["", "Origin: http://good.example:80\r\n", "Origin: http://evil.example\r\n"] {
+        for origin in ["", "Origin: http://good.example:80\r\n", "Origin: http://evil.example\r\n"]
+        {
             for method in ["GET", "OPTIONS"] {
                 let bytes = request(host, origin, method);
                 let [own, other] = [&own, &other].map(|server| {
