@@ -148,7 +148,7 @@ fn watched(secured: &Secured, server: &Server, token: &str) -> String {
     told
 }
 
-/// What has to do with users, through all members.
+/// All that has to do with users, through all members.
 async fn everything(secured: &Secured, members: &Members, secrets: &mut Secrets) {
     let nameless = |at: usize| secured.wire(&members.0[at].endpoint(), NAMELESS);
     let first = login(&nameless(0), ALICE, PASSWORD).await.expect("it is right");

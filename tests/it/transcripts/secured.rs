@@ -72,18 +72,8 @@ fn flags_of_tls_and_users_are_those_of_etcdctl() {
 }
 
 #[test]
-fn basaltctl_gets_and_puts_over_tls_like_etcdctl() {
-    compare("keys", false, &[process::basalt()]);
-}
-
-#[test]
 fn basaltctl_makes_transactions_as_a_user_like_etcdctl() {
     compare("txn", true, &[process::basalt()]);
-}
-
-#[test]
-fn basaltctl_authenticates_over_tls_like_etcdctl() {
-    compare("auth", false, &[process::basalt()]);
 }
 
 #[test]
