@@ -4,6 +4,7 @@ mod can_i;
 mod cluster;
 mod histories;
 mod matrix;
+mod order;
 mod shapes;
 mod snapshots;
 
