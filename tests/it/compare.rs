@@ -181,10 +181,10 @@ async fn compare(seed: u64, requests: u64, identity: Identity) -> Result<(), Str
     while number < requests {
         for step in pair.generator.next() {
             number += 1;
+            pair.change_roles(number).await;
             if pair.identity.leaves_out(&step) {
                 continue;
             }
-            pair.change_roles(number).await;
             let outcome = pair.step(&step).await;
             pair.remember(number, &step);
             outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;

@@ -49,8 +49,15 @@ impl Client<'_> {
             .env("NAMELESS", format!("--cert {} --key {}", nameless.certificate, nameless.key))
             .env("STRANGER", format!("--cert {} --key {}", stranger.certificate, stranger.key))
             .env("PASSWORD", PASSWORD)
-            .env("LINE", line.replace("http://$PLAIN", "https://$PLAIN"));
+            .env("LINE", over_tls(line));
     }
+}
+
+/// A line with URLs of TLS, and with more time for commands that have to log in first.
+fn over_tls(line: &str) -> String {
+    let line = line.replace("http://$PLAIN", "https://$PLAIN");
+    let line = line.replace("timeout 0.5 ", "timeout 4 ").replace("timeout 1 ", "timeout 4 ");
+    line.replace("timeout -s INT 0.5 ", "timeout -s INT 4 ")
 }
 
 fn compare(file: &str, is_by_password: bool, binaries: &[std::path::PathBuf]) {
