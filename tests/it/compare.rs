@@ -46,7 +46,7 @@ fn answers_equal_those_of_a_real_etcd() {
 /// Over mutual TLS and with auth on: the seed chooses in whose name.
 #[test]
 fn answers_to_users_equal_those_of_a_real_etcd() {
-    compare_all(Identity::secured, 1_200);
+    compare_all(Identity::secured, 750);
 }
 
 fn compare_all(identity: impl Fn(u64) -> Identity, default_requests: u64) {

@@ -84,7 +84,7 @@ fn is_long() -> bool {
 
 #[test]
 fn flags_of_tls_and_users_are_those_of_etcdctl() {
-    compare("secured", false, &[process::basalt(), process::etcd()]);
+    compare("secured", false, &[process::basalt()]);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn all_lines_over_tls_as_users_are_answered_alike() {
     }
     let mut different = Vec::new();
     for is_by_password in [false, true] {
-        for file in ["keys", "txn", "leases", "cluster", "auth"] {
+        for file in ["secured", "keys", "txn", "leases", "cluster", "auth"] {
             for binary in [process::basalt(), process::etcd()] {
                 let over = format!("{file} over {}, {is_by_password}", binary.display());
                 let compared = std::thread::spawn(move || compare(file, is_by_password, &[binary]));
