@@ -56,6 +56,8 @@ impl Client<'_> {
 /// A line with URLs of TLS, and with more time for commands that have to log in first.
 fn over_tls(line: &str) -> String {
     let line = line.replace("http://$PLAIN", "https://$PLAIN");
+    // The member's own URL for others, which nobody else may have.
+    let line = line.replace("http://127.0.0.1:12380", "https://127.0.0.1:12380");
     let mut line = line.replace("timeout -s INT 0.5 ", "timeout -s INT 4 ");
     for (short, long) in [
         ("timeout 0.5 ", "timeout 4 "),
