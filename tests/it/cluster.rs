@@ -14,6 +14,7 @@ mod messages;
 mod network;
 mod partition;
 mod proxy;
+mod slow_store;
 mod versions;
 
 use std::os::unix::process::ExitStatusExt as _;
