@@ -1,6 +1,7 @@
 //! The server; with `gateway` or `grpc-proxy` as its first word, a program of the crate `proxy` instead.
 
 use std::fs::read_to_string;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -31,12 +32,12 @@ fn start() -> ExitCode {
         read_to_string(path)
     }) {
         Command::Version => {
-            print_version();
+            say(&version());
             ExitCode::SUCCESS
         }
         Command::Help => {
             eprint!("{}", server::usage());
-            print!("{}", server::help());
+            say(&server::help());
             ExitCode::SUCCESS
         }
         Command::Misuse(text) => {
@@ -59,19 +60,24 @@ fn self_sign(dir: &Path, hosts: &[String], years: u64) -> Result<(PathBuf, PathB
 fn doctor(arguments: &[String]) -> ExitCode {
     let (out, error, code) =
         server::doctor(arguments, std::env::vars(), |path| read_to_string(path));
-    print!("{out}");
+    say(&out);
     eprint!("{error}");
     ExitCode::from(code)
 }
 
 /// Four lines as etcd's, which scripts read, and one of Basalt.
-fn print_version() {
-    let arch = server::go_arch();
-    println!("etcd Version: {}", basalt::cluster::Version::SERVER);
-    println!("Git SHA: Not provided");
-    println!("Go Version: none (Rust)");
-    println!("Go OS/Arch: linux/{arch}");
-    println!("Basalt Version: {}", env!("CARGO_PKG_VERSION"));
+fn version() -> String {
+    format!(
+        "etcd Version: {}\nGit SHA: Not provided\nGo Version: none (Rust)\nGo OS/Arch: linux/{}\nBasalt Version: {}\n",
+        basalt::cluster::Version::SERVER,
+        server::go_arch(),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Writes to standard output. A reader that has gone, as `head` does, is no fault.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Logs the reason why the member does not run.
