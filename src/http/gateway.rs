@@ -9,8 +9,8 @@
 //! Statuses, headers and the form of errors are those of grpc-gateway 2 as etcd 3.7 sets it up.
 
 mod answers;
+mod body_rate;
 mod metadata;
-mod pace;
 mod requests;
 mod routes;
 
@@ -32,7 +32,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use self::answers::{Lines, Messages};
-use self::pace::BodyPace;
+use self::body_rate::BodyRate;
 use super::page;
 use crate::cluster;
 use crate::io::PeerCertificate;
@@ -201,13 +201,13 @@ async fn whole(
     let mut incomplete = IncompleteBytes::default();
     let mut values = Values::default();
     let mut value = None;
-    let (began, mut pace) = (Instant::now(), BodyPace::new(stall_time() / BODY_GRACE_PARTS));
+    let (began, mut rate) = (Instant::now(), BodyRate::new(stall_time() / BODY_GRACE_PARTS));
     loop {
-        let left = pace.left(began.elapsed()).ok_or_else(too_slow)?;
+        let left = rate.left(began.elapsed()).ok_or_else(too_slow)?;
         let frame = clock::deadline(left, body.frame()).await.ok_or_else(too_slow)?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| Status::invalid_argument(error.message()))?;
-        pace.came(frame.data_ref().map_or(0, Bytes::len));
+        rate.came(frame.data_ref().map_or(0, Bytes::len));
         // Content after the first value is skipped, as far as it was read.
         if let (None, Some(data)) = (&value, frame.data_ref()) {
             values.push(data);

@@ -321,7 +321,7 @@ pub async fn serve<S, B, F>(
     let Some(begin) = begin else { return };
     let speaks_http2 = begin.starts_with(b"PRI");
     if let Some(stream) = stream.tcp() {
-        // Who reads a response of HTTP/1 may pause.
+        // A client that reads a response of HTTP/1 may pause.
         let silence = if speaks_http2 { options.keep_alive_timeout } else { stall_time() };
         // Refused by no kernel that has the option, and of no harm if it is.
         let _ = end_after(stream.as_fd(), silence);

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 
-use super::progress::{self, Flow, Mark};
+use super::progress::{self, Flow, PollResult};
 use crate::metrics;
 use crate::types::limits::{
     RESPONSE_BYTES_UNCOUNTED, STREAMS_OF_CONNECTION_MAX, UNSENT_BYTES_OF_CONNECTION_MIN,
@@ -104,7 +104,7 @@ pub(super) struct AnswerBody<B> {
 impl<B> AnswerBody<B> {
     /// Counts a piece that is given to HTTP/2, and keeps its last byte.
     fn give(&mut self, mut piece: Bytes) -> Bytes {
-        progress::note(Mark::Given);
+        progress::note(PollResult::Given);
         let is_split = piece.len() > RESPONSE_BYTES_UNCOUNTED || self.flow.has_small_windows();
         if is_split && piece.len() > 1 {
             self.last = Some(piece.split_off(piece.len() - 1));
@@ -123,12 +123,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if let Some(last) = self.last.take() {
-            progress::note(Mark::Given);
+            progress::note(PollResult::Given);
             self.flow.give(last.len());
             return Poll::Ready(Some(Ok(Frame::data(last))));
         }
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            progress::note(Mark::Idle);
+            progress::note(PollResult::Idle);
             return Poll::Pending;
         };
         let frame = frame.map(|frame| frame.map(|frame| frame.map_data(|piece| self.give(piece))));

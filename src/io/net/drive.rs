@@ -50,7 +50,7 @@ pub(super) async fn until_closed<C: Future>(
         }
         let may_stall = flow.waiting() > 0 || stream.may_stall();
         if !may_stall && flow.load().unsent > 0 {
-            // What is counted belonged to streams that were reset.
+            // The counted bytes belonged to streams that were reset.
             flow.all_sent();
         }
         if may_stall && awaited.is_none() {

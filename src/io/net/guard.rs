@@ -51,7 +51,7 @@ struct Head {
     length: usize,
 }
 
-/// What is found in a sequence of bytes.
+/// A part of a sequence of bytes.
 enum Found<'a> {
     Head(Head),
     /// A part of the payload of a frame.
@@ -272,8 +272,8 @@ impl Guard {
             self.verdict = self.verdict.or(Some(Verdict::Unsettled));
         }
         // Answers that wait for the window are given up after the same time, and their bytes with them.
-        let since = self.flow.low.filter(|_| self.flow.is_low() && unsent > 0);
-        let low = self.flow.is_low().then(|| since.unwrap_or(now));
+        let is_low = self.flow.is_low() && unsent > 0;
+        let low = is_low.then(|| self.flow.low.unwrap_or(now));
         self.flow.low = low;
         if low.is_some_and(|since| now.saturating_sub(since) >= 2 * time) {
             self.verdict = self.verdict.or(Some(Verdict::Window));

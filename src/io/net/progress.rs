@@ -2,7 +2,7 @@
 //! answer, must not hold memory for ever.
 //!
 //! ```text
-//!  poll of a call ─► Mark: its body gave bytes ───────────► waits for its client, anew
+//!  poll of a call ─► PollResult: its body gave bytes ───────────► waits for its client, anew
 //!                          its body has none yet ─────────► waits for nobody
 //!                          the request is not complete ───► waits for its client
 //!                          nothing of these ──────────────► as before, if an answer was under way
@@ -39,9 +39,9 @@ pub fn stall_time() -> Duration {
     Duration::from_millis(STALL_MS.load(Relaxed))
 }
 
-/// What the poll of a call has shown.
+/// The observation made by one poll of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mark {
+pub(super) enum PollResult {
     /// Neither body was polled.
     Nothing,
     /// The answer has no more bytes yet.
@@ -54,7 +54,7 @@ pub(super) enum Mark {
 
 thread_local! {
     /// Of the call that is being polled.
-    static MARK: Cell<Mark> = const { Cell::new(Mark::Nothing) };
+    static RESULT: Cell<PollResult> = const { Cell::new(PollResult::Nothing) };
     static IS_LATE: Cell<bool> = const { Cell::new(false) };
     /// Calls of this executor.
     static CALLS: Cell<usize> = const { Cell::new(0) };
@@ -62,14 +62,14 @@ thread_local! {
     static UNSENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Notes what the poll of the current call has shown.
-pub(super) fn note(mark: Mark) {
-    MARK.set(mark);
+/// Notes the observation of the current poll.
+pub(super) fn note(result: PollResult) {
+    RESULT.set(result);
 }
 
 /// Notes that the call that is being polled waits for the rest of its request; true if it must wait no longer.
 pub fn request_is_late() -> bool {
-    note(Mark::Reads);
+    note(PollResult::Reads);
     IS_LATE.get()
 }
 
@@ -85,7 +85,7 @@ pub(super) fn executor_load() -> Load {
     Load { calls: CALLS.get(), unsent: UNSENT.get() }
 }
 
-/// What a connection has to send, and its calls that wait for the client. Clones share it.
+/// Unsent bytes of a connection, and its calls that wait for the client. Clones share them.
 #[derive(Clone, Default)]
 pub(super) struct Flow(Rc<FlowCells>);
 
@@ -157,14 +157,18 @@ struct Wait {
 }
 
 impl Wait {
-    /// After a poll with this mark.
-    fn after(before: Option<Self>, mark: Mark, now: impl FnOnce() -> Duration) -> Option<Self> {
-        match mark {
+    /// After a poll with this result.
+    fn after(
+        before: Option<Self>,
+        result: PollResult,
+        now: impl FnOnce() -> Duration,
+    ) -> Option<Self> {
+        match result {
             // A poll of a call that reads its request says so.
-            Mark::Nothing => before.filter(|wait| !wait.reads),
-            Mark::Idle => None,
-            Mark::Given => Some(Self { since: now(), reads: false }),
-            Mark::Reads => {
+            PollResult::Nothing => before.filter(|wait| !wait.reads),
+            PollResult::Idle => None,
+            PollResult::Given => Some(Self { since: now(), reads: false }),
+            PollResult::Reads => {
                 let before = before.filter(|wait| wait.reads);
                 before.or_else(|| Some(Self { since: now(), reads: true }))
             }
@@ -239,12 +243,13 @@ impl Future for TrackedCall {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let before = self.waiting.as_ref().map(|waiting| (waiting.wait, waiting.is_late));
         let Some(call) = &mut self.call else { return Poll::Ready(()) };
-        MARK.set(Mark::Nothing);
+        RESULT.set(PollResult::Nothing);
         IS_LATE.set(before.is_some_and(|(_, is_late)| is_late));
         let polled = call.as_mut().poll(context);
+        IS_LATE.set(false);
         if polled.is_pending() {
             let now = || Duration::from_millis(clock::now_ms());
-            let wait = Wait::after(before.map(|(wait, _)| wait), MARK.get(), now);
+            let wait = Wait::after(before.map(|(wait, _)| wait), RESULT.get(), now);
             self.update(wait, context);
         }
         polled

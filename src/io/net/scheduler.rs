@@ -159,7 +159,7 @@ impl Drop for ConnectionScheduler {
 }
 
 impl Handle {
-    /// What the connection has to send, and the calls that wait for its client.
+    /// Unsent bytes of the connection, and the calls that wait for its client.
     pub(super) fn flow(&self) -> &Flow {
         &self.0.flow
     }

@@ -62,19 +62,24 @@ fn metric(server: &Server, name: &str) -> f64 {
     values.next().and_then(|value| value.parse().ok()).unwrap_or(0.0)
 }
 
-/// Sockets of a server, its listening ones too.
-fn sockets(server: &Server) -> usize {
-    let descriptors = fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs");
-    let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+/// True if a server holds its end of a connection: it has a file of the process, and that of one that was closed has none.
+fn is_held(server: &Server, stream: &TcpStream) -> bool {
+    let client = stream.local_addr().expect("connected").port();
+    let ends = [format!("0100007F:{:04X}", server.port), format!("0100007F:{client:04X}")];
+    let table = fs::read_to_string("/proc/net/tcp").expect("a table of connections");
+    table.lines().any(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        words.get(1..3) == Some(&[&*ends[0], &*ends[1]])
+            && words.get(9).is_some_and(|it| *it != "0")
+    })
 }
 
-/// Waits until a server has closed connections, so that it has no more sockets than before.
-fn wait_closed(server: &Server, before: usize) {
+/// Waits until a server holds its end of a connection, or until it has closed it.
+fn wait_held(server: &Server, stream: &TcpStream, held: bool) {
     let until = Instant::now() + PATIENCE;
-    while sockets(server) > before {
-        assert!(Instant::now() < until, "{} sockets, {before} before", sockets(server));
-        std::thread::sleep(Duration::from_millis(50));
+    while is_held(server, stream) != held {
+        assert!(Instant::now() < until, "held: {held}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -247,8 +252,8 @@ fn connections_that_take_nothing_are_closed() {
         .flag("grpc-keepalive-timeout", "1000s")
         .start();
     fill(&server);
-    let before = sockets(&server);
-    let _frames = ask_and_read_nothing(&server);
+    let frames = ask_and_read_nothing(&server);
+    wait_held(&server, &frames.0, true);
     let mut json = TcpStream::connect(("127.0.0.1", server.port)).expect("accepted");
     let ask = "{\"key\":\"bA==\",\"range_end\":\"bQ==\"}";
     write!(
@@ -257,7 +262,9 @@ fn connections_that_take_nothing_are_closed() {
         ask.len()
     )
     .expect("taken");
-    wait_closed(&server, before);
+    wait_held(&server, &json, true);
+    wait_held(&server, &frames.0, false);
+    wait_held(&server, &json, false);
     is_served(&server);
 }
 
@@ -266,7 +273,6 @@ fn a_client_that_was_told_to_go_and_reads_nothing_is_closed() {
     // It is not the kernel that ends the connection, nor that it has stalled.
     let server = Setup::new(process::basalt()).flag("grpc-keepalive-timeout", "1000s").start();
     fill(&server);
-    let before = sockets(&server);
     let mut frames = ask_and_read_nothing(&server);
     // The answer has begun, and fills the sockets.
     assert!(frames.read_until(|kind, _| kind == HEADERS));
@@ -276,7 +282,7 @@ fn a_client_that_was_told_to_go_and_reads_nothing_is_closed() {
     while metric(&server, "basalt_connections_disconnected_total") < 1.0 {
         assert!(Instant::now() < until, "it is told to go");
     }
-    wait_closed(&server, before);
+    wait_held(&server, &frames.0, false);
     // There was no room for the GOAWAY, or it is the last frame.
     let told = frames.farewell();
     assert!(told.is_none_or(|(code, _)| code == ENHANCE_YOUR_CALM));

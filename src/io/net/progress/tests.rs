@@ -10,20 +10,28 @@ fn later(time: Duration) -> Duration {
     Duration::from_millis(clock::now_ms()) + time
 }
 
+/// Waits until the clock shows a later time.
+fn pass_time() {
+    let began = clock::now_ms();
+    while clock::now_ms() < began + 2 {
+        std::thread::yield_now();
+    }
+}
+
 fn polled(call: &mut TrackedCall) -> Poll<()> {
     Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A call whose polls show these marks in order, and the flow of its connection. It holds `held`.
-fn call(marks: &'static [Mark], held: &Rc<()>) -> (TrackedCall, Flow) {
-    let (flow, held, mut marks) = (Flow::default(), Rc::clone(held), marks.iter());
+/// A call whose polls show these results in order, and the flow of its connection. It holds `held`.
+fn call(results: &'static [PollResult], held: &Rc<()>) -> (TrackedCall, Flow) {
+    let (flow, held, mut results) = (Flow::default(), Rc::clone(held), results.iter());
     let call = poll_fn(move |_| {
         let _ = &held;
-        let mark = *marks.next().unwrap_or(&Mark::Nothing);
-        if mark == Mark::Reads && request_is_late() {
+        let result = *results.next().unwrap_or(&PollResult::Nothing);
+        if result == PollResult::Reads && request_is_late() {
             return Poll::Ready(());
         }
-        note(mark);
+        note(result);
         Poll::Pending
     });
     (TrackedCall::new(Box::pin(call), flow.clone()), flow)
@@ -32,7 +40,8 @@ fn call(marks: &'static [Mark], held: &Rc<()>) -> (TrackedCall, Flow) {
 #[test]
 fn an_answer_that_is_not_taken_is_given_up_and_its_bytes_with_it() {
     let held = Rc::new(());
-    let (mut call, flow) = call(&[Mark::Given, Mark::Nothing, Mark::Given], &held);
+    let (mut call, flow) =
+        call(&[PollResult::Given, PollResult::Nothing, PollResult::Given], &held);
     assert_eq!(polled(&mut call), Poll::Pending);
     assert_eq!((flow.waiting(), flow.load().calls), (1, 1));
     let late = later(TIME);
@@ -40,7 +49,7 @@ fn an_answer_that_is_not_taken_is_given_up_and_its_bytes_with_it() {
     assert_eq!(polled(&mut call), Poll::Pending);
     call.sweep(later(TIME / 2), TIME);
     assert_eq!(Rc::strong_count(&held), 2, "it has half of the time left");
-    std::thread::sleep(Duration::from_millis(5));
+    pass_time();
     assert_eq!(polled(&mut call), Poll::Pending);
     call.sweep(late, TIME);
     assert_eq!(Rc::strong_count(&held), 2, "some of it was taken since");
@@ -54,30 +63,30 @@ fn an_answer_that_is_not_taken_is_given_up_and_its_bytes_with_it() {
 #[test]
 fn calls_that_wait_for_no_client_stay() {
     let held = Rc::new(());
-    let marks = [
+    let results = [
         // A watch without events, one whose events were taken, a request in its service, one that was slow to come.
-        &[Mark::Idle][..],
-        &[Mark::Given, Mark::Idle],
-        &[Mark::Nothing],
-        &[Mark::Reads, Mark::Nothing],
+        &[PollResult::Idle][..],
+        &[PollResult::Given, PollResult::Idle],
+        &[PollResult::Nothing],
+        &[PollResult::Reads, PollResult::Nothing],
     ];
-    for marks in marks {
-        let (mut call, flow) = call(marks, &held);
-        marks.iter().for_each(|_| assert_eq!(polled(&mut call), Poll::Pending));
-        assert_eq!(flow.waiting(), 0, "{marks:?}");
+    for results in results {
+        let (mut call, flow) = call(results, &held);
+        results.iter().for_each(|_| assert_eq!(polled(&mut call), Poll::Pending));
+        assert_eq!(flow.waiting(), 0, "{results:?}");
         call.sweep(later(10 * TIME), TIME);
-        assert_eq!(polled(&mut call), Poll::Pending, "{marks:?}");
-        assert_eq!(Rc::strong_count(&held), 2, "{marks:?}");
+        assert_eq!(polled(&mut call), Poll::Pending, "{results:?}");
+        assert_eq!(Rc::strong_count(&held), 2, "{results:?}");
     }
 }
 
 #[test]
 fn a_request_that_does_not_come_is_refused_by_its_call() {
     let held = Rc::new(());
-    let (mut call, flow) = call(&[Mark::Reads; 9], &held);
+    let (mut call, flow) = call(&[PollResult::Reads; 9], &held);
     assert_eq!(polled(&mut call), Poll::Pending);
     let late = later(TIME);
-    std::thread::sleep(Duration::from_millis(5));
+    pass_time();
     // Further parts of it give no more time.
     assert_eq!(polled(&mut call), Poll::Pending);
     assert_eq!(flow.waiting(), 1);
@@ -96,7 +105,7 @@ fn unsent_bytes_of_a_connection_are_among_those_of_its_executor() {
     second.give(10);
     first.sent(40);
     assert_eq!((first.load().unsent, executor_load().unsent), (60, 70));
-    // What was sent is never more than what was given.
+    // Never more is sent than was given.
     first.sent(1000);
     second.all_sent();
     assert_eq!((first.load().unsent, executor_load().unsent), (0, 0));

@@ -6,12 +6,12 @@ use crate::types::limits::BODY_BYTES_PER_SECOND_MIN;
 
 /// A body that is being received.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BodyPace {
+pub(super) struct BodyRate {
     grace: Duration,
     bytes: u64,
 }
 
-impl BodyPace {
+impl BodyRate {
     /// A body that may come as slowly as it likes for `grace`.
     pub(super) fn new(grace: Duration) -> Self {
         Self { grace, bytes: 0 }
@@ -37,15 +37,15 @@ mod tests {
     #[test]
     fn a_body_must_come_at_a_kibibyte_a_second_after_its_grace() {
         let (grace, second) = (Duration::from_secs(30), Duration::from_secs(1));
-        let mut pace = BodyPace::new(grace);
-        assert_eq!(pace.left(Duration::ZERO), Some(grace));
-        assert_eq!(pace.left(29 * second), Some(second));
-        assert_eq!(pace.left(30 * second), None);
-        pace.came(10 << 10);
-        assert_eq!(pace.left(30 * second), Some(10 * second));
-        assert_eq!(pace.left(40 * second), None);
+        let mut rate = BodyRate::new(grace);
+        assert_eq!(rate.left(Duration::ZERO), Some(grace));
+        assert_eq!(rate.left(29 * second), Some(second));
+        assert_eq!(rate.left(30 * second), None);
+        rate.came(10 << 10);
+        assert_eq!(rate.left(30 * second), Some(10 * second));
+        assert_eq!(rate.left(40 * second), None);
         // Large ones have all the time that they need.
-        pace.came(usize::MAX);
-        assert!(pace.left(3600 * second).is_some());
+        rate.came(usize::MAX);
+        assert!(rate.left(3600 * second).is_some());
     }
 }
