@@ -277,6 +277,19 @@ impl Command {
         }
     }
 
+    /// Checks the alarms that refuse it.
+    ///
+    /// # Errors
+    /// One of them is active.
+    pub fn check_alarms(&self, is_active: impl Fn(AlarmType) -> bool) -> Result<(), Refusal> {
+        let class = self.alarm_class();
+        let refused = |alarm| class.is_refused_under(alarm) && is_active(alarm);
+        if refused(AlarmType::Corrupt) {
+            return Err(Refusal::Corrupt);
+        }
+        if refused(AlarmType::Nospace) { Err(Refusal::NoSpace) } else { Ok(()) }
+    }
+
     /// The class, which decides the alarms that refuse it.
     pub fn alarm_class(&self) -> AlarmClass {
         match self {

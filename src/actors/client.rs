@@ -168,6 +168,15 @@ impl ReplicaClient {
         }
     }
 
+    /// True if an entry of this command in somebody's name is not larger than a request may be.
+    pub fn may_log(&self, who: Option<&AuthInfo>, command: &Command) -> bool {
+        let room = who.map_or(HEADER_BYTES_MAX, |who| header_bytes_max(&who.user));
+        let mut data = command.encode_with_room(room);
+        // Ids are as long as this one, but for a byte.
+        encode_header(header(u64::MAX, who), &mut data);
+        data.len() <= self.shared.node.max_request_bytes
+    }
+
     /// Checks that another proposal is accepted.
     fn accepts_proposals(&self) -> Result<(), Refusal> {
         if self.shared.stopping() {

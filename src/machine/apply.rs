@@ -258,18 +258,9 @@ impl<E: Engine> Machine<E> {
     /// Checks that may refuse a command of any kind.
     pub(super) fn check(&self, header: &RequestHeader, command: &Command) -> Result<(), Refusal> {
         command.check_level(self.cluster.feature_level())?;
-        self.check_alarms(command)?;
+        // With a corrupt member no command may read or write keys; without space none may take any.
+        command.check_alarms(|alarm| self.alarms.any(alarm))?;
         self.check_access(header, command)
-    }
-
-    /// With a corrupt member no command may read or write keys; without space none may take any.
-    fn check_alarms(&self, command: &Command) -> Result<(), Refusal> {
-        let class = command.alarm_class();
-        let refused = |alarm| class.is_refused_under(alarm) && self.alarms.any(alarm);
-        if refused(AlarmType::Corrupt) {
-            return Err(Refusal::Corrupt);
-        }
-        if refused(AlarmType::Nospace) { Err(Refusal::NoSpace) } else { Ok(()) }
     }
 
     /// Deletes the keys of a lease that was revoked or expired.

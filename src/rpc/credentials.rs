@@ -202,6 +202,23 @@ impl Credentials {
         reply.map_err(status)
     }
 
+    /// Checks that etcd makes before it asks for permissions: the size of an entry, and alarms.
+    ///
+    /// # Errors
+    /// The refusal that counts instead of the missing permission.
+    async fn check_before_access(
+        &self,
+        replica: &ReplicaClient,
+        command: &Command,
+    ) -> Result<(), Refusal> {
+        let who = self.identify(replica).await?;
+        if !replica.may_log(who.as_ref(), command) {
+            return Err(Refusal::RequestTooLarge);
+        }
+        let alarms = &replica.state().alarms;
+        command.check_alarms(|alarm| alarms.iter().any(|it| it.alarm() == alarm))
+    }
+
     async fn propose_checked(
         &self,
         replica: &ReplicaClient,
@@ -210,7 +227,14 @@ impl Credentials {
         let check = |permissions: &Permissions, who: Option<Principal<'_>>| {
             check_access(permissions, who, &command, &NoAttachedKeys)
         };
-        let mut who = self.require_linearizable(replica, &check).await?;
+        let mut who = match self.require_linearizable(replica, &check).await {
+            Ok(who) => who,
+            Err(Refusal::InvalidAuthToken) => return Err(Refusal::InvalidAuthToken),
+            Err(refusal) => {
+                self.check_before_access(replica, &command).await?;
+                return Err(refusal);
+            }
+        };
         loop {
             let reply = replica.propose_as(who.as_ref(), command.clone()).await;
             if reply != Err(Refusal::AuthOldRevision) {

@@ -14,6 +14,7 @@ use crate::wire::{self, Wire};
 const PATIENCE: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 9;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
@@ -21,14 +22,15 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ENHANCE_YOUR_CALM: u8 = 11;
 
 /// A connection of HTTP/2, frame by frame.
-struct Frames(TcpStream);
+pub(crate) struct Frames(TcpStream);
 
 impl Frames {
-    fn open(server: &Server) -> Self {
+    pub(crate) fn open(server: &Server) -> Self {
         Self::with_settings(server, &[])
     }
 
@@ -49,7 +51,7 @@ impl Frames {
     }
 
     /// A connection that was closed meanwhile takes nothing.
-    fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
 
@@ -79,8 +81,20 @@ impl Frames {
         false
     }
 
+    /// A whole call of this path, with its only message.
+    pub(crate) fn call(&mut self, path: &str, message: &[u8]) {
+        self.send(&call_of(1, path));
+        self.send(&frame(DATA, END_STREAM, 1, message));
+    }
+
+    /// Waits for the answer to a ping, or for the end.
+    pub(crate) fn ping(&mut self) {
+        self.send(&frame(PING, 0, 0, &[0; 8]));
+        self.read_until(|kind, flags| kind == PING && flags & ACK != 0);
+    }
+
     /// Code and text of the last GOAWAY before the end.
-    fn farewell(mut self) -> Option<(u8, String)> {
+    pub(crate) fn farewell(mut self) -> Option<(u8, String)> {
         let mut told = None;
         while let Some((kind, _, payload)) = self.next() {
             if kind == GOAWAY {
@@ -91,13 +105,13 @@ impl Frames {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short");
     [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The head of a call whose message is yet to come.
-fn call(stream: u32) -> Vec<u8> {
+pub(crate) fn call(stream: u32) -> Vec<u8> {
     call_of(stream, wire::RANGE)
 }
 
@@ -123,7 +137,7 @@ fn calm(text: &str) -> Option<(u8, String)> {
     Some((ENHANCE_YOUR_CALM, text.to_owned()))
 }
 
-fn is_served(server: &Server) {
+pub(crate) fn is_served(server: &Server) {
     runtime().block_on(async {
         Wire::new(&server.endpoint()).put("k", "v").await.expect("others are served");
     });

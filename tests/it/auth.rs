@@ -4,6 +4,7 @@ mod can_i;
 mod cluster;
 mod histories;
 mod matrix;
+mod order;
 mod shapes;
 mod snapshots;
 
@@ -32,17 +33,17 @@ const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The requests of a test that changes users and roles.
-struct Administrator(Wire);
+pub(crate) struct Administrator(pub(crate) Wire);
 
 impl Administrator {
-    async fn user(&self, name: &str, password: &str) {
+    pub(crate) async fn user(&self, name: &str, password: &str) {
         let options = password.is_empty().then_some(UserAddOptions { no_password: true });
         let (name, password) = (name.to_owned(), password.to_owned());
         let add = AuthUserAddRequest { name, password, options, ..Default::default() };
         self.0.ask::<_, AuthUserAddResponse>(USER_ADD, &add).await.expect("a new user");
     }
 
-    async fn role(&self, name: &str, granted: &[(Type, &str, &str)]) {
+    pub(crate) async fn role(&self, name: &str, granted: &[(Type, &str, &str)]) {
         let add = AuthRoleAddRequest { name: name.to_owned() };
         self.0.ask::<_, AuthRoleAddResponse>(ROLE_ADD, &add).await.expect("a new role");
         for (kind, key, end) in granted {
@@ -55,14 +56,14 @@ impl Administrator {
         }
     }
 
-    async fn give(&self, user: &str, role: &str) {
+    pub(crate) async fn give(&self, user: &str, role: &str) {
         let grant = AuthUserGrantRoleRequest { user: user.to_owned(), role: role.to_owned() };
         let granted = self.0.ask::<_, AuthUserGrantRoleResponse>(USER_GRANT_ROLE, &grant).await;
         granted.expect("a role");
     }
 
     /// Root with a password, and auth on.
-    async fn enable(&self, password: &str) {
+    pub(crate) async fn enable(&self, password: &str) {
         self.user("root", password).await;
         self.role("root", &[]).await;
         self.give("root", "root").await;
@@ -73,7 +74,7 @@ impl Administrator {
 }
 
 /// A token for a password.
-async fn login(wire: &Wire, name: &str, password: &str) -> Result<String, Status> {
+pub(crate) async fn login(wire: &Wire, name: &str, password: &str) -> Result<String, Status> {
     let (name, password) = (name.to_owned(), password.to_owned());
     let request = AuthenticateRequest { name, password };
     let answer: AuthenticateResponse = wire.ask(AUTHENTICATE, &request).await?;

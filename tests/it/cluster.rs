@@ -2,6 +2,7 @@
 //! and never lose an acknowledged write.
 
 mod alarms;
+mod connections;
 mod contended;
 mod corrupt;
 mod disk;
@@ -14,6 +15,7 @@ mod messages;
 mod network;
 mod partition;
 mod proxy;
+mod rotation;
 mod slow_store;
 mod versions;
 
@@ -26,6 +28,7 @@ use rustix::process::Signal;
 use self::load::{Load, PATIENCE};
 use self::members::Members;
 use self::partition::Absence;
+use self::rotation::Rotation;
 use crate::compare::from_environment;
 use crate::process::{self, Server, Setup};
 
@@ -101,43 +104,50 @@ fn three_members_serve_as_one() {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_leaders_die() {
-    let seed = from_environment("CLUSTER_SEED", 1);
     let kills = from_environment("CLUSTER_KILLS", 5);
-    let election = from_environment("CLUSTER_ELECTION_MS", 500);
+    runtime().block_on(leaders_die(setup_with(election_ms()), kills));
+}
+
+/// The election timeout of members that are killed.
+fn election_ms() -> u64 {
+    from_environment("CLUSTER_ELECTION_MS", 500)
+}
+
+/// Kills and pauses leaders under the load, and replaces certificates meanwhile if there are some.
+async fn leaders_die(setup: Setup, kills: u64) {
+    let seed = from_environment("CLUSTER_SEED", 1);
     let least = Duration::from_secs(from_environment("CLUSTER_SECONDS", 0));
-    runtime().block_on(async {
-        // Snapshots too: a member that was down may be too far behind for the log.
-        let setup = setup_with(election)
-            .flag("snapshot-count", "300")
-            .flag("snapshot-catchup-entries", "100");
-        let mut members = Members::found(&setup, 3);
-        let mut load = Load::begin(&members, seed);
-        let (began, mut kill, mut absences) = (Instant::now(), 0, Vec::new());
-        while kill < kills || began.elapsed() < least {
-            kill += 1;
-            let before = load.acknowledged();
-            tokio::time::sleep(load.moment(100..900)).await;
-            let leader = members.leader().await;
-            let began = Instant::now();
-            if kill % 3 == 0 {
-                // It continues as it was stopped, and still believes itself the leader.
-                members.0[leader].signal(Signal::STOP);
-                load.wait_for(load.acknowledged() + 20).await;
-                members.0[leader].signal(Signal::CONT);
-            } else {
-                members.0[leader].kill();
-                absences.push(Absence::measure(&members, leader).await);
-                load.wait_for(load.acknowledged() + 20).await;
-                members.restart(leader);
-            }
-            let took = began.elapsed();
-            let written = load.acknowledged() - before;
-            println!("kill {kill} (seed {seed}): m{} led, {took:?}, {written}", leader + 1);
+    // Snapshots too: a member that was down may be too far behind for the log.
+    let setup = setup.flag("snapshot-count", "300").flag("snapshot-catchup-entries", "100");
+    let mut members = Members::found(&setup, 3);
+    let rotation = Rotation::begin(&members);
+    let mut load = Load::begin(&members, seed);
+    let (began, mut kill, mut absences) = (Instant::now(), 0, Vec::new());
+    while kill < kills || began.elapsed() < least {
+        kill += 1;
+        let before = load.acknowledged();
+        tokio::time::sleep(load.moment(100..900)).await;
+        let leader = members.leader().await;
+        let began = Instant::now();
+        if kill % 3 == 0 {
+            // It continues as it was stopped, and still believes itself the leader.
+            members.0[leader].signal(Signal::STOP);
+            load.wait_for(load.acknowledged() + 20).await;
+            members.0[leader].signal(Signal::CONT);
+        } else {
+            members.0[leader].kill();
+            absences.push(Absence::measure(&members, leader).await);
+            load.wait_for(load.acknowledged() + 20).await;
+            members.restart(leader);
         }
-        tell_absences(&absences, election);
-        load.finish(&members).await;
-        members.agree().await;
-    });
+        let took = began.elapsed();
+        let written = load.acknowledged() - before;
+        println!("kill {kill} (seed {seed}): m{} led, {took:?}, {written}", leader + 1);
+    }
+    tell_absences(&absences, election_ms());
+    rotation.finish(&members).await;
+    load.finish(&members).await;
+    members.agree().await;
 }
 
 /// Prints the times without a leader, beside the election timeout.

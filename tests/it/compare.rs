@@ -6,6 +6,7 @@ mod answer;
 mod extremes;
 mod generate;
 mod generate_txn;
+mod identity;
 mod request;
 mod scripted;
 mod watching;
@@ -23,6 +24,7 @@ use tonic::Status;
 
 use self::answer::{Answer, deletes_and_puts, reconcile};
 use self::generate::Generator;
+use self::identity::Identity;
 use self::request::{Call, Step};
 use self::watching::{Told, Watching};
 use crate::process::{self, Server, Setup};
@@ -38,14 +40,24 @@ const CONTEXT: usize = 6;
 
 #[test]
 fn answers_equal_those_of_a_real_etcd() {
+    compare_all(|_| Identity::Anyone, 4_500);
+}
+
+/// Over mutual TLS and with auth on: the seed chooses in whose name.
+#[test]
+fn answers_to_users_equal_those_of_a_real_etcd() {
+    compare_all(Identity::secured, 1_200);
+}
+
+fn compare_all(identity: impl Fn(u64) -> Identity, default_requests: u64) {
     let seeds = from_environment("COMPARE_SEEDS", 3);
     let first = from_environment("COMPARE_SEED", 1);
-    let requests = from_environment("COMPARE_REQUESTS", 4_500) / seeds.max(1);
+    let requests = from_environment("COMPARE_REQUESTS", default_requests) / seeds.max(1);
     let runtime = runtime();
     let mut differences = Vec::new();
     for seed in first..first + seeds {
         let began = Instant::now();
-        let outcome = runtime.block_on(compare(seed, requests));
+        let outcome = runtime.block_on(compare(seed, requests, identity(seed)));
         println!("seed {seed}: {requests} requests in {:.1} s", began.elapsed().as_secs_f64());
         differences.extend(outcome.err());
     }
@@ -88,9 +100,9 @@ struct Side {
 }
 
 impl Side {
-    async fn new(setup: &Setup) -> Result<Self, String> {
-        let server = setup.start();
-        let wire = Wire::new(&server.endpoint());
+    async fn new(setup: Setup, identity: &Identity) -> Result<Self, String> {
+        let server = identity.setup(setup).start();
+        let wire = identity.connect(&server).await;
         let mut watching = Vec::new();
         for _ in 0..STREAMS {
             watching.push(Watching::open(&wire).await?);
@@ -143,6 +155,7 @@ impl Side {
 struct Pair {
     etcd: Side,
     basalt: Side,
+    identity: Identity,
     generator: Generator,
     settled: u64,
     recent: VecDeque<String>,
@@ -150,14 +163,15 @@ struct Pair {
     fatal_compactions: BTreeSet<i64>,
 }
 
-async fn compare(seed: u64, requests: u64) -> Result<(), String> {
+async fn compare(seed: u64, requests: u64, identity: Identity) -> Result<(), String> {
     let (etcd, basalt) = setups();
-    let etcd = Side::new(&etcd).await.map_err(|it| format!("etcd: {it}"))?;
-    let basalt = Side::new(&basalt).await.map_err(|it| format!("basalt: {it}"))?;
+    let etcd = Side::new(etcd, &identity).await.map_err(|it| format!("etcd: {it}"))?;
+    let basalt = Side::new(basalt, &identity).await.map_err(|it| format!("basalt: {it}"))?;
     let generator = Generator::new(seed);
     let mut pair = Pair {
         etcd,
         basalt,
+        identity,
         generator,
         settled: 0,
         recent: VecDeque::new(),
@@ -167,6 +181,10 @@ async fn compare(seed: u64, requests: u64) -> Result<(), String> {
     while number < requests {
         for step in pair.generator.next() {
             number += 1;
+            pair.change_roles(number).await;
+            if pair.identity.leaves_out(&step) {
+                continue;
+            }
             let outcome = pair.step(&step).await;
             pair.remember(number, &step);
             outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;
@@ -174,6 +192,9 @@ async fn compare(seed: u64, requests: u64) -> Result<(), String> {
     }
     for step in last_steps(pair.generator.revision) {
         number += 1;
+        if !matches!(step, Step::Settle { .. }) {
+            pair.become_root();
+        }
         let outcome = pair.step(&step).await;
         outcome.map_err(|problem| pair.report(seed, number, &step, &problem))?;
     }
@@ -196,6 +217,18 @@ fn last_steps(hash_revision: i64) -> Vec<Step> {
 }
 
 impl Pair {
+    async fn change_roles(&self, number: u64) {
+        self.identity.change(&self.etcd.server, number).await;
+        self.identity.change(&self.basalt.server, number).await;
+    }
+
+    /// The rest is asked by somebody who may see everything.
+    fn become_root(&mut self) {
+        for side in [&mut self.etcd, &mut self.basalt] {
+            side.wire = side.server.wire();
+        }
+    }
+
     async fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Call(call) => self.call(call).await,

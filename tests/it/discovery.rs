@@ -108,6 +108,34 @@ fn servers_are_found_by_dns_as_etcdctl_finds_them() {
     }
 }
 
+/// CVE-2020-15136: etcd opens a TCP connection and calls the endpoint secure.
+#[test]
+fn the_gateway_calls_no_endpoint_secure_that_speaks_no_tls() {
+    let Some(place) = Place::inside("the_gateway_calls_no_endpoint_secure_that_speaks_no_tls")
+    else {
+        return;
+    };
+    let certificate = place.resolv_conf.with_file_name("cert.pem");
+    let told = |domain: &str| {
+        let mut gateway = Command::new(process::basalt());
+        gateway.args(["gateway", "start", "--listen-addr", "127.0.0.1:23790"]);
+        gateway.args(["--insecure-discovery=false", "--discovery-srv", domain]);
+        gateway.arg("--trusted-ca-file").arg(&certificate);
+        let told = run(gateway, Duration::from_secs(4));
+        format!("{}{}", told.stdout, told.stderr)
+    };
+    let validated = "using validated discovered SRV endpoints";
+    // The host has the certificate's name, as for other clients.
+    let told_tls = told("apex.test");
+    assert!(told_tls.contains(validated), "{told_tls}");
+    let told_plain = told("plain.test");
+    assert!(told_plain.contains("failed to validate discovered endpoints"), "{told_plain}");
+    let ready = told_plain.lines().find(|line| line.contains("ready to proxy client requests"));
+    let port = place.server.port.to_string();
+    assert!(!ready.unwrap_or_default().contains(&port), "{told_plain}");
+    assert!(!told_plain.contains(validated), "{told_plain}");
+}
+
 /// Addresses of the name servers and of a server.
 struct Place {
     resolv_conf: PathBuf,

@@ -1,6 +1,8 @@
 //! The API over JSON: the same bytes are sent to a real etcd and to Basalt, and the responses must be the
 //! same: status, headers, and body, but for blanks and values that belong to the process.
 
+mod secured;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -165,6 +167,10 @@ impl Answer {
         Self { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
     }
 
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        self.headers.get(name).cloned()
+    }
+
     /// The parts that must be the same.
     pub(crate) fn evened(&self) -> Self {
         let headers = self.headers.clone().into_iter();
@@ -213,12 +219,18 @@ fn hide(value: &mut Value) {
 fn both_answer_the_same_bytes_alike() {
     let etcd = Setup::new(process::etcd()).start();
     let basalt = Setup::new(process::basalt()).start();
-    let requests = requests();
+    let asked = |request: &Request| {
+        [&etcd, &basalt].map(|server| ask(server, &request.bytes, request.lines))
+    };
+    compare(&requests(), asked);
+}
+
+/// Sends each request to etcd and to Basalt, in this order.
+fn compare(requests: &[Request], asked: impl Fn(&Request) -> [Answer; 2]) {
     assert!(requests.len() >= 150, "{} requests are too few", requests.len());
     let mut differences = Vec::new();
-    for request in &requests {
-        let [left, right] =
-            [&etcd, &basalt].map(|server| ask(server, &request.bytes, request.lines).evened());
+    for request in requests {
+        let [left, right] = asked(request).map(|answer| answer.evened());
         if left != right {
             let line = &request.line;
             differences.push(format!("{line}\n--- etcd\n{left:?}\n--- basalt\n{right:?}"));

@@ -5,6 +5,7 @@
 mod audit;
 mod jwt;
 mod passwords;
+mod secrets;
 mod storm;
 mod tokens;
 
@@ -27,14 +28,14 @@ fn ctl(server: &Server, arguments: &[&str]) -> Finished {
 }
 
 /// The same, which must succeed; gives what it prints.
-fn told(server: &Server, arguments: &[&str]) -> String {
+pub(crate) fn told(server: &Server, arguments: &[&str]) -> String {
     let told = ctl(server, arguments);
     assert_eq!(told.code, Some(0), "etcdctl {arguments:?}\n{}\n{}", told.stdout, told.stderr);
     told.stdout
 }
 
 /// Users with these passwords and the role root, and authentication. The same on every server, revision for revision.
-fn enable(server: &Server, users: &[(&str, &str)]) {
+pub(crate) fn enable(server: &Server, users: &[(&str, &str)]) {
     for (user, password) in users {
         told(server, &["user", "add", &format!("{user}:{password}")]);
         if *user == "root" {
@@ -46,18 +47,18 @@ fn enable(server: &Server, users: &[(&str, &str)]) {
 }
 
 /// A token for a password.
-async fn login(server: &Server, user: &str, password: &str) -> Result<String, Status> {
+pub(crate) async fn login(server: &Server, user: &str, password: &str) -> Result<String, Status> {
     login_over(&Wire::new(&server.endpoint()), user, password).await
 }
 
-async fn login_over(wire: &Wire, user: &str, password: &str) -> Result<String, Status> {
+pub(crate) async fn login_over(wire: &Wire, user: &str, password: &str) -> Result<String, Status> {
     let request = AuthenticateRequest { name: user.to_owned(), password: password.to_owned() };
     let answer: AuthenticateResponse = wire.ask(wire::AUTHENTICATE, &request).await?;
     Ok(answer.token)
 }
 
 /// The outcome of a call, as a client sees it.
-fn outcome<T>(result: &Result<T, Status>) -> (i32, String) {
+pub(crate) fn outcome<T>(result: &Result<T, Status>) -> (i32, String) {
     match result {
         Ok(_) => (0, String::new()),
         Err(status) => (status.code() as i32, status.message().to_owned()),
@@ -65,16 +66,16 @@ fn outcome<T>(result: &Result<T, Status>) -> (i32, String) {
 }
 
 /// The outcomes of a put and a get with a token.
-async fn used(server: &Server, token: &str) -> [(i32, String); 2] {
+pub(crate) async fn used(server: &Server, token: &str) -> [(i32, String); 2] {
     let wire = Wire::new(&server.endpoint()).with_token(token);
     [outcome(&wire.put("k", "v").await), outcome(&wire.get("k").await)]
 }
 
-fn fine() -> [(i32, String); 2] {
+pub(crate) fn fine() -> [(i32, String); 2] {
     [(0, String::new()), (0, String::new())]
 }
 
-fn invalid() -> [(i32, String); 2] {
+pub(crate) fn invalid() -> [(i32, String); 2] {
     let invalid = (16, "etcdserver: invalid auth token".to_owned());
     [invalid.clone(), invalid]
 }

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::ports;
+use crate::secured::{ROOT, Secured};
+use crate::wire::Wire;
 
 /// Long enough for a debug build on a machine that builds something else at the same time.
 const READY_SECONDS_MAX: u64 = 30;
@@ -197,13 +199,16 @@ impl Logs {
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) binary: PathBuf,
+    /// Certificates and users, if clients and other members need them.
+    secured: Option<Arc<Secured>>,
     flags: BTreeMap<String, String>,
     environment: BTreeMap<String, String>,
 }
 
 impl Setup {
     pub(crate) fn new(binary: PathBuf) -> Self {
-        let setup = Self { binary, flags: BTreeMap::new(), environment: BTreeMap::new() };
+        let (flags, environment) = (BTreeMap::new(), BTreeMap::new());
+        let setup = Self { binary, secured: None, flags, environment };
         setup
             .flag("name", "pillar")
             .flag("initial-advertise-peer-urls", "http://127.0.0.1:12380")
@@ -216,6 +221,23 @@ impl Setup {
     pub(crate) fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// Demands these certificates, and users once auth is enabled.
+    pub(crate) fn secured(self, by: &Arc<Secured>) -> Self {
+        let setup = by.flags(self);
+        Self { secured: Some(Arc::clone(by)), ..setup }.told_own_url()
+    }
+
+    /// Advertises an URL of the right scheme; nobody dials it.
+    fn told_own_url(self) -> Self {
+        let url = format!("{}://127.0.0.1:12379", self.scheme());
+        self.flag("advertise-client-urls", &url)
+    }
+
+    /// The scheme of all URLs.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.secured.is_some() { "https" } else { "http" }
     }
 
     /// Replaces the program.
@@ -258,12 +280,35 @@ impl Server {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.setup.scheme(), self.port)
+    }
+
+    /// Certificates and users, if it demands them.
+    pub(crate) fn secured(&self) -> Option<&Arc<Secured>> {
+        self.setup.secured.as_ref()
+    }
+
+    /// A connection to it: root's, if it knows users.
+    pub(crate) fn wire(&self) -> Wire {
+        match self.secured() {
+            Some(secured) => secured.wire(&self.endpoint(), ROOT),
+            None => Wire::new(&self.endpoint()),
+        }
+    }
+
+    /// The output of etcdctl, as root if it knows users.
+    pub(crate) fn ctl(&self, arguments: &[&str], wait: Duration) -> Finished {
+        let mut command = Command::new(reference("etcdctl"));
+        command.args(arguments).arg("--endpoints").arg(self.endpoint());
+        if let Some(secured) = self.secured() {
+            command.args(secured.client_flags(ROOT));
+        }
+        run(command, wait)
     }
 
     /// URL at which other members reach it.
     pub(crate) fn peer_url(&self) -> String {
-        let own = || format!("http://127.0.0.1:{}", self.peer_port);
+        let own = || format!("{}://127.0.0.1:{}", self.setup.scheme(), self.peer_port);
         self.reached_at.clone().unwrap_or_else(own)
     }
 
@@ -358,7 +403,7 @@ impl Server {
         let listen = [
             ("data-dir", self.data_dir().display().to_string()),
             ("listen-client-urls", self.endpoint()),
-            ("listen-peer-urls", format!("http://127.0.0.1:{}", self.peer_port)),
+            ("listen-peer-urls", format!("{}://127.0.0.1:{}", self.setup.scheme(), self.peer_port)),
         ];
         for (name, value) in listen {
             flags.entry(name.to_owned()).or_insert(value);

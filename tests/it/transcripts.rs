@@ -11,7 +11,9 @@
 //! Each comparison is made twice: with Basalt as both servers, and with a real etcd as both.
 //!
 //! A line finds the program as `etcdctl` or `etcdutl` in its `PATH`, the server in `ETCDCTL_ENDPOINTS`
-//! and `PLAIN`, and a directory to work in, empty but for `snap.db` if it is etcdutl's turn.
+//! and `PLAIN`, and a directory to work in, empty but for `snap.db` if it is etcdutl's turn. `secured` runs them over mutual TLS.
+
+mod secured;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -68,7 +70,7 @@ fn basaltutl_works_on_files_like_etcdutl() {
     compare_programs(
         "etcdutl",
         [&theirs, &ours],
-        &process::basalt(),
+        &Ground::plain(&process::basalt()),
         "files",
         &[("snap.db", &file)],
     );
@@ -81,7 +83,7 @@ fn gateway_and_grpc_proxy_help_and_complain_like_etcds() {
     let pair = authority.issue("cn", &Wanted { common_name: "root", ..Wanted::default() });
     let (theirs, ours) = (process::etcd(), process::basalt());
     let given = [("cn.crt", Path::new(&pair.certificate)), ("cn.key", Path::new(&pair.key))];
-    compare_programs("etcd", [&theirs, &ours], &ours, "proxies", &given);
+    compare_programs("etcd", [&theirs, &ours], &Ground::plain(&ours), "proxies", &given);
 }
 
 #[test]
@@ -116,9 +118,26 @@ fn asked(server: &Server, line: &str) {
 }
 
 fn compare(file: &str) {
-    let programs = [&*reference("etcdctl"), &*process::basaltctl()];
     for behind in [process::basalt(), process::etcd()] {
-        compare_programs("etcdctl", programs, &behind, file, &[]);
+        compare_over(&Ground::plain(&behind), file);
+    }
+}
+
+/// etcdctl and `basaltctl`.
+fn compare_over(ground: &Ground<'_>, file: &str) {
+    let programs = [&*reference("etcdctl"), &*process::basaltctl()];
+    compare_programs("etcdctl", programs, ground, file, &[]);
+}
+
+/// The kind of server behind the programs, and how lines reach it.
+struct Ground<'a> {
+    binary: &'a Path,
+    client: Option<secured::Client<'a>>,
+}
+
+impl<'a> Ground<'a> {
+    fn plain(binary: &'a Path) -> Self {
+        Self { binary, client: None }
     }
 }
 
@@ -128,7 +147,7 @@ type Given<'a> = (&'a str, &'a Path);
 fn compare_programs(
     name: &str,
     [theirs, ours]: [&Path; 2],
-    behind: &Path,
+    ground: &Ground<'_>,
     file: &str,
     given: &[Given],
 ) {
@@ -137,8 +156,8 @@ fn compare_programs(
     let lines: Vec<&str> =
         text.lines().filter(|it| !it.is_empty() && !it.starts_with('#')).collect();
     let (left, right) = std::thread::scope(|scope| {
-        let left = scope.spawn(|| told(name, theirs, behind, &lines, given));
-        let right = told(name, ours, behind, &lines, given);
+        let left = scope.spawn(|| told(name, theirs, ground, &lines, given));
+        let right = told(name, ours, ground, &lines, given);
         (left.join().expect("their half runs to its end"), right)
     });
     let differences: Vec<String> = (lines.iter().zip(&left).zip(&right))
@@ -146,14 +165,23 @@ fn compare_programs(
         .map(|((line, left), right)| format!("{line}\n--- theirs\n{left}\n--- ours\n{right}"))
         .collect();
     let count = differences.len();
-    let over = behind.display();
+    let over = ground.binary.display();
     let of = lines.len();
     assert!(count == 0, "{count} of {of} differ over {over}:\n{}", differences.join("\n\n"));
 }
 
 /// The output of each line, with everything hidden that belongs to one process alone.
-fn told(name: &str, program: &Path, behind: &Path, lines: &[&str], given: &[Given]) -> Vec<String> {
-    let server = started(behind);
+fn told(
+    name: &str,
+    program: &Path,
+    ground: &Ground<'_>,
+    lines: &[&str],
+    given: &[Given],
+) -> Vec<String> {
+    let server = match &ground.client {
+        Some(client) => client.started(ground.binary),
+        None => started(ground.binary),
+    };
     let place = Scratch::new();
     for name in ["bin", "work"] {
         fs::create_dir(place.path().join(name)).expect("a new directory");
@@ -163,7 +191,8 @@ fn told(name: &str, program: &Path, behind: &Path, lines: &[&str], given: &[Give
         fs::copy(from, place.path().join("work").join(name)).expect("a new file");
     }
     let mut leases = Vec::new();
-    lines.iter().map(|line| evened(&say(line, &server, &place), &server, &mut leases)).collect()
+    let said = |line: &&str| say(line, &server, ground.client.as_ref(), &place);
+    lines.iter().map(|line| evened(&said(line), &server, &mut leases)).collect()
 }
 
 /// The server of both programs in tests that do not depend on its kind: Basalt, or etcd if `CTL_SERVER` asks for it.
@@ -178,14 +207,16 @@ pub(crate) fn server() -> Server {
 /// before that would differ by chance.
 fn started(binary: &Path) -> Server {
     let server = Setup::new(binary.to_owned()).start();
+    versioned(server, binary)
+}
+
+fn versioned(server: Server, binary: &Path) -> Server {
     if !process::is_etcd(binary) {
         return server;
     }
     let until = Instant::now() + LINE_TIME_MAX;
     loop {
-        let mut status = Command::new(reference("etcdctl"));
-        status.args(["endpoint", "status", "-w", "json", "--endpoints", &server.endpoint()]);
-        let told = run(status, LINE_TIME_MAX).stdout;
+        let told = server.ctl(&["endpoint", "status", "-w", "json"], LINE_TIME_MAX).stdout;
         if told.contains("\"storageVersion\":\"3.7.0\"") {
             return server;
         }
@@ -193,7 +224,12 @@ fn started(binary: &Path) -> Server {
     }
 }
 
-fn say(line: &str, server: &Server, place: &Scratch) -> String {
+fn say(
+    line: &str,
+    server: &Server,
+    client: Option<&secured::Client<'_>>,
+    place: &Scratch,
+) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     let (out, err) = (place.path().join("out"), place.path().join("err"));
     let mut shell = Command::new("sh");
@@ -207,6 +243,9 @@ fn say(line: &str, server: &Server, place: &Scratch) -> String {
         .env("OUT", &out)
         .env("ERR", &err)
         .env("LINE", line);
+    if let Some(client) = client {
+        client.prepare(&mut shell, line);
+    }
     let code = run(shell, LINE_TIME_MAX).code;
     let read =
         |path: &Path| String::from_utf8_lossy(&fs::read(path).expect("written")).into_owned();

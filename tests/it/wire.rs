@@ -14,7 +14,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::StreamExt;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -91,16 +91,16 @@ pub(crate) struct Talk {
 impl Wire {
     /// Does not wait for the server: the first call does.
     pub(crate) fn new(endpoint: &str) -> Self {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned())
-            .expect("an endpoint is a URL")
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true)
-            .initial_stream_window_size(1 << 24)
-            .initial_connection_window_size(1 << 24);
-        Self::over(endpoint.connect_lazy())
+        Self::over(channel(endpoint).connect_lazy())
     }
 
-    pub(crate) fn over(channel: Channel) -> Self {
+    /// The same over TLS.
+    pub(crate) fn with_tls(endpoint: &str, tls: ClientTlsConfig) -> Self {
+        let channel = channel(endpoint).tls_config(tls).expect("its files are read");
+        Self::over(channel.connect_lazy())
+    }
+
+    fn over(channel: Channel) -> Self {
         let grpc = Grpc::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
@@ -205,6 +205,15 @@ impl Wire {
     pub(crate) async fn hash_kv(&self, revision: i64) -> Result<HashKvResponse, Status> {
         self.ask(HASH_KV, &HashKvRequest { revision }).await
     }
+}
+
+fn channel(endpoint: &str) -> Endpoint {
+    Endpoint::from_shared(endpoint.to_owned())
+        .expect("an endpoint is a URL")
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .initial_stream_window_size(1 << 24)
+        .initial_connection_window_size(1 << 24)
 }
 
 /// The receiving half of a channel as a stream of requests.

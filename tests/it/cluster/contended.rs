@@ -18,7 +18,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tonic::Status;
 
-use super::load::{CALL_TIME, Promises, any};
+use super::connections::{Connections, permitted};
+use super::load::{CALL_TIME, Promises};
 use crate::wire::{self, Wire};
 
 pub(super) const PREFIX: &str = "contended/";
@@ -117,7 +118,7 @@ fn with_a_stale_read(calls: &[Call], log: &BTreeMap<u64, Kv>) -> Option<Vec<Call
 }
 
 /// Puts, gets, deletes and swaps, until it is stopped.
-pub(super) async fn contend(wires: Vec<Wire>, promises: &Promises, mut random: StdRng) {
+pub(super) async fn contend(mut connections: Connections, promises: &Promises, mut random: StdRng) {
     let history = &promises.history;
     // The last known state of the keys, which makes some of the swaps succeed.
     let mut known = BTreeMap::new();
@@ -134,9 +135,9 @@ pub(super) async fn contend(wires: Vec<Wire>, promises: &Promises, mut random: S
         };
         let least = promises.newest();
         let asked = history.now();
-        let answer =
-            tokio::time::timeout(CALL_TIME, ask(any(&wires, &mut random), &key, deed)).await;
-        let answer = answer.ok().and_then(Result::ok);
+        let asking = ask(connections.any(&mut random), &key, deed);
+        let answer = tokio::time::timeout(CALL_TIME, asking).await.ok();
+        let answer = answer.and_then(|answer| permitted(answer).ok());
         let answer = answer.inspect(|seen| {
             assert!(seen.revision >= least, "{deed:?} of {key} after {least}: {seen:?}");
             promises.saw(seen.revision);

@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
 
+use super::connections::{Connections, permitted};
 use super::contended::{self, History};
 use super::members::Members;
 use crate::wire::{self, Wire};
@@ -74,10 +75,11 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn begin(members: &Members, seed: u64) -> Self {
         let promises = Arc::new(Promises::default());
-        let wires: Vec<_> = (0..members.0.len()).map(|at| members.wire(at)).collect();
+        let connections = Connections::all(members);
         let client = |number: u64| {
             let random = StdRng::seed_from_u64(seed << 8 | number);
-            (wires.clone(), Arc::clone(&promises), random)
+            let own = connections[number as usize % connections.len()].clone();
+            (own, Arc::clone(&promises), random)
         };
         let writers = (0..WRITERS).map(|number| {
             let (wires, promises, random) = client(number);
@@ -162,19 +164,19 @@ async fn holds_all(
     }
 }
 
-/// Picks a random member, for one try.
-pub(super) fn any<'a>(wires: &'a [Wire], random: &mut StdRng) -> &'a Wire {
-    &wires[random.random_range(0..wires.len())]
-}
-
-async fn write(number: u64, wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
+async fn write(
+    number: u64,
+    mut connections: Connections,
+    promises: Arc<Promises>,
+    mut random: StdRng,
+) {
     let (mut last, mut count) = (0, 0_u64);
     while !promises.is_over() {
         count += 1;
         let key = format!("writer-{number}/{count:08}");
         let value = "x".repeat(random.random_range(0..300));
-        let put = any(&wires, &mut random).put(&key, &value);
-        let Ok(Ok(answer)) = tokio::time::timeout(CALL_TIME, put).await else {
+        let put = connections.any(&mut random).put(&key, &value);
+        let Ok(Ok(answer)) = tokio::time::timeout(CALL_TIME, put).await.map(permitted) else {
             // It may be written or not, and still be written later.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
@@ -190,11 +192,11 @@ async fn write(number: u64, wires: Vec<Wire>, promises: Arc<Promises>, mut rando
 }
 
 /// A read that begins after a response is not older than that response.
-async fn read(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
+async fn read(mut connections: Connections, promises: Arc<Promises>, mut random: StdRng) {
     while !promises.is_over() {
         let least = promises.newest();
-        let get = any(&wires, &mut random).get("writer-0/00000001");
-        if let Ok(Ok(answer)) = tokio::time::timeout(CALL_TIME, get).await {
+        let get = connections.any(&mut random).get("writer-0/00000001");
+        if let Ok(Ok(answer)) = tokio::time::timeout(CALL_TIME, get).await.map(permitted) {
             let revision = answer.header.map_or(0, |header| header.revision);
             assert!(revision >= least, "a stale read: {revision}, {least} was acknowledged before");
             promises.saw(revision);
@@ -205,11 +207,11 @@ async fn read(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
 }
 
 /// Sees every change once, in the order of revisions without a gap, on whichever member.
-async fn watch(wires: Vec<Wire>, promises: Arc<Promises>, mut random: StdRng) {
+async fn watch(mut connections: Connections, promises: Arc<Promises>, mut random: StdRng) {
     // The first revision is that of an empty store.
     let mut next = 2;
     while !promises.is_known.load(Ordering::Relaxed) || next <= promises.newest() {
-        let wire = any(&wires, &mut random).clone();
+        let wire = connections.any(&mut random).clone();
         // Switches to another member when this one ends the stream or sends nothing for a while.
         let _ = watch_one(&wire, &mut next, &promises).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -230,7 +232,10 @@ async fn watch_one(wire: &Wire, next: &mut i64, promises: &Promises) -> Option<(
     let mut talk = talk.ok()?.ok()?;
     loop {
         let answer = tokio::time::timeout(CALL_TIME, talk.answers.message()).await.ok()?;
-        let answer = WatchResponse::decode(answer.ok()??).expect("a response reads");
+        let answer = permitted(answer).ok()??;
+        let answer = WatchResponse::decode(answer).expect("a response reads");
+        let reason = &answer.cancel_reason;
+        assert!(!reason.contains("denied") && !reason.contains("auth"), "{reason}");
         for event in answer.events {
             watched(&event, *next, promises);
             *next += 1;

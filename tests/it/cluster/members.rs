@@ -1,12 +1,13 @@
 //! Several members of one cluster, and etcdctl as their client.
 
-use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::{StatusRequest, StatusResponse};
 
 use super::proxy::Links;
-use crate::process::{Finished, Server, Setup, reference, run};
+use crate::process::{Finished, Server, Setup};
+use crate::secured::Secured;
 use crate::wire::{self, Wire};
 
 /// Long enough for debug builds on a machine that is busy.
@@ -22,7 +23,7 @@ impl Members {
     }
 
     /// The same with settings of its own for each.
-    pub(super) fn found_with(setups: impl Iterator<Item = Setup>) -> Self {
+    pub(crate) fn found_with(setups: impl Iterator<Item = Setup>) -> Self {
         let mut members = Self(setups.map(Server::new).collect());
         members.begin();
         members
@@ -32,7 +33,7 @@ impl Members {
     pub(super) fn found_apart(setup: &Setup, count: usize) -> (Self, Links) {
         let mut members = Self((0..count).map(|_| Server::new(setup.clone())).collect());
         let ports: Vec<_> = members.0.iter().map(|server| server.peer_port).collect();
-        let links = Links::between(&ports);
+        let links = Links::between(&ports, setup.scheme());
         for (at, server) in members.0.iter_mut().enumerate() {
             server.reached_at = Some(links.url(at).to_owned());
         }
@@ -47,6 +48,9 @@ impl Members {
             self.0[at].launch();
         }
         (0..self.0.len()).for_each(|at| self.wait_ready(at));
+        if let Some(secured) = self.0[0].secured() {
+            secured.enable_auth(&self.0[0]);
+        }
     }
 
     /// `--initial-cluster` with all members.
@@ -77,8 +81,8 @@ impl Members {
         self.wait_ready(at);
     }
 
-    pub(super) fn wire(&self, at: usize) -> Wire {
-        Wire::new(&self.0[at].endpoint())
+    pub(crate) fn wire(&self, at: usize) -> Wire {
+        self.0[at].wire()
     }
 
     pub(super) async fn status(&self, at: usize) -> Option<StatusResponse> {
@@ -93,6 +97,10 @@ impl Members {
     /// The same, asked in the name of whoever has this token.
     pub(crate) async fn leader_with_token(&self, token: &str) -> usize {
         self.leader_by(|wire| wire.with_token(token)).await
+    }
+
+    pub(super) fn secured(&self) -> Option<&Arc<Secured>> {
+        self.0[0].secured()
     }
 
     async fn leader_by(&self, asked: impl Fn(Wire) -> Wire) -> usize {
@@ -112,9 +120,7 @@ impl Members {
 
     /// Asks one member with the real etcdctl.
     pub(super) fn ctl(&self, at: usize, arguments: &[&str]) -> Finished {
-        let mut command = Command::new(reference("etcdctl"));
-        command.args(arguments).arg("--endpoints").arg(self.0[at].endpoint());
-        run(command, PATIENCE)
+        self.0[at].ctl(arguments, PATIENCE)
     }
 
     /// The same, which must succeed; returns its output.

@@ -11,8 +11,10 @@ use tonic::Status;
 use super::load::{Load, PATIENCE};
 use super::members::Members;
 use super::proxy::{Links, Wire};
+use super::rotation::Rotation;
 use super::{runtime, setup};
 use crate::compare::from_environment;
+use crate::process::Setup;
 use crate::wire;
 
 /// More than a member waits for consensus: 5 s and two election timeouts.
@@ -164,28 +166,37 @@ fn storm(links: &Links, random: &mut StdRng, leader: usize) -> String {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_wires_are_bad() {
-    let seed = from_environment("CLUSTER_SEED", 1);
     let storms = from_environment("CLUSTER_STORMS", 6);
+    runtime().block_on(wires_are_bad(setup(), storms));
+}
+
+/// Impairs connections under the load, and replaces certificates meanwhile if there are some.
+pub(super) async fn wires_are_bad(setup: Setup, storms: u64) {
+    let seed = from_environment("CLUSTER_SEED", 1);
     let least = Duration::from_secs(from_environment("CLUSTER_SECONDS", 0));
     let mut random = StdRng::seed_from_u64(seed);
-    runtime().block_on(async {
-        // Snapshots too: a member that was cut off may be too far behind for the log.
-        let setup = setup().flag("snapshot-count", "300").flag("snapshot-catchup-entries", "100");
-        let (members, links) = Members::found_apart(&setup, 3);
-        let mut load = Load::begin(&members, seed);
-        let (began, mut number) = (Instant::now(), 0);
-        while number < storms || began.elapsed() < least {
-            number += 1;
-            let before = load.acknowledged();
-            let what = storm(&links, &mut random, members.leader().await);
-            tokio::time::sleep(load.moment(300..2500)).await;
-            // There is always a majority whose members reach each other.
-            load.wait_for(load.acknowledged() + 20).await;
-            links.heal();
-            load.wait_for(load.acknowledged() + 20).await;
-            println!("storm {number} (seed {seed}): {what}: {}", load.acknowledged() - before);
-        }
-        load.finish(&members).await;
-        members.agree().await;
-    });
+    // Snapshots too: a member that was cut off may be too far behind for the log.
+    let setup = setup.flag("snapshot-count", "300").flag("snapshot-catchup-entries", "100");
+    let (members, links) = Members::found_apart(&setup, 3);
+    let rotation = Rotation::begin(&members);
+    let mut load = Load::begin(&members, seed);
+    let (began, mut number) = (Instant::now(), 0);
+    while number < storms || began.elapsed() < least {
+        number += 1;
+        let before = load.acknowledged();
+        let what = storm(&links, &mut random, members.leader().await);
+        assert!(!what.is_empty(), "no connection is impaired");
+        tokio::time::sleep(load.moment(300..2500)).await;
+        // There is always a majority whose members reach each other.
+        load.wait_for(load.acknowledged() + 20).await;
+        links.heal();
+        load.wait_for(load.acknowledged() + 20).await;
+        println!("storm {number} (seed {seed}): {what}: {}", load.acknowledged() - before);
+    }
+    rotation.finish(&members).await;
+    // Connections of before the last certificates are made anew.
+    links.reset();
+    load.wait_for(load.acknowledged() + 20).await;
+    load.finish(&members).await;
+    members.agree().await;
 }

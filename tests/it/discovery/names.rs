@@ -94,6 +94,8 @@ impl Zone {
             ("_etcd-client-ssl._tcp.tls.test", SRV) => {
                 all(vec![service(0, 0, self.secure_port, "s.one.test")])
             }
+            // Nobody speaks TLS there.
+            ("_etcd-client-ssl._tcp.plain.test", SRV) => all(vec![server()]),
             ("_etcd-client-ssl._tcp.apex.test", SRV) => {
                 all(vec![service(0, 0, self.secure_port, "tls.test")])
             }

@@ -164,7 +164,7 @@ fn users_and_addresses_are_limited() {
 }
 
 /// All files below a directory, read as they are.
-fn contents(dir: &Path, into: &mut Vec<(PathBuf, Vec<u8>)>) {
+pub(super) fn contents(dir: &Path, into: &mut Vec<(PathBuf, Vec<u8>)>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         match path.is_dir() {

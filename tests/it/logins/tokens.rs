@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{enable, fine, invalid, login, login_over, outcome, told, used};
 use crate::cluster::members::Members;
-use crate::compare::runtime;
+use crate::compare::{from_environment, runtime};
 use crate::process::{self, Server, Setup};
 use crate::wire::Wire;
 
@@ -129,7 +129,7 @@ fn tokens_are_valid_on_every_member() {
         let mut members = Members::found(&setup, 3);
         enable(&members.0[0], &[("root", "r")]);
         let wires: Vec<_> = members.0.iter().map(|it| Wire::new(&it.endpoint())).collect();
-        for round in 0..100 {
+        for round in 0..from_environment("LOGINS_ROUNDS", 100) as usize {
             let (made, used) = (&wires[round % 3], &wires[(round + 1) % 3]);
             let token = login_over(made, "root", "r").await.expect("it is right");
             let read = used.clone().with_token(&token).get("k").await;

@@ -10,6 +10,13 @@ use rcgen::{
     RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
+/// Replaces a file as a whole.
+pub(crate) fn replace(path: &str, text: impl AsRef<[u8]>) {
+    let next = format!("{path}.next");
+    fs::write(&next, text).expect("it is written");
+    fs::rename(next, path).expect("it is replaced");
+}
+
 /// A certificate authority, with its certificate in a file.
 pub(crate) struct Authority {
     params: CertificateParams,

@@ -1,14 +1,15 @@
 //! Clients with certificates of users: by gRPC, and byte for byte for JSON. And the gateway, which knows them if it is asked to.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Instant;
 
 use gotls::{SkipVerification, Suites, VERSIONS, client_config, key_pair, provider};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::certificates::{Authority, Pair, Wanted};
 use super::{PATIENCE, etcdctl};
@@ -25,7 +26,12 @@ pub(crate) struct Holder {
 
 impl Holder {
     pub(crate) fn new(authority: &Authority, pair: &Pair) -> Self {
-        let [trusted, certificate, key] = [&authority.file, &pair.certificate, &pair.key]
+        Self::with(&authority.file, pair)
+    }
+
+    /// Trusts the authorities in a file.
+    pub(crate) fn with(trusted: &str, pair: &Pair) -> Self {
+        let [trusted, certificate, key] = [trusted, &pair.certificate, &pair.key]
             .map(|file| fs::read(file).expect("it is there"));
         let own = key_pair(&certificate, &key).expect("they belong together");
         let grpc = ClientTlsConfig::new()
@@ -40,9 +46,11 @@ impl Holder {
 
     /// A client by gRPC.
     pub(crate) fn wire(&self, server: &Server) -> Wire {
-        let endpoint = Endpoint::from_shared(super::secure_endpoint(server)).expect("a URL");
-        let endpoint = endpoint.tls_config(self.grpc.clone()).expect("its files are read");
-        Wire::over(endpoint.connect_lazy())
+        self.wire_to(&super::secure_endpoint(server))
+    }
+
+    pub(crate) fn wire_to(&self, endpoint: &str) -> Wire {
+        Wire::with_tls(endpoint, self.grpc.clone())
     }
 
     /// The answer to bytes of HTTP/1.
@@ -52,8 +60,17 @@ impl Holder {
 
     pub(crate) fn connect(&self, server: &Server) -> StreamOwned<ClientConnection, TcpStream> {
         let name = ServerName::try_from("localhost").expect("a name");
-        let session = ClientConnection::new(Arc::clone(&self.json), name).expect("it begins");
-        StreamOwned::new(session, connect(server))
+        let mut session = ClientConnection::new(Arc::clone(&self.json), name).expect("it begins");
+        let mut stream = connect(server);
+        let until = Instant::now() + PATIENCE;
+        // A read waits for a short time only.
+        while session.is_handshaking() && Instant::now() < until {
+            match session.complete_io(&mut stream) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => break,
+                Ok(_) | Err(_) => (),
+            }
+        }
+        StreamOwned::new(session, stream)
     }
 }
 

@@ -8,17 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::certificates::{Authority, Pair, Wanted};
+use super::certificates::{Authority, Pair, Wanted, replace};
 use super::{PATIENCE, assert_told, curl, etcdctl, metric, secure_endpoint, secured};
 use crate::compare::from_environment;
 use crate::process::{self, Scratch, Server, Setup};
-
-/// Replaces a file as a whole.
-fn replace(path: &str, text: impl AsRef<[u8]>) {
-    let next = format!("{path}.next");
-    fs::write(&next, text).expect("it is written");
-    fs::rename(next, path).expect("it is replaced");
-}
 
 /// True if curl gets an answer, with a certificate or without one.
 fn is_served(server: &Server, authority: &str, pair: Option<&Pair>) -> bool {

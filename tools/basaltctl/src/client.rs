@@ -172,6 +172,7 @@ impl Client {
         A: Message + Default + 'static,
     {
         let mut grpc = self.grpc().await?;
+        self.may_send(&request)?;
         let path = PathAndQuery::from_static(method);
         let request = self.request(request, false);
         let answer = grpc.unary(request, path, ProstCodec::default()).await;
@@ -195,6 +196,7 @@ impl Client {
         self.renew_token(deadline).await?;
         let stream = async {
             let mut grpc = self.grpc().await?;
+            self.may_send(&request)?;
             let path = PathAndQuery::from_static(method);
             let request = self.request(request, false);
             self.noticed(grpc.server_streaming(request, path, ProstCodec::default()).await)
@@ -247,6 +249,17 @@ impl Client {
     /// The next attempt takes the next server.
     pub(crate) fn forget_link(&self) {
         self.link.replace(None);
+    }
+
+    /// Refuses a message that is larger than `--max-request-bytes`, as grpc-go does: tonic would break the connection
+    /// in the middle of the request.
+    ///
+    /// # Errors
+    /// It is larger.
+    pub(crate) fn may_send(&self, message: &impl Message) -> Result<(), Status> {
+        let (length, most) = (message.encoded_len(), self.settings.send_bytes_max);
+        let text = || format!("trying to send message larger than max ({length} vs. {most})");
+        if length > most { Err(Status::resource_exhausted(text())) } else { Ok(()) }
     }
 
     fn request<T>(&self, message: T, leader: bool) -> Request<T> {

@@ -49,7 +49,7 @@ pub(crate) async fn servers(
     Ok(secure)
 }
 
-/// A handshake, whose certificate must be that of the domain. etcd only opens a TCP connection, which proves nothing.
+/// A handshake, whose certificate must be that of the host. etcd only opens a TCP connection, which proves nothing.
 async fn validate(server: &Server, domain: &str, trusted_ca: &str) -> Result<(), String> {
     let endpoint = server.endpoint();
     if server.scheme != "https" {

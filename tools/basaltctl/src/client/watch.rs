@@ -133,7 +133,9 @@ impl<'a> Watch<'a> {
     ) -> Result<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>), Refusal> {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let union = RequestUnion::CreateRequest(self.create.clone());
-        let _ = orders.send(WatchRequest { request_union: Some(union) }).await;
+        let request = WatchRequest { request_union: Some(union) };
+        self.client.may_send(&request).map_err(Refusal::of)?;
+        let _ = orders.send(request).await;
         let answers = self.client.conversation(METHOD, Inbox(inbox), self.leader).await?;
         Ok((orders, answers))
     }

@@ -1,0 +1,166 @@
+//! Certificates that are replaced, revoked, or name one member alone.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+
+use gotls::{SkipVerification, Suites, VERSIONS, client_config, provider};
+use rustls::ClientConnection;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+
+use super::PATIENCE;
+use crate::cluster::members::Members;
+use crate::compare::runtime;
+use crate::gateway::connect;
+use crate::ports;
+use crate::process::{self, Scratch, Server, Setup, reference, run};
+use crate::tls::certificates::{Authority, Pair, Wanted, replace};
+use crate::tls::identities::Holder;
+
+/// The certificate that a server shows whoever asks for this name; for an address the name is not told.
+fn shown(server: &Server, name: &str) -> Vec<u8> {
+    let suites = Suites::default();
+    let verifier = SkipVerification::new(provider(&suites));
+    let config = client_config(&suites, VERSIONS, verifier, None, &[]).expect("for all versions");
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let mut session = ClientConnection::new(Arc::new(config), name).expect("it begins");
+    let mut stream = connect(server);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+    while session.peer_certificates().is_none() {
+        session.complete_io(&mut stream).expect("a handshake");
+    }
+    session.peer_certificates().expect("it is there")[0].to_vec()
+}
+
+fn held(pair: &Pair) -> Vec<u8> {
+    CertificateDer::from_pem_file(&pair.certificate).expect("a certificate").to_vec()
+}
+
+fn secured(setup: Setup, pair: &Pair) -> Server {
+    let mut server =
+        Server::new(setup.flag("cert-file", &pair.certificate).flag("key-file", &pair.key));
+    let url = format!("https://127.0.0.1:{}", server.port);
+    server.set("listen-client-urls", &url);
+    server.start();
+    server
+}
+
+/// etcd-io/etcd#9541, #7576: a client that asks for no name got the first certificate for ever.
+#[test]
+fn a_replaced_certificate_is_shown_by_address_and_by_name() {
+    let place = Scratch::new();
+    let authority = Authority::new(place.path(), "ca");
+    for (number, binary) in [process::basalt(), process::etcd()].into_iter().enumerate() {
+        // With names, and with an address alone.
+        for hosts in [&["localhost", "127.0.0.1"][..], &["127.0.0.1"]] {
+            let name = format!("server-{number}-{}", hosts.len());
+            let pair = authority.issue(&name, &Wanted { hosts, ..Wanted::default() });
+            let server = secured(Setup::new(binary.clone()), &pair);
+            let first = held(&pair);
+            assert_eq!(shown(&server, "localhost"), first);
+            assert_eq!(shown(&server, "127.0.0.1"), first);
+            let (certificate, key) =
+                authority.texts(&Wanted { hosts, serial: 2000, ..Wanted::default() });
+            replace(&pair.certificate, certificate);
+            replace(&pair.key, key);
+            let second = held(&pair);
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            assert_eq!(shown(&server, "127.0.0.1"), second, "by address");
+            assert_eq!(shown(&server, "localhost"), second, "by name");
+        }
+    }
+}
+
+/// PR 22021, GHSA-3wh4-j44w-pg92: each kind of port refuses a revoked certificate.
+#[test]
+fn a_revoked_certificate_is_refused_on_every_kind_of_port() {
+    let place = Scratch::new();
+    let authority = Authority::new(place.path(), "ca");
+    let pair = authority.issue("server", &Wanted::default());
+    let good = authority.issue("good", &Wanted { serial: 5, ..Wanted::default() });
+    let revoked = authority.issue("revoked", &Wanted { serial: 6, ..Wanted::default() });
+    let list = place.path().join("list.crl");
+    fs::write(&list, authority.revoke(&[6])).expect("it is written");
+    let list = list.display().to_string();
+    for binary in [process::basalt(), process::etcd()] {
+        let [http, metrics, peers] = [ports::free(), ports::free(), ports::free()];
+        let url = |port: u16| format!("https://127.0.0.1:{port}");
+        let setup = Setup::new(binary)
+            .flag("trusted-ca-file", &authority.file)
+            .flag("client-crl-file", &list)
+            .flag("peer-cert-file", &pair.certificate)
+            .flag("peer-key-file", &pair.key)
+            .flag("peer-trusted-ca-file", &authority.file)
+            .flag("peer-crl-file", &list)
+            .flag("listen-peer-urls", &url(peers))
+            .flag("listen-metrics-urls", &url(metrics));
+        let split = secured(setup.clone().flag("listen-client-http-urls", &url(http)), &pair);
+        let page = |port: u16, path: &str, pair: &Pair| {
+            let mut curl = Command::new("curl");
+            curl.args(["-sf", "--http1.1", "--max-time", "20", "--cacert", &authority.file]);
+            curl.args(["--cert", &pair.certificate, "--key", &pair.key]);
+            curl.arg(format!("{}{path}", url(port)));
+            run(curl, PATIENCE).code == Some(0)
+        };
+        let grpc = |server: &Server, pair: &Pair| {
+            let holder = Holder::new(&authority, pair);
+            runtime().block_on(async { holder.wire(server).put("a", "b").await.is_ok() })
+        };
+        assert!(grpc(&split, &good) && !grpc(&split, &revoked), "gRPC, split");
+        for (port, path) in [(http, "/health"), (metrics, "/health"), (peers, "/version")] {
+            assert!(page(port, path, &good), "{path} {port}\n{}", split.logs.tail());
+            assert!(!page(port, path, &revoked), "{path} {port}");
+        }
+        drop(split);
+        let mixed = secured(setup, &pair);
+        assert!(grpc(&mixed, &good) && !grpc(&mixed, &revoked), "gRPC, mixed");
+        assert!(page(mixed.port, "/health", &good) && !page(mixed.port, "/health", &revoked));
+        let said = "transport: certificate serial 06 revoked";
+        assert!(mixed.logs.wait_for(said, PATIENCE), "{}", mixed.logs.tail());
+    }
+}
+
+/// kubernetes/kubernetes#83028: a client checked the second member's certificate for the first one's name.
+#[test]
+fn each_members_certificate_is_checked_for_its_own_address() {
+    let place = Scratch::new();
+    let authority = Authority::new(place.path(), "ca");
+    let urls = [1, 2, 3].map(|number| format!("https://127.0.0.{number}:{}", ports::free()));
+    let setups = urls.iter().enumerate().map(|(at, url)| {
+        let host = format!("127.0.0.{}", at + 1);
+        let wanted = Wanted { hosts: &[&host], ..Wanted::default() };
+        let pair = authority.issue(&format!("server-{at}"), &wanted);
+        Setup::new(process::basalt())
+            .flag("cert-file", &pair.certificate)
+            .flag("key-file", &pair.key)
+            .flag("listen-client-urls", url)
+    });
+    runtime().block_on(async {
+        let mut members = Members::found_with(setups);
+        let ctl = |endpoints: &str, arguments: &[&str]| {
+            for program in [reference("etcdctl"), process::basaltctl()] {
+                let mut command = Command::new(program);
+                command.args(["--endpoints", endpoints, "--cacert", &authority.file]);
+                let told = run(
+                    {
+                        command.args(arguments);
+                        command
+                    },
+                    PATIENCE,
+                );
+                assert_eq!(told.code, Some(0), "{endpoints}: {}", told.stderr);
+            }
+        };
+        ctl(&urls.join(","), &["put", "a", "1"]);
+        members.0[0].kill();
+        ctl(&urls.join(","), &["put", "a", "2"]);
+        ctl(&urls[2], &["put", "a", "3"]);
+        // Neither is known by the address of another one.
+        let wrong = urls[2].replace("127.0.0.3", "localhost");
+        let mut command = Command::new(process::basaltctl());
+        command.args(["--endpoints", &wrong, "--cacert", &authority.file, "get", "a"]);
+        command.args(["--command-timeout", "2s"]);
+        assert_ne!(run(command, PATIENCE).code, Some(0));
+    });
+}
