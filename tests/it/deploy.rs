@@ -123,7 +123,9 @@ fn the_stateful_set_starts_a_member() {
         (account, &of_kind("Role")["metadata"]["name"])
     );
     let mut doctor = Command::new(process::basalt());
-    doctor.args(["doctor", "-w", "json"]).args(members);
+    // The program adds those URLs.
+    let url = value("pod-client-url").replace("{pod}", "basalt-1");
+    doctor.args(["doctor", "-w", "json", "--advertise-client-urls", &url]).args(members);
     let told = run(doctor, PATIENCE);
     let report: Value = serde_json::from_str(&told.stdout).expect("a report");
     assert!(matches!(told.code, Some(0 | 1)), "{report:#}");

@@ -112,7 +112,7 @@ impl FakeSet {
         self.scratch.path().join(format!("basalt-{ordinal}"))
     }
 
-    /// What the set's container says.
+    /// The command of the container.
     fn command(&self, ordinal: u32) -> Command {
         let Self { net, client_port, peer_port, state_port, scheme, .. } = self;
         let mut command = Command::new(process::basalt());
@@ -231,7 +231,7 @@ impl FakeSet {
     }
 
     pub(super) fn members(&self) -> Vec<Listed> {
-        let told = self.told(Some(0), &["member", "list", "-w", "json"]);
+        let told = self.told(None, &["member", "list", "-w", "json"]);
         let told: Value = serde_json::from_str(&told).unwrap();
         let members = told["members"].as_array().unwrap().iter().map(|member| Listed {
             id: member["ID"].as_u64().unwrap(),

@@ -64,7 +64,7 @@ func commands(lines ...string) error {
 // makeCertificates makes those of `kubeadm init`, or with the CAs of another machine those of `kubeadm join --control-plane`.
 func (n *node) makeCertificates(from *node) (string, error) {
 	if from != nil {
-		// What `--upload-certs` and `--certificate-key` hand over.
+		// `--upload-certs` and `--certificate-key` hand these over.
 		for _, shared := range []string{"ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key", "sa.pub", "etcd/ca.crt", "etcd/ca.key"} {
 			content, err := os.ReadFile(filepath.Join(from.config.CertificatesDir, shared))
 			if err != nil {

@@ -46,7 +46,7 @@ pub const WORD: &str = "pod";
 /// The exit code of Go's flag package.
 const MISUSE: u8 = 2;
 
-/// What the flags of the member say that this program needs to know.
+/// Facts from the flags of the member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
     /// `--name`.

@@ -1,4 +1,4 @@
-//! What each pod tells the others about its data: a cluster is founded by pods that all have none. Plain HTTP on a port of
+//! Each pod tells the others if it has data: a cluster is founded by pods that all have none. Plain HTTP on a port of
 //! its own, from before the member starts until the pod ends.
 
 use std::convert::Infallible;
