@@ -8,6 +8,34 @@ use super::fake_set::{FakeSet, Listed, PATIENCE};
 use crate::process::Scratch;
 use crate::tls::certificates::{Authority, Wanted};
 
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn())),*] };
+}
+
+/// Most of a scenario's time is the five seconds for which members must be connected before etcd's check lets one be added or
+/// removed. So they run side by side.
+#[test]
+fn pods_join_stay_and_leave_by_the_size_of_their_set_alone() {
+    let scenarios = scenarios![
+        a_set_grows_to_five_and_shrinks_to_three_by_its_size_alone,
+        pods_with_their_data_stay_members_and_others_are_replaced,
+        a_pod_that_ended_between_two_steps_of_joining_goes_on,
+        a_member_that_was_removed_elsewhere_leaves_its_old_data,
+        the_leader_removes_a_pod_that_was_scaled_away_and_could_not_leave,
+        no_second_cluster_is_founded_beside_data,
+        pods_join_and_leave_over_tls_with_a_user,
+        a_pod_that_cannot_ask_for_the_size_of_its_set_stays_a_member,
+    ];
+    std::thread::scope(|scope| {
+        let running = scenarios.map(|(name, scenario)| {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            (name, thread.spawn_scoped(scope, scenario).unwrap())
+        });
+        let failed = running.into_iter().filter_map(|(name, it)| it.join().err().map(|_| name));
+        assert_eq!(failed.collect::<Vec<_>>(), [""; 0]);
+    });
+}
+
 fn id_of(members: &[Listed], name: &str) -> u64 {
     members.iter().find(|it| it.name == name).unwrap_or_else(|| panic!("{members:?}")).id
 }
@@ -47,7 +75,6 @@ fn has_all(set: &FakeSet, acknowledged: &[String], pods: u32) {
     }
 }
 
-#[test]
 fn a_set_grows_to_five_and_shrinks_to_three_by_its_size_alone() {
     let mut set = three();
     let mut acknowledged = Vec::new();
@@ -69,7 +96,6 @@ fn a_set_grows_to_five_and_shrinks_to_three_by_its_size_alone() {
     has_all(&set, &acknowledged, 4);
 }
 
-#[test]
 fn pods_with_their_data_stay_members_and_others_are_replaced() {
     let mut set = three();
     let mut acknowledged = Vec::new();
@@ -96,7 +122,6 @@ fn pods_with_their_data_stay_members_and_others_are_replaced() {
     has_all(&set, &acknowledged, 3);
 }
 
-#[test]
 fn a_pod_that_ended_between_two_steps_of_joining_goes_on() {
     let mut set = three();
     // Added, and not started.
@@ -114,7 +139,6 @@ fn a_pod_that_ended_between_two_steps_of_joining_goes_on() {
     set.settles(4);
 }
 
-#[test]
 fn a_member_that_was_removed_elsewhere_leaves_its_old_data() {
     let mut set = three();
     set.crash(2);
@@ -126,7 +150,6 @@ fn a_member_that_was_removed_elsewhere_leaves_its_old_data() {
     assert_ne!(id_of(&set.settles(3), "basalt-2"), removed);
 }
 
-#[test]
 fn the_leader_removes_a_pod_that_was_scaled_away_and_could_not_leave() {
     let mut set = three();
     set.set_replicas(2);
@@ -134,7 +157,6 @@ fn the_leader_removes_a_pod_that_was_scaled_away_and_could_not_leave() {
     set.settles(2);
 }
 
-#[test]
 fn no_second_cluster_is_founded_beside_data() {
     let mut set = three();
     set.told(None, &["put", "a", "b"]);
@@ -159,7 +181,6 @@ fn no_second_cluster_is_founded_beside_data() {
     assert!(!set.logs(2).mentions("panicked"), "{}", set.tails());
 }
 
-#[test]
 fn pods_join_and_leave_over_tls_with_a_user() {
     let place = Scratch::new();
     let set = FakeSet::new();
@@ -210,7 +231,6 @@ fn pods_join_and_leave_over_tls_with_a_user() {
 }
 
 /// Without the API's word, nobody leaves.
-#[test]
 fn a_pod_that_cannot_ask_for_the_size_of_its_set_stays_a_member() {
     let mut set = three();
     let before = set.members();
