@@ -101,7 +101,7 @@ pub(super) fn executor_contexts(
     let http2 = io::Http2 {
         streams_max: config.max_streams,
         streams_of_executor_max: STREAMS_OF_MEMBER_MAX / count.max(1),
-        unsent_max: budgets.responses / (2 * count.max(1)),
+        unsent_max: budgets.responses / (8 * count.max(1)),
         ping_min: config.ping_min,
         keep_alive: config.keep_alive,
         keep_alive_timeout: config.keep_alive_timeout,

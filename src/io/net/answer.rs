@@ -47,7 +47,8 @@ impl<S> BoundedService<S> {
         let (own, all) = (self.flow.load(), progress::executor_load());
         own.calls >= STREAMS_OF_CONNECTION_MAX
             || all.calls >= self.streams_max
-            || (own.unsent > UNSENT_BYTES_OF_CONNECTION_MIN && all.unsent > self.unsent_max)
+            || (own.unsent > UNSENT_BYTES_OF_CONNECTION_MIN
+                && (self.flow.has_small_windows() || all.unsent > self.unsent_max))
     }
 }
 

@@ -17,13 +17,13 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::clock;
 use crate::metrics;
-use crate::types::limits::STALL_MS_MAX;
+use crate::types::limits::{STALL_MS_MAX, STALL_PARTS_IF_OTHERS_WAIT};
 
 type Call = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -37,6 +37,23 @@ pub fn set_stall_time(time: Duration) {
 /// The time after which a client that makes no progress is given up.
 pub fn stall_time() -> Duration {
     Duration::from_millis(STALL_MS.load(Relaxed))
+}
+
+/// Answers wait for memory that others hold.
+static ANSWERS_WAIT: AtomicBool = AtomicBool::new(false);
+
+/// Tells if answers wait for memory: clients that take nothing are given up sooner then.
+pub fn set_answers_wait(wait: bool) {
+    // Mostly it is so already, and the line is not taken from other cores.
+    if ANSWERS_WAIT.load(Relaxed) != wait {
+        ANSWERS_WAIT.store(wait, Relaxed);
+    }
+}
+
+/// The time after which a client is given up that takes nothing of its answer.
+pub(super) fn answer_stall_time() -> Duration {
+    let parts = if ANSWERS_WAIT.load(Relaxed) { STALL_PARTS_IF_OTHERS_WAIT } else { 1 };
+    stall_time() / parts
 }
 
 /// The observation made by one poll of a call.
@@ -221,9 +238,10 @@ impl TrackedCall {
         }
     }
 
-    /// Gives up the call if it waits for its client for `time`.
-    pub(super) fn sweep(&mut self, now: Duration, time: Duration) {
+    /// Gives up the call if it waits for the rest of its request for `time`, or until its answer is taken for `answer_time`.
+    pub(super) fn sweep(&mut self, now: Duration, time: Duration, answer_time: Duration) {
         let Some(waiting) = &mut self.waiting else { return };
+        let time = if waiting.wait.reads { time } else { answer_time };
         if !waiting.wait.is_over(now, time) || waiting.is_late {
             return;
         }

@@ -132,11 +132,12 @@ impl ConnectionScheduler {
         }
     }
 
-    /// Gives up calls that wait for their client for `time`; true if there may be any.
-    pub(super) fn sweep(&mut self, now: Duration, time: Duration) -> bool {
+    /// Gives up calls that wait for their client for `time`, or for `answer_time` until it takes their answer; true if there
+    /// may be any.
+    pub(super) fn sweep(&mut self, now: Duration, time: Duration, answer_time: Duration) -> bool {
         let any_waits = self.handle.0.flow.waiting() > 0;
         if any_waits {
-            self.calls.iter_mut().for_each(|call| call.sweep(now, time));
+            self.calls.iter_mut().for_each(|call| call.sweep(now, time, answer_time));
         }
         any_waits
     }

@@ -135,6 +135,25 @@ fn answers_that_nobody_takes_are_given_up() {
 }
 
 #[test]
+fn clients_with_small_windows_do_not_hold_many_answers() {
+    const STREAMS: u32 = 200;
+    let server = impatient();
+    put(&server, "medium", &"m".repeat(16_000));
+    let mut frames = Frames::with_settings(&server, &[(INITIAL_WINDOW_SIZE, 1)]);
+    for number in 0..STREAMS {
+        let stream = 2 * number + 1;
+        frames.send(&[call(stream), last_message(stream, &range_of("medium"))].concat());
+    }
+    let codes: Vec<_> = (0..STREAMS).filter_map(|_| frames.reset()).collect();
+    let refused = codes.iter().filter(|code| **code == REFUSED_STREAM).count();
+    let given_up = codes.iter().filter(|code| **code == CANCEL).count();
+    assert_eq!(refused + given_up, codes.len(), "{codes:?}");
+    assert!(refused > 0 && given_up > 10, "{refused} refused, {given_up} given up");
+    assert_eq!(metric(&server, "basalt_streams_refused_total"), refused as f64);
+    is_served(&server);
+}
+
+#[test]
 fn clients_that_are_idle_or_slow_are_not_given_up() {
     let server = impatient();
     put(&server, "large", &"l".repeat(MIB));
@@ -295,6 +314,10 @@ fn streams_beyond_the_bound_are_refused() {
     // Their messages never come, however long it takes until all of them are open.
     let server = Setup::new(process::basalt()).variable("BASALT_STALL_MS", "100000000").start();
     let mut frames = Frames::open(&server);
+    // It is much work for one connection.
+    for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+        set(&frames.0, Some(10 * PATIENCE)).expect("a time");
+    }
     let numbers: Vec<_> = (0..STREAMS + MORE).map(|number| 2 * number + 1).collect();
     for some in numbers.chunks(1000) {
         frames.send(&some.iter().flat_map(|stream| call(*stream)).collect::<Vec<_>>());

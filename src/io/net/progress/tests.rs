@@ -47,14 +47,14 @@ fn an_answer_that_is_not_taken_is_given_up_and_its_bytes_with_it() {
     let late = later(TIME);
     // Polls in which nothing is taken change nothing, others begin anew.
     assert_eq!(polled(&mut call), Poll::Pending);
-    call.sweep(later(TIME / 2), TIME);
+    call.sweep(later(TIME / 2), TIME, TIME);
     assert_eq!(Rc::strong_count(&held), 2, "it has half of the time left");
     pass_time();
     assert_eq!(polled(&mut call), Poll::Pending);
-    call.sweep(late, TIME);
+    call.sweep(late, TIME, TIME);
     assert_eq!(Rc::strong_count(&held), 2, "some of it was taken since");
-    call.sweep(later(TIME), TIME);
-    assert_eq!(Rc::strong_count(&held), 1, "given up");
+    call.sweep(later(TIME / 2), TIME, TIME / 2);
+    assert_eq!(Rc::strong_count(&held), 1, "given up, sooner as memory is short");
     assert_eq!(polled(&mut call), Poll::Ready(()));
     drop(call);
     assert_eq!((flow.waiting(), flow.load().calls), (0, 0));
@@ -74,7 +74,7 @@ fn calls_that_wait_for_no_client_stay() {
         let (mut call, flow) = call(results, &held);
         results.iter().for_each(|_| assert_eq!(polled(&mut call), Poll::Pending));
         assert_eq!(flow.waiting(), 0, "{results:?}");
-        call.sweep(later(10 * TIME), TIME);
+        call.sweep(later(10 * TIME), TIME, TIME);
         assert_eq!(polled(&mut call), Poll::Pending, "{results:?}");
         assert_eq!(Rc::strong_count(&held), 2, "{results:?}");
     }
@@ -90,7 +90,9 @@ fn a_request_that_does_not_come_is_refused_by_its_call() {
     // Further parts of it give no more time.
     assert_eq!(polled(&mut call), Poll::Pending);
     assert_eq!(flow.waiting(), 1);
-    call.sweep(late, TIME);
+    call.sweep(later(TIME / 2), TIME, TIME / 2);
+    assert_eq!(polled(&mut call), Poll::Pending, "memory is short, and this is no answer");
+    call.sweep(late, TIME, TIME);
     assert_eq!(Rc::strong_count(&held), 2, "the call itself answers");
     assert_eq!(polled(&mut call), Poll::Ready(()));
     drop(call);
