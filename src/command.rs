@@ -10,25 +10,26 @@
 //! know it. A command that the level of the cluster does not cover is refused when it is proposed
 //! ([`Command::check_level`]).
 
+mod auth;
 mod cost;
 mod fields;
+mod operation;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, AlarmType, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest,
-    AuthRoleDeleteRequest, AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest,
-    AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
-    AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest, CompactionRequest, DeleteRangeRequest,
-    FeatureLevelSetRequest, LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
-    RequestHeader, TokenIssueRequest, TokenRenewRequest, TokenSweepRequest, TxnRequest,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, FeatureLevelSetRequest,
+    LeaseExpireRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RequestHeader,
+    TokenIssueRequest, TokenRenewRequest, TokenSweepRequest, TxnRequest,
 };
 use basalt_proto::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 
+pub use self::auth::AuthCommand;
 pub use self::cost::{LEASE_COST, put_cost, txn_cost};
+pub use self::operation::Operation;
 use crate::types::{Fault, FeatureLevel, Refusal};
 
 /// A change of the replicated state.
@@ -66,44 +67,6 @@ pub enum Command {
     TokenSweep(TokenSweepRequest),
 }
 
-/// A change of users, roles and permissions. The tags are those of the fields of `InternalRaftRequest`.
-#[derive(Clone, PartialEq, prost::Oneof)]
-pub enum AuthCommand {
-    /// Turns auth on.
-    #[prost(message, tag = "1000")]
-    Enable(AuthEnableRequest),
-    /// Turns auth off.
-    #[prost(message, tag = "1011")]
-    Disable(AuthDisableRequest),
-    /// Adds a user. The password is a hash, always.
-    #[prost(message, tag = "1100")]
-    UserAdd(AuthUserAddRequest),
-    /// Deletes a user.
-    #[prost(message, tag = "1101")]
-    UserDelete(AuthUserDeleteRequest),
-    /// Gives a user another password, which is a hash.
-    #[prost(message, tag = "1103")]
-    UserChangePassword(AuthUserChangePasswordRequest),
-    /// Gives a user a role.
-    #[prost(message, tag = "1104")]
-    UserGrantRole(AuthUserGrantRoleRequest),
-    /// Takes a role from a user.
-    #[prost(message, tag = "1105")]
-    UserRevokeRole(AuthUserRevokeRoleRequest),
-    /// Adds a role.
-    #[prost(message, tag = "1200")]
-    RoleAdd(AuthRoleAddRequest),
-    /// Deletes a role.
-    #[prost(message, tag = "1201")]
-    RoleDelete(AuthRoleDeleteRequest),
-    /// Has a role grant a permission.
-    #[prost(message, tag = "1203")]
-    RoleGrantPermission(AuthRoleGrantPermissionRequest),
-    /// Takes a permission from a role.
-    #[prost(message, tag = "1204")]
-    RoleRevokePermission(AuthRoleRevokePermissionRequest),
-}
-
 /// The fields of `InternalRaftRequest` that are read, in the encoding of the whole.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Envelope {
@@ -116,111 +79,6 @@ struct Envelope {
         tags = "4, 5, 6, 7, 8, 9, 10, 1000, 1011, 1100, 1101, 1103, 1104, 1105, 1200, 1201, 1203, 1204, 1300, 1301, 10000, 10001, 10002, 10003, 10004"
     )]
     command: Option<Command>,
-}
-
-/// Kinds of commands, by the names that etcd's metrics give them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operation {
-    /// `Put`.
-    Put,
-    /// `DeleteRange`.
-    DeleteRange,
-    /// `Txn`.
-    Txn,
-    /// `Compaction`.
-    Compaction,
-    /// `LeaseGrant`.
-    LeaseGrant,
-    /// `LeaseRevoke`; etcd counts expired leases here too.
-    LeaseRevoke,
-    /// `Alarm`.
-    Alarm,
-    /// `AuthEnable`.
-    AuthEnable,
-    /// `AuthDisable`.
-    AuthDisable,
-    /// `AuthUserAdd`.
-    AuthUserAdd,
-    /// `AuthUserDelete`.
-    AuthUserDelete,
-    /// `AuthUserChangePassword`.
-    AuthUserChangePassword,
-    /// `AuthUserGrantRole`.
-    AuthUserGrantRole,
-    /// `AuthUserRevokeRole`.
-    AuthUserRevokeRole,
-    /// `AuthRoleAdd`.
-    AuthRoleAdd,
-    /// `AuthRoleDelete`.
-    AuthRoleDelete,
-    /// `AuthRoleGrantPermission`.
-    AuthRoleGrantPermission,
-    /// `AuthRoleRevokePermission`.
-    AuthRoleRevokePermission,
-    /// `ClusterMemberAttrSet`.
-    ClusterMemberAttrSet,
-    /// `ClusterVersionSet`.
-    ClusterVersionSet,
-    /// `FeatureLevelSet`; not etcd's.
-    FeatureLevelSet,
-    /// `Authenticate`; what happens to tokens later counts here too.
-    Authenticate,
-}
-
-impl Operation {
-    /// All kinds; the position of each is its value `as usize`.
-    pub const ALL: [Self; 22] = [
-        Self::Put,
-        Self::DeleteRange,
-        Self::Txn,
-        Self::Compaction,
-        Self::LeaseGrant,
-        Self::LeaseRevoke,
-        Self::Alarm,
-        Self::AuthEnable,
-        Self::AuthDisable,
-        Self::AuthUserAdd,
-        Self::AuthUserDelete,
-        Self::AuthUserChangePassword,
-        Self::AuthUserGrantRole,
-        Self::AuthUserRevokeRole,
-        Self::AuthRoleAdd,
-        Self::AuthRoleDelete,
-        Self::AuthRoleGrantPermission,
-        Self::AuthRoleRevokePermission,
-        Self::ClusterMemberAttrSet,
-        Self::ClusterVersionSet,
-        Self::FeatureLevelSet,
-        Self::Authenticate,
-    ];
-
-    /// The label in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Put => "Put",
-            Self::DeleteRange => "DeleteRange",
-            Self::Txn => "Txn",
-            Self::Compaction => "Compaction",
-            Self::LeaseGrant => "LeaseGrant",
-            Self::LeaseRevoke => "LeaseRevoke",
-            Self::Alarm => "Alarm",
-            Self::AuthEnable => "AuthEnable",
-            Self::AuthDisable => "AuthDisable",
-            Self::AuthUserAdd => "AuthUserAdd",
-            Self::AuthUserDelete => "AuthUserDelete",
-            Self::AuthUserChangePassword => "AuthUserChangePassword",
-            Self::AuthUserGrantRole => "AuthUserGrantRole",
-            Self::AuthUserRevokeRole => "AuthUserRevokeRole",
-            Self::AuthRoleAdd => "AuthRoleAdd",
-            Self::AuthRoleDelete => "AuthRoleDelete",
-            Self::AuthRoleGrantPermission => "AuthRoleGrantPermission",
-            Self::AuthRoleRevokePermission => "AuthRoleRevokePermission",
-            Self::ClusterMemberAttrSet => "ClusterMemberAttrSet",
-            Self::ClusterVersionSet => "ClusterVersionSet",
-            Self::FeatureLevelSet => "FeatureLevelSet",
-            Self::Authenticate => "Authenticate",
-        }
-    }
 }
 
 /// A command that touches as many records as are stored in its range, attached to its lease, or tokens that its user has; any
@@ -456,46 +314,6 @@ impl Command {
             | Self::TokenIssue(_)
             | Self::TokenRenew(_)
             | Self::TokenSweep(_) => AlarmClass::Control,
-        }
-    }
-}
-
-impl From<AuthCommand> for Command {
-    fn from(auth: AuthCommand) -> Self {
-        Self::Auth(auth)
-    }
-}
-
-impl AuthCommand {
-    const fn operation(&self) -> Operation {
-        match self {
-            Self::Enable(_) => Operation::AuthEnable,
-            Self::Disable(_) => Operation::AuthDisable,
-            Self::UserAdd(_) => Operation::AuthUserAdd,
-            Self::UserDelete(_) => Operation::AuthUserDelete,
-            Self::UserChangePassword(_) => Operation::AuthUserChangePassword,
-            Self::UserGrantRole(_) => Operation::AuthUserGrantRole,
-            Self::UserRevokeRole(_) => Operation::AuthUserRevokeRole,
-            Self::RoleAdd(_) => Operation::AuthRoleAdd,
-            Self::RoleDelete(_) => Operation::AuthRoleDelete,
-            Self::RoleGrantPermission(_) => Operation::AuthRoleGrantPermission,
-            Self::RoleRevokePermission(_) => Operation::AuthRoleRevokePermission,
-        }
-    }
-
-    const fn large(&self) -> Option<Large<'_>> {
-        match self {
-            Self::Disable(_) => Some(Large::AllTokens),
-            Self::UserDelete(delete) => Some(Large::TokensOf(delete.name.as_str())),
-            Self::UserChangePassword(it) => Some(Large::TokensOf(it.name.as_str())),
-            Self::Enable(_)
-            | Self::UserAdd(_)
-            | Self::UserGrantRole(_)
-            | Self::UserRevokeRole(_)
-            | Self::RoleAdd(_)
-            | Self::RoleDelete(_)
-            | Self::RoleGrantPermission(_)
-            | Self::RoleRevokePermission(_) => None,
         }
     }
 }

@@ -214,6 +214,11 @@ impl<E: Engine> Machine<E> {
         self.leases.all()
     }
 
+    /// Number of leases.
+    pub fn lease_count(&self) -> usize {
+        self.leases.count()
+    }
+
     /// True if this member does not belong to a cluster yet.
     pub fn is_new(&self) -> bool {
         self.applied == 0 && self.cluster.members().next().is_none()

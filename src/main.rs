@@ -1,11 +1,13 @@
-//! The server; with `gateway` or `grpc-proxy` as its first word, a program of the crate `proxy` instead.
+//! The server; with `gateway` or `grpc-proxy` as its first word, a program of the crate `proxy` instead, with `pod` that of
+//! the crate `pod`.
 
 use std::fs::read_to_string;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use basalt::io::{flush_log, make_self_signed};
-use basalt::server::{self, Command, Config, Flags, Level, LogOptions, Note};
+use basalt::server::{self, Command, Config, Flags, Level, LogOptions, MemberFiles, Note};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,16 +29,19 @@ fn start() -> ExitCode {
     if arguments.get(1).is_some_and(|first| first == server::DOCTOR) {
         return doctor(&arguments[2..]);
     }
+    if arguments.get(1).is_some_and(|first| first == pod::WORD) {
+        return ExitCode::from(as_pod(&arguments[2..]));
+    }
     match server::parse(arguments.iter().skip(1).cloned(), std::env::vars(), |path| {
         read_to_string(path)
     }) {
         Command::Version => {
-            print_version();
+            say(&version());
             ExitCode::SUCCESS
         }
         Command::Help => {
             eprint!("{}", server::usage());
-            print!("{}", server::help());
+            say(&server::help());
             ExitCode::SUCCESS
         }
         Command::Misuse(text) => {
@@ -55,23 +60,63 @@ fn self_sign(dir: &Path, hosts: &[String], years: u64) -> Result<(PathBuf, PathB
     Ok((made.certificate, made.key))
 }
 
+/// Runs a member as a pod of a StatefulSet.
+fn as_pod(arguments: &[String]) -> u8 {
+    let (values, rest) = match pod::parse(arguments) {
+        pod::Parsed::Help(text) => {
+            print!("{text}");
+            return 0;
+        }
+        pod::Parsed::Misuse(text) => {
+            eprint!("{text}");
+            return MISUSE;
+        }
+        pod::Parsed::Run(values, rest) => (values, rest),
+    };
+    let parsed = server::parse(rest.iter().cloned(), std::env::vars(), |path| read_to_string(path));
+    let files = match parsed {
+        Command::Run(flags) => MemberFiles::of(&flags),
+        Command::Misuse(text) => Err(text),
+        Command::Refuse(note) => {
+            server::say(&note);
+            Err(note.message)
+        }
+        Command::Version | Command::Help => Err("expected the flags of a member".to_owned()),
+    };
+    match files {
+        Ok(MemberFiles { name, data_dir, wal_dir, ca, certificate, key }) => {
+            let dirs = pod::DataDirs { data: data_dir, log: wal_dir };
+            pod::run(&values, pod::Member { name, dirs, ca, certificate, key }, rest)
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            MISUSE
+        }
+    }
+}
+
 /// Examines the machine; the exit codes are in the documentation of [`server::doctor`].
 fn doctor(arguments: &[String]) -> ExitCode {
     let (out, error, code) =
         server::doctor(arguments, std::env::vars(), |path| read_to_string(path));
-    print!("{out}");
+    say(&out);
     eprint!("{error}");
     ExitCode::from(code)
 }
 
 /// Four lines as etcd's, which scripts read, and one of Basalt.
-fn print_version() {
-    let arch = server::go_arch();
-    println!("etcd Version: {}", basalt::cluster::Version::SERVER);
-    println!("Git SHA: Not provided");
-    println!("Go Version: none (Rust)");
-    println!("Go OS/Arch: linux/{arch}");
-    println!("Basalt Version: {}", env!("CARGO_PKG_VERSION"));
+fn version() -> String {
+    format!(
+        "etcd Version: {}\nGit SHA: Not provided\nGo Version: none (Rust)\nGo OS/Arch: linux/{}\nBasalt Version: {}\n",
+        basalt::cluster::Version::SERVER,
+        server::go_arch(),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Writes to standard output. A reader that has gone, as `head` does, is no fault.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Logs the reason why the member does not run.

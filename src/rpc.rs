@@ -14,6 +14,7 @@ pub mod door;
 mod election;
 mod go_errors;
 mod health;
+mod incomplete;
 mod kv;
 mod lease;
 mod lock;
@@ -62,6 +63,7 @@ pub use self::budget::set_response_bytes_max;
 pub use self::call::{MeteredResponse, Source};
 pub use self::cluster::promote_by_http;
 pub use self::credentials::FROM_GATEWAY;
+pub use self::incomplete::IncompleteBytes;
 pub use self::policy::{Audit, Policy};
 pub use self::table::{Access, Admission, Rule, rule};
 
@@ -113,6 +115,11 @@ impl Services {
     /// Upper bound of the bytes of a client's message.
     pub fn receive_max(&self) -> usize {
         self.0.receive_max
+    }
+
+    /// Upper bound of the bytes of all requests of an executor that are not complete yet.
+    pub fn incomplete_max(&self) -> usize {
+        self.0.replica.node().budgets.requests
     }
 
     /// Handles one gRPC request of a client at `peer`.

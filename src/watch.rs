@@ -46,7 +46,7 @@ pub use self::streams::{HistoryRead, StreamOptions, Streams, Taken};
 use crate::mvcc::Event;
 use crate::types::limits::{
     CATCH_UP_BYTES_MAX, CATCH_UP_REVISIONS_MAX, WATCH_HUB_BYTES_MAX, WATCH_RESPONSE_BYTES_MAX,
-    WATCH_STREAM_BYTES_MAX, WATCH_STREAM_BYTES_SHARE,
+    WATCH_STREAM_BYTES_MAX, WATCH_STREAM_BYTES_SHARE, WATCHES_MAX,
 };
 
 /// Id of a client's stream: a small number chosen by the host, which may be reused after [`Input::Close`].
@@ -188,6 +188,8 @@ pub struct Config {
     pub read_revisions_max: usize,
     /// Approximate bytes in one read of history.
     pub read_bytes_max: usize,
+    /// Watches of all streams past which more are refused.
+    pub watchers_max: usize,
 }
 
 impl Config {
@@ -201,6 +203,7 @@ impl Config {
             hub_bytes_max: WATCH_HUB_BYTES_MAX,
             read_revisions_max: CATCH_UP_REVISIONS_MAX,
             read_bytes_max: CATCH_UP_BYTES_MAX,
+            watchers_max: WATCHES_MAX,
         }
     }
 }

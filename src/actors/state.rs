@@ -63,6 +63,8 @@ pub struct State {
     pub feature_level: FeatureLevel,
     /// Users and roles, and what they may do.
     pub permissions: Arc<Permissions>,
+    /// Number of leases.
+    pub leases: usize,
     /// Index of the last applied entry.
     pub applied: LogIndex,
     /// The term of that entry.

@@ -2,7 +2,12 @@
 
 use basalt_proto::authpb::{Permission, UserAddOptions};
 use basalt_proto::etcdserverpb::token_renew_request::Renewal;
-use basalt_proto::etcdserverpb::{InternalRaftRequest, RequestOp, request_op::Request};
+use basalt_proto::etcdserverpb::{
+    AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
+    AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
+    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGrantRoleRequest,
+    AuthUserRevokeRoleRequest, InternalRaftRequest, RequestOp, request_op::Request,
+};
 use prost::encoding::decode_key;
 
 use super::*;

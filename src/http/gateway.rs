@@ -9,6 +9,7 @@
 //! Statuses, headers and the form of errors are those of grpc-gateway 2 as etcd 3.7 sets it up.
 
 mod answers;
+mod body_rate;
 mod metadata;
 mod requests;
 mod routes;
@@ -31,14 +32,16 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use self::answers::{Lines, Messages};
+use self::body_rate::BodyRate;
 use super::page;
 use crate::cluster;
 use crate::io::PeerCertificate;
 use crate::io::clock::{self, Instant};
-use crate::io::{Closing, Pool};
+use crate::io::{Closing, Pool, stall_time};
 use crate::json::{MessageId, Schema, Spelling, Values, openapi, quote};
-use crate::rpc::{FROM_GATEWAY, MeteredResponse, Services, Source};
-use crate::types::limits::JSON_OVERHEAD_MAX;
+use crate::rpc::{FROM_GATEWAY, IncompleteBytes, MeteredResponse, Services, Source};
+use crate::types::Refusal;
+use crate::types::limits::{BODY_GRACE_PARTS, JSON_OVERHEAD_MAX};
 
 const JSON: &str = "application/json";
 
@@ -112,7 +115,9 @@ async fn call(
     let messages = match rpc.method().kind {
         Kind::BidiStream | Kind::ClientStream => requests::stream(body, &SCHEMA, input, max),
         Kind::Unary | Kind::ServerStream => {
-            let message = unless_stopped(Duration::ZERO, whole(body, input, max)).await?;
+            let message =
+                unless_stopped(Duration::ZERO, whole(body, input, max, services.incomplete_max()))
+                    .await?;
             requests::one(&message)
         }
     };
@@ -156,6 +161,16 @@ fn late() -> Status {
     Status::deadline_exceeded("context deadline exceeded")
 }
 
+/// The status of a request whose body comes too slowly.
+fn too_slow() -> Status {
+    Status::deadline_exceeded("the body of the request was not received in time")
+}
+
+/// The status of a refusal of its bytes.
+fn too_much(refusal: Refusal) -> Status {
+    Status::resource_exhausted(refusal.text())
+}
+
 /// grpc-gateway's status when its server has ended.
 fn stopped() -> Status {
     Status::unavailable("error reading from server: EOF")
@@ -175,16 +190,29 @@ async fn unless_stopped<T>(
     or(work, stopping).await
 }
 
-/// Reads the body, of which the first value is used; an empty body is an empty object.
-async fn whole(mut body: Body, input: MessageId, max: usize) -> Result<Vec<u8>, Status> {
+/// Reads the body, of which the first value is used; an empty body is an empty object. Those that are not complete may have
+/// `incomplete_max` bytes together.
+async fn whole(
+    mut body: Body,
+    input: MessageId,
+    max: usize,
+    incomplete_max: usize,
+) -> Result<Vec<u8>, Status> {
+    let mut incomplete = IncompleteBytes::default();
     let mut values = Values::default();
     let mut value = None;
-    while let Some(frame) = body.frame().await {
+    let (began, mut rate) = (Instant::now(), BodyRate::new(stall_time() / BODY_GRACE_PARTS));
+    loop {
+        let left = rate.left(began.elapsed()).ok_or_else(too_slow)?;
+        let frame = clock::deadline(left, body.frame()).await.ok_or_else(too_slow)?;
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| Status::invalid_argument(error.message()))?;
+        rate.came(frame.data_ref().map_or(0, Bytes::len));
         // Content after the first value is skipped, as far as it was read.
         if let (None, Some(data)) = (&value, frame.data_ref()) {
             values.push(data);
             bounded(&values, max)?;
+            incomplete.came(values.waiting(), incomplete_max).map_err(too_much)?;
             value = values.take().map_err(Status::invalid_argument)?;
         }
     }

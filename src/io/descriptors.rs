@@ -24,6 +24,10 @@ use crate::types::limits::{
 /// The inverse of the store's share of descriptors that are not reserved otherwise.
 const STORE_PART: usize = 16;
 
+/// The inverse of the share of descriptors that is reserved for connections of other members, if that is more than
+/// [`PEER_CONNECTIONS_KEPT`]: strangers who connect to their port leave room for members, too.
+const PEERS_PART: usize = 100;
+
 /// The kind of a connection, by its port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
@@ -58,6 +62,8 @@ struct Division {
     limit: usize,
     /// Connections beyond the reserved ones of their lanes.
     pool: usize,
+    /// Connections of other members beyond [`PEER_CONNECTIONS_KEPT`] for which descriptors are reserved.
+    peers: usize,
     /// Tables that each store keeps open.
     store: usize,
 }
@@ -71,7 +77,8 @@ impl Division {
         let kept = DESCRIPTORS_KEPT + executors * DESCRIPTORS_PER_EXECUTOR;
         let rest = limit.saturating_sub(kept);
         let store = (rest / STORE_PART).clamp(STORE_DESCRIPTORS_MIN, STORE_DESCRIPTORS_MAX);
-        let pool = rest.saturating_sub(STORES_OPEN_MAX * store);
+        let peers = (limit / PEERS_PART).saturating_sub(PEER_CONNECTIONS_KEPT);
+        let pool = rest.saturating_sub(STORES_OPEN_MAX * store).saturating_sub(peers);
         if pool == 0 {
             let least = kept + STORES_OPEN_MAX * STORE_DESCRIPTORS_MIN;
             return Err(Fault::new(format!(
@@ -79,7 +86,7 @@ impl Division {
                  (`ulimit -n`, or LimitNOFILE in the systemd unit)"
             )));
         }
-        Ok(Self { limit, pool, store })
+        Ok(Self { limit, pool, peers, store })
     }
 }
 
@@ -120,11 +127,13 @@ impl Open {
         self.0[lane as usize].load(Relaxed)
     }
 
-    /// Counts a connection, if there is room for it.
-    fn enter(&self, lane: Lane, pool: usize) -> bool {
-        let beyond = |lane: Lane| self.count(lane).saturating_sub(lane.kept());
+    /// Counts a connection, if there is room for it: in the pool, or among those reserved for its lane, `peers` more for
+    /// members.
+    fn enter(&self, lane: Lane, pool: usize, peers: usize) -> bool {
+        let kept = |lane: Lane| lane.kept() + if lane == Lane::Peers { peers } else { 0 };
+        let beyond = |lane: Lane| self.count(lane).saturating_sub(kept(lane));
         let pooled: usize = LANES.into_iter().map(beyond).sum();
-        let is_kept = self.count(lane) < lane.kept();
+        let is_kept = self.count(lane) < kept(lane);
         let enters = is_kept || (lane != Lane::Health && pooled < pool);
         if enters {
             self.0[lane as usize].fetch_add(1, Relaxed);
@@ -144,8 +153,9 @@ pub(super) struct Entered(Lane);
 impl Entered {
     /// A descriptor, if one is left for this lane.
     pub(super) fn attempt(lane: Lane) -> Option<Self> {
-        let pool = DIVISION.get().map_or(usize::MAX, |division| division.pool);
-        OPEN.enter(lane, pool).then(|| Self(lane))
+        let (pool, peers) =
+            DIVISION.get().map_or((usize::MAX, 0), |division| (division.pool, division.peers));
+        OPEN.enter(lane, pool, peers).then(|| Self(lane))
     }
 
     /// The lane from which it was taken.
@@ -172,19 +182,20 @@ mod tests {
     #[test]
     fn clients_leave_what_others_need() {
         let open = Open([const { AtomicUsize::new(0) }; LANES.len()]);
-        let fill = |lane| (0..10_000).take_while(|_| open.enter(lane, 100)).count();
+        let fill = |lane| (0..10_000).take_while(|_| open.enter(lane, 100, 7)).count();
         assert_eq!(fill(Lane::Clients), 100);
         for lane in [Lane::Health, Lane::Metrics, Lane::Peers] {
-            assert_eq!(fill(lane), lane.kept(), "{lane:?}");
+            let more = if lane == Lane::Peers { 7 } else { 0 };
+            assert_eq!(fill(lane), lane.kept() + more, "{lane:?}");
         }
         // A descriptor that a connection gives back may be used by any lane except health.
         open.leave(Lane::Clients);
-        assert!(!open.enter(Lane::Health, 100));
-        assert!(open.enter(Lane::Peers, 100));
-        assert!(!open.enter(Lane::Clients, 100));
+        assert!(!open.enter(Lane::Health, 100, 7));
+        assert!(open.enter(Lane::Peers, 100, 7));
+        assert!(!open.enter(Lane::Clients, 100, 7));
         // A port beyond its share takes from the pool, and gives back to it first.
         open.leave(Lane::Peers);
-        assert!(open.enter(Lane::Clients, 100));
+        assert!(open.enter(Lane::Clients, 100, 7));
     }
 
     #[test]
@@ -194,7 +205,8 @@ mod tests {
         for limit in [256, 1024, 4096, 20_000, 1 << 20] {
             let division = Division::new(limit, 2).expect("enough");
             let kept: usize = LANES.into_iter().map(Lane::kept).sum();
-            let files = limit - division.pool - kept;
+            assert!(PEER_CONNECTIONS_KEPT + division.peers >= limit / 100, "{limit}");
+            let files = limit - division.pool - division.peers - kept;
             assert!(files > STORES_OPEN_MAX * division.store + 64, "{limit}: {division:?}");
             assert!(limit < 1024 || division.pool > limit * 6 / 10, "{limit}: {division:?}");
         }

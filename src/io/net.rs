@@ -11,12 +11,15 @@
 //! Of equals the first is chosen, which runs consensus: a single client there waits for no other core.
 
 mod address;
+mod answer;
 mod dialer;
+mod drive;
 mod guard;
 mod hyper_io;
 mod merge;
 mod open;
 mod output;
+mod progress;
 mod scheduler;
 mod secure;
 mod socket;
@@ -26,21 +29,24 @@ mod upgraded;
 mod wire;
 
 use std::future::{Future, poll_fn};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
+use self::answer::BoundedService;
+use self::drive::until_closed;
 use self::guard::Guard;
 use self::hyper_io::{Clock, Socket};
 use self::open::{ConnectionCount, ConnectionPermit, OpenSlot, log_accept_failed, turned_away};
 use self::output::Duplex;
 use self::scheduler::{ConnectionScheduler, Handle};
-use self::socket::Stream;
+use self::socket::{Stream, end_after};
 use super::clock::{self, Instant};
 use super::descriptors::Lane;
 use super::reactor;
@@ -50,6 +56,7 @@ use crate::types::Fault;
 pub use self::address::Address;
 pub use self::dialer::Dialer;
 pub use self::open::{Closing, close_connections};
+pub use self::progress::{request_is_late, set_answers_wait, set_stall_time, stall_time};
 pub use self::secure::Secure;
 pub use self::upgraded::UpgradedIo;
 pub use self::wire::{Wire, resolve};
@@ -58,8 +65,6 @@ pub use self::wire::{Wire, resolve};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection may take to say what it speaks, the handshake of TLS included.
 const PREFACE_TIME: Duration = HANDSHAKE_TIME;
-/// How long the client of one that has ended may take for what is left of its answer.
-const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How long one may take that may only ask for health, and the beginnings of such questions.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 const PROBES: [&[u8]; 4] = [b"GET /health", b"GET /livez", b"GET /readyz", b"GET /metrics"];
@@ -79,11 +84,6 @@ const RESETS_MAX: usize = 1024;
 const BACKLOG: i32 = 4096;
 /// Connections queued for an executor; past it accepting waits.
 const HANDOVERS_MAX: usize = 1024;
-/// Idle time until the kernel probes a client, the interval between two probes, and how many may stay unanswered: a
-/// half-open connection ends after a minute and a half. Go's and etcd's listeners probe after 15 and 30 s.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEPALIVE_PROBES: u32 = 4;
 /// Time for which another member may leave bytes unacknowledged until its connection ends. The kernel by itself would
 /// retransmit for a quarter of an hour.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -279,6 +279,10 @@ impl Listener {
 pub struct Http2 {
     /// `--max-concurrent-streams`.
     pub streams_max: u32,
+    /// Streams of all connections of an executor.
+    pub streams_of_executor_max: usize,
+    /// Bytes of answers that HTTP/2 may keep for all connections of an executor until new streams are refused.
+    pub unsent_max: usize,
     /// `--grpc-keepalive-min-time`: the least time between two pings of a client.
     pub ping_min: Duration,
     /// `--grpc-keepalive-interval`; zero for none.
@@ -298,8 +302,7 @@ pub async fn serve<S, B, F>(
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<B>> + Clone + Unpin + 'static,
     S::Future: Unpin + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + Unpin + 'static,
-    B::Data: Send,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Future<Output = ()>,
 {
@@ -317,15 +320,21 @@ pub async fn serve<S, B, F>(
     }
     let Some(begin) = begin else { return };
     let speaks_http2 = begin.starts_with(b"PRI");
-    if let (true, Some(stream)) = (speaks_http2, stream.tcp()) {
+    if let Some(stream) = stream.tcp() {
+        // A client that reads a response of HTTP/1 may pause.
+        let silence = if speaks_http2 { options.keep_alive_timeout } else { stall_time() };
         // Refused by no kernel that has the option, and of no harm if it is.
-        let _ = end_after(stream.as_fd(), options.keep_alive_timeout);
+        let _ = end_after(stream.as_fd(), silence);
     }
     let (turn, stream) = (ConnectionScheduler::new(), Duplex::new(stream));
     let socket = Socket::new(stream.clone(), begin, turn.handle());
     if speaks_http2 {
-        stream.judge(Guard::new(options.ping_min));
+        let now = Duration::from_millis(clock::now_ms());
+        stream.judge(Guard::new(options.ping_min, now));
         let builder = http2_builder(options, turn.handle());
+        let (streams_max, unsent_max) = (options.streams_of_executor_max, options.unsent_max);
+        let service =
+            BoundedService::new(service, turn.handle().flow().clone(), streams_max, unsent_max);
         until_closed(
             &slot,
             turn,
@@ -406,42 +415,6 @@ fn http2_builder(options: Http2, turn: Handle) -> http2::Builder<Handle> {
     builder
 }
 
-/// Drives a connection to its end; when the executor closes, requests in flight are finished. The calls of the
-/// connection are dropped with this future at the latest.
-async fn until_closed<C: Future>(
-    slot: &OpenSlot,
-    mut turn: ConnectionScheduler,
-    stream: Duplex,
-    connection: C,
-    wind_down: impl Fn(Pin<&mut C>),
-) {
-    let mut connection = std::pin::pin!(connection);
-    let mut told = false;
-    poll_fn(|context| {
-        if !told && slot.is_closing(context) {
-            told = true;
-            wind_down(connection.as_mut());
-        }
-        // Errors of a connection concern its client alone: it disconnected, or sent invalid input.
-        turn.take(context, |context| {
-            let polled = connection.as_mut().poll(context);
-            stream.send(context);
-            polled
-        })
-        .map(drop)
-    })
-    .await;
-    let left = async {
-        if let Some(goaway) = stream.goaway() {
-            // The connection ends in any case.
-            let _ = poll_fn(|context| stream.poll_write(context, &goaway)).await;
-        }
-        // Another protocol begins after the last byte of the last response.
-        let _ = poll_fn(|context| stream.poll_drain(context)).await;
-    };
-    slot.or_closing(clock::deadline(DRAIN_TIME, left)).await;
-}
-
 /// Opens an accepted socket on this executor; `None` if its client has disconnected already.
 fn bind(accepted: Accepted) -> Option<Stream> {
     let Accepted { socket, is_unix, session } = accepted;
@@ -450,23 +423,6 @@ fn bind(accepted: Accepted) -> Option<Stream> {
         Some(session) => stream.secured(session),
         None => stream,
     })
-}
-
-/// Enables TCP keep-alive, so that the kernel detects a dead peer on an idle connection.
-fn keep_alive(socket: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
-    use rustix::net::sockopt;
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)
-}
-
-/// Lets the kernel end a connection whose other end has acknowledged no bytes for so long. grpc-go's server sets the
-/// same option to the same time, etcd's `--grpc-keepalive-timeout`. Not for HTTP/1: a client that reads a response
-/// there may pause.
-fn end_after(socket: BorrowedFd<'_>, silence: Duration) -> Result<(), rustix::io::Errno> {
-    let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
-    rustix::net::sockopt::set_tcp_user_timeout(socket, millis)
 }
 
 /// Reads until it is clear whether the client begins with `preface`; `None` if it hangs up before.

@@ -108,6 +108,11 @@ impl Leases {
         }
     }
 
+    /// Number of leases.
+    pub fn count(&self) -> usize {
+        self.leases.len()
+    }
+
     /// True if there is such a lease.
     pub fn exists(&self, id: LeaseId) -> bool {
         self.leases.contains_key(&id)

@@ -54,7 +54,9 @@ numbers! { COUNTERS: Counter Counter::new();
     LOGINS_THROTTLED "basalt_auth_logins_throttled_total" "Total number of logins refused because of too many failures of the user or address before.";
     AUDIT_LINES "basalt_audit_lines_total" "Total number of lines written to the audit log.";
     AUDIT_LINES_DROPPED "basalt_audit_lines_dropped_total" "Total number of lines of the audit log dropped because too many waited to be written.";
-    CONNECTIONS_JUDGED "basalt_connections_disconnected_total" "Total number of client connections that were closed because of too many pings, resets or other frames.";
+    CALLS_STALLED "basalt_calls_stalled_total" "Total number of calls that were given up because their clients did not send the rest of the request, or take the answer.";
+    STREAMS_REFUSED "basalt_streams_refused_total" "Total number of streams that were refused because there were too many.";
+    CONNECTIONS_JUDGED "basalt_connections_disconnected_total" "Total number of client connections that were closed because of too many pings, resets or other frames, or because their clients took nothing.";
     REQUESTS_LIMITED "basalt_requests_limited_total" "Total number of requests refused by a limit of its user or client address.";
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::io::clock;
+use crate::io::{clock, set_answers_wait};
 use crate::metrics;
 use crate::types::Refusal;
 use crate::types::limits::{
@@ -92,7 +92,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut queue = self.budget.queue();
         queue.retain(|waiter| waiter.number != self.number);
-        self.budget.waiting.store(queue.len(), SeqCst);
+        self.budget.note_waiting(queue.len());
         drop(queue);
         // The next one may need less.
         self.budget.admit();
@@ -120,6 +120,12 @@ impl Budget {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The queue has this length now. As long as any wait, clients that hold a part of the budget must take their answers.
+    fn note_waiting(&self, waiting: usize) {
+        self.waiting.store(waiting, SeqCst);
+        set_answers_wait(waiting > 0);
+    }
+
     /// Reserves so many bytes, if they are free.
     fn take(&'static self, bytes: usize) -> Option<Taken> {
         let fits = |taken: usize| Some(taken + bytes).filter(|taken| *taken <= self.bytes_max());
@@ -135,7 +141,7 @@ impl Budget {
                 return;
             };
             let first = queue.pop_front();
-            self.waiting.store(queue.len(), SeqCst);
+            self.note_waiting(queue.len());
             drop(queue);
             // If the waiter was dropped, its part is released with the message.
             drop(first.map(|first| first.admit.send(taken)));
@@ -155,7 +161,7 @@ impl Budget {
                 return Err(Refusal::TooManyAnswers);
             }
             queue.push_back(Waiter { number, bytes, admit });
-            self.waiting.store(queue.len(), SeqCst);
+            self.note_waiting(queue.len());
             Place { budget: self, number, admitted }
         };
         metrics::ANSWERS_WAITED.add(1);

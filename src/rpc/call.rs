@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use basalt_proto::grpc_frame::MessageCounter;
-use basalt_proto::rpc::Rpc;
+use basalt_proto::rpc::{Kind, Rpc};
 use bytes::{Buf as _, Bytes};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::HeaderMap;
@@ -23,15 +23,16 @@ use tonic::{Code, Status};
 
 use super::body::ResponseBody;
 use super::budget::ReservedBytes;
-use super::deadline::{Deadline, late};
+use super::deadline::{Deadline, late, too_slow};
 use super::go_errors::in_go_words;
 use super::policy::Observed;
 use crate::io::clock::Instant;
+use crate::io::request_is_late;
 use crate::metrics::{self, Timed};
 
 /// Bytes of a response that are passed to HTTP/2 at once: the rest waits here, where it is counted, until the client
-/// has taken the earlier part.
-const SLICE_BYTES: usize = 256 << 10;
+/// has taken the earlier part. A client that takes less than that in a minute makes no progress.
+const SLICE_BYTES: usize = 64 << 10;
 
 /// Extension of the response to a read-only transaction.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +51,14 @@ pub(super) struct MeteredRequest {
     body: Source,
     rpc: Rpc,
     messages: MessageCounter,
+    /// It is one message, which must be complete in time.
+    is_single: bool,
 }
 
 impl MeteredRequest {
     pub(super) fn new(body: Source, rpc: Rpc) -> Self {
-        Self { body, rpc, messages: MessageCounter::default() }
+        let is_single = matches!(rpc.method().kind, Kind::Unary | Kind::ServerStream);
+        Self { body, rpc, messages: MessageCounter::default(), is_single }
     }
 
     /// The next bytes; `None` at the end.
@@ -86,7 +90,12 @@ impl hyper::body::Body for MeteredRequest {
     type Error = tonic::codegen::StdError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
-        let frame = ready!(self.poll_body(context));
+        let Poll::Ready(frame) = self.poll_body(context) else {
+            if self.is_single && request_is_late() {
+                return Poll::Ready(Some(Err(too_slow().into())));
+            }
+            return Poll::Pending;
+        };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {

@@ -149,6 +149,12 @@ pub(super) fn late() -> Status {
     Status::new(Code::DeadlineExceeded, "context deadline exceeded")
 }
 
+/// The status of a call whose message was not complete in time. Clients do not repeat it by themselves, as they do what is
+/// unavailable.
+pub(super) fn too_slow() -> Status {
+    Status::new(Code::DeadlineExceeded, "the message of the request was not received in time")
+}
+
 /// The timeout of a call.
 ///
 /// # Errors

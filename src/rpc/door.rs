@@ -14,7 +14,7 @@ use super::status;
 use crate::command::Command;
 use crate::mvcc::{check_delete, check_put, check_txn, is_read_only};
 use crate::types::Refusal;
-use crate::types::limits::LEASE_TTL_MAX;
+use crate::types::limits::{LEASE_TTL_MAX, LEASES_MAX};
 
 /// Decodes a request.
 ///
@@ -29,6 +29,15 @@ pub fn read<Q: Message + Default>(message: Bytes) -> Result<Q, Status> {
         let why = decode_error(&error.to_string());
         Status::internal(format!("grpc: error unmarshalling request: {why}"))
     })
+}
+
+/// Checks that there may be one more lease. Members that are asked at the same time may exceed the bound a little: an entry
+/// is not refused for it, so that all members apply it alike, whatever their version.
+///
+/// # Errors
+/// There are too many.
+pub fn room_for_lease(leases: usize) -> Result<(), Refusal> {
+    if leases < LEASES_MAX { Ok(()) } else { Err(Refusal::TooManyLeases) }
 }
 
 /// The command of a put.
@@ -81,4 +90,15 @@ pub fn lease_grant(mut request: LeaseGrantRequest, ttl_min: i64) -> Result<Comma
     }
     request.ttl = request.ttl.max(ttl_min);
     Ok(Command::LeaseGrant(request))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_refused_when_there_are_too_many() {
+        assert_eq!(room_for_lease(LEASES_MAX - 1), Ok(()));
+        assert_eq!(room_for_lease(LEASES_MAX), Err(Refusal::TooManyLeases));
+    }
 }

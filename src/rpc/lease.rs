@@ -72,6 +72,7 @@ impl lease_server::Lease for Lease {
             // Positive ids only, as etcd draws them.
             grant.id = (random_u64() >> 1) as i64;
         }
+        door::room_for_lease(self.0.state().leases).map_err(status)?;
         let request = door::lease_grant(grant, self.0.node().lease_ttl_min).map_err(status)?;
         let Reply::LeaseGrant(mut response) = credentials.propose(&self.0, request).await? else {
             return Err(mismatch());

@@ -130,7 +130,7 @@ macro_rules! rpcs {
                     $(Unary::$unary => {
                         let request = unary::decode(head, message)?;
                         let answer = self.$service.$method(request).await?;
-                        Ok(answer.map(|answer| unary::encode(&answer)))
+                        Ok(unary::encode(answer).await)
                     })*
                 }
             }

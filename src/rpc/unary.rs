@@ -25,13 +25,17 @@ use tonic::{Extensions, Request, Response, Status};
 use super::body::ResponseBody;
 use super::call::MeteredRequest;
 use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
+use super::incomplete::IncompleteBytes;
 use super::policy::Observed;
 use super::{CallHead, Inner, door, status};
+use crate::io::Pool;
 
 /// Upper bound of a response's bytes, as etcd sets it.
 const SEND_MAX: usize = i32::MAX as usize;
 /// Upper bound of a response's bytes that are compressed: some ten milliseconds.
 const COMPRESS_MAX: usize = 1 << 20;
+/// Upper bound of a response's bytes that are encoded on this core: less than a millisecond.
+const ENCODED_HERE_MAX: usize = 1 << 20;
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
@@ -45,7 +49,9 @@ pub(super) async fn answer(
 ) -> hyper::Response<ResponseBody> {
     let attempt = async {
         let gzip = is_gzip(head.as_deref().map(|head| &head.headers))?;
-        let message = read(body, gzip, services.receive_max).await?;
+        let message =
+            read(body, gzip, services.receive_max, services.replica.node().budgets.requests)
+                .await?;
         if let Some(observed) = observed {
             observed.admit(&message).map_err(status)?;
         }
@@ -74,9 +80,15 @@ fn is_gzip(headers: Option<&HeaderMap>) -> Result<bool, Status> {
     }
 }
 
-/// The one message of a call, of at most `max` bytes. Reads to the end of the body, too, and drops further content.
-async fn read(body: &mut MeteredRequest, gzip: bool, max: usize) -> Result<Bytes, Status> {
-    let mut came = BytesMut::new();
+/// The one message of a call, of at most `max` bytes. Reads to the end of the body, too, and drops further content. Those that
+/// are not complete may have `incomplete_max` bytes together.
+async fn read(
+    body: &mut MeteredRequest,
+    gzip: bool,
+    max: usize,
+    incomplete_max: usize,
+) -> Result<Bytes, Status> {
+    let (mut came, mut incomplete) = (BytesMut::new(), IncompleteBytes::default());
     let length = loop {
         let length = whole(&came, max)?;
         if let Some(length) = length.filter(|length| came.len() >= *length) {
@@ -85,6 +97,7 @@ async fn read(body: &mut MeteredRequest, gzip: bool, max: usize) -> Result<Bytes
         let Some(piece) = body.next().await? else {
             return Err(Status::unknown(if length.is_none() { "EOF" } else { "unexpected EOF" }));
         };
+        incomplete.came(came.len() + piece.len(), incomplete_max).map_err(status)?;
         came.extend_from_slice(&piece);
     };
     came.truncate(length);
@@ -191,16 +204,35 @@ pub(super) fn decode<Q: Message + Default>(
     Ok(Request::from_parts(MetadataMap::from_headers(headers), extensions, message))
 }
 
-/// Encodes a response, with space for its frame header.
-pub(super) fn encode(answer: &impl Message) -> BytesMut {
-    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + answer.encoded_len());
+/// Encodes a response, with space for its frame header. A large one is encoded and dropped in a pool: a list of a million
+/// keys takes a tenth of a second.
+pub(super) async fn encode(answer: Response<impl Message + 'static>) -> Response<BytesMut> {
+    let (metadata, message, extensions) = answer.into_parts();
+    let length = message.encoded_len();
+    let bytes = match length <= ENCODED_HERE_MAX {
+        true => encode_bytes(&message, length),
+        // On the heap, because the future of every call would have this state.
+        false => Box::pin(Pool::Cpu.run_if_wanted(move || encode_bytes(&message, length))).await,
+    };
+    Response::from_parts(metadata, bytes, extensions)
+}
+
+fn encode_bytes(message: &impl Message, length: usize) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + length);
     bytes.put_bytes(0, HEAD_BYTES);
-    answer.encode_raw(&mut bytes);
+    message.encode_raw(&mut bytes);
     bytes
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::thread::ThreadId;
+
+    use prost::DecodeError;
+    use prost::bytes::{Buf, BufMut};
+    use prost::encoding::{DecodeContext, WireType};
+
     use super::*;
 
     const MAX: usize = 1000;
@@ -236,6 +268,47 @@ mod tests {
                 let unpacked = unpack(packed, gzip, COMPRESS_MAX).expect("unpacked");
                 assert_eq!(unpacked, vec![7; length]);
             }
+        }
+    }
+
+    #[test]
+    fn large_responses_are_encoded_in_the_pool() {
+        /// A field of so many bytes, which notes the thread that encodes it.
+        #[derive(Clone, Debug, Default)]
+        struct Noted(usize, Arc<Mutex<Option<ThreadId>>>);
+
+        impl Message for Noted {
+            fn encode_raw(&self, buf: &mut impl BufMut) {
+                *self.1.lock().unwrap() = Some(std::thread::current().id());
+                buf.put_bytes(7, self.0);
+            }
+
+            fn merge_field(
+                &mut self,
+                _: u32,
+                _: WireType,
+                _: &mut impl Buf,
+                _: DecodeContext,
+            ) -> Result<(), DecodeError> {
+                unreachable!("is never decoded")
+            }
+
+            fn encoded_len(&self) -> usize {
+                self.0
+            }
+
+            fn clear(&mut self) {}
+        }
+
+        for (length, is_here) in
+            [(0, true), (ENCODED_HERE_MAX, true), (ENCODED_HERE_MAX + 1, false)]
+        {
+            let by = Arc::default();
+            let answer = Response::new(Noted(length, Arc::clone(&by)));
+            let bytes = futures_lite::future::block_on(encode(answer)).into_inner();
+            assert!(bytes[HEAD_BYTES..] == vec![7; length], "{length}");
+            let by = by.lock().unwrap().expect("it was encoded");
+            assert_eq!(by == std::thread::current().id(), is_here, "{length}");
         }
     }
 

@@ -218,12 +218,8 @@ impl Config {
         command_line: Vec<String>,
     ) -> Result<Self, String> {
         let (name, mut notes) = (table::NAME.get(flags), Vec::new());
-        let data_dir = match table::DATA_DIR.get(flags) {
-            none if none.is_empty() => format!("{name}.etcd").into(),
-            given => given.into(),
-        };
         Ok(Self {
-            data_dir,
+            data_dir: data_dir(flags, &name),
             wal_dir: wal_dir(flags),
             listen_peers: listen(&addresses.peers)?,
             listen_clients: listen(&addresses.clients)?,
@@ -471,7 +467,15 @@ fn texts(urls: &[Url]) -> Vec<String> {
     urls.iter().map(|url| url.text.clone()).collect()
 }
 
-fn wal_dir(flags: &Flags) -> Option<PathBuf> {
+/// The data directory of a member of this name.
+pub(super) fn data_dir(flags: &Flags, name: &str) -> PathBuf {
+    match table::DATA_DIR.get(flags) {
+        none if none.is_empty() => format!("{name}.etcd").into(),
+        given => given.into(),
+    }
+}
+
+pub(super) fn wal_dir(flags: &Flags) -> Option<PathBuf> {
     Some(table::WAL_DIR.get(flags)).filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 

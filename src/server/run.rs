@@ -34,6 +34,13 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(100);
 /// Interval of checks for the cluster version; a new cluster has one at once.
 const VERSION_PAUSE: Duration = Duration::from_millis(10);
 
+/// Changes the time after which a client that makes no progress is given up, in ms, so that tests need not wait for it.
+const STALL_ENVIRONMENT: &str = "BASALT_STALL_MS";
+
+fn stall_time() -> Option<Duration> {
+    std::env::var(STALL_ENVIRONMENT).ok()?.parse().ok().map(Duration::from_millis)
+}
+
 /// Runs a member until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -44,6 +51,9 @@ pub fn run(config: Config, flags: &Flags) -> Result<(), Fault> {
     io::raise_open_files(executors)?;
     let (memory_bytes, budgets) = io::divide_memory(executors);
     rpc::set_response_bytes_max(budgets.responses);
+    if let Some(time) = stall_time() {
+        io::set_stall_time(time);
+    }
     let (reactor, reactor_reason) = config.reactor.decide(executors)?;
     metrics::set_reactor(reactor.name());
     let resources = start_line::Resources { placement, reactor, reactor_reason, memory_bytes };

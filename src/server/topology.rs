@@ -22,7 +22,7 @@ use crate::io::{self, DiskMonitor, Passwords, clock};
 use crate::lease::ttl_min;
 use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
 use crate::rpc::Policy;
-use crate::types::limits::COMPACT_SLICE_RECORDS;
+use crate::types::limits::{COMPACT_SLICE_RECORDS, STREAMS_OF_MEMBER_MAX};
 use crate::types::{Budgets, Fault};
 use crate::watch::StreamOptions;
 
@@ -97,13 +97,15 @@ pub(super) fn executor_contexts(
     policy: &Arc<Policy>,
     shared: &Arc<Shared>,
 ) -> (Vec<ExecutorContext>, actors::apply::Outputs) {
+    let budgets = shared.node.budgets;
     let http2 = io::Http2 {
         streams_max: config.max_streams,
+        streams_of_executor_max: STREAMS_OF_MEMBER_MAX / count.max(1),
+        unsent_max: budgets.responses / (8 * count.max(1)),
         ping_min: config.ping_min,
         keep_alive: config.keep_alive,
         keep_alive_timeout: config.keep_alive_timeout,
     };
-    let budgets = shared.node.budgets;
     let (mut hubs, mut deliveries) = (Vec::new(), Vec::new());
     let context = |executor| {
         let options = watch::Options {

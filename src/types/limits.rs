@@ -1,6 +1,10 @@
 //! The bounds that rooms share, each named, with its reason; relations that must hold are const asserts.
 
+mod clients;
+
 use std::time::Duration;
+
+pub use self::clients::*;
 
 /// Requests of one executor that wait for a response. Past it sessions wait, and through HTTP/2 flow control so
 /// do their clients.

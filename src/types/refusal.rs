@@ -145,6 +145,8 @@ refusals! {
     PasswordForNoPasswordUser Unknown "auth: authentication failed, password was given for no password user"
     PasswordTooLong Unknown "bcrypt: password length exceeds 72 bytes"
     TooManyUsers ResourceExhausted "etcdserver: too many users, roles or permissions"
+    TooManyLeases ResourceExhausted "etcdserver: too many leases"
+    TooManyWatches ResourceExhausted "etcdserver: too many watches"
     NoLeader Unavailable "etcdserver: no leader"
     NotLeader FailedPrecondition "etcdserver: not leader"
     LeaderChanged Unavailable "etcdserver: leader changed"

@@ -14,6 +14,12 @@ use crate::types::{KeyRange, Refusal};
 const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
+/// The reason of a watch that is not created for lack of room, as etcd writes reasons with a code.
+fn too_many() -> String {
+    let refusal = Refusal::TooManyWatches;
+    format!("rpc error: code = {:?} desc = {}", refusal.code(), refusal.text())
+}
+
 impl Hub {
     pub(super) fn open(&mut self, id: StreamId, progress_interval_ms: u64) {
         let at = id as usize;
@@ -58,7 +64,13 @@ impl Hub {
         if range.is_empty() {
             return self.refuse(id, EMPTY_RANGE.to_owned(), published, out);
         }
+        let watchers_max = self.config.watchers_max;
+        let is_full = self.watchers.len() >= watchers_max;
         let Some(stream) = self.stream(id) else { return };
+        // Ids of watches that ended by compaction stay in memory until their client cancels them.
+        if is_full || stream.watches.len() >= watchers_max {
+            return self.refuse(id, too_many(), published, out);
+        }
         let Some(watch_id) = stream.free_id(request.watch_id) else {
             return self.refuse(id, DUPLICATE_ID.to_owned(), published, out);
         };

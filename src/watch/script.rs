@@ -146,6 +146,7 @@ impl Runner {
             "share" => &mut config.stream_bytes_share,
             "hub" => &mut config.hub_bytes_max,
             "revisions" => &mut config.read_revisions_max,
+            "watchers" => &mut config.watchers_max,
             other => panic!("unknown bound {other}"),
         } = value;
     }

@@ -26,6 +26,7 @@ const CONFIG: Config = Config {
     hub_bytes_max: 6000,
     read_revisions_max: 3,
     read_bytes_max: 500,
+    watchers_max: 1000,
 };
 /// Upper bound of a response: three keys with long values and long previous ones, and fragments.
 const ANSWER_BYTES_MAX: usize = 4000;

@@ -1,5 +1,7 @@
 //! Clients that cost much and ask for nothing are told so and disconnected, while others are served.
 
+mod stalls;
+
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use crate::compare::runtime;
 use crate::metrics::get;
 use crate::process::{self, Server, Setup};
-use crate::wire::Wire;
+use crate::wire::{self, Wire};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -29,11 +31,20 @@ pub(crate) struct Frames(TcpStream);
 
 impl Frames {
     pub(crate) fn open(server: &Server) -> Self {
+        Self::with_settings(server, &[])
+    }
+
+    /// A connection with these settings of its client.
+    fn with_settings(server: &Server, settings: &[(u16, u32)]) -> Self {
+        let payload: Vec<u8> = settings
+            .iter()
+            .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
+            .collect();
         let stream = TcpStream::connect(("127.0.0.1", server.port)).expect("accepted");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time");
         let mut frames = Self(stream);
-        frames.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
+        frames.send(&[PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat());
         frames.read_until(|kind, flags| kind == SETTINGS && flags & ACK == 0);
         frames.send(&frame(SETTINGS, ACK, 0, &[]));
         frames
@@ -72,7 +83,7 @@ impl Frames {
 
     /// A whole call of this path, with its only message.
     pub(crate) fn call(&mut self, path: &str, message: &[u8]) {
-        self.send(&call_to(path, 1));
+        self.send(&call_of(1, path));
         self.send(&frame(DATA, END_STREAM, 1, message));
     }
 
@@ -101,10 +112,11 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 
 /// The head of a call whose message is yet to come.
 pub(crate) fn call(stream: u32) -> Vec<u8> {
-    call_to("/etcdserverpb.KV/Range", stream)
+    call_of(stream, wire::RANGE)
 }
 
-fn call_to(path: &str, stream: u32) -> Vec<u8> {
+/// The same for any method.
+fn call_of(stream: u32, path: &str) -> Vec<u8> {
     let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
     let block = [
         &[0x83, 0x86, 0x04][..],

@@ -16,6 +16,7 @@ mod network;
 mod partition;
 mod proxy;
 mod rotation;
+mod slow_store;
 mod versions;
 
 use std::os::unix::process::ExitStatusExt as _;

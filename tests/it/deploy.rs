@@ -1,5 +1,8 @@
 //! Files in `deploy` for those who run Basalt: they are well-formed, and agree with the flags, the programs and the sandbox.
 
+mod fake_set;
+mod stateful_set;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,36 +72,72 @@ fn kubeadms_patches_change_the_container_of_etcd() {
     }
 }
 
-/// The command of the StatefulSet is one that the server accepts, and a container of its settings can run it.
+/// The command of the StatefulSet is one that the program accepts, and a container of its settings can run its member.
 #[test]
 fn the_stateful_set_starts_a_member() {
     let documents = documents("deploy/kubernetes/statefulset.yaml");
     let of_kind = |kind: &str| documents.iter().find(|it| it["kind"] == kind).expect("it is there");
-    let settings = &of_kind("ConfigMap")["data"];
     let spec = &of_kind("StatefulSet")["spec"];
-    let members = settings["cluster"].as_str().unwrap().split(',').count();
-    assert_eq!(spec["replicas"].as_u64().unwrap() as usize, members);
-    let container = &spec["template"]["spec"]["containers"][0];
-    assert_eq!(container["command"], serde_json::json!(["/usr/local/bin/etcd"]));
+    let pod = &spec["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(container["command"], serde_json::json!(["/usr/local/bin/basalt", "pod"]));
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
     let scratch = Scratch::new();
     let arguments = container["args"].as_array().unwrap().iter().map(|argument| {
         let argument = argument.as_str().unwrap().replace("$(POD_NAME)", "basalt-1");
-        let argument =
-            argument.replace("$(CLUSTER_STATE)", settings["cluster-state"].as_str().unwrap());
-        let argument = argument.replace("$(CLUSTER)", settings["cluster"].as_str().unwrap());
         assert!(!argument.contains("$("), "{argument}");
         let mount = &container["volumeMounts"][0]["mountPath"];
         argument.replace(mount.as_str().unwrap(), &scratch.path().display().to_string())
     });
+    let (own, members): (Vec<_>, Vec<_>) = arguments.partition(|it| it.starts_with("--pod-"));
+    let value = |flag: &str| {
+        let start = format!("--{flag}=");
+        own.iter().find_map(|it| it.strip_prefix(&start)).unwrap_or_else(|| panic!("{flag}"))
+    };
+    // As many as found it must be there at first, all at once, each by its name before it is ready.
+    assert_eq!(spec["replicas"].as_u64().unwrap().to_string(), value("pod-founders"));
+    assert_eq!(spec["podManagementPolicy"], "Parallel");
+    assert_eq!(spec["persistentVolumeClaimRetentionPolicy"]["whenScaled"], "Retain");
+    let names = &documents.iter().find(|it| it["spec"]["clusterIP"] == "None").unwrap();
+    assert_eq!(names["spec"]["publishNotReadyAddresses"], true);
+    assert_eq!(names["metadata"]["name"], spec["serviceName"]);
+    for (flag, port) in
+        [("pod-peer-url", "peer"), ("pod-client-url", "client"), ("pod-listen", "pod")]
+    {
+        let ports = names["spec"]["ports"].as_array().unwrap();
+        let named = ports.iter().find(|it| it["name"] == port).unwrap();
+        assert!(value(flag).ends_with(&format!(":{}", named["port"])), "{flag}");
+    }
+    // The account may ask the one question, and its pods have it.
+    let rule = &of_kind("Role")["rules"][0];
+    assert_eq!(rule["resources"], serde_json::json!(["statefulsets/scale"]));
+    assert_eq!(rule["verbs"], serde_json::json!(["get"]));
+    let (account, set) = (
+        &of_kind("ServiceAccount")["metadata"]["name"],
+        &of_kind("StatefulSet")["metadata"]["name"],
+    );
+    assert_eq!((&rule["resourceNames"][0], &pod["serviceAccountName"]), (set, account));
+    let bound = of_kind("RoleBinding");
+    assert_eq!(
+        (&bound["subjects"][0]["name"], &bound["roleRef"]["name"]),
+        (account, &of_kind("Role")["metadata"]["name"])
+    );
     let mut doctor = Command::new(process::basalt());
-    doctor.args(["doctor", "-w", "json"]).args(arguments);
+    // The program adds those URLs.
+    let url = value("pod-client-url").replace("{pod}", "basalt-1");
+    doctor.args(["doctor", "-w", "json", "--advertise-client-urls", &url]).args(members);
     let told = run(doctor, PATIENCE);
     let report: Value = serde_json::from_str(&told.stdout).expect("a report");
     assert!(matches!(told.code, Some(0 | 1)), "{report:#}");
     let notes = report["notes"].as_array().unwrap();
     assert!(!notes.iter().any(|note| note.as_str().unwrap().contains("no effect")), "{notes:?}");
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing is left behind");
+    // The flags of the program itself, with a name that has no ordinal.
+    let mut refused = Command::new(process::basalt());
+    refused.args(["pod", "--name=basalt"]).args(&own);
+    let told = run(refused, PATIENCE);
+    assert_eq!(told.code, Some(2), "{}", told.stderr);
+    assert!(told.stderr.contains("ends with its ordinal"), "{}", told.stderr);
 }
 
 /// Names of system calls in the sandbox's lists.
@@ -128,6 +167,16 @@ fn the_seccomp_profile_is_the_runtimes_and_io_uring() {
         assert!(expected.insert(call.to_owned()), "{call} is not in RuntimeDefault");
     }
     assert_eq!(allowed, expected);
+    // The log of the kernel needs a capability, and two kinds of sockets have been ways out of containers.
+    assert!(!allowed.contains("syslog"));
+    let sockets = rules.iter().filter(|rule| names(rule).any(|it| it == "socket"));
+    let sockets: Vec<_> =
+        sockets.map(|rule| (&rule["args"][0]["op"], &rule["args"][0]["value"])).collect();
+    let (alg, vsock) = (libc::AF_ALG, libc::AF_VSOCK);
+    let [below, between, above] = sockets[..] else { panic!("{sockets:?}") };
+    assert_eq!(below, (&"SCMP_CMP_LT".into(), &alg.into()));
+    assert_eq!(between, (&"SCMP_CMP_EQ".into(), &(alg + 1).into()));
+    assert_eq!(above, (&"SCMP_CMP_GT".into(), &vsock.into()));
     for conditional in ["clone", "socket", "personality"] {
         let has_condition = |rule: &&Value| names(rule).any(|it| it == conditional);
         let rule = rules.iter().find(has_condition).expect("it is allowed");

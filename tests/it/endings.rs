@@ -268,13 +268,16 @@ impl Place {
 
     fn process(&self) -> Process {
         let proc = format!("/proc/{}", self.server.pid());
-        let count = |what: &str| std::fs::read_dir(format!("{proc}/{what}")).unwrap().count();
+        // Not the store's tables and the log's segments, whose number changes with merges.
+        let data = self.server.data_dir();
+        let descriptors = std::fs::read_dir(format!("{proc}/fd")).unwrap();
+        let targets = descriptors.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
         let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let memory_kb = resident.and_then(|line| line.trim().strip_suffix(" kB")).unwrap();
         Process {
-            threads: count("task"),
-            descriptors: count("fd"),
+            threads: std::fs::read_dir(format!("{proc}/task")).unwrap().count(),
+            descriptors: targets.filter(|target| !target.starts_with(&data)).count(),
             memory_kb: memory_kb.parse().unwrap(),
         }
     }
@@ -314,6 +317,7 @@ const NOTHING: Held = Held { calls: 0, streams: 0, watchers: 0, behind: 0, queue
 #[derive(Debug)]
 struct Process {
     threads: usize,
+    /// Of everything but the data directory's files.
     descriptors: usize,
     memory_kb: u64,
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest, TxnResponse, request_op};
@@ -74,6 +74,20 @@ fn version_and_help_end_well() {
             assert_eq!(told.code, Some(0), "{} {flag}:\n{said}", binary.display());
             assert!(said.contains(text), "{} {flag}:\n{said}", binary.display());
         }
+    }
+}
+
+/// As `head -1` does.
+#[test]
+fn a_reader_that_has_gone_is_no_crash() {
+    for flag in ["--version", "--help"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(process::basalt());
+        command.arg(flag).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+        let told = command.output().unwrap();
+        let said = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.status.success() && !said.contains("panicked"), "{flag}: {said}");
     }
 }
 

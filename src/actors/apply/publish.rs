@@ -39,6 +39,7 @@ pub fn state_of(
         cluster_version: machine.cluster().version(),
         feature_level: machine.cluster().feature_level(),
         permissions: Arc::clone(machine.permissions()),
+        leases: machine.lease_count(),
         applied: machine.applied(),
         applied_term: machine.applied_term(),
         disk_bytes,

@@ -15,12 +15,22 @@ const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
+const SETTINGS_TIMEOUT: u32 = 4;
 const ENHANCE_YOUR_CALM: u32 = 11;
+/// The setting of a stream's window, and the bytes of a setting.
+const INITIAL_WINDOW_SIZE: u16 = 4;
+const SETTING_BYTES: usize = 6;
+/// Windows of a connection, and of a stream of a client that asks for no other.
+const WINDOW: u32 = 65_535;
+/// Bytes of a connection's window below which it is about to be used up: a frame.
+const WINDOW_MIN: i64 = 16 << 10;
 
 /// Pings that come too early until a connection ends, and the least time between two while nothing is asked: grpc-go's.
 const PING_STRIKES_MAX: u32 = 2;
@@ -33,16 +43,25 @@ const RESETS_MAX: u32 = 10_000;
 const RESETS_WINDOW: Duration = Duration::from_secs(10);
 
 /// The head of a frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Head {
     kind: u8,
     flags: u8,
     stream: u32,
+    length: usize,
+}
+
+/// A part of a sequence of bytes.
+enum Found<'a> {
+    Head(Head),
+    /// A part of the payload of a frame.
+    Payload(Head, &'a [u8]),
 }
 
 /// Finds the heads of frames in a sequence of bytes.
 #[derive(Clone, Copy, Default, Debug)]
 struct FrameHeads {
+    current: Head,
     /// Bytes of the current frame's payload that are still to come.
     left: usize,
     head: [u8; HEAD_BYTES],
@@ -50,12 +69,13 @@ struct FrameHeads {
 }
 
 impl FrameHeads {
-    /// Calls `each` with the heads that end in these bytes.
-    fn scan(&mut self, mut bytes: &[u8], mut each: impl FnMut(Head)) {
+    /// Calls `each` with the heads that end in these bytes, and with the parts of payloads.
+    fn scan(&mut self, mut bytes: &[u8], mut each: impl FnMut(Found<'_>)) {
         while !bytes.is_empty() {
             if self.left > 0 {
-                let skipped = self.left.min(bytes.len());
-                (self.left, bytes) = (self.left - skipped, &bytes[skipped..]);
+                let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
+                each(Found::Payload(self.current, payload));
+                (self.left, bytes) = (self.left - payload.len(), rest);
                 continue;
             }
             let taken = (HEAD_BYTES - self.filled).min(bytes.len());
@@ -63,9 +83,11 @@ impl FrameHeads {
             (self.filled, bytes) = (self.filled + taken, &bytes[taken..]);
             if self.filled == HEAD_BYTES {
                 let [high, middle, low, kind, flags, stream @ ..] = self.head;
-                self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
-                self.filled = 0;
-                each(Head { kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) });
+                let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+                let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+                (self.left, self.filled) = (length, 0);
+                self.current = Head { kind, flags, stream, length };
+                each(Found::Head(self.current));
             }
         }
     }
@@ -85,6 +107,10 @@ pub(super) enum Verdict {
     Resets,
     /// Frames that ask for nothing.
     Frames,
+    /// Neither a request nor an acknowledgement of the settings has come in time.
+    Unsettled,
+    /// The window of the connection stays used up.
+    Window,
 }
 
 impl Verdict {
@@ -94,6 +120,15 @@ impl Verdict {
             Self::Pings => "too_many_pings",
             Self::Resets => "too_many_resets",
             Self::Frames => "too_many_frames",
+            Self::Unsettled => "settings_timeout",
+            Self::Window => "window_stays_used_up",
+        }
+    }
+
+    const fn code(self) -> u32 {
+        match self {
+            Self::Unsettled => SETTINGS_TIMEOUT,
+            Self::Pings | Self::Resets | Self::Frames | Self::Window => ENHANCE_YOUR_CALM,
         }
     }
 }
@@ -117,7 +152,66 @@ pub(super) struct Guard {
     /// been sent before: too many are better than too few here.
     open: u64,
     window: Window,
+    settling: Settling,
+    flow: Flow,
     verdict: Option<Verdict>,
+}
+
+/// A client that sends its first bytes and then nothing is no client. One that acknowledges the settings is, even if it asks
+/// for nothing: those of Go connect to all members, and may ask each of them much later.
+#[derive(Clone, Copy, Debug)]
+enum Settling {
+    Since(Duration),
+    Done,
+}
+
+/// Flow control in the direction of the client.
+#[derive(Clone, Copy, Default, Debug)]
+struct Flow {
+    /// Payload of DATA frames that was sent.
+    sent: usize,
+    /// The window of the connection.
+    left: i64,
+    /// Since then that is nearly used up.
+    low: Option<Duration>,
+    /// A stream's window was less than usual once.
+    is_small: bool,
+    /// The first bytes of a setting, or of the increment of a window.
+    begun: [u8; SETTING_BYTES],
+    filled: usize,
+}
+
+impl Flow {
+    /// Reads a part of a frame's payload.
+    fn read(&mut self, head: Head, payload: &[u8]) {
+        let length = match head.kind {
+            SETTINGS => SETTING_BYTES,
+            WINDOW_UPDATE if head.stream == 0 => 4,
+            _ => return,
+        };
+        for byte in payload {
+            self.begun[self.filled] = *byte;
+            self.filled += 1;
+            if self.filled == length {
+                self.filled = 0;
+                self.apply(head.kind);
+            }
+        }
+    }
+
+    fn apply(&mut self, kind: u8) {
+        let [first, second, third, fourth, fifth, sixth] = self.begun;
+        if kind == WINDOW_UPDATE {
+            let increment = u32::from_be_bytes([first, second, third, fourth]) & (u32::MAX >> 1);
+            self.left = self.left.saturating_add(i64::from(increment));
+        } else if u16::from_be_bytes([first, second]) == INITIAL_WINDOW_SIZE {
+            self.is_small |= u32::from_be_bytes([third, fourth, fifth, sixth]) < WINDOW;
+        }
+    }
+
+    fn is_low(&self) -> bool {
+        self.left < WINDOW_MIN
+    }
 }
 
 /// Streams since a time.
@@ -132,7 +226,7 @@ struct Window {
 
 impl Guard {
     /// The judge of a new connection whose next bytes are frames.
-    pub(super) fn new(ping_min: Duration) -> Self {
+    pub(super) fn new(ping_min: Duration, now: Duration) -> Self {
         Self {
             received: FrameHeads::default(),
             sent: FrameHeads::default(),
@@ -144,6 +238,8 @@ impl Guard {
             last_stream: 0,
             open: 0,
             window: Window::default(),
+            settling: Settling::Since(now),
+            flow: Flow { left: i64::from(WINDOW), ..Flow::default() },
             verdict: None,
         }
     }
@@ -151,14 +247,59 @@ impl Guard {
     /// Looks at received bytes.
     pub(super) fn received(&mut self, bytes: &[u8], now: Duration) {
         let mut heads = self.received;
-        heads.scan(bytes, |head| self.judge(head, now));
+        heads.scan(bytes, |found| match found {
+            Found::Head(head) => self.judge(head, now),
+            Found::Payload(head, payload) => self.flow.read(head, payload),
+        });
         self.received = heads;
+    }
+
+    /// True if the client may be one that does not do what it has to.
+    pub(super) fn may_stall(&self) -> bool {
+        matches!(self.settling, Settling::Since(_)) || self.flow.is_low()
+    }
+
+    /// Judges what did not come for `time`, with so many bytes of answers waiting for it.
+    pub(super) fn sweep(
+        &mut self,
+        now: Duration,
+        time: Duration,
+        unsent: usize,
+    ) -> Option<Verdict> {
+        if let Settling::Since(since) = self.settling
+            && now.saturating_sub(since) >= time
+        {
+            self.verdict = self.verdict.or(Some(Verdict::Unsettled));
+        }
+        // Answers that wait for the window are given up after the same time, and their bytes with them.
+        let is_low = self.flow.is_low() && unsent > 0;
+        let low = is_low.then(|| self.flow.low.unwrap_or(now));
+        self.flow.low = low;
+        if low.is_some_and(|since| now.saturating_sub(since) >= 2 * time) {
+            self.verdict = self.verdict.or(Some(Verdict::Window));
+        }
+        self.verdict
+    }
+
+    /// Payload of DATA frames that was sent since this was last asked.
+    pub(super) fn take_data_sent(&mut self) -> usize {
+        std::mem::take(&mut self.flow.sent)
+    }
+
+    /// True if the client allows answers to be sent in small pieces only.
+    pub(super) fn has_small_windows(&self) -> bool {
+        self.flow.is_small
     }
 
     /// Looks at bytes that are about to be sent.
     pub(super) fn sent(&mut self, bytes: &[u8]) {
         let mut heads = self.sent;
-        heads.scan(bytes, |head| {
+        heads.scan(bytes, |found| {
+            let Found::Head(head) = found else { return };
+            if head.kind == DATA {
+                self.flow.sent += head.length;
+                self.flow.left -= i64::try_from(head.length).unwrap_or_default();
+            }
             if head.kind == DATA || head.kind == HEADERS {
                 self.has_answered = true;
                 self.control_frames = 0;
@@ -183,12 +324,16 @@ impl Guard {
         let mut frame = length.to_be_bytes()[1..].to_vec();
         frame.extend_from_slice(&[GOAWAY, 0, 0, 0, 0, 0]);
         frame.extend_from_slice(&self.last_stream.to_be_bytes());
-        frame.extend_from_slice(&ENHANCE_YOUR_CALM.to_be_bytes());
+        frame.extend_from_slice(&self.verdict?.code().to_be_bytes());
         frame.extend_from_slice(text.as_bytes());
         self.sent.is_between().then_some(frame)
     }
 
     fn judge(&mut self, head: Head, now: Duration) {
+        self.flow.filled = 0;
+        if head.kind == HEADERS || (head.kind == SETTINGS && head.flags & ACK != 0) {
+            self.settling = Settling::Done;
+        }
         let verdict = match head.kind {
             HEADERS if head.stream > self.last_stream => {
                 self.last_stream = head.stream;

@@ -61,6 +61,9 @@ impl hyper::rt::Read for Socket {
                 return Poll::Pending;
             };
             self.turn.spend(read);
+            if self.stream.has_small_windows() {
+                self.turn.flow().set_small_windows();
+            }
             let came = &mut buffer[..read];
             let length = self.merge.as_mut().map_or(read, |merge| merge.merge(came));
             into.put_slice(&came[..length]);

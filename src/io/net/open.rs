@@ -11,11 +11,16 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::clock;
+use super::progress::stall_time;
 use crate::io::descriptors::{self, Entered, Lane};
+use crate::io::spawn;
 use crate::metrics;
 
 /// Interval at which a closing executor checks for remaining connections.
 const CLOSE_LOOK: Duration = Duration::from_millis(10);
+
+/// Sweeps of connections within the time after which a client that makes no progress is given up.
+const SWEEPS_IN_STALL_TIME: u32 = 12;
 
 /// Least time between two log lines about waiting connections.
 const LOG_AGAIN_MS: u64 = 10_000;
@@ -126,10 +131,34 @@ impl LogInterval {
 struct Open {
     closing: bool,
     wakers: Slab<Option<Waker>>,
+    /// Connections that wait for the next sweep.
+    awaiting: Vec<usize>,
+    /// Number of sweeps; no connection waits for one that was.
+    sweeps: u64,
+    sweeping: bool,
 }
 
 thread_local! {
     static OPEN: RefCell<Open> = RefCell::default();
+}
+
+/// Wakes the connections that wait for a sweep, as long as there are any.
+async fn sweep() {
+    loop {
+        clock::sleep(stall_time() / SWEEPS_IN_STALL_TIME).await;
+        let awaiting = OPEN.with_borrow_mut(|open| {
+            open.sweeps += 1;
+            open.sweeping = !open.awaiting.is_empty();
+            std::mem::take(&mut open.awaiting)
+        });
+        if awaiting.is_empty() {
+            return;
+        }
+        for number in awaiting {
+            let waker = OPEN.with_borrow(|open| open.wakers.get(number).cloned().flatten());
+            waker.iter().for_each(Waker::wake_by_ref);
+        }
+    }
 }
 
 /// Registration of one connection, or listener, of this executor.
@@ -138,6 +167,23 @@ pub(super) struct OpenSlot(usize);
 impl OpenSlot {
     pub(super) fn take() -> Self {
         Self(OPEN.with_borrow_mut(|open| open.wakers.insert(None)))
+    }
+
+    /// Has the next sweep wake this connection, whose task has asked before if the executor is closing. Returns its number.
+    pub(super) fn await_sweep(&self) -> u64 {
+        let (next, begins) = OPEN.with_borrow_mut(|open| {
+            open.awaiting.push(self.0);
+            (open.sweeps + 1, !std::mem::replace(&mut open.sweeping, true))
+        });
+        if begins {
+            spawn(sweep());
+        }
+        next
+    }
+
+    /// True if the sweep with this number was.
+    pub(super) fn is_swept(number: u64) -> bool {
+        OPEN.with_borrow(|open| open.sweeps >= number)
     }
 
     /// True if the executor is closing; otherwise `context` is woken when it does.

@@ -39,6 +39,10 @@ struct Inner {
     failed: Option<Error>,
     /// The judge of the frames of HTTP/2.
     guard: Option<Guard>,
+    /// The socket took nothing when it was last asked to.
+    is_full: bool,
+    /// Since then it has taken nothing.
+    stalled: Option<Duration>,
 }
 
 impl Duplex {
@@ -49,6 +53,8 @@ impl Duplex {
             sent: 0,
             failed: None,
             guard: None,
+            is_full: false,
+            stalled: None,
         })))
     }
 
@@ -60,6 +66,32 @@ impl Duplex {
     /// The last frame for a client that was judged to cost too much.
     pub(super) fn goaway(&self) -> Option<Vec<u8>> {
         self.0.borrow().guard.as_ref().and_then(Guard::goaway)
+    }
+
+    /// Payload of DATA frames that was sent since this was last asked.
+    pub(super) fn take_data_sent(&self) -> usize {
+        self.0.borrow_mut().guard.as_mut().map_or(0, Guard::take_data_sent)
+    }
+
+    /// True if the client allows answers to be sent in small pieces only.
+    pub(super) fn has_small_windows(&self) -> bool {
+        self.0.borrow().guard.as_ref().is_some_and(Guard::has_small_windows)
+    }
+
+    /// True if the client may be one that makes no progress.
+    pub(super) fn may_stall(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.stalled.is_some() || inner.guard.as_ref().is_some_and(Guard::may_stall)
+    }
+
+    /// True if the socket has taken nothing for `time`.
+    pub(super) fn is_stalled(&self, now: Duration, time: Duration) -> bool {
+        self.0.borrow().stalled.is_some_and(|since| now.saturating_sub(since) >= time)
+    }
+
+    /// True if the client does not do for `time` what it has to, with so many bytes waiting for it.
+    pub(super) fn sweep(&self, now: Duration, time: Duration, unsent: usize) -> bool {
+        self.0.borrow_mut().guard.as_mut().is_some_and(|it| it.sweep(now, time, unsent).is_some())
     }
 
     /// Reads the next bytes into a part of `into`.
@@ -93,7 +125,8 @@ impl Duplex {
                 ready!(inner.poll_send(context, gathered))?;
             }
             if gathered.is_empty() && parts.first().is_some_and(|it| it.len() >= SEND_BYTES_MAX) {
-                let written = ready!(inner.stream.poll_write_vectored(context, parts))?;
+                let polled = inner.stream.poll_write_vectored(context, parts);
+                let written = ready!(inner.asked(polled))?;
                 inner.judge_sent(parts, written);
                 return Poll::Ready(Ok(written));
             }
@@ -121,6 +154,7 @@ impl Duplex {
                 context.waker().wake_by_ref();
             }
         });
+        inner.note_stall();
     }
 
     /// Ready when the socket has taken what it did not take before.
@@ -149,6 +183,24 @@ impl Duplex {
 }
 
 impl Inner {
+    /// Notes if the socket takes anything.
+    fn asked(&mut self, polled: Poll<Result<usize>>) -> Poll<Result<usize>> {
+        self.is_full |= polled.is_pending();
+        if let Poll::Ready(Ok(1..)) = polled {
+            self.stalled = None;
+        }
+        polled
+    }
+
+    /// Ends a turn: the socket has stalled while there are bytes that it does not take.
+    fn note_stall(&mut self) {
+        if !std::mem::take(&mut self.is_full) && self.left.is_empty() {
+            self.stalled = None;
+        } else if self.stalled.is_none() {
+            self.stalled = Some(Duration::from_millis(clock::now_ms()));
+        }
+    }
+
     /// Shows the guard so many bytes of these parts.
     fn judge_sent(&mut self, parts: &[IoSlice<'_>], mut length: usize) {
         let Some(guard) = &mut self.guard else { return };
@@ -168,7 +220,10 @@ impl Inner {
             }
             // Bytes left before go before these.
             let polled = match self.left.is_empty() {
-                true => self.stream.poll_write(context, &gathered[sent..]),
+                true => {
+                    let polled = self.stream.poll_write(context, &gathered[sent..]);
+                    self.asked(polled)
+                }
                 false => Poll::Pending,
             };
             match polled {
@@ -190,7 +245,8 @@ impl Inner {
             return Poll::Ready(Err(error));
         }
         while self.sent < self.left.len() {
-            match ready!(self.stream.poll_write(context, &self.left[self.sent..]))? {
+            let polled = self.stream.poll_write(context, &self.left[self.sent..]);
+            match ready!(self.asked(polled))? {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 count => self.sent += count,
             }

@@ -28,8 +28,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+
+use super::progress::{Flow, TrackedCall};
 
 /// Bytes that a connection reads before it begins calls.
 const READ_BYTES: usize = 4 << 10;
@@ -39,15 +42,13 @@ pub(super) const TURN_BYTES_MAX: usize = 64 << 10;
 /// Woken calls that may end in one round; the others end in the next one.
 const WOKEN_MAX: usize = 256;
 
-type Call = Pin<Box<dyn Future<Output = ()>>>;
-
 /// The rounds of one connection, and its calls. Belongs to the task of the connection.
 pub(super) struct ConnectionScheduler {
     handle: Handle,
     /// Bytes that may be read at once.
     bytes: usize,
     /// Calls that wait.
-    calls: FuturesUnordered<Call>,
+    calls: FuturesUnordered<TrackedCall>,
     /// How many of them wait although the whole input was read: at most those that waited when the socket was last empty.
     settled: usize,
 }
@@ -64,7 +65,8 @@ struct State {
     /// The connection has ended: no call begins any more.
     ended: Cell<bool>,
     /// Calls that began since the last poll.
-    begun: RefCell<Vec<Call>>,
+    begun: RefCell<Vec<TrackedCall>>,
+    flow: Flow,
 }
 
 impl ConnectionScheduler {
@@ -74,6 +76,7 @@ impl ConnectionScheduler {
             waits: Cell::new(false),
             ended: Cell::new(false),
             begun: RefCell::default(),
+            flow: Flow::default(),
         };
         let (handle, calls) = (Handle(Rc::new(state)), FuturesUnordered::new());
         Self { handle, bytes: READ_BYTES, calls, settled: 0 }
@@ -105,7 +108,7 @@ impl ConnectionScheduler {
             let mut active = !begun.is_empty();
             any_begun |= active;
             for mut call in begun {
-                if call.as_mut().poll(context).is_pending() {
+                if Pin::new(&mut call).poll(context).is_pending() {
                     self.calls.push(call);
                 }
             }
@@ -129,6 +132,16 @@ impl ConnectionScheduler {
         }
     }
 
+    /// Gives up calls that wait for their client for `time`, or for `answer_time` until it takes their answer; true if there
+    /// may be any.
+    pub(super) fn sweep(&mut self, now: Duration, time: Duration, answer_time: Duration) -> bool {
+        let any_waits = self.handle.0.flow.waiting() > 0;
+        if any_waits {
+            self.calls.iter_mut().for_each(|call| call.sweep(now, time, answer_time));
+        }
+        any_waits
+    }
+
     /// Drops all calls, including those that their destructors begin.
     fn end(&mut self) {
         self.handle.0.ended.set(true);
@@ -136,6 +149,7 @@ impl ConnectionScheduler {
         let begun = self.handle.0.begun.take();
         drop(begun);
         drop(std::mem::take(&mut self.calls));
+        self.handle.0.flow.all_sent();
     }
 }
 
@@ -146,6 +160,11 @@ impl Drop for ConnectionScheduler {
 }
 
 impl Handle {
+    /// Unsent bytes of the connection, and the calls that wait for its client.
+    pub(super) fn flow(&self) -> &Flow {
+        &self.0.flow
+    }
+
     fn allow(&self, bytes: usize) {
         self.0.left.set(bytes);
     }
@@ -175,7 +194,7 @@ impl Handle {
 }
 
 /// Polls calls that were woken; at most [`WOKEN_MAX`] end. True if any ended.
-fn end_woken(calls: &mut FuturesUnordered<Call>, context: &mut Context<'_>) -> bool {
+fn end_woken(calls: &mut FuturesUnordered<TrackedCall>, context: &mut Context<'_>) -> bool {
     for ended in 0..WOKEN_MAX {
         let Poll::Ready(Some(())) = calls.poll_next_unpin(context) else { return ended > 0 };
     }
@@ -186,7 +205,8 @@ fn end_woken(calls: &mut FuturesUnordered<Call>, context: &mut Context<'_>) -> b
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Handle {
     fn execute(&self, call: F) {
         if !self.0.ended.get() {
-            self.0.begun.borrow_mut().push(Box::pin(call));
+            let call = TrackedCall::new(Box::pin(call), self.0.flow.clone());
+            self.0.begun.borrow_mut().push(call);
         }
     }
 }

@@ -1,12 +1,20 @@
 //! Connected sockets, with TLS or without.
 
 use std::io::{IoSlice, Result};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use super::keep_alive;
+use rustix::net::sockopt;
+
 use crate::io::reactor;
 use crate::io::tls::Session;
+
+/// Idle time until the kernel probes a client, the interval between two probes, and how many may stay unanswered: a
+/// half-open connection ends after a minute and a half. Go's and etcd's listeners probe after 15 and 30 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// A connected socket.
 pub(super) enum Stream {
@@ -125,4 +133,19 @@ impl Stream {
         }
         Poll::Ready(self.socket().shut_down())
     }
+}
+
+/// Enables TCP keep-alive, so that the kernel detects a dead peer on an idle connection.
+fn keep_alive(socket: BorrowedFd<'_>) -> Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    Ok(sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?)
+}
+
+/// Lets the kernel end a connection whose other end has acknowledged no bytes for so long. grpc-go's server sets the
+/// same option to the same time, etcd's `--grpc-keepalive-timeout`.
+pub(super) fn end_after(socket: BorrowedFd<'_>, silence: Duration) -> Result<()> {
+    let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(socket, millis)?)
 }

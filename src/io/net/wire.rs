@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use super::open::ConnectionPermit;
-use super::socket::Stream;
-use super::{Address, PEER_SILENCE_MAX, clock, end_after, reactor};
+use super::socket::{Stream, end_after};
+use super::{Address, PEER_SILENCE_MAX, clock, reactor};
 use crate::io::Pool;
 use crate::io::tls::{self, TlsCredentials};
 

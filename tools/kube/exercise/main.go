@@ -24,8 +24,9 @@ const stepPatience = 3 * time.Minute
 
 // world is the state that the steps share.
 type world struct {
-	store, api                   *process
-	storeURL, metricsURL, apiURL string
+	store  *store
+	api    *process
+	apiURL string
 
 	client     kubernetes.Interface
 	dynamic    dynamic.Interface
@@ -35,16 +36,26 @@ type world struct {
 	failed  int
 }
 
+// options are the flags of the command line.
+type options struct {
+	store, reactor, apiserver, etcdctl, dir string
+	plain                                   bool
+}
+
 func main() {
-	store := flag.String("store", "", "the server to run: basalt or etcd")
-	apiserver := flag.String("apiserver", "", "the kube-apiserver to run")
-	dir := flag.String("dir", "", "an empty directory for data and logs")
+	var o options
+	flag.StringVar(&o.store, "store", "", "the server to run: basalt or etcd")
+	flag.StringVar(&o.reactor, "reactor", "", "the reactor of Basalt")
+	flag.StringVar(&o.apiserver, "apiserver", "", "the kube-apiserver to run")
+	flag.StringVar(&o.etcdctl, "etcdctl", "", "the etcdctl to run")
+	flag.StringVar(&o.dir, "dir", "", "an empty directory for data, certificates and logs")
+	flag.BoolVar(&o.plain, "plain", false, "without TLS between the apiserver and the store")
 	flag.Parse()
 	// Children are killed when the thread that started them ends.
 	runtime.LockOSThread()
-	w, err := newWorld(*store, *apiserver, *dir)
+	w, err := newWorld(o)
 	if err == nil {
-		w.exercise(*dir)
+		w.exercise(o.dir)
 		_, err = w.api.stop(syscall.SIGTERM)
 		if _, stopped := w.store.stop(syscall.SIGTERM); err == nil {
 			err = stopped
@@ -61,13 +72,13 @@ func main() {
 	fmt.Println("all steps held")
 }
 
-func newWorld(store, apiserver, dir string) (*world, error) {
+func newWorld(o options) (*world, error) {
 	w := &world{}
 	var err error
-	if w.store, w.storeURL, w.metricsURL, err = newStore(store, dir); err != nil {
+	if w.store, err = newStore(o); err != nil {
 		return nil, err
 	}
-	if w.api, w.apiURL, err = newAPIServer(apiserver, dir, w.storeURL); err != nil {
+	if w.api, w.apiURL, err = newAPIServer(o.apiserver, o.dir, w.store); err != nil {
 		return nil, err
 	}
 	config := &rest.Config{
@@ -101,6 +112,7 @@ func (w *world) exercise(dir string) {
 	w.step("events end with their leases", w.eventsEnd)
 	w.step("custom resources", w.customResources)
 	w.step("large objects", w.largeObjects)
+	w.step("etcdctl", w.operator)
 	w.step("apiserver restarts", w.apiRestarts)
 	w.step("store restarts under writers", w.storeRestarts)
 
@@ -157,7 +169,7 @@ func (w *world) step(name string, do func(context.Context) (string, error)) {
 // report prints the counters of both sides and the apiserver's complaints.
 func (w *world) report(dir string) {
 	w.step("metrics of the store", func(context.Context) (string, error) {
-		text, err := page(w.metricsURL + "/metrics")
+		text, err := page(w.store.metricsURL + "/metrics")
 		if err != nil {
 			return "", err
 		}

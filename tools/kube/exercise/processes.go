@@ -28,8 +28,6 @@ const (
 	// Short, so that a run sees compactions and the end of events.
 	compactionInterval = 30 * time.Second
 	eventTTL           = 20 * time.Second
-	// kubeadm's value.
-	progressInterval = 5 * time.Second
 )
 
 // process is a child that is killed with this program and whose log is kept over restarts.
@@ -142,34 +140,7 @@ func freePorts(count int) ([]int, error) {
 	return ports, nil
 }
 
-// newStore lays out a member with the flags that kubeadm gives its etcd, but for TLS.
-func newStore(binary, dir string) (*process, string, string, error) {
-	ports, err := freePorts(3)
-	if err != nil {
-		return nil, "", "", err
-	}
-	url := func(i int) string { return fmt.Sprintf("http://127.0.0.1:%d", ports[i]) }
-	client, peer, metrics := url(0), url(1), url(2)
-	return &process{
-		binary: binary,
-		log:    filepath.Join(dir, "store.log"),
-		args: []string{
-			"--name=exercise",
-			"--data-dir=" + filepath.Join(dir, "store"),
-			"--listen-client-urls=" + client,
-			"--advertise-client-urls=" + client,
-			"--listen-peer-urls=" + peer,
-			"--initial-advertise-peer-urls=" + peer,
-			"--initial-cluster=exercise=" + peer,
-			"--listen-metrics-urls=" + metrics,
-			"--snapshot-count=10000",
-			"--feature-gates=InitialCorruptCheck=true",
-			"--watch-progress-notify-interval=" + progressInterval.String(),
-		},
-	}, client, metrics, nil
-}
-
-func newAPIServer(binary, dir, etcd string) (*process, string, error) {
+func newAPIServer(binary, dir string, etcd *store) (*process, string, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, "", err
@@ -184,22 +155,21 @@ func newAPIServer(binary, dir, etcd string) (*process, string, error) {
 	return &process{
 		binary: binary,
 		log:    filepath.Join(dir, "apiserver.log"),
-		args: []string{
-			"--etcd-servers=" + etcd,
-			"--etcd-compaction-interval=" + compactionInterval.String(),
-			"--event-ttl=" + eventTTL.String(),
+		args: append(etcd.apiServerFlags(),
+			"--etcd-compaction-interval="+compactionInterval.String(),
+			"--event-ttl="+eventTTL.String(),
 			"--bind-address=127.0.0.1",
 			// The endpoint of the service `kubernetes` may not be a loopback address. No client calls it.
 			"--advertise-address=10.255.255.1",
 			fmt.Sprintf("--secure-port=%d", port),
-			"--cert-dir=" + filepath.Join(dir, "certificates"),
-			"--service-account-key-file=" + key,
-			"--service-account-signing-key-file=" + key,
+			"--cert-dir="+filepath.Join(dir, "certificates"),
+			"--service-account-key-file="+key,
+			"--service-account-signing-key-file="+key,
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-cluster-ip-range=10.96.0.0/16",
 			"--authorization-mode=RBAC",
-			"--token-auth-file=" + tokens,
-		},
+			"--token-auth-file="+tokens,
+		),
 	}, fmt.Sprintf("https://127.0.0.1:%d", port), nil
 }
 

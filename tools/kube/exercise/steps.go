@@ -23,7 +23,7 @@ func (w *world) storeStarts(context.Context) (string, error) {
 	if err := w.store.start(); err != nil {
 		return "", err
 	}
-	_, err := w.store.untilOK(w.metricsURL + "/readyz")
+	_, err := w.store.untilOK(w.store.metricsURL + "/readyz")
 	return "", err
 }
 

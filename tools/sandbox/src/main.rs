@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `SANDBOX_BIN` | the program; by default `basalt` beside this one |
 //! | `SANDBOX_REFUSES` | `EPERM` (by default), `ENOSYS`, `RuntimeDefault`, `Localhost`, or `nothing` |
-//! | `SANDBOX_UID` | the user and group, 1000 by default; used if root starts it |
+//! | `SANDBOX_UID` | the user and group, 1000 by default; used if root starts it. 0 stays root, with the capabilities that container runtimes give |
 
 mod read_only;
 mod runtime_default;
@@ -27,7 +27,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use seccompiler::SeccompAction;
 
 const UID: u32 = 1000;
@@ -53,7 +55,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         if matches!(refusal, Refusal::Unlisted(_)) {
             read_only::make_read_only(&scratch)?;
         }
-        become_user(number("SANDBOX_UID")?.unwrap_or(UID), &scratch)?;
+        let uid = number("SANDBOX_UID")?.unwrap_or(UID);
+        if uid == 0 {
+            keep_capabilities_of_containers()?;
+        }
+        become_user(uid, &scratch)?;
     }
     rustix::thread::set_no_new_privs(true)?;
     match refusal {
@@ -107,6 +113,33 @@ fn scratch_directories() -> Result<Vec<PathBuf>, Box<dyn Error>> {
 fn data_directory(argument: &str) -> Option<PathBuf> {
     let named = ["--data-dir=", "--wal-dir="].map(|flag| argument.strip_prefix(flag));
     named.into_iter().flatten().next().map(PathBuf::from)
+}
+
+/// Root in a container has these, which containerd gives by default.
+fn keep_capabilities_of_containers() -> Result<(), Box<dyn Error>> {
+    let kept = CapabilitySet::AUDIT_WRITE
+        | CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::FOWNER
+        | CapabilitySet::FSETID
+        | CapabilitySet::KILL
+        | CapabilitySet::MKNOD
+        | CapabilitySet::NET_BIND_SERVICE
+        | CapabilitySet::NET_RAW
+        | CapabilitySet::SETFCAP
+        | CapabilitySet::SETGID
+        | CapabilitySet::SETPCAP
+        | CapabilitySet::SETUID
+        | CapabilitySet::SYS_CHROOT;
+    // The program that is started gets what this set allows. This process itself keeps all until then.
+    for capability in CapabilitySet::all().difference(kept).iter() {
+        match remove_capability_from_bounding_set(capability) {
+            // The kernel is older than it.
+            Err(Errno::INVAL) => (),
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 /// Becomes a user without groups or capabilities, to whom belongs what it writes to.

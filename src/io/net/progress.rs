@@ -1,0 +1,288 @@
+//! Judges whether the calls of a connection make progress: a client that sends no more of a request, or takes no more of an
+//! answer, must not hold memory for ever.
+//!
+//! ```text
+//!  poll of a call ─► PollResult: its body gave bytes ───────────► waits for its client, anew
+//!                          its body has none yet ─────────► waits for nobody
+//!                          the request is not complete ───► waits for its client
+//!                          nothing of these ──────────────► as before, if an answer was under way
+//!  sweep ─► waits too long: an answer ─► the call is dropped, and its stream is reset
+//!                           a request ─► the call is polled once more, and refuses it
+//! ```
+//!
+//! There is no timer for a call. Connections with calls that wait for their clients are swept some times in
+//! [`stall_time`]; the time is read when a call begins to wait, which few calls do.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::clock;
+use crate::metrics;
+use crate::types::limits::{STALL_MS_MAX, STALL_PARTS_IF_OTHERS_WAIT};
+
+type Call = Pin<Box<dyn Future<Output = ()>>>;
+
+static STALL_MS: AtomicU64 = AtomicU64::new(STALL_MS_MAX);
+
+/// Sets the time after which a client that makes no progress is given up. Must be called before the first connection.
+pub fn set_stall_time(time: Duration) {
+    STALL_MS.store(u64::try_from(time.as_millis()).unwrap_or(STALL_MS_MAX).max(1), Relaxed);
+}
+
+/// The time after which a client that makes no progress is given up.
+pub fn stall_time() -> Duration {
+    Duration::from_millis(STALL_MS.load(Relaxed))
+}
+
+/// Answers wait for memory that others hold.
+static ANSWERS_WAIT: AtomicBool = AtomicBool::new(false);
+
+/// Tells if answers wait for memory: clients that take nothing are given up sooner then.
+pub fn set_answers_wait(wait: bool) {
+    // Mostly it is so already, and the line is not taken from other cores.
+    if ANSWERS_WAIT.load(Relaxed) != wait {
+        ANSWERS_WAIT.store(wait, Relaxed);
+    }
+}
+
+/// The time after which a client is given up that takes nothing of its answer.
+pub(super) fn answer_stall_time() -> Duration {
+    let parts = if ANSWERS_WAIT.load(Relaxed) { STALL_PARTS_IF_OTHERS_WAIT } else { 1 };
+    stall_time() / parts
+}
+
+/// The observation made by one poll of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PollResult {
+    /// Neither body was polled.
+    Nothing,
+    /// The answer has no more bytes yet.
+    Idle,
+    /// The answer had bytes, which HTTP/2 sends as its client allows.
+    Given,
+    /// The request is not complete.
+    Reads,
+}
+
+thread_local! {
+    /// Of the call that is being polled.
+    static RESULT: Cell<PollResult> = const { Cell::new(PollResult::Nothing) };
+    static IS_LATE: Cell<bool> = const { Cell::new(false) };
+    /// Calls of this executor.
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes of answers of this executor that were given to HTTP/2 and not sent.
+    static UNSENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Notes the observation of the current poll.
+pub(super) fn note(result: PollResult) {
+    RESULT.set(result);
+}
+
+/// Notes that the call that is being polled waits for the rest of its request; true if it must wait no longer.
+pub fn request_is_late() -> bool {
+    note(PollResult::Reads);
+    IS_LATE.get()
+}
+
+/// Calls and unsent bytes of one connection, or of an executor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Load {
+    pub(super) calls: usize,
+    pub(super) unsent: usize,
+}
+
+/// The load of this executor.
+pub(super) fn executor_load() -> Load {
+    Load { calls: CALLS.get(), unsent: UNSENT.get() }
+}
+
+/// Unsent bytes of a connection, and its calls that wait for the client. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Flow(Rc<FlowCells>);
+
+#[derive(Default)]
+struct FlowCells {
+    calls: Cell<usize>,
+    /// Calls that wait for the client.
+    waiting: Cell<usize>,
+    /// Bytes of answers that were given to HTTP/2 and not sent. Those of streams that were reset meanwhile are among them
+    /// until nothing waits.
+    unsent: Cell<usize>,
+    small_windows: Cell<bool>,
+}
+
+fn add(cell: &Cell<usize>, count: usize) {
+    cell.set(cell.get() + count);
+}
+
+fn subtract(cell: &Cell<usize>, count: usize) {
+    cell.set(cell.get() - count);
+}
+
+impl Flow {
+    /// The load of the connection.
+    pub(super) fn load(&self) -> Load {
+        Load { calls: self.0.calls.get(), unsent: self.0.unsent.get() }
+    }
+
+    /// Number of calls that wait for the client.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.waiting.get()
+    }
+
+    /// True if the client allows answers to be sent in small pieces only.
+    pub(super) fn has_small_windows(&self) -> bool {
+        self.0.small_windows.get()
+    }
+
+    /// From now on it does.
+    pub(super) fn set_small_windows(&self) {
+        self.0.small_windows.set(true);
+    }
+
+    /// Counts bytes of answers that are given to HTTP/2.
+    pub(super) fn give(&self, bytes: usize) {
+        add(&self.0.unsent, bytes);
+        UNSENT.with(|unsent| add(unsent, bytes));
+    }
+
+    /// Counts bytes of answers that were sent.
+    pub(super) fn sent(&self, bytes: usize) {
+        let taken = bytes.min(self.0.unsent.get());
+        subtract(&self.0.unsent, taken);
+        UNSENT.with(|unsent| subtract(unsent, taken));
+    }
+
+    /// Nothing is left of the answers that were given to HTTP/2.
+    pub(super) fn all_sent(&self) {
+        self.sent(usize::MAX);
+    }
+}
+
+/// A call that waits for its client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Wait {
+    since: Duration,
+    /// For the rest of the request; otherwise until bytes of the answer are taken.
+    reads: bool,
+}
+
+impl Wait {
+    /// After a poll with this result.
+    fn after(
+        before: Option<Self>,
+        result: PollResult,
+        now: impl FnOnce() -> Duration,
+    ) -> Option<Self> {
+        match result {
+            // A poll of a call that reads its request says so.
+            PollResult::Nothing => before.filter(|wait| !wait.reads),
+            PollResult::Idle => None,
+            PollResult::Given => Some(Self { since: now(), reads: false }),
+            PollResult::Reads => {
+                let before = before.filter(|wait| wait.reads);
+                before.or_else(|| Some(Self { since: now(), reads: true }))
+            }
+        }
+    }
+
+    fn is_over(self, now: Duration, time: Duration) -> bool {
+        now.saturating_sub(self.since) >= time
+    }
+}
+
+/// A call of a connection, and whether it waits for the client.
+pub(super) struct TrackedCall {
+    /// Nothing once it was dropped for its client.
+    call: Option<Call>,
+    flow: Flow,
+    waiting: Option<Box<Waiting>>,
+}
+
+struct Waiting {
+    wait: Wait,
+    waker: Waker,
+    is_late: bool,
+}
+
+impl TrackedCall {
+    pub(super) fn new(call: Call, flow: Flow) -> Self {
+        add(&flow.0.calls, 1);
+        CALLS.with(|calls| add(calls, 1));
+        Self { call: Some(call), flow, waiting: None }
+    }
+
+    fn update(&mut self, wait: Option<Wait>, context: &Context<'_>) {
+        match (wait, &mut self.waiting) {
+            (None, None) => (),
+            (None, Some(_)) => {
+                self.waiting = None;
+                subtract(&self.flow.0.waiting, 1);
+            }
+            (Some(wait), Some(waiting)) => {
+                waiting.is_late &= waiting.wait.reads == wait.reads;
+                waiting.wait = wait;
+                waiting.waker.clone_from(context.waker());
+            }
+            (Some(wait), none) => {
+                let waker = context.waker().clone();
+                *none = Some(Box::new(Waiting { wait, waker, is_late: false }));
+                add(&self.flow.0.waiting, 1);
+            }
+        }
+    }
+
+    /// Gives up the call if it waits for the rest of its request for `time`, or until its answer is taken for `answer_time`.
+    pub(super) fn sweep(&mut self, now: Duration, time: Duration, answer_time: Duration) {
+        let Some(waiting) = &mut self.waiting else { return };
+        let time = if waiting.wait.reads { time } else { answer_time };
+        if !waiting.wait.is_over(now, time) || waiting.is_late {
+            return;
+        }
+        metrics::CALLS_STALLED.add(1);
+        waiting.is_late = true;
+        if !waiting.wait.reads {
+            self.call = None;
+        }
+        // Polled, it ends.
+        waiting.waker.wake_by_ref();
+    }
+}
+
+impl Future for TrackedCall {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let before = self.waiting.as_ref().map(|waiting| (waiting.wait, waiting.is_late));
+        let Some(call) = &mut self.call else { return Poll::Ready(()) };
+        RESULT.set(PollResult::Nothing);
+        IS_LATE.set(before.is_some_and(|(_, is_late)| is_late));
+        let polled = call.as_mut().poll(context);
+        IS_LATE.set(false);
+        if polled.is_pending() {
+            let now = || Duration::from_millis(clock::now_ms());
+            let wait = Wait::after(before.map(|(wait, _)| wait), RESULT.get(), now);
+            self.update(wait, context);
+        }
+        polled
+    }
+}
+
+impl Drop for TrackedCall {
+    fn drop(&mut self) {
+        CALLS.with(|calls| subtract(calls, 1));
+        subtract(&self.flow.0.calls, 1);
+        if self.waiting.is_some() {
+            subtract(&self.flow.0.waiting, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
