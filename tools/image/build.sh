@@ -4,8 +4,9 @@
 #
 #   tools/image/build.sh                       static programs for this machine's architecture, built here
 #   tools/image/build.sh --libc gnu            linked against glibc, with io_uring; its libraries are in the image
-#   tools/image/build.sh --arch aarch64        not tested; needs a C compiler and a linker for it (CC_aarch64_unknown_linux_musl and
-#                                              CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER)
+#   tools/image/build.sh --arch aarch64        run under emulation only; needs a C compiler, also as the linker: Debian's
+#                                              gcc-aarch64-linux-gnu, as CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc and
+#                                              CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc
 #   tools/image/build.sh --programs DIR        programs that are there already: basalt, basaltctl, basaltutl
 #   tools/image/build.sh --out DIR             default: target/image
 #   tools/image/build.sh --name NAME           default: basalt:VERSION
