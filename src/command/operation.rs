@@ -50,6 +50,6 @@ operations! {
     ClusterVersionSet,
     /// Not etcd's.
     FeatureLevelSet,
-    /// What happens to tokens later counts here too.
+    /// Later commands for its tokens count here too.
     Authenticate,
 }
