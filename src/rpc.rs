@@ -54,7 +54,7 @@ use self::login::ClientAddress;
 use self::policy::Observer;
 use crate::actors::ReplicaClient;
 use crate::command::Command;
-use crate::io::{PeerCertificate, clock, fatal};
+use crate::io::{MayStall, PeerCertificate, clock, fatal};
 use crate::metrics;
 use crate::types::limits::GRPC_OVERHEAD_BYTES;
 use crate::types::{Error, Refusal};
@@ -172,7 +172,11 @@ impl Services {
                         return Ok(call.answered(refused, receive_max));
                     }
                     let answer = pin!(async {
-                        inner.streaming(rpc, request).await.map(ResponseBody::Stream)
+                        let mut answer = inner.streaming(rpc, request).await;
+                        if rpc == Streaming::Watch {
+                            answer.extensions_mut().insert(MayStall);
+                        }
+                        answer.map(ResponseBody::Stream)
                     });
                     let answer = in_time(answer, &mut deadline).await;
                     Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))

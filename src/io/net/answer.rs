@@ -26,6 +26,11 @@ use crate::types::limits::{
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
+/// Marks a response whose client may take its messages as late as it likes, because what waits for it is bounded by its
+/// service: official clients do not resume a watch whose stream was reset.
+#[derive(Clone, Copy, Debug)]
+pub struct MayStall;
+
 /// A service within the bounds of streams.
 #[derive(Clone)]
 pub(super) struct BoundedService<S> {
@@ -89,7 +94,8 @@ where
             return Poll::Ready(Err(h2::Error::from(h2::Reason::REFUSED_STREAM).into()));
         };
         let answer = ready!(Pin::new(answer).poll(context)).map_err(Into::into)?;
-        let flow = self.flow.clone();
+        let may_stall = answer.extensions().get::<MayStall>().is_some();
+        let flow = (!may_stall).then(|| self.flow.clone());
         Poll::Ready(Ok(answer.map(|body| AnswerBody { body, flow, last: None })))
     }
 }
@@ -97,7 +103,8 @@ where
 /// The body of an answer.
 pub(super) struct AnswerBody<B> {
     body: B,
-    flow: Flow,
+    /// Counts its bytes; nothing for one whose client has all time.
+    flow: Option<Flow>,
     /// The last byte of the piece that was given.
     last: Option<Bytes>,
 }
@@ -105,12 +112,16 @@ pub(super) struct AnswerBody<B> {
 impl<B> AnswerBody<B> {
     /// Counts a piece that is given to HTTP/2, and keeps its last byte.
     fn give(&mut self, mut piece: Bytes) -> Bytes {
+        let Some(flow) = &self.flow else {
+            progress::note(PollResult::Idle);
+            return piece;
+        };
         progress::note(PollResult::Given);
-        let is_split = piece.len() > RESPONSE_BYTES_UNCOUNTED || self.flow.has_small_windows();
+        let is_split = piece.len() > RESPONSE_BYTES_UNCOUNTED || flow.has_small_windows();
         if is_split && piece.len() > 1 {
             self.last = Some(piece.split_off(piece.len() - 1));
         }
-        self.flow.give(piece.len());
+        flow.give(piece.len());
         piece
     }
 }
@@ -125,7 +136,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if let Some(last) = self.last.take() {
             progress::note(PollResult::Given);
-            self.flow.give(last.len());
+            self.flow.iter().for_each(|flow| flow.give(last.len()));
             return Poll::Ready(Some(Ok(Frame::data(last))));
         }
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {

@@ -111,12 +111,9 @@ fn answers_that_nobody_takes_are_given_up() {
         .flat_map(|_| [(0, "large"), (0, "small"), (1, "small"), (1 << 30, "large")])
         .map(|(window, key)| ask(window, key))
         .collect();
-    for _ in 0..3 {
-        let mut watch = Frames::with_settings(&server, &[(INITIAL_WINDOW_SIZE, 0)]);
-        watch.send(&call_of(1, wire::WATCH));
-        watch.send(&frame(DATA, 0, 1, &framed(0, &watch_of("small").encode_to_vec())));
-        asked.push(watch);
-    }
+    let mut watch = Frames::with_settings(&server, &[(INITIAL_WINDOW_SIZE, 0)]);
+    watch.send(&call_of(1, wire::WATCH));
+    watch.send(&frame(DATA, 0, 1, &framed(0, &watch_of("small").encode_to_vec())));
     // Others are served meanwhile.
     runtime().block_on(async {
         let answer = Wire::new(&server.endpoint()).get("large").await.expect("served");
@@ -126,6 +123,11 @@ fn answers_that_nobody_takes_are_given_up() {
         assert_eq!(frames.reset(), Some(CANCEL), "{number}: {}", server.logs.tail());
     }
     assert_eq!(metric(&server, "basalt_calls_stalled_total"), asked.len() as f64);
+    // Watches stay: official clients do not resume one that was reset.
+    watch.send(&frame(WINDOW_UPDATE, 0, 1, &1000_u32.to_be_bytes()));
+    assert!(watch.read_until(|kind, _| kind == DATA), "created");
+    put(&server, "small", "s");
+    assert!(watch.read_until(|kind, _| kind == DATA), "an event");
     // The connections go on.
     for frames in asked.iter_mut().take(3) {
         frames.send(&frame(PING, 0, 0, &[0; 8]));
