@@ -19,7 +19,7 @@ use crate::process::{self, Finished, Scratch, Server, Setup, reference, run};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that listens for clients with TLS at its own port, with more flags.
-fn secured(setup: Setup, pair: &Pair) -> Server {
+pub(crate) fn secured(setup: Setup, pair: &Pair) -> Server {
     let setup = setup.flag("cert-file", &pair.certificate).flag("key-file", &pair.key);
     let mut server = Server::new(setup);
     let url = secure_endpoint(&server);

@@ -112,7 +112,7 @@ struct FlowCells {
     /// Calls that wait for the client.
     waiting: Cell<usize>,
     /// Bytes of answers that were given to HTTP/2 and not sent. Those of streams that were reset meanwhile are among them
-    /// until nothing waits.
+    /// until nothing waits; those of answers that may stall are subtracted but were not added, so that it may be too low.
     unsent: Cell<usize>,
     small_windows: Cell<bool>,
 }

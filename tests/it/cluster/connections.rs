@@ -26,7 +26,7 @@ struct Identity {
     /// The certificate to show.
     name: &'static str,
     token: Option<String>,
-    /// That of the certificates in use.
+    /// The epoch of the certificates in use; a newer one makes new connections.
     epoch: u64,
 }
 

@@ -17,7 +17,7 @@ use crate::process::{Server, Setup};
 use crate::secured::{NAMELESS, ROOT, STRANGER, Secured};
 use crate::wire::Wire;
 
-/// Whoever makes the requests.
+/// The user in whose name the requests are made.
 #[derive(Clone)]
 pub(super) enum Identity {
     Anyone,

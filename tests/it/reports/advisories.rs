@@ -20,6 +20,7 @@ use crate::gateway::{ask, framed};
 use crate::logins::outcome;
 use crate::process::{self, Scratch, Server, Setup, run};
 use crate::tls::certificates::{Authority, Wanted};
+use crate::tls::secured;
 use crate::wire::{self, Wire};
 
 /// A transaction with one operation, inside of `depth` others, in a branch that is taken or in one that is not.
@@ -160,14 +161,7 @@ fn any_name_is_served_over_tls() {
     let authority = Authority::new(place.path(), "ca");
     let pair = authority.issue("server", &Wanted { hosts: &["evil.example"], ..Wanted::default() });
     for binary in [process::basalt(), process::etcd()] {
-        let setup = Setup::new(binary)
-            .flag("host-whitelist", "good.example")
-            .flag("cert-file", &pair.certificate)
-            .flag("key-file", &pair.key);
-        let mut server = Server::new(setup);
-        let url = format!("https://127.0.0.1:{}", server.port);
-        server.set("listen-client-urls", &url);
-        server.start();
+        let server = secured(Setup::new(binary).flag("host-whitelist", "good.example"), &pair);
         let mut curl = Command::new("curl");
         curl.args(["-s", "--max-time", "20", "--cacert", &authority.file, "--http1.1"]);
         curl.args(["--resolve", &format!("evil.example:{}:127.0.0.1", server.port)]);
@@ -250,13 +244,7 @@ fn weak_suites_and_versions_are_refused() {
     let place = Scratch::new();
     let authority = Authority::new(place.path(), "ca");
     let pair = authority.issue("server", &Wanted::default());
-    let setup = Setup::new(process::basalt())
-        .flag("cert-file", &pair.certificate)
-        .flag("key-file", &pair.key);
-    let mut server = Server::new(setup);
-    let url = format!("https://127.0.0.1:{}", server.port);
-    server.set("listen-client-urls", &url);
-    server.start();
+    let server = secured(Setup::new(process::basalt()), &pair);
     let handshake = |arguments: &[&str]| {
         let mut openssl = Command::new("openssl");
         openssl.args(["s_client", "-connect", &format!("127.0.0.1:{}", server.port)]);
