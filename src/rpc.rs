@@ -37,7 +37,8 @@ use std::time::Duration;
 
 use basalt_proto::etcdserverpb::alarm_request::AlarmAction;
 use basalt_proto::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
-use basalt_proto::rpc::{Rpc, Streaming, Unary, is_service};
+use basalt_proto::rpc::{Kind, Rpc, Streaming, Unary, is_service};
+use bytes::Bytes;
 use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
@@ -51,7 +52,7 @@ use self::call::{Call, MeteredRequest};
 use self::credentials::TOKEN_HEADERS;
 use self::deadline::{Deadline, in_time};
 use self::login::ClientAddress;
-use self::policy::Observer;
+use self::policy::{Observed, PolicyClient};
 use crate::actors::ReplicaClient;
 use crate::command::Command;
 use crate::io::{MayStall, PeerCertificate, clock, fatal};
@@ -73,7 +74,7 @@ pub struct Services(Rc<Inner>);
 
 struct Inner {
     replica: ReplicaClient,
-    policy: Arc<Policy>,
+    policy: Rc<PolicyClient>,
     receive_max: usize,
     slow: Duration,
     kv: Arc<kv::Kv>,
@@ -95,7 +96,7 @@ impl Services {
     /// All services, as clients of this replica.
     pub fn new(replica: &ReplicaClient, slow: Duration, policy: &Arc<Policy>) -> Self {
         Self(Rc::new(Inner {
-            policy: Arc::clone(policy),
+            policy: PolicyClient::new(policy, replica),
             receive_max: replica.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
             slow,
             kv: Arc::new(kv::Kv(replica.clone())),
@@ -155,30 +156,22 @@ impl Services {
         }
         let request = request.map(|body| MeteredRequest::new(body, rpc));
         let (head, mut body) = request.into_parts();
-        let mut observed = inner.policy.observe(&inner.replica, rpc, &head, peer);
+        let mut observed = inner.policy.observe(rpc, &head, peer);
         let rpc = match rpc {
             Rpc::Unary(rpc) => rpc,
             Rpc::Streaming(rpc) => {
                 let mut request = hyper::Request::from_parts(head, body);
-                if observed.is_some() && rpc == Streaming::Watch {
-                    let (policy, address) = (Arc::clone(&inner.policy), Arc::clone(peer));
-                    request.extensions_mut().insert(Observer { policy, address });
+                if rpc == Streaming::Watch
+                    && let Some(observer) = inner.policy.observer(peer)
+                {
+                    request.extensions_mut().insert(observer);
                 }
                 return Box::pin(async move {
-                    let admitted = observed.as_mut().map_or(Ok(()), |it| it.admit(&[]));
+                    let answer = {
+                        let answer = pin!(inner.answer_stream(rpc, request, &mut observed));
+                        in_time(answer, &mut deadline).await
+                    };
                     let call = call.observed(observed);
-                    if let Err(refusal) = admitted {
-                        let refused = status(refusal).into_http().map(ResponseBody::Stream);
-                        return Ok(call.answered(refused, receive_max));
-                    }
-                    let answer = pin!(async {
-                        let mut answer = inner.streaming(rpc, request).await;
-                        if rpc == Streaming::Watch {
-                            answer.extensions_mut().insert(MayStall);
-                        }
-                        answer.map(ResponseBody::Stream)
-                    });
-                    let answer = in_time(answer, &mut deadline).await;
                     Ok(call.answered(answer, receive_max).map(|body| body.until(deadline)))
                 });
             }
@@ -224,6 +217,35 @@ impl CallHead {
 }
 
 impl Inner {
+    /// Answers a call with a stream. Its message is read first where somebody asks for what it is about; a client that sends a
+    /// stream, too, says that in many messages.
+    async fn answer_stream(
+        &self,
+        rpc: Streaming,
+        request: hyper::Request<MeteredRequest>,
+        observed: &mut Option<Box<Observed>>,
+    ) -> hyper::Response<ResponseBody> {
+        let is_single = Rpc::Streaming(rpc).method().kind == Kind::ServerStream;
+        let admitted = async {
+            let Some(observed) = observed else { return Ok(request) };
+            let (request, message) = match is_single {
+                true => unary::read_ahead(self, request).await?,
+                false => (request, Bytes::new()),
+            };
+            observed.admit(&message).map_err(status)?;
+            Ok(request)
+        };
+        let request = match admitted.await {
+            Ok(request) => request,
+            Err(refusal) => return Status::into_http(refusal).map(ResponseBody::Stream),
+        };
+        let mut answer = self.streaming(rpc, request).await;
+        if rpc == Streaming::Watch {
+            answer.extensions_mut().insert(MayStall);
+        }
+        answer.map(ResponseBody::Stream)
+    }
+
     /// The checks before any service, in etcd's order: learners, the client's version, its requirement of a leader.
     fn admit(&self, rpc: Rpc, headers: &HeaderMap) -> Result<(), Refusal> {
         match rule(rpc).admission {

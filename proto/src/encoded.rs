@@ -59,10 +59,10 @@ pub struct TxnResponse {
     pub responses: Vec<ResponseOp>,
 }
 
-/// `etcdserverpb.ResponseOp`.
-#[derive(Clone, PartialEq, prost::Message)]
+/// `etcdserverpb.ResponseOp`; encoded and decoded as [`crate::nested`] does it.
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct ResponseOp {
-    #[prost(oneof = "Response", tags = "1, 2, 3, 4")]
+    /// The result of the operation.
     pub response: Option<Response>,
 }
 

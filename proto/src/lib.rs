@@ -12,6 +12,7 @@
     reason = "generated code"
 )]
 
+mod backward;
 #[cfg(feature = "server")]
 pub mod codec;
 pub mod encoded;

@@ -9,11 +9,15 @@
 use std::cell::Cell;
 
 use bytes::{Buf, BufMut};
-use prost::encoding::{DecodeContext, WireType};
+use prost::encoding::{DecodeContext, WireType, bool};
 use prost::{DecodeError, Message};
 
+use crate::backward::{Backward, Nests};
+use crate::encoded::{self, Response as EncodedResponse, ResponseOp as EncodedResponseOp};
+use crate::etcdserverpb::{TxnRequest, TxnResponse};
+
 /// Maximum depth of nested transactions, the outermost one not counted. Go's protobuf reads some 5,000; but the recursion
-/// over them here takes stack for each, in a thread of 2 MiB, and encoding takes time by the square of the depth.
+/// over them here takes stack for each, in a thread of 2 MiB.
 pub const DEPTH_MAX: usize = 256;
 
 /// Error text of a message with more of them.
@@ -53,11 +57,31 @@ pub fn is_too_deep(error: &DecodeError) -> bool {
 }
 
 macro_rules! operation {
-    ($message:ident $module:ident $choice:ident) => {
+    ($message:ident $module:ident $choice:ident $txn:ident) => {
+        impl $message {
+            /// Writes a field with it before the content.
+            fn prepend_to(&self, tag: u32, buffer: &mut Backward) {
+                let end = buffer.len();
+                match &self.$module {
+                    Some($choice::$txn(txn)) => {
+                        txn.prepend_to(buffer);
+                        buffer.head(TXN, end);
+                    }
+                    Some(choice) => {
+                        buffer.prepend(choice.encoded_len(), |room| choice.encode(room));
+                    }
+                    None => (),
+                }
+                buffer.head(tag, end);
+            }
+        }
+
         impl Message for $message {
             fn encode_raw(&self, buf: &mut impl BufMut) {
-                if let Some(choice) = &self.$module {
-                    choice.encode(buf);
+                match &self.$module {
+                    Some($choice::$txn(txn)) => txn.encode_field(TXN, buf),
+                    Some(choice) => choice.encode(buf),
+                    None => (),
                 }
             }
 
@@ -148,8 +172,39 @@ pub mod response_op {
 use request_op::Request;
 use response_op::Response;
 
-operation!(RequestOp request Request);
-operation!(ResponseOp response Response);
+operation!(RequestOp request Request RequestTxn);
+operation!(ResponseOp response Response ResponseTxn);
+operation!(EncodedResponseOp response EncodedResponse ResponseTxn);
+
+impl Nests for TxnRequest {
+    fn prepend_to(&self, buffer: &mut Backward) {
+        let Self { compare, success, failure } = self;
+        failure.iter().rev().for_each(|operation| operation.prepend_to(3, buffer));
+        success.iter().rev().for_each(|operation| operation.prepend_to(2, buffer));
+        compare.iter().rev().for_each(|compare| buffer.message(1, compare));
+    }
+}
+
+/// For both forms of the response: their fields have the same names.
+macro_rules! response {
+    ($response:ty) => {
+        impl Nests for $response {
+            fn prepend_to(&self, buffer: &mut Backward) {
+                let Self { header, succeeded, responses } = self;
+                responses.iter().rev().for_each(|response| response.prepend_to(3, buffer));
+                if *succeeded {
+                    buffer.prepend(bool::encoded_len(2, succeeded), |room| {
+                        bool::encode(2, succeeded, room);
+                    });
+                }
+                header.iter().for_each(|header| buffer.message(1, header));
+            }
+        }
+    };
+}
+
+response!(TxnResponse);
+response!(encoded::TxnResponse);
 
 #[cfg(test)]
 mod tests {
@@ -204,6 +259,63 @@ mod tests {
         }
         // A failed decode leaves no state behind for the next one.
         assert!(TxnRequest::decode(&nested(DEPTH_MAX).encode_to_vec()[..]).is_ok());
+    }
+
+    #[test]
+    fn a_transaction_is_encoded_as_by_prost() {
+        /// The same messages as prost encodes them.
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct Txn {
+            #[prost(message, repeated, tag = "1")]
+            compare: Vec<Compare>,
+            #[prost(message, repeated, tag = "2")]
+            success: Vec<Operation>,
+            #[prost(message, repeated, tag = "3")]
+            failure: Vec<Operation>,
+        }
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct Operation {
+            #[prost(message, tag = "2", optional)]
+            put: Option<PutRequest>,
+            #[prost(message, tag = "4", optional)]
+            txn: Option<Box<Txn>>,
+        }
+        fn plain(txn: &TxnRequest) -> Txn {
+            let operation = |it: &RequestOp| match &it.request {
+                Some(Request::RequestTxn(txn)) => {
+                    Operation { txn: Some(Box::new(plain(txn))), put: None }
+                }
+                Some(Request::RequestPut(put)) => Operation { put: Some(put.clone()), txn: None },
+                _ => Operation::default(),
+            };
+            Txn {
+                compare: txn.compare.clone(),
+                success: txn.success.iter().map(operation).collect(),
+                failure: txn.failure.iter().map(operation).collect(),
+            }
+        }
+        for depth in [0, 1, 2, 30, DEPTH_MAX] {
+            let mut txn = nested(depth);
+            let long = PutRequest { value: vec![7; 40_000].into(), ..Default::default() };
+            txn.success.push(RequestOp { request: Some(Request::RequestPut(long)) });
+            txn.success.push(RequestOp::default());
+            txn.failure.extend(txn.success.clone());
+            let bytes = txn.encode_to_vec();
+            assert!(bytes == plain(&txn).encode_to_vec(), "{depth}");
+            assert_eq!(bytes.len(), txn.encoded_len());
+        }
+        let mut header = TxnResponse { succeeded: true, ..Default::default() };
+        header.header.get_or_insert_default().revision = 300;
+        let mut answer = header.clone();
+        for _ in 0..DEPTH_MAX {
+            let response = Some(Response::ResponseTxn(answer));
+            let responses = vec![ResponseOp { response }, ResponseOp::default()];
+            answer = TxnResponse { responses, ..header.clone() };
+        }
+        let bytes = answer.encode_to_vec();
+        let encoded = encoded::TxnResponse::decode(&bytes[..]).expect("the same fields");
+        assert!(encoded.encode_to_vec() == bytes);
+        assert_eq!(TxnResponse::decode(&bytes[..]), Ok(answer));
     }
 
     #[test]

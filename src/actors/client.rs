@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{AlarmMember, RequestHeader};
+use bytes::Bytes;
 use send_wrapper::SendWrapper;
 
 use self::admission::Admission;
@@ -145,6 +146,29 @@ impl ReplicaClient {
         who: Option<&AuthInfo>,
         command: Command,
     ) -> impl Future<Output = Result<Reply, Refusal>> + Send + use<> {
+        let reply = self.propose_entry(who, command, false);
+        async move { reply.await.map_err(|(refusal, _)| refusal) }
+    }
+
+    /// The same for a caller that may propose the command again: a refusal comes with the entry, which holds it. The command
+    /// itself is not kept, for its bytes are a part of what the connection has read.
+    ///
+    /// # Errors
+    /// See [`ReplicaClient::propose_as`].
+    pub fn propose_again_as(
+        &self,
+        who: Option<&AuthInfo>,
+        command: Command,
+    ) -> impl Future<Output = Result<Reply, (Refusal, Option<Bytes>)>> + Send + use<> {
+        self.propose_entry(who, command, true)
+    }
+
+    fn propose_entry(
+        &self,
+        who: Option<&AuthInfo>,
+        command: Command,
+        keeps_entry: bool,
+    ) -> impl Future<Output = Result<Reply, (Refusal, Option<Bytes>)>> + Send + use<> {
         let max = self.shared.node.max_request_bytes;
         let accepted = self.accepts_proposals();
         let fits = accepted.and_then(|()| command.check_level(self.shared.feature_level()));
@@ -153,18 +177,21 @@ impl ReplicaClient {
         let who = who.cloned();
         let pending = self.pending.clone();
         async move {
-            let mut data = encoded?;
+            let refused = |refusal| (refusal, None);
+            let mut data = encoded.map_err(refused)?;
             // It need not wait to be refused.
             if data.len() > max {
-                return Err(Refusal::RequestTooLarge);
+                return Err(refused(Refusal::RequestTooLarge));
             }
-            let slot = Slot::acquire(&pending, data.len()).await?;
+            let slot = Slot::acquire(&pending, data.len()).await.map_err(refused)?;
             encode_header(header(slot.id(), who.as_ref()), &mut data);
             if data.len() > max {
-                return Err(Refusal::RequestTooLarge);
+                return Err(refused(Refusal::RequestTooLarge));
             }
-            pending.borrow_mut().propose(slot.id(), data.freeze());
-            slot.reply().await
+            let entry = data.freeze();
+            let kept = keeps_entry.then(|| entry.clone());
+            pending.borrow_mut().propose(slot.id(), entry);
+            slot.reply().await.map_err(|refusal| (refusal, kept))
         }
     }
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use basalt_proto::rpc::Rpc;
-use gocompat::time::rfc3339_micros;
-use serde_json::{Map, Value};
+use gocompat::time::write_rfc3339_micros;
 
-use super::target::Target;
+use super::text::JsonObject;
 use crate::types::{CODE_NAMES, code_number};
+
+/// Bytes of most lines, at most.
+const LINE_BYTES: usize = 512;
 
 /// A request that was answered.
 #[derive(Clone, Debug)]
@@ -24,8 +26,8 @@ pub struct AuditRecord<'a> {
     pub address: &'a str,
     /// The RPC.
     pub rpc: Rpc,
-    /// Its keys and names.
-    pub target: &'a Target,
+    /// Its keys and names: [`super::Target::to_fields`].
+    pub fields: &'a [u8],
     /// gRPC's code of the answer.
     pub code: i32,
     /// The revision of the answer; 0 if it has none.
@@ -36,26 +38,28 @@ pub struct AuditRecord<'a> {
 
 impl AuditRecord<'_> {
     /// The record as one line of JSON.
-    pub fn line(&self) -> String {
-        let mut fields = Map::new();
-        let mut put = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
-        put("ts", rfc3339_micros(self.time).into());
-        put("user", self.user.into());
-        put("source", self.source.into());
+    pub fn line(&self) -> Vec<u8> {
+        let mut line = Vec::with_capacity(LINE_BYTES);
+        let mut fields = JsonObject::begin(&mut line);
+        let time = fields.value("ts");
+        time.push(b'"');
+        write_rfc3339_micros(time, self.time);
+        time.push(b'"');
+        fields.optional("user", self.user);
+        fields.text("source", self.source);
         if let Some(certificate) = self.certificate {
-            put("certificate", certificate.into());
+            fields.text("certificate", certificate);
         }
-        put("remote", self.address.into());
-        put("rpc", self.rpc.method().path.into());
-        self.target.describe(&mut put);
-        put("code", CODE_NAMES[code_number(self.code)].into());
-        if self.revision != 0 {
-            put("revision", self.revision.into());
+        fields.text("remote", self.address);
+        fields.text("rpc", self.rpc.method().path);
+        fields.fields(self.fields);
+        fields.text("code", CODE_NAMES[code_number(self.code)]);
+        if let Some(revision) = u64::try_from(self.revision).ok().filter(|it| *it != 0) {
+            fields.number("revision", revision);
         }
-        let took_us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
-        put("took-us", took_us.into());
-        let mut line = Value::Object(fields).to_string();
-        line.push('\n');
+        fields.number("took-us", u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX));
+        fields.end();
+        line.push(b'\n');
         line
     }
 }

@@ -7,6 +7,8 @@
 //! The first rule whose conditions all hold decides; a request that no rule is about is logged. Whatever the rules say,
 //! refusals for lack of permission and what administers the cluster are logged.
 
+use std::cell::LazyCell;
+
 use crate::types::Code;
 use basalt_proto::rpc::{METHODS, Rpc, Streaming, Unary};
 
@@ -126,12 +128,14 @@ impl Rules {
         rules.map(Rule::parse).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Tells if a request is logged, before it is known what comes of it.
-    pub fn admits(&self, rpc: Rpc, user: Option<&str>, target: &Target) -> bool {
+    /// Tells if a request is logged, before it is known what comes of it. Its keys are looked at only if rules name prefixes.
+    pub fn admits(&self, rpc: Rpc, user: Option<&str>, message: &[u8]) -> bool {
         if Class::of(rpc) == Class::Admin {
             return true;
         }
-        let rule = self.0.iter().find(|rule| rule.holds(rpc, user, target));
+        let target = LazyCell::new(|| Target::of(rpc, message));
+        let touches = |prefix: &str| target.touches(prefix.as_bytes());
+        let rule = self.0.iter().find(|rule| rule.holds(rpc, user, touches));
         rule.is_none_or(|rule| !rule.skips)
     }
 
@@ -177,10 +181,10 @@ impl Rule {
         Ok(())
     }
 
-    fn holds(&self, rpc: Rpc, user: Option<&str>, target: &Target) -> bool {
+    fn holds(&self, rpc: Rpc, user: Option<&str>, touches: impl Fn(&str) -> bool) -> bool {
         self.class.is_none_or(|class| class == Class::of(rpc))
             && self.rpc.is_none_or(|wanted| wanted == rpc)
             && self.user.as_deref().is_none_or(|wanted| user == Some(wanted))
-            && self.prefix.as_deref().is_none_or(|prefix| target.touches(prefix.as_bytes()))
+            && self.prefix.as_deref().is_none_or(touches)
     }
 }

@@ -1,44 +1,46 @@
 //! Keys, names and ids in a request.
 
 use basalt_proto::rpc::{Rpc, Streaming, Unary};
-use serde_json::{Map, Value};
 
-use super::text::text_of;
+use super::text::JsonObject;
 use super::wire::{Field, Fields, bytes, number};
 use crate::types::limits::AUDIT_OPERATIONS_MAX;
 
 /// Keys, names and ids in a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Target {
+pub struct Target<'a> {
     /// Ranges of keys, those of operations of a transaction each by itself.
-    pub ranges: Vec<Range>,
+    pub ranges: Vec<Range<'a>>,
     /// Operations of a transaction that are not among them.
     pub more: usize,
     /// Users, roles, locks, addresses: what they are, and how they are called.
-    pub names: Vec<(&'static str, Vec<u8>)>,
+    pub names: Vec<(&'static str, &'a [u8])>,
     /// Ids and revisions.
     pub numbers: Vec<(&'static str, u64)>,
 }
 
 /// A range of keys and what is done with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Range {
+pub struct Range<'a> {
     /// `put`, `delete`, `range`.
     pub operation: &'static str,
     /// The first key.
-    pub key: Vec<u8>,
+    pub key: &'a [u8],
     /// As in etcd's requests.
-    pub range_end: Vec<u8>,
+    pub range_end: &'a [u8],
 }
+
+/// Bytes of the fields of most requests, at most.
+const FIELDS_BYTES: usize = 128;
 
 /// Fields of `etcdserverpb` messages.
 const FIRST: u32 = 1;
 const SECOND: u32 = 2;
 const THIRD: u32 = 3;
 
-impl Target {
+impl<'a> Target<'a> {
     /// Of an encoded request of this RPC. Fields that do not read are left out.
-    pub fn of(rpc: Rpc, message: &[u8]) -> Self {
+    pub fn of(rpc: Rpc, message: &'a [u8]) -> Self {
         let mut target = Self::default();
         match rpc {
             Rpc::Unary(rpc) => target.read_unary(rpc, message),
@@ -48,7 +50,7 @@ impl Target {
     }
 
     #[allow(clippy::too_many_lines, reason = "a row for each RPC")]
-    fn read_unary(&mut self, rpc: Unary, message: &[u8]) {
+    fn read_unary(&mut self, rpc: Unary, message: &'a [u8]) {
         match rpc {
             Unary::KVRange => self.range("range", message),
             Unary::KVPut => self.put(message),
@@ -126,7 +128,7 @@ impl Target {
         }
     }
 
-    fn read_streaming(&mut self, rpc: Streaming, message: &[u8]) {
+    fn read_streaming(&mut self, rpc: Streaming, message: &'a [u8]) {
         match rpc {
             Streaming::KVRangeStream => self.range("range", message),
             Streaming::Watch => {
@@ -143,17 +145,17 @@ impl Target {
         }
     }
 
-    fn range(&mut self, operation: &'static str, message: &[u8]) {
+    fn range(&mut self, operation: &'static str, message: &'a [u8]) {
         self.push(operation, bytes(message, FIRST), bytes(message, SECOND));
     }
 
     /// The second field of a put is the value.
-    fn put(&mut self, message: &[u8]) {
+    fn put(&mut self, message: &'a [u8]) {
         self.push("put", bytes(message, FIRST), b"");
     }
 
     /// Operations on success and on failure; compares are not what it does.
-    fn txn(&mut self, message: &[u8]) {
+    fn txn(&mut self, message: &'a [u8]) {
         // Transactions in each other are few deep: whoever nests them deeper is refused before.
         let mut nested = vec![message];
         while let Some(message) = nested.pop() {
@@ -170,20 +172,19 @@ impl Target {
         }
     }
 
-    fn push(&mut self, operation: &'static str, key: &[u8], range_end: &[u8]) {
+    fn push(&mut self, operation: &'static str, key: &'a [u8], range_end: &'a [u8]) {
         if self.ranges.len() >= AUDIT_OPERATIONS_MAX {
             self.more += 1;
             return;
         }
-        let (key, range_end) = (key.to_vec(), range_end.to_vec());
         self.ranges.push(Range { operation, key, range_end });
     }
 
-    fn name(&mut self, what: &'static str, message: &[u8], field: u32) {
-        self.names.push((what, bytes(message, field).to_vec()));
+    fn name(&mut self, what: &'static str, message: &'a [u8], field: u32) {
+        self.names.push((what, bytes(message, field)));
     }
 
-    fn number(&mut self, what: &'static str, message: &[u8], field: u32) {
+    fn number(&mut self, what: &'static str, message: &'a [u8], field: u32) {
         self.numbers.push((what, number(message, field)));
     }
 
@@ -192,51 +193,56 @@ impl Target {
         self.ranges.iter().any(|range| range.touches(prefix))
     }
 
-    pub(super) fn describe(&self, put: &mut impl FnMut(&str, Value)) {
+    /// The fields of a line that say it, as [`super::AuditRecord`] takes them.
+    pub fn to_fields(&self) -> Vec<u8> {
+        let mut fields = Vec::with_capacity(FIELDS_BYTES);
+        self.describe(&mut JsonObject::go_on(&mut fields));
+        fields
+    }
+
+    fn describe(&self, fields: &mut JsonObject<'_>) {
         for (what, name) in &self.names {
-            let (what, name) = text_of(what, name);
-            put(&what, name);
+            fields.bytes(what, name);
         }
         for (what, number) in &self.numbers {
-            put(what, (*number).into());
+            fields.number(what, *number);
         }
         match self.ranges.as_slice() {
             [] => (),
-            [only] if self.more == 0 => only.describe(put),
+            [only] if self.more == 0 => only.describe(fields),
             several => {
-                let described = several.iter().map(|range| {
-                    let mut fields = Map::new();
-                    fields.insert("op".to_owned(), range.operation.into());
-                    range
-                        .describe(&mut |name: &str, value| drop(fields.insert(name.into(), value)));
-                    Value::Object(fields)
-                });
-                put("ops", described.collect());
+                let line = fields.value("ops");
+                for (at, range) in several.iter().enumerate() {
+                    line.push(if at == 0 { b'[' } else { b',' });
+                    let mut fields = JsonObject::begin(line);
+                    fields.text("op", range.operation);
+                    range.describe(&mut fields);
+                    fields.end();
+                }
+                line.push(b']');
                 if self.more > 0 {
-                    put("more-ops", self.more.into());
+                    fields.number("more-ops", self.more as u64);
                 }
             }
         }
     }
 }
 
-impl Range {
+impl Range<'_> {
     fn touches(&self, prefix: &[u8]) -> bool {
         if self.range_end.is_empty() {
             return self.key.starts_with(prefix);
         }
         // The first key of the range that could begin so.
-        let first = self.key.as_slice().max(prefix);
-        let is_before_end = self.range_end == [0] || first < self.range_end.as_slice();
+        let first = self.key.max(prefix);
+        let is_before_end = self.range_end == [0] || first < self.range_end;
         is_before_end && first.starts_with(prefix)
     }
 
-    fn describe(&self, put: &mut impl FnMut(&str, Value)) {
-        for (what, bytes) in [("key", &self.key), ("range-end", &self.range_end)] {
-            if what == "key" || !bytes.is_empty() {
-                let (what, text) = text_of(what, bytes);
-                put(&what, text);
-            }
+    fn describe(&self, fields: &mut JsonObject<'_>) {
+        fields.bytes("key", self.key);
+        if !self.range_end.is_empty() {
+            fields.bytes("range-end", self.range_end);
         }
     }
 }

@@ -1,14 +1,81 @@
-//! Keys and names in JSON.
+//! JSON, written field by field into a line. A tree of values for each line would cost more than the request.
 
-use serde_json::Value;
+use serde_json::to_writer;
 
-/// A key or name: as text if it can be read, else in hex.
-pub(super) fn text_of(name: &str, bytes: &[u8]) -> (String, Value) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => (name.to_owned(), text.into()),
-        Ok(_) | Err(_) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            (format!("{name}-hex"), hex.into())
+/// An object that is being written at the end of a buffer.
+pub(super) struct JsonObject<'a> {
+    line: &'a mut Vec<u8>,
+    is_empty: bool,
+}
+
+impl<'a> JsonObject<'a> {
+    pub(super) fn begin(line: &'a mut Vec<u8>) -> Self {
+        line.push(b'{');
+        Self { line, is_empty: true }
+    }
+
+    /// An object whose beginning is elsewhere: each field has a comma before it.
+    pub(super) fn go_on(line: &'a mut Vec<u8>) -> Self {
+        Self { line, is_empty: false }
+    }
+
+    /// Fields that were written so.
+    pub(super) fn fields(&mut self, fields: &[u8]) {
+        self.line.extend_from_slice(fields);
+    }
+
+    /// A string.
+    pub(super) fn text(&mut self, name: &str, value: &str) {
+        self.name(name, "");
+        to_writer(&mut *self.line, value).expect("memory takes what is written");
+    }
+
+    /// A string, or null.
+    pub(super) fn optional(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.text(name, value),
+            None => {
+                self.name(name, "");
+                self.line.extend_from_slice(b"null");
+            }
         }
+    }
+
+    pub(super) fn number(&mut self, name: &str, value: u64) {
+        self.name(name, "");
+        to_writer(&mut *self.line, &value).expect("memory takes what is written");
+    }
+
+    /// A key or name: as text if it can be read, else in hex, which the field's name says then.
+    pub(super) fn bytes(&mut self, name: &str, value: &[u8]) {
+        match std::str::from_utf8(value) {
+            Ok(text) if !text.chars().any(char::is_control) => self.text(name, text),
+            Ok(_) | Err(_) => {
+                self.name(name, "-hex");
+                self.line.push(b'"');
+                let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
+                self.line.extend(value.iter().flat_map(|it| [digit(it >> 4), digit(it & 15)]));
+                self.line.push(b'"');
+            }
+        }
+    }
+
+    /// The buffer, in which a value of this name is to be written next.
+    pub(super) fn value(&mut self, name: &str) -> &mut Vec<u8> {
+        self.name(name, "");
+        self.line
+    }
+
+    pub(super) fn end(self) {
+        self.line.push(b'}');
+    }
+
+    /// Names need no escapes.
+    fn name(&mut self, name: &str, suffix: &str) {
+        self.line.extend_from_slice(if self.is_empty { b"\"" } else { b",\"" });
+        self.is_empty = false;
+        self.line.extend_from_slice(name.as_bytes());
+        self.line.extend_from_slice(suffix.as_bytes());
+        self.line.extend_from_slice(b"\":");
     }
 }

@@ -3,11 +3,12 @@
 //! The queue is bounded in bytes. Lines that do not fit are dropped and counted, and the thread logs their number when
 //! there is room again. The end of the process flushes the queue first.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use super::journal::Journal;
@@ -19,8 +20,8 @@ use crate::types::limits::{LOG_QUEUE_BYTES_ERRORS, LOG_QUEUE_BYTES_MAX};
 
 /// Bytes joined into one write.
 const WRITE_BYTES: usize = 64 << 10;
-/// Overhead of a line in the queue beside its bytes.
-const LINE_BYTES: usize = 64;
+/// The time between two looks at the queue: a thread that is woken for each line costs more than the line.
+const GATHER: Duration = Duration::from_millis(5);
 /// Interval at which the thread asks for reports, in addition to each write.
 const REPORTS: Duration = Duration::from_secs(1);
 /// Timeout of a flush at the end of the process.
@@ -108,7 +109,8 @@ const LOG: LogKind = LogKind {
 pub type Reports = Box<dyn FnMut(u64) -> Vec<String> + Send>;
 
 enum Item {
-    Line(String),
+    /// Whole lines, up to the capacity that the buffer was made with.
+    Lines(Vec<u8>),
     /// Files are opened again.
     Reopen,
     /// Answered when everything before it is written.
@@ -118,18 +120,54 @@ enum Item {
 /// The queue. Shared by reference; its thread ends with it.
 #[derive(Debug)]
 pub struct LogQueue {
-    // Bounded by `bytes`, not by the channel: lines differ in length.
-    items: flume::Sender<Item>,
     kind: LogKind,
-    shared: std::sync::Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
-    /// Bytes in the queue.
-    bytes: AtomicUsize,
+    waiting: Mutex<Waiting>,
+    /// Wakes the thread.
+    came: Condvar,
     /// Dropped lines that were not reported yet.
     dropped: AtomicU64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").field("dropped", &self.dropped).finish_non_exhaustive()
+    }
+}
+
+/// State of the queue. Lines are copied into a buffer, which costs less than a message and a wake of the thread for each.
+#[derive(Default)]
+struct Waiting {
+    items: Vec<Item>,
+    /// A buffer that was written, for the next lines.
+    spare: Vec<u8>,
+    /// Bytes of lines in the queue, and of those that are being written.
+    bytes: usize,
+    /// The thread waits to be woken.
+    is_idle: bool,
+    /// The queue was dropped.
+    is_closed: bool,
+}
+
+impl Waiting {
+    fn append(&mut self, line: &[u8]) {
+        self.bytes += line.len();
+        match self.items.last_mut() {
+            Some(Item::Lines(lines)) if lines.len() + line.len() <= lines.capacity() => {
+                lines.extend_from_slice(line);
+            }
+            _ => {
+                let mut lines = std::mem::take(&mut self.spare);
+                lines.reserve_exact(WRITE_BYTES.max(line.len()));
+                lines.extend_from_slice(line);
+                self.items.push(Item::Lines(lines));
+            }
+        }
+    }
 }
 
 impl LogQueue {
@@ -142,84 +180,109 @@ impl LogQueue {
         mut outputs: Vec<LogOutput>,
         reports: Reports,
     ) -> Result<Self, Fault> {
-        let (items, queue) = flume::unbounded();
-        let shared = std::sync::Arc::<Shared>::default();
-        let writes = std::sync::Arc::clone(&shared);
-        thread::start(kind.name, move || write_all(&queue, &mut outputs, &writes, reports))?;
-        lock(&QUEUES).push(items.downgrade());
-        Ok(Self { items, kind, shared })
+        let shared = Arc::<Shared>::default();
+        let writes = Arc::clone(&shared);
+        thread::start(kind.name, move || write_all(&writes, &mut outputs, reports))?;
+        lock(&QUEUES).push(Arc::downgrade(&shared));
+        Ok(Self { kind, shared })
     }
 
     /// Queues a line, which ends with a line feed; drops it if there is no room. Errors have additional room.
-    pub fn push(&self, line: String, is_error: bool) {
-        if self.try_push(line, is_error).is_err() {
+    pub fn push(&self, line: &[u8], is_error: bool) {
+        if !self.try_push(line, is_error) {
             self.shared.dropped.fetch_add(1, Relaxed);
             self.kind.dropped.add(1);
         }
     }
 
-    /// Queues a line as [`LogQueue::push`] does.
-    ///
-    /// # Errors
-    /// There is no room for the line, which is given back.
-    pub fn try_push(&self, line: String, is_error: bool) -> Result<(), String> {
-        let bytes = line.len() + LINE_BYTES;
+    /// Queues a line as [`LogQueue::push`] does; false if there is no room for it.
+    pub fn try_push(&self, line: &[u8], is_error: bool) -> bool {
         let max = self.kind.bytes_max + if is_error { self.kind.bytes_errors } else { 0 };
-        let fits = |waiting: usize| Some(waiting + bytes).filter(|waiting| *waiting <= max);
-        if self.shared.bytes.fetch_update(Relaxed, Relaxed, fits).is_err() {
-            return Err(line);
+        let mut waiting = lock(&self.shared.waiting);
+        let fits = waiting.bytes + line.len() <= max;
+        if fits {
+            waiting.append(line);
+            self.shared.wake(waiting);
         }
-        drop(self.items.send(Item::Line(line)));
-        Ok(())
+        fits
     }
 
     /// Waits until the queue is written, a second at most. Blocks.
     pub fn flush(&self) {
         let (done, flushed) = flume::bounded(1);
-        drop(self.items.send(Item::Flush(done)));
+        self.shared.push(Item::Flush(done));
         let _ = flushed.recv_timeout(FLUSH_MAX);
     }
 }
 
-/// The thread's loop, until the queue is dropped.
-fn write_all(
-    queue: &flume::Receiver<Item>,
-    outputs: &mut [LogOutput],
-    shared: &Shared,
-    mut reports: Reports,
-) {
-    let mut buffer = String::new();
-    loop {
-        let mut next = match queue.recv_timeout(REPORTS) {
-            Ok(first) => Some(first),
-            Err(flume::RecvTimeoutError::Timeout) => None,
-            Err(flume::RecvTimeoutError::Disconnected) => return,
-        };
-        let (mut bytes, mut flushed, mut reopens) = (0, None, false);
-        while let Some(item) = next {
+impl Drop for LogQueue {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.shared.waiting);
+        waiting.is_closed = true;
+        self.shared.wake(waiting);
+    }
+}
+
+impl Shared {
+    fn push(&self, item: Item) {
+        let mut waiting = lock(&self.waiting);
+        waiting.items.push(item);
+        self.wake(waiting);
+    }
+
+    /// Wakes the thread if it waits.
+    fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        let is_idle = std::mem::take(&mut waiting.is_idle);
+        drop(waiting);
+        if is_idle {
+            self.came.notify_one();
+        }
+    }
+
+    /// All items of the queue, once there are any or a report is due; `None` when the queue was dropped.
+    fn take(&self) -> Option<Vec<Item>> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.items.is_empty() && !waiting.is_closed {
+            waiting.is_idle = true;
+            let woken = self.came.wait_timeout_while(waiting, REPORTS, |it| it.is_idle);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+            waiting.is_idle = false;
+        }
+        let items = std::mem::take(&mut waiting.items);
+        (!items.is_empty() || !waiting.is_closed).then_some(items)
+    }
+
+    fn written(&self, mut lines: Vec<u8>) {
+        let mut waiting = lock(&self.waiting);
+        waiting.bytes -= lines.len();
+        if lines.capacity() == WRITE_BYTES {
+            lines.clear();
+            waiting.spare = lines;
+        }
+    }
+}
+
+/// The thread's loop, until the queue is dropped and what it held is written.
+fn write_all(shared: &Shared, outputs: &mut [LogOutput], mut reports: Reports) {
+    while let Some(items) = shared.take() {
+        let wrote = !items.is_empty();
+        for item in items {
             match item {
-                Item::Line(line) => {
-                    bytes += line.len() + LINE_BYTES;
-                    buffer.push_str(&line);
+                Item::Lines(lines) => {
+                    outputs.iter_mut().for_each(|output| output.write(&lines));
+                    shared.written(lines);
                 }
-                Item::Flush(done) => flushed = Some(done),
-                Item::Reopen => reopens = true,
+                Item::Reopen => outputs.iter_mut().for_each(LogOutput::reopen),
+                Item::Flush(done) => drop(done.send(())),
             }
-            let goes_on = flushed.is_none() && !reopens && buffer.len() < WRITE_BYTES;
-            next = if goes_on { queue.try_recv().ok() } else { None };
         }
-        reports(shared.dropped.swap(0, Relaxed)).iter().for_each(|line| buffer.push_str(line));
-        if !buffer.is_empty() {
-            outputs.iter_mut().for_each(|output| output.write(buffer.as_bytes()));
+        let report = reports(shared.dropped.swap(0, Relaxed)).concat();
+        if !report.is_empty() {
+            outputs.iter_mut().for_each(|output| output.write(report.as_bytes()));
         }
-        if reopens {
-            outputs.iter_mut().for_each(LogOutput::reopen);
-        }
-        buffer.clear();
-        buffer.shrink_to(WRITE_BYTES);
-        shared.bytes.fetch_sub(bytes, Relaxed);
-        if let Some(done) = flushed {
-            let _ = done.send(());
+        if wrote {
+            // Lines of busy times are written together.
+            std::thread::sleep(GATHER);
         }
     }
 }
@@ -227,7 +290,7 @@ fn write_all(
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
 /// All queues, for [`reopen_logs`]: one or two for a process.
-static QUEUES: Mutex<Vec<flume::WeakSender<Item>>> = Mutex::new(Vec::new());
+static QUEUES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -237,7 +300,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// away.
 pub fn reopen_logs() {
     let mut queues = lock(&QUEUES);
-    queues.retain(|queue| queue.upgrade().is_some_and(|queue| queue.send(Item::Reopen).is_ok()));
+    queues.retain(|queue| queue.upgrade().map(|queue| queue.push(Item::Reopen)).is_some());
 }
 
 /// Starts the queue of the process, which [`flush_log`] flushes; returns the existing one if there is one. A panic hook
@@ -285,12 +348,12 @@ mod tests {
         let line = format!("{}\n", "x".repeat(999));
         let began = Instant::now();
         let lines = 3 * LOG_QUEUE_BYTES_MAX / line.len();
-        (0..lines).for_each(|_| queue.push(line.clone(), false));
-        queue.push("the end of it\n".to_owned(), true);
+        (0..lines).for_each(|_| queue.push(line.as_bytes(), false));
+        queue.push(b"the end of it\n", true);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         queue.flush();
         assert!(began.elapsed() < Duration::from_secs(10), "the flush gives up");
-        assert!(queue.shared.bytes.load(Relaxed) <= LOG_QUEUE_BYTES_MAX + LOG_QUEUE_BYTES_ERRORS);
+        assert!(lock(&queue.shared.waiting).bytes <= LOG_QUEUE_BYTES_MAX + LOG_QUEUE_BYTES_ERRORS);
         drop(queue);
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("all of it");
@@ -307,12 +370,12 @@ mod tests {
         let (path, aside) = (dir.path().join("a.log"), dir.path().join("a.log.1"));
         let output = LogOutput::file(&path).expect("a file");
         let queue = LogQueue::start(LOG, vec![output], Box::new(|_| Vec::new())).expect("a thread");
-        queue.push("before\n".to_owned(), false);
+        queue.push(b"before\n", false);
         queue.flush();
         std::fs::rename(&path, &aside).expect("it is moved");
-        queue.push("between\n".to_owned(), false);
+        queue.push(b"between\n", false);
         reopen_logs();
-        queue.push("after\n".to_owned(), false);
+        queue.push(b"after\n", false);
         queue.flush();
         let read = |path| std::fs::read_to_string(path).expect("it is there");
         assert_eq!((read(aside), read(path)), ("before\nbetween\n".into(), "after\n".into()));

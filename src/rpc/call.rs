@@ -44,6 +44,8 @@ pub enum Source {
     Wire(Incoming),
     /// Built here, from a request in another form.
     Made(Body),
+    /// The one message of a request that was read before, with its frame header, until it is taken.
+    Whole(Option<Bytes>),
 }
 
 /// A request's body with metrics.
@@ -59,6 +61,11 @@ impl MeteredRequest {
     pub(super) fn new(body: Source, rpc: Rpc) -> Self {
         let is_single = matches!(rpc.method().kind, Kind::Unary | Kind::ServerStream);
         Self { body, rpc, messages: MessageCounter::default(), is_single }
+    }
+
+    /// The same request again, whose message was read.
+    pub(super) fn with_message(self, message: Bytes) -> Self {
+        Self { body: Source::Whole(Some(message)), ..self }
     }
 
     /// The next bytes; `None` at the end.
@@ -79,6 +86,7 @@ impl MeteredRequest {
         match &mut self.body {
             Source::Wire(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Source::Made(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Source::Whole(message) => Poll::Ready(message.take().map(|it| Ok(Frame::data(it)))),
         }
     }
 }
@@ -90,6 +98,7 @@ impl hyper::body::Body for MeteredRequest {
     type Error = tonic::codegen::StdError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        let is_counted = matches!(self.body, Source::Whole(_));
         let Poll::Ready(frame) = self.poll_body(context) else {
             if self.is_single && request_is_late() {
                 return Poll::Ready(Some(Err(too_slow().into())));
@@ -98,6 +107,7 @@ impl hyper::body::Body for MeteredRequest {
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
+            && !is_counted
         {
             metrics::BYTES_RECEIVED.add(data.len() as u64);
             let begun = self.messages.count(data);
@@ -110,6 +120,7 @@ impl hyper::body::Body for MeteredRequest {
         match &self.body {
             Source::Wire(body) => body.is_end_stream(),
             Source::Made(body) => body.is_end_stream(),
+            Source::Whole(message) => message.is_none(),
         }
     }
 
@@ -117,6 +128,9 @@ impl hyper::body::Body for MeteredRequest {
         match &self.body {
             Source::Wire(body) => body.size_hint(),
             Source::Made(body) => body.size_hint(),
+            Source::Whole(message) => {
+                SizeHint::with_exact(message.as_ref().map_or(0, Bytes::len) as u64)
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use prost::Message as _;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::credentials::Credentials;
-use super::policy::Policy;
+use super::policy::{Policy, PolicyClient};
 use super::{header, status};
 use crate::actors::ReplicaClient;
 use crate::auth::Permissions;
@@ -192,10 +192,10 @@ pub async fn promote_by_http(
     id: MemberId,
 ) -> Result<(), Refusal> {
     let rpc = Rpc::Unary(Unary::ClusterMemberPromote);
-    let mut observed = policy.observe(replica, rpc, head, address);
+    let mut observed = PolicyClient::new(policy, replica).observe(rpc, head, address);
     let promoted = async {
         if let Some(observed) = &mut observed {
-            observed.admit(&MemberPromoteRequest { id }.encode_to_vec())?;
+            observed.admit(&MemberPromoteRequest { id }.encode_to_vec().into())?;
         }
         let credentials = Credentials::new(&head.headers, &head.extensions);
         credentials.require(replica, Permissions::check_root).await?;

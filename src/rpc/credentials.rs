@@ -222,12 +222,9 @@ impl Credentials {
     async fn propose_checked(
         &self,
         replica: &ReplicaClient,
-        command: Command,
+        mut command: Command,
     ) -> Result<Reply, Refusal> {
-        let check = |permissions: &Permissions, who: Option<Principal<'_>>| {
-            check_access(permissions, who, &command, &NoAttachedKeys)
-        };
-        let mut who = match self.require_linearizable(replica, &check).await {
+        let mut who = match self.require_linearizable(replica, may(&command)).await {
             Ok(who) => who,
             Err(Refusal::InvalidAuthToken) => return Err(Refusal::InvalidAuthToken),
             Err(refusal) => {
@@ -236,20 +233,30 @@ impl Credentials {
             }
         };
         loop {
-            let reply = replica.propose_as(who.as_ref(), command.clone()).await;
-            if reply != Err(Refusal::AuthOldRevision) {
-                return reply;
-            }
+            let entry = match replica.propose_again_as(who.as_ref(), command).await {
+                Ok(reply) => return Ok(reply),
+                Err((Refusal::AuthOldRevision, Some(entry))) => entry,
+                Err((refusal, _)) => return Err(refusal),
+            };
             // Users or roles changed in between. A simple token is of the newest revision, and the refused entry changed nothing.
+            let Ok((_, same)) = Command::decode(entry) else {
+                return Err(Refusal::AuthOldRevision);
+            };
+            command = same;
             replica.read_index().await?;
-            let again = self.require(replica, &check).await?;
+            let again = self.require(replica, may(&command)).await?;
             let revision = |who: &Option<AuthInfo>| who.as_ref().map_or(0, |who| who.revision);
             if revision(&again) <= revision(&who) {
-                return reply;
+                return Err(Refusal::AuthOldRevision);
             }
             who = again;
         }
     }
+}
+
+/// The check of a command against users and roles.
+fn may(command: &Command) -> impl Fn(&Permissions, Option<Principal<'_>>) -> Result<(), Refusal> {
+    move |permissions, who| check_access(permissions, who, command, &NoAttachedKeys)
 }
 
 /// A token as it was given out.

@@ -5,11 +5,14 @@
 //!  head ─► Observed ─► message: limits, what it is about ─► service ─► code, revision ─► a line of the audit log
 //! ```
 
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use basalt_proto::rpc::{Rpc, Streaming, Unary};
+use bytes::Bytes;
 use hyper::http::request::Parts;
+use send_wrapper::SendWrapper;
 use tonic::Code;
 
 use super::credentials::Credentials;
@@ -47,6 +50,51 @@ impl Audit {
     pub fn new(rules: Rules, queue: LogQueue, waits: bool) -> Self {
         Self { rules, queue, waits }
     }
+
+    /// True if the rules want a line about a request of this user, whatever comes of it.
+    fn wants(&self, rpc: Rpc, who: Option<&AuthInfo>, message: &[u8]) -> bool {
+        self.rules.admits(rpc, who.map(|who| &*who.user), message)
+    }
+
+    /// The line about a request of this user.
+    fn line(request: &Audited<'_>, user: Option<&AuthInfo>, fields: &[u8]) -> Vec<u8> {
+        metrics::AUDIT_LINES.add(1);
+        let certificate = request.credentials.certificate();
+        let record = AuditRecord {
+            time: clock::unix_time(),
+            user: user.map(|who| &*who.user),
+            source: source(user),
+            certificate: certificate.map(|certificate| certificate.fingerprint.as_str()),
+            address: request.address,
+            rpc: request.rpc,
+            fields,
+            code: request.code,
+            revision: request.revision,
+            took: request.took,
+        };
+        record.line()
+    }
+}
+
+/// What a line says of a request and its answer.
+struct Audited<'a> {
+    credentials: &'a Credentials,
+    rpc: Rpc,
+    address: &'a str,
+    code: i32,
+    revision: i64,
+    took: Duration,
+}
+
+/// What is kept of a request's message until its answer is known. The message itself is not: thousands of requests that
+/// wait with all that was read of them do not fit into a processor's cache.
+enum Kept {
+    /// No message has come.
+    Nothing,
+    /// The rules want a line, with these fields.
+    Wanted(Vec<u8>),
+    /// The rules skip it, unless it is refused for lack of permission.
+    Skipped(Bytes),
 }
 
 impl Policy {
@@ -55,80 +103,92 @@ impl Policy {
         Self { audit, limiter: limiter.map(Mutex::new) }
     }
 
-    /// Takes note of a request that begins; nothing if nobody asks for it.
-    pub(super) fn observe(
-        self: &Arc<Self>,
-        replica: &ReplicaClient,
-        rpc: Rpc,
-        head: &Parts,
-        address: &Arc<str>,
-    ) -> Option<Box<Observed>> {
-        if self.audit.is_none() && self.limiter.is_none() {
-            return None;
-        }
-        Some(Box::new(Observed {
-            policy: Arc::clone(self),
-            replica: replica.clone(),
-            rpc,
-            credentials: Credentials::new(&head.headers, &head.extensions),
-            address: Arc::clone(address),
-            began: Instant::now(),
-            target: Target::default(),
-            revision: 0,
-            held: None,
-            is_over: false,
-        }))
-    }
-
-    /// Writes down a message of a stream, which was answered with this code.
-    pub(super) fn note(
-        self: &Arc<Self>,
-        replica: &ReplicaClient,
-        credentials: &Credentials,
-        address: &Arc<str>,
-        (rpc, message): (Rpc, &[u8]),
-        code: i32,
-    ) {
-        if self.audit.is_none() {
-            return;
-        }
-        let mut observed = Observed {
-            policy: Arc::clone(self),
-            replica: replica.clone(),
-            rpc,
-            credentials: credentials.clone(),
-            address: Arc::clone(address),
-            began: Instant::now(),
-            target: Target::of(rpc, message),
-            revision: 0,
-            held: None,
-            is_over: false,
-        };
-        observed.finish_now(code);
-    }
-
     fn limiter(&self) -> Option<MutexGuard<'_, RateLimiter>> {
         let limiter = self.limiter.as_ref()?;
         Some(limiter.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
+/// The policy as requests of one executor meet it, and who knows their users: one count for each, which no other core
+/// touches.
+pub(super) struct PolicyClient {
+    policy: Arc<Policy>,
+    replica: ReplicaClient,
+}
+
+impl PolicyClient {
+    pub(super) fn new(policy: &Arc<Policy>, replica: &ReplicaClient) -> Rc<Self> {
+        Rc::new(Self { policy: Arc::clone(policy), replica: replica.clone() })
+    }
+
+    /// Takes note of a request that begins; nothing if nobody asks for it.
+    pub(super) fn observe(
+        self: &Rc<Self>,
+        rpc: Rpc,
+        head: &Parts,
+        address: &Arc<str>,
+    ) -> Option<Box<Observed>> {
+        if self.policy.audit.is_none() && self.policy.limiter.is_none() {
+            return None;
+        }
+        Some(Box::new(Observed {
+            client: SendWrapper::new(Rc::clone(self)),
+            rpc,
+            credentials: Credentials::new(&head.headers, &head.extensions),
+            address: Arc::clone(address),
+            began: Instant::now(),
+            who: None,
+            kept: Kept::Nothing,
+            revision: 0,
+            held: None,
+            is_over: false,
+        }))
+    }
+
+    /// What writes down messages of a stream from this address; nothing if nobody asks for it.
+    pub(super) fn observer(&self, address: &Arc<str>) -> Option<Observer> {
+        self.policy.audit.is_some().then(|| Observer {
+            policy: Arc::clone(&self.policy),
+            replica: self.replica.clone(),
+            address: Arc::clone(address),
+        })
+    }
+}
+
 /// Writes down messages of a stream; one of its request's extensions.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Observer {
-    pub(super) policy: Arc<Policy>,
-    pub(super) address: Arc<str>,
+    policy: Arc<Policy>,
+    replica: ReplicaClient,
+    address: Arc<str>,
+}
+
+impl Observer {
+    /// Writes down a message, which was answered with this code.
+    pub(super) fn note(&self, credentials: &Credentials, (rpc, message): (Rpc, &[u8]), code: i32) {
+        let Some(audit) = &self.policy.audit else { return };
+        let who = credentials.identify_now(&self.replica);
+        if !audit.wants(rpc, who.as_ref(), message) && !Rules::is_denial(code) {
+            return;
+        }
+        let (address, took) = (&*self.address, Duration::ZERO);
+        let request = Audited { credentials, rpc, address, code, revision: 0, took };
+        let fields = Target::of(rpc, message).to_fields();
+        audit.queue.push(&Audit::line(&request, who.as_ref(), &fields), false);
+    }
 }
 
 /// A request under way. Dropped before its end, it was canceled.
 pub(super) struct Observed {
-    policy: Arc<Policy>,
-    replica: ReplicaClient,
+    /// Bodies must be `Send` for tonic; they stay on their executor.
+    client: SendWrapper<Rc<PolicyClient>>,
     rpc: Rpc,
     credentials: Credentials,
     address: Arc<str>,
     began: Instant,
-    target: Target,
+    /// Known when the message has come, in most cases.
+    who: Option<AuthInfo>,
+    kept: Kept,
     revision: i64,
     held: Option<(Vec<Subject>, Held)>,
     is_over: bool,
@@ -139,11 +199,16 @@ impl Observed {
     ///
     /// # Errors
     /// `TooManyAnswers`: its user or its address has asked for too much.
-    pub(super) fn admit(&mut self, message: &[u8]) -> Result<(), Refusal> {
-        if self.policy.audit.is_some() {
-            self.target = Target::of(self.rpc, message);
+    pub(super) fn admit(&mut self, message: &Bytes) -> Result<(), Refusal> {
+        let client = Rc::clone(&self.client);
+        self.who = self.credentials.identify_now(&client.replica);
+        if let Some(audit) = &client.policy.audit {
+            self.kept = match audit.wants(self.rpc, self.who.as_ref(), message) {
+                true => Kept::Wanted(Target::of(self.rpc, message).to_fields()),
+                false => Kept::Skipped(message.clone()),
+            };
         }
-        let Some(mut limiter) = self.policy.limiter() else { return Ok(()) };
+        let Some(mut limiter) = client.policy.limiter() else { return Ok(()) };
         // Whoever looks after the cluster must be able to look when others ask for too much.
         if Class::of(self.rpc) == Class::Status {
             return Ok(());
@@ -171,63 +236,56 @@ impl Observed {
 
     /// The encoded answer of a service.
     pub(super) fn answered(&mut self, answer: &[u8]) {
-        if self.policy.audit.is_some() {
+        if self.client.policy.audit.is_some() {
             self.revision = response_revision(answer);
         }
     }
 
     /// It is over, with this code. May wait for room in the audit log.
     pub(super) async fn finish(&mut self, code: i32) {
-        let Some(mut line) = self.end(code) else { return };
-        let Some(audit) = &self.policy.audit else { return };
+        let Some(line) = self.end(code) else { return };
+        let Some(audit) = &self.client.policy.audit else { return };
         if !audit.waits {
-            audit.queue.push(line, false);
+            audit.queue.push(&line, false);
             return;
         }
-        while let Err(again) = audit.queue.try_push(line, false) {
-            line = again;
+        while !audit.queue.try_push(&line, false) {
             clock::sleep(WAIT).await;
         }
     }
 
     /// It is over, and nobody can wait.
     pub(super) fn finish_now(&mut self, code: i32) {
-        if let (Some(line), Some(audit)) = (self.end(code), &self.policy.audit) {
-            audit.queue.push(line, false);
+        if let (Some(line), Some(audit)) = (self.end(code), &self.client.policy.audit) {
+            audit.queue.push(&line, false);
         }
     }
 
     /// The line to be logged, once.
-    fn end(&mut self, code: i32) -> Option<String> {
+    fn end(&mut self, code: i32) -> Option<Vec<u8>> {
         if std::mem::replace(&mut self.is_over, true) {
             return None;
         }
-        let audit = self.policy.audit.as_ref()?;
-        let who = self.credentials.identify_now(&self.replica);
-        let user = who.as_ref().map(|who| &*who.user);
-        if !Rules::is_denial(code) && !audit.rules.admits(self.rpc, user, &self.target) {
-            return None;
-        }
-        metrics::AUDIT_LINES.add(1);
-        let certificate = self.credentials.certificate();
-        let record = AuditRecord {
-            time: clock::unix_time(),
-            user,
-            source: source(who.as_ref()),
-            certificate: certificate.map(|certificate| certificate.fingerprint.as_str()),
-            address: &self.address,
-            rpc: self.rpc,
-            target: &self.target,
-            code,
-            revision: self.revision,
-            took: self.began.elapsed(),
+        let PolicyClient { policy, replica } = &**self.client;
+        let (rpc, audit) = (self.rpc, policy.audit.as_ref()?);
+        // Its token may have become known meanwhile.
+        let who = self.who.take().or_else(|| self.credentials.identify_now(replica));
+        let is_denial = Rules::is_denial(code);
+        let fields = match std::mem::replace(&mut self.kept, Kept::Nothing) {
+            Kept::Wanted(fields) => fields,
+            Kept::Skipped(message) if is_denial => Target::of(rpc, &message).to_fields(),
+            Kept::Nothing if is_denial || audit.wants(rpc, who.as_ref(), &[]) => Vec::new(),
+            Kept::Skipped(_) | Kept::Nothing => return None,
         };
-        Some(record.line())
+        let (credentials, address, revision) = (&self.credentials, &*self.address, self.revision);
+        let took = self.began.elapsed();
+        let request = Audited { credentials, rpc, address, code, revision, took };
+        Some(Audit::line(&request, who.as_ref(), &fields))
     }
 
     /// Whose limits count.
     fn subjects(&self) -> Vec<Subject> {
-        let user = self.credentials.identify_now(&self.replica).map(|who| Subject::User(who.user));
+        let user = self.who.clone().map(|who| Subject::User(who.user));
         let address = Subject::Address(host(&self.address).into());
         user.into_iter().chain([address]).collect()
     }
@@ -237,7 +295,7 @@ impl Drop for Observed {
     fn drop(&mut self) {
         self.finish_now(Code::Cancelled as i32);
         if let (Some((subjects, held)), Some(mut limiter)) =
-            (self.held.take(), self.policy.limiter())
+            (self.held.take(), self.client.policy.limiter())
         {
             limiter.release(&subjects, held);
         }

@@ -68,6 +68,21 @@ pub(super) async fn answer(
     answer.unwrap_or_else(|status| status.into_http().map(ResponseBody::Stream))
 }
 
+/// Reads the message of a call whose answer is a stream, for the audit log and for limits. tonic reads it once more.
+pub(super) async fn read_ahead(
+    services: &Inner,
+    request: hyper::Request<MeteredRequest>,
+) -> Result<(hyper::Request<MeteredRequest>, Bytes), Status> {
+    let (head, mut body) = request.into_parts();
+    let gzip = is_gzip(Some(&head.headers))?;
+    let incomplete_max = services.replica.node().budgets.requests;
+    let message = read(&mut body, gzip, services.receive_max, incomplete_max).await?;
+    let mut framed = BytesMut::zeroed(HEAD_BYTES);
+    framed.extend_from_slice(&message);
+    let body = body.with_message(pack(framed, false)?);
+    Ok((hyper::Request::from_parts(head, body), message))
+}
+
 /// True if messages may be compressed, and the response is to be.
 fn is_gzip(headers: Option<&HeaderMap>) -> Result<bool, Status> {
     let encoding = headers.and_then(|headers| headers.get(ENCODING));

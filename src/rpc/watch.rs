@@ -76,7 +76,7 @@ pub(super) struct Guard {
 impl Guard {
     /// Writes down that a watch was asked for, if anybody reads it.
     fn note(&self, request: &WatchRequest, outcome: Result<(), Refusal>) {
-        let (Some(Observer { policy, address }), Some(RequestUnion::CreateRequest(_))) =
+        let (Some(observer), Some(RequestUnion::CreateRequest(_))) =
             (&self.observer, &request.request_union)
         else {
             return;
@@ -84,7 +84,7 @@ impl Guard {
         let message = request.encode_to_vec();
         let asked = (Rpc::Streaming(Streaming::Watch), &message[..]);
         let code = outcome.err().map_or(0, |refusal| refusal.code() as i32);
-        policy.note(&self.replica, &self.credentials, address, asked, code);
+        observer.note(&self.credentials, asked, code);
     }
 
     /// True if a request must be checked. One with a negative revision is refused for that.

@@ -286,7 +286,7 @@ impl<S: Subscriber> Layer<S> for Zap {
             tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
         };
         let is_error = *metadata.level() == tracing::Level::ERROR;
-        self.queue.push(self.format.line(time, level, &site, &fields), is_error);
+        self.queue.push(self.format.line(time, level, &site, &fields).as_bytes(), is_error);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{
-    AuthStatusRequest, AuthStatusResponse, WatchCreateRequest, WatchRequest,
+    AuthStatusRequest, AuthStatusResponse, RangeRequest, WatchCreateRequest, WatchRequest,
 };
 use prost::Message as _;
 use serde_json::Value;
@@ -79,6 +79,9 @@ fn the_audit_log_says_who_did_what() {
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let mut watch = wire.talk(wire::WATCH, create.encode_to_vec().into()).await.expect("open");
         watch.answers.next().await.expect("an answer").expect("a cancellation");
+        let list = RangeRequest { key: "/loud/listed".into(), ..RangeRequest::default() };
+        let listed = wire.stream(wire::RANGE_STREAM, list.encode_to_vec().into()).await;
+        assert_eq!(outcome(&listed).0, 7);
         told(&server, &[&root[..], &["put", "/loud/b", "value-of-root"]].concat());
         let lines = lines_with(&path, |line| line["key"] == "/loud/b");
         let find = |rpc: &str, code: &str| {
@@ -90,6 +93,7 @@ fn the_audit_log_says_who_did_what() {
         assert_eq!(denied["source"], "token");
         assert!(denied["remote"].as_str().is_some_and(|it| it.starts_with("127.0.0.1:")));
         assert_eq!(find("Watch", "PermissionDenied")["key"], "/loud/watched");
+        assert_eq!(find("RangeStream", "PermissionDenied")["key"], "/loud/listed");
         assert_eq!(find("Range", "PermissionDenied")["user"], "alice", "refusals are logged");
         assert!(!lines.iter().any(|line| is(line, "Range", "OK")), "reads are not");
         assert!(!lines.iter().any(|line| line["key"] == "/quiet/a"), "nor what a rule passes over");

@@ -30,7 +30,7 @@ use tokio::task::LocalSet;
 
 use crate::clock;
 use crate::report::Recorder;
-use crate::wire::{Channel, Dialer};
+use crate::wire::Dialer;
 
 use schedule::Schedule;
 
@@ -223,13 +223,7 @@ fn run_thread<W: Workload + 'static>(
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let numbers = (thread..shared.plan.conns).step_by(shared.plan.threads);
     let numbers: Vec<usize> = numbers.collect();
-    let channels: io::Result<Vec<Channel>> = runtime.block_on(async {
-        let mut channels = Vec::new();
-        for &number in &numbers {
-            channels.push(shared.dialer.dial(number).await?);
-        }
-        Ok(channels)
-    });
+    let channels = runtime.block_on(shared.dialer.dial_all(numbers.iter().copied()));
     // The others wait for this thread even if it failed.
     shared.ready.wait();
     let channels = channels?;

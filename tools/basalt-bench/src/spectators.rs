@@ -221,10 +221,7 @@ async fn watch(
     for (number, stream) in streams.into_iter().enumerate() {
         parts[number % conns].push(stream);
     }
-    let mut channels = Vec::new();
-    for number in 0..conns {
-        channels.push(dialer.dial(number).await?);
-    }
+    let channels = dialer.dial_all(0..conns).await?;
     let start = clock::now();
     let board = Rc::new(RefCell::new(Board {
         seen: Seen::new(series),

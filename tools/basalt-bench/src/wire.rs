@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -18,6 +19,8 @@ use crate::http2::{Connection, Event, Failure};
 /// One read takes at most this much; a list of 500 KB then needs few system calls.
 const READ_BYTES: usize = 256 << 10;
 const DIAL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// Connections of one thread that are dialed at once.
+const DIALS_MAX: usize = 128;
 
 /// A stream of bytes in both directions, with or without TLS.
 trait Socket: AsyncRead + AsyncWrite + Unpin {}
@@ -41,6 +44,14 @@ pub struct Dialer {
 }
 
 impl Dialer {
+    /// Connects to the endpoints of these numbers, many at a time; the channels in their order.
+    ///
+    /// # Errors
+    /// One of them has no connection within the timeout.
+    pub async fn dial_all(&self, numbers: impl Iterator<Item = usize>) -> io::Result<Vec<Channel>> {
+        iter(numbers).map(|number| self.dial(number)).buffered(DIALS_MAX).try_collect().await
+    }
+
     /// Connects to the endpoint of this number, modulo their count, and waits until the server's
     /// settings have been received.
     ///

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use basalt::audit::{Rules, Target, response_revision};
+use basalt::audit::{AuditRecord, Rules, Target, response_revision};
 use basalt::jwt::{KeyFiles, Keys, Method, TokenKind};
 use basalt::token;
 use basalt_proto::rpc::{METHODS, Rpc};
@@ -62,11 +62,26 @@ pub(crate) fn certificates(bytes: &[u8]) {
 pub(crate) fn audit(bytes: &[u8]) {
     let (which, message) = choice(bytes);
     let rpc = Rpc::find(METHODS[which % METHODS.len()].path).expect("it is of the table");
-    let target = Target::of(rpc, message);
-    let _ = response_revision(message);
+    let fields = Target::of(rpc, message).to_fields();
     if let Ok(text) = std::str::from_utf8(message)
         && let Ok(rules) = Rules::parse(text)
     {
-        let _ = rules.admits(rpc, Some("root"), &target);
+        let _ = rules.admits(rpc, Some("root"), message);
     }
+    let record = AuditRecord {
+        time: Duration::ZERO,
+        user: std::str::from_utf8(message).ok(),
+        source: "token",
+        certificate: None,
+        address: "127.0.0.1:1",
+        rpc,
+        fields: &fields,
+        code: 0,
+        revision: response_revision(message),
+        took: Duration::ZERO,
+    };
+    let line = record.line();
+    let read = serde_json::from_slice::<serde_json::Value>(&line);
+    assert!(read.is_ok_and(|read| read.is_object()), "{}", String::from_utf8_lossy(&line));
+    assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
 }

@@ -3,10 +3,18 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 
 /// A time since 1970 to the microsecond, as zap logs it: `2025-11-21T02:34:05.252995Z`.
 pub fn rfc3339_micros(since_1970: Duration) -> String {
     format!("{:.6}", timestamp(since_1970))
+}
+
+/// The same, at the end of a buffer. Costs a third of it.
+pub fn write_rfc3339_micros(buffer: &mut Vec<u8>, since_1970: Duration) {
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+    let written = PRINTER.print_timestamp(&timestamp(since_1970), buffer);
+    written.expect("memory takes what is written");
 }
 
 /// A time since 1970 to the second: `2025-11-21T02:34:05Z`.

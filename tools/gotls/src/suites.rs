@@ -38,6 +38,20 @@ const OFFERED: &[(&str, CipherSuite)] = &[
 const TLS13: &[&str] =
     &["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
 
+/// Suites in the order in which Go's servers and clients prefer them on processors with instructions for AES. rustls puts
+/// AES-256 first, whose handshake costs more: its hash is SHA-384.
+const PREFERENCE: [CipherSuite; 9] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS13_AES_256_GCM_SHA384,
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
 /// Suites that Go knows and rustls does not offer: CBC, key exchange by RSA, RC4 and 3DES.
 const NOT_OFFERED: &[&str] = &[
     "TLS_RSA_WITH_RC4_128_SHA",
@@ -104,6 +118,8 @@ pub fn provider(suites: &Suites) -> Arc<CryptoProvider> {
             .cipher_suites
             .retain(|suite| suite.tls13().is_some() || suites.contains(&suite.suite()));
     }
+    let place = |suite: CipherSuite| PREFERENCE.iter().position(|it| *it == suite);
+    provider.cipher_suites.sort_by_key(|suite| place(suite.suite()).unwrap_or(PREFERENCE.len()));
     Arc::new(provider)
 }
 
@@ -130,5 +146,12 @@ mod tests {
         assert!(provider(&none).cipher_suites.iter().all(|suite| suite.tls13().is_some()));
         assert_eq!(provider(&none).cipher_suites.len(), 3);
         assert_eq!(provider(&Suites::Only(vec![one])).cipher_suites.len(), 4);
+    }
+
+    #[test]
+    fn suites_are_preferred_as_by_go() {
+        let suites = provider(&Suites::All).cipher_suites.clone();
+        let order: Vec<_> = suites.iter().map(|suite| suite.suite()).collect();
+        assert_eq!(order, PREFERENCE);
     }
 }
