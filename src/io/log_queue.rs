@@ -3,7 +3,6 @@
 //! The queue is bounded in bytes. Lines that do not fit are dropped and counted, and the thread logs their number when
 //! there is room again. The end of the process flushes the queue first.
 
-use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -108,6 +107,7 @@ const LOG: LogKind = LogKind {
 /// Source of lines about the log itself; its argument is the number of lines dropped since the last call.
 pub type Reports = Box<dyn FnMut(u64) -> Vec<String> + Send>;
 
+#[derive(Debug)]
 enum Item {
     /// Whole lines, up to the capacity that the buffer was made with.
     Lines(Vec<u8>),
@@ -124,7 +124,7 @@ pub struct LogQueue {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
     /// Wakes the thread.
@@ -133,14 +133,8 @@ struct Shared {
     dropped: AtomicU64,
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Shared").field("dropped", &self.dropped).finish_non_exhaustive()
-    }
-}
-
 /// State of the queue. Lines are copied into a buffer, which costs less than a message and a wake of the thread for each.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Waiting {
     items: Vec<Item>,
     /// A buffer that was written, for the next lines.
@@ -262,7 +256,8 @@ impl Shared {
     }
 }
 
-/// The thread's loop, until the queue is dropped and what it held is written.
+/// The thread's loop, until the queue is dropped and its lines are written.
+#[allow(clippy::disallowed_methods, reason = "the thread is the queue's own")]
 fn write_all(shared: &Shared, outputs: &mut [LogOutput], mut reports: Reports) {
     while let Some(items) = shared.take() {
         let wrote = !items.is_empty();

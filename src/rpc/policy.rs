@@ -76,7 +76,7 @@ impl Audit {
     }
 }
 
-/// What a line says of a request and its answer.
+/// A request and its answer, as a line has them.
 struct Audited<'a> {
     credentials: &'a Credentials,
     rpc: Rpc,
@@ -86,7 +86,7 @@ struct Audited<'a> {
     took: Duration,
 }
 
-/// What is kept of a request's message until its answer is known. The message itself is not: thousands of requests that
+/// The part of a request's message that is kept until its answer is known. The message itself is not: thousands of requests that
 /// wait with all that was read of them do not fit into a processor's cache.
 enum Kept {
     /// No message has come.
@@ -145,7 +145,7 @@ impl PolicyClient {
         }))
     }
 
-    /// What writes down messages of a stream from this address; nothing if nobody asks for it.
+    /// Writes down messages of a stream from this address; `None` without an audit log.
     pub(super) fn observer(&self, address: &Arc<str>) -> Option<Observer> {
         self.policy.audit.is_some().then(|| Observer {
             policy: Arc::clone(&self.policy),
