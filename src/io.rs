@@ -37,7 +37,7 @@ pub use self::descriptors::{Lane, raise_open_files};
 pub use self::disk::{DiskMonitor, Fits, RequestBytes, disk_bytes};
 pub use self::disk_probe::{DiskLatency, LatencyQuantiles, measure_disk};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
-pub use self::executor::{Executors, spawn};
+pub use self::executor::{Executors, spawn, spawn_client};
 pub use self::export::{Piece, export};
 pub use self::host::{
     DirectoryFacts, HostLimit, clock_source, cpu_quota, directory_facts, kernel_release,

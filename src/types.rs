@@ -18,7 +18,7 @@ pub use self::conf_change::{ConfChange, ConfChangeKind};
 pub use self::disk::{DiskBounds, DiskSpace};
 pub use self::feature_level::FeatureLevel;
 pub use self::range::KeyRange;
-pub use self::refusal::{CODE_NAMES, Code, Refusal, code_number};
+pub use self::refusal::{Code, Refusal};
 
 /// Position of an entry in the raft log; the first entry has index 1.
 pub type LogIndex = u64;

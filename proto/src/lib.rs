@@ -15,6 +15,7 @@
 mod backward;
 #[cfg(feature = "server")]
 pub mod codec;
+pub mod codes;
 pub mod encoded;
 pub mod grpc_frame;
 pub mod nested;

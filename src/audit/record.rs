@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use basalt_proto::codes::code_name;
 use basalt_proto::rpc::Rpc;
 use gocompat::time::write_rfc3339_micros;
 
 use super::text::JsonObject;
-use crate::types::{CODE_NAMES, code_number};
 
 /// Bytes of most lines, at most.
 const LINE_BYTES: usize = 512;
@@ -53,7 +53,7 @@ impl AuditRecord<'_> {
         fields.text("remote", self.address);
         fields.text("rpc", self.rpc.method().path);
         fields.fields(self.fields);
-        fields.text("code", CODE_NAMES[code_number(self.code)]);
+        fields.text("code", code_name(self.code));
         if let Some(revision) = u64::try_from(self.revision).ok().filter(|it| *it != 0) {
             fields.number("revision", revision);
         }

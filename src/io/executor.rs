@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::reactor::{self, PeriodicWake, Place, Reactor, Running};
+use super::reactor::{self, PeriodicWake, Place, Rank, Reactor, Running};
 use super::watchdog;
 use crate::types::Fault;
 
@@ -72,7 +72,13 @@ impl Default for Executors {
     }
 }
 
-/// Runs a task on this executor, in the background.
+/// Runs a task of the member on this executor, in the background.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
-    reactor::spawn(task);
+    reactor::spawn(Rank::Member, task);
+}
+
+/// Runs the task of a client's connection on this executor, in the background. Tasks of the member do not wait until all
+/// connections that are ready had their turn.
+pub fn spawn_client(task: impl Future<Output = ()> + 'static) {
+    reactor::spawn(Rank::Client, task);
 }

@@ -152,11 +152,20 @@ where
     }
 }
 
+/// Which tasks of an executor run first, where both are ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rank {
+    /// The member's own: consensus, its log, other members.
+    Member,
+    /// Connections of clients, of which thousands may be ready at once.
+    Client,
+}
+
 /// Runs a task on this executor, in the background.
-pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
+pub(super) fn spawn(rank: Rank, task: impl Future<Output = ()> + 'static) {
     match epoll::is_here() {
-        true => epoll::spawn(task),
-        false => uring::spawn(task),
+        true => epoll::spawn(rank, task),
+        false => uring::spawn(rank, task),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Counters of each RPC: calls started, calls ended by status code, messages received and sent.
 
+use basalt_proto::codes::{CODE_NAMES, code_number};
 use basalt_proto::rpc::{COUNT, METHODS, Method, Rpc};
 
 use super::cells::Sharded;
 use super::text::Writer;
-use crate::types::{CODE_NAMES, code_number};
 
 /// Numbers of each method: started, received, sent, and one for each code it ended with.
 const CELLS: usize = 3 + CODE_NAMES.len();

@@ -257,7 +257,9 @@ impl ExecutorContext {
                 let Some(connection) = connection.open() else { continue };
                 let front = services[connection.port()].to(&connection);
                 let switched = front.clone();
-                io::spawn(io::serve(connection, http2, front, |rest| switched.switched(rest)));
+                io::spawn_client(io::serve(connection, http2, front, |rest| {
+                    switched.switched(rest)
+                }));
             }
         });
         replica

@@ -34,33 +34,6 @@ pub enum Code {
     Unauthenticated = 16,
 }
 
-/// gRPC's names of all status codes, by number; more than those of refusals.
-pub const CODE_NAMES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
-
-/// Position of a status code's name; that of `Unknown` for a number that is none.
-pub fn code_number(code: i32) -> usize {
-    let number = usize::try_from(code).ok().filter(|number| *number < CODE_NAMES.len());
-    number.unwrap_or(Code::Unknown as usize)
-}
-
 macro_rules! refusals {
     ($($name:ident $code:ident $text:literal)*) => {
         /// A negative answer, the same on every member, sent to the client with etcd's own code and text. Go clients

@@ -1,7 +1,7 @@
 //! An executor on epoll.
 //!
 //! ```text
-//!  tasks woken here ───────────────► ready (first in, first out) ─► run a few ─┐
+//!  tasks woken here ─► ready (the member's first; first in, first out) ─► run a few ─┐
 //!  tasks woken by other threads ─► woken, and the bell if it sleeps ─┘  ▲      │
 //!                                                                       └─ epoll: take events, wake their tasks
 //! ```
@@ -27,12 +27,14 @@ use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::Place;
+use super::{Place, Rank};
 use crate::io::thread;
 use crate::types::Fault;
 
 /// Tasks that run until events are taken again.
 const TASKS_MAX: usize = 32;
+/// Tasks of the member that run until one of a client does, if there are any.
+const MEMBER_TASKS_MAX: usize = 8;
 /// Events that are taken at once.
 const EVENTS_MAX: usize = 256;
 /// The bell's number among those of sockets.
@@ -42,16 +44,16 @@ const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// The part of an executor that other threads see.
 struct Shared {
     /// Tasks that other threads woke. Bounded by the number of tasks: each is in one queue at most.
-    woken: ConcurrentQueue<Runnable>,
+    woken: ConcurrentQueue<(Rank, Runnable)>,
     /// It sleeps, or is about to: whoever wakes a task rings.
     sleeps: AtomicBool,
     bell: OwnedFd,
 }
 
 impl Shared {
-    fn wake(&self, task: Runnable) {
+    fn wake(&self, rank: Rank, task: Runnable) {
         // Refused only by a queue that is closed, which this one never is.
-        drop(self.woken.push(task));
+        drop(self.woken.push((rank, task)));
         // Either this sees that it sleeps, or it sees the task before it does.
         fence(Ordering::SeqCst);
         if self.sleeps.load(Ordering::Relaxed) && self.sleeps.swap(false, Ordering::Relaxed) {
@@ -61,11 +63,47 @@ impl Shared {
     }
 }
 
+/// Tasks that are ready, by their rank.
+#[derive(Default)]
+struct Ready {
+    member: VecDeque<Runnable>,
+    client: VecDeque<Runnable>,
+    /// Tasks of the member that ran since one of a client did.
+    ran: usize,
+}
+
+impl Ready {
+    fn push(&mut self, rank: Rank, task: Runnable) {
+        match rank {
+            Rank::Member => self.member.push_back(task),
+            Rank::Client => self.client.push_back(task),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Runnable> {
+        let is_clients_turn = self.ran >= MEMBER_TASKS_MAX && !self.client.is_empty();
+        match self.member.pop_front_if(|_| !is_clients_turn) {
+            Some(task) => {
+                self.ran += 1;
+                Some(task)
+            }
+            None => {
+                self.ran = 0;
+                self.client.pop_front()
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.member.is_empty() && self.client.is_empty()
+    }
+}
+
 /// The executor of this thread.
 struct Local {
     shared: Arc<Shared>,
     epoll: OwnedFd,
-    ready: RefCell<VecDeque<Runnable>>,
+    ready: RefCell<Ready>,
     sources: RefCell<Slab<Rc<Source>>>,
     /// Wakers of all tasks that have not ended.
     tasks: RefCell<Slab<Waker>>,
@@ -112,10 +150,10 @@ where
 }
 
 /// Runs a task on the executor of this thread, in the background.
-pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
+pub(super) fn spawn(rank: Rank, task: impl Future<Output = ()> + 'static) {
     // Asked for where there is one: `is_here` is looked at before.
     if let Some(local) = here() {
-        local.spawn(task);
+        local.spawn(rank, task);
     }
 }
 
@@ -149,7 +187,7 @@ impl Local {
         })
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+    fn spawn(&self, rank: Rank, task: impl Future<Output = ()> + 'static) {
         let (mut tasks, shared) = (self.tasks.borrow_mut(), Arc::clone(&self.shared));
         let entry = tasks.vacant_entry();
         let alive = Alive(entry.key());
@@ -163,8 +201,8 @@ impl Local {
                 here.as_ref().filter(|local| Arc::ptr_eq(&local.shared, &shared)).cloned()
             });
             match own.ok().flatten() {
-                Some(local) => local.ready.borrow_mut().push_back(woken),
-                None => shared.wake(woken),
+                Some(local) => local.ready.borrow_mut().push(rank, woken),
+                None => shared.wake(rank, woken),
             }
         };
         let (runnable, handle) = async_task::spawn_local(task, schedule);
@@ -182,7 +220,7 @@ impl Local {
         HERE.set(Some(Rc::clone(&self)));
         let ended = Rc::new(Cell::new(None));
         let (end, main) = (Rc::clone(&ended), start());
-        self.spawn(async move { end.set(Some(main.await)) });
+        self.spawn(Rank::Member, async move { end.set(Some(main.await)) });
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let outcome = loop {
             self.run_some();
@@ -201,15 +239,15 @@ impl Local {
     fn run_some(&self) {
         for _ in 0..TASKS_MAX {
             self.take_woken();
-            let next = self.ready.borrow_mut().pop_front();
+            let next = self.ready.borrow_mut().pop();
             let Some(task) = next else { return };
             task.run();
         }
     }
 
     fn take_woken(&self) {
-        while let Ok(task) = self.shared.woken.pop() {
-            self.ready.borrow_mut().push_back(task);
+        while let Ok((rank, task)) = self.shared.woken.pop() {
+            self.ready.borrow_mut().push(rank, task);
         }
     }
 

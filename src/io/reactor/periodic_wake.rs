@@ -99,10 +99,13 @@ impl Drop for OpenStream {
 pub(in crate::io) fn begin_periodic_wake(wake: Arc<PeriodicWake>) -> Ended {
     OWN.with_borrow_mut(|own| *own = Some(Arc::clone(&wake)));
     let ended = Ended(Arc::clone(&wake));
-    super::spawn(poll_fn(move |context| {
-        wake.task.get_or_init(|| context.waker().clone());
-        wake.beats.fetch_add(1, Ordering::Release);
-        Poll::<()>::Pending
-    }));
+    super::spawn(
+        super::Rank::Member,
+        poll_fn(move |context| {
+            wake.task.get_or_init(|| context.waker().clone());
+            wake.beats.fetch_add(1, Ordering::Release);
+            Poll::<()>::Pending
+        }),
+    );
     ended
 }

@@ -124,7 +124,7 @@ fn what_is_left_of_an_executor_on_epoll_is_dropped() {
     run(Reactor::Epoll, move || async move {
         for _ in 0..1_000 {
             let (counts, waker) = (Counts(Arc::clone(&count), Rc::default()), waker.clone());
-            spawn(async move {
+            spawn(Rank::Member, async move {
                 let counts = counts;
                 poll_fn(|context| {
                     let _ = (&counts.1, waker.send(context.waker().clone()));
@@ -137,6 +137,42 @@ fn what_is_left_of_an_executor_on_epoll_is_dropped() {
     });
     assert_eq!(dropped.load(Ordering::Relaxed), 1_000);
     other.join().unwrap();
+}
+
+/// Connections that are ready all the time delay a task of the member by less than a turn of each.
+#[test]
+fn tasks_of_the_member_do_not_wait_for_all_clients() {
+    const CLIENTS: u64 = 200;
+    const TURNS: u64 = 50;
+    for reactor in reactors() {
+        let (told, ran) = flume::bounded(1);
+        run(reactor, move || async move {
+            let (over, ran) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+            for _ in 0..CLIENTS {
+                let (over, ran) = (Rc::clone(&over), Rc::clone(&ran));
+                spawn(Rank::Client, async move {
+                    while !over.get() {
+                        let began = Instant::now();
+                        while began.elapsed() < Duration::from_micros(50) {}
+                        ran.set(ran.get() + 1);
+                        yield_now().await;
+                    }
+                });
+            }
+            let (done, is_done) = flume::bounded(1);
+            spawn(Rank::Member, async move {
+                for _ in 0..TURNS {
+                    yield_now().await;
+                }
+                let _ = done.send(());
+            });
+            is_done.recv_async().await.unwrap();
+            told.send(ran.get()).unwrap();
+            over.set(true);
+        });
+        let ran: u64 = ran.recv().unwrap();
+        assert!(ran < CLIENTS * TURNS / 2, "{reactor:?}: {ran}");
+    }
 }
 
 /// A pair of connected sockets, one of them of this executor.
@@ -243,7 +279,7 @@ fn all_have_their_turn() {
             let over = Rc::new(Cell::new(false));
             for _ in 0..4 {
                 let over = Rc::clone(&over);
-                spawn(async move {
+                spawn(Rank::Member, async move {
                     while !over.get() {
                         yield_now().await;
                     }
@@ -259,7 +295,7 @@ fn all_have_their_turn() {
                 other.write_all(b"x").unwrap();
                 others.push(other);
                 let served = Rc::clone(&served);
-                spawn(async move {
+                spawn(Rank::Client, async move {
                     assert_eq!(read(&mut stream, &mut [0; 1]).await.unwrap(), 1);
                     served.set(served.get() + 1);
                     // Open until the end.

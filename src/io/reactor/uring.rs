@@ -6,15 +6,19 @@
 //! rarely otherwise, as every wake costs a core its sleep that would sleep. An executor can park before its very first task
 //! likewise, when there is nothing yet to wake: such a one is given up, and another one started.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(super) use glommio::net;
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
+use glommio::{
+    ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares,
+    TaskQueueHandle,
+};
 
-use super::Place;
 use super::periodic_wake::PeriodicWake;
+use super::{Place, Rank};
 use crate::io::thread;
 use crate::types::Fault;
 
@@ -115,6 +119,22 @@ pub(in crate::io) fn wake_periodically(wakes: Vec<(Place, Arc<PeriodicWake>)>) {
     assert!(waker.is_ok(), "the thread that pokes executors cannot start");
 }
 
-pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(task).detach();
+pub(super) fn spawn(rank: Rank, task: impl Future<Output = ()> + 'static) {
+    thread_local! {
+        /// The queue of connections. The other one is never behind it for longer than [`PREEMPT`]: of two queues the one that
+        /// ran less is next.
+        static CLIENTS: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
+    }
+    let queue = match rank {
+        Rank::Member => TaskQueueHandle::default(),
+        Rank::Client => CLIENTS.get().unwrap_or_else(|| {
+            let executor = glommio::executor();
+            let made =
+                executor.create_task_queue(Shares::default(), Latency::NotImportant, "clients");
+            CLIENTS.set(Some(made));
+            made
+        }),
+    };
+    let spawned = glommio::spawn_local_into(task, queue);
+    spawned.expect("the queue is of this executor").detach();
 }

@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::Place;
 use super::periodic_wake::PeriodicWake;
+use super::{Place, Rank};
 use crate::types::Fault;
 
 /// Of an executor that cannot be started.
@@ -36,7 +36,7 @@ pub(in crate::io) fn wake_periodically(wakes: Vec<(Place, Arc<PeriodicWake>)>) {
     assert!(!busy, "executors run on epoll, and need no wakes");
 }
 
-pub(super) fn spawn(_task: impl Future<Output = ()> + 'static) {
+pub(super) fn spawn(_rank: Rank, _task: impl Future<Output = ()> + 'static) {
     unreachable!("tasks are spawned by executors, which run on epoll");
 }
 

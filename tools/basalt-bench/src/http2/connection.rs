@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use basalt_proto::codes::code_name;
 use basalt_proto::grpc_frame::{HEAD_BYTES, Head, PLAIN};
 
 use super::frame::{self, Header};
@@ -60,32 +61,12 @@ impl Failure {
     }
 }
 
-const CODE_NAMES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
-
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.message.starts_with("etcdserver: ") {
             return f.write_str(&self.message);
         }
-        let name = CODE_NAMES.get(self.code as usize).copied().unwrap_or("Unknown");
+        let name = code_name(i32::try_from(self.code).unwrap_or(-1));
         write!(f, "rpc error: code = {name} desc = {}", self.message)
     }
 }

@@ -1,5 +1,6 @@
 //! Errors of calls, with the texts of etcd's Go client.
 
+use basalt_proto::codes::code_name;
 use tonic::{Code, Status};
 
 use gocompat::quote::quote;
@@ -42,7 +43,7 @@ impl Refusal {
 
     /// As grpc-go prints a status.
     pub(crate) fn grpc_text(&self) -> String {
-        let code = code_name(self.status.code());
+        let code = code_name(self.status.code() as i32);
         format!("rpc error: code = {code} desc = {}", self.status.message())
     }
 
@@ -69,28 +70,6 @@ pub(crate) fn is_transport(status: &Status) -> bool {
 /// The text of a reason that came without a status.
 pub(crate) fn reason(code: Code, reason: &str) -> String {
     Refusal::of(Status::new(code, reason)).text()
-}
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
 }
 
 /// Texts of etcd's own refusals; others are printed with their code.

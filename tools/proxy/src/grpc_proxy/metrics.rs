@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use basalt_proto::codes::code_name;
 use basalt_proto::rpc::Method;
 use tonic::Code;
 
@@ -44,7 +45,7 @@ impl Metrics {
     }
 
     pub(super) fn ended(&self, method: &'static Method, code: Code) {
-        self.with(method, |calls| *calls.handled.entry(name(code)).or_default() += 1);
+        self.with(method, |calls| *calls.handled.entry(code_name(code as i32)).or_default() += 1);
     }
 
     fn with(&self, method: &'static Method, change: impl FnOnce(&mut Calls)) {
@@ -166,28 +167,5 @@ fn push_process(page: &mut String) {
             page,
             "# HELP {name} Number of open file descriptors.\n# TYPE {name} gauge\n{name} {count}"
         );
-    }
-}
-
-/// The name of a code, as grpc-go has it.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
     }
 }
