@@ -19,8 +19,6 @@ use crate::types::limits::{LOG_QUEUE_BYTES_ERRORS, LOG_QUEUE_BYTES_MAX};
 
 /// Bytes joined into one write.
 const WRITE_BYTES: usize = 64 << 10;
-/// The time between two looks at the queue: a thread that is woken for each line costs more than the line.
-const GATHER: Duration = Duration::from_millis(5);
 /// Interval at which the thread asks for reports, in addition to each write.
 const REPORTS: Duration = Duration::from_secs(1);
 /// Timeout of a flush at the end of the process.
@@ -94,6 +92,9 @@ pub struct LogKind {
     pub bytes_errors: usize,
     /// Counts lines that found no room.
     pub dropped: &'static metrics::Counter,
+    /// The time between two looks at the queue while lines come: a thread that is woken for each of many lines costs more than
+    /// the line. Zero writes each at once.
+    pub gather: Duration,
 }
 
 /// The log of the process.
@@ -102,6 +103,7 @@ const LOG: LogKind = LogKind {
     bytes_max: LOG_QUEUE_BYTES_MAX,
     bytes_errors: LOG_QUEUE_BYTES_ERRORS,
     dropped: &metrics::LOG_LINES_DROPPED,
+    gather: Duration::ZERO,
 };
 
 /// Source of lines about the log itself; its argument is the number of lines dropped since the last call.
@@ -176,7 +178,7 @@ impl LogQueue {
     ) -> Result<Self, Fault> {
         let shared = Arc::<Shared>::default();
         let writes = Arc::clone(&shared);
-        thread::start(kind.name, move || write_all(&writes, &mut outputs, reports))?;
+        thread::start(kind.name, move || write_all(&writes, kind.gather, &mut outputs, reports))?;
         lock(&QUEUES).push(Arc::downgrade(&shared));
         Ok(Self { kind, shared })
     }
@@ -258,7 +260,7 @@ impl Shared {
 
 /// The thread's loop, until the queue is dropped and its lines are written.
 #[allow(clippy::disallowed_methods, reason = "the thread is the queue's own")]
-fn write_all(shared: &Shared, outputs: &mut [LogOutput], mut reports: Reports) {
+fn write_all(shared: &Shared, gather: Duration, outputs: &mut [LogOutput], mut reports: Reports) {
     while let Some(items) = shared.take() {
         let wrote = !items.is_empty();
         for item in items {
@@ -275,9 +277,8 @@ fn write_all(shared: &Shared, outputs: &mut [LogOutput], mut reports: Reports) {
         if !report.is_empty() {
             outputs.iter_mut().for_each(|output| output.write(report.as_bytes()));
         }
-        if wrote {
-            // Lines of busy times are written together.
-            std::thread::sleep(GATHER);
+        if wrote && !gather.is_zero() {
+            std::thread::sleep(gather);
         }
     }
 }

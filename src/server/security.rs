@@ -18,7 +18,7 @@ use crate::ratelimit::{Limits, RateLimiter};
 use crate::rpc::{Audit, Policy};
 use crate::token::TokenTable;
 use crate::types::Fault;
-use crate::types::limits::AUDIT_QUEUE_BYTES_MAX;
+use crate::types::limits::{AUDIT_GATHER, AUDIT_QUEUE_BYTES_MAX};
 
 /// The time between two looks at the files of keys.
 const RELOAD: Duration = Duration::from_secs(10);
@@ -242,6 +242,7 @@ impl AuditFlags {
             bytes_max: AUDIT_QUEUE_BYTES_MAX,
             bytes_errors: 0,
             dropped: &metrics::AUDIT_LINES_DROPPED,
+            gather: AUDIT_GATHER,
         };
         // The metric tells of lines that were dropped, and so does the log itself.
         let reports = Box::new(|dropped: u64| {

@@ -381,6 +381,9 @@ pub const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
 /// Operations of a transaction that a line of the audit log names; of the others it says how many they are.
 pub const AUDIT_OPERATIONS_MAX: usize = 32;
 
+/// The time for which lines of the audit log are gathered until they are written together.
+pub const AUDIT_GATHER: Duration = Duration::from_millis(5);
+
 /// Bytes of lines of the audit log that wait to be written; past it they are dropped and counted, or waited for.
 pub const AUDIT_QUEUE_BYTES_MAX: usize = 16 << 20;
 
