@@ -180,7 +180,7 @@ pub struct Config {
     pub response_bytes_max: usize,
     /// Unsent bytes that a stream may hold before its watchers become unsynced.
     pub stream_bytes_max: usize,
-    /// The same while the hub holds more than `hub_bytes_max`.
+    /// The same at most while the hub holds more than `hub_bytes_max`.
     pub stream_bytes_share: usize,
     /// Unsent bytes of the hub above which streams are limited to their share.
     pub hub_bytes_max: usize,

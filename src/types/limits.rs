@@ -240,7 +240,8 @@ pub const WATCH_STREAM_BYTES_MAX: usize = 4 << 20;
 /// limited to its share, so that a thousand slow clients do not cost a thousand times the bound of one.
 pub const WATCH_HUB_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes that may wait in one stream while the streams of its core hold more than their bound.
+/// Bytes that may wait in one stream while the streams of its core hold more than their bound; less if there are so many streams that
+/// they would hold more than the bound together.
 pub const WATCH_STREAM_BYTES_SHARE: usize = 64 << 10;
 
 /// Revisions are joined into one watch response up to this size, below what clients usually accept.

@@ -5,7 +5,7 @@ use basalt_proto::etcdserverpb::ResponseHeader;
 use bytes::Bytes;
 
 use super::answers::Answers;
-use super::{Config, Hub, Output, Side, Stream, StreamId, Watcher, WatcherId};
+use super::{Config, Hub, HubStats, Output, Side, Stream, StreamId, Watcher, WatcherId};
 use crate::mvcc::Event;
 
 /// The watchers that a delivery may reach.
@@ -65,8 +65,8 @@ impl Hub {
             for id in &members {
                 let watcher = &mut self.watchers[*id as usize];
                 let Some(stream) = self.streams[watcher.stream as usize].as_mut() else { continue };
-                let hub_bytes = &mut self.stats.bytes;
-                let mut sender = Sender { config: &self.config, hub_bytes, delivery, stream, out };
+                let hub = &mut self.stats;
+                let mut sender = Sender { config: &self.config, hub, delivery, stream, out };
                 if !sender.offer(watcher, &mut answers, scope) {
                     stuck.push(*id);
                 }
@@ -93,7 +93,7 @@ impl Hub {
 
     /// The stream took some of its responses.
     pub(super) fn sent(&mut self, id: StreamId, bytes: usize) {
-        let limit = stream_limit(&self.config, self.stats.bytes);
+        let limit = stream_limit(&self.config, &self.stats);
         let Some(stream) = self.stream(id) else { return };
         assert!(bytes <= stream.bytes, "stream {id} took {bytes} of {} bytes", stream.bytes);
         stream.bytes -= bytes;
@@ -105,25 +105,26 @@ impl Hub {
     }
 }
 
-/// Upper bound for a stream's unsent bytes, given those of all streams.
-fn stream_limit(config: &Config, hub_bytes: usize) -> usize {
-    if hub_bytes < config.hub_bytes_max {
+/// Upper bound for a stream's unsent bytes, given those of all streams. Where the memory of all of them is full, it is divided
+/// by their number, so that ten thousand slow clients do not hold a share each that is meant for a thousand.
+fn stream_limit(config: &Config, hub: &HubStats) -> usize {
+    if hub.bytes < config.hub_bytes_max {
         config.stream_bytes_max
     } else {
-        config.stream_bytes_share
+        config.stream_bytes_share.min(config.hub_bytes_max / hub.streams.max(1)).max(1)
     }
 }
 
 /// True if a stream has capacity for another response; one without is marked as starved.
-pub(super) fn has_room(config: &Config, hub_bytes: usize, stream: &mut Stream) -> bool {
-    stream.starved |= stream.bytes >= stream_limit(config, hub_bytes);
+pub(super) fn has_room(config: &Config, hub: &HubStats, stream: &mut Stream) -> bool {
+    stream.starved |= stream.bytes >= stream_limit(config, hub);
     !stream.starved
 }
 
 /// Sends to one stream.
 struct Sender<'a> {
     config: &'a Config,
-    hub_bytes: &'a mut usize,
+    hub: &'a mut HubStats,
     delivery: u64,
     stream: &'a mut Stream,
     out: &'a mut Vec<Output>,
@@ -145,7 +146,7 @@ impl Sender<'_> {
         let mut chunks =
             answers.chunks(watcher.filter, watcher.fragment, watcher.next).iter().peekable();
         while let Some(chunk) = chunks.next() {
-            if !has_room(self.config, *self.hub_bytes, self.stream) {
+            if !has_room(self.config, self.hub, self.stream) {
                 watcher.next = chunk.first;
                 return false;
             }
@@ -174,7 +175,7 @@ impl Sender<'_> {
         let last_body = (self.delivery, body.as_ptr() as usize);
         let is_shared = std::mem::replace(&mut self.stream.last_body, last_body) == last_body;
         let cost = size_of::<WatchResponse>() + if is_shared { 0 } else { body.len() };
-        *self.hub_bytes += cost;
+        self.hub.bytes += cost;
         self.stream.bytes += cost;
         self.out.push(Output::Send { stream: watcher.stream, response, cost });
     }
@@ -183,4 +184,25 @@ impl Sender<'_> {
 /// A header with the fields that the hub knows.
 pub(super) fn header(revision: i64) -> Option<ResponseHeader> {
     Some(ResponseHeader { revision, ..ResponseHeader::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_streams_share_the_memory_of_all() {
+        let config = Config {
+            hub_bytes_max: 1000,
+            stream_bytes_max: 400,
+            stream_bytes_share: 50,
+            ..Config::new(1)
+        };
+        let limit = |streams, bytes| {
+            stream_limit(&config, &HubStats { streams, bytes, ..HubStats::default() })
+        };
+        assert_eq!((limit(1, 999), limit(5000, 999)), (400, 400), "there is room for all");
+        assert_eq!((limit(0, 1000), limit(20, 1000)), (50, 50));
+        assert_eq!((limit(100, 1000), limit(5000, 1000)), (10, 1));
+    }
 }

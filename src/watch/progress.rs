@@ -95,7 +95,7 @@ impl Hub {
         let Some(stream) = self.streams.get_mut(id as usize).and_then(Option::as_mut) else {
             return;
         };
-        if has_room(&self.config, self.stats.bytes, stream) {
+        if has_room(&self.config, &self.stats, stream) {
             let response = WatchResponse {
                 header: header(self.revision),
                 watch_id,
