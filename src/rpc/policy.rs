@@ -86,8 +86,8 @@ struct Audited<'a> {
     took: Duration,
 }
 
-/// The part of a request's message that is kept until its answer is known. The message itself is not: thousands of requests that
-/// wait with all that was read of them do not fit into a processor's cache.
+/// The part of a request's message that is kept until its answer is known. Where a line is wanted the message itself is not:
+/// thousands of requests that wait with all that was read of them do not fit into a processor's cache.
 enum Kept {
     /// No message has come.
     Nothing,
@@ -109,8 +109,7 @@ impl Policy {
     }
 }
 
-/// The policy as requests of one executor meet it, and who knows their users: one count for each, which no other core
-/// touches.
+/// The policy, and the executor's client of the replica. A request holds both by one count, which no other core touches.
 pub(super) struct PolicyClient {
     policy: Arc<Policy>,
     replica: ReplicaClient,

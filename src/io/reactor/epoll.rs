@@ -1,7 +1,7 @@
 //! An executor on epoll.
 //!
 //! ```text
-//!  tasks woken here ─► ready (the member's first; first in, first out) ─► run a few ─┐
+//!  tasks woken here ───────────────► ready (the member's first) ──► run a few ─┐
 //!  tasks woken by other threads ─► woken, and the bell if it sleeps ─┘  ▲      │
 //!                                                                       └─ epoll: take events, wake their tasks
 //! ```

@@ -43,5 +43,10 @@ mod tests {
         // Excess digits are cut off, as by Go.
         assert_eq!(rfc3339_micros(Duration::new(1, 999_999_999)), "1970-01-01T00:00:01.999999Z");
         assert_eq!(rfc3339(Duration::MAX), "9999-12-30T22:00:00Z");
+        for time in [at, Duration::ZERO, Duration::new(1, 999_999_999), Duration::MAX] {
+            let mut written = b"at ".to_vec();
+            write_rfc3339_micros(&mut written, time);
+            assert_eq!(written, format!("at {}", rfc3339_micros(time)).as_bytes());
+        }
     }
 }
