@@ -55,7 +55,7 @@ use self::login::ClientAddress;
 use self::policy::{Observed, PolicyClient};
 use crate::actors::ReplicaClient;
 use crate::command::Command;
-use crate::io::{MayStall, PeerCertificate, clock, fatal};
+use crate::io::{PeerCertificate, clock, fatal};
 use crate::metrics;
 use crate::types::limits::GRPC_OVERHEAD_BYTES;
 use crate::types::{Error, Refusal};
@@ -239,11 +239,7 @@ impl Inner {
             Ok(request) => request,
             Err(refusal) => return Status::into_http(refusal).map(ResponseBody::Stream),
         };
-        let mut answer = self.streaming(rpc, request).await;
-        if rpc == Streaming::Watch {
-            answer.extensions_mut().insert(MayStall);
-        }
-        answer.map(ResponseBody::Stream)
+        self.streaming(rpc, request).await.map(ResponseBody::Stream)
     }
 
     /// The checks before any service, in etcd's order: learners, the client's version, its requirement of a leader.

@@ -41,6 +41,7 @@ use basalt_proto::encoded::WatchResponse;
 use basalt_proto::etcdserverpb::WatchCreateRequest;
 use slab::Slab;
 
+use self::delivery::stream_limit;
 use self::index::{GroupId, Index, Side, WatcherId};
 pub use self::streams::{HistoryRead, StreamOptions, Streams, Taken};
 use crate::mvcc::Event;
@@ -134,11 +135,18 @@ pub enum Input {
     History(History),
     /// Batches up to this state were lost, or a snapshot replaced the store.
     Resync(Published),
-    /// The stream took some of its responses.
+    /// The stream took some of its responses, or sent some of their bytes.
     Sent {
         /// The stream.
         stream: StreamId,
-        /// Sum of the costs of these responses.
+        /// Sum of the costs of these responses, or these bytes.
+        bytes: usize,
+    },
+    /// HTTP/2 has encoded responses that it cannot send yet.
+    Given {
+        /// The stream.
+        stream: StreamId,
+        /// Their bytes.
         bytes: usize,
     },
     /// Time passed.
@@ -232,7 +240,7 @@ struct Stream {
     next_id: i64,
     /// Number of unsynced watchers.
     behind: usize,
-    /// Bytes sent to the stream and not taken yet.
+    /// Bytes of responses that wait for the stream, or in HTTP/2.
     bytes: usize,
     /// The last body sent: the number of its delivery, and its address. Adjacent responses in the queue that share a
     /// body count it once.
@@ -344,9 +352,16 @@ impl Hub {
             Input::History(history) => self.history(&history, out),
             Input::Resync(published) => self.known = self.known.max(published.revision),
             Input::Sent { stream, bytes } => self.sent(stream, bytes),
+            Input::Given { stream, bytes } => self.given(stream, bytes),
             Input::Tick { now_ms } => self.tick(now_ms, out),
         }
         self.read_on(out);
+    }
+
+    /// Bytes of a stream's responses that may be encoded and not sent. Encoded, they are copies of bytes that the streams
+    /// share before.
+    pub fn window(&self) -> usize {
+        stream_limit(&self.config, &self.stats).min(self.config.stream_bytes_share)
     }
 
     /// Counts for metrics.

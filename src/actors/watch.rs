@@ -10,7 +10,7 @@
 //! Apply never waits: events that do not fit into the mailbox are read from history. Hub and queues belong to the
 //! executor, so that nothing here is locked and a session's request is a function call.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ use send_wrapper::SendWrapper;
 
 pub use super::mailbox::watch::{Handle, Mailbox, Options, Source, mailbox};
 use super::mailbox::watch::{Msg, Shared};
-use crate::io::clock;
+use crate::io::{MayStall, UnsentBytes, clock};
 use crate::metrics;
 use crate::types::{Fault, Refusal};
 pub use crate::watch::{History, HubStats, Published};
@@ -54,7 +54,8 @@ impl Sessions {
             return Err(Refusal::NoLeader);
         }
         let stream = self.with(|streams| streams.open(requires_leader));
-        Ok(Session { sessions: self.clone(), stream })
+        let unsent = Rc::new(Unsent { sessions: self.clone(), stream: Cell::new(Some(stream)) });
+        Ok(Session { sessions: self.clone(), stream, unsent: SendWrapper::new(unsent) })
     }
 
     /// Makes a call, and wakes sessions afterwards.
@@ -100,13 +101,44 @@ impl Sessions {
     }
 }
 
+/// The bytes of one stream that HTTP/2 holds.
+struct Unsent {
+    sessions: Sessions,
+    /// None once the stream was closed: its number may be another's then.
+    stream: Cell<Option<u32>>,
+}
+
+impl Unsent {
+    fn with(&self, call: impl FnOnce(&mut Streams, u32)) {
+        if let Some(stream) = self.stream.get() {
+            self.sessions.with(|streams| call(streams, stream));
+        }
+    }
+}
+
+impl UnsentBytes for Unsent {
+    fn given(&self, bytes: usize) {
+        self.with(|streams, stream| streams.given(stream, bytes));
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.with(|streams, stream| streams.sent(stream, bytes));
+    }
+}
+
 /// One client's stream. Closed when dropped.
 pub struct Session {
     sessions: Sessions,
     stream: u32,
+    unsent: SendWrapper<Rc<Unsent>>,
 }
 
 impl Session {
+    /// The mark of the response: a client may take events as late as it likes, and HTTP/2 gets no more meanwhile.
+    pub fn may_stall(&self) -> MayStall {
+        MayStall::new(Rc::<Unsent>::clone(&self.unsent))
+    }
+
     /// Passes a client's request to the hub. Unknown requests are ignored, as etcd does.
     pub fn request(&self, request: WatchRequest) {
         let published = self.sessions.listen();
@@ -142,6 +174,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.unsent.stream.set(None);
         self.sessions.with(|streams| streams.close(self.stream));
     }
 }

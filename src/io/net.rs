@@ -40,7 +40,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
 use self::answer::BoundedService;
-pub use self::answer::MayStall;
+pub use self::answer::{MayStall, UnsentBytes};
 use self::drive::until_closed;
 use self::guard::Guard;
 use self::hyper_io::{Clock, Socket};

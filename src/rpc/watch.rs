@@ -58,7 +58,10 @@ impl watch_server::Watch for Watch {
         let observer = request.extensions().get::<Observer>().cloned();
         let credentials = Credentials::of(&request);
         let guard = self.replica.clone().map(|replica| Guard { replica, credentials, observer });
-        Ok(Response::new(Responses::new(session, request.into_inner(), guard)))
+        let may_stall = session.may_stall();
+        let mut response = Response::new(Responses::new(session, request.into_inner(), guard));
+        response.extensions_mut().insert(may_stall);
+        Ok(response)
     }
 }
 

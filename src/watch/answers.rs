@@ -17,6 +17,9 @@ use crate::mvcc::Event;
 /// Upper bound of header, watch id and flags of a response.
 const RESPONSE_OVERHEAD_BYTES: usize = 64;
 
+/// A response with a smaller part of a run is a copy: a client that does not take it must not hold the whole run.
+const SLICES_MAX: usize = 4;
+
 /// One response, or the fragments of one.
 pub(super) struct Chunk {
     /// Its first revision.
@@ -197,6 +200,34 @@ impl Run {
     }
 
     fn slice(&self, events: Range<usize>) -> Bytes {
-        self.bytes.slice(self.start_of(events.start)..self.start_of(events.end))
+        let slice = self.start_of(events.start)..self.start_of(events.end);
+        if slice.len() * SLICES_MAX < self.bytes.len() {
+            return Bytes::copy_from_slice(&self.bytes[slice]);
+        }
+        self.bytes.slice(slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_with_little_of_a_run_does_not_hold_all_of_it() {
+        let run = Run {
+            filter: Filter::default(),
+            bytes: Bytes::from(vec![7; 1000]),
+            ends: (1..=100).map(|event| event * 10).collect(),
+            revisions: (1..=100).collect(),
+        };
+        let is_shared = |response_bytes_max| {
+            let config = Config { response_bytes_max, ..Config::new(2000) };
+            let chunks = run.cut(0, false, config);
+            assert_eq!(chunks.len(), 1000 / response_bytes_max);
+            run.bytes.as_ptr_range().contains(&chunks[0].bodies[0].as_ptr())
+        };
+        assert!(is_shared(1000));
+        assert!(is_shared(500));
+        assert!(!is_shared(20));
     }
 }

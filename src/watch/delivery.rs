@@ -58,7 +58,10 @@ impl Hub {
         self.delivery += 1;
         let delivery = self.delivery;
         let mut stuck = Vec::new();
-        let mut answers = Answers::new(events, self.config);
+        // A stream that holds nothing gets one response even where memory is full: it must be short for that.
+        let of_stream = fair_share(&self.config, &self.stats);
+        let response_bytes_max = self.config.response_bytes_max.min(of_stream);
+        let mut answers = Answers::new(events, Config { response_bytes_max, ..self.config });
         for selection in self.index.select(events, side) {
             answers.turn_to(selection.events);
             let members = self.index.take_members(selection.group, side);
@@ -91,7 +94,14 @@ impl Hub {
         out.push(Output::Send { stream, response, cost });
     }
 
-    /// The stream took some of its responses.
+    /// HTTP/2 has encoded responses of the stream.
+    pub(super) fn given(&mut self, id: StreamId, bytes: usize) {
+        let Some(stream) = self.stream(id) else { return };
+        stream.bytes += bytes;
+        self.stats.bytes += bytes;
+    }
+
+    /// The stream took some of its responses, or sent some of their bytes.
     pub(super) fn sent(&mut self, id: StreamId, bytes: usize) {
         let limit = stream_limit(&self.config, &self.stats);
         let Some(stream) = self.stream(id) else { return };
@@ -107,12 +117,17 @@ impl Hub {
 
 /// Upper bound for a stream's unsent bytes, given those of all streams. Where the memory of all of them is full, it is divided
 /// by their number, so that ten thousand slow clients do not hold a share each that is meant for a thousand.
-fn stream_limit(config: &Config, hub: &HubStats) -> usize {
+pub(super) fn stream_limit(config: &Config, hub: &HubStats) -> usize {
     if hub.bytes < config.hub_bytes_max {
         config.stream_bytes_max
     } else {
-        config.stream_bytes_share.min(config.hub_bytes_max / hub.streams.max(1)).max(1)
+        config.stream_bytes_share.min(fair_share(config, hub)).max(1)
     }
+}
+
+/// The memory of all streams, divided by their number.
+fn fair_share(config: &Config, hub: &HubStats) -> usize {
+    config.hub_bytes_max / hub.streams.max(1)
 }
 
 /// True if a stream has capacity for another response; one without is marked as starved.

@@ -20,8 +20,8 @@ use slab::Slab;
 use super::{Hub, HubStats, Input, Output, Published, StreamId};
 use crate::types::Refusal;
 
-/// Capacity above which an empty queue is freed.
-const QUEUE_KEPT: usize = 64;
+/// Capacity above which an empty queue is freed: that of its first allocation.
+const QUEUE_KEPT: usize = 4;
 
 /// etcd raises shorter progress intervals to this.
 const PROGRESS_INTERVAL_MS_MIN: u64 = 100;
@@ -69,6 +69,10 @@ pub struct Taken {
 #[derive(Default)]
 struct Queue {
     responses: VecDeque<Queued>,
+    /// Bytes of the responses taken since there was none to take: HTTP/2 gets them together then.
+    taken: usize,
+    /// Encoded bytes in HTTP/2.
+    given: usize,
     waker: Option<Waker>,
     requires_leader: bool,
     /// The error with which the stream ends once its queue is empty.
@@ -150,7 +154,7 @@ impl Streams {
         self.queues.get(stream as usize).map_or(0, |queue| queue.responses.len())
     }
 
-    /// The next response.
+    /// The next response. None for now if HTTP/2 holds too many.
     ///
     /// # Errors
     /// The stream has ended: the member stops, or there is no leader.
@@ -158,9 +162,20 @@ impl Streams {
         if self.has_ended {
             return Poll::Ready(Err(Refusal::Stopped));
         }
+        let window = self.hub.window();
         let Some(queue) = self.queues.get_mut(stream as usize) else {
             return Poll::Ready(Err(Refusal::WatchCanceled));
         };
+        let unsent = queue.given + queue.taken;
+        if unsent >= window && !queue.responses.is_empty() {
+            if queue.given == 0 {
+                // Those that were taken may have left otherwise than by HTTP/2.
+                waker.wake_by_ref();
+            }
+            queue.taken = 0;
+            queue.waker = Some(waker.clone());
+            return Poll::Pending;
+        }
         let Some(Queued { response, cost, events }) = queue.responses.pop_front() else {
             if let Some(refusal) = queue.end {
                 return Poll::Ready(Err(refusal));
@@ -168,12 +183,32 @@ impl Streams {
             if queue.responses.capacity() > QUEUE_KEPT {
                 queue.responses = VecDeque::new();
             }
+            queue.taken = 0;
             queue.waker = Some(waker.clone());
             return Poll::Pending;
         };
+        queue.taken += size_of::<WatchResponse>() + response.events.len();
         self.pending_events -= events;
         self.on(Input::Sent { stream, bytes: cost });
         Poll::Ready(Ok(Taken { response, events }))
+    }
+
+    /// HTTP/2 has encoded responses that it cannot send yet.
+    pub fn given(&mut self, stream: StreamId, bytes: usize) {
+        let Some(queue) = self.queues.get_mut(stream as usize) else { return };
+        queue.given += bytes;
+        queue.taken = 0;
+        self.on(Input::Given { stream, bytes });
+    }
+
+    /// HTTP/2 has sent some of these bytes, or given them up.
+    pub fn sent(&mut self, stream: StreamId, bytes: usize) {
+        let Some(queue) = self.queues.get_mut(stream as usize) else { return };
+        queue.given -= bytes;
+        if !queue.responses.is_empty() {
+            self.wakers.extend(queue.waker.take());
+        }
+        self.on(Input::Sent { stream, bytes });
     }
 
     /// Ready when the hub requests a read of history.
@@ -251,6 +286,8 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use basalt_proto::etcdserverpb::WatchCreateRequest;
+    use bytes::Bytes;
+    use prost::Message as _;
 
     use super::*;
     use crate::watch::Config;
@@ -300,6 +337,90 @@ mod tests {
         while let Poll::Ready(Ok(_)) = streams.poll_next(open[0], Waker::noop()) {}
         assert_eq!(streams.stats().events, 2);
         streams.close(open[1]);
+        assert_eq!(streams.stats().events, 0);
+    }
+
+    /// Takes all responses that a stream gives, as gRPC does before it passes them on: the number of bytes.
+    fn take_all(streams: &mut Streams, stream: StreamId) -> usize {
+        let mut bytes = 0;
+        while let Poll::Ready(Ok(taken)) = streams.poll_next(stream, Waker::noop()) {
+            bytes += taken.response.encoded_len();
+        }
+        bytes
+    }
+
+    /// Gives HTTP/2 all that the stream has for it: the number of bytes.
+    fn give_all(streams: &mut Streams, stream: StreamId) -> usize {
+        let mut sum = 0;
+        loop {
+            let bytes = take_all(streams, stream);
+            if bytes == 0 {
+                return sum;
+            }
+            streams.given(stream, bytes);
+            sum += bytes;
+        }
+    }
+
+    /// Streams with a watch of all keys each, whose clients take nothing, and so many values of 1 KiB written.
+    fn with_values(config: Config, clients: usize, values: i64) -> (Streams, Vec<StreamId>) {
+        let options =
+            StreamOptions { progress_interval_ms: 1000, no_leader_ms_max: 300, seed: 1 };
+        let mut streams = Streams::new(Hub::new(config, 1), options);
+        let all = Bytes::from_static(b"\0");
+        let create =
+            WatchCreateRequest { key: all.clone(), range_end: all, ..WatchCreateRequest::default() };
+        let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let open: Vec<_> = (0..clients).map(|_| streams.open(false)).collect();
+        for stream in &open {
+            streams.request(*stream, request.clone(), Published { revision: 1, compacted: -1 });
+        }
+        let mut store = Store::default();
+        for revision in 2..2 + values {
+            let events = store.change(&[("k".to_owned(), Some("v".repeat(1024)))]);
+            streams.on(Input::Events { events: events.into(), revision });
+        }
+        (streams, open)
+    }
+
+    #[test]
+    fn http2_holds_one_window_of_a_client_that_takes_nothing() {
+        let config = Config::new(1 << 20);
+        let (mut streams, open) = with_values(config, 1, 1000);
+        let (stream, all) = (open[0], streams.stats().bytes);
+        drop(streams.take_wakers());
+        let (window, given) = (config.stream_bytes_share, give_all(&mut streams, stream));
+        assert!((window..window + 1100).contains(&given), "{given}");
+        assert!(streams.take_wakers().is_empty());
+        let held = streams.stats().bytes;
+        assert!(held.abs_diff(all) < all / 50, "what is in HTTP/2 counts: {held}, not {all}");
+        // Sent, there is capacity for the next ones.
+        streams.sent(stream, given);
+        assert_eq!(streams.take_wakers().len(), 1);
+        assert_eq!(streams.stats().bytes, held - given);
+        assert!(give_all(&mut streams, stream) >= window);
+        streams.close(stream);
+        assert_eq!(streams.stats().bytes, 0);
+    }
+
+    #[test]
+    fn the_window_is_small_where_memory_is_short() {
+        let hub_bytes_max = 100_000;
+        let config = Config { hub_bytes_max, ..Config::new(1 << 20) };
+        let (mut streams, open) = with_values(config, 50, 1000);
+        for stream in &open {
+            let given = give_all(&mut streams, *stream);
+            assert!((2000..4000).contains(&given), "of fifty streams each has a fiftieth: {given}");
+        }
+        let held = streams.stats().bytes;
+        assert!(held < 2 * hub_bytes_max, "{held}");
+    }
+
+    #[test]
+    fn responses_that_leave_otherwise_than_by_http2_have_no_window() {
+        let (mut streams, open) = with_values(Config::new(1 << 20), 1, 1000);
+        let taken: usize = (0..100).map(|_| take_all(&mut streams, open[0])).sum();
+        assert!(taken > 1000 << 10, "{taken}");
         assert_eq!(streams.stats().events, 0);
     }
 

@@ -12,11 +12,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
+use send_wrapper::SendWrapper;
 
 use super::progress::{self, Flow, PollResult};
 use crate::metrics;
@@ -27,9 +29,25 @@ use crate::types::limits::{
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Marks a response whose client may take its messages as late as it likes, because what waits for it is bounded by its
-/// service: official clients do not resume a watch whose stream was reset.
-#[derive(Clone, Copy, Debug)]
-pub struct MayStall;
+/// service: official clients do not resume a watch whose stream was reset. The service counts the bytes that HTTP/2 holds.
+#[derive(Clone)]
+pub struct MayStall(SendWrapper<Rc<dyn UnsentBytes>>);
+
+impl MayStall {
+    /// With the service's count.
+    pub fn new(unsent: Rc<dyn UnsentBytes>) -> Self {
+        Self(SendWrapper::new(unsent))
+    }
+}
+
+/// Counts the bytes of answers that were given to HTTP/2 and are not sent yet.
+pub trait UnsentBytes {
+    /// HTTP/2 has these, too.
+    fn given(&self, bytes: usize);
+
+    /// It has sent these, or given them up.
+    fn sent(&self, bytes: usize);
+}
 
 /// A service within the bounds of streams.
 #[derive(Clone)]
@@ -94,50 +112,104 @@ where
             return Poll::Ready(Err(h2::Error::from(h2::Reason::REFUSED_STREAM).into()));
         };
         let answer = ready!(Pin::new(answer).poll(context)).map_err(Into::into)?;
-        let may_stall = answer.extensions().get::<MayStall>().is_some();
-        let flow = (!may_stall).then(|| self.flow.clone());
-        Poll::Ready(Ok(answer.map(|body| AnswerBody { body, flow, last: None })))
+        let counted = match answer.extensions().get::<MayStall>() {
+            Some(MayStall(unsent)) => Counted::ByService(Rc::clone(unsent)),
+            None => Counted::ByFlow(self.flow.clone()),
+        };
+        Poll::Ready(Ok(answer.map(|body| AnswerBody { body, counted, last: None })))
+    }
+}
+
+/// The counter of an answer's unsent bytes.
+#[derive(Clone)]
+enum Counted {
+    /// The connection's. Its client must take them in time.
+    ByFlow(Flow),
+    /// That of a service whose client has all time.
+    ByService(Rc<dyn UnsentBytes>),
+}
+
+impl Counted {
+    fn counter(&self) -> &dyn UnsentBytes {
+        match self {
+            Self::ByFlow(flow) => flow,
+            Self::ByService(service) => &**service,
+        }
+    }
+}
+
+/// A piece of an answer, counted as long as HTTP/2 holds it.
+pub(super) struct Piece {
+    bytes: Bytes,
+    counted: Counted,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, counted: Counted) -> Self {
+        counted.counter().given(bytes.len());
+        Self { bytes, counted }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.counted.counter().sent(count);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            self.counted.counter().sent(self.bytes.len());
+        }
     }
 }
 
 /// The body of an answer.
 pub(super) struct AnswerBody<B> {
     body: B,
-    /// Counts its bytes; nothing for one whose client has all time.
-    flow: Option<Flow>,
+    counted: Counted,
     /// The last byte of the piece that was given.
     last: Option<Bytes>,
 }
 
 impl<B> AnswerBody<B> {
     /// Counts a piece that is given to HTTP/2, and keeps its last byte.
-    fn give(&mut self, mut piece: Bytes) -> Bytes {
-        let Some(flow) = &self.flow else {
-            progress::note(PollResult::Idle);
-            return piece;
-        };
-        progress::note(PollResult::Given);
-        let is_split = piece.len() > RESPONSE_BYTES_UNCOUNTED || flow.has_small_windows();
-        if is_split && piece.len() > 1 {
-            self.last = Some(piece.split_off(piece.len() - 1));
+    fn give(&mut self, mut piece: Bytes) -> Piece {
+        match &self.counted {
+            Counted::ByService(_) => progress::note(PollResult::Idle),
+            Counted::ByFlow(flow) => {
+                progress::note(PollResult::Given);
+                let is_split = piece.len() > RESPONSE_BYTES_UNCOUNTED || flow.has_small_windows();
+                if is_split && piece.len() > 1 {
+                    self.last = Some(piece.split_off(piece.len() - 1));
+                }
+            }
         }
-        flow.give(piece.len());
-        piece
+        Piece::new(piece, self.counted.clone())
     }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
         if let Some(last) = self.last.take() {
             progress::note(PollResult::Given);
-            self.flow.iter().for_each(|flow| flow.give(last.len()));
-            return Poll::Ready(Some(Ok(Frame::data(last))));
+            return Poll::Ready(Some(Ok(Frame::data(Piece::new(last, self.counted.clone())))));
         }
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
             progress::note(PollResult::Idle);

@@ -41,7 +41,6 @@ pub(super) async fn until_closed<C: Future>(
         if polled.is_ready() {
             return Poll::Ready(());
         }
-        flow.sent(stream.take_data_sent());
         if awaited.is_some_and(OpenSlot::is_swept) {
             awaited = None;
             if sweep(&mut turn, &stream, context) {
@@ -49,10 +48,6 @@ pub(super) async fn until_closed<C: Future>(
             }
         }
         let may_stall = flow.waiting() > 0 || stream.may_stall();
-        if !may_stall && flow.load().unsent > 0 {
-            // The counted bytes belonged to streams that were reset.
-            flow.all_sent();
-        }
         if may_stall && awaited.is_none() {
             awaited = Some(slot.await_sweep());
         }

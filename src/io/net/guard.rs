@@ -168,8 +168,6 @@ enum Settling {
 /// Flow control in the direction of the client.
 #[derive(Clone, Copy, Default, Debug)]
 struct Flow {
-    /// Payload of DATA frames that was sent.
-    sent: usize,
     /// The window of the connection.
     left: i64,
     /// Since then that is nearly used up.
@@ -281,11 +279,6 @@ impl Guard {
         self.verdict
     }
 
-    /// Payload of DATA frames that was sent since this was last asked.
-    pub(super) fn take_data_sent(&mut self) -> usize {
-        std::mem::take(&mut self.flow.sent)
-    }
-
     /// True if the client allows answers to be sent in small pieces only.
     pub(super) fn has_small_windows(&self) -> bool {
         self.flow.is_small
@@ -297,7 +290,6 @@ impl Guard {
         heads.scan(bytes, |found| {
             let Found::Head(head) = found else { return };
             if head.kind == DATA {
-                self.flow.sent += head.length;
                 self.flow.left -= i64::try_from(head.length).unwrap_or_default();
             }
             if head.kind == DATA || head.kind == HEADERS {

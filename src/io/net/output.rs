@@ -68,11 +68,6 @@ impl Duplex {
         self.0.borrow().guard.as_ref().and_then(Guard::goaway)
     }
 
-    /// Payload of DATA frames that was sent since this was last asked.
-    pub(super) fn take_data_sent(&self) -> usize {
-        self.0.borrow_mut().guard.as_mut().map_or(0, Guard::take_data_sent)
-    }
-
     /// True if the client allows answers to be sent in small pieces only.
     pub(super) fn has_small_windows(&self) -> bool {
         self.0.borrow().guard.as_ref().is_some_and(Guard::has_small_windows)

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::answer::UnsentBytes;
 use super::clock;
 use crate::metrics;
 use crate::types::limits::{STALL_MS_MAX, STALL_PARTS_IF_OTHERS_WAIT};
@@ -111,8 +112,7 @@ struct FlowCells {
     calls: Cell<usize>,
     /// Calls that wait for the client.
     waiting: Cell<usize>,
-    /// Bytes of answers that were given to HTTP/2 and not sent. Those of streams that were reset meanwhile are among them
-    /// until nothing waits; those of answers that may stall are subtracted but were not added, so that it may be too low.
+    /// Bytes of answers that were given to HTTP/2 and not sent, without those of answers that may stall.
     unsent: Cell<usize>,
     small_windows: Cell<bool>,
 }
@@ -145,23 +145,17 @@ impl Flow {
     pub(super) fn set_small_windows(&self) {
         self.0.small_windows.set(true);
     }
+}
 
-    /// Counts bytes of answers that are given to HTTP/2.
-    pub(super) fn give(&self, bytes: usize) {
+impl UnsentBytes for Flow {
+    fn given(&self, bytes: usize) {
         add(&self.0.unsent, bytes);
         UNSENT.with(|unsent| add(unsent, bytes));
     }
 
-    /// Counts bytes of answers that were sent.
-    pub(super) fn sent(&self, bytes: usize) {
-        let taken = bytes.min(self.0.unsent.get());
-        subtract(&self.0.unsent, taken);
-        UNSENT.with(|unsent| subtract(unsent, taken));
-    }
-
-    /// Nothing is left of the answers that were given to HTTP/2.
-    pub(super) fn all_sent(&self) {
-        self.sent(usize::MAX);
+    fn sent(&self, bytes: usize) {
+        subtract(&self.0.unsent, bytes);
+        UNSENT.with(|unsent| subtract(unsent, bytes));
     }
 }
 

@@ -149,7 +149,6 @@ impl ConnectionScheduler {
         let begun = self.handle.0.begun.take();
         drop(begun);
         drop(std::mem::take(&mut self.calls));
-        self.handle.0.flow.all_sent();
     }
 }
 

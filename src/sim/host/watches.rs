@@ -97,11 +97,15 @@ impl Cluster {
             return self.take_soon(client);
         }
         let Some(live) = member.live.as_mut().filter(|live| live.boot == boot) else { return };
-        let Poll::Ready(Ok(Taken { response, .. })) = live.streams.poll_next(number, Waker::noop())
-        else {
+        let polled = live.streams.poll_next(number, Waker::noop());
+        let more = live.streams.waiting(number) > 0;
+        let Poll::Ready(Ok(Taken { response, .. })) = polled else {
+            if more {
+                // Enough was taken at once.
+                self.take_soon(client);
+            }
             return;
         };
-        let more = live.streams.waiting(number) > 0;
         let published = live.published();
         self.watched(id);
         let next = self.watchers[client].take(&response, &self.checks);

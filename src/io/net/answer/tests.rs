@@ -1,39 +1,66 @@
 //! The pieces in which answers are given to HTTP/2.
 
+use std::cell::Cell;
 use std::task::Waker;
 
 use http_body_util::Full;
 
 use super::*;
 
-/// Lengths of the pieces of an answer.
-fn pieces(length: usize, flow: Option<&Flow>) -> Vec<usize> {
-    let (body, flow) = (Full::new(Bytes::from(vec![7; length])), flow.cloned());
-    let mut body = AnswerBody { body, flow, last: None };
+/// The pieces of an answer.
+fn pieces(length: usize, counted: Counted) -> Vec<Piece> {
+    let body = Full::new(Bytes::from(vec![7; length]));
+    let mut body = AnswerBody { body, counted, last: None };
     let mut context = Context::from_waker(Waker::noop());
-    let mut lengths = Vec::new();
+    let mut pieces = Vec::new();
     while !body.is_end_stream() {
         match Pin::new(&mut body).poll_frame(&mut context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                lengths.push(frame.into_data().map_or(0, |piece| piece.len()));
-            }
+            Poll::Ready(Some(Ok(frame))) => pieces.extend(frame.into_data().ok()),
             Poll::Ready(_) | Poll::Pending => break,
         }
     }
-    lengths
+    pieces
+}
+
+fn lengths(pieces: &[Piece]) -> Vec<usize> {
+    pieces.iter().map(Buf::remaining).collect()
+}
+
+#[derive(Default)]
+struct Service(Cell<usize>);
+
+impl UnsentBytes for Service {
+    fn given(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.0.set(self.0.get() - bytes);
+    }
 }
 
 #[test]
 fn the_last_byte_of_a_large_answer_is_given_when_the_rest_fits() {
-    let flow = Flow::default();
-    let small = RESPONSE_BYTES_UNCOUNTED;
-    assert_eq!(pieces(small, Some(&flow)), [small]);
-    assert_eq!(pieces(small + 1, Some(&flow)), [small, 1]);
+    let (flow, small) = (Flow::default(), RESPONSE_BYTES_UNCOUNTED);
+    let given = |length| lengths(&pieces(length, Counted::ByFlow(flow.clone())));
+    assert_eq!(given(small), [small]);
+    assert_eq!(given(small + 1), [small, 1]);
     flow.set_small_windows();
-    assert_eq!(pieces(300, Some(&flow)), [299, 1]);
-    assert_eq!(pieces(1, Some(&flow)), [1]);
-    assert_eq!(flow.load().unsent, 2 * small + 302);
-    // One that may stall is not counted.
-    assert_eq!(pieces(small + 1, None), [small + 1]);
-    assert_eq!(flow.load().unsent, 2 * small + 302);
+    assert_eq!(given(300), [299, 1]);
+    assert_eq!(given(1), [1]);
+}
+
+#[test]
+fn bytes_are_counted_until_they_are_sent_or_given_up() {
+    let (flow, service, length) = (Flow::default(), Rc::<Service>::default(), 20_000);
+    let mut by_flow = pieces(length, Counted::ByFlow(flow.clone()));
+    let mut by_service = pieces(length, Counted::ByService(Rc::<Service>::clone(&service)));
+    assert_eq!(lengths(&by_service), [length], "one that may stall is not cut");
+    let unsent = || (flow.load().unsent, service.0.get());
+    assert_eq!(unsent(), (length, length));
+    by_flow[0].advance(16_384);
+    by_service[0].advance(16_384);
+    assert_eq!(unsent(), (length - 16_384, length - 16_384));
+    drop((by_flow, by_service));
+    assert_eq!(unsent(), (0, 0));
 }

@@ -183,7 +183,6 @@ fn a_window_that_stays_used_up_ends_a_connection_that_has_bytes_for_it() {
     let mut guard = settled();
     guard.sent(&answer(60_000));
     assert!(guard.may_stall());
-    assert_eq!(guard.take_data_sent(), 60_000);
     // Nothing waits for it: some clients raise the window only when it is used up.
     for minute in 0..100 {
         assert_eq!(guard.sweep(at(60 * minute), TIME, 0), None);
