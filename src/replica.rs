@@ -37,4 +37,4 @@ pub use self::leases::LeaseKeeper;
 pub use self::pending::{Delivery, PendingRequests, executor_of};
 pub use self::routes::{Route, admits_guest, fits_bulk, route};
 pub use self::sequencer::Replica;
-pub use self::truncation::LogStart;
+pub use self::truncation::{AppliedLog, LogStart};

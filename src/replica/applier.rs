@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::pending::{Delivery, executor_of};
-use super::truncation::{LogStart, LogTruncation};
+use super::truncation::{AppliedLog, LogStart, LogTruncation};
 use crate::auth::Change;
 use crate::lease::Grant;
 use crate::machine::{Applied, Effect, Machine, Published};
@@ -115,9 +115,9 @@ pub struct Applier<E: Engine> {
 
 impl<E: Engine> Applier<E> {
     /// Continues from the machine's state. A compaction that an earlier run left unfinished is resumed.
-    pub fn new(machine: Machine<E>, settings: &Settings) -> Self {
+    pub fn new(machine: Machine<E>, settings: &Settings, log: AppliedLog) -> Self {
         Self {
-            truncation: LogTruncation::new(settings.snapshot_count, machine.applied()),
+            truncation: LogTruncation::new(settings.snapshot_count, log),
             machine,
             settings: *settings,
             deliveries: (0..settings.executors).map(|_| Delivery::default()).collect(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::consensus::Restored;
 use crate::types::{ConfState, LogIndex, Term};
 
 /// The time between two truncations: each syncs the store, which under full load costs a third of the throughput if it
@@ -24,6 +25,25 @@ pub struct LogStart {
     pub conf_state: ConfState,
 }
 
+/// The log of a member that starts, as far as the state machine has applied it: it is truncated at once if it is long, or that of a
+/// member that never runs for long would grow without end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AppliedLog {
+    /// Index of the last truncated entry.
+    pub start: LogIndex,
+    /// Bytes of the applied entries after it.
+    pub bytes: usize,
+}
+
+impl AppliedLog {
+    /// Of what was read from disk.
+    pub fn of(restored: &Restored) -> Self {
+        let applied = restored.entries.iter().take_while(|entry| entry.index <= restored.applied);
+        let bytes = applied.map(|entry| entry.data.len()).sum();
+        Self { start: restored.log_start_index, bytes }
+    }
+}
+
 /// Decides when the log is truncated: `--snapshot-count` entries after the last truncation.
 pub(super) struct LogTruncation {
     snapshot_count: u64,
@@ -38,8 +58,8 @@ pub(super) struct LogTruncation {
 }
 
 impl LogTruncation {
-    pub(super) fn new(snapshot_count: u64, index: LogIndex) -> Self {
-        Self { snapshot_count, index, bytes: 0, at: None, running: None }
+    pub(super) fn new(snapshot_count: u64, log: AppliedLog) -> Self {
+        Self { snapshot_count, index: log.start, bytes: log.bytes, at: None, running: None }
     }
 
     /// Counts an applied entry.
@@ -84,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_log_is_truncated_after_so_many_entries_and_a_pause() {
-        let mut truncation = LogTruncation::new(100, 10);
+        let mut truncation = LogTruncation::new(100, AppliedLog { start: 10, bytes: 0 });
         assert!(!truncation.begin(109, at(0), false), "too few entries");
         assert!(truncation.begin(110, at(0), false), "the first time needs no pause");
         assert!(!truncation.begin(300, at(9000), false), "one at a time");
@@ -95,7 +115,7 @@ mod tests {
 
     #[test]
     fn large_entries_and_a_full_disk_do_not_wait() {
-        let mut truncation = LogTruncation::new(1000, 0);
+        let mut truncation = LogTruncation::new(1000, AppliedLog::default());
         assert!(truncation.begin(1, at(0), true), "a full log is truncated at once");
         truncation.finish(true);
         assert!(!truncation.begin(1, at(600), true), "nothing new to truncate");
@@ -111,8 +131,19 @@ mod tests {
     }
 
     #[test]
+    fn a_long_log_is_truncated_when_the_member_starts() {
+        let begins = |bytes| {
+            let mut truncation = LogTruncation::new(1000, AppliedLog { start: 500, bytes });
+            move |applied| truncation.begin(applied, at(0), false)
+        };
+        assert!(!begins(0)(1499));
+        assert!(begins(0)(1500));
+        assert!(begins(BYTES_MAX)(501));
+    }
+
+    #[test]
     fn a_truncation_that_failed_is_due_again_without_another_entry() {
-        let mut truncation = LogTruncation::new(1000, 0);
+        let mut truncation = LogTruncation::new(1000, AppliedLog::default());
         assert!(truncation.begin(7, at(0), true));
         truncation.finish(false);
         assert!(!truncation.begin(7, at(499), true), "half a second between two");

@@ -20,7 +20,7 @@ use crate::consensus::Driver;
 use crate::http::{self, Endpoints, HttpService};
 use crate::io::{self, DiskMonitor, Passwords, clock};
 use crate::lease::ttl_min;
-use crate::replica::{self, Applier, Delivery, LeaseKeeper, Replica};
+use crate::replica::{self, AppliedLog, Applier, Delivery, LeaseKeeper, Replica};
 use crate::rpc::Policy;
 use crate::types::limits::{COMPACT_SLICE_RECORDS, STREAMS_OF_MEMBER_MAX};
 use crate::types::{Budgets, Fault};
@@ -175,7 +175,7 @@ pub(super) fn start_actors(
         compaction_batch: config.compaction_batch,
         compaction_pause: config.compaction_sleep,
     };
-    let applier = Applier::new(opened.machine, &settings);
+    let applier = Applier::new(opened.machine, &settings, AppliedLog::of(&opened.restored));
 
     let (leads, led) = flume::bounded(1);
     let consensus_outputs = actors::consensus::Outputs {

@@ -19,7 +19,8 @@ use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
 use crate::mvcc::{Event, ReadView};
 use crate::replica::{
-    Applier, Input, Inputs, Lane, LeaseKeeper, LogStart, PendingRequests, Replica, Settings,
+    AppliedLog, Applier, Input, Inputs, Lane, LeaseKeeper, LogStart, PendingRequests, Replica,
+    Settings,
 };
 use crate::store::{MemoryView, Space, View as _};
 use crate::types::limits::{
@@ -267,7 +268,7 @@ impl Member {
             streams: Streams::new(Hub::new(hub_config(parameters), read.revision), STREAM_OPTIONS),
             log_start_index: restored.log_start_index,
             keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),
-            applier: Applier::new(machine, &settings),
+            applier: Applier::new(machine, &settings, AppliedLog::of(&restored)),
             pending: [0, 1].map(|executor| PendingRequests::new(executor, boot_nonce, 0)),
             log,
             read,

@@ -364,12 +364,14 @@ mod tests {
 
     /// Streams with a watch of all keys each, whose clients take nothing, and so many values of 1 KiB written.
     fn with_values(config: Config, clients: usize, values: i64) -> (Streams, Vec<StreamId>) {
-        let options =
-            StreamOptions { progress_interval_ms: 1000, no_leader_ms_max: 300, seed: 1 };
+        let options = StreamOptions { progress_interval_ms: 1000, no_leader_ms_max: 300, seed: 1 };
         let mut streams = Streams::new(Hub::new(config, 1), options);
         let all = Bytes::from_static(b"\0");
-        let create =
-            WatchCreateRequest { key: all.clone(), range_end: all, ..WatchCreateRequest::default() };
+        let create = WatchCreateRequest {
+            key: all.clone(),
+            range_end: all,
+            ..WatchCreateRequest::default()
+        };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let open: Vec<_> = (0..clients).map(|_| streams.open(false)).collect();
         for stream in &open {

@@ -11,7 +11,9 @@ use prost::Message as _;
 
 use crate::cluster;
 use crate::machine::{self, Machine};
-use crate::replica::{Applier, ApplierOutput as Output, LeaseChange, Progress, Settings};
+use crate::replica::{
+    AppliedLog, Applier, ApplierOutput as Output, LeaseChange, Progress, Settings,
+};
 use crate::store::{Memory, MemoryView};
 use crate::types::limits::APPLY_AT_ONCE_RECORDS_MAX;
 use crate::types::{Entry, EntryKind, FeatureLevel};
@@ -42,7 +44,9 @@ fn applier(snapshot_count: u64) -> Applier<Memory> {
         compaction_batch: 4,
         compaction_pause: PAUSE,
     };
-    let mut applier = Applier::new(machine(), &settings);
+    let machine = machine();
+    let log = AppliedLog { start: machine.applied(), bytes: 0 };
+    let mut applier = Applier::new(machine, &settings, log);
     // There is no unfinished compaction of an earlier run.
     applier.compact(Duration::ZERO, &mut Vec::new()).expect("memory takes it");
     assert!(!applier.is_compacting());
