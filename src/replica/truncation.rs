@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use crate::consensus::Restored;
-use crate::types::{ConfState, LogIndex, Term};
+use crate::types::limits::LOG_BYTES_MAX;
+use crate::types::{ConfState, Entry, LogIndex, Term};
 
 /// The time between two truncations: each syncs the store, which under full load costs a third of the throughput if it
 /// happens every 10,000 entries, and blocks writes for some milliseconds.
 const PAUSE: Duration = Duration::from_secs(4);
 /// The same while the disk has no space for another segment.
 const PAUSE_FULL: Duration = Duration::from_millis(500);
-/// Bytes of entries after which the log is truncated in any case: with large values the pause alone would let it
-/// grow to gigabytes.
-const BYTES_MAX: usize = 256 << 20;
 
 /// The start of the log: the last truncated entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,11 +33,10 @@ pub struct AppliedLog {
 }
 
 impl AppliedLog {
-    /// Of what was read from disk.
-    pub fn of(restored: &Restored) -> Self {
-        let applied = restored.entries.iter().take_while(|entry| entry.index <= restored.applied);
-        let bytes = applied.map(|entry| entry.data.len()).sum();
-        Self { start: restored.log_start_index, bytes }
+    /// Of a log that starts after `start`.
+    pub fn of(start: LogIndex, entries: &[Entry], applied: LogIndex) -> Self {
+        let applied = entries.iter().take_while(|entry| entry.index <= applied);
+        Self { start, bytes: applied.map(|entry| entry.data.len()).sum() }
     }
 }
 
@@ -77,7 +73,7 @@ impl LogTruncation {
     pub(super) fn begin(&mut self, applied: LogIndex, now: Duration, log_is_full: bool) -> bool {
         let rested = |pause: Duration| self.at.is_none_or(|at| now.saturating_sub(at) >= pause);
         let is_due = rested(PAUSE) && applied - self.index >= self.snapshot_count;
-        let is_much = log_is_full || self.bytes >= BYTES_MAX;
+        let is_much = log_is_full || self.bytes >= LOG_BYTES_MAX;
         let is_needed = is_much && applied > self.index && rested(PAUSE_FULL);
         if self.running.is_some() || !(is_due || is_needed) {
             return false;
@@ -122,10 +118,10 @@ mod tests {
         assert!(!truncation.begin(2, at(499), true), "half a second between two");
         assert!(truncation.begin(2, at(500), true));
         truncation.finish(true);
-        truncation.applied(BYTES_MAX);
+        truncation.applied(LOG_BYTES_MAX);
         assert!(truncation.begin(3, at(1000), false), "as large as the log may be");
         truncation.finish(true);
-        truncation.applied(BYTES_MAX);
+        truncation.applied(LOG_BYTES_MAX);
         truncation.restart(9);
         assert!(!truncation.begin(9, at(9000), false), "a snapshot begins anew");
     }
@@ -138,7 +134,7 @@ mod tests {
         };
         assert!(!begins(0)(1499));
         assert!(begins(0)(1500));
-        assert!(begins(BYTES_MAX)(501));
+        assert!(begins(LOG_BYTES_MAX)(501));
     }
 
     #[test]
@@ -151,7 +147,7 @@ mod tests {
         truncation.finish(true);
         assert!(!truncation.begin(7, at(5000), true));
 
-        truncation.applied(BYTES_MAX);
+        truncation.applied(LOG_BYTES_MAX);
         assert!(truncation.begin(8, at(6000), false));
         truncation.applied(1);
         truncation.finish(false);

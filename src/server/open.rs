@@ -22,8 +22,11 @@ use crate::consensus::Restored;
 use crate::io::{self, Dialer, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
+use crate::replica::AppliedLog;
 use crate::store::Engine as _;
-use crate::types::limits::{DISK_SMALL_BYTES, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES};
+use crate::types::limits::{
+    DISK_SMALL_BYTES, LOG_BYTES_MAX, WAL_FREE_SEGMENTS_MAX, WAL_SEGMENT_BYTES,
+};
 use crate::types::{
     Budgets, ConfChange, ConfChangeKind, Entry, EntryKind, Fault, HardState, MemberId,
 };
@@ -79,6 +82,7 @@ pub(super) async fn open(
         Pool::Durable.run(move || engine.persist()).await?;
     }
     replay.check_store(machine.applied())?;
+    shorten_log(&machine, &mut wal, &mut replay).await?;
     if config.force_new_cluster && !founds {
         force_new_cluster(&mut wal, &mut replay, &machine, id).await?;
     }
@@ -270,7 +274,30 @@ async fn finish_snapshot(
     if replay.log_start_index >= index || machine.position() != (index, term) {
         return Ok(());
     }
-    let conf_state = machine.conf_state().clone();
+    truncate_log(machine, wal, replay).await
+}
+
+/// A member that ends again and again before it has truncated its log would read a longer one at each start.
+async fn shorten_log(
+    machine: &Machine<LsmEngine>,
+    wal: &mut WalFile,
+    replay: &mut Replay,
+) -> Result<(), Fault> {
+    let log = AppliedLog::of(replay.log_start_index, &replay.entries, machine.applied());
+    if log.bytes < LOG_BYTES_MAX {
+        return Ok(());
+    }
+    tracing::info!(index = machine.applied(), bytes = log.bytes, "truncated the log");
+    truncate_log(machine, wal, replay).await
+}
+
+/// Truncates the log up to the state that was read from disk.
+async fn truncate_log(
+    machine: &Machine<LsmEngine>,
+    wal: &mut WalFile,
+    replay: &mut Replay,
+) -> Result<(), Fault> {
+    let ((index, term), conf_state) = (machine.position(), machine.conf_state().clone());
     let log_start = Record::LogStart { index, term, conf_state };
     wal.append(std::slice::from_ref(&log_start)).await?;
     replay.take(log_start)

@@ -175,7 +175,9 @@ pub(super) fn start_actors(
         compaction_batch: config.compaction_batch,
         compaction_pause: config.compaction_sleep,
     };
-    let applier = Applier::new(opened.machine, &settings, AppliedLog::of(&opened.restored));
+    let restored = &opened.restored;
+    let log = AppliedLog::of(restored.log_start_index, &restored.entries, restored.applied);
+    let applier = Applier::new(opened.machine, &settings, log);
 
     let (leads, led) = flume::bounded(1);
     let consensus_outputs = actors::consensus::Outputs {

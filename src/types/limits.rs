@@ -130,6 +130,10 @@ pub const WAL_WRITE_BYTES_MAX: usize = 4 << 20;
 /// Size of a WAL segment: written with zeros once, then recycled.
 pub const WAL_SEGMENT_BYTES: u64 = 64 << 20;
 
+/// Bytes of applied entries after which the log is truncated in any case: with large values the pause between two truncations would
+/// let it grow to gigabytes.
+pub const LOG_BYTES_MAX: usize = 256 << 20;
+
 /// Free WAL segments kept for recycling, beside the one that is ready to be next. `--max-wals` can only lower it: the
 /// log is truncated often enough that more would only take space.
 pub const WAL_FREE_SEGMENTS_MAX: usize = 1;

@@ -246,6 +246,36 @@ fn a_member_starts_from_a_log_without_its_first_segments() {
     }
 }
 
+/// A member that never lives for long truncates its log, too: at each start it would read a longer one.
+#[test]
+fn a_log_does_not_grow_over_many_short_lives() {
+    const LIVES_MAX: usize = 8;
+    const WRITES: usize = 60;
+    runtime().block_on(async {
+        // More than a life writes, and than the store has in memory and reads again from the log.
+        let mut server = Setup::new(process::basalt()).flag("snapshot-count", "200").start();
+        if server.is_etcd() {
+            return;
+        }
+        let first = server.wal_files().remove(0);
+        let value = "x".repeat(1 << 20);
+        let mut lives = 0;
+        while first.exists() {
+            lives += 1;
+            assert!(lives <= LIVES_MAX, "{} stays: {:?}", first.display(), server.wal_files());
+            let wire = Wire::new(&server.endpoint());
+            for write in 0..WRITES {
+                wire.put(&format!("key-{}", write % 3), &value).await.unwrap();
+            }
+            server.kill();
+            server.start();
+        }
+        let all = Wire::new(&server.endpoint()).everything(0).await.unwrap();
+        let revision = all.header.map_or(0, |it| it.revision);
+        assert_eq!((revision, all.count), (1 + (lives * WRITES) as i64, 3));
+    });
+}
+
 /// A member's observable state: all of its keys at some revisions, hashes, leases.
 #[derive(Debug, PartialEq)]
 struct Portrait {
