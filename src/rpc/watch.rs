@@ -230,17 +230,20 @@ impl<S: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Response
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if this.responses < RESPONSES_MAX
-            && let Poll::Ready(taken) = this.take(context)
-        {
-            return Poll::Ready(taken);
+        let mut is_full = false;
+        if this.responses < RESPONSES_MAX {
+            if let Poll::Ready(taken) = this.take(context) {
+                return Poll::Ready(taken);
+            }
+            // Those that wait all the same wait for HTTP/2, which is given the ones taken before when this is pending.
+            is_full = this.session.as_ref().is_some_and(|session| session.waiting() > 0);
         }
         let heard = this.poll_requests(context);
         if let Poll::Ready(Err(error)) = heard {
             let canceled = error.code() == Code::Cancelled;
             return this.end(if canceled { status(Refusal::WatchCanceled) } else { error });
         }
-        if let Poll::Ready(taken) = this.take(context) {
+        if !is_full && let Poll::Ready(taken) = this.take(context) {
             return Poll::Ready(taken);
         }
         if heard.is_ready() {

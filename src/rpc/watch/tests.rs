@@ -1,7 +1,9 @@
 //! End to end: a gRPC client, HTTP/2, the service, the hub and its actor, over a store of the test.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use basalt_proto::etcdserverpb::watch_client::WatchClient;
@@ -11,15 +13,17 @@ use basalt_proto::etcdserverpb::{
     WatchResponse,
 };
 use basalt_proto::server::etcdserverpb::watch_server::WatchServer;
+use futures_lite::Stream as _;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::Watch;
-use crate::actors::watch::{self, Handle, History, Options, Published, Source};
+use super::{Responses, Watch};
+use crate::actors::watch::{self, Handle, History, Options, Published, Sessions, Source};
 use crate::types::Fault;
+use crate::types::limits::WATCH_STREAM_BYTES_SHARE;
 use crate::watch::StreamOptions;
 use crate::watch::fixture::Store;
 
@@ -49,6 +53,7 @@ impl Source for Member {
 struct Bench {
     member: Arc<Member>,
     handle: Handle,
+    sessions: Sessions,
     channel: Channel,
 }
 
@@ -68,10 +73,10 @@ fn serve<F: Future<Output = ()>>(test: impl FnOnce(Bench) -> F) {
         let actor = tokio::task::spawn_local(actor);
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = format!("http://{}", incoming.local_addr().unwrap());
-        let service = WatchServer::new(Watch { sessions, replica: None });
+        let service = WatchServer::new(Watch { sessions: sessions.clone(), replica: None });
         tokio::spawn(Server::builder().serve_with_incoming(service, incoming));
         let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
-        test(Bench { member, handle: handle.clone(), channel }).await;
+        test(Bench { member, handle: handle.clone(), sessions, channel }).await;
         handle.stop().await;
         actor.await.unwrap().unwrap();
     });
@@ -199,6 +204,29 @@ fn a_client_that_does_not_read_is_sent_all_later_and_delays_nobody() {
         assert_eq!((stats.streams, stats.watchers, stats.behind), (2, 2, 1));
         assert!(stats.bytes < 5 << 20, "{} bytes held", stats.bytes);
         assert_eq!(slow.until(201).await, (2..=201).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn http2_is_given_a_window_of_responses_at_once() {
+    serve(|bench| async move {
+        let session = bench.sessions.open(false).unwrap();
+        let create = WatchCreateRequest { key: "a".into(), ..WatchCreateRequest::default() };
+        session.request(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
+        let value = "x".repeat(1000);
+        (0..1000).for_each(|_| bench.put("a", &value));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let waiting = session.waiting();
+        assert!(waiting > 900, "{waiting}");
+        let mut responses = Responses::new(session, futures_lite::stream::pending(), None);
+        let mut given = 0;
+        let next = |responses: &mut Responses<_>| {
+            Pin::new(responses).poll_next(&mut Context::from_waker(Waker::noop()))
+        };
+        while let Poll::Ready(Some(Ok(_))) = next(&mut responses) {
+            given += 1;
+        }
+        assert!((40..WATCH_STREAM_BYTES_SHARE / value.len()).contains(&given), "{given}");
     });
 }
 
