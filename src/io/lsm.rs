@@ -40,6 +40,7 @@ pub use self::loader::{Loader, LoaderView};
 use self::pins::{Pin, Pins};
 use self::policy::MergePolicy;
 use self::upkeep::{Control, PaceFactory, Upkeep};
+use super::durable::sync_dir;
 use super::memory::{block_cache_bytes, memtable_bytes};
 use crate::io::descriptors;
 use crate::io::removal::delete_in_background;
@@ -186,6 +187,9 @@ impl LsmEngine {
         }
         let (sequence, control) = (SequenceNumberCounter::new(1), Arc::default());
         let tree = config(path, &sequence, &control).open().map_err(fault("open"))?;
+        // A process that was killed may have renamed a version and not synced its directory. The log is truncated up to what
+        // is read here.
+        sync_dir(path).map_err(|error| fault("open")(error.into()))?;
         // Views are made at the next sequence number, and the first is never 0.
         sequence.fetch_max(tree.get_highest_persisted_seqno().map_or(1, |newest| newest + 1));
         let counters = Counters { disk: AtomicU64::new(tree.disk_space()), ..Counters::default() };

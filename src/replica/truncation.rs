@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::consensus::Restored;
 use crate::types::limits::LOG_BYTES_MAX;
 use crate::types::{ConfState, Entry, LogIndex, Term};
 
@@ -37,6 +38,12 @@ impl AppliedLog {
     pub fn of(start: LogIndex, entries: &[Entry], applied: LogIndex) -> Self {
         let applied = entries.iter().take_while(|entry| entry.index <= applied);
         Self { start, bytes: applied.map(|entry| entry.data.len()).sum() }
+    }
+}
+
+impl From<&Restored> for AppliedLog {
+    fn from(restored: &Restored) -> Self {
+        Self::of(restored.log_start_index, &restored.entries, restored.applied)
     }
 }
 

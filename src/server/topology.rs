@@ -175,8 +175,7 @@ pub(super) fn start_actors(
         compaction_batch: config.compaction_batch,
         compaction_pause: config.compaction_sleep,
     };
-    let restored = &opened.restored;
-    let log = AppliedLog::of(restored.log_start_index, &restored.entries, restored.applied);
+    let log = AppliedLog::from(&opened.restored);
     let applier = Applier::new(opened.machine, &settings, log);
 
     let (leads, led) = flume::bounded(1);

@@ -268,11 +268,7 @@ impl Member {
             streams: Streams::new(Hub::new(hub_config(parameters), read.revision), STREAM_OPTIONS),
             log_start_index: restored.log_start_index,
             keeper: LeaseKeeper::new(extend_ms, machine.leases(), 0),
-            applier: Applier::new(
-                machine,
-                &settings,
-                AppliedLog::of(restored.log_start_index, &restored.entries, restored.applied),
-            ),
+            applier: Applier::new(machine, &settings, AppliedLog::from(&restored)),
             pending: [0, 1].map(|executor| PendingRequests::new(executor, boot_nonce, 0)),
             log,
             read,
