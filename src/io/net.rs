@@ -40,7 +40,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 
 use self::answer::BoundedService;
-pub use self::answer::{MayStall, UnsentBytes};
+pub use self::answer::MayStall;
 use self::drive::until_closed;
 use self::guard::Guard;
 use self::hyper_io::{Clock, Socket};
@@ -57,7 +57,9 @@ use crate::types::Fault;
 pub use self::address::Address;
 pub use self::dialer::Dialer;
 pub use self::open::{Closing, close_connections};
-pub use self::progress::{request_is_late, set_answers_wait, set_stall_time, stall_time};
+pub use self::progress::{
+    UnsentBytes, request_is_late, set_answers_wait, set_stall_time, stall_time,
+};
 pub use self::secure::Secure;
 pub use self::upgraded::UpgradedIo;
 pub use self::wire::{Wire, resolve};

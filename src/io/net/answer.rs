@@ -20,7 +20,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use send_wrapper::SendWrapper;
 
-use super::progress::{self, Flow, PollResult};
+use super::progress::{self, Flow, PollResult, UnsentBytes};
 use crate::metrics;
 use crate::types::limits::{
     RESPONSE_BYTES_UNCOUNTED, STREAMS_OF_CONNECTION_MAX, UNSENT_BYTES_OF_CONNECTION_MIN,
@@ -38,15 +38,6 @@ impl MayStall {
     pub fn new(unsent: Rc<dyn UnsentBytes>) -> Self {
         Self(SendWrapper::new(unsent))
     }
-}
-
-/// Counts the bytes of answers that were given to HTTP/2 and are not sent yet.
-pub trait UnsentBytes {
-    /// HTTP/2 has these, too.
-    fn given(&self, bytes: usize);
-
-    /// It has sent these, or given them up.
-    fn sent(&self, bytes: usize);
 }
 
 /// A service within the bounds of streams.
@@ -113,8 +104,8 @@ where
         };
         let answer = ready!(Pin::new(answer).poll(context)).map_err(Into::into)?;
         let counted = match answer.extensions().get::<MayStall>() {
-            Some(MayStall(unsent)) => Counted::ByService(Rc::clone(unsent)),
-            None => Counted::ByFlow(self.flow.clone()),
+            Some(MayStall(unsent)) => UnsentCount::ByService(Rc::clone(unsent)),
+            None => UnsentCount::ByFlow(self.flow.clone()),
         };
         Poll::Ready(Ok(answer.map(|body| AnswerBody { body, counted, last: None })))
     }
@@ -122,14 +113,14 @@ where
 
 /// The counter of an answer's unsent bytes.
 #[derive(Clone)]
-enum Counted {
+enum UnsentCount {
     /// The connection's. Its client must take them in time.
     ByFlow(Flow),
     /// That of a service whose client has all time.
     ByService(Rc<dyn UnsentBytes>),
 }
 
-impl Counted {
+impl UnsentCount {
     fn counter(&self) -> &dyn UnsentBytes {
         match self {
             Self::ByFlow(flow) => flow,
@@ -141,11 +132,11 @@ impl Counted {
 /// A piece of an answer, counted as long as HTTP/2 holds it.
 pub(super) struct Piece {
     bytes: Bytes,
-    counted: Counted,
+    counted: UnsentCount,
 }
 
 impl Piece {
-    fn new(bytes: Bytes, counted: Counted) -> Self {
+    fn new(bytes: Bytes, counted: UnsentCount) -> Self {
         counted.counter().given(bytes.len());
         Self { bytes, counted }
     }
@@ -177,7 +168,7 @@ impl Drop for Piece {
 /// The body of an answer.
 pub(super) struct AnswerBody<B> {
     body: B,
-    counted: Counted,
+    counted: UnsentCount,
     /// The last byte of the piece that was given.
     last: Option<Bytes>,
 }
@@ -186,8 +177,8 @@ impl<B> AnswerBody<B> {
     /// Counts a piece that is given to HTTP/2, and keeps its last byte.
     fn give(&mut self, mut piece: Bytes) -> Piece {
         match &self.counted {
-            Counted::ByService(_) => progress::note(PollResult::Idle),
-            Counted::ByFlow(flow) => {
+            UnsentCount::ByService(_) => progress::note(PollResult::Idle),
+            UnsentCount::ByFlow(flow) => {
                 progress::note(PollResult::Given);
                 let is_split = piece.len() > RESPONSE_BYTES_UNCOUNTED || flow.has_small_windows();
                 if is_split && piece.len() > 1 {

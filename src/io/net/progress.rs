@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::answer::UnsentBytes;
 use super::clock;
 use crate::metrics;
 use crate::types::limits::{STALL_MS_MAX, STALL_PARTS_IF_OTHERS_WAIT};
@@ -101,6 +100,15 @@ pub(super) struct Load {
 /// The load of this executor.
 pub(super) fn executor_load() -> Load {
     Load { calls: CALLS.get(), unsent: UNSENT.get() }
+}
+
+/// Counts the bytes of answers that were given to HTTP/2 and are not sent yet.
+pub trait UnsentBytes {
+    /// HTTP/2 has these, too.
+    fn given(&self, bytes: usize);
+
+    /// It has sent these, or given them up.
+    fn sent(&self, bytes: usize);
 }
 
 /// Unsent bytes of a connection, and its calls that wait for the client. Clones share them.

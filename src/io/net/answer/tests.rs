@@ -8,7 +8,7 @@ use http_body_util::Full;
 use super::*;
 
 /// The pieces of an answer.
-fn pieces(length: usize, counted: Counted) -> Vec<Piece> {
+fn pieces(length: usize, counted: UnsentCount) -> Vec<Piece> {
     let body = Full::new(Bytes::from(vec![7; length]));
     let mut body = AnswerBody { body, counted, last: None };
     let mut context = Context::from_waker(Waker::noop());
@@ -42,7 +42,7 @@ impl UnsentBytes for Service {
 #[test]
 fn the_last_byte_of_a_large_answer_is_given_when_the_rest_fits() {
     let (flow, small) = (Flow::default(), RESPONSE_BYTES_UNCOUNTED);
-    let given = |length| lengths(&pieces(length, Counted::ByFlow(flow.clone())));
+    let given = |length| lengths(&pieces(length, UnsentCount::ByFlow(flow.clone())));
     assert_eq!(given(small), [small]);
     assert_eq!(given(small + 1), [small, 1]);
     flow.set_small_windows();
@@ -53,8 +53,8 @@ fn the_last_byte_of_a_large_answer_is_given_when_the_rest_fits() {
 #[test]
 fn bytes_are_counted_until_they_are_sent_or_given_up() {
     let (flow, service, length) = (Flow::default(), Rc::<Service>::default(), 20_000);
-    let mut by_flow = pieces(length, Counted::ByFlow(flow.clone()));
-    let mut by_service = pieces(length, Counted::ByService(Rc::<Service>::clone(&service)));
+    let mut by_flow = pieces(length, UnsentCount::ByFlow(flow.clone()));
+    let mut by_service = pieces(length, UnsentCount::ByService(Rc::<Service>::clone(&service)));
     assert_eq!(lengths(&by_service), [length], "one that may stall is not cut");
     let unsent = || (flow.load().unsent, service.0.get());
     assert_eq!(unsent(), (length, length));
