@@ -287,8 +287,9 @@ async fn shorten_log(
     if log.bytes < LOG_BYTES_MAX {
         return Ok(());
     }
+    truncate_log(machine, wal, replay).await?;
     tracing::info!(index = machine.applied(), bytes = log.bytes, "truncated the log");
-    truncate_log(machine, wal, replay).await
+    Ok(())
 }
 
 /// Truncates the log up to the state that was read from disk.

@@ -154,7 +154,7 @@ impl Streams {
         self.queues.get(stream as usize).map_or(0, |queue| queue.responses.len())
     }
 
-    /// The next response. None for now if HTTP/2 holds too many.
+    /// The next response. Pending also while HTTP/2 holds a window of encoded bytes; [`Streams::sent`] wakes the caller then.
     ///
     /// # Errors
     /// The stream has ended: the member stops, or there is no leader.

@@ -114,9 +114,9 @@ where
 /// The counter of an answer's unsent bytes.
 #[derive(Clone)]
 enum UnsentCount {
-    /// The connection's. Its client must take them in time.
+    /// The connection's. Its client is given up if it does not take them in time.
     ByFlow(Flow),
-    /// That of a service whose client has all time.
+    /// A service's. Its client may take them as late as it likes.
     ByService(Rc<dyn UnsentBytes>),
 }
 
