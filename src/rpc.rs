@@ -12,6 +12,7 @@ mod credentials;
 mod deadline;
 pub mod door;
 mod election;
+mod encode;
 mod go_errors;
 mod health;
 mod incomplete;

@@ -48,7 +48,7 @@ pub(crate) fn encode_range_response() -> Operation {
     let kv = KeyValue { key, value, version: 1, mod_revision: 2, create_revision: 2, lease: 0 };
     let kvs = vec![Bytes::from(kv.encode_to_vec())];
     let header = Some(ResponseHeader { revision: 9, ..ResponseHeader::default() });
-    let response = RangeResponse { header, kvs, more: false, count: 1 };
+    let response = RangeResponse { header, kvs: kvs.into(), more: false, count: 1 };
     let mut bytes = Vec::with_capacity(1024);
     Box::new(move || {
         bytes.clear();

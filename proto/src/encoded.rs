@@ -2,23 +2,76 @@
 //! and events are bytes that were encoded once: a stored [`mvccpb::KeyValue`](crate::mvccpb::KeyValue)
 //! is copied from the store to the socket unchanged, and one encoded event serves all watchers.
 
+mod key_values;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{self, DecodeContext, WireType, encode_varint, encoded_len_varint};
 use prost::{DecodeError, Message};
 
+use self::key_values::KVS;
+pub use self::key_values::{KeyValues, RUN_BYTES};
 use crate::etcdserverpb::ResponseHeader;
 
 /// `etcdserverpb.RangeResponse` whose `kvs` are encoded `mvccpb.KeyValue`s.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct RangeResponse {
-    #[prost(message, optional, tag = "1")]
+    /// The responding member, and the revision of the read.
     pub header: Option<ResponseHeader>,
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    pub kvs: Vec<Bytes>,
-    #[prost(bool, tag = "3")]
+    /// The key-values.
+    pub kvs: KeyValues,
+    /// True if the limit left keys out.
     pub more: bool,
-    #[prost(int64, tag = "4")]
+    /// Number of keys in the range.
     pub count: i64,
+}
+
+impl Message for RangeResponse {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        if let Some(header) = &self.header {
+            encoding::message::encode(1, header, buf);
+        }
+        self.kvs.encode(buf);
+        if self.more {
+            encoding::bool::encode(3, &self.more, buf);
+        }
+        if self.count != 0 {
+            encoding::int64::encode(4, &self.count, buf);
+        }
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match tag {
+            1 => {
+                let header = self.header.get_or_insert_default();
+                encoding::message::merge(wire_type, header, buf, context)
+            }
+            KVS => self.kvs.merge(wire_type, buf, context),
+            3 => encoding::bool::merge(wire_type, &mut self.more, buf, context),
+            4 => encoding::int64::merge(wire_type, &mut self.count, buf, context),
+            _ => encoding::skip_field(wire_type, tag, buf, context),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let count = match self.count {
+            0 => 0,
+            _ => encoding::int64::encoded_len(4, &self.count),
+        };
+        self.header.as_ref().map_or(0, |header| encoding::message::encoded_len(1, header))
+            + self.kvs.bytes()
+            + 2 * usize::from(self.more)
+            + count
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// `etcdserverpb.RangeStreamResponse`.

@@ -111,5 +111,5 @@ fn feature_level(level: u32) -> Command {
 fn all_keys(read: &ReadView<MemoryView>) -> Vec<KeyValue> {
     let all = RangeRequest { key: bytes("\0"), range_end: bytes("\0"), ..RangeRequest::default() };
     let response = Error::refusal(read.range(&all)).unwrap().unwrap();
-    response.kvs.iter().map(|kv| KeyValue::decode(kv.clone()).unwrap()).collect()
+    response.kvs.iter().map(|kv| KeyValue::decode(kv).unwrap()).collect()
 }

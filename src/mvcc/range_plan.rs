@@ -60,7 +60,7 @@ impl Plan {
     pub(super) fn respond(&self, mut kvs: Vec<Bytes>, count: i64) -> RangeResponse {
         let more = self.limit > 0 && kvs.len() > self.limit;
         kvs.truncate(if more { self.limit } else { kvs.len() });
-        RangeResponse { header: None, kvs, more, count }
+        RangeResponse { header: None, kvs: kvs.into(), more, count }
     }
 
     /// True if so many sorted key-values are enough for the answer: one more than the limit shows that there are more.

@@ -132,6 +132,11 @@ fn decode(kv: &Bytes) -> KeyValue {
     KeyValue::decode(kv.clone()).unwrap()
 }
 
-fn decode_all(kvs: &[Bytes]) -> Vec<KeyValue> {
-    kvs.iter().map(decode).collect()
+fn decode_all(kvs: impl Iterator<Item = Bytes>) -> Vec<KeyValue> {
+    kvs.map(|kv| decode(&kv)).collect()
+}
+
+/// The first key of a range.
+fn first(response: &RangeResponse) -> KeyValue {
+    decode(&response.kvs.iter().next().unwrap())
 }

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::vec;
 
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame};
@@ -16,6 +17,8 @@ const OK: HeaderValue = HeaderValue::from_static("0");
 pub(super) enum ResponseBody {
     /// One message with its frame header, then the status OK.
     Message(Bytes),
+    /// The same in pieces.
+    Pieces(vec::IntoIter<Bytes>),
     /// The status OK.
     Ok,
     /// Messages and a status; empty if the status is in the headers.
@@ -28,16 +31,22 @@ impl ResponseBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let (frame, then) = match self {
+        let bytes = match self {
             Self::Stream(body) => return Pin::new(body).poll_frame(context),
-            Self::Message(message) => (Frame::data(std::mem::take(message)), Self::Ok),
-            Self::Ok => {
-                let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert(Status::GRPC_STATUS, OK);
-                (Frame::trailers(trailers), Self::Stream(Body::empty()))
+            Self::Pieces(pieces) => pieces.next(),
+            Self::Message(message) => {
+                let message = std::mem::take(message);
+                *self = Self::Ok;
+                Some(message)
             }
+            Self::Ok => None,
         };
-        *self = then;
+        let frame = bytes.map(Frame::data).unwrap_or_else(|| {
+            *self = Self::Stream(Body::empty());
+            let mut trailers = HeaderMap::with_capacity(1);
+            trailers.insert(Status::GRPC_STATUS, OK);
+            Frame::trailers(trailers)
+        });
         Poll::Ready(Some(Ok(frame)))
     }
 }

@@ -213,7 +213,7 @@ pub(super) fn delete(key: &Bytes) -> RequestOp {
 }
 
 fn first_of(answer: &encoded::RangeResponse) -> Result<Option<KeyValue>, Status> {
-    let first = answer.kvs.first().map(|bytes| KeyValue::decode(bytes.clone()));
+    let first = answer.kvs.iter().next().map(KeyValue::decode);
     first.transpose().map_err(|_| mismatch())
 }
 

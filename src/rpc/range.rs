@@ -17,7 +17,7 @@ use crate::actors::{ReplicaClient, State};
 use crate::io::Pool;
 use crate::io::clock::Instant;
 use crate::mvcc::{self, Chunk, RangeCursor};
-use crate::types::limits::RANGE_STREAM_MS_MAX;
+use crate::types::limits::{RANGE_STREAM_MS_MAX, SEND_BYTES_MAX};
 use crate::types::{Error, Refusal};
 
 /// Keys read before the task yields.
@@ -69,7 +69,7 @@ async fn attempt(
     };
     // The revision of the read, not of a state published since: a watch that starts from it must miss nothing.
     answer.header.get_or_insert_default().revision = state.read.revision;
-    let bytes = answer.kvs.iter().map(bytes::Bytes::len).sum();
+    let bytes = answer.kvs.bytes();
     Ok(taken.grow(bytes).then_some(answer))
 }
 
@@ -108,7 +108,11 @@ async fn in_slices(
         if !taken.grow(chunk.bytes()) {
             return Ok(None);
         }
-        response.kvs.extend(chunk.kvs);
+        if chunk.done && response.kvs.is_empty() && chunk.bytes() <= SEND_BYTES_MAX {
+            response.kvs = chunk.kvs.into();
+        } else {
+            response.kvs.extend_runs(&chunk.kvs);
+        }
         if chunk.done {
             (response.more, response.count) = (chunk.more, chunk.count);
             break;
@@ -219,7 +223,7 @@ impl Chunks {
         if chunk.bytes() < bytes / 2 {
             self.keys = self.keys.saturating_mul(2);
         }
-        let mut response = RangeResponse { kvs: chunk.kvs, ..RangeResponse::default() };
+        let mut response = RangeResponse { kvs: chunk.kvs.into(), ..RangeResponse::default() };
         if chunk.done {
             response.more = chunk.more;
             response.count = chunk.count;

@@ -17,13 +17,14 @@ use basalt_proto::server::health::health_server::{Health as _, HealthServer};
 use basalt_proto::server::reflection::server_reflection_server::ServerReflectionServer;
 use basalt_proto::server::v3electionpb::election_server::{Election as _, ElectionServer};
 use basalt_proto::server::v3lockpb::lock_server::Lock as _;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::{Response, Status};
 use tower_service::Service as _;
 
 use super::call::MeteredRequest;
+use super::encode::{Encoded, encode};
 use super::{CallHead, Inner, unary};
 use crate::metrics::Timed;
 
@@ -125,12 +126,12 @@ macro_rules! rpcs {
                 rpc: Unary,
                 head: Option<Box<CallHead>>,
                 message: Bytes,
-            ) -> Result<Response<BytesMut>, Status> {
+            ) -> Result<Response<Encoded>, Status> {
                 match rpc {
                     $(Unary::$unary => {
                         let request = unary::decode(head, message)?;
                         let answer = self.$service.$method(request).await?;
-                        Ok(unary::encode(answer).await)
+                        encode(answer).await
                     })*
                 }
             }

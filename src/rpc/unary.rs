@@ -1,7 +1,7 @@
 //! Unary calls: the request is read completely, answered, and the response is written at once.
 //!
 //! ```text
-//!  body ─► read ─► unpack ─► decode ─► a service's method ─► encode ─► pack ─► one frame, and the trailers
+//!  body ─► read ─► unpack ─► decode ─► a service's method ─► encode ─► one frame, and the trailers
 //! ```
 //!
 //! tonic serves them as streams of one: a decoder and an encoder on the heap, a buffer for each, and four kilobytes of
@@ -9,14 +9,12 @@
 //! keeps only its headers until its message was received, and then only the state of its service. Malformed calls are
 //! refused as grpc-go refuses them.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 
-use basalt_proto::grpc_frame::{COMPRESSED, HEAD_BYTES, Head, PLAIN};
+use basalt_proto::grpc_frame::{COMPRESSED, HEAD_BYTES, Head};
 use basalt_proto::rpc::Unary;
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use flate2::Compression;
+use bytes::{Buf as _, Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
@@ -24,18 +22,12 @@ use tonic::{Extensions, Request, Response, Status};
 
 use super::body::ResponseBody;
 use super::call::MeteredRequest;
+use super::encode::{Encoded, framed};
 use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
 use super::incomplete::IncompleteBytes;
 use super::policy::Observed;
 use super::{CallHead, Inner, door, status};
-use crate::io::Pool;
 
-/// Upper bound of a response's bytes, as etcd sets it.
-const SEND_MAX: usize = i32::MAX as usize;
-/// Upper bound of a response's bytes that are compressed: some ten milliseconds.
-const COMPRESS_MAX: usize = 1 << 20;
-/// Upper bound of a response's bytes that are encoded on this core: less than a millisecond.
-const ENCODED_HERE_MAX: usize = 1 << 20;
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
@@ -57,11 +49,11 @@ pub(super) async fn answer(
         }
         let answer = services.unary(rpc, head, message).await?;
         if let Some(observed) = observed {
-            observed.answered(&answer.get_ref()[HEAD_BYTES..]);
+            observed.answered(answer.get_ref().begin());
         }
-        write(answer, gzip)
+        Ok(write(answer, gzip))
     };
-    let answer = attempt.await;
+    let answer: Result<_, Status> = attempt.await;
     if let Some(observed) = observed {
         observed.finish(answer.as_ref().err().map_or(0, |status| status.code() as i32)).await;
     }
@@ -77,9 +69,7 @@ pub(super) async fn read_ahead(
     let gzip = is_gzip(Some(&head.headers))?;
     let incomplete_max = services.replica.node().budgets.requests;
     let message = read(&mut body, gzip, services.receive_max, incomplete_max).await?;
-    let mut framed = BytesMut::zeroed(HEAD_BYTES);
-    framed.extend_from_slice(&message);
-    let body = body.with_message(pack(framed, false)?);
+    let body = body.with_message(framed(&message)?);
     Ok((hyper::Request::from_parts(head, body), message))
 }
 
@@ -163,9 +153,10 @@ fn inflate(compressed: &[u8], max: usize) -> Result<Bytes, Status> {
 }
 
 /// A response with its headers.
-fn write(answer: Response<BytesMut>, gzip: bool) -> Result<hyper::Response<ResponseBody>, Status> {
+fn write(answer: Response<Encoded>, gzip: bool) -> hyper::Response<ResponseBody> {
     let (metadata, message, extensions) = answer.into_parts();
-    let mut response = hyper::Response::new(ResponseBody::Message(pack(message, gzip)?));
+    let message = if gzip { message.compressed() } else { message };
+    let mut response = hyper::Response::new(message.into_body());
     *response.extensions_mut() = extensions;
     let headers = response.headers_mut();
     *headers = metadata.into_headers();
@@ -173,33 +164,7 @@ fn write(answer: Response<BytesMut>, gzip: bool) -> Result<hyper::Response<Respo
     if gzip {
         headers.insert(ENCODING, GZIP);
     }
-    Ok(response)
-}
-
-/// A response as a frame, compressed if requested. An empty one never is, as by grpc-go, nor one so large that
-/// compression would block the core.
-fn pack(message: BytesMut, gzip: bool) -> Result<Bytes, Status> {
-    let is_worth_it = (HEAD_BYTES + 1..=COMPRESS_MAX).contains(&message.len());
-    let (mut message, flag) = match gzip && is_worth_it {
-        false => (message, PLAIN),
-        true => (deflate(&message[HEAD_BYTES..]), COMPRESSED),
-    };
-    let length = message.len() - HEAD_BYTES;
-    let fits = u32::try_from(length).ok().filter(|_| length <= SEND_MAX).ok_or_else(|| {
-        Status::resource_exhausted(format!(
-            "grpc: trying to send message larger than max ({length} vs. {SEND_MAX})"
-        ))
-    })?;
-    message[..HEAD_BYTES].copy_from_slice(&Head { flag, length: fits }.to_bytes());
-    Ok(message.freeze())
-}
-
-/// The compressed message, with space for its frame header.
-fn deflate(message: &[u8]) -> BytesMut {
-    let mut packed = GzEncoder::new(vec![0; HEAD_BYTES], Compression::fast());
-    let written = packed.write_all(message).and_then(|()| packed.finish());
-    let written = written.expect("memory takes what is written");
-    BytesMut::from(Bytes::from(written))
+    response
 }
 
 /// Decodes a request for its service.
@@ -219,36 +184,11 @@ pub(super) fn decode<Q: Message + Default>(
     Ok(Request::from_parts(MetadataMap::from_headers(headers), extensions, message))
 }
 
-/// Encodes a response, with space for its frame header. A large one is encoded and dropped in a pool: a list of a million
-/// keys takes a tenth of a second.
-pub(super) async fn encode(answer: Response<impl Message + 'static>) -> Response<BytesMut> {
-    let (metadata, message, extensions) = answer.into_parts();
-    let length = message.encoded_len();
-    let bytes = match length <= ENCODED_HERE_MAX {
-        true => encode_bytes(&message, length),
-        // On the heap, because the future of every call would have this state.
-        false => Box::pin(Pool::Cpu.run_if_wanted(move || encode_bytes(&message, length))).await,
-    };
-    Response::from_parts(metadata, bytes, extensions)
-}
-
-fn encode_bytes(message: &impl Message, length: usize) -> BytesMut {
-    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + length);
-    bytes.put_bytes(0, HEAD_BYTES);
-    message.encode_raw(&mut bytes);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-    use std::thread::ThreadId;
-
-    use prost::DecodeError;
-    use prost::bytes::{Buf, BufMut};
-    use prost::encoding::{DecodeContext, WireType};
-
+    use super::super::encode::tests::packed;
     use super::*;
+    use basalt_proto::grpc_frame::PLAIN;
 
     const MAX: usize = 1000;
 
@@ -271,67 +211,17 @@ mod tests {
     }
 
     #[test]
-    fn packed_messages_are_unpacked() {
+    fn compressed_messages_are_unpacked() {
+        assert_eq!(unpack(packed(MAX), true, MAX).expect("unpacked"), vec![7; MAX]);
+        let plain = Bytes::from_static(&[PLAIN, 0, 0, 0, 1, 9]);
         for gzip in [false, true] {
-            for (length, is_worth_it) in [(0, false), (1, true), (MAX, true), (COMPRESS_MAX, false)]
-            {
-                let mut message = BytesMut::zeroed(HEAD_BYTES);
-                message.put_bytes(7, length);
-                let packed = pack(message, gzip).expect("packed");
-                assert_eq!(whole(&packed, COMPRESS_MAX).ok(), Some(Some(packed.len())));
-                assert_eq!(packed[0] == COMPRESSED, gzip && is_worth_it);
-                let unpacked = unpack(packed, gzip, COMPRESS_MAX).expect("unpacked");
-                assert_eq!(unpacked, vec![7; length]);
-            }
-        }
-    }
-
-    #[test]
-    fn large_responses_are_encoded_in_the_pool() {
-        /// A field of so many bytes, which notes the thread that encodes it.
-        #[derive(Clone, Debug, Default)]
-        struct Noted(usize, Arc<Mutex<Option<ThreadId>>>);
-
-        impl Message for Noted {
-            fn encode_raw(&self, buf: &mut impl BufMut) {
-                *self.1.lock().unwrap() = Some(std::thread::current().id());
-                buf.put_bytes(7, self.0);
-            }
-
-            fn merge_field(
-                &mut self,
-                _: u32,
-                _: WireType,
-                _: &mut impl Buf,
-                _: DecodeContext,
-            ) -> Result<(), DecodeError> {
-                unreachable!("is never decoded")
-            }
-
-            fn encoded_len(&self) -> usize {
-                self.0
-            }
-
-            fn clear(&mut self) {}
-        }
-
-        for (length, is_here) in
-            [(0, true), (ENCODED_HERE_MAX, true), (ENCODED_HERE_MAX + 1, false)]
-        {
-            let by = Arc::default();
-            let answer = Response::new(Noted(length, Arc::clone(&by)));
-            let bytes = futures_lite::future::block_on(encode(answer)).into_inner();
-            assert!(bytes[HEAD_BYTES..] == vec![7; length], "{length}");
-            let by = by.lock().unwrap().expect("it was encoded");
-            assert_eq!(by == std::thread::current().id(), is_here, "{length}");
+            assert_eq!(unpack(plain.clone(), gzip, MAX).expect("unpacked"), vec![9]);
         }
     }
 
     #[test]
     fn malformed_frames_are_refused() {
-        let mut message = BytesMut::zeroed(HEAD_BYTES);
-        message.put_bytes(7, MAX + 1);
-        let packed = pack(message, true).expect("packed");
+        let packed = packed(MAX + 1);
         let bomb = refused(unpack(packed.clone(), true, MAX));
         let text = "grpc: received message after decompression larger than max 1000";
         assert_eq!(bomb, (tonic::Code::ResourceExhausted, text.to_owned()));

@@ -367,12 +367,14 @@ fn transaction(
             panic!("{ask:?} was answered with {past:?}")
         };
         let was = checks.value_at(&key_name(key), request.expected);
-        let read = range.kvs.first().map(decode);
+        let read = range.kvs.iter().next().as_ref().map(decode);
         assert_eq!(read, was, "k{key} looked back to {}", request.expected);
     }
     let kv = match txn.responses.first().and_then(|one| one.response.as_ref()) {
         Some(encoded::Response::ResponsePut(put)) => put.prev_kv.as_ref().map(decode),
-        Some(encoded::Response::ResponseRange(range)) => range.kvs.first().map(decode),
+        Some(encoded::Response::ResponseRange(range)) => {
+            range.kvs.iter().next().as_ref().map(decode)
+        }
         other => panic!("{ask:?} was answered with {other:?}"),
     };
     Seen { revision, kv, done: txn.succeeded }
@@ -380,7 +382,7 @@ fn transaction(
 
 /// Checks that the response is the state at the revision that it names.
 fn read(ask: ClientOp, response: &encoded::RangeResponse, revision: i64, checks: &Checks) -> Seen {
-    let kvs: Vec<_> = response.kvs.iter().map(decode).collect();
+    let kvs: Vec<_> = response.kvs.iter().map(|kv| decode(&kv)).collect();
     if let ClientOp::Get { key } | ClientOp::GetSerializable { key } = ask {
         let is = checks.value_at(&key_name(key), revision);
         assert_eq!(kvs.first().copied(), is, "k{key} read at {revision}");

@@ -76,7 +76,7 @@ fn compaction_shortens_the_ancestors_of_later_versions() {
     }
     for at in 10_000..10_002 {
         let request = RangeRequest { key: bytes("hot"), revision: at, ..Default::default() };
-        assert_eq!(decode(&store.range(&request).unwrap().kvs[0]).mod_revision, at);
+        assert_eq!(first(&store.range(&request).unwrap()).mod_revision, at);
     }
 }
 
@@ -169,7 +169,7 @@ fn a_reader_of_an_old_view_is_not_answered_from_the_newer_cache() {
     store.quick_delete("a");
     store.commit();
     let request = RangeRequest { key: bytes("a"), ..Default::default() };
-    assert_eq!(decode(&old.range(&request).unwrap().kvs[0]).value, "old");
+    assert_eq!(first(&old.range(&request).unwrap()).value, "old");
     assert!(store.range(&request).unwrap().kvs.is_empty());
 }
 
@@ -182,7 +182,7 @@ fn readers_race_with_apply_and_see_their_own_revision() {
         for view in receiver {
             for key in 0..8 {
                 let request = RangeRequest { key: bytes(&format!("k{key}")), ..Default::default() };
-                let kvs = decode_all(&view.range(&request).unwrap().kvs);
+                let kvs = decode_all(view.range(&request).unwrap().kvs.iter());
                 // The writer puts key r % 8 at revision r.
                 let newest =
                     (view.revision - 7..=view.revision).find(|at| at % 8 == key && *at > 1);

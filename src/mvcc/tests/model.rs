@@ -297,7 +297,7 @@ impl Pair {
     ) {
         assert_eq!(response.deleted, found.len() as i64);
         let expected = if request.prev_kv { found } else { &[] };
-        assert_eq!(decode_all(&response.prev_kvs), expected);
+        assert_eq!(decode_all(response.prev_kvs.iter().cloned()), expected);
     }
 
     fn delete(&mut self) {
@@ -594,7 +594,8 @@ impl Pair {
                 cursor.next(&self.store.read, keys_max, bytes_max).unwrap();
             kvs.extend(some);
             if done {
-                assert_eq!((&kvs, more, count), (&expected.kvs, expected.more, expected.count));
+                let all = (kvs.into(), more, count);
+                assert_eq!(all, (expected.kvs.clone(), expected.more, expected.count));
                 return;
             }
         }
@@ -732,7 +733,8 @@ fn model_range(
             }
         }
     }
-    let kvs = kvs.iter().map(|kv| kv.encode_to_vec().into()).collect();
+    let kvs: Vec<_> = kvs.iter().map(|kv| kv.encode_to_vec().into()).collect();
+    let kvs = kvs.into();
     Ok(RangeResponse { header: None, kvs, more, count })
 }
 

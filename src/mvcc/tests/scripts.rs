@@ -273,7 +273,7 @@ fn show_delete(response: &DeleteRangeResponse) -> String {
 
 fn show_range(response: &RangeResponse) -> String {
     let more = if response.more { ", more" } else { "" };
-    let kvs = response.kvs.iter().map(|kv| format!("  {}", show_kv(kv)));
+    let kvs = response.kvs.iter().map(|kv| format!("  {}", show_kv(&kv)));
     format!("count {}{more}\n{}", response.count, kvs.collect::<String>())
 }
 

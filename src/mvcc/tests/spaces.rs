@@ -144,7 +144,7 @@ fn a_large_value_is_stored_once_and_goes_with_its_version() {
     };
     assert_eq!(kilobytes(&store), [20, 0, 40]);
     let request = RangeRequest { key: bytes("key"), revision: 3, ..Default::default() };
-    assert_eq!(decode(&store.range(&request).unwrap().kvs[0]).value, "b".repeat(LENGTH));
+    assert_eq!(first(&store.range(&request).unwrap()).value, "b".repeat(LENGTH));
     store.compact(4).unwrap();
     store.compact_all();
     store.commit();

@@ -148,7 +148,7 @@ fn the_store_keeps_its_bytes() {
     let keys = |revision| {
         let range = RangeRequest { revision, ..all.clone() };
         let response = Error::refusal(read.range(&range)).unwrap().unwrap();
-        let kv = |kv: &Bytes| basalt_proto::mvccpb::KeyValue::decode(kv.clone()).unwrap();
+        let kv = |kv: Bytes| basalt_proto::mvccpb::KeyValue::decode(kv).unwrap();
         let kvs: Vec<_> = response.kvs.iter().map(kv).collect();
         let text =
             |bytes: &Bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(6)]).into_owned();
