@@ -88,7 +88,7 @@ fn head(message: &Message) -> Vec<u8> {
     out
 }
 
-/// Decodes a message; `None` if it is malformed.
+/// Decodes a message; `None` if it is malformed, or of a kind that only raft itself steps.
 pub fn decode(mut bytes: Bytes) -> Option<Message> {
     let mut message = Message::default();
     message.set_msg_type(MessageType::from_i32(bytes.try_get_u8().ok()?.into())?);
@@ -130,7 +130,13 @@ pub fn decode(mut bytes: Bytes) -> Option<Message> {
     let count = bytes.try_get_u32_le().ok()?;
     let entries: Option<Vec<_>> = (0..count).map(|_| entry(&mut bytes)).collect();
     message.entries = RepeatedField::from_vec(entries?);
-    bytes.is_empty().then_some(message)
+    (bytes.is_empty() && !is_local(&message)).then_some(message)
+}
+
+/// True if raft takes it for one of its own: its term would not be compared, and could set a member's term back.
+fn is_local(message: &Message) -> bool {
+    let has_none = [MessageType::MsgPropose, MessageType::MsgReadIndex];
+    message.term == 0 && !has_none.contains(&message.get_msg_type())
 }
 
 fn block(bytes: &mut Bytes) -> Option<Bytes> {

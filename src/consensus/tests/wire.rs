@@ -1,5 +1,6 @@
 //! Messages are decoded as they were encoded, whatever the encoder encoded before.
 
+use protobuf::ProtobufEnum as _;
 use raft::eraftpb::{self, MessageType};
 
 use super::*;
@@ -71,4 +72,16 @@ fn invalid_entries_are_removed_from_proposals() {
     let may_enter = |kind: EntryKind, data: &Bytes| kind == EntryKind::Normal && data != "bad";
     assert_eq!(retain_proposals(&mut proposal, may_enter), 1);
     assert_eq!(proposals_of(proposal).normal, ["good", "good too"]);
+}
+
+/// raft would step it as one of its own, and a follower of term 3 become one of term 0.
+#[test]
+fn a_message_without_a_term_is_none_if_its_kind_has_one() {
+    let kinds = (0..).map_while(MessageType::from_i32);
+    let read = kinds.filter(|kind| {
+        let message = Message { term: 0, ..message(*kind, 2, &[]) };
+        let (head, entries) = Encoder::default().encode(&message);
+        decode([head, entries.to_vec()].concat().into()).is_some()
+    });
+    assert_eq!(read.collect::<Vec<_>>(), [MessageType::MsgPropose, MessageType::MsgReadIndex]);
 }
