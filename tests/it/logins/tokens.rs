@@ -1,13 +1,14 @@
 //! Simple tokens: how long they live, and where.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{enable, fine, invalid, login, login_over, outcome, told, used};
+use super::{PATIENCE, enable, fine, invalid, login, login_over, outcome, told, used};
 use crate::cluster::members::Members;
 use crate::compare::{from_environment, runtime};
-use crate::process::{self, Server, Setup};
+use crate::process::{self, Server, Setup, run};
 use crate::wire::Wire;
 
 fn setup() -> Setup {
@@ -182,4 +183,18 @@ fn a_saved_snapshot_has_users_and_no_tokens() {
         let again = login(&restored, "root", "r").await.expect("users are there");
         assert_eq!(used(&restored, &again).await, fine());
     });
+}
+
+/// The stream that keeps the lease of a lock logs in once more, while the lock is asked for.
+#[test]
+fn a_lock_is_taken_with_the_token_before_while_a_new_one_is_fetched() {
+    let server = Setup::new(process::basalt()).flag("bcrypt-cost", "10").start();
+    enable(&server, &[("root", "r")]);
+    for name in ["one", "two", "three"] {
+        let mut command = Command::new(process::basaltctl());
+        command.args(["--endpoints", &server.endpoint(), "--user", "root:r"]);
+        command.args(["lock", name, "echo", "held"]);
+        let told = run(command, PATIENCE);
+        assert_eq!((&*told.stdout, &*told.stderr, told.code), ("held", "", Some(0)));
+    }
 }

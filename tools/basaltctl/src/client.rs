@@ -321,13 +321,16 @@ impl Client {
         let request =
             AuthenticateRequest { name: auth.name.clone(), password: auth.password.clone() };
         let method = "/etcdserverpb.Auth/Authenticate";
-        self.token.replace(None);
+        // Calls at the same time go on with the token before.
         match Box::pin(self.call::<_, AuthenticateResponse>(method, &request, deadline)).await {
             Ok(answer) => {
                 self.token.replace(Some(answer.token));
                 Ok(())
             }
-            Err(it) if it.status.message() == "etcdserver: authentication is not enabled" => Ok(()),
+            Err(it) if it.status.message() == "etcdserver: authentication is not enabled" => {
+                self.token.replace(None);
+                Ok(())
+            }
             Err(refusal) => Err(refusal),
         }
     }
