@@ -93,9 +93,9 @@ pub fn decode(mut bytes: Bytes) -> Option<Message> {
     let mut message = Message::default();
     message.set_msg_type(MessageType::from_i32(bytes.try_get_u8().ok()?.into())?);
     message.reject = bytes.try_get_u8().ok()? != 0;
+    message.to = bytes.try_get_u64_le().ok()?;
+    message.from = bytes.try_get_u64_le().ok()?;
     for field in [
-        &mut message.to,
-        &mut message.from,
         &mut message.term,
         &mut message.log_term,
         &mut message.index,
@@ -103,14 +103,13 @@ pub fn decode(mut bytes: Bytes) -> Option<Message> {
         &mut message.commit_term,
         &mut message.reject_hint,
         &mut message.request_snapshot,
-        &mut message.deprecated_priority,
     ] {
-        *field = bytes.try_get_u64_le().ok()?;
+        *field = count(&mut bytes)?;
     }
+    message.deprecated_priority = bytes.try_get_u64_le().ok()?;
     message.priority = bytes.try_get_i64_le().ok()?;
     message.context = block(&mut bytes)?;
-    let index = bytes.try_get_u64_le().ok()?;
-    let term = bytes.try_get_u64_le().ok()?;
+    let (index, term) = (count(&mut bytes)?, count(&mut bytes)?);
     let mut state = ConfState::default();
     for ids in [
         &mut state.voters,
@@ -118,8 +117,8 @@ pub fn decode(mut bytes: Bytes) -> Option<Message> {
         &mut state.voters_outgoing,
         &mut state.learners_next,
     ] {
-        let count = bytes.try_get_u32_le().ok()?;
-        *ids = (0..count).map(|_| bytes.try_get_u64_le().ok()).collect::<Option<_>>()?;
+        let length = bytes.try_get_u32_le().ok()?;
+        *ids = (0..length).map(|_| bytes.try_get_u64_le().ok()).collect::<Option<_>>()?;
     }
     state.auto_leave = bytes.try_get_u8().ok()? != 0;
     if index > 0 {
@@ -127,8 +126,8 @@ pub fn decode(mut bytes: Bytes) -> Option<Message> {
         (metadata.index, metadata.term) = (index, term);
         metadata.set_conf_state(state);
     }
-    let count = bytes.try_get_u32_le().ok()?;
-    let entries: Option<Vec<_>> = (0..count).map(|_| entry(&mut bytes)).collect();
+    let length = bytes.try_get_u32_le().ok()?;
+    let entries: Option<Vec<_>> = (0..length).map(|_| entry(&mut bytes)).collect();
     message.entries = RepeatedField::from_vec(entries?);
     (bytes.is_empty() && !is_local(&message)).then_some(message)
 }
@@ -139,6 +138,11 @@ fn is_local(message: &Message) -> bool {
     message.term == 0 && !has_none.contains(&message.get_msg_type())
 }
 
+/// A term or an index: raft adds to them without a look at the end of their type.
+fn count(bytes: &mut Bytes) -> Option<u64> {
+    bytes.try_get_u64_le().ok().filter(|number| i64::try_from(*number).is_ok())
+}
+
 fn block(bytes: &mut Bytes) -> Option<Bytes> {
     let length = bytes.try_get_u32_le().ok()? as usize;
     (length <= bytes.len()).then(|| bytes.split_to(length))
@@ -146,8 +150,7 @@ fn block(bytes: &mut Bytes) -> Option<Bytes> {
 
 fn entry(bytes: &mut Bytes) -> Option<eraftpb::Entry> {
     let kind = EntryType::from_i32(bytes.try_get_u8().ok()?.into())?;
-    let term = bytes.try_get_u64_le().ok()?;
-    let index = bytes.try_get_u64_le().ok()?;
+    let (term, index) = (count(bytes)?, count(bytes)?);
     let data = block(bytes)?;
     let mut entry = eraftpb::Entry { term, index, data, ..eraftpb::Entry::default() };
     entry.set_entry_type(kind);

@@ -85,3 +85,15 @@ fn a_message_without_a_term_is_none_if_its_kind_has_one() {
     });
     assert_eq!(read.collect::<Vec<_>>(), [MessageType::MsgPropose, MessageType::MsgReadIndex]);
 }
+
+#[test]
+fn a_message_of_the_last_term_is_none() {
+    for (term, is_read) in [(i64::MAX as u64, true), (1 << 63, false), (u64::MAX, false)] {
+        let of_term = Message { term, ..message(MessageType::MsgHeartbeat, 2, &[]) };
+        for message in [of_term, message(MessageType::MsgAppend, 2, &[(term, 3, "x")])] {
+            let (head, entries) = Encoder::default().encode(&message);
+            let read = decode([head, entries.to_vec()].concat().into());
+            assert_eq!(read.is_some(), is_read, "{term}");
+        }
+    }
+}
