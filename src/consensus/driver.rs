@@ -383,6 +383,12 @@ impl Driver {
             self.conf_changes_dropped.extend(super::wire::proposals_of(message).conf_changes);
             return;
         }
+        // raft would send it on to its leader, and panic: it has a term already. Whoever asked for it asks a leader again.
+        if message.get_msg_type() == MessageType::MsgTransferLeader
+            && self.node.raft.state != StateRole::Leader
+        {
+            return;
+        }
         // For the same reason as with a tick; the old leader names this member again, or keeps its leadership.
         if self.installing.is_some() && message.get_msg_type() == MessageType::MsgTimeoutNow {
             return;

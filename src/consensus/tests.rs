@@ -295,6 +295,23 @@ fn entries_written_during_a_snapshot_are_sent_from_the_log() {
     assert_eq!((next.index, next.entries[0].index), (index + 1, index + 2));
 }
 
+/// A leader that was asked to hand over has stepped down meanwhile, and knows the next one.
+#[test]
+fn a_transfer_of_leadership_that_came_too_late_is_dropped() {
+    let mut follower = Node::new(2, &[1, 2, 3]);
+    let from = |from, kind| {
+        let mut message = Message { from, to: 2, term: 5, ..Message::default() };
+        message.set_msg_type(kind);
+        Input::Step(Box::new(message))
+    };
+    follower.on(from(1, MessageType::MsgHeartbeat));
+    assert_eq!(follower.role.leader, Some(1));
+    follower.settle();
+    follower.sent.clear();
+    follower.on(from(3, MessageType::MsgTransferLeader));
+    assert_eq!(follower.sent, []);
+}
+
 #[test]
 fn a_vote_is_not_sent_before_it_is_on_disk() {
     let mut nodes: Vec<_> = (1..=3).map(|id| Node::new(id, &[1, 2, 3])).collect();

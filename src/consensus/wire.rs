@@ -88,7 +88,7 @@ fn head(message: &Message) -> Vec<u8> {
     out
 }
 
-/// Decodes a message; `None` if it is malformed, or of a kind that only raft itself steps.
+/// Decodes a message; `None` if it is malformed, or has no term when its kind has one.
 pub fn decode(mut bytes: Bytes) -> Option<Message> {
     let mut message = Message::default();
     message.set_msg_type(MessageType::from_i32(bytes.try_get_u8().ok()?.into())?);
@@ -129,13 +129,14 @@ pub fn decode(mut bytes: Bytes) -> Option<Message> {
     let length = bytes.try_get_u32_le().ok()?;
     let entries: Option<Vec<_>> = (0..length).map(|_| entry(&mut bytes)).collect();
     message.entries = RepeatedField::from_vec(entries?);
-    (bytes.is_empty() && !is_local(&message)).then_some(message)
+    (bytes.is_empty() && has_its_term(&message)).then_some(message)
 }
 
-/// True if raft takes it for one of its own: its term would not be compared, and could set a member's term back.
-fn is_local(message: &Message) -> bool {
+/// True if it has a term, or is of a kind that has none. raft takes one without a term for its own, which could set a
+/// member's term back, and cannot pass on a proposal that has one.
+fn has_its_term(message: &Message) -> bool {
     let has_none = [MessageType::MsgPropose, MessageType::MsgReadIndex];
-    message.term == 0 && !has_none.contains(&message.get_msg_type())
+    (message.term == 0) == has_none.contains(&message.get_msg_type())
 }
 
 /// A term or an index: raft adds to them without a look at the end of their type.

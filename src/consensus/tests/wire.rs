@@ -40,8 +40,8 @@ fn messages_encoded_in_sequence_are_decoded_unchanged() {
     assert_eq!(snapshot_position(&snapshot), (40, 2));
     let sent = vec![
         // Entries without an index: only the payloads differ.
-        message(MsgPropose, 2, &[(0, 0, "a")]),
-        message(MsgPropose, 2, &[(0, 0, "b")]),
+        Message { term: 0, ..message(MsgPropose, 2, &[(0, 0, "a")]) },
+        Message { term: 0, ..message(MsgPropose, 2, &[(0, 0, "b")]) },
         message(MsgReadIndexResp, 2, &[(0, 0, "one read")]),
         message(MsgReadIndexResp, 3, &[(0, 0, "another")]),
         message(MsgAppend, 2, &[(5, 1, "x"), (6, 2, "y")]),
@@ -74,16 +74,23 @@ fn invalid_entries_are_removed_from_proposals() {
     assert_eq!(proposals_of(proposal).normal, ["good", "good too"]);
 }
 
-/// raft would step it as one of its own, and a follower of term 3 become one of term 0.
+/// raft would step one without a term as its own, and a follower of term 3 become one of term 0.
 #[test]
-fn a_message_without_a_term_is_none_if_its_kind_has_one() {
-    let kinds = (0..).map_while(MessageType::from_i32);
-    let read = kinds.filter(|kind| {
-        let message = Message { term: 0, ..message(*kind, 2, &[]) };
-        let (head, entries) = Encoder::default().encode(&message);
-        decode([head, entries.to_vec()].concat().into()).is_some()
-    });
-    assert_eq!(read.collect::<Vec<_>>(), [MessageType::MsgPropose, MessageType::MsgReadIndex]);
+fn a_message_has_a_term_if_its_kind_has_one() {
+    let read = |term: Term| {
+        let kinds = (0..).map_while(MessageType::from_i32);
+        let kinds = kinds.filter(move |kind| {
+            let message = Message { term, ..message(*kind, 2, &[]) };
+            let (head, entries) = Encoder::default().encode(&message);
+            decode([head, entries.to_vec()].concat().into()).is_some()
+        });
+        kinds.collect::<Vec<_>>()
+    };
+    let without = [MessageType::MsgPropose, MessageType::MsgReadIndex];
+    assert_eq!(read(0), without);
+    let with = read(3);
+    assert!(with.contains(&MessageType::MsgHeartbeat));
+    assert!(without.iter().all(|kind| !with.contains(kind)));
 }
 
 #[test]
