@@ -2,8 +2,8 @@
 //! arguments as they are.
 //!
 //! * No privileges can be gained (`no_new_privs`), and there are none: if root starts it, it becomes a user without
-//!   capabilities. That user is given the data and log directories that the arguments name, if they are there, and the
-//!   working directory and those of unix sockets, if they are below one that is called `tmp`, as those of the tests are.
+//!   capabilities. That user is given the data and log directories that the arguments name, or the one in which they are to be
+//!   made, the working directory and those of unix sockets, if they are below one that is called `tmp`, as those of the tests are.
 //! * No memory may be locked, but with `Localhost`.
 //! * io_uring is refused, as by the default profiles of Docker and containerd (EPERM) or of Podman and gVisor (ENOSYS).
 //! * `RuntimeDefault` refuses everything that containerd's profile of that name does not list, `Localhost` that but for
@@ -96,16 +96,19 @@ fn refusal(asked: Option<OsString>) -> Result<Refusal, Box<dyn Error>> {
     }
 }
 
-/// Directories of a test that the server writes to: the working directory, those of unix sockets, and those of data that
-/// are there.
+/// Directories of a test that the server writes to: the working directory, those of unix sockets, and those of data, or the
+/// ones in which it makes these.
 fn scratch_directories() -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let mut found = BTreeSet::from([std::env::current_dir()?]);
     for argument in std::env::args() {
         let urls = argument.split(['=', ',']).filter_map(|it| it.strip_prefix("unix://"));
         found.extend(urls.filter_map(|path| Path::new(path).parent()).map(PathBuf::from));
-        found.extend(data_directory(&argument));
+        let data = data_directory(&argument);
+        found.extend(data.iter().filter_map(|path| path.parent()).map(PathBuf::from));
+        found.extend(data);
     }
-    let is_scratch = |path: &PathBuf| path.is_dir() && path.iter().any(|part| part == "tmp");
+    let is_below_tmp = |path: &Path| path.iter().any(|part| part == "tmp");
+    let is_scratch = |path: &PathBuf| path.is_dir() && path.parent().is_some_and(is_below_tmp);
     Ok(found.into_iter().filter(is_scratch).collect())
 }
 
