@@ -1,6 +1,7 @@
 //! Members whose stores take seconds to make anything durable, while their logs are fast: nobody stands for election.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -84,6 +85,11 @@ fn slow_commits_of_the_store_cause_no_election() {
             .variable("LD_PRELOAD", &library.display().to_string())
             .variable("DELAYED", &counter(at).display().to_string())
     });
+    for at in 0..3 {
+        std::fs::write(counter(at), "").unwrap();
+        // Members may run as another user.
+        std::fs::set_permissions(counter(at), Permissions::from_mode(0o666)).unwrap();
+    }
     let members = Members::found_with(setups);
     runtime().block_on(async {
         let leader = members.leader().await;

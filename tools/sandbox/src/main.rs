@@ -2,8 +2,7 @@
 //! arguments as they are.
 //!
 //! * No privileges can be gained (`no_new_privs`), and there are none: if root starts it, it becomes a user without
-//!   capabilities. That user is given the data and log directories that the arguments name, or the one in which they are to be
-//!   made, the working directory and those of unix sockets, if they are below one that is called `tmp`, as those of the tests are.
+//!   capabilities. That user is given the data and log directories that the arguments name, what lies beside them, the working directory and those of unix sockets, if they are below one that is called `tmp`, as those of the tests are.
 //! * No memory may be locked, but with `Localhost`.
 //! * io_uring is refused, as by the default profiles of Docker and containerd (EPERM) or of Podman and gVisor (ENOSYS).
 //! * `RuntimeDefault` refuses everything that containerd's profile of that name does not list, `Localhost` that but for
@@ -149,10 +148,7 @@ fn keep_capabilities_of_containers() -> Result<(), Box<dyn Error>> {
 #[allow(unsafe_code, reason = "rustix leaves it to the caller to know that there is one thread")]
 fn become_user(id: u32, scratch: &[PathBuf]) -> Result<(), Box<dyn Error>> {
     for directory in scratch {
-        lchown(directory, Some(id), Some(id))?;
-    }
-    for directory in std::env::args().filter_map(|argument| data_directory(&argument)) {
-        give_all(&directory, id)?;
+        give_all(directory, id)?;
     }
     // SAFETY: this process has one thread, and the pointer is not used for no groups.
     let changed = unsafe {
