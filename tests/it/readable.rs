@@ -273,7 +273,9 @@ fn entries(first: LogIndex, term: u64, payloads: Vec<Bytes>) -> Vec<Entry> {
 }
 
 fn message(kind: MessageType, entries: &[Entry]) -> Message {
-    let mut message = Message { from: MEMBER, to: 7, term: TERM, ..Message::default() };
+    // raft sends proposals without a term.
+    let term = if kind == MessageType::MsgPropose { 0 } else { TERM };
+    let mut message = Message { from: MEMBER, to: 7, term, ..Message::default() };
     message.set_msg_type(kind);
     for entry in entries {
         let raft = message.entries.push_default();

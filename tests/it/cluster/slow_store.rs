@@ -54,6 +54,8 @@ const WRITERS: usize = 8;
 /// Large enough that memtables fill faster than they are written.
 const VALUE_BYTES: usize = 32 << 10;
 const LOADED: Duration = Duration::from_secs(12);
+/// Attempts, of which one without an election is enough.
+const TRIES: usize = 3;
 /// Of one flush or more on each member.
 const DELAYED_MIN: u64 = 3;
 
@@ -77,6 +79,18 @@ fn leader_changes(server: &Server) -> String {
 
 #[test]
 fn slow_commits_of_the_store_cause_no_election() {
+    for tried in 1..=TRIES {
+        match elections_under_load() {
+            None => return,
+            // Executors that waited for the store would cause one each time; a machine that is busy, now and then.
+            Some(what) if tried < TRIES => println!("{what}"),
+            Some(what) => panic!("{what}, {TRIES} times"),
+        }
+    }
+}
+
+/// Writes for a while to members with slow stores; tells if there was an election meanwhile.
+fn elections_under_load() -> Option<String> {
     let scratch = Scratch::new();
     let library = shim(&scratch);
     let counter = |at: usize| scratch.path().join(format!("delayed-{at}"));
@@ -104,21 +118,30 @@ fn slow_commits_of_the_store_cause_no_election() {
         let writers: Vec<_> = writers.collect();
         tokio::time::sleep(LOADED).await;
         stop.store(true, Ordering::Relaxed);
+        let mut election = None;
         for writer in writers {
-            writer.await.expect("a writer ends");
+            election = election.or(writer.await.expect("a writer ends"));
         }
         println!("{} puts of {VALUE_BYTES} bytes", written.load(Ordering::Relaxed));
         for (at, before) in before.iter().enumerate() {
             let delayed = std::fs::metadata(counter(at)).map_or(0, |file| file.size());
             assert!(delayed >= DELAYED_MIN, "m{}: {delayed} delays", at + 1);
             let status = members.status(at).await.expect("it serves");
-            assert_eq!(status.raft_term, term, "m{} saw an election", at + 1);
-            assert_eq!(&leader_changes(&members.0[at]), before, "m{}", at + 1);
+            if status.raft_term != term || &leader_changes(&members.0[at]) != before {
+                election = Some(format!("m{} saw an election", at + 1));
+            }
         }
-    });
+        election
+    })
 }
 
-async fn write(wire: &Wire, writer: usize, stop: &AtomicBool, written: &AtomicU64) {
+/// Puts until it is told to stop; tells a refusal for the lack of a leader.
+async fn write(
+    wire: &Wire,
+    writer: usize,
+    stop: &AtomicBool,
+    written: &AtomicU64,
+) -> Option<String> {
     let value = "v".repeat(VALUE_BYTES);
     let mut slowest = Duration::ZERO;
     for number in 0.. {
@@ -129,12 +152,13 @@ async fn write(wire: &Wire, writer: usize, stop: &AtomicBool, written: &AtomicU6
         // A put may be refused while the store is behind, but not for the lack of a leader.
         match wire.put(&format!("{writer}/{}", number % 1000), &value).await {
             Ok(_) => written.fetch_add(1, Ordering::Relaxed),
-            Err(status) => {
-                assert!(!status.message().contains("leader"), "{status:?}");
-                0
+            Err(status) if status.message().contains("leader") => {
+                return Some(status.message().to_owned());
             }
+            Err(_) => 0,
         };
         slowest = slowest.max(asked.elapsed());
     }
     println!("the slowest put of writer {writer} took {slowest:?}");
+    None
 }
