@@ -88,7 +88,7 @@ fn head(message: &Message) -> Vec<u8> {
     out
 }
 
-/// Decodes a message; `None` if it is malformed, or has no term when its kind has one.
+/// Decodes a message; `None` if it is malformed, or has a term that its kind has not, or lacks one.
 pub fn decode(mut bytes: Bytes) -> Option<Message> {
     let mut message = Message::default();
     message.set_msg_type(MessageType::from_i32(bytes.try_get_u8().ok()?.into())?);

@@ -12,13 +12,13 @@ pub(super) const KVS: u32 = 2;
 /// Its tag, wire type 2, as one byte.
 const KVS_TAG: u8 = (KVS << 3 | 2) as u8;
 /// Bytes of a run: some frames of HTTP/2.
-pub const RUN_BYTES: usize = 64 << 10;
+const RUN_BYTES: usize = 64 << 10;
 
 /// Encoded `mvccpb.KeyValue`s in the order of the response.
 #[derive(Clone, Debug, Default)]
 pub struct KeyValues {
     /// Whole fields with tags and lengths, before all others. Only a value that is longer makes a run longer than
-    /// [`RUN_BYTES`].
+    /// `RUN_BYTES`.
     runs: Vec<Bytes>,
     /// The run that is being written.
     open: BytesMut,
