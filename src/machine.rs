@@ -28,7 +28,7 @@ use crate::auth::{Auth, Change, Permissions};
 use crate::cluster::{Cluster, Member};
 use crate::command::Operation;
 use crate::lease::{Grant, Leases};
-use crate::mvcc::{Changes, Event, Mvcc, ReadView, Usage};
+use crate::mvcc::{CacheBytes, Changes, Event, Mvcc, ReadView, Usage};
 use crate::store::{Engine, Overlay};
 use crate::token::TokenStore;
 use crate::types::limits::{APPLY_AT_ONCE_RECORDS_MAX, STAGE_WRITES_MAX};
@@ -39,8 +39,8 @@ use crate::types::{
 /// Parameters of a member that do not change while it runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Bytes of the cache of newest records.
-    pub cache_bytes: u64,
+    /// Bytes of the caches in front of the store.
+    pub caches: CacheBytes,
     /// The shortest time to live of a lease, in seconds. Used while the cluster is below
     /// [`FeatureLevel::LIMITS_PROPOSED`]; from that level on proposals contain the limit of their proposer.
     pub lease_ttl_min: i64,

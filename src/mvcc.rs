@@ -9,7 +9,7 @@
 //!                            (without a large value, which is in kv or, once replaced, in superseded)
 //!
 //!  apply ─put, delete, txn─► Mvcc ─► Overlay ─(machine commits)─► Engine
-//!                              └─publish─► ReadView { view, revision, compacted, count_index, cache }
+//!                              └─publish─► ReadView { view, revision, compacted, count_index, caches }
 //! ```
 //!
 //! It never reads a clock, never waits, and knows leases by number only.
@@ -28,6 +28,7 @@ mod events;
 mod hash;
 mod history;
 mod layers;
+mod list_cache;
 mod range;
 mod range_plan;
 mod read;
@@ -54,6 +55,7 @@ use self::compaction::Pass;
 use self::count_index::CountIndex;
 use self::events::Events;
 use self::layers::Cached;
+use self::list_cache::ListCache;
 use self::read::Reader;
 use self::record::{Encoder, Record};
 use crate::store::{Overlay, Space, View};
@@ -113,6 +115,7 @@ pub struct Mvcc {
     written_meta: Option<(i64, Usage)>,
     count_index: CountIndex,
     cache: Arc<RecordCache>,
+    lists: Arc<ListCache>,
     /// Records for the cache, inserted when they are committed; `None` for those that left `kv`.
     written: Vec<(Bytes, Option<Record>)>,
     encoder: Encoder,
@@ -136,16 +139,32 @@ pub struct ReadView<V> {
     pub usage: Usage,
     count_index: CountIndex,
     cache: Arc<RecordCache>,
+    lists: Arc<ListCache>,
     compaction_hash: Option<CompactionHash>,
+}
+
+/// Bytes of the caches in front of the store.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheBytes {
+    /// Newest records of keys.
+    pub records: u64,
+    /// Encoded lists.
+    pub lists: u64,
+}
+
+#[cfg(test)]
+impl CacheBytes {
+    /// Without caches.
+    pub(crate) const NONE: Self = Self { records: 0, lists: 0 };
 }
 
 impl Mvcc {
     /// Reads the state that this room keeps in a store, which may be empty. Reads every record of `kv` once, to count
-    /// the keys. The cache takes at most `cache_bytes`.
+    /// the keys.
     ///
     /// # Errors
     /// The store cannot be read, or contradicts itself.
-    pub fn open(view: &impl View, cache_bytes: u64) -> Result<Self, Fault> {
+    pub fn open(view: &impl View, caches: CacheBytes) -> Result<Self, Fault> {
         let (compacted, pass) = compaction::open(view)?;
         let newest_logged = newest_logged(view)?;
         let revision = match view.get(Space::Meta, REVISION_KEY)? {
@@ -165,8 +184,9 @@ impl Mvcc {
             compacted,
             usage: Usage::open(view)?,
             written_meta: None,
-            count_index: CountIndex::open(view)?,
-            cache: Arc::new(RecordCache::new(cache_bytes)),
+            count_index: CountIndex::open(view, revision)?,
+            cache: Arc::new(RecordCache::new(caches.records)),
+            lists: Arc::new(ListCache::new(caches.lists)),
             written: Vec::new(),
             encoder: Encoder::default(),
             events: Events::default(),
@@ -252,6 +272,7 @@ impl Mvcc {
             usage: self.usage,
             count_index: self.count_index.clone(),
             cache: Arc::clone(&self.cache),
+            lists: Arc::clone(&self.lists),
             compaction_hash: self.compaction_hash,
         }
     }

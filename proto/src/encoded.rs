@@ -9,7 +9,7 @@ use prost::encoding::{self, DecodeContext, WireType, encode_varint, encoded_len_
 use prost::{DecodeError, Message};
 
 use self::key_values::KVS;
-pub use self::key_values::KeyValues;
+pub use self::key_values::{KeyValues, messages};
 use crate::etcdserverpb::ResponseHeader;
 
 /// `etcdserverpb.RangeResponse` whose `kvs` are encoded `mvccpb.KeyValue`s.

@@ -1,5 +1,6 @@
 //! Health of the member: `/health`, and the probes `/livez` and `/readyz` with their checks.
 
+use basalt_proto::encoded::KeyValues;
 use basalt_proto::etcdserverpb::{AlarmType, RangeRequest};
 use hyper::{Response, StatusCode};
 use tonic::body::Body;
@@ -31,7 +32,7 @@ async fn read(replica: &ReplicaClient, serializable: bool) -> Result<(), String>
     };
     let read = replica.state().read.range_cursor(&request).and_then(|mut cursor| {
         let state = replica.state();
-        cursor.next(&state.read, 1, 1)
+        cursor.next(&state.read, 1, 1, &mut KeyValues::default())
     });
     match read {
         Ok(_) => Ok(()),

@@ -30,7 +30,7 @@ impl<E: Engine> Machine<E> {
     /// The store cannot be read, or its parts contradict each other.
     pub fn open(engine: E, config: &Config) -> Result<Self, Fault> {
         let view = engine.view();
-        let mvcc = Mvcc::open(&view, config.cache_bytes)?;
+        let mvcc = Mvcc::open(&view, config.caches)?;
         let mut leases = Leases::open(&view)?;
         for attached in leased_keys(&view) {
             let (key, lease) = attached?;

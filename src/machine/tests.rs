@@ -25,7 +25,7 @@ use crate::store::{Memory, MemoryView};
 use crate::types::{Entry, EntryKind, Error};
 
 const CONFIG: Config = Config {
-    cache_bytes: 1 << 16,
+    caches: CacheBytes { records: 1 << 16, lists: 1 << 16 },
     lease_ttl_min: 2,
     learners_max: 1,
     feature_level: FeatureLevel::NEWEST,

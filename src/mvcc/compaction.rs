@@ -10,7 +10,6 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::bucket_hash::{BucketHash, CompactionHash};
-use super::count_index::KeyCounts;
 use super::record::{Record, Replaced};
 use super::versions;
 use super::{Mvcc, log_revision};
@@ -182,7 +181,7 @@ impl Mvcc {
             let newest = versions::newest(&self.pending(tx), &key)?;
             if newest.as_ref() == Some(record) {
                 tx.delete(Space::Kv, key.clone());
-                self.count_index.note(tx, &key, KeyCounts::GONE)?;
+                self.count_index.note_removal(tx, &key)?;
                 self.written.push((key, None));
             }
         }

@@ -9,12 +9,17 @@
 //! A count adds the chunks and fences inside the range and scans its two ends. Chunks are shared with the readers of
 //! earlier revisions (copy on write). Dead records (tombstones that compaction has not removed) are counted so that the
 //! keys between two fences can always be scanned quickly.
+//!
+//! A fence also has the revision of the last change of its keys, under which [`ListCache`](super::list_cache::ListCache)
+//! keeps them. It is shared by all readers: one at an earlier revision may see a later change.
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 
+use super::list_cache::ListName;
 use super::record::Record;
 use crate::store::{Space, View};
 use crate::types::limits::{
@@ -47,25 +52,46 @@ impl KeyCounts {
     }
 }
 
+#[derive(Clone, Debug)]
+struct Fence {
+    /// The first key after it.
+    start: Bytes,
+    state: Arc<FenceState>,
+}
+
+/// Another one after each change of the fence's start or end.
+#[derive(Debug)]
+struct FenceState {
+    id: u64,
+    /// No key was changed after this revision.
+    changed: AtomicI64,
+}
+
+impl Fence {
+    fn changed(&self) -> i64 {
+        self.state.changed.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Chunk {
-    /// The first key after each fence; changes seldom, so it is shared apart from the counts.
-    starts: Arc<Vec<Bytes>>,
+    /// Changes seldom, so it is shared apart from the counts.
+    fences: Arc<Vec<Fence>>,
     counts: Vec<KeyCounts>,
     sum: KeyCounts,
 }
 
 impl Chunk {
-    fn new(starts: Vec<Bytes>, counts: Vec<KeyCounts>) -> Self {
+    fn new(fences: Vec<Fence>, counts: Vec<KeyCounts>) -> Self {
         let mut sum = KeyCounts::default();
         counts.iter().for_each(|tally| sum.add(*tally));
-        Self { starts: Arc::new(starts), counts, sum }
+        Self { fences: Arc::new(fences), counts, sum }
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        let starts = Arc::make_mut(&mut self.starts).split_off(at);
+        let fences = Arc::make_mut(&mut self.fences).split_off(at);
         let counts = self.counts.split_off(at);
-        let right = Self::new(starts, counts);
+        let right = Self::new(fences, counts);
         self.sum = KeyCounts {
             live: self.sum.live - right.sum.live,
             dead: self.sum.dead - right.sum.dead,
@@ -74,7 +100,7 @@ impl Chunk {
     }
 
     fn append(&mut self, right: &Self) {
-        Arc::make_mut(&mut self.starts).extend(right.starts.iter().cloned());
+        Arc::make_mut(&mut self.fences).extend(right.fences.iter().cloned());
         self.counts.extend(&right.counts);
         self.sum.add(right.sum);
     }
@@ -84,6 +110,17 @@ impl Chunk {
 #[derive(Clone, Debug)]
 pub(super) struct CountIndex {
     chunks: Arc<Vec<Arc<Chunk>>>,
+    fences_made: u64,
+}
+
+/// The keys between a fence and the next one, for a reader.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Section<'a> {
+    /// The first key.
+    pub(super) start: &'a Bytes,
+    pub(super) end: Bound<&'a [u8]>,
+    pub(super) live: i64,
+    pub(super) name: ListName,
 }
 
 /// Position of a fence: chunk, and fence in the chunk.
@@ -94,27 +131,29 @@ struct Place {
 }
 
 impl CountIndex {
-    /// Builds the index by one scan of all keys.
-    pub(super) fn open(view: &impl View) -> Result<Self, Fault> {
+    /// Builds the index by one scan of all keys, whose last change was at `revision` or earlier.
+    pub(super) fn open(view: &impl View, revision: i64) -> Result<Self, Fault> {
         let mut chunks = Vec::new();
-        let mut starts = vec![Bytes::new()];
+        let mut fences_made = 0;
+        let mut fence = |start| new_fence(&mut fences_made, start, revision);
+        let mut fences = vec![fence(Bytes::new())];
         let mut counts = vec![KeyCounts::default()];
         for pair in view.scan(Space::Kv, Bound::Unbounded, Bound::Unbounded) {
             let (key, record) = pair?;
             let mut last = counts.len() - 1;
             if counts[last].all() >= FENCE_RECORDS_MAX / 2 {
                 if counts.len() == FENCES_IN_CHUNK_MAX / 2 {
-                    let full = Chunk::new(std::mem::take(&mut starts), std::mem::take(&mut counts));
+                    let full = Chunk::new(std::mem::take(&mut fences), std::mem::take(&mut counts));
                     chunks.push(Arc::new(full));
                 }
-                starts.push(Bytes::copy_from_slice(&key));
+                fences.push(fence(Bytes::copy_from_slice(&key)));
                 counts.push(KeyCounts::default());
                 last = counts.len() - 1;
             }
             counts[last].add(tally(&Record::new(record)?));
         }
-        chunks.push(Arc::new(Chunk::new(starts, counts)));
-        Ok(Self { chunks: Arc::new(chunks) })
+        chunks.push(Arc::new(Chunk::new(fences, counts)));
+        Ok(Self { chunks: Arc::new(chunks), fences_made })
     }
 
     /// Number of keys.
@@ -123,14 +162,28 @@ impl CountIndex {
     }
 
     fn place(&self, key: &[u8]) -> Place {
-        let chunk = self.chunks.partition_point(|chunk| chunk.starts[0] <= key).saturating_sub(1);
-        let starts = &self.chunks[chunk].starts;
-        let fence = starts.partition_point(|start| start <= key).saturating_sub(1);
+        let chunk = self.chunks.partition_point(|chunk| chunk.fences[0].start <= key);
+        let chunk = chunk.saturating_sub(1);
+        let fences = &self.chunks[chunk].fences;
+        let fence = fences.partition_point(|fence| fence.start <= key).saturating_sub(1);
         Place { chunk, fence }
     }
 
+    fn fence(&self, place: Place) -> &Fence {
+        &self.chunks[place.chunk].fences[place.fence]
+    }
+
     fn start(&self, place: Place) -> &Bytes {
-        &self.chunks[place.chunk].starts[place.fence]
+        &self.fence(place).start
+    }
+
+    /// The section with this key.
+    pub(super) fn section(&self, key: &[u8]) -> Section<'_> {
+        let place = self.place(key);
+        let Fence { start, state } = self.fence(place);
+        let name = ListName { fence: state.id, changed: self.fence(place).changed() };
+        let live = self.chunks[place.chunk].counts[place.fence].live;
+        Section { start, end: self.end(place), live, name }
     }
 
     fn next(&self, place: Place) -> Option<Place> {
@@ -211,14 +264,29 @@ impl CountIndex {
         head.chain(whole.iter().map(|chunk| chunk.sum)).chain(tail)
     }
 
-    /// Updates the counts after a change of the record of `key`; `view` includes the change.
+    /// Takes note of a new version of `key` at `revision`, and of the change of the counts; `view` includes it.
     pub(super) fn note(
         &mut self,
         view: &impl View,
         key: &[u8],
-        change: KeyCounts,
+        revision: i64,
+        change: Option<KeyCounts>,
     ) -> Result<(), Fault> {
         let place = self.place(key);
+        // Before readers see the revision.
+        self.fence(place).state.changed.store(revision, Ordering::Relaxed);
+        match change {
+            Some(change) => self.add(view, place, change),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note that the tombstone of `key` was removed; `view` includes that.
+    pub(super) fn note_removal(&mut self, view: &impl View, key: &[u8]) -> Result<(), Fault> {
+        self.add(view, self.place(key), KeyCounts::GONE)
+    }
+
+    fn add(&mut self, view: &impl View, place: Place, change: KeyCounts) -> Result<(), Fault> {
         let chunk = self.chunk(place.chunk);
         chunk.sum.add(change);
         chunk.counts[place.fence].add(change);
@@ -253,12 +321,15 @@ impl CountIndex {
         let Some(middle) = middle else {
             return Err(Fault::new("the store holds fewer keys than were counted: it is damaged"));
         };
+        let Fence { start, state } = self.fence(place).clone();
+        let changed = state.changed.load(Ordering::Relaxed);
+        let halves = [start, middle].map(|start| new_fence(&mut self.fences_made, start, changed));
         let chunk = self.chunk(place.chunk);
         let all = std::mem::replace(&mut chunk.counts[place.fence], left);
         let mut right = KeyCounts::default();
         right.add(KeyCounts { live: all.live - left.live, dead: all.dead - left.dead });
         chunk.counts.insert(place.fence + 1, right);
-        Arc::make_mut(&mut chunk.starts).insert(place.fence + 1, middle);
+        Arc::make_mut(&mut chunk.fences).splice(place.fence..=place.fence, halves);
         if chunk.counts.len() > FENCES_IN_CHUNK_MAX {
             let right = chunk.split_off(FENCES_IN_CHUNK_MAX / 2);
             Arc::make_mut(&mut self.chunks).insert(place.chunk + 1, Arc::new(right));
@@ -273,12 +344,15 @@ impl CountIndex {
             both < FENCE_RECORDS_MIN
         };
         let Place { chunk: at, fence } = place;
-        let chunk = self.chunk(at);
+        let chunk = Arc::make_mut(&mut Arc::make_mut(&mut self.chunks)[at]);
         let left = if fence + 1 < chunk.counts.len() { fence } else { fence.saturating_sub(1) };
         if left + 1 < chunk.counts.len() && short(chunk, left) {
             let right = chunk.counts.remove(left + 1);
             chunk.counts[left].add(right);
-            Arc::make_mut(&mut chunk.starts).remove(left + 1);
+            let fences = Arc::make_mut(&mut chunk.fences);
+            let changed = fences[left].changed().max(fences[left + 1].changed());
+            let both = new_fence(&mut self.fences_made, fences[left].start.clone(), changed);
+            fences.splice(left..left + 2, [both]);
         }
         self.join_chunks(at);
     }
@@ -291,6 +365,12 @@ impl CountIndex {
             self.chunk(left).append(&right);
         }
     }
+}
+
+fn new_fence(made: &mut u64, start: Bytes, changed: i64) -> Fence {
+    *made += 1;
+    let state = FenceState { id: *made, changed: AtomicI64::new(changed) };
+    Fence { start, state: Arc::new(state) }
 }
 
 fn tally(record: &Record) -> KeyCounts {

@@ -1,15 +1,20 @@
 //! A range read in chunks: for streamed ranges, and for responses that are too large to be built at once.
 
+use std::ops::Bound;
+
+use basalt_proto::encoded::KeyValues;
 use basalt_proto::etcdserverpb::RangeRequest;
 use bytes::Bytes;
 
+use super::count_index::Section;
+use super::list_cache::{List, ListCache};
 use super::range_plan::without_value;
-use super::read::Reader;
-use super::record::Record;
+use super::read::{Reader, rest_after};
+use super::record::{Record, RecordHeader};
 use super::versions;
 use super::{ReadView, check_range_stream};
 use crate::store::{Space, View};
-use crate::types::limits::RANGE_STEP_RECORDS_MAX;
+use crate::types::limits::{FENCE_RECORDS_MIN, LIST_BYTES_MAX, RANGE_STEP_RECORDS_MAX};
 use crate::types::{Error, Fault, KeyRange};
 
 /// State of a range read.
@@ -24,11 +29,13 @@ pub struct RangeCursor {
     returned: i64,
 }
 
-/// The next part of a range.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The part of a range that one step has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// Encoded `mvccpb.KeyValue`s. May be empty before the end, after a stretch of deleted keys.
-    pub kvs: Vec<Bytes>,
+    /// Number of its keys. May be 0 before the end, after a stretch of deleted keys.
+    pub keys: usize,
+    /// Bytes of its encoded `KeyValue`s.
+    pub bytes: usize,
     /// True for the last chunk; only in it the following fields are set.
     pub done: bool,
     /// True if the limit left keys out.
@@ -37,10 +44,51 @@ pub struct Chunk {
     pub count: i64,
 }
 
-impl Chunk {
-    /// Bytes of the keys in it.
-    pub fn bytes(&self) -> usize {
-        self.kvs.iter().map(Bytes::len).sum()
+/// A step in progress: its bounds, and its chunk so far.
+struct Step<'a> {
+    keys_max: usize,
+    bytes_max: usize,
+    /// Number of records that may still be looked at.
+    records_left: usize,
+    chunk: Chunk,
+    kvs: &'a mut KeyValues,
+}
+
+/// The key-values of a section.
+enum Found {
+    List(List),
+    /// The first ones; they are too many bytes for a list.
+    Begin(Vec<Bytes>),
+    /// To be read from the store.
+    Nothing,
+}
+
+impl Step<'_> {
+    /// True if no further key may be taken. One always may.
+    fn is_full(&self) -> bool {
+        let Chunk { keys, bytes, .. } = self.chunk;
+        keys == self.keys_max || (bytes >= self.bytes_max && keys > 0)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_full() || self.records_left == 0
+    }
+
+    fn has_room_for(&self, list: &List) -> bool {
+        let Chunk { keys, bytes, .. } = self.chunk;
+        keys + list.keys <= self.keys_max && bytes + list.bytes <= self.bytes_max
+    }
+
+    fn take(&mut self, kv: Bytes) {
+        self.chunk.keys += 1;
+        self.chunk.bytes += kv.len();
+        self.kvs.push(kv);
+    }
+
+    fn take_list(&mut self, list: &List) {
+        self.chunk.keys += list.keys;
+        self.chunk.bytes += list.bytes;
+        list.runs().for_each(|run| self.kvs.push_run(run));
     }
 }
 
@@ -65,8 +113,9 @@ impl<V: View> ReadView<V> {
 }
 
 impl RangeCursor {
-    /// The next chunk: at most `keys_max` keys (at least one), and no further key once `bytes_max` is reached. `view`
-    /// must be the one that made the cursor. Not to be called after the last chunk.
+    /// Reads the next chunk: at most `keys_max` keys (at least one), and no further key once `bytes_max` is reached. The
+    /// encoded `mvccpb.KeyValue`s are added to `kvs`. `view` must be the one that made the cursor. Not to be called after
+    /// the last chunk.
     ///
     /// # Errors
     /// A fault of the store.
@@ -75,6 +124,7 @@ impl RangeCursor {
         view: &ReadView<V>,
         keys_max: usize,
         bytes_max: usize,
+        kvs: &mut KeyValues,
     ) -> Result<Chunk, Error> {
         let cached = view.cached();
         let reader = view.reader(&cached);
@@ -82,11 +132,20 @@ impl RangeCursor {
             let count = reader.count(&self.rest, self.at)?;
             return Ok(Chunk { done: true, count, ..Chunk::default() });
         }
-        let mut chunk = Chunk::default();
-        let ended = self.fill(&reader, keys_max, bytes_max, &mut chunk.kvs)?;
-        self.returned += chunk.kvs.len().cast_signed() as i64;
-        let full = self.left == Some(0);
-        if ended || full {
+        let allowed =
+            self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        let keys_max = keys_max.clamp(1, allowed.max(1));
+        let records_left = RANGE_STEP_RECORDS_MAX.saturating_add(keys_max);
+        let chunk = Chunk::default();
+        let mut step = Step { keys_max, bytes_max, records_left, chunk, kvs };
+        let ended = self.fill(&reader, &view.lists, &mut step)?;
+        let mut chunk = step.chunk;
+        let keys = chunk.keys.cast_signed() as i64;
+        self.returned += keys;
+        if let Some(left) = &mut self.left {
+            *left -= keys;
+        }
+        if ended || self.left == Some(0) {
             let beyond = if ended { 0 } else { reader.count(&self.rest, self.at)? };
             chunk.done = true;
             chunk.more = beyond > 0;
@@ -99,51 +158,186 @@ impl RangeCursor {
     fn fill<V: View>(
         &mut self,
         reader: &Reader<'_, V>,
-        keys_max: usize,
-        bytes_max: usize,
-        kvs: &mut Vec<Bytes>,
+        lists: &ListCache,
+        step: &mut Step<'_>,
     ) -> Result<bool, Fault> {
         if let KeyRange::One(key) = &self.rest {
             if let Some(record) = reader.one(key, self.at)? {
-                kvs.push(self.shape(reader, record)?);
+                step.take(self.shape(reader, record)?);
             }
             return Ok(true);
         }
-        let allowed =
-            self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        let keys_max = keys_max.clamp(1, allowed.max(1));
-        let records_max = RANGE_STEP_RECORDS_MAX.saturating_add(keys_max);
-        let (mut bytes, mut last, mut ended) = (0, None, true);
-        let (from, to) = self.rest.bounds();
-        for (scanned, pair) in reader.view.scan(Space::Kv, from, to).enumerate() {
-            let full = kvs.len() == keys_max || (bytes >= bytes_max && !kvs.is_empty());
-            if full || scanned == records_max {
-                ended = false;
-                break;
+        if self.keys_only || !lists.is_on() {
+            return self.scan(reader, Bound::Unbounded, step);
+        }
+        while !self.rest.is_empty() {
+            if step.is_over() {
+                return Ok(false);
             }
-            let (key, record) = pair?;
-            last = Some(key);
-            let record = versions::version_at(reader.view, Record::new(record)?, self.at)?;
-            if let Some(record) = record.filter(|record| !record.is_tombstone()) {
+            let start = self.rest.start().clone();
+            let section = reader.count_index.section(&start);
+            let is_through = match self.find(reader, lists, &section, step)? {
+                Found::List(list) if self.is_for_next_step(&list, &section, step) => {
+                    return Ok(false);
+                }
+                Found::List(list) => self.take_list(&list, &section, step)?,
+                Found::Begin(kvs) => {
+                    self.take_each(kvs.into_iter(), step)?;
+                    false
+                }
+                Found::Nothing => self.scan(reader, section.end, step)?,
+            };
+            match section.end {
+                _ if !is_through => (),
+                Bound::Excluded(end) => self.go_to(Bytes::copy_from_slice(end)),
+                Bound::Included(_) | Bound::Unbounded => return Ok(true),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The list of a section, from the cache, or read now if most of it is wanted.
+    fn find<V: View>(
+        &self,
+        reader: &Reader<'_, V>,
+        lists: &ListCache,
+        section: &Section<'_>,
+        step: &Step<'_>,
+    ) -> Result<Found, Fault> {
+        if section.name.changed > self.at {
+            return Ok(Found::Nothing);
+        }
+        if let Some(list) = lists.get(section.name) {
+            return Ok(Found::List(list));
+        }
+        let half = section.live.unsigned_abs() as usize / 2;
+        if !self.covers(section) || step.keys_max - step.chunk.keys < half {
+            return Ok(Found::Nothing);
+        }
+        let (mut kvs, mut bytes) = (Vec::new(), 0);
+        for pair in reader.view.scan(Space::Kv, Bound::Included(section.start), section.end) {
+            if let Some(record) = reader.live_at(Record::new(pair?.1)?, self.at)? {
                 let kv = self.shape(reader, record)?;
                 bytes += kv.len();
                 kvs.push(kv);
             }
+            if bytes > LIST_BYTES_MAX {
+                return Ok(Found::Begin(kvs));
+            }
         }
-        if let Some(last) = last {
-            self.go_on_behind(&last, kvs.len());
-        }
-        Ok(ended)
+        let list = List::new(kvs);
+        lists.insert(section.name, list.clone());
+        Ok(Found::List(list))
     }
 
-    fn go_on_behind(&mut self, last: &[u8], returned: usize) {
-        let next = Bytes::from([last, &[0]].concat());
-        if let KeyRange::Span(start, _) | KeyRange::From(start) = &mut self.rest {
-            *start = next;
+    /// True if all keys of a section are in the rest of the range.
+    fn covers(&self, section: &Section<'_>) -> bool {
+        let start = self.rest.start();
+        // No key is empty.
+        let from_start = start == section.start || (section.start.is_empty() && **start == [0]);
+        let to_end = match (&self.rest, section.end) {
+            (KeyRange::From(_), _) => true,
+            (KeyRange::Span(_, end), Bound::Excluded(section)) => section <= &end[..],
+            (KeyRange::Span(..) | KeyRange::One(_), _) => false,
+        };
+        from_start && to_end
+    }
+
+    /// True for a list that is taken as a whole, and does not fit any more.
+    fn is_for_next_step(&self, list: &List, section: &Section<'_>, step: &Step<'_>) -> bool {
+        let left = self.left.map_or(usize::MAX, |left| left.unsigned_abs() as usize);
+        let is_within_limit = step.chunk.keys + list.keys <= left;
+        let is_whole = self.covers(section) && is_within_limit;
+        is_whole && !step.has_room_for(list) && step.chunk.keys > 0
+    }
+
+    /// Takes what is wanted of a list. True if nothing of the section is left.
+    fn take_list(
+        &mut self,
+        list: &List,
+        section: &Section<'_>,
+        step: &mut Step<'_>,
+    ) -> Result<bool, Fault> {
+        step.records_left = step.records_left.saturating_sub(list.keys.max(FENCE_RECORDS_MIN));
+        if self.covers(section) && step.has_room_for(list) {
+            step.take_list(list);
+            return Ok(true);
         }
-        if let Some(left) = &mut self.left {
-            *left -= returned.cast_signed() as i64;
+        self.take_each(list.iter(), step)
+    }
+
+    /// Takes those of these key-values that are wanted. True if nothing behind them is left out.
+    fn take_each(
+        &mut self,
+        kvs: impl Iterator<Item = Bytes>,
+        step: &mut Step<'_>,
+    ) -> Result<bool, Fault> {
+        let mut last = None;
+        let mut is_through = true;
+        for kv in kvs {
+            let key = kv.slice(RecordHeader::new(&kv)?.key);
+            if key < self.rest.start() {
+                continue;
+            }
+            if !self.rest.contains(&key) {
+                break;
+            }
+            if step.is_full() {
+                is_through = false;
+                break;
+            }
+            last = Some(key);
+            step.take(kv);
         }
+        if let Some(last) = last {
+            self.go_on_behind(&last);
+        }
+        Ok(is_through)
+    }
+
+    /// Reads pairs up to the end of the range, or `end`. True if it was reached.
+    fn scan<V: View>(
+        &mut self,
+        reader: &Reader<'_, V>,
+        end: Bound<&[u8]>,
+        step: &mut Step<'_>,
+    ) -> Result<bool, Fault> {
+        let (from, to) = self.rest.bounds();
+        let to = match (to, end) {
+            (Bound::Excluded(to), Bound::Excluded(end)) => Bound::Excluded(to.min(end)),
+            (Bound::Unbounded, end) => end,
+            (to, _) => to,
+        };
+        let mut last = None;
+        let mut is_through = true;
+        for pair in reader.view.scan(Space::Kv, from, to) {
+            if step.is_over() {
+                is_through = false;
+                break;
+            }
+            let (key, record) = pair?;
+            step.records_left -= 1;
+            last = Some(key);
+            if let Some(record) = reader.live_at(Record::new(record)?, self.at)? {
+                step.take(self.shape(reader, record)?);
+            }
+        }
+        if let Some(last) = last {
+            self.go_on_behind(&last);
+        }
+        Ok(is_through)
+    }
+
+    fn go_on_behind(&mut self, last: &[u8]) {
+        self.rest = rest_after(self.rest.clone(), last, false);
+    }
+
+    /// `start` is not before the start of the rest.
+    fn go_to(&mut self, start: Bytes) {
+        self.rest = match std::mem::replace(&mut self.rest, KeyRange::From(Bytes::new())) {
+            KeyRange::Span(_, end) => KeyRange::Span(start, end),
+            KeyRange::From(_) | KeyRange::One(_) => KeyRange::From(start),
+        };
     }
 
     fn shape<V: View>(&self, reader: &Reader<'_, V>, record: Record) -> Result<Bytes, Fault> {

@@ -1,6 +1,7 @@
 //! Tests of the room: golden scripts, a model with seeds, and facts.
 
 mod facts;
+mod lists;
 mod model;
 mod scripts;
 mod spaces;
@@ -13,7 +14,7 @@ use basalt_proto::mvccpb::KeyValue;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Attachment, Event, KvHash, Mvcc, ReadView};
+use super::{Attachment, CacheBytes, Event, KvHash, Mvcc, ReadView};
 use crate::store::{Batch, Engine, Memory, MemoryView, Overlay, Space};
 use crate::types::{Error, Refusal};
 
@@ -40,7 +41,8 @@ impl Store {
     }
 
     fn open(engine: Memory, cache_bytes: u64) -> Self {
-        let mut mvcc = Mvcc::open(&engine.view(), cache_bytes).unwrap();
+        let caches = CacheBytes { records: cache_bytes, lists: cache_bytes };
+        let mut mvcc = Mvcc::open(&engine.view(), caches).unwrap();
         let read = mvcc.publish(engine.view());
         let tx = Overlay::new(engine.view());
         let (events, attachments, revisions) = Default::default();

@@ -267,9 +267,7 @@ impl<'a, V: View> Writer<'a, V> {
             Some(previous) if previous.is_tombstone() => Some(KeyCounts::REVIVED),
             Some(_) => None,
         };
-        if let Some(change) = change {
-            self.mvcc.count_index.note(self.tx, &key, change)?;
-        }
+        self.mvcc.count_index.note(self.tx, &key, revision.main, change)?;
         self.mvcc.changes.note(revision, delete);
         if self.mvcc.events.wants_more() {
             let encoded = record.event();

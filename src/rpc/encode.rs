@@ -18,6 +18,8 @@ use crate::io::Pool;
 const SEND_MAX: usize = i32::MAX as usize;
 /// Upper bound of a response's bytes that are compressed: some ten milliseconds.
 const COMPRESS_MAX: usize = 1 << 20;
+/// Upper bound of a response's bytes that are copied into one buffer, although they are in runs: a frame of HTTP/2.
+const COPIED_MAX: usize = 16 << 10;
 /// Upper bound of a response's bytes that are encoded on this core: less than a millisecond.
 const ENCODED_HERE_MAX: usize = 1 << 20;
 
@@ -69,8 +71,8 @@ pub(super) async fn encode<M: Message + 'static>(
     let length = message.encoded_len();
     let head = head(PLAIN, length)?;
     let range = (&mut message as &mut dyn Any).downcast_mut::<RangeResponse>();
-    let encoded = match range.map(|range| (range.kvs.take_runs(), range)) {
-        Some((runs, range)) if !runs.is_empty() => in_runs(head, range, runs),
+    let encoded = match range.filter(|range| range.kvs.has_runs()) {
+        Some(range) if length > COPIED_MAX => in_runs(head, std::mem::take(range)),
         _ if length <= ENCODED_HERE_MAX => in_one(head, &message, length),
         // On the heap, because the future of every call would have this state.
         _ => Box::pin(Pool::Cpu.run_if_wanted(move || in_one(head, &message, length))).await,
@@ -106,10 +108,13 @@ fn in_one(head: [u8; HEAD_BYTES], message: &impl Message, length: usize) -> Enco
 }
 
 /// The fields before the key-values, the runs, the fields behind.
-fn in_runs(head: [u8; HEAD_BYTES], range: &mut RangeResponse, mut runs: Vec<Bytes>) -> Encoded {
-    let before = RangeResponse { header: range.header.take(), ..RangeResponse::default() };
-    runs.push(range.encode_to_vec().into());
-    Encoded { rest: runs, ..in_one(head, &before, before.encoded_len()) }
+fn in_runs(head: [u8; HEAD_BYTES], range: RangeResponse) -> Encoded {
+    let RangeResponse { header, kvs, more, count } = range;
+    let before = RangeResponse { header, ..RangeResponse::default() };
+    let behind = RangeResponse { more, count, ..RangeResponse::default() };
+    let mut rest = kvs.into_runs();
+    rest.push(behind.encode_to_vec().into());
+    Encoded { rest, ..in_one(head, &before, before.encoded_len()) }
 }
 
 /// The compressed message as a frame.
@@ -186,7 +191,7 @@ pub(super) mod tests {
             range.kvs = kvs.clone().into();
             let expected = range.encode_to_vec();
             range.kvs = KeyValues::default();
-            range.kvs.extend_runs(&kvs);
+            kvs.iter().cloned().for_each(|kv| range.kvs.push(kv));
             let message = block_on(encode(Response::new(range.clone()))).expect("encoded");
             let message = message.into_inner();
             assert_eq!(

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use basalt_proto::encoded::{RangeResponse, RangeStreamResponse, TxnResponse};
+use basalt_proto::encoded::{KeyValues, RangeResponse, RangeStreamResponse, TxnResponse};
 use basalt_proto::etcdserverpb::range_request::SortTarget;
 use basalt_proto::etcdserverpb::request_op;
 use basalt_proto::etcdserverpb::{RangeRequest, TxnRequest};
@@ -17,7 +17,7 @@ use crate::actors::{ReplicaClient, State};
 use crate::io::Pool;
 use crate::io::clock::Instant;
 use crate::mvcc::{self, Chunk, RangeCursor};
-use crate::types::limits::{RANGE_STREAM_MS_MAX, SEND_BYTES_MAX};
+use crate::types::limits::RANGE_STREAM_MS_MAX;
 use crate::types::{Error, Refusal};
 
 /// Keys read before the task yields.
@@ -104,14 +104,9 @@ async fn in_slices(
     let mut cursor = state.read.range_cursor(request).map_err(refused)?;
     let mut response = RangeResponse::default();
     loop {
-        let chunk = next(&mut cursor, state, SLICE_KEYS, SLICE_BYTES)?;
-        if !taken.grow(chunk.bytes()) {
+        let chunk = next(&mut cursor, state, SLICE_KEYS, SLICE_BYTES, &mut response.kvs)?;
+        if !taken.grow(chunk.bytes) {
             return Ok(None);
-        }
-        if chunk.done && response.kvs.is_empty() && chunk.bytes() <= SEND_BYTES_MAX {
-            response.kvs = chunk.kvs.into();
-        } else {
-            response.kvs.extend_runs(&chunk.kvs);
         }
         if chunk.done {
             (response.more, response.count) = (chunk.more, chunk.count);
@@ -128,8 +123,9 @@ fn next(
     state: &State,
     keys: usize,
     bytes: usize,
+    kvs: &mut KeyValues,
 ) -> Result<Chunk, Status> {
-    cursor.next(&state.read, keys, bytes).map_err(refused)
+    cursor.next(&state.read, keys, bytes, kvs).map_err(refused)
 }
 
 /// Answers a read-only transaction, once the response fits into the budget.
@@ -217,13 +213,13 @@ impl Chunks {
         let bytes = self.replica.node().max_request_bytes;
         // One chunk at a time is in flight: the next is read when HTTP/2 and the budget have capacity for it.
         self.taken.hold(bytes).await.map_err(status)?;
-        let chunk = next(&mut self.cursor, &self.state, self.keys, bytes)?;
-        self.taken.hold(chunk.bytes()).await.map_err(status)?;
-        self.sent += chunk.kvs.len();
-        if chunk.bytes() < bytes / 2 {
+        let mut response = RangeResponse::default();
+        let chunk = next(&mut self.cursor, &self.state, self.keys, bytes, &mut response.kvs)?;
+        self.taken.hold(chunk.bytes).await.map_err(status)?;
+        self.sent += chunk.keys;
+        if chunk.bytes < bytes / 2 {
             self.keys = self.keys.saturating_mul(2);
         }
-        let mut response = RangeResponse { kvs: chunk.kvs.into(), ..RangeResponse::default() };
         if chunk.done {
             response.more = chunk.more;
             response.count = chunk.count;

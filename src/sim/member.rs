@@ -17,7 +17,7 @@ use crate::consensus::wire::{Priority, priority};
 use crate::consensus::{self, Driver, Message, ReadyNumber, Restored};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
-use crate::mvcc::{Event, ReadView};
+use crate::mvcc::{CacheBytes, Event, ReadView};
 use crate::replica::{
     AppliedLog, Applier, Input, Inputs, Lane, LeaseKeeper, LogStart, PendingRequests, Replica,
     Settings,
@@ -383,7 +383,7 @@ pub(super) fn open_machine(store: &Store) -> Result<Machine<Store>, Fault> {
     let lease_ttl_min = ttl_min(1000);
     let feature_level = FeatureLevel::NEWEST;
     let settings = machine::Config {
-        cache_bytes: 20_000,
+        caches: CacheBytes { records: 20_000, lists: 20_000 },
         lease_ttl_min,
         learners_max: 1,
         feature_level,

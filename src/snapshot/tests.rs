@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::bolt::{Bucket, Entry, Reader, Writer};
 use super::{Export, ExportStep, Restore, Scope, hash_kv, install, restore, status};
 use crate::cluster::{Cluster, Member};
-use crate::mvcc::{self, Mvcc, ReadView};
+use crate::mvcc::{self, CacheBytes, Mvcc, ReadView};
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
 use crate::types::{Error, Fault, FeatureLevel, Refusal};
 
@@ -179,7 +179,7 @@ struct Store {
 impl Store {
     fn open(engine: Memory) -> Self {
         let view = engine.view();
-        Self { engine, mvcc: Mvcc::open(&view, 0).unwrap(), tx: Overlay::new(view) }
+        Self { engine, mvcc: Mvcc::open(&view, CacheBytes::NONE).unwrap(), tx: Overlay::new(view) }
     }
 
     fn put(&mut self, key: &str, value: Bytes) {

@@ -5,8 +5,9 @@
 //!          ├─ 1/8   requests in flight ─────┐
 //!          ├─ 1/32  requests that wait      ├ divided by the number of executors
 //!          ├─ 1/8   unsent events of watches┘
-//!          ├─ 1/16  blocks of the store ─┐ caches
-//!          ├─ 1/32  records              ┘
+//!          ├─ 1/16  blocks of the store ─┐
+//!          ├─ 1/32  records              ├ caches
+//!          ├─ 1/64  lists                ┘
 //!          ├─ 1/16  memtables of the store
 //!          ├─ 1/16  applied entries for followers that lag
 //!          ├─ 1/32  entries that are not committed, of other members' clients too
@@ -19,8 +20,8 @@
 //! A share may be smaller than the largest request of one client; then that request is refused, as with any full budget.
 
 use super::limits::{
-    BLOCK_CACHE_BYTES_MAX, CATCH_UP_ENTRIES_BYTES_MAX, DEFERRED_BYTES_MAX, MEMTABLE_BYTES_MAX,
-    PEER_BULK_BYTES_MAX, RECORD_CACHE_BYTES, REQUEST_BYTES_IN_FLIGHT_MAX,
+    BLOCK_CACHE_BYTES_MAX, CATCH_UP_ENTRIES_BYTES_MAX, DEFERRED_BYTES_MAX, LIST_CACHE_BYTES_MAX,
+    MEMTABLE_BYTES_MAX, PEER_BULK_BYTES_MAX, RECORD_CACHE_BYTES, REQUEST_BYTES_IN_FLIGHT_MAX,
     RESPONSE_BYTES_IN_FLIGHT_MAX, SEALED_MEMTABLES_MAX, UNCOMMITTED_BYTES_MAX, WATCH_HUB_BYTES_MAX,
 };
 
@@ -41,6 +42,8 @@ pub struct Budgets {
     pub watch_hub: usize,
     /// The record cache.
     pub record_cache: u64,
+    /// The list cache.
+    pub list_cache: u64,
     /// The store's cache of blocks.
     pub block_cache: u64,
     /// One memtable of the store.
@@ -70,6 +73,7 @@ impl Budgets {
             requests_waiting: part(32, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
             watch_hub: part(8, WATCH_HUB_BYTES_MAX),
             record_cache: share(32).min(RECORD_CACHE_BYTES),
+            list_cache: share(64).min(LIST_CACHE_BYTES_MAX),
             block_cache: share(16).min(BLOCK_CACHE_BYTES_MAX),
             memtable: share(16 * MEMTABLES).min(MEMTABLE_BYTES_MAX),
             catch_up: whole(share(16), CATCH_UP_ENTRIES_BYTES_MAX),
@@ -102,6 +106,7 @@ mod tests {
                     requests_waiting,
                     watch_hub,
                     record_cache,
+                    list_cache,
                     block_cache,
                     memtable,
                     catch_up,
@@ -111,7 +116,7 @@ mod tests {
                 } = Budgets::new(memory, executors);
                 let of_one = requests + requests_waiting + watch_hub;
                 let of_executors = executors as u64 * of_one as u64;
-                let of_store = record_cache + block_cache + MEMTABLES * memtable;
+                let of_store = record_cache + list_cache + block_cache + MEMTABLES * memtable;
                 let of_log = (catch_up + uncommitted + deferred + OTHERS * peer_queue) as u64;
                 let sum = responses as u64 + of_executors + of_store + of_log;
                 assert!(sum <= memory / 5 * 4, "{memory} bytes, {executors}: {sum}");

@@ -292,11 +292,26 @@ pub const RECORD_CACHE_RECORD_BYTES: usize = 512;
 /// Shards of the record cache, each with its lock; fixed, so that every machine behaves alike.
 pub const RECORD_CACHE_SHARDS: usize = 16;
 
+/// Bytes of lists that the cache in front of the store may hold, however much memory there is; see [`super::Budgets`].
+pub const LIST_CACHE_BYTES_MAX: u64 = 96 << 20;
+
+/// Bytes of one list in that cache; longer ones are read from the store. About as many as a core reads at once.
+pub const LIST_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that the list cache counts for one list beside its data: name, runs, links, allocations.
+pub const LIST_CACHE_OVERHEAD_BYTES: usize = 512;
+
+/// Assumed bytes of a list, from which the list cache sizes its list of evicted names.
+pub const LIST_CACHE_LIST_BYTES: usize = 64 << 10;
+
+/// Shards of the list cache, each with its lock; the longest list fits into one of the full cache.
+pub const LIST_CACHE_SHARDS: usize = 16;
+
 /// Records between two fences of the count index; past it a fence is split in the middle.
-pub const FENCE_RECORDS_MAX: usize = 512;
+pub const FENCE_RECORDS_MAX: usize = 256;
 
 /// Records of two neighbouring fences below which they are merged.
-pub const FENCE_RECORDS_MIN: usize = 128;
+pub const FENCE_RECORDS_MIN: usize = 64;
 
 /// Fences of one chunk, which is copied as a whole when one of them changes.
 pub const FENCES_IN_CHUNK_MAX: usize = 128;
@@ -485,4 +500,5 @@ const _: () = assert!(WAL_ROOM_BYTES_MIN < WAL_ROOM_BYTES_LOW);
 const _: () = assert!(WAL_ROOM_BYTES_LOW < WAL_SEGMENT_BYTES / 2);
 const _: () = assert!(DISK_START_BYTES_MIN <= DISK_RESERVE_BYTES_MIN / 3);
 const _: () = assert!(FENCE_RECORDS_MIN < FENCE_RECORDS_MAX / 2);
+const _: () = assert!(LIST_BYTES_MAX as u64 <= LIST_CACHE_BYTES_MAX / LIST_CACHE_SHARDS as u64);
 const _: () = assert!(FENCES_IN_CHUNK_MIN < FENCES_IN_CHUNK_MAX / 2);

@@ -1,7 +1,8 @@
 //! `repeated mvccpb.KeyValue kvs = 2` of a range's response, encoded: one by one as the store holds them, or in runs.
 //!
-//! A response of many keys is written in runs while it is read, each a buffer that HTTP/2 takes as it is: nothing of the
-//! store is referenced for longer than a step of reading takes, and nothing is encoded afterwards.
+//! A response of many keys is written in runs while it is read, each a buffer that HTTP/2 takes as it is: little of the
+//! store is referenced for longer than a step of reading takes, and nothing is encoded afterwards. A run may be shared by
+//! the responses to several ranges.
 
 use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 use prost::DecodeError;
@@ -17,76 +18,83 @@ const RUN_BYTES: usize = 64 << 10;
 /// Encoded `mvccpb.KeyValue`s in the order of the response.
 #[derive(Clone, Debug, Default)]
 pub struct KeyValues {
-    /// Whole fields with tags and lengths, before all others. Only a value that is longer makes a run longer than
-    /// `RUN_BYTES`.
+    /// Whole fields with tags and lengths, before all others.
     runs: Vec<Bytes>,
-    /// The run that is being written.
-    open: BytesMut,
     /// Messages alone.
     single: Vec<Bytes>,
+    /// Bytes of the single ones with tags and lengths.
+    single_bytes: usize,
 }
 
 impl From<Vec<Bytes>> for KeyValues {
     fn from(single: Vec<Bytes>) -> Self {
-        Self { single, ..Self::default() }
+        let single_bytes = single.iter().map(field_bytes).sum();
+        Self { single, single_bytes, ..Self::default() }
     }
 }
 
 impl KeyValues {
-    /// Copies these messages into runs. Must not be mixed with [`From`].
-    pub fn extend_runs(&mut self, kvs: &[Bytes]) {
-        let mut left: usize = kvs.iter().map(field_bytes).sum();
-        for kv in kvs {
-            let bytes = field_bytes(kv);
-            if self.open.len() + bytes > RUN_BYTES {
-                self.end_run();
-            }
-            if self.open.capacity() - self.open.len() < bytes {
-                self.open.reserve(bytes.max(left.min(RUN_BYTES - self.open.len())));
-            }
-            self.open.put_u8(KVS_TAG);
-            encode_varint(kv.len() as u64, &mut self.open);
-            self.open.put_slice(kv);
-            left -= bytes;
+    /// Appends a message. Only one that is longer than a run should be makes a longer run.
+    pub fn push(&mut self, kv: Bytes) {
+        let bytes = field_bytes(&kv);
+        if self.single_bytes + bytes > RUN_BYTES {
+            self.end_run();
         }
+        self.single_bytes += bytes;
+        self.single.push(kv);
     }
 
-    fn end_run(&mut self) {
-        if !self.open.is_empty() {
-            self.runs.push(std::mem::take(&mut self.open).freeze());
-        }
-    }
-
-    /// Takes the runs out; none if the messages are single.
-    pub fn take_runs(&mut self) -> Vec<Bytes> {
+    /// Appends a run of other key-values, or a part of one that ends where a message does.
+    pub fn push_run(&mut self, run: Bytes) {
         self.end_run();
-        std::mem::take(&mut self.runs)
+        self.runs.push(run);
+    }
+
+    /// Copies the single messages into a run.
+    fn end_run(&mut self) {
+        if self.single.is_empty() {
+            return;
+        }
+        let mut run = BytesMut::with_capacity(std::mem::take(&mut self.single_bytes));
+        for kv in self.single.drain(..) {
+            run.put_u8(KVS_TAG);
+            encode_varint(kv.len() as u64, &mut run);
+            run.put_slice(&kv);
+        }
+        self.runs.push(run.freeze());
+    }
+
+    /// All in runs.
+    pub fn into_runs(mut self) -> Vec<Bytes> {
+        self.end_run();
+        self.runs
+    }
+
+    /// True if some are in runs.
+    pub fn has_runs(&self) -> bool {
+        !self.runs.is_empty()
     }
 
     /// The messages.
     pub fn iter(&self) -> impl Iterator<Item = Bytes> + '_ {
-        let runs = self.runs.iter().cloned();
-        let open = (!self.open.is_empty()).then(|| Bytes::copy_from_slice(&self.open));
-        runs.chain(open).flat_map(messages).chain(self.single.iter().cloned())
+        self.runs.iter().cloned().flat_map(messages).chain(self.single.iter().cloned())
     }
 
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.open.is_empty() && self.single.is_empty()
+        self.runs.is_empty() && self.single.is_empty()
     }
 
     pub(super) fn encode(&self, buf: &mut impl BufMut) {
         for run in &self.runs {
             buf.put_slice(run);
         }
-        buf.put_slice(&self.open);
         encoding::bytes::encode_repeated(KVS, &self.single, buf);
     }
 
     /// Bytes of the field.
     pub fn bytes(&self) -> usize {
-        let runs: usize = self.runs.iter().map(Bytes::len).sum();
-        runs + self.open.len() + encoding::bytes::encoded_len_repeated(KVS, &self.single)
+        self.runs.iter().map(Bytes::len).sum::<usize>() + self.single_bytes
     }
 
     pub(super) fn merge(
@@ -95,7 +103,9 @@ impl KeyValues {
         buf: &mut impl bytes::Buf,
         context: encoding::DecodeContext,
     ) -> Result<(), DecodeError> {
-        encoding::bytes::merge_repeated(wire_type, &mut self.single, buf, context)
+        encoding::bytes::merge_repeated(wire_type, &mut self.single, buf, context)?;
+        self.single_bytes += self.single.last().map_or(0, field_bytes);
+        Ok(())
     }
 }
 
@@ -111,7 +121,7 @@ fn field_bytes(kv: &Bytes) -> usize {
 }
 
 /// The messages of a run.
-fn messages(mut run: Bytes) -> impl Iterator<Item = Bytes> {
+pub fn messages(mut run: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {
         if run.is_empty() {
             return None;
@@ -150,10 +160,14 @@ mod tests {
         for at_once in 1..=kvs.len() {
             let mut in_runs = KeyValues::default();
             assert!(in_runs.is_empty());
-            for part in kvs.chunks(at_once) {
-                in_runs.extend_runs(part);
+            for (number, part) in kvs.chunks(at_once).enumerate() {
+                let single = KeyValues::from(part.to_vec());
+                match number % 3 {
+                    0 => single.into_runs().into_iter().for_each(|run| in_runs.push_run(run)),
+                    _ => part.iter().cloned().for_each(|kv| in_runs.push(kv)),
+                }
             }
-            assert!(!in_runs.is_empty());
+            assert!(in_runs.has_runs() && !in_runs.is_empty());
             let largest = in_runs.runs.iter().map(Bytes::len).filter(|run| *run > RUN_BYTES);
             assert_eq!(largest.count(), 1, "only the value that is longer");
             assert!(in_runs.iter().eq(kvs.iter().cloned()));

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::mvcc::versions::{self, newest};
-use crate::mvcc::{Import, bucket, is_read_only, is_serializable, leased_keys};
+use crate::mvcc::{CacheBytes, Import, bucket, is_read_only, is_serializable, leased_keys};
 use crate::store::{Batch, Pair, Space, View};
 use crate::types::limits::BATCH_EVENTS_BYTES_MAX;
 use crate::types::{Fault, KeyRange};
@@ -127,7 +127,7 @@ fn fences_count_what_a_scan_counts_while_keys_come_and_go() {
         let all =
             store.read.count_index.count(&store.read.view, &KeyRange::From(bytes("\0"))).unwrap();
         assert_eq!(all, alive.len() as i64);
-        let reopened = crate::mvcc::CountIndex::open(&store.read.view).unwrap();
+        let reopened = crate::mvcc::CountIndex::open(&store.read.view, 0).unwrap();
         assert_eq!(reopened.total(), alive.len() as i64);
     }
 }
@@ -210,7 +210,7 @@ fn history_beyond_the_committed_revision_is_refused() {
     let back = Bytes::copy_from_slice(&1i64.to_be_bytes());
     let batch = Batch { writes: vec![(Space::Meta, Bytes::from_static(b"revision"), Some(back))] };
     store.engine.commit(batch).unwrap();
-    let fault = Mvcc::open(&store.engine.view(), 0).map(|_| ()).unwrap_err();
+    let fault = Mvcc::open(&store.engine.view(), CacheBytes::NONE).map(|_| ()).unwrap_err();
     assert!(fault.0.contains("damaged"), "{fault}");
 }
 

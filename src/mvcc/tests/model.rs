@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use basalt_proto::encoded::KeyValues;
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{Compare, RequestOp, compare};
 use basalt_proto::mvccpb;
@@ -586,15 +587,14 @@ impl Pair {
             assert_eq!(cursor.map(|_| ()), expected.map(|_| ()));
             return;
         };
-        let mut kvs = Vec::new();
+        let mut kvs = KeyValues::default();
         loop {
             let (keys_max, bytes_max) =
                 (self.random.random_range(0..4), self.random.random_range(0..100));
-            let Chunk { kvs: some, done, more, count } =
-                cursor.next(&self.store.read, keys_max, bytes_max).unwrap();
-            kvs.extend(some);
+            let Chunk { done, more, count, .. } =
+                cursor.next(&self.store.read, keys_max, bytes_max, &mut kvs).unwrap();
             if done {
-                let all = (kvs.into(), more, count);
+                let all = (kvs, more, count);
                 assert_eq!(all, (expected.kvs.clone(), expected.more, expected.count));
                 return;
             }
@@ -652,7 +652,7 @@ impl Pair {
         let kv = view.scan(Space::Kv, Unbounded, Unbounded).map(|pair| pair.unwrap().0);
         let named: BTreeSet<Key> = self.model.bucket.values().map(|(key, _)| key.clone()).collect();
         assert_eq!(kv.collect::<BTreeSet<_>>(), named);
-        let recounted = mvcc::CountIndex::open(&view).unwrap().total();
+        let recounted = mvcc::CountIndex::open(&view, 0).unwrap().total();
         assert_eq!(self.store.mvcc.keys(), recounted);
     }
 }

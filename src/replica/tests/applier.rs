@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use crate::cluster;
 use crate::machine::{self, Machine};
+use crate::mvcc::CacheBytes;
 use crate::replica::{
     AppliedLog, Applier, ApplierOutput as Output, LeaseChange, Progress, Settings,
 };
@@ -23,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 fn machine() -> Machine<Memory> {
     let config = machine::Config {
-        cache_bytes: 10_000,
+        caches: CacheBytes { records: 10_000, ..CacheBytes::NONE },
         lease_ttl_min: 1,
         learners_max: 1,
         feature_level: FeatureLevel::NEWEST,
@@ -225,7 +226,7 @@ fn a_snapshot_replaces_the_state_and_never_takes_it_back() {
     let mut newer = applier(1000);
     commit(&mut newer, &[entry(2, &put(0)), entry(3, &put(0))]);
     let config = machine::Config {
-        cache_bytes: 10_000,
+        caches: CacheBytes { records: 10_000, ..CacheBytes::NONE },
         lease_ttl_min: 1,
         learners_max: 1,
         feature_level: FeatureLevel::NEWEST,

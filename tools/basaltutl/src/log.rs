@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use basalt::io::{LsmEngine, current_store, lock_data_dir, read_log, rename_durably};
 use basalt::lease::ttl_min;
 use basalt::machine::{self, Machine, applied_state, check_payload};
+use basalt::mvcc::CacheBytes;
 use basalt::snapshot::{Export, ExportStep, Scope};
 use basalt::store::Engine as _;
 use basalt::types::limits::RECORD_CACHE_BYTES;
@@ -139,7 +140,7 @@ fn applied_to(
     last: LogIndex,
 ) -> Result<<LsmEngine as basalt::store::Engine>::View, Fault> {
     let config = machine::Config {
-        cache_bytes: RECORD_CACHE_BYTES,
+        caches: CacheBytes { records: RECORD_CACHE_BYTES, lists: 0 },
         lease_ttl_min: ttl_min(ELECTION_MS),
         learners_max: LEARNERS_MAX,
         feature_level: FeatureLevel::NEWEST,

@@ -2,7 +2,8 @@
 //! arguments as they are.
 //!
 //! * No privileges can be gained (`no_new_privs`), and there are none: if root starts it, it becomes a user without
-//!   capabilities. That user is given the data and log directories that the arguments name, what lies beside them, the working directory and those of unix sockets, if they are below one that is called `tmp`, as those of the tests are.
+//!   capabilities. That user is given the working directory, and what arguments and etcd's variables name, with the
+//!   directory in which it is, if that is below one that is called `tmp`, as those of the tests are.
 //! * No memory may be locked, but with `Localhost`.
 //! * io_uring is refused, as by the default profiles of Docker and containerd (EPERM) or of Podman and gVisor (ENOSYS).
 //! * `RuntimeDefault` refuses everything that containerd's profile of that name does not list, `Localhost` that but for
@@ -43,7 +44,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     // Before the user changes, to whom the place of the program may be closed.
     let mut command = Command::new(program);
-    command.args(std::env::args_os().skip(1));
+    let mut arguments = std::env::args_os();
+    // The server is told the name by which this program was called.
+    command.arg0(arguments.next().unwrap_or_default()).args(arguments);
     let refusal = refusal(std::env::var_os("SANDBOX_REFUSES"))?;
     // The kernel counts rings for those without CAP_IPC_LOCK; as much is its default.
     let locked = if refusal == Refusal::Unlisted(&IO_URING) { 8 << 20 } else { 0 };
@@ -95,26 +98,25 @@ fn refusal(asked: Option<OsString>) -> Result<Refusal, Box<dyn Error>> {
     }
 }
 
-/// Directories of a test that the server writes to: the working directory, those of unix sockets, and those of data, or the
-/// ones in which it makes these.
+/// Directories of a test that the server may use: the working directory, those that an argument or variable names, and those
+/// in which something that one names is, or will be.
 fn scratch_directories() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let variables = std::env::vars().filter(|(name, _)| is_for_server(name));
     let mut found = BTreeSet::from([std::env::current_dir()?]);
-    for argument in std::env::args() {
-        let urls = argument.split(['=', ',']).filter_map(|it| it.strip_prefix("unix://"));
-        found.extend(urls.filter_map(|path| Path::new(path).parent()).map(PathBuf::from));
-        let data = data_directory(&argument);
-        found.extend(data.iter().filter_map(|path| path.parent()).map(PathBuf::from));
-        found.extend(data);
+    for text in std::env::args().chain(variables.map(|(_, value)| value)) {
+        for word in text.split(['=', ',']) {
+            let path = Path::new(word.strip_prefix("unix://").unwrap_or(word));
+            let parent = path.ancestors().skip(1).find(|it| it.is_dir());
+            found.extend([Some(path), parent].into_iter().flatten().map(PathBuf::from));
+        }
     }
     let is_below_tmp = |path: &Path| path.iter().any(|part| part == "tmp");
     let is_scratch = |path: &PathBuf| path.is_dir() && path.parent().is_some_and(is_below_tmp);
     Ok(found.into_iter().filter(is_scratch).collect())
 }
 
-/// The directory that an argument names.
-fn data_directory(argument: &str) -> Option<PathBuf> {
-    let named = ["--data-dir=", "--wal-dir="].map(|flag| argument.strip_prefix(flag));
-    named.into_iter().flatten().next().map(PathBuf::from)
+fn is_for_server(variable: &str) -> bool {
+    variable.starts_with("ETCD_") || variable == "NOTIFY_SOCKET"
 }
 
 /// Root in a container has these, which containerd gives by default.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use basalt::io::LsmEngine;
-use basalt::mvcc::Mvcc;
+use basalt::mvcc::{CacheBytes, Mvcc};
 use basalt::store::{Engine, Overlay};
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
@@ -19,7 +19,7 @@ use crate::options::Globals;
 use crate::report::{Finished, Recorder, Report, Verified, Written};
 
 /// Size of the cache of newest records, as in the server.
-const CACHE_BYTES: u64 = 64 << 20;
+const CACHES: CacheBytes = CacheBytes { records: 64 << 20, lists: 0 };
 
 /// Flags of `mvcc`.
 #[derive(Args, Clone, Debug)]
@@ -83,7 +83,7 @@ impl Store {
     fn open(path: &std::path::Path, flags: &Flags) -> Result<Self, Fatal> {
         let engine = LsmEngine::open(path).map_err(|fault| fault.to_string())?;
         let view = engine.view();
-        let mvcc = Mvcc::open(&view, CACHE_BYTES).map_err(|fault| fault.to_string())?;
+        let mvcc = Mvcc::open(&view, CACHES).map_err(|fault| fault.to_string())?;
         Ok(Self {
             overlay: Overlay::new(view),
             engine,
