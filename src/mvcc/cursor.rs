@@ -74,9 +74,8 @@ impl Step<'_> {
         self.is_full() || self.records_left == 0
     }
 
-    fn has_room_for(&self, list: &List) -> bool {
-        let Chunk { keys, bytes, .. } = self.chunk;
-        keys + list.keys <= self.keys_max && bytes + list.bytes <= self.bytes_max
+    fn has_room_for(&self, keys: usize, bytes: usize) -> bool {
+        self.chunk.keys + keys <= self.keys_max && self.chunk.bytes + bytes <= self.bytes_max
     }
 
     fn take(&mut self, kv: Bytes) {
@@ -176,8 +175,13 @@ impl RangeCursor {
             }
             let start = self.rest.start().clone();
             let section = reader.count_index.section(&start);
+            if self.is_for_next_step(&section, step, section.live.unsigned_abs() as usize, 0) {
+                return Ok(false);
+            }
             let is_through = match self.find(reader, lists, &section, step)? {
-                Found::List(list) if self.is_for_next_step(&list, &section, step) => {
+                Found::List(list)
+                    if self.is_for_next_step(&section, step, list.keys, list.bytes) =>
+                {
                     return Ok(false);
                 }
                 Found::List(list) => self.take_list(&list, &section, step)?,
@@ -243,12 +247,17 @@ impl RangeCursor {
         from_start && to_end
     }
 
-    /// True for a list that is taken as a whole, and does not fit any more.
-    fn is_for_next_step(&self, list: &List, section: &Section<'_>, step: &Step<'_>) -> bool {
+    /// True for a section with so many keys and bytes that is taken as a whole, and does not fit any more.
+    fn is_for_next_step(
+        &self,
+        section: &Section<'_>,
+        step: &Step<'_>,
+        keys: usize,
+        bytes: usize,
+    ) -> bool {
         let left = self.left.map_or(usize::MAX, |left| left.unsigned_abs() as usize);
-        let is_within_limit = step.chunk.keys + list.keys <= left;
-        let is_whole = self.covers(section) && is_within_limit;
-        is_whole && !step.has_room_for(list) && step.chunk.keys > 0
+        let is_whole = self.covers(section) && step.chunk.keys + keys <= left;
+        is_whole && step.chunk.keys > 0 && !step.has_room_for(keys, bytes)
     }
 
     /// Takes what is wanted of a list. True if nothing of the section is left.
@@ -259,7 +268,7 @@ impl RangeCursor {
         step: &mut Step<'_>,
     ) -> Result<bool, Fault> {
         step.records_left = step.records_left.saturating_sub(list.keys.max(FENCE_RECORDS_MIN));
-        if self.covers(section) && step.has_room_for(list) {
+        if self.covers(section) && step.has_room_for(list.keys, list.bytes) {
             step.take_list(list);
             return Ok(true);
         }
