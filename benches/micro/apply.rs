@@ -5,6 +5,7 @@ use std::hint::black_box;
 use basalt::cluster::Member;
 use basalt::command::Command;
 use basalt::machine::{Config, Machine, StepLimits};
+use basalt::mvcc::CacheBytes;
 use basalt::store::Memory;
 use basalt::types::{Entry, EntryKind, FeatureLevel};
 
@@ -17,7 +18,7 @@ pub(crate) const KEYS: u64 = 1_000;
 /// A state machine that holds [`KEYS`] keys, and the index of the next entry.
 pub(crate) fn machine() -> (Machine<Memory>, u64) {
     let config = Config {
-        cache_bytes: 1 << 20,
+        caches: CacheBytes { records: 1 << 20, lists: 1 << 20 },
         lease_ttl_min: 1,
         learners_max: 1,
         feature_level: FeatureLevel::NEWEST,

@@ -18,7 +18,7 @@ use basalt::consensus::{Message, MessageType};
 use basalt::io::LsmEngine;
 use basalt::json::{Schema, Spelling, Values};
 use basalt::machine::{Applied, Config, Effect, Machine, Reply, check_payload};
-use basalt::mvcc::{Event, ReadView};
+use basalt::mvcc::{CacheBytes, Event, ReadView};
 use basalt::peer;
 use basalt::rpc::door;
 use basalt::snapshot::bolt::{Reader, Source};
@@ -45,7 +45,7 @@ const TERM: u64 = 3;
 const MEMBER: u64 = 10;
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 const CONFIG: Config = Config {
-    cache_bytes: 1 << 20,
+    caches: CacheBytes { records: 1 << 20, lists: 1 << 20 },
     lease_ttl_min: 2,
     learners_max: 1,
     feature_level: FeatureLevel::NEWEST,

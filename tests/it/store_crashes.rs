@@ -7,7 +7,7 @@ use basalt::cluster::Member;
 use basalt::command::Command;
 use basalt::io::LsmEngine;
 use basalt::machine::{self, Machine};
-use basalt::mvcc::{self, KvHash, ReadView};
+use basalt::mvcc::{self, CacheBytes, KvHash, ReadView};
 use basalt::store::{Batch, Engine, Memory, Pair, Space, View};
 use basalt::types::{Entry, EntryKind, Error, Fault, FeatureLevel};
 use basalt_proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest};
@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 const CONFIG: machine::Config = machine::Config {
-    cache_bytes: 1 << 16,
+    caches: CacheBytes { records: 1 << 16, lists: 1 << 16 },
     lease_ttl_min: 2,
     learners_max: 1,
     feature_level: FeatureLevel::NEWEST,

@@ -8,6 +8,7 @@ use basalt::auth::Permissions;
 use basalt::cluster::Member;
 use basalt::command::{AuthCommand, Command};
 use basalt::machine::{Applied, Config, Machine, StepLimits};
+use basalt::mvcc::CacheBytes;
 use basalt::snapshot::bolt::Reader;
 use basalt::snapshot::{Export, ExportStep, Scope, install};
 use basalt::store::{Engine as _, Memory, Space, View as _};
@@ -33,7 +34,7 @@ const ENTRIES: usize = 250;
 
 fn config(at_once_records: usize) -> Config {
     Config {
-        cache_bytes: 1 << 16,
+        caches: CacheBytes { records: 1 << 16, lists: 1 << 16 },
         lease_ttl_min: 2,
         learners_max: 1,
         feature_level: FeatureLevel::NEWEST,

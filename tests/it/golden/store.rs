@@ -5,6 +5,7 @@ use std::ops::Bound;
 use basalt::cluster::{self, Member};
 use basalt::command::Command;
 use basalt::machine::{Config, Machine, StepLimits};
+use basalt::mvcc::CacheBytes;
 use basalt::store::{Batch, Engine as _, Memory, MemoryView, Space, View as _};
 use basalt::types::{ConfChange, Entry, EntryKind, Error, FeatureLevel, LogIndex};
 use basalt_proto::etcdserverpb::{
@@ -20,7 +21,7 @@ use prost::Message as _;
 use super::{Golden, hex, unhex};
 
 pub(super) const CONFIG: Config = Config {
-    cache_bytes: 1 << 16,
+    caches: CacheBytes { records: 1 << 16, lists: 1 << 16 },
     lease_ttl_min: 2,
     learners_max: 1,
     feature_level: FeatureLevel::NEWEST,
