@@ -44,6 +44,7 @@ pub async fn deliver(pending: Pending, inbox: flume::Receiver<Delivery>) {
 pub async fn sweep(pending: Pending, shared: Arc<Shared>, peers: Peers) {
     let node = &shared.node;
     while !shared.stopping() {
+        poll_fn(|context| pending.borrow_mut().poll_used(context)).await;
         clock::sleep(SWEEP).await;
         let history = LeaderHistory {
             leader: shared.status().leader,

@@ -53,6 +53,7 @@ impl Sessions {
         if requires_leader && !self.shared.source.has_leader() {
             return Err(Refusal::NoLeader);
         }
+        self.tick_if_idle();
         let stream = self.with(|streams| streams.open(requires_leader));
         let unsent = Rc::new(Unsent { sessions: self.clone(), stream: Cell::new(Some(stream)) });
         Ok(Session { sessions: self.clone(), stream, unsent: SendWrapper::new(unsent) })
@@ -77,6 +78,13 @@ impl Sessions {
             fence(Ordering::SeqCst);
         }
         self.shared.source.published()
+    }
+
+    /// Ticks that were left out while there were no streams.
+    fn tick_if_idle(&self) {
+        if self.streams.borrow().is_empty() {
+            self.tick();
+        }
     }
 
     fn tick(&self) {
@@ -176,6 +184,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.unsent.stream.set(None);
         self.sessions.with(|streams| streams.close(self.stream));
+        self.sessions.tick_if_idle();
     }
 }
 
@@ -215,6 +224,7 @@ async fn run(inbox: &flume::Receiver<Msg>, sessions: &Sessions) -> Result<(), Fa
             Woken::Read
         };
         let time = async {
+            poll_fn(|context| sessions.streams.borrow_mut().poll_used(context.waker())).await;
             tick.as_mut().await;
             Woken::Tick
         };

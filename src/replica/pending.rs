@@ -89,6 +89,8 @@ pub struct PendingRequests {
     /// Readers may still join the newest batch: it was not sent yet.
     batch_is_open: bool,
     flusher: Option<Waker>,
+    /// To be woken by the next request.
+    sweeper: Option<Waker>,
 }
 
 impl PendingRequests {
@@ -104,6 +106,28 @@ impl PendingRequests {
             batch: 0,
             batch_is_open: false,
             flusher: None,
+            sweeper: None,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.batches.is_empty()
+    }
+
+    /// Ready while there are requests, which have to be swept.
+    pub fn poll_used(&mut self, context: &Context<'_>) -> Poll<()> {
+        if self.is_idle() {
+            self.sweeper = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// A request comes. While there are none, nobody tells the time.
+    pub fn begin(&mut self, now_ms: impl FnOnce() -> u64) {
+        if self.is_idle() {
+            self.now_ms = now_ms();
+            self.sweeper.take().into_iter().for_each(Waker::wake);
         }
     }
 

@@ -88,6 +88,8 @@ pub struct Streams {
     read: Option<HistoryRead>,
     /// The waker of the actor that reads history.
     reader: Option<Waker>,
+    /// To be woken by the next stream.
+    ticker: Option<Waker>,
     /// Since when there has been no leader.
     leaderless_since_ms: Option<u64>,
     has_ended: bool,
@@ -108,6 +110,7 @@ impl Streams {
             queues: Slab::new(),
             read: None,
             reader: None,
+            ticker: None,
             leaderless_since_ms: None,
             has_ended: false,
             pending_events: 0,
@@ -125,7 +128,22 @@ impl Streams {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let jitter_ms = (self.seed >> 33) % (interval_ms / 10);
         self.on(Input::Open { stream, progress_interval_ms: interval_ms + jitter_ms });
+        self.wakers.extend(self.ticker.take());
         stream
+    }
+
+    /// Ready while there are streams: without any, no ticks are needed, except one before the next is opened.
+    pub fn poll_used(&mut self, waker: &Waker) -> Poll<()> {
+        if self.queues.is_empty() {
+            self.ticker = Some(waker.clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// True if there is no stream.
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
     }
 
     /// The client disconnected.
@@ -318,6 +336,18 @@ mod tests {
         let refused = Poll::Ready(Err(Refusal::NoLeader));
         assert!(streams.poll_next(requiring, waker) == refused);
         assert!(streams.poll_next(indifferent, waker).is_pending());
+    }
+
+    #[test]
+    fn ticks_are_wanted_while_there_are_streams() {
+        let mut streams = streams();
+        let waker = Waker::noop();
+        assert!(streams.is_empty() && streams.poll_used(waker).is_pending());
+        let stream = streams.open(false);
+        assert_eq!(streams.take_wakers().len(), 1);
+        assert!(!streams.is_empty() && streams.poll_used(waker).is_ready());
+        streams.close(stream);
+        assert!(streams.poll_used(waker).is_pending());
     }
 
     #[test]

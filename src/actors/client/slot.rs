@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 
 use super::Pending;
 use super::admission::Permit;
-use crate::io::RequestBytes;
+use crate::io::{RequestBytes, clock};
 use crate::machine::Reply;
 use crate::metrics;
 use crate::types::Refusal;
@@ -27,7 +27,11 @@ impl Slot {
     /// There was none in time, or too many wait.
     pub(super) async fn acquire(pending: &Pending, bytes: usize) -> Result<Self, Refusal> {
         let permit = pending.admission().admit(bytes).await?;
-        let (id, counted) = (pending.borrow_mut().acquire(), RequestBytes::add(bytes));
+        let counted = RequestBytes::add(bytes);
+        let mut requests = pending.borrow_mut();
+        requests.begin(clock::now_ms);
+        let id = requests.acquire();
+        drop(requests);
         metrics::PROPOSALS_PENDING.add(1);
         Ok(Self { pending: pending.clone(), id, _permit: permit, _counted: counted })
     }
@@ -59,7 +63,9 @@ pub(super) struct Reader {
 impl Reader {
     /// Joins the next batch.
     pub(super) fn join(pending: &Pending) -> Self {
-        Self { pending: pending.clone(), batch: pending.borrow_mut().join_read() }
+        let mut requests = pending.borrow_mut();
+        requests.begin(clock::now_ms);
+        Self { pending: pending.clone(), batch: requests.join_read() }
     }
 
     /// Ready when the read may be served.

@@ -161,6 +161,28 @@ fn late_requests_and_reads_are_answered() {
 }
 
 #[test]
+fn a_pause_without_requests_does_not_count_as_waiting() {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut pending = pending();
+    assert!(pending.poll_used(&Context::from_waker(&waker)).is_pending());
+    for now_ms in [60_000, 120_000] {
+        pending.begin(|| now_ms);
+        let (id, read) = (pending.acquire(), pending.join_read());
+        assert!(pending.poll_used(&Context::from_waker(&waker)).is_ready());
+        // The time is asked for once.
+        pending.begin(|| unreachable!("there is a request"));
+        pending.sweep(now_ms + 500, 500, |_| Refusal::Timeout);
+        assert!(pending.poll_reply(id, Waker::noop()).is_pending());
+        pending.sweep(now_ms + 501, 500, |_| Refusal::Timeout);
+        assert_eq!(pending.poll_reply(id, Waker::noop()), Poll::Ready(Err(Refusal::Timeout)));
+        assert!(pending.poll_read(read, Waker::noop()).is_ready());
+        pending.release(id);
+    }
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "the sweeper waited once");
+}
+
+#[test]
 fn a_read_index_is_known_before_it_is_applied() {
     let mut pending = pending();
     let batch = pending.join_read();
