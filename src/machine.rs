@@ -28,12 +28,13 @@ use crate::auth::{Auth, Change, Permissions};
 use crate::cluster::{Cluster, Member};
 use crate::command::Operation;
 use crate::lease::{Grant, Leases};
-use crate::mvcc::{CacheBytes, Changes, Event, Mvcc, ReadView, Usage};
+use crate::mvcc::{Changes, Event, Mvcc, ReadView, Usage};
 use crate::store::{Engine, Overlay};
 use crate::token::TokenStore;
 use crate::types::limits::{APPLY_AT_ONCE_RECORDS_MAX, STAGE_WRITES_MAX};
 use crate::types::{
-    ConfChange, ConfState, Fault, FeatureLevel, LeaseId, LogIndex, MemberId, Refusal, Term,
+    CacheBytes, ConfChange, ConfState, Fault, FeatureLevel, LeaseId, LogIndex, MemberId, Refusal,
+    Term,
 };
 
 /// Parameters of a member that do not change while it runs.

@@ -59,7 +59,7 @@ use self::list_cache::ListCache;
 use self::read::Reader;
 use self::record::{Encoder, Record};
 use crate::store::{Overlay, Space, View};
-use crate::types::{Error, Fault, KeyRange, LeaseId, Revision};
+use crate::types::{CacheBytes, Error, Fault, KeyRange, LeaseId, Revision};
 
 pub use self::bucket::{Import, bucket, bucket_outline};
 pub use self::check::{
@@ -141,21 +141,6 @@ pub struct ReadView<V> {
     cache: Arc<RecordCache>,
     lists: Arc<ListCache>,
     compaction_hash: Option<CompactionHash>,
-}
-
-/// Bytes of the caches in front of the store.
-#[derive(Clone, Copy, Debug)]
-pub struct CacheBytes {
-    /// Newest records of keys.
-    pub records: u64,
-    /// Encoded lists.
-    pub lists: u64,
-}
-
-#[cfg(test)]
-impl CacheBytes {
-    /// Without caches.
-    pub(crate) const NONE: Self = Self { records: 0, lists: 0 };
 }
 
 impl Mvcc {

@@ -13,7 +13,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-pub use self::budgets::Budgets;
+pub use self::budgets::{Budgets, CacheBytes};
 pub use self::conf_change::{ConfChange, ConfChangeKind};
 pub use self::disk::{DiskBounds, DiskSpace};
 pub use self::feature_level::FeatureLevel;

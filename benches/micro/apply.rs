@@ -5,9 +5,8 @@ use std::hint::black_box;
 use basalt::cluster::Member;
 use basalt::command::Command;
 use basalt::machine::{Config, Machine, StepLimits};
-use basalt::mvcc::CacheBytes;
 use basalt::store::Memory;
-use basalt::types::{Entry, EntryKind, FeatureLevel};
+use basalt::types::{CacheBytes, Entry, EntryKind, FeatureLevel};
 
 use super::Operation;
 use super::codec::put_request;

@@ -14,9 +14,9 @@ use basalt_proto::mvccpb::KeyValue;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Attachment, CacheBytes, Event, KvHash, Mvcc, ReadView};
+use super::{Attachment, Event, KvHash, Mvcc, ReadView};
 use crate::store::{Batch, Engine, Memory, MemoryView, Overlay, Space};
-use crate::types::{Error, Refusal};
+use crate::types::{CacheBytes, Error, Refusal};
 
 /// A store in memory, with the steps that the machine performs around this room.
 struct Store {

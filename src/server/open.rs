@@ -22,7 +22,6 @@ use crate::consensus::Restored;
 use crate::io::{self, Dialer, DiskMonitor, LsmEngine, Pool, WalFile, WalOptions, clock};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
-use crate::mvcc::CacheBytes;
 use crate::replica::AppliedLog;
 use crate::store::Engine as _;
 use crate::types::limits::{
@@ -123,7 +122,7 @@ pub(super) async fn open(
 
 fn machine_config(config: &Config, budgets: Budgets) -> machine::Config {
     machine::Config {
-        caches: CacheBytes { records: budgets.record_cache, lists: budgets.list_cache },
+        caches: budgets.caches,
         lease_ttl_min: ttl_min(config.election.as_millis() as u64),
         learners_max: config.learners_max,
         feature_level: levels::supported(),

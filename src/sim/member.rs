@@ -17,7 +17,7 @@ use crate::consensus::wire::{Priority, priority};
 use crate::consensus::{self, Driver, Message, ReadyNumber, Restored};
 use crate::lease::ttl_min;
 use crate::machine::{self, Machine};
-use crate::mvcc::{CacheBytes, Event, ReadView};
+use crate::mvcc::{Event, ReadView};
 use crate::replica::{
     AppliedLog, Applier, Input, Inputs, Lane, LeaseKeeper, LogStart, PendingRequests, Replica,
     Settings,
@@ -26,7 +26,9 @@ use crate::store::{MemoryView, Space, View as _};
 use crate::types::limits::{
     APPENDS_MAILBOX, CATCH_UP_ENTRIES_BYTES_MAX, DEFERRED_BYTES_MAX, UNCOMMITTED_BYTES_MAX,
 };
-use crate::types::{ConfState, DiskSpace, Entry, Fault, FeatureLevel, LogIndex, MemberId, Term};
+use crate::types::{
+    CacheBytes, ConfState, DiskSpace, Entry, Fault, FeatureLevel, LogIndex, MemberId, Term,
+};
 use crate::wal::{Record, Replay};
 use crate::watch::{self, Hub, StreamOptions, Streams};
 

@@ -10,9 +10,9 @@ use rand::{Rng as _, SeedableRng as _};
 use super::bolt::{Bucket, Entry, Reader, Writer};
 use super::{Export, ExportStep, Restore, Scope, hash_kv, install, restore, status};
 use crate::cluster::{Cluster, Member};
-use crate::mvcc::{self, CacheBytes, Mvcc, ReadView};
+use crate::mvcc::{self, Mvcc, ReadView};
 use crate::store::{Engine as _, Memory, MemoryView, Overlay, Space, View as _};
-use crate::types::{Error, Fault, FeatureLevel, Refusal};
+use crate::types::{CacheBytes, Error, Fault, FeatureLevel, Refusal};
 
 type Buckets = BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>;
 

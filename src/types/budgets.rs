@@ -28,6 +28,20 @@ use super::limits::{
 /// Memtables at most: the sealed ones, and the one that is written to.
 const MEMTABLES: u64 = SEALED_MEMTABLES_MAX as u64 + 1;
 
+/// Bytes of the caches in front of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CacheBytes {
+    /// Newest records of keys.
+    pub records: u64,
+    /// Encoded lists.
+    pub lists: u64,
+}
+
+impl CacheBytes {
+    /// Without caches.
+    pub const NONE: Self = Self { records: 0, lists: 0 };
+}
+
 /// Bytes that parts of a member may hold. Computed once, when the member starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budgets {
@@ -40,10 +54,8 @@ pub struct Budgets {
     pub requests_waiting: usize,
     /// Unsent events of the watches of one executor. Past it each stream may hold its share only.
     pub watch_hub: usize,
-    /// The record cache.
-    pub record_cache: u64,
-    /// The list cache.
-    pub list_cache: u64,
+    /// The caches in front of the store.
+    pub caches: CacheBytes,
     /// The store's cache of blocks.
     pub block_cache: u64,
     /// One memtable of the store.
@@ -72,8 +84,10 @@ impl Budgets {
             requests: part(8, REQUEST_BYTES_IN_FLIGHT_MAX),
             requests_waiting: part(32, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
             watch_hub: part(8, WATCH_HUB_BYTES_MAX),
-            record_cache: share(32).min(RECORD_CACHE_BYTES),
-            list_cache: share(64).min(LIST_CACHE_BYTES_MAX),
+            caches: CacheBytes {
+                records: share(32).min(RECORD_CACHE_BYTES),
+                lists: share(64).min(LIST_CACHE_BYTES_MAX),
+            },
             block_cache: share(16).min(BLOCK_CACHE_BYTES_MAX),
             memtable: share(16 * MEMTABLES).min(MEMTABLE_BYTES_MAX),
             catch_up: whole(share(16), CATCH_UP_ENTRIES_BYTES_MAX),
@@ -105,8 +119,7 @@ mod tests {
                     requests,
                     requests_waiting,
                     watch_hub,
-                    record_cache,
-                    list_cache,
+                    caches: CacheBytes { records, lists },
                     block_cache,
                     memtable,
                     catch_up,
@@ -116,7 +129,7 @@ mod tests {
                 } = Budgets::new(memory, executors);
                 let of_one = requests + requests_waiting + watch_hub;
                 let of_executors = executors as u64 * of_one as u64;
-                let of_store = record_cache + list_cache + block_cache + MEMTABLES * memtable;
+                let of_store = records + lists + block_cache + MEMTABLES * memtable;
                 let of_log = (catch_up + uncommitted + deferred + OTHERS * peer_queue) as u64;
                 let sum = responses as u64 + of_executors + of_store + of_log;
                 assert!(sum <= memory / 5 * 4, "{memory} bytes, {executors}: {sum}");

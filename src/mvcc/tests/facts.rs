@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::mvcc::versions::{self, newest};
-use crate::mvcc::{CacheBytes, Import, bucket, is_read_only, is_serializable, leased_keys};
+use crate::mvcc::{Import, bucket, is_read_only, is_serializable, leased_keys};
 use crate::store::{Batch, Pair, Space, View};
 use crate::types::limits::BATCH_EVENTS_BYTES_MAX;
 use crate::types::{Fault, KeyRange};

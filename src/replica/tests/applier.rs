@@ -11,13 +11,12 @@ use prost::Message as _;
 
 use crate::cluster;
 use crate::machine::{self, Machine};
-use crate::mvcc::CacheBytes;
 use crate::replica::{
     AppliedLog, Applier, ApplierOutput as Output, LeaseChange, Progress, Settings,
 };
 use crate::store::{Memory, MemoryView};
 use crate::types::limits::APPLY_AT_ONCE_RECORDS_MAX;
-use crate::types::{Entry, EntryKind, FeatureLevel};
+use crate::types::{CacheBytes, Entry, EntryKind, FeatureLevel};
 
 const NONCE: u32 = 9;
 const PAUSE: Duration = Duration::from_millis(10);

@@ -8,11 +8,10 @@ use basalt::auth::Permissions;
 use basalt::cluster::Member;
 use basalt::command::{AuthCommand, Command};
 use basalt::machine::{Applied, Config, Machine, StepLimits};
-use basalt::mvcc::CacheBytes;
 use basalt::snapshot::bolt::Reader;
 use basalt::snapshot::{Export, ExportStep, Scope, install};
 use basalt::store::{Engine as _, Memory, Space, View as _};
-use basalt::types::{Entry, EntryKind, FeatureLevel, LogIndex, Refusal};
+use basalt::types::{CacheBytes, Entry, EntryKind, FeatureLevel, LogIndex, Refusal};
 use basalt_proto::authpb::{Permission, UserAddOptions};
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{

@@ -5,9 +5,8 @@ use std::ops::Bound;
 use basalt::cluster::{self, Member};
 use basalt::command::Command;
 use basalt::machine::{Config, Machine, StepLimits};
-use basalt::mvcc::CacheBytes;
 use basalt::store::{Batch, Engine as _, Memory, MemoryView, Space, View as _};
-use basalt::types::{ConfChange, Entry, EntryKind, Error, FeatureLevel, LogIndex};
+use basalt::types::{CacheBytes, ConfChange, Entry, EntryKind, Error, FeatureLevel, LogIndex};
 use basalt_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, DeleteRangeRequest, FeatureLevelSetRequest, LeaseGrantRequest,
     PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,

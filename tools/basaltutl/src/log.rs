@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use basalt::io::{LsmEngine, current_store, lock_data_dir, read_log, rename_durably};
 use basalt::lease::ttl_min;
 use basalt::machine::{self, Machine, applied_state, check_payload};
-use basalt::mvcc::CacheBytes;
 use basalt::snapshot::{Export, ExportStep, Scope};
 use basalt::store::Engine as _;
 use basalt::types::limits::RECORD_CACHE_BYTES;
-use basalt::types::{Entry, EntryKind, Fault, FeatureLevel, LogIndex};
+use basalt::types::{CacheBytes, Entry, EntryKind, Fault, FeatureLevel, LogIndex};
 use basalt::wal::Replay;
 use sha2::{Digest as _, Sha256};
 

@@ -2,7 +2,7 @@
 //! arguments as they are.
 //!
 //! * No privileges can be gained (`no_new_privs`), and there are none: if root starts it, it becomes a user without
-//!   capabilities. That user is given the working directory, and what arguments and etcd's variables name, with the
+//!   capabilities. That user is given the working directory, and what arguments and variables name, with the
 //!   directory in which it is, if that is below one that is called `tmp`, as those of the tests are.
 //! * No memory may be locked, but with `Localhost`.
 //! * io_uring is refused, as by the default profiles of Docker and containerd (EPERM) or of Podman and gVisor (ENOSYS).
@@ -101,9 +101,9 @@ fn refusal(asked: Option<OsString>) -> Result<Refusal, Box<dyn Error>> {
 /// Directories of a test that the server may use: the working directory, those that an argument or variable names, and those
 /// in which something that one names is, or will be.
 fn scratch_directories() -> Result<Vec<PathBuf>, Box<dyn Error>> {
-    let variables = std::env::vars().filter(|(name, _)| is_for_server(name));
+    let variables = std::env::vars().map(|(_, value)| value);
     let mut found = BTreeSet::from([std::env::current_dir()?]);
-    for text in std::env::args().chain(variables.map(|(_, value)| value)) {
+    for text in std::env::args().chain(variables) {
         for word in text.split(['=', ',']) {
             let path = Path::new(word.strip_prefix("unix://").unwrap_or(word));
             let parent = path.ancestors().skip(1).find(|it| it.is_dir());
@@ -113,10 +113,6 @@ fn scratch_directories() -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let is_below_tmp = |path: &Path| path.iter().any(|part| part == "tmp");
     let is_scratch = |path: &PathBuf| path.is_dir() && path.parent().is_some_and(is_below_tmp);
     Ok(found.into_iter().filter(is_scratch).collect())
-}
-
-fn is_for_server(variable: &str) -> bool {
-    variable.starts_with("ETCD_") || variable == "NOTIFY_SOCKET"
 }
 
 /// Root in a container has these, which containerd gives by default.

@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use basalt::io::LsmEngine;
-use basalt::mvcc::{CacheBytes, Mvcc};
+use basalt::mvcc::Mvcc;
 use basalt::store::{Engine, Overlay};
+use basalt::types::CacheBytes;
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 use clap::{Args, Subcommand};
