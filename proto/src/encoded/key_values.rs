@@ -161,11 +161,10 @@ mod tests {
             let mut in_runs = KeyValues::default();
             assert!(in_runs.is_empty());
             for (number, part) in kvs.chunks(at_once).enumerate() {
-                let single = KeyValues::from(part.to_vec());
-                match number % 3 {
-                    0 => single.into_runs().into_iter().for_each(|run| in_runs.push_run(run)),
-                    _ => part.iter().cloned().for_each(|kv| in_runs.push(kv)),
-                }
+                let mut others = KeyValues::default();
+                let kvs = if number % 3 == 0 { &mut others } else { &mut in_runs };
+                part.iter().cloned().for_each(|kv| kvs.push(kv));
+                others.into_runs().into_iter().for_each(|run| in_runs.push_run(run));
             }
             assert!(in_runs.has_runs() && !in_runs.is_empty());
             let largest = in_runs.runs.iter().map(Bytes::len).filter(|run| *run > RUN_BYTES);
