@@ -56,7 +56,13 @@ struct Keyring {
 }
 
 /// Tokens by their text.
-type TokenCache = Cache<Box<[u8]>, Arc<Token>>;
+type TokenCache = Cache<Box<[u8]>, KnownToken>;
+
+struct KnownToken {
+    token: Arc<Token>,
+    /// A copy of this executor, so that requests of one user do not count references to one name on several cores.
+    user: Arc<str>,
+}
 
 /// Tokens that an executor has seen, so that most requests look at nothing that cores share. Each executor has its own; see
 /// [`SendWrapper`] for a use elsewhere.
@@ -159,20 +165,21 @@ impl Tokens {
         known: &mut TokenCache,
         token: &[u8],
         ttl: Duration,
-    ) -> Result<Arc<Token>, Identified> {
+    ) -> Result<Arc<str>, Identified> {
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let now_ms = now_ms();
         if let Some(found) = known.get(token)
-            && found.try_use(now_ms, ttl_ms)
+            && found.token.try_use(now_ms, ttl_ms)
         {
-            return Ok(Arc::clone(found));
+            return Ok(Arc::clone(&found.user));
         }
         let (letters, index) = token::parse(token).ok_or(Identified::Invalid)?;
         let table = self.table.load();
         match table.get(letters, index).filter(|found| found.try_use(now_ms, ttl_ms)) {
             Some(found) => {
-                known.insert(token.into(), Arc::clone(&found));
-                Ok(found)
+                let user: Arc<str> = Arc::from(&**found.user());
+                known.insert(token.into(), KnownToken { token: found, user: Arc::clone(&user) });
+                Ok(user)
             }
             None if index > table.newest() => Err(Identified::NotApplied(index)),
             None => Err(Identified::Invalid),
@@ -225,8 +232,8 @@ impl Tokens {
             }
             TokenFormat::Simple { ttl } => match self.simple(&mut known.tokens, token, *ttl) {
                 Err(identified) => identified,
-                Ok(token) => Identified::Known(AuthInfo {
-                    user: Arc::clone(token.user()),
+                Ok(user) => Identified::Known(AuthInfo {
+                    user,
                     revision: permissions.revision(),
                     source: Source::Token,
                 }),
