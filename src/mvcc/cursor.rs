@@ -1,4 +1,4 @@
-//! A range read in chunks: for streamed ranges, and for responses that are too large to be built at once.
+//! A range in the order of keys, read in chunks: from lists that are kept, section by section, or from the store.
 
 use std::ops::Bound;
 
