@@ -5,8 +5,10 @@
 //! reader uses its view. A reader that filled the cache could put an old record over a newer one, and members would
 //! answer differently.
 
+use std::hash::Hash;
+
 use bytes::Bytes;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::record::Record;
@@ -24,25 +26,30 @@ impl Weighter<Bytes, Record> for Weight {
     }
 }
 
+/// A cache of at most `bytes`, as `weight` counts them, of items of about `item_bytes`; `None` without capacity.
+pub(super) fn bounded<K: Eq + Hash, V: Clone, W: Weighter<K, V> + Clone>(
+    bytes: u64,
+    item_bytes: usize,
+    shards: usize,
+    weight: W,
+) -> Option<Cache<K, V, W>> {
+    let options = OptionsBuilder::new()
+        .shards(shards)
+        .estimated_items_capacity(usize::try_from(bytes).unwrap_or(usize::MAX) / item_bytes)
+        .weight_capacity(bytes)
+        .build();
+    let room = options.ok().filter(|_| bytes > 0);
+    room.map(|options| {
+        let hasher = DefaultHashBuilder::default();
+        Cache::with_options(options, weight, hasher, DefaultLifecycle::default())
+    })
+}
+
 impl RecordCache {
     /// A cache of at most `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
-        let items =
-            usize::try_from(bytes).unwrap_or(usize::MAX) / limits::RECORD_CACHE_RECORD_BYTES;
-        let options = OptionsBuilder::new()
-            .shards(limits::RECORD_CACHE_SHARDS)
-            .estimated_items_capacity(items)
-            .weight_capacity(bytes)
-            .build();
-        let room = options.ok().filter(|_| bytes > 0);
-        Self(room.map(|options| {
-            Cache::with_options(
-                options,
-                Weight,
-                DefaultHashBuilder::default(),
-                quick_cache::sync::DefaultLifecycle::default(),
-            )
-        }))
+        let (item_bytes, shards) = (limits::RECORD_CACHE_RECORD_BYTES, limits::RECORD_CACHE_SHARDS);
+        Self(bounded(bytes, item_bytes, shards, Weight))
     }
 
     /// The cached newest record of `key`.

@@ -180,10 +180,10 @@ impl CountIndex {
     /// The section with this key.
     pub(super) fn section(&self, key: &[u8]) -> Section<'_> {
         let place = self.place(key);
-        let Fence { start, state } = self.fence(place);
-        let name = ListName { fence: state.id, changed: self.fence(place).changed() };
+        let fence = self.fence(place);
+        let name = ListName { fence: fence.state.id, changed: fence.changed() };
         let live = self.chunks[place.chunk].counts[place.fence].live;
-        Section { start, end: self.end(place), live, name }
+        Section { start: &fence.start, end: self.end(place), live, name }
     }
 
     fn next(&self, place: Place) -> Option<Place> {
@@ -321,8 +321,7 @@ impl CountIndex {
         let Some(middle) = middle else {
             return Err(Fault::new("the store holds fewer keys than were counted: it is damaged"));
         };
-        let Fence { start, state } = self.fence(place).clone();
-        let changed = state.changed.load(Ordering::Relaxed);
+        let (start, changed) = (self.start(place).clone(), self.fence(place).changed());
         let halves = [start, middle].map(|start| new_fence(&mut self.fences_made, start, changed));
         let chunk = self.chunk(place.chunk);
         let all = std::mem::replace(&mut chunk.counts[place.fence], left);

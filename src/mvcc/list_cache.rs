@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use basalt_proto::encoded::{KeyValues, messages};
 use bytes::Bytes;
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 
+use super::cache::bounded;
 use crate::types::limits;
 
 /// Name of a fence's content: the fence, and the revision of its last change.
@@ -63,21 +64,8 @@ impl Weighter<ListName, List> for Weight {
 impl ListCache {
     /// A cache of at most `bytes`.
     pub(super) fn new(bytes: u64) -> Self {
-        let lists = usize::try_from(bytes).unwrap_or(usize::MAX) / limits::LIST_CACHE_LIST_BYTES;
-        let options = OptionsBuilder::new()
-            .shards(limits::LIST_CACHE_SHARDS)
-            .estimated_items_capacity(lists)
-            .weight_capacity(bytes)
-            .build();
-        let room = options.ok().filter(|_| bytes > 0);
-        Self(room.map(|options| {
-            Cache::with_options(
-                options,
-                Weight,
-                DefaultHashBuilder::default(),
-                DefaultLifecycle::default(),
-            )
-        }))
+        let (list_bytes, shards) = (limits::LIST_CACHE_LIST_BYTES, limits::LIST_CACHE_SHARDS);
+        Self(bounded(bytes, list_bytes, shards, Weight))
     }
 
     pub(super) fn get(&self, name: ListName) -> Option<List> {

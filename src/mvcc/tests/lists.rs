@@ -105,6 +105,14 @@ fn cached_lists_are_what_the_store_holds_at_each_revision() {
     }
 }
 
+/// A store of so many keys.
+fn filled(keys: usize) -> Store {
+    let mut store = Store::new(64 << 20);
+    (0..keys).for_each(|key| store.quick_put(&name(key), "value"));
+    store.commit();
+    store
+}
+
 fn all() -> RangeRequest {
     RangeRequest { key: bytes("\0"), range_end: bytes("\0"), ..Default::default() }
 }
@@ -118,11 +126,7 @@ fn shared(one: &RangeResponse, other: &RangeResponse) -> usize {
 #[test]
 fn a_write_changes_one_list_and_readers_before_it_keep_the_old_one() {
     const KEYS: usize = 10 * FENCE_RECORDS_MAX;
-    let mut store = Store::new(64 << 20);
-    for key in 0..KEYS {
-        store.quick_put(&name(key), "old");
-    }
-    store.commit();
+    let mut store = filled(KEYS);
     let before = store.read.clone();
     let read =
         |view: &ReadView<MemoryView>| list(view, &all(), || (usize::MAX, usize::MAX)).unwrap().0;
@@ -154,11 +158,7 @@ fn a_write_changes_one_list_and_readers_before_it_keep_the_old_one() {
 #[test]
 fn steps_end_where_lists_do() {
     const KEYS: usize = 4 * FENCE_RECORDS_MAX;
-    let mut store = Store::new(64 << 20);
-    for key in 0..KEYS {
-        store.quick_put(&name(key), "value");
-    }
-    store.commit();
+    let mut store = filled(KEYS);
     let step = || (FENCE_RECORDS_MAX, usize::MAX);
     // Sections of more than half a step, of which two do not fit into one.
     for key in (0..KEYS).filter(|key| key % 4 != 0) {
