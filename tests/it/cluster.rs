@@ -182,7 +182,7 @@ fn members_that_hold_the_same_find_no_corruption() {
         let other = (leader + 1) % 3;
         members.0[other].kill();
         members.restart(other);
-        assert!(members.0[other].logs.mentions("initial corruption checking passed"));
+        assert!(members.0[other].logs.wait_for("initial corruption checking passed", PATIENCE));
         load.finish(&members).await;
         assert_eq!(members.told(leader, &["alarm", "list"]), "");
     });
@@ -197,7 +197,10 @@ fn a_stopping_leader_transfers_its_leadership_first() {
         let status = members.0[leader].wait_exit(Duration::from_secs(10));
         let is_told = |status: ExitStatus| status.signal() == Some(Signal::TERM.as_raw());
         assert!(status.is_some_and(is_told), "{status:?}");
-        assert!(members.0[leader].logs.mentions("\"moved\":true"), "it did not hand over");
+        assert!(
+            members.0[leader].logs.wait_for("\"moved\":true", PATIENCE),
+            "it did not hand over"
+        );
         members.0[leader].kill();
         let other = (leader + 1) % 3;
         members.told(other, &["put", "a", "b"]);
@@ -241,7 +244,7 @@ fn a_member_that_lost_its_disk_comes_back_as_a_learner() {
         let cluster = members.cluster();
         members.name(2, &cluster, "existing");
         members.restart(2);
-        assert!(members.0[2].logs.mentions("applied snapshot"), "it came by the log");
+        assert!(members.0[2].logs.wait_for("applied snapshot", PATIENCE), "it came by the log");
         let refused = members.ctl(2, &["get", "a"]);
         assert!(refused.stderr.contains("rpc not supported for learner"), "{}", refused.stderr);
         members.told(2, &["get", "a", "--consistency=s"]);
@@ -274,7 +277,7 @@ fn a_member_that_is_removed_stops_itself_and_stays_out() {
         let status = members.0[leader].wait_exit(Duration::from_secs(20));
         assert!(status.is_some_and(|status| status.success()), "{status:?}");
         let removed = "the member has been permanently removed from the cluster";
-        assert!(members.0[leader].logs.mentions(removed));
+        assert!(members.0[leader].logs.wait_for(removed, PATIENCE));
         members.0[leader].kill();
         members.told(asked, &["put", "after", "it"]);
         members.0[leader].launch();
@@ -327,6 +330,10 @@ fn a_leader_counts_heartbeats_that_leave_late() {
             assert!(Instant::now() < until, "no late heartbeat to either member was counted");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(members.0[leader].logs.mentions("leader failed to send out heartbeat on time"));
+        assert!(
+            members.0[leader]
+                .logs
+                .wait_for("leader failed to send out heartbeat on time", PATIENCE)
+        );
     });
 }

@@ -35,6 +35,7 @@ const WRITERS: u64 = 16;
 const KEYS: u64 = 20;
 /// No segment of the WAL may be deleted under an older copy of the store.
 const SNAPSHOT_COUNT: &str = "1000000";
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn setup() -> Setup {
     Setup::new(process::basalt()).flag("snapshot-count", SNAPSHOT_COUNT)
@@ -569,7 +570,10 @@ fn a_torn_tail_is_truncated_and_logged() {
         server.start();
         if !server.is_etcd() {
             let said = server.logs.tail().to_lowercase();
-            assert!(server.logs.mentions("torn"), "does not say that it cut the tail:\n{said}");
+            assert!(
+                server.logs.wait_for("torn", PATIENCE),
+                "does not say that it cut the tail:\n{said}"
+            );
         }
         check(&server, &ledger).await;
         // The truncation is durable: the next start is a plain one.

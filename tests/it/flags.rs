@@ -13,6 +13,7 @@ use crate::wire::Wire;
 
 const PUTS: i64 = 40;
 const PAUSE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Compacts all versions of a key, and waits until they are deleted.
 fn compact(setup: &Setup) -> (process::Server, Duration) {
@@ -37,8 +38,10 @@ fn compact(setup: &Setup) -> (process::Server, Duration) {
 
 /// The fields of the log line with this text, without level, time and caller.
 fn logged(server: &process::Server, text: &str) -> serde_json::Map<String, serde_json::Value> {
-    let line =
-        server.logs.line(text).unwrap_or_else(|| panic!("no {text}: {}", server.logs.tail()));
+    let line = server
+        .logs
+        .line(text, PATIENCE)
+        .unwrap_or_else(|| panic!("no {text}: {}", server.logs.tail()));
     let mut fields = serde_json::from_str::<serde_json::Map<_, _>>(&line).expect("one JSON object");
     for own in ["ts", "caller"] {
         fields.remove(own);
@@ -104,7 +107,7 @@ fn slow_applies_are_logged_and_compaction_pauses_as_the_flags_say() {
             .flag("compaction-sleep-interval", &format!("{}ms", PAUSE.as_millis()));
         let (server, took) = compact(&setup);
         assert!(took > 3 * PAUSE, "{took:?}: there are pauses between four batches");
-        assert!(server.logs.mentions(slow), "everything takes a nanosecond");
+        assert!(server.logs.wait_for(slow, PATIENCE), "everything takes a nanosecond");
         let page = get(&server.endpoint(), "/metrics");
         for counted in ["etcd_server_slow_apply_total ", "etcd_mvcc_hash_duration_seconds_count "] {
             let value = page.lines().find_map(|line| line.strip_prefix(counted));

@@ -11,6 +11,7 @@ use crate::wire::Wire;
 
 /// Writes for this long, each of which is logged as slow: more than a pipe holds.
 const WRITES: Duration = Duration::from_millis(2500);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_log_that_nobody_reads_stops_no_request() {
@@ -133,19 +134,21 @@ fn what_leaves_a_member_open_is_said_at_the_start() {
     server.set("client-cert-auth", "true");
     server.start();
     for (text, about) in [
-        ("clients are served without TLS beyond this machine", &everywhere["http://".len()..]),
-        ("the peer port has no TLS", &peers["http://".len()..]),
-        ("authentication is off", &everywhere["http://".len()..]),
+        (
+            "insecure: clients are served without TLS beyond this machine",
+            &everywhere["http://".len()..],
+        ),
+        ("insecure: the peer port has no TLS", &peers["http://".len()..]),
+        ("insecure: authentication is off", &everywhere["http://".len()..]),
         ("verified by the system's authorities, since no CA is given", "--client-cert-auth"),
-        ("a file of a private key can be read by others", &pair.key),
+        ("insecure: a file of a private key can be read by others", &pair.key),
     ] {
-        let line = server.logs.line(&format!("insecure: {text}"));
-        let line = line.or_else(|| server.logs.line(text));
+        let line = server.logs.line(text, PATIENCE);
         let line = line.unwrap_or_else(|| panic!("{text}\n{}", server.logs.tail()));
         assert!(line.contains("\"level\":\"warn\"") && line.contains(about), "{line}");
     }
     assert!(!server.logs.mentions("tokens are sent without tls"));
-    let line = server.logs.line("check file permission").expect("etcd's line");
+    let line = server.logs.line("check file permission", PATIENCE).expect("etcd's line");
     let dir = server.data_dir().display().to_string();
     // As etcd 3.7.1 says it.
     let text = format!(

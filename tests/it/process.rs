@@ -152,31 +152,31 @@ impl Logs {
         });
     }
 
-    /// True if a line with `text` came before `wait` passed or the process closed its stderr.
-    pub(crate) fn wait_for(&self, text: &str, wait: Duration) -> bool {
+    /// The first line with `text`, if it came before `wait` passed or the process closed its stderr.
+    pub(crate) fn line(&self, text: &str, wait: Duration) -> Option<String> {
         let until = Instant::now() + wait;
         let mut state = self.0.0.lock().unwrap();
         loop {
-            if state.0.iter().any(|line| line.contains(text)) {
-                return true;
+            if let Some(line) = state.0.iter().find(|line| line.contains(text)) {
+                return Some(line.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || state.1 {
-                return false;
+                return None;
             }
             state = self.0.1.wait_timeout(state, left).unwrap().0;
         }
     }
 
-    /// True if any line so far has `text`, in any case.
+    /// True if there is such a [`line`](Self::line).
+    pub(crate) fn wait_for(&self, text: &str, wait: Duration) -> bool {
+        self.line(text, wait).is_some()
+    }
+
+    /// True if any line so far has `text`, in any case. A line can be read later than the answer that the process gave after it.
     pub(crate) fn mentions(&self, text: &str) -> bool {
         let state = self.0.0.lock().unwrap();
         state.0.iter().any(|line| line.to_lowercase().contains(text))
-    }
-
-    /// The first line so far with `text`.
-    pub(crate) fn line(&self, text: &str) -> Option<String> {
-        self.0.0.lock().unwrap().0.iter().find(|line| line.contains(text)).cloned()
     }
 
     /// Everything, once the process has closed its stderr or two seconds have passed.

@@ -222,7 +222,7 @@ fn a_member_alone_on_a_full_disk_reads_and_takes_writes_again_when_there_is_room
         cluster.members.0[0].kill();
         cluster.members.restart(0);
         let logs = &cluster.members.0[0].logs;
-        assert!(logs.mentions("the disk is full"), "{}", logs.all());
+        assert!(logs.wait_for("the disk is full", PATIENCE), "{}", logs.all());
         cluster.until("no alarm", async || cluster.alarms(0).await == 1).await;
         cluster.write_until_refused(0, "x").await;
         cluster.reads(0, "a", "1").await;

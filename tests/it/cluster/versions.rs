@@ -147,7 +147,7 @@ fn the_lowest_member_version_is_the_cluster_version() {
         third.runs("3.8.0", "3.6.0");
         speak(&members, &[0, 1], "3.7.0").await;
         assert_eq!(version(&members.0[leader]), ALL_WELL);
-        assert!(members.0[leader].logs.mentions("leader found higher-versioned member"));
+        assert!(members.0[leader].logs.wait_for("leader found higher-versioned member", PATIENCE));
     });
 }
 

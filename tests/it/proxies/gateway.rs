@@ -24,7 +24,7 @@ fn the_gateway_leaves_out_endpoints_that_do_not_answer_until_they_do() {
     for _ in 0..4 {
         assert_eq!(who(), "second\n");
     }
-    let line = gateway.logs.line("deactivated endpoint").expect("it was tried");
+    let line = gateway.logs.line("deactivated endpoint", PATIENCE).expect("it was tried");
     assert!(line.contains("\"interval\":\"100ms\""), "{line}");
     assert!(line.contains("connect: connection refused"), "{line}");
     assert!(gateway.logs.wait_for("failed to activate endpoint", PATIENCE));

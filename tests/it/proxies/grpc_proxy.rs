@@ -183,9 +183,11 @@ fn ordered_reads_and_other_flags_are_accepted() {
     let proxy = Proxy::grpc(&server, &flags);
     told(&proxy.endpoint(), &["put", "a", "1"]);
     assert_eq!(told(&proxy.endpoint(), &["get", "a", "--consistency=s"]), "a\n1\n");
-    let line = proxy.logs.line("finished call").expect("calls are logged");
+    let line = proxy.logs.line("finished call", PATIENCE).expect("calls are logged");
     assert!(line.contains("\"grpc.method\":\"Put\""), "{line}");
-    assert!(proxy.logs.mentions("--experimental-leasing-prefix is accepted and does nothing"));
+    assert!(
+        proxy.logs.wait_for("--experimental-leasing-prefix is accepted and does nothing", PATIENCE)
+    );
 }
 
 /// basaltctl is another client, with streams and errors of its own.

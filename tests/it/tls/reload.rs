@@ -58,7 +58,7 @@ fn certificates_authorities_and_revocations_are_read_again() {
     // A list of revoked certificates, also in PEM.
     replace(&list, old.revoke(&[7]));
     wait(|| !is_served(&server, &old.file, Some(&client)), "the revoked one", &server);
-    assert!(server.logs.mentions("transport: certificate serial 07 revoked"));
+    assert!(server.logs.wait_for("transport: certificate serial 07 revoked", PATIENCE));
     replace(&trusted, &both[1]);
     // The certificate, one file after the other: what does not belong together is not used.
     let (certificate, key) = new.texts(&Wanted::default());
@@ -142,5 +142,8 @@ fn no_request_fails_while_certificates_change() {
     let flags = ["--cacert", &authority.file, "--cert", &client.certificate, "--key", &client.key];
     assert_told(&etcdctl(&secure_endpoint(&server), &flags, &["put", "last", "x"]), "OK", &server);
     let sure = |path: &Path| fs::metadata(path).is_ok();
-    assert!(sure(Path::new(&pair.certificate)) && server.logs.mentions("reloaded certificates"));
+    assert!(
+        sure(Path::new(&pair.certificate))
+            && server.logs.wait_for("reloaded certificates", PATIENCE)
+    );
 }
