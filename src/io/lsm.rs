@@ -9,12 +9,14 @@
 //! were not flushed are lost when the process ends: the store is at an earlier batch then, and its applied index determines
 //! from where the raft log is applied again. [`LsmEngine::persist`] flushes; the raft log is truncated after that.
 //!
+//! Executors read and write [`layers`], and take no lock that is held while the disk works.
+//!
 //! Two threads maintain the tree ([`upkeep`]): one flushes, one merges tables, which removes obsolete versions
 //! ([`policy`] decides when). A flush or merge that fails, for lack of space for example, is tried again; nothing is
 //! lost by that, since memtables stay in memory and merges replace their input only when they are complete.
 
+mod layers;
 mod loader;
-mod pins;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -26,18 +28,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lsm_tree::config::{
     BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry,
     RestartIntervalPolicy,
 };
 use lsm_tree::{
-    AbstractTree as _, AnyTree, Cache, CompressionType, Config, DescriptorTable, Guard as _,
-    InternalValue, Memtable, SequenceNumberCounter, Slice, ValueType,
+    AbstractTree as _, AnyTree, Cache, CompressionType, Config, DescriptorTable, InternalValue,
+    Memtable, SeqNo, SequenceNumberCounter, Slice, ValueType,
 };
 
+use self::layers::{Bounds, Layers, Newest, Tables};
 pub use self::loader::{Loader, LoaderView};
-use self::pins::{Pin, Pins};
 use self::policy::MergePolicy;
 use self::upkeep::{Control, PaceFactory, Upkeep};
 use super::durable::sync_dir;
@@ -64,28 +67,43 @@ pub struct LsmEngine {
 /// A snapshot of [`LsmEngine`].
 #[derive(Clone)]
 pub struct LsmView {
-    store: Arc<Store>,
-    pin: Arc<Pin>,
+    /// Dropped before the store's directory.
+    layers: Arc<Layers>,
+    /// Batches with smaller sequence numbers are visible.
+    number: u64,
+    /// Keeps the directory.
+    _store: Arc<Store>,
 }
 
 /// State shared by threads and views.
 struct Store {
+    /// Read by executors.
+    layers: ArcSwap<Layers>,
+    /// Locked while the tables of `layers` are exchanged; never by executors.
+    listing: Mutex<()>,
+    /// Replaced layers, until no view reads them: freed by a thread, where no caller waits.
+    retired: Mutex<Vec<Retired>>,
+    /// The tables, on disk; its own memtables stay empty.
     tree: AnyTree,
     memtable_bytes: u64,
     /// The sequence number: one for each batch, and one for each change of the tree's files.
     sequence: SequenceNumberCounter,
-    pins: Pins,
     /// Locked while a batch is written to the memtable, and while memtables are exchanged: so each memtable holds whole
     /// batches. True if the active memtable holds the first part of a batch, and nothing that is committed.
     staging: Mutex<bool>,
     /// Number of merges; locked during a merge.
     merges: Mutex<u64>,
-    /// Sealed memtables, until they are flushed and unused: freed by a thread, where no caller waits.
-    retired: Mutex<Vec<Arc<Memtable>>>,
     control: Arc<Control>,
     counters: Counters,
     /// Dropped after the tree.
     home: StoreDir,
+}
+
+/// Layers that were replaced.
+struct Retired {
+    layers: Arc<Layers>,
+    /// The sequence number at that time.
+    number: u64,
 }
 
 #[derive(Default)]
@@ -195,13 +213,14 @@ impl LsmEngine {
         let counters = Counters { disk: AtomicU64::new(tree.disk_space()), ..Counters::default() };
         let home = StoreDir { path: path.to_owned(), abandoned: AtomicBool::new(false) };
         let store = Arc::new(Store {
+            layers: ArcSwap::from_pointee(Layers::new(tables(&tree))),
+            listing: Mutex::default(),
+            retired: Mutex::default(),
             tree,
             memtable_bytes,
             sequence,
-            pins: Pins::default(),
             staging: Mutex::default(),
             merges: Mutex::default(),
-            retired: Mutex::default(),
             control,
             counters,
             home,
@@ -236,10 +255,10 @@ impl LsmEngine {
 
     /// True if commits have to wait, so that flushes and merges keep up.
     pub fn is_behind(&self) -> bool {
-        let tree = &self.store.tree;
+        let layers = self.store.layers.load();
         let may_merge = || !self.store.control.no_room.load(Ordering::Relaxed);
-        tree.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
-            || (tree.l0_run_count() >= LEVEL_0_RUNS_MAX && may_merge())
+        layers.sealed.len() >= SEALED_MEMTABLES_MAX
+            || (layers.tables.level_0_runs() >= LEVEL_0_RUNS_MAX && may_merge())
     }
 
     /// A number that changes when a new view would release files that older ones hold.
@@ -270,15 +289,30 @@ impl Store {
 
     /// Called with `staging` locked.
     fn rotate(&self) {
-        if let Some(sealed) = self.tree.rotate_memtable() {
-            self.counters.sealed.fetch_add(sealed.size(), Ordering::Relaxed);
-            lock(&self.retired).push(sealed);
+        let size = self.layers.load().active.size();
+        if size > 0 {
+            // First the counter: a flush subtracts from it.
+            self.counters.sealed.fetch_add(size, Ordering::Relaxed);
+            self.replace_layers(Layers::rotated);
         }
+    }
+
+    fn replace_layers(&self, next: impl Fn(&Layers) -> Layers) {
+        let layers = self.layers.rcu(|layers| next(layers));
+        let retired = Retired { layers, number: self.sequence.get() };
+        lock(&self.retired).push(retired);
+    }
+
+    /// Lists the tree's tables, to which these memtables were written.
+    fn list_tables(&self, flushed: &[Arc<Memtable>]) {
+        let _listing = lock(&self.listing);
+        let tables = Arc::new(tables(&self.tree));
+        self.replace_layers(|layers| layers.flushed(flushed, &tables));
     }
 
     /// Writes a batch into the active memtable. Called with `staging` locked. Gives the size of the memtable.
     fn insert(&self, batch: Batch) -> u64 {
-        let memtable = self.tree.active_memtable();
+        let memtable = &self.layers.load().active;
         let number = self.sequence.next();
         let mut bytes = 0;
         for (space, key, value) in batch.writes {
@@ -298,10 +332,14 @@ impl Store {
 
     /// Writes sealed memtables to tables; they are durable when this returns.
     fn flush(&self) -> lsm_tree::Result<()> {
-        let flushing = self.tree.get_flush_lock();
+        let _flushing = self.tree.get_flush_lock();
+        let sealed = self.layers.load().sealed.clone();
+        if sealed.is_empty() {
+            return Ok(());
+        }
         let merges = self.merges.try_lock().ok().map(|merges| *merges);
         let next_table = self.tree.next_table_id();
-        let flushed = self.tree.flush(&flushing, self.watermark());
+        let flushed = self.write_tables(&sealed);
         if flushed.is_err()
             && let Ok(now) = self.merges.try_lock()
             && merges == Some(*now)
@@ -309,10 +347,19 @@ impl Store {
             // No other thread has created a table meanwhile.
             self.remove_unfinished(next_table);
         }
-        if let Some(bytes) = flushed? {
-            self.counters.sealed.fetch_sub(bytes, Ordering::Relaxed);
-            self.count_unflushed(self.tree.active_memtable().size());
+        flushed?;
+        let bytes = sealed.iter().map(|memtable| memtable.size()).sum();
+        self.counters.sealed.fetch_sub(bytes, Ordering::Relaxed);
+        self.count_unflushed(self.layers.load().active.size());
+        Ok(())
+    }
+
+    fn write_tables(&self, sealed: &[Arc<Memtable>]) -> lsm_tree::Result<()> {
+        let (tables, _) = self.tree.flush_to_tables(Newest::of(sealed))?.unwrap_or_default();
+        if !tables.is_empty() {
+            self.tree.register_tables(&tables, None, None, &[], SeqNo::MAX)?;
         }
+        self.list_tables(sealed);
         Ok(())
     }
 
@@ -337,21 +384,15 @@ impl Store {
         let sealed = self.counters.sealed.load(Ordering::Relaxed);
         self.counters.unflushed.store(sealed + active, Ordering::Relaxed);
     }
-
-    /// Versions that were replaced before this number are not read any more.
-    fn watermark(&self) -> u64 {
-        // First the next number: a view that is made meanwhile is pinned there or later.
-        let next = self.sequence.get();
-        self.pins.oldest().unwrap_or(next).min(next).saturating_sub(1)
-    }
 }
 
 impl Engine for LsmEngine {
     type View = LsmView;
 
     fn view(&self) -> LsmView {
-        let pin = Arc::new(self.store.pins.pin(self.store.sequence.get()));
-        LsmView { store: Arc::clone(&self.store), pin }
+        // Tables have the newest version of each key, as of when they were listed: so the number is taken after the list.
+        let layers = self.store.layers.load_full();
+        LsmView { layers, number: self.store.sequence.get(), _store: Arc::clone(&self.store) }
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), Fault> {
@@ -392,6 +433,13 @@ impl Engine for LsmEngine {
     }
 }
 
+/// The tree's tables.
+fn tables(tree: &AnyTree) -> Tables {
+    let version = tree.current_version();
+    let runs = version.iter_levels().flat_map(|level| level.iter()).map(|run| run.to_vec());
+    Tables::new(runs.collect(), version.l0().run_count())
+}
+
 /// A key of the tree: its space, then the key.
 fn prefixed(space: Space, key: &[u8]) -> Slice {
     Slice::fused(&[space as u8], key)
@@ -419,7 +467,7 @@ impl View for LsmView {
         if key.len() > KEY_BYTES_MAX {
             return Ok(None);
         }
-        let found = self.store.tree.get(prefixed(space, key), self.pin.number());
+        let found = self.layers.get(&prefixed(space, key), self.number);
         Ok(found.map_err(fault("read"))?.map(Bytes::from))
     }
 
@@ -429,10 +477,10 @@ impl View for LsmView {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl DoubleEndedIterator<Item = Result<Pair, Fault>> + 'a {
-        let bounds = (bound(space, from, true), bound(space, to, false));
-        self.store.tree.range(bounds, self.pin.number(), None).map(|guard| {
-            let (key, value) = guard.into_inner().map_err(fault("read"))?;
-            Ok((Bytes::from(key).slice(1..), Bytes::from(value)))
+        let bounds: Bounds = (bound(space, from, true), bound(space, to, false));
+        self.layers.scan(&bounds, self.number).map(|pair| {
+            let pair = pair.map_err(fault("read"))?;
+            Ok((Bytes::from(pair.key.user_key).slice(1..), Bytes::from(pair.value)))
         })
     }
 }

@@ -103,9 +103,7 @@ async fn take(
         let path = incoming.store();
         let mut store = Loader::begin_paced(&path, SNAPSHOT_INSTALL_BYTES_PER_SECOND)?;
         install(&Reader::open(file)?, &mut store)?;
-        let engine = store.finish()?;
-        engine.persist()?;
-        let machine = Machine::open(engine, &config)?;
+        let machine = Machine::open(store.finish()?, &config)?;
         if machine.position() != (index, term) {
             return Err(Fault::new("a snapshot holds another state than was announced"));
         }

@@ -64,7 +64,7 @@ impl Loader {
         Ok(paced)
     }
 
-    /// The store, as durable as its tables; [`LsmEngine::persist`] makes the rest durable.
+    /// The store, durable.
     ///
     /// # Errors
     /// The disk failed.
@@ -76,6 +76,7 @@ impl Loader {
             let pairs = all.map(|pair| pair.map(|(key, value)| (key, Some(value))));
             ingest(&self.store, space, pairs, &mut self.limiter)?;
         }
+        self.store.persist()?;
         drop((merged, self.runs));
         if self.limiter.is_none() {
             let left = std::fs::remove_dir_all(&self.scratch);
@@ -109,7 +110,9 @@ fn ingest(
         }
         .map_err(fault("load"))?;
     }
-    tables.finish().map_err(fault("load"))
+    tables.finish().map_err(fault("load"))?;
+    to.store.list_tables(&[]);
+    Ok(())
 }
 
 impl Engine for Loader {

@@ -442,3 +442,34 @@ fn whoever_commits_waits_for_merges_only_if_there_is_room_for_one() {
     engine.store.control.no_room.store(true, Ordering::Relaxed);
     assert!(!engine.is_behind(), "a full disk would stop everything");
 }
+
+/// The tree writes a list of its tables with that lock held, in several fsyncs.
+#[test]
+fn nothing_of_an_executor_waits_for_the_lock_of_the_trees_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = LsmEngine::open_with_memtables(dir.path(), 1000).unwrap();
+    engine.commit(batch_of(0..100, "a")).unwrap();
+    engine.persist().unwrap();
+    engine.commit(batch_of(100..110, "b")).unwrap();
+    let shared = engine.clone();
+    let locked = shared.store.tree.get_version_history_lock();
+    let (done, over) = flume::bounded(1);
+    let executor = std::thread::spawn(move || {
+        let sealed = engine.store.layers.load().sealed.len();
+        engine.commit(batch_of(110..200, "c")).unwrap();
+        assert_eq!(engine.store.layers.load().sealed.len(), sealed + 1, "it was full");
+        engine.stage(batch_of(200..210, "d")).unwrap();
+        engine.commit(batch_of(210..220, "d")).unwrap();
+        let view = engine.view();
+        assert_eq!(kv_pairs(&view).len(), 220);
+        for (key, value) in [(5_u32, "a"), (105, "b"), (150, "c"), (205, "d")] {
+            assert_eq!(view.get(Space::Kv, &key.to_be_bytes()).unwrap().unwrap(), value);
+        }
+        assert!(!engine.is_behind());
+        done.send(()).unwrap();
+    });
+    let waited = over.recv_timeout(std::time::Duration::from_secs(20));
+    drop(locked);
+    executor.join().unwrap();
+    assert_eq!(waited, Ok(()), "it waited");
+}

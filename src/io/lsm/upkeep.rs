@@ -1,18 +1,16 @@
 //! The threads that flush and merge, and free unused memory and files.
 //!
-//! The tree drops memtables and tables under the lock that every read and write takes, and the last reference frees the
-//! memory and removes the files: 100 ms for 64 MiB of small records. So a thread here keeps a reference longer than the
-//! tree does, and drops it outside of the lock.
+//! The last reference to memtables and tables frees memory and removes files: 100 ms for 64 MiB of small records. So a thread
+//! here keeps a reference to layers that were replaced, and drops it when no view has one.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lsm_tree::AbstractTree as _;
 use lsm_tree::compaction::filter::Context;
 use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Verdict};
+use lsm_tree::{AbstractTree as _, SeqNo};
 
 use super::policy::{Facts, LEVEL_0_TABLES, Merge, MergePolicy, TABLE_BYTES, push_down_ratios};
 use super::write_back::WriteBack;
@@ -38,7 +36,7 @@ const MERGE_BYTES_PER_SECOND: usize = 256 << 20;
 /// Rate of committed bytes that counts as idle, and the seconds of it that make a quiet time.
 const IDLE_BYTES_PER_SECOND: u64 = 512 << 10;
 const IDLE_SECONDS: u64 = 3;
-/// Batches between a view that is read and the newest one, above which the view holds much.
+/// Batches since layers were replaced that are still read, above which they hold much.
 const PINNED_BATCHES: u64 = 4096;
 
 /// The threads' handle. Ends with the store.
@@ -168,7 +166,7 @@ impl Flusher {
             .wait(&self.signal.flush, pause, |state| std::mem::take(&mut state.flush).then_some(()))
         {
             pause = LOOK;
-            if asked.is_some() || failing || self.store.tree.sealed_memtable_count() > 0 {
+            if asked.is_some() || failing || !self.store.layers.load().sealed.is_empty() {
                 match self.flush() {
                     Ok(()) => failing = false,
                     Err(error) => {
@@ -196,14 +194,20 @@ impl Flusher {
 }
 
 impl Store {
-    /// Frees flushed memtables that are not read any more.
+    /// Frees replaced layers that are not read any more, and removes the files that only they had.
     fn free_retired(&self) {
         let mut retired = lock(&self.retired);
         let (kept, freed): (Vec<_>, Vec<_>) =
-            retired.drain(..).partition(|memtable| Arc::strong_count(memtable) > 1);
+            retired.drain(..).partition(|it| Arc::strong_count(&it.layers) > 1);
         *retired = kept;
         drop(retired);
         drop(freed);
+    }
+
+    /// Number of batches since layers were replaced that are still read.
+    fn batches_retired(&self) -> u64 {
+        let oldest = lock(&self.retired).first().map(|it| it.number);
+        oldest.map_or(0, |oldest| self.sequence.get() - oldest)
     }
 
     /// Counts the disk space of the tables, including those that only old views read.
@@ -218,8 +222,6 @@ struct Merger {
     store: Arc<Store>,
     signal: Arc<Signal>,
     policy: MergePolicy,
-    /// Earlier sets of tables, the newest last: see the module.
-    versions: VecDeque<(u64, Box<dyn Send>)>,
     /// Bytes committed as of the last check, and for how long little was.
     committed: u64,
     looked: Instant,
@@ -229,21 +231,11 @@ struct Merger {
 
 impl Merger {
     fn new(store: Arc<Store>, signal: Arc<Signal>, policy: MergePolicy) -> Self {
-        let (versions, looked) = (VecDeque::new(), Instant::now());
-        Self {
-            store,
-            signal,
-            policy,
-            versions,
-            committed: 0,
-            looked,
-            idle: Duration::ZERO,
-            failing: false,
-        }
+        let looked = Instant::now();
+        Self { store, signal, policy, committed: 0, looked, idle: Duration::ZERO, failing: false }
     }
 
     fn run(mut self) {
-        self.keep_version();
         loop {
             let pause = if self.failing { RETRY } else { LOOK };
             let asked = self.signal.wait(&self.signal.merge, pause, |state| {
@@ -267,7 +259,7 @@ impl Merger {
                     self.failing = true;
                 }
             }
-            self.let_go();
+            self.store.free_retired();
             self.store.measure_tables();
             for done in waiting {
                 // The caller may be gone.
@@ -300,13 +292,12 @@ impl Merger {
         for (level, bytes) in version.iter_levels().zip(&mut levels) {
             *bytes = level.size();
         }
-        let behind = self.store.sequence.get() - self.store.watermark();
         Facts {
             level_0_tables: version.l0().table_count(),
             levels,
             usage: self.store.counters.usage.load(Ordering::Relaxed),
             is_idle: self.idle >= Duration::from_secs(IDLE_SECONDS),
-            is_pinned: behind > PINNED_BATCHES,
+            is_pinned: self.store.batches_retired() > PINNED_BATCHES,
             is_asked,
             room: self.room(),
         }
@@ -341,11 +332,12 @@ impl Merger {
                 return Err(error);
             }
             is_asked = false;
-            self.keep_version();
-            self.settle();
-            self.let_go();
             let changed = self.store.tree.current_version().id() != before;
             if changed {
+                self.store.list_tables(&[]);
+                self.store.counters.changes.fetch_add(1, Ordering::Relaxed);
+                self.settle();
+                self.store.free_retired();
                 tracing::debug!(
                     ?merge,
                     ?facts,
@@ -353,9 +345,6 @@ impl Merger {
                     "merged tables"
                 );
                 self.store.measure_tables();
-                // A view made from now on is later than the newest tables, so that earlier ones can be removed.
-                let _ = self.store.sequence.next();
-                self.store.counters.changes.fetch_add(1, Ordering::Relaxed);
             } else {
                 self.policy.nothing_changed(merge, &facts);
                 if merge != Merge::PushDown {
@@ -383,17 +372,17 @@ impl Merger {
             Merge::None => Ok(()),
             Merge::Level => {
                 let level = level.with_l0_threshold(LEVEL_0_TABLES);
-                tree.compact(Arc::new(level), self.store.watermark())
+                tree.compact(Arc::new(level), SeqNo::MAX)
             }
             Merge::PushDown => {
                 let ratios = push_down_ratios(&facts.levels);
                 let level = level.with_l0_threshold(1).with_level_ratio_policy(ratios);
-                tree.compact(Arc::new(level), self.store.watermark())
+                tree.compact(Arc::new(level), SeqNo::MAX)
             }
             Merge::All => {
                 metrics::DEFRAG_IN_FLIGHT.set(1);
                 let began = Instant::now();
-                let merged = tree.major_compact(TABLE_BYTES, self.store.watermark());
+                let merged = tree.major_compact(TABLE_BYTES, SeqNo::MAX);
                 metrics::DEFRAG.observe(began.elapsed().as_secs_f64());
                 metrics::DEFRAG_IN_FLIGHT.set(0);
                 merged
@@ -401,40 +390,10 @@ impl Merger {
         }
     }
 
-    /// Keeps a reference to the newest tables, so that they are dropped here and not under a lock.
-    fn keep_version(&mut self) {
-        let newest = self.store.tree.current_version();
-        if self.versions.back().is_none_or(|(id, _)| *id != newest.id()) {
-            self.versions.push_back((newest.id(), Box::new(newest)));
-        }
-    }
-
     /// Waits until the newest batch is published, so that the earlier tables can be released.
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which hosts nothing")]
     fn settle(&self) {
         std::thread::sleep(SETTLE);
-    }
-
-    /// Drops versions of the tree that are not read, and removes the files that only they had.
-    fn let_go(&mut self) {
-        self.keep_version();
-        let tree = &self.store.tree;
-        if tree.version_free_list_len() > 0 {
-            let watermark = self.store.watermark();
-            let forgotten =
-                tree.get_version_history_lock().maintenance(&self.store.home.path, watermark);
-            if let Err(error) = forgotten {
-                tracing::warn!(
-                    error = error_text(&error),
-                    "the store cannot remove an old list of its tables"
-                );
-            }
-        }
-        // Each version is the successor of the previous one, and the tree drops the oldest first.
-        let oldest = tree.current_version().id() - tree.version_free_list_len() as u64;
-        while self.versions.front().is_some_and(|(id, _)| *id < oldest) {
-            self.versions.pop_front();
-        }
     }
 }
 

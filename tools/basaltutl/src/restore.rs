@@ -267,8 +267,7 @@ fn make(places: &Places, founding: &Founding, wanted: &Restore) -> Result<(), Fa
     let beginning = {
         let mut store = Loader::begin(&unfinished.join("store")).map_err(Failure::error)?;
         let beginning = snapshot::restore(&file, &mut store, wanted).map_err(Failure::error)?;
-        let store = store.finish().map_err(Failure::error)?;
-        store.persist().map_err(Failure::error)?;
+        store.finish().map_err(Failure::error)?;
         beginning
     };
     let wal_dir = places.unfinished_wal().unwrap_or_else(|| unfinished.join("wal"));
