@@ -1,4 +1,4 @@
-//! What the store consists of at one time, and how it is read.
+//! The memtables and tables of the store at one time, and how they are read.
 //!
 //! The tree holds its list of tables locked while it makes a new list durable, which takes several fsyncs, and reads take that
 //! lock. Executors may not wait for a disk: so memtables are outside of the tree, and tables are listed here once the tree has
