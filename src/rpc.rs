@@ -43,7 +43,7 @@ use bytes::Bytes;
 use futures_lite::future::or;
 use futures_lite::stream::unfold;
 use futures_lite::{Stream, StreamExt as _};
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -68,6 +68,10 @@ pub use self::credentials::FROM_GATEWAY;
 pub use self::incomplete::IncompleteBytes;
 pub use self::policy::{Audit, Policy};
 pub use self::table::{Access, Admission, Rule, rule};
+
+/// Headers of a request: the API version of the client, and its wish that a member without a leader refuses.
+const API_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 
 /// All services of one executor. Cheap to clone.
 #[derive(Clone)]
@@ -208,8 +212,9 @@ struct CallHead {
 impl CallHead {
     /// Seldom anything.
     fn of(head: &Parts, address: Option<ClientAddress>) -> Option<Box<Self>> {
-        let is_kept = |name: &str| name == "grpc-encoding" || TOKEN_HEADERS.contains(&name);
-        let kept = head.headers.iter().filter(|(name, _)| is_kept(name.as_str()));
+        // Three look-ups would cost more than one pass.
+        let is_kept = |name: &HeaderName| *name == unary::ENCODING || TOKEN_HEADERS.contains(name);
+        let kept = head.headers.iter().filter(|(name, _)| is_kept(name));
         let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
         let certificate = credentials::certificate(&head.headers, &head.extensions);
         let is_empty = headers.is_empty() && certificate.is_none() && address.is_none();
@@ -250,7 +255,7 @@ impl Inner {
             Admission::Everyone => (),
             Admission::Voters => refuse_learner(&self.replica)?,
         }
-        let version = match headers.get("client-api-version").map(|value| value.as_bytes()) {
+        let version = match headers.get(API_VERSION).map(|value| value.as_bytes()) {
             None => "unknown",
             Some(bytes) => {
                 std::str::from_utf8(bytes).map_err(|_| Refusal::InvalidClientAPIVersion)?
@@ -261,7 +266,7 @@ impl Inner {
             Rpc::Streaming(_) => "stream",
         };
         metrics::client_request(kind, version);
-        let header = headers.get("hasleader").map(|value| value.as_bytes());
+        let header = headers.get(HAS_LEADER).map(|value| value.as_bytes());
         if wants_leader(header) && self.replica.status().leader == 0 {
             return Err(Refusal::NoLeader);
         }

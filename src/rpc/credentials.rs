@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tonic::{Extensions, Request, Status};
 
 use super::status;
@@ -23,10 +23,11 @@ use crate::types::Refusal;
 
 /// The metadata that etcd's gateway adds to the request of a client that sends `Accept`. In etcd such a request comes over the
 /// connection of the gateway, whose certificate is not its client's, so that the name in it is no user's.
-pub const FROM_GATEWAY: &str = "grpcgateway-accept";
+pub const FROM_GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
 
 /// Headers that carry a token, the one that counts first.
-pub(super) const TOKEN_HEADERS: [&str; 2] = ["token", "authorization"];
+pub(super) const TOKEN_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("token"), header::AUTHORIZATION];
 const BEARER: &str = "Bearer ";
 
 /// The parts of a request that identify its user. Empty for most requests.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName};
 use tonic::{Code, Status};
 
 use super::body::ResponseBody;
@@ -20,6 +20,8 @@ use super::timeout::{Malformed, parse, split};
 use crate::io::clock::{self, Instant};
 use crate::io::spawn;
 
+/// The header of a request with its time.
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Interval between two checks of the waiting calls.
 const TICK: Duration = Duration::from_millis(50);
 /// Eight digits and the unit, by the specification.
@@ -68,7 +70,7 @@ impl Deadline {
     /// # Errors
     /// The timeout is malformed or zero: grpc-go's answer, and its HTTP status.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, (StatusCode, Status)> {
-        let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+        let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
         match timeout(&String::from_utf8_lossy(value.as_bytes())) {
             Ok(Duration::ZERO) => Err((StatusCode::OK, late())),
             Ok(after) => Ok(Some(Self { due: Due { began: Instant::now(), after }, id: None })),

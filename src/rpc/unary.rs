@@ -28,7 +28,7 @@ use super::incomplete::IncompleteBytes;
 use super::policy::Observed;
 use super::{CallHead, Inner, door, status};
 
-const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+pub(super) const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 /// Answers a call with this head, if services look at any of it.
