@@ -206,8 +206,9 @@ impl Store {
 
     /// Number of batches since layers were replaced that are still read.
     fn batches_retired(&self) -> u64 {
-        let oldest = lock(&self.retired).first().map(|it| it.number);
-        oldest.map_or(0, |oldest| self.sequence.get() - oldest)
+        let retired = lock(&self.retired);
+        let oldest = retired.iter().find(|it| Arc::strong_count(&it.layers) > 1);
+        oldest.map_or(0, |oldest| self.sequence.get() - oldest.number)
     }
 
     /// Counts the disk space of the tables, including those that only old views read.
