@@ -53,6 +53,9 @@ use crate::types::limits::{KEY_BYTES_MAX, SEALED_MEMTABLES_MAX};
 
 /// Runs of level 0 above which commits wait: each is searched for each key that is read.
 const LEVEL_0_RUNS_MAX: usize = 24;
+/// Versions that a flush or merge leaves out, if there are newer ones: those with smaller sequence numbers. All, since views
+/// keep the tables that they read.
+const OBSOLETE_BELOW: SeqNo = SeqNo::MAX;
 /// Reported size of an empty store: as etcd's. etcdctl divides by the size.
 const EMPTY_BYTES: u64 = 20 << 10;
 
@@ -291,7 +294,7 @@ impl Store {
     fn rotate(&self) {
         let size = self.layers.load().active.size();
         if size > 0 {
-            // First the counter: a flush subtracts from it.
+            // The counter first: a flush subtracts from it.
             self.counters.sealed.fetch_add(size, Ordering::Relaxed);
             self.replace_layers(Layers::rotated);
         }
@@ -357,7 +360,7 @@ impl Store {
     fn write_tables(&self, sealed: &[Arc<Memtable>]) -> lsm_tree::Result<()> {
         let (tables, _) = self.tree.flush_to_tables(Newest::of(sealed))?.unwrap_or_default();
         if !tables.is_empty() {
-            self.tree.register_tables(&tables, None, None, &[], SeqNo::MAX)?;
+            self.tree.register_tables(&tables, None, None, &[], OBSOLETE_BELOW)?;
         }
         self.list_tables(sealed);
         Ok(())

@@ -130,7 +130,7 @@ impl Tables {
 }
 
 fn memtable() -> Arc<Memtable> {
-    // The number is the tree's for memtables of its own.
+    // Only the tree tells memtables apart by numbers, those of its own.
     Arc::new(Memtable::new(0))
 }
 

@@ -10,8 +10,7 @@
 //! - In a large one new data is pushed down through the levels, step by step: only tables that overlap with it are
 //!   written again. It is merged as a whole only when little is committed.
 
-/// Bytes of a table. The tree ends a merge under the lock that every read takes, for a time that grows with
-/// the table's size.
+/// Bytes of a table. The tree ends a merge under the lock that a flush takes, for a time that grows with the table's size.
 pub(super) const TABLE_BYTES: u64 = 8 << 20;
 /// Tables of level 0, above which they are merged into the next.
 pub(super) const LEVEL_0_TABLES: u8 = 4;
@@ -44,7 +43,7 @@ pub(super) struct Facts {
     pub(super) usage: u64,
     /// Little was committed in the last seconds.
     pub(super) is_idle: bool,
-    /// Old views keep merges from removing garbage.
+    /// Old views hold replaced tables: a merge frees nothing before they end.
     pub(super) is_pinned: bool,
     /// A merge of everything was requested.
     pub(super) is_asked: bool,

@@ -8,13 +8,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use lsm_tree::AbstractTree as _;
 use lsm_tree::compaction::filter::Context;
 use lsm_tree::compaction::{CompactionFilter, Factory, ItemAccessor, Leveled, Verdict};
-use lsm_tree::{AbstractTree as _, SeqNo};
 
 use super::policy::{Facts, LEVEL_0_TABLES, Merge, MergePolicy, TABLE_BYTES, push_down_ratios};
 use super::write_back::WriteBack;
-use super::{Store, error_text, lock};
+use super::{OBSOLETE_BELOW, Store, error_text, lock};
 use crate::io::clock::Instant;
 use crate::io::disk;
 use crate::io::rate_limiter::RateLimiter;
@@ -373,17 +373,17 @@ impl Merger {
             Merge::None => Ok(()),
             Merge::Level => {
                 let level = level.with_l0_threshold(LEVEL_0_TABLES);
-                tree.compact(Arc::new(level), SeqNo::MAX)
+                tree.compact(Arc::new(level), OBSOLETE_BELOW)
             }
             Merge::PushDown => {
                 let ratios = push_down_ratios(&facts.levels);
                 let level = level.with_l0_threshold(1).with_level_ratio_policy(ratios);
-                tree.compact(Arc::new(level), SeqNo::MAX)
+                tree.compact(Arc::new(level), OBSOLETE_BELOW)
             }
             Merge::All => {
                 metrics::DEFRAG_IN_FLIGHT.set(1);
                 let began = Instant::now();
-                let merged = tree.major_compact(TABLE_BYTES, SeqNo::MAX);
+                let merged = tree.major_compact(TABLE_BYTES, OBSOLETE_BELOW);
                 metrics::DEFRAG.observe(began.elapsed().as_secs_f64());
                 metrics::DEFRAG_IN_FLIGHT.set(0);
                 merged
