@@ -52,6 +52,7 @@ use self::body::ResponseBody;
 use self::call::{Call, MeteredRequest};
 use self::credentials::TOKEN_HEADERS;
 use self::deadline::{Deadline, in_time};
+use self::incomplete::IncompleteRequests;
 use self::login::ClientAddress;
 use self::policy::{Observed, PolicyClient};
 use crate::actors::ReplicaClient;
@@ -81,6 +82,7 @@ struct Inner {
     replica: ReplicaClient,
     policy: Rc<PolicyClient>,
     receive_max: usize,
+    incomplete: Arc<IncompleteRequests>,
     slow: Duration,
     kv: Arc<kv::Kv>,
     watch: Arc<watch::Watch>,
@@ -103,6 +105,9 @@ impl Services {
         Self(Rc::new(Inner {
             policy: PolicyClient::new(policy, replica),
             receive_max: replica.node().max_request_bytes + GRPC_OVERHEAD_BYTES,
+            incomplete: Arc::new(IncompleteRequests::new(
+                replica.node().budgets.requests_incomplete,
+            )),
             slow,
             kv: Arc::new(kv::Kv(replica.clone())),
             watch: Arc::new(watch::Watch::new(replica)),
@@ -123,9 +128,9 @@ impl Services {
         self.0.receive_max
     }
 
-    /// Upper bound of the bytes of all requests of an executor that are not complete yet.
-    pub fn incomplete_max(&self) -> usize {
-        self.0.replica.node().budgets.requests
+    /// Counts the bytes of one request of this executor that is not complete yet.
+    pub fn incomplete(&self) -> IncompleteBytes {
+        IncompleteBytes::new(&self.0.incomplete)
     }
 
     /// Handles one gRPC request of a client at `peer`.
@@ -159,7 +164,7 @@ impl Services {
             let refused = status(refusal).into_http().map(ResponseBody::Stream);
             return Box::pin(ready(Ok(call.answered(refused, receive_max))));
         }
-        let request = request.map(|body| MeteredRequest::new(body, rpc));
+        let request = request.map(|body| MeteredRequest::new(body, rpc, self.incomplete()));
         let (head, mut body) = request.into_parts();
         let mut observed = inner.policy.observe(rpc, &head, peer);
         let rpc = match rpc {

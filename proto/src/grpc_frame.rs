@@ -60,11 +60,17 @@ pub fn frame(message: &[u8]) -> Bytes {
 pub struct MessageCounter {
     head: [u8; HEAD_BYTES],
     filled: usize,
-    /// Bytes of the current message that are still to come.
+    /// Bytes of the current message, and of those the ones that are still to come.
+    length: usize,
     left: usize,
 }
 
 impl MessageCounter {
+    /// Bytes of the current message that have come; 0 if it is complete.
+    pub fn incomplete(&self) -> usize {
+        if self.left == 0 { 0 } else { self.length - self.left }
+    }
+
     /// Takes the next piece; returns the number of messages that begin in it.
     pub fn count(&mut self, mut data: &[u8]) -> u64 {
         let mut begun = 0;
@@ -77,7 +83,8 @@ impl MessageCounter {
             self.filled += take;
             data = &data[take..];
             if self.filled == HEAD_BYTES {
-                self.left = Head::from_bytes(self.head).length as usize;
+                self.length = Head::from_bytes(self.head).length as usize;
+                self.left = self.length;
                 self.filled = 0;
                 begun += 1;
             }
@@ -106,6 +113,18 @@ mod tests {
             let mut messages = MessageCounter::default();
             let counted: u64 = bytes.chunks(size).map(|chunk| messages.count(chunk)).sum();
             assert_eq!(counted, 3, "in pieces of {size}");
+            assert_eq!(messages.incomplete(), 0);
         }
+    }
+
+    #[test]
+    fn the_part_of_a_message_that_has_come_is_known() {
+        let mut messages = MessageCounter::default();
+        let bytes = [&frame(&[9; 3])[..], &frame(&[7; 100])[..]].concat();
+        let (first, second) = bytes.split_at(3 + 2 * HEAD_BYTES + 40);
+        messages.count(first);
+        assert_eq!(messages.incomplete(), 40);
+        messages.count(second);
+        assert_eq!(messages.incomplete(), 0);
     }
 }

@@ -46,14 +46,14 @@ impl AuditRecord<'_> {
         write_rfc3339_micros(time, self.time);
         time.push(b'"');
         fields.optional("user", self.user);
-        fields.text("source", self.source);
+        fields.word("source", self.source);
         if let Some(certificate) = self.certificate {
             fields.text("certificate", certificate);
         }
         fields.text("remote", self.address);
-        fields.text("rpc", self.rpc.method().path);
+        fields.word("rpc", self.rpc.method().path);
         fields.fields(self.fields);
-        fields.text("code", code_name(self.code));
+        fields.word("code", code_name(self.code));
         if let Some(revision) = u64::try_from(self.revision).ok().filter(|it| *it != 0) {
             fields.number("revision", revision);
         }

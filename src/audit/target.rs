@@ -215,7 +215,7 @@ impl<'a> Target<'a> {
                 for (at, range) in several.iter().enumerate() {
                     line.push(if at == 0 { b'[' } else { b',' });
                     let mut fields = JsonObject::begin(line);
-                    fields.text("op", range.operation);
+                    fields.word("op", range.operation);
                     range.describe(&mut fields);
                     fields.end();
                 }

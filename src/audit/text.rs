@@ -24,7 +24,17 @@ impl<'a> JsonObject<'a> {
         self.line.extend_from_slice(fields);
     }
 
+    /// A word that needs no escapes.
+    #[inline]
+    pub(super) fn word(&mut self, name: &'static str, word: &'static str) {
+        self.name(name, "");
+        self.line.push(b'"');
+        self.line.extend_from_slice(word.as_bytes());
+        self.line.push(b'"');
+    }
+
     /// A string.
+    #[inline]
     pub(super) fn text(&mut self, name: &str, value: &str) {
         self.name(name, "");
         to_writer(&mut *self.line, value).expect("memory takes what is written");
@@ -41,6 +51,7 @@ impl<'a> JsonObject<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn number(&mut self, name: &str, value: u64) {
         self.name(name, "");
         to_writer(&mut *self.line, &value).expect("memory takes what is written");
@@ -70,7 +81,8 @@ impl<'a> JsonObject<'a> {
         self.line.push(b'}');
     }
 
-    /// Names need no escapes.
+    /// Names need no escapes. In place, the length of each is known.
+    #[inline(always)]
     fn name(&mut self, name: &str, suffix: &str) {
         self.line.extend_from_slice(if self.is_empty { b"\"" } else { b",\"" });
         self.is_empty = false;

@@ -1,5 +1,7 @@
 //! As much of protobuf's encoding as finds fields in a message without reading the others.
 
+use prost::encoding::decode_varint;
+
 /// The value of a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Field<'a> {
@@ -66,14 +68,5 @@ pub fn response_revision(response: &[u8]) -> i64 {
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
+    decode_varint(bytes).ok()
 }

@@ -113,11 +113,12 @@ async fn call(
     let max = services.receive_max();
     let is_unary = matches!(rpc, Rpc::Unary(_));
     let messages = match rpc.method().kind {
-        Kind::BidiStream | Kind::ClientStream => requests::stream(body, &SCHEMA, input, max),
+        Kind::BidiStream | Kind::ClientStream => {
+            requests::stream(body, &SCHEMA, input, max, services.incomplete())
+        }
         Kind::Unary | Kind::ServerStream => {
-            let message =
-                unless_stopped(Duration::ZERO, whole(body, input, max, services.incomplete_max()))
-                    .await?;
+            let read = whole(body, input, max, services.incomplete());
+            let message = unless_stopped(Duration::ZERO, read).await?;
             requests::one(&message)
         }
     };
@@ -190,21 +191,20 @@ async fn unless_stopped<T>(
     or(work, stopping).await
 }
 
-/// Reads the body, of which the first value is used; an empty body is an empty object. Those that are not complete may have
-/// `incomplete_max` bytes together.
+/// Reads the body, of which the first value is used; an empty body is an empty object.
 async fn whole(
     mut body: Body,
     input: MessageId,
     max: usize,
-    incomplete_max: usize,
+    mut incomplete: IncompleteBytes,
 ) -> Result<Vec<u8>, Status> {
-    let mut incomplete = IncompleteBytes::default();
     let mut values = Values::default();
     let mut value = None;
     let (began, mut rate) = (Instant::now(), BodyRate::new(stall_time() / BODY_GRACE_PARTS));
     loop {
         let left = rate.left(began.elapsed()).ok_or_else(too_slow)?;
-        let frame = clock::deadline(left, body.frame()).await.ok_or_else(too_slow)?;
+        let next = incomplete.unless_refused(clock::deadline(left, body.frame())).await;
+        let frame = next.map_err(too_much)?.ok_or_else(too_slow)?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| Status::invalid_argument(error.message()))?;
         rate.came(frame.data_ref().map_or(0, Bytes::len));
@@ -212,7 +212,7 @@ async fn whole(
         if let (None, Some(data)) = (&value, frame.data_ref()) {
             values.push(data);
             bounded(&values, max)?;
-            incomplete.came(values.waiting(), incomplete_max).map_err(too_much)?;
+            incomplete.came(values.waiting()).map_err(too_much)?;
             value = values.take().map_err(Status::invalid_argument)?;
         }
     }

@@ -9,7 +9,7 @@
 //! are received as one [`Delivery`]: the cost of crossing cores is paid for each round, not for each request.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -75,13 +75,35 @@ struct ReadBatch {
     since_ms: u64,
 }
 
+/// Hashes ids, which the executor chooses by counting, so that nobody can make them collide: the low bits of the product
+/// count too, and the high ones are mixed.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 << 8 | u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        /// 2^64 divided by the golden ratio, as for Fibonacci hashing.
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.0 = id.wrapping_mul(MULTIPLIER);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The requests of one executor.
 pub struct PendingRequests {
     id_prefix: u64,
     pub(super) counter: u32,
     now_ms: u64,
-    /// The executor chooses the ids, so that the hasher needs no random key.
-    requests: HashMap<u64, Request, BuildHasherDefault<DefaultHasher>>,
+    requests: HashMap<u64, Request, BuildHasherDefault<IdHasher>>,
     /// Requests to hand in, in order. Those that were released meanwhile are passed over.
     outbox: VecDeque<u64>,
     batches: BTreeMap<u64, ReadBatch>,

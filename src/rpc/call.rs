@@ -25,7 +25,9 @@ use super::body::ResponseBody;
 use super::budget::ReservedBytes;
 use super::deadline::{Deadline, late, too_slow};
 use super::go_errors::in_go_words;
+use super::incomplete::IncompleteBytes;
 use super::policy::Observed;
+use super::status;
 use crate::io::clock::Instant;
 use crate::io::request_is_late;
 use crate::metrics::{self, Timed};
@@ -53,14 +55,15 @@ pub(super) struct MeteredRequest {
     body: Source,
     rpc: Rpc,
     messages: MessageCounter,
+    incomplete: IncompleteBytes,
     /// It is one message, which must be complete in time.
     is_single: bool,
 }
 
 impl MeteredRequest {
-    pub(super) fn new(body: Source, rpc: Rpc) -> Self {
+    pub(super) fn new(body: Source, rpc: Rpc, incomplete: IncompleteBytes) -> Self {
         let is_single = matches!(rpc.method().kind, Kind::Unary | Kind::ServerStream);
-        Self { body, rpc, messages: MessageCounter::default(), is_single }
+        Self { body, rpc, messages: MessageCounter::default(), incomplete, is_single }
     }
 
     /// The same request again, whose message was read.
@@ -103,7 +106,8 @@ impl hyper::body::Body for MeteredRequest {
             if self.is_single && request_is_late() {
                 return Poll::Ready(Some(Err(too_slow().into())));
             }
-            return Poll::Pending;
+            let refused = self.incomplete.poll_refused(context);
+            return refused.map(|refusal| Some(Err(status(refusal).into())));
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -112,6 +116,10 @@ impl hyper::body::Body for MeteredRequest {
             metrics::BYTES_RECEIVED.add(data.len() as u64);
             let begun = self.messages.count(data);
             metrics::rpc_received(self.rpc, begun);
+            let incomplete = self.messages.incomplete();
+            if let Err(refusal) = self.incomplete.came(incomplete) {
+                return Poll::Ready(Some(Err(status(refusal).into())));
+            }
         }
         Poll::Ready(frame)
     }

@@ -1,66 +1,220 @@
-//! Bytes of requests that are not complete yet. They are in no other budget: a client could begin many large messages and
-//! end none.
+//! Requests that are not complete yet. Their bytes are in no other budget: a client could begin many large messages and end
+//! none. Past the bound the oldest is refused, so that whoever holds the room does not keep it from those who come later,
+//! whose messages are complete within milliseconds.
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use crate::metrics;
 use crate::types::Refusal;
 use crate::types::limits::INCOMPLETE_BYTES_UNCOUNTED;
 
-thread_local! {
-    /// Of all requests of this executor, but for small ones.
-    static BYTES: Cell<usize> = const { Cell::new(0) };
+/// The incomplete requests of one executor, but for small ones.
+#[derive(Debug)]
+pub struct IncompleteRequests {
+    /// Upper bound of their bytes. One request always fits.
+    max: usize,
+    /// Never contended: one thread uses it.
+    counted: Mutex<Counted>,
 }
 
-/// The part of one request that has come; counted until this is dropped. Belongs to one executor.
 #[derive(Debug, Default)]
+struct Counted {
+    bytes: usize,
+    last_id: u64,
+    /// By id: the oldest is the first.
+    requests: BTreeMap<u64, Part>,
+}
+
+/// The part of a request that has come.
+#[derive(Debug)]
+struct Part {
+    bytes: usize,
+    /// Of the task that waits for the rest.
+    waker: Option<Waker>,
+}
+
+impl IncompleteRequests {
+    /// So many bytes may be incomplete.
+    pub fn new(max: usize) -> Self {
+        Self { max, counted: Mutex::default() }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Counted) -> T) -> T {
+        work(&mut self.counted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Counted {
+    fn remove(&mut self, id: u64) -> Option<Part> {
+        let part = self.requests.remove(&id)?;
+        self.bytes -= part.bytes;
+        Some(part)
+    }
+
+    /// Refuses the oldest requests until at most `max` bytes, or one request, are left.
+    fn refuse_oldest(&mut self, max: usize) {
+        while self.bytes > max
+            && self.requests.len() > 1
+            && let Some((id, _)) = self.requests.first_key_value()
+            && let Some(part) = self.remove(*id)
+        {
+            metrics::REQUESTS_REFUSED.add(1);
+            if let Some(waker) = part.waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// The bytes of one request whose message is not complete; counted until it is, or until this is dropped.
+#[derive(Debug)]
 pub struct IncompleteBytes {
-    counted: usize,
-    /// It must not be sent to another thread, which has a sum of its own.
-    _here: std::marker::PhantomData<*const ()>,
+    requests: Arc<IncompleteRequests>,
+    /// 0 if it is not counted.
+    id: u64,
 }
 
 impl IncompleteBytes {
-    /// So many bytes have come; those of all requests together may be `max`.
+    /// None have come.
+    pub fn new(requests: &Arc<IncompleteRequests>) -> Self {
+        Self { requests: Arc::clone(requests), id: 0 }
+    }
+
+    /// So many bytes of the current message have come; 0 if it is complete.
     ///
     /// # Errors
-    /// They are more.
-    pub fn came(&mut self, bytes: usize, max: usize) -> Result<(), Refusal> {
-        if bytes <= INCOMPLETE_BYTES_UNCOUNTED {
+    /// The request is refused, now or before.
+    pub fn came(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if self.id == 0 && bytes <= INCOMPLETE_BYTES_UNCOUNTED {
             return Ok(());
         }
-        let sum = BYTES.get() - self.counted + bytes;
-        if sum > max {
-            metrics::REQUESTS_REFUSED.add(1);
-            return Err(Refusal::TooManyAnswers);
+        let Self { requests, id } = self;
+        requests.with(|counted| {
+            if *id == 0 {
+                counted.last_id += 1;
+                *id = counted.last_id;
+                counted.requests.insert(*id, Part { bytes: 0, waker: None });
+            }
+            let part = counted.requests.get_mut(id).ok_or(Refusal::TooManyAnswers)?;
+            counted.bytes = counted.bytes - part.bytes + bytes;
+            part.bytes = bytes;
+            if bytes == 0 {
+                counted.remove(*id);
+                *id = 0;
+                return Ok(());
+            }
+            counted.refuse_oldest(requests.max);
+            match counted.requests.contains_key(id) {
+                true => Ok(()),
+                false => Err(Refusal::TooManyAnswers),
+            }
+        })
+    }
+
+    /// Ready once the request is refused.
+    pub fn poll_refused(&self, context: &mut Context<'_>) -> Poll<Refusal> {
+        if self.id == 0 {
+            return Poll::Pending;
         }
-        BYTES.set(sum);
-        self.counted = bytes;
-        Ok(())
+        self.requests.with(|counted| {
+            let Some(part) = counted.requests.get_mut(&self.id) else {
+                return Poll::Ready(Refusal::TooManyAnswers);
+            };
+            part.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    /// The output of `next`, which waits for more of the request, unless the request is refused.
+    ///
+    /// # Errors
+    /// The request is refused.
+    pub async fn unless_refused<T>(&self, next: impl Future<Output = T>) -> Result<T, Refusal> {
+        let mut next = pin!(next);
+        poll_fn(|context| match next.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll_refused(context).map(Err),
+        })
+        .await
     }
 }
 
 impl Drop for IncompleteBytes {
     fn drop(&mut self) {
-        BYTES.set(BYTES.get() - self.counted);
+        if self.id != 0 {
+            self.requests.with(|counted| counted.remove(self.id));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_lite::future::{block_on, pending, poll_once};
+
+    const SMALL: usize = INCOMPLETE_BYTES_UNCOUNTED;
+    const MAX: usize = 4 * SMALL;
+    const REFUSED: Result<(), Refusal> = Err(Refusal::TooManyAnswers);
+
+    fn bytes(requests: &IncompleteRequests) -> usize {
+        requests.with(|counted| counted.bytes)
+    }
 
     #[test]
-    fn incomplete_requests_are_refused_when_they_are_too_large_together() {
-        let max = 4 * INCOMPLETE_BYTES_UNCOUNTED;
-        let (mut first, mut second) = (IncompleteBytes::default(), IncompleteBytes::default());
-        assert_eq!(first.came(max - 1, max), Ok(()));
-        assert_eq!(second.came(INCOMPLETE_BYTES_UNCOUNTED, max), Ok(()), "a small one");
-        assert_eq!(second.came(INCOMPLETE_BYTES_UNCOUNTED + 1, max), Err(Refusal::TooManyAnswers));
-        assert_eq!(first.came(max, max), Ok(()), "what it had is counted once");
-        drop(first);
-        assert_eq!(second.came(max, max), Ok(()));
-        drop(second);
-        assert_eq!(BYTES.get(), 0);
+    fn the_oldest_is_refused_when_they_are_too_large_together() {
+        let requests = Arc::new(IncompleteRequests::new(MAX));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| IncompleteBytes::new(&requests));
+        assert_eq!(first.came(MAX - SMALL), Ok(()));
+        assert_eq!(second.came(SMALL), Ok(()), "a small one");
+        assert_eq!(bytes(&requests), MAX - SMALL);
+        {
+            let mut waits = pin!(first.unless_refused(pending::<()>()));
+            assert_eq!(block_on(poll_once(waits.as_mut())), None);
+            assert_eq!(second.came(SMALL + 1), Ok(()));
+            assert_eq!(block_on(waits), REFUSED, "the first waits for the rest");
+        }
+        assert_eq!(first.came(MAX), REFUSED, "it stays refused");
+        assert_eq!(bytes(&requests), SMALL + 1);
+        assert_eq!(third.came(MAX - SMALL - 1), Ok(()), "they fit exactly");
+        assert_eq!(second.came(SMALL + 2), REFUSED, "the oldest is the one that grows");
+        assert_eq!(bytes(&requests), MAX - SMALL - 1);
+        drop([first, second, third]);
+        assert_eq!(bytes(&requests), 0);
+    }
+
+    #[test]
+    fn one_request_always_fits_and_the_next_of_its_messages_is_counted_anew() {
+        let requests = Arc::new(IncompleteRequests::new(MAX));
+        let mut only = IncompleteBytes::new(&requests);
+        for _ in 0..2 {
+            assert_eq!(only.came(2 * MAX), Ok(()));
+            assert_eq!(only.came(3 * MAX), Ok(()));
+            assert_eq!(bytes(&requests), 3 * MAX, "what it had is counted once");
+            assert_eq!(only.came(0), Ok(()));
+            assert_eq!(bytes(&requests), 0);
+        }
+    }
+
+    #[test]
+    fn a_request_that_waits_is_woken_when_it_is_refused() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        struct Woken(AtomicBool);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let requests = Arc::new(IncompleteRequests::new(MAX));
+        let [mut old, mut new] = [(); 2].map(|()| IncompleteBytes::new(&requests));
+        old.came(MAX).expect("room");
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&woken));
+        assert_eq!(old.poll_refused(&mut Context::from_waker(&waker)), Poll::Pending);
+        new.came(SMALL + 1).expect("room, once the old one is refused");
+        assert!(woken.0.load(Ordering::Relaxed));
     }
 }

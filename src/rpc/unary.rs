@@ -24,7 +24,6 @@ use super::body::ResponseBody;
 use super::call::MeteredRequest;
 use super::encode::{Encoded, framed};
 use super::go_errors::{NO_ENCODING, not_decompressed, unknown_encoding, unknown_format};
-use super::incomplete::IncompleteBytes;
 use super::policy::Observed;
 use super::{CallHead, Inner, door, status};
 
@@ -41,9 +40,7 @@ pub(super) async fn answer(
 ) -> hyper::Response<ResponseBody> {
     let attempt = async {
         let gzip = is_gzip(head.as_deref().map(|head| &head.headers))?;
-        let message =
-            read(body, gzip, services.receive_max, services.replica.node().budgets.requests)
-                .await?;
+        let message = read(body, gzip, services.receive_max).await?;
         if let Some(observed) = observed {
             observed.admit(&message).map_err(status)?;
         }
@@ -67,8 +64,7 @@ pub(super) async fn read_ahead(
 ) -> Result<(hyper::Request<MeteredRequest>, Bytes), Status> {
     let (head, mut body) = request.into_parts();
     let gzip = is_gzip(Some(&head.headers))?;
-    let incomplete_max = services.replica.node().budgets.requests;
-    let message = read(&mut body, gzip, services.receive_max, incomplete_max).await?;
+    let message = read(&mut body, gzip, services.receive_max).await?;
     let body = body.with_message(framed(&message)?);
     Ok((hyper::Request::from_parts(head, body), message))
 }
@@ -85,15 +81,9 @@ fn is_gzip(headers: Option<&HeaderMap>) -> Result<bool, Status> {
     }
 }
 
-/// The one message of a call, of at most `max` bytes. Reads to the end of the body, too, and drops further content. Those that
-/// are not complete may have `incomplete_max` bytes together.
-async fn read(
-    body: &mut MeteredRequest,
-    gzip: bool,
-    max: usize,
-    incomplete_max: usize,
-) -> Result<Bytes, Status> {
-    let (mut came, mut incomplete) = (BytesMut::new(), IncompleteBytes::default());
+/// The one message of a call, of at most `max` bytes. Reads to the end of the body, too, and drops further content.
+async fn read(body: &mut MeteredRequest, gzip: bool, max: usize) -> Result<Bytes, Status> {
+    let mut came = BytesMut::new();
     let length = loop {
         let length = whole(&came, max)?;
         if let Some(length) = length.filter(|length| came.len() >= *length) {
@@ -102,7 +92,6 @@ async fn read(
         let Some(piece) = body.next().await? else {
             return Err(Status::unknown(if length.is_none() { "EOF" } else { "unexpected EOF" }));
         };
-        incomplete.came(came.len() + piece.len(), incomplete_max).map_err(status)?;
         came.extend_from_slice(&piece);
     };
     came.truncate(length);

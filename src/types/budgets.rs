@@ -3,7 +3,8 @@
 //! ```text
 //!  memory ─┬─ 3/16  responses in flight, all executors together
 //!          ├─ 1/8   requests in flight ─────┐
-//!          ├─ 1/32  requests that wait      ├ divided by the number of executors
+//!          ├─ 1/64  requests that wait      ├ divided by the number of executors
+//!          ├─ 1/64  requests not complete   │
 //!          ├─ 1/8   unsent events of watches┘
 //!          ├─ 1/16  blocks of the store ─┐
 //!          ├─ 1/32  records              ├ caches
@@ -20,9 +21,10 @@
 //! A share may be smaller than the largest request of one client; then that request is refused, as with any full budget.
 
 use super::limits::{
-    BLOCK_CACHE_BYTES_MAX, CATCH_UP_ENTRIES_BYTES_MAX, DEFERRED_BYTES_MAX, LIST_CACHE_BYTES_MAX,
-    MEMTABLE_BYTES_MAX, PEER_BULK_BYTES_MAX, RECORD_CACHE_BYTES, REQUEST_BYTES_IN_FLIGHT_MAX,
-    RESPONSE_BYTES_IN_FLIGHT_MAX, SEALED_MEMTABLES_MAX, UNCOMMITTED_BYTES_MAX, WATCH_HUB_BYTES_MAX,
+    BLOCK_CACHE_BYTES_MAX, CATCH_UP_ENTRIES_BYTES_MAX, DEFERRED_BYTES_MAX, INCOMPLETE_BYTES_MAX,
+    LIST_CACHE_BYTES_MAX, MEMTABLE_BYTES_MAX, PEER_BULK_BYTES_MAX, RECORD_CACHE_BYTES,
+    REQUEST_BYTES_IN_FLIGHT_MAX, RESPONSE_BYTES_IN_FLIGHT_MAX, SEALED_MEMTABLES_MAX,
+    UNCOMMITTED_BYTES_MAX, WATCH_HUB_BYTES_MAX,
 };
 
 /// Memtables at most: the sealed ones, and the one that is written to.
@@ -52,6 +54,8 @@ pub struct Budgets {
     pub requests: usize,
     /// Requests of one executor that wait for that. Past it they are refused.
     pub requests_waiting: usize,
+    /// Requests of one executor of which the rest is still to come. Past it the oldest are refused; one always fits.
+    pub requests_incomplete: usize,
     /// Unsent events of the watches of one executor. Past it each stream may hold its share only.
     pub watch_hub: usize,
     /// The caches in front of the store.
@@ -82,7 +86,8 @@ impl Budgets {
         Self {
             responses: whole(share(16).saturating_mul(3), RESPONSE_BYTES_IN_FLIGHT_MAX),
             requests: part(8, REQUEST_BYTES_IN_FLIGHT_MAX),
-            requests_waiting: part(32, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
+            requests_waiting: part(64, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
+            requests_incomplete: part(64, INCOMPLETE_BYTES_MAX),
             watch_hub: part(8, WATCH_HUB_BYTES_MAX),
             caches: CacheBytes {
                 records: share(32).min(RECORD_CACHE_BYTES),
@@ -118,6 +123,7 @@ mod tests {
                     responses,
                     requests,
                     requests_waiting,
+                    requests_incomplete,
                     watch_hub,
                     caches: CacheBytes { records, lists },
                     block_cache,
@@ -127,7 +133,7 @@ mod tests {
                     deferred,
                     peer_queue,
                 } = Budgets::new(memory, executors);
-                let of_one = requests + requests_waiting + watch_hub;
+                let of_one = requests + requests_waiting + requests_incomplete + watch_hub;
                 let of_executors = executors as u64 * of_one as u64;
                 let of_store = records + lists + block_cache + MEMTABLES * memtable;
                 let of_log = (catch_up + uncommitted + deferred + OTHERS * peer_queue) as u64;
@@ -143,6 +149,7 @@ mod tests {
         for (bytes, of_half) in [
             (small.responses, half.responses),
             (small.requests, half.requests),
+            (small.requests_incomplete, half.requests_incomplete),
             (small.watch_hub, half.watch_hub),
             (small.memtable as usize, half.memtable as usize),
             (small.catch_up, half.catch_up),

@@ -1,7 +1,7 @@
 //! Conversion of JSON requests to gRPC messages.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use basalt_proto::grpc_frame::frame;
 use bytes::Bytes;
@@ -10,8 +10,9 @@ use hyper::body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::bounded;
+use super::{bounded, too_much};
 use crate::json::{MessageId, Schema, Values};
+use crate::rpc::IncompleteBytes;
 
 /// One message.
 pub(super) fn one(message: &[u8]) -> Body {
@@ -19,8 +20,15 @@ pub(super) fn one(message: &[u8]) -> Body {
 }
 
 /// Many messages of at most `max` bytes, as they arrive.
-pub(super) fn stream(body: Body, schema: &'static Schema, input: MessageId, max: usize) -> Body {
-    Body::new(Stream { body, schema, input, max, values: Values::default(), ended: false })
+pub(super) fn stream(
+    body: Body,
+    schema: &'static Schema,
+    input: MessageId,
+    max: usize,
+    incomplete: IncompleteBytes,
+) -> Body {
+    let values = Values::default();
+    Body::new(Stream { body, schema, input, max, values, incomplete, ended: false })
 }
 
 struct Stream {
@@ -29,6 +37,7 @@ struct Stream {
     input: MessageId,
     max: usize,
     values: Values,
+    incomplete: IncompleteBytes,
     /// The client has ended the body.
     ended: bool,
 }
@@ -61,7 +70,15 @@ impl hyper::body::Body for Stream {
                 Ok(None) => (),
                 Err(_) => return Poll::Ready(None),
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            let waiting = self.values.waiting();
+            if let Err(refusal) = self.incomplete.came(waiting) {
+                return Poll::Ready(Some(Err(too_much(refusal))));
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                let refused = self.incomplete.poll_refused(context);
+                return refused.map(|refusal| Some(Err(too_much(refusal))));
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.values.push(data);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
+use basalt_proto::grpc_frame::{Head, PLAIN};
 use prost::Message;
 
 use super::{
@@ -236,6 +237,39 @@ fn requests_that_do_not_come_are_refused() {
         assert!(count > 0, "{}", String::from_utf8_lossy(&told));
         told.extend_from_slice(&piece[..count]);
     }
+}
+
+#[test]
+fn of_large_requests_that_do_not_come_the_oldest_are_refused() {
+    const UPLOAD_BYTES: usize = MIB;
+    /// More than sixteen executors keep.
+    const UPLOADS: usize = 700;
+    const PIECE_BYTES: usize = 16 << 10;
+    let server = Setup::new(process::basalt()).start();
+    let refused = |method: &str| {
+        let page = get(&server.endpoint(), "/metrics");
+        page.lines().any(|line| {
+            line.starts_with("grpc_server_handled_total{grpc_code=\"ResourceExhausted\"")
+                && line.contains(&format!("grpc_method=\"{method}\""))
+                && !line.ends_with(" 0")
+        })
+    };
+    let head = Head { flag: PLAIN, length: UPLOAD_BYTES as u32 }.to_bytes();
+    let mut uploads = Vec::new();
+    while !(refused("Range") && refused("Watch")) {
+        assert!(uploads.len() < UPLOADS, "{}", server.logs.tail());
+        for path in [wire::RANGE, wire::WATCH] {
+            let mut frames = Frames::open(&server);
+            frames.send(&[call_of(1, path), frame(DATA, 0, 1, &head)].concat());
+            let piece = frame(DATA, 0, 1, &[0; PIECE_BYTES]);
+            for _ in 1..UPLOAD_BYTES / PIECE_BYTES {
+                frames.send(&piece);
+            }
+            uploads.push(frames);
+        }
+        put(&server, "whole", &"w".repeat(UPLOAD_BYTES));
+    }
+    is_served(&server);
 }
 
 #[test]
