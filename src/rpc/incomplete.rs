@@ -18,11 +18,11 @@ pub struct IncompleteRequests {
     /// Upper bound of their bytes. One request always fits.
     max: usize,
     /// Never contended: one thread uses it.
-    counted: Mutex<Counted>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Counted {
+struct State {
     bytes: usize,
     last_id: u64,
     /// By id: the oldest is the first.
@@ -40,15 +40,15 @@ struct Part {
 impl IncompleteRequests {
     /// So many bytes may be incomplete.
     pub fn new(max: usize) -> Self {
-        Self { max, counted: Mutex::default() }
+        Self { max, state: Mutex::default() }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Counted) -> T) -> T {
-        work(&mut self.counted.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Counted {
+impl State {
     fn remove(&mut self, id: u64) -> Option<Part> {
         let part = self.requests.remove(&id)?;
         self.bytes -= part.bytes;
@@ -93,22 +93,22 @@ impl IncompleteBytes {
             return Ok(());
         }
         let Self { requests, id } = self;
-        requests.with(|counted| {
+        requests.with(|state| {
             if *id == 0 {
-                counted.last_id += 1;
-                *id = counted.last_id;
-                counted.requests.insert(*id, Part { bytes: 0, waker: None });
+                state.last_id += 1;
+                *id = state.last_id;
+                state.requests.insert(*id, Part { bytes: 0, waker: None });
             }
-            let part = counted.requests.get_mut(id).ok_or(Refusal::TooManyAnswers)?;
-            counted.bytes = counted.bytes - part.bytes + bytes;
+            let part = state.requests.get_mut(id).ok_or(Refusal::TooManyAnswers)?;
+            state.bytes = state.bytes - part.bytes + bytes;
             part.bytes = bytes;
             if bytes == 0 {
-                counted.remove(*id);
+                state.remove(*id);
                 *id = 0;
                 return Ok(());
             }
-            counted.refuse_oldest(requests.max);
-            match counted.requests.contains_key(id) {
+            state.refuse_oldest(requests.max);
+            match state.requests.contains_key(id) {
                 true => Ok(()),
                 false => Err(Refusal::TooManyAnswers),
             }
@@ -120,8 +120,8 @@ impl IncompleteBytes {
         if self.id == 0 {
             return Poll::Pending;
         }
-        self.requests.with(|counted| {
-            let Some(part) = counted.requests.get_mut(&self.id) else {
+        self.requests.with(|state| {
+            let Some(part) = state.requests.get_mut(&self.id) else {
                 return Poll::Ready(Refusal::TooManyAnswers);
             };
             part.waker = Some(context.waker().clone());
@@ -146,7 +146,7 @@ impl IncompleteBytes {
 impl Drop for IncompleteBytes {
     fn drop(&mut self) {
         if self.id != 0 {
-            self.requests.with(|counted| counted.remove(self.id));
+            self.requests.with(|state| state.remove(self.id));
         }
     }
 }
@@ -161,7 +161,7 @@ mod tests {
     const REFUSED: Result<(), Refusal> = Err(Refusal::TooManyAnswers);
 
     fn bytes(requests: &IncompleteRequests) -> usize {
-        requests.with(|counted| counted.bytes)
+        requests.with(|state| state.bytes)
     }
 
     #[test]
