@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -38,6 +39,7 @@ USERS = {
 # Beside those that files are in; 0o1777 for what anybody may write to.
 DIRECTORIES = {"tmp": 0o1777, "root": 0o700, "home/nonroot": 0o755, "var/etcd": 0o755, "var/lib/etcd": 0o755}
 MACHINES = {62: "amd64", 183: "arm64"}
+GNU_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -102,7 +104,10 @@ def stripped(path):
     """Without what only debuggers read. Names of functions stay, for backtraces."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = os.path.join(scratch, "program")
-        subprocess.run(["strip", "--strip-debug", "-o", copy, path], check=True)
+        # GNU's knows one kind of machine, and has its name in front if it is not this one.
+        kind = GNU_MACHINES[architecture(path)]
+        strip = "strip" if kind == platform.machine() else f"{kind}-linux-gnu-strip"
+        subprocess.run([strip, "--strip-debug", "-o", copy, path], check=True)
         return read(copy)
 
 
@@ -166,11 +171,11 @@ def image(arguments, when):
     base, programs, links = contents(arguments)
     layers = [layer(base, {}, DIRECTORIES, when), layer(programs, links, {}, when)]
     layout, created = Layout(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
-    platform = {"architecture": architecture(os.path.join(arguments.programs, PROGRAMS[0][0])), "os": "linux"}
+    runs_on = {"architecture": architecture(os.path.join(arguments.programs, PROGRAMS[0][0])), "os": "linux"}
     packed = [layout.add(*compress(tar, arguments.compress)) for tar in layers]
     config = layout.add_json(
         {
-            **platform,
+            **runs_on,
             "created": created,
             "config": {
                 "Cmd": ["/usr/local/bin/etcd"],
@@ -203,10 +208,10 @@ def image(arguments, when):
     index = {
         "schemaVersion": 2,
         "mediaType": INDEX,
-        "manifests": [{**manifest, "platform": platform, "annotations": named}],
+        "manifests": [{**manifest, "platform": runs_on, "annotations": named}],
     }
     saved = [{"Config": path_of(config), "RepoTags": [arguments.name], "Layers": [path_of(it) for it in packed]}]
-    return platform["architecture"], {
+    return runs_on["architecture"], {
         "oci-layout": encode({"imageLayoutVersion": "1.0.0"}),
         "index.json": encode(index),
         "manifest.json": encode(saved),
