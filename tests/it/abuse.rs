@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use crate::compare::runtime;
 use crate::metrics::get;
-use crate::process::{self, Server, Setup};
+use crate::process::{self, PATIENCE, Server, Setup};
 use crate::wire::{self, Wire};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;

@@ -25,12 +25,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use self::load::{Load, PATIENCE};
+use self::load::Load;
 use self::members::Members;
 use self::partition::Absence;
 use self::rotation::Rotation;
 use crate::compare::from_environment;
-use crate::process::{self, Server, Setup};
+use crate::process::{self, PATIENCE, Server, Setup};
 
 /// The age from which etcd counts a connection as healthy.
 const HEALTHY: Duration = Duration::from_millis(5500);

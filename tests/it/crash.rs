@@ -26,7 +26,7 @@ use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 
 use crate::compare::{difference, from_environment, runtime};
-use crate::process::{self, Server, Setup};
+use crate::process::{self, PATIENCE, Server, Setup};
 use crate::wire::{self, Wire};
 
 /// Writers that keep the server busy while it is killed.
@@ -35,7 +35,6 @@ const WRITERS: u64 = 16;
 const KEYS: u64 = 20;
 /// No segment of the WAL may be deleted under an older copy of the store.
 const SNAPSHOT_COUNT: &str = "1000000";
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn setup() -> Setup {
     Setup::new(process::basalt()).flag("snapshot-count", SNAPSHOT_COUNT)

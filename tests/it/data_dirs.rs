@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use basalt::io::{begin_log, read_log};
 use basalt::types::HardState;
@@ -17,10 +16,8 @@ use basalt_proto::etcdserverpb::{
 use rustix::process::Signal;
 
 use crate::compare::runtime;
-use crate::process::{self, Server, Setup, run};
+use crate::process::{self, PATIENCE, Server, Setup, run};
 use crate::wire::{self, Wire};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Made by `tests/golden/make-data-dir.sh` with the version whose members supported feature level 1: a member that was
 /// killed. Its store holds the writes before an earlier stop, its log those after it too.

@@ -7,13 +7,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::{self, Scratch, run};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::process::{self, PATIENCE, Scratch, run};
 
 fn text(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::compare::runtime;
 use crate::ports;
-use crate::process::{self, Scratch, Server, Setup};
+use crate::process::{self, PATIENCE, Scratch, Server, Setup};
 use crate::wire::Wire;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// The first bytes of an HTTP/2 connection: the preface and empty settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 

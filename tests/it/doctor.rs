@@ -4,13 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::{self, Finished, Scratch, Server, Setup, run};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::process::{self, Finished, PATIENCE, Scratch, Server, Setup, run};
 
 /// A report as JSON, and the exit code.
 fn examine(command: &mut Command) -> (Value, i32) {

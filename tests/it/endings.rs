@@ -26,7 +26,7 @@ use rand::{Rng, SeedableRng};
 
 use self::raw::{Raw, To, has_answer};
 use crate::compare::{from_environment, runtime};
-use crate::process::{self, Scratch, Server, Setup, reference};
+use crate::process::{self, PATIENCE, Scratch, Server, Setup, reference};
 use crate::wire::{self, Wire};
 
 const LOCK: &str = "/v3lockpb.Lock/Lock";
@@ -40,8 +40,6 @@ const ROUND: usize = 240;
 const VALUE_BYTES: usize = 256 << 10;
 /// Permitted growth of the process's memory.
 const MEMORY_KB: u64 = 20 << 10;
-/// Time until everything is as before, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Time until a response begins, if there is one, and the wait where there is none.
 const BEGINS: Duration = Duration::from_millis(300);
 const WAITS: Duration = Duration::from_millis(20);

@@ -8,12 +8,11 @@ use basalt_proto::etcdserverpb::{
 
 use crate::compare::runtime;
 use crate::metrics::get;
-use crate::process::{self, Setup};
+use crate::process::{self, PATIENCE, Setup};
 use crate::wire::Wire;
 
 const PUTS: i64 = 40;
 const PAUSE: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Compacts all versions of a key, and waits until they are deleted.
 fn compact(setup: &Setup) -> (process::Server, Duration) {

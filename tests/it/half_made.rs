@@ -15,10 +15,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::compare::{from_environment, runtime};
-use crate::process::{self, Finished, Scratch, Server, Setup, reference, run, spawn};
+use crate::process::{self, Finished, PATIENCE, Scratch, Server, Setup, reference, run, spawn};
 use crate::wire::{self, Wire};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const KEYS: i64 = 3000;
 const BATCH: i64 = 100;
 const MEMBER_ADD: &str = "/etcdserverpb.Cluster/MemberAdd";

@@ -5,13 +5,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::compare::runtime;
-use crate::process::{self, Scratch, Server, Setup};
+use crate::process::{self, PATIENCE, Scratch, Server, Setup};
 use crate::tls::certificates::{Authority, Wanted};
 use crate::wire::Wire;
 
 /// Writes for this long, each of which is logged as slow: more than a pipe holds.
 const WRITES: Duration = Duration::from_millis(2500);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_log_that_nobody_reads_stops_no_request() {

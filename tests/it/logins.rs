@@ -10,15 +10,12 @@ mod storm;
 mod tokens;
 
 use std::process::Command;
-use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{AuthenticateRequest, AuthenticateResponse};
 use tonic::Status;
 
-use crate::process::{Finished, Server, reference, run};
+use crate::process::{Finished, PATIENCE, Server, reference, run};
 use crate::wire::{self, Wire};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks with the real etcdctl.
 fn ctl(server: &Server, arguments: &[&str]) -> Finished {

@@ -5,10 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::compare::runtime;
-use crate::process::{self, Server, Setup, reference, spawn};
+use crate::process::{self, PATIENCE, Server, Setup, reference, spawn};
 use crate::wire::Wire;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The destination's content once all of `a/` from revision 2 on is there: the keys `n` and `a/n`.
 fn mirrored(program: PathBuf, more: &[&str], last: &str) -> Vec<(String, String)> {

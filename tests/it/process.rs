@@ -26,6 +26,8 @@ use crate::wire::Wire;
 
 /// Long enough for a debug build on a machine that builds something else at the same time.
 const READY_SECONDS_MAX: u64 = 30;
+/// How long a test waits for what must come, in a debug build on a machine that does something else too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough to compile one small crate.
 const BUILD_WAIT: Duration = Duration::from_secs(600);
 const START_ATTEMPTS_MAX: u32 = 3;

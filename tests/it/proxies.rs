@@ -9,10 +9,7 @@ mod shared;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::process::{self, Finished, Logs, Scratch, Server, reference, run, spawn};
-
-/// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::process::{self, Finished, Logs, PATIENCE, Scratch, Server, reference, run, spawn};
 
 /// A running `gateway` or `grpc-proxy`.
 struct Proxy {

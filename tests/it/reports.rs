@@ -10,14 +10,12 @@ mod tokens;
 mod watches;
 mod websockets;
 
-use std::time::Duration;
-
 use basalt_proto::etcdserverpb::{AuthDisableRequest, AuthDisableResponse};
 use basalt_proto::etcdserverpb::{AuthEnableRequest, AuthEnableResponse};
 
+use crate::process::PATIENCE;
 use crate::wire::Wire;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const USER_CHANGE_PASSWORD: &str = "/etcdserverpb.Auth/UserChangePassword";
 
 /// Switches auth off, as root.

@@ -12,12 +12,11 @@ use prost::Message as _;
 use rustix::process::Signal;
 
 use crate::compare::{from_environment, runtime};
-use crate::process::{self, Server, Setup, basalt};
+use crate::process::{self, PATIENCE, Server, Setup, basalt};
 use crate::wire::{self, Wire};
 
 /// How long a server may take until it serves. A second on a machine that does nothing else.
 const READY_MAX: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server in the sandbox, not started yet.
 fn sandboxed(refuses: &str) -> Server {

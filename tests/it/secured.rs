@@ -12,16 +12,14 @@ use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::{Finished, Scratch, Server, Setup, reference, run};
+use crate::process::{Finished, PATIENCE, Scratch, Server, Setup, reference, run};
 use crate::tls::certificates::{Authority, Pair, Wanted, replace};
 use crate::tls::identities::Holder;
 use crate::wire::Wire;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const ROOT: &str = "root";
 pub(crate) const ALICE: &str = "alice";
 /// Has no role.

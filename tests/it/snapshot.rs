@@ -8,7 +8,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use basalt_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
@@ -22,10 +21,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::compare::{from_environment, runtime};
-use crate::process::{self, Finished, Scratch, Server, Setup, reference, run};
+use crate::process::{self, Finished, PATIENCE, Scratch, Server, Setup, reference, run};
 use crate::wire::{self, Wire};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 const CHUNK_BYTES: usize = 32 << 10;
 /// The restored member; [`Setup::new`] starts it under this name.

@@ -24,10 +24,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::process::spawn_with;
+use crate::process::{PATIENCE, spawn_with};
 
-/// Long enough for a shell that reads its completions on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// So wide that no line of ours is wrapped.
 const SIZE: Winsize = Winsize { ws_row: 60, ws_col: 250, ws_xpixel: 0, ws_ypixel: 0 };
 /// `O_NOCTTY`: the terminal is to control the program, not us.

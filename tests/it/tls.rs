@@ -14,9 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use self::certificates::{Authority, Pair, Wanted};
-use crate::process::{self, Finished, Scratch, Server, Setup, reference, run};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::process::{self, Finished, PATIENCE, Scratch, Server, Setup, reference, run};
 
 /// A server that listens for clients with TLS at its own port, with more flags.
 pub(crate) fn secured(setup: Setup, pair: &Pair) -> Server {

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
-use std::time::Duration;
 
 use basalt::cluster::{cluster_id, member_id};
 use basalt::consensus::wire::Encoder;
@@ -21,10 +20,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::compare::runtime;
-use crate::process::{self, Finished, Scratch, Server, Setup, run};
+use crate::process::{self, Finished, PATIENCE, Scratch, Server, Setup, run};
 use crate::wire::Wire;
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The member of [`Setup::new`].
 const PEER_URL: &str = "http://127.0.0.1:12380";
 const NAME: &str = "pillar";

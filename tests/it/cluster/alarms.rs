@@ -11,10 +11,9 @@ use basalt_proto::etcdserverpb::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::load::PATIENCE;
 use super::members::Members;
 use super::runtime;
-use crate::process::{self, Setup};
+use crate::process::{self, PATIENCE, Setup};
 use crate::wire::{self, Wire};
 
 /// Health pages that alarms change, with and without exclusions.

@@ -14,10 +14,9 @@ use basalt_proto::etcdserverpb::{
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::load::PATIENCE;
 use super::members::Members;
 use super::{runtime, setup};
-use crate::process::{self, Server, Setup};
+use crate::process::{self, PATIENCE, Server, Setup};
 use crate::wire::{self, Wire};
 
 /// A value, and another one of the same length.

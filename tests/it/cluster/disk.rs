@@ -17,10 +17,9 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use tonic::Code;
 use tonic::codegen::tokio_stream::StreamExt as _;
 
-use super::load::PATIENCE;
 use super::members::Members;
 use super::{runtime, setup};
-use crate::process::run;
+use crate::process::{PATIENCE, run};
 use crate::wire::{self, Talk, Wire};
 
 /// Two segments of the log, the reserve and the margin, and room for some data.

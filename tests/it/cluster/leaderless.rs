@@ -12,10 +12,9 @@ use prost::Message;
 use rustix::process::Signal;
 use tonic::Status;
 
-use super::load::PATIENCE;
 use super::members::Members;
 use super::runtime;
-use crate::process::{self, Setup};
+use crate::process::{self, PATIENCE, Setup};
 use crate::wire::{self, Wire};
 
 /// A member waits five seconds and two election timeouts for consensus.

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::load::{Load, PATIENCE};
+use super::load::Load;
 use super::members::Members;
 use super::network::{CUT, another_leads, from, to};
 use super::{runtime, setup_with};
 use crate::compare::from_environment;
-use crate::process::Setup;
+use crate::process::{PATIENCE, Setup};
 use crate::wire::Wire;
 
 fn alone_with(election: u64) -> Setup {

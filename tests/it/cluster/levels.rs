@@ -7,8 +7,8 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use super::members::Members;
-use super::{PATIENCE, page, runtime};
-use crate::process::{self, Server, Setup};
+use super::{page, runtime};
+use crate::process::{self, PATIENCE, Server, Setup};
 
 /// Makes a member support a lower feature level than its version does.
 const LOWERED: &str = "BASALT_FEATURE_LEVEL";

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use super::connections::{Connections, permitted};
 use super::contended::{self, History};
 use super::members::Members;
+use crate::process::PATIENCE;
 use crate::wire::{self, Wire};
 
 const WRITERS: u64 = 8;
@@ -26,7 +27,6 @@ const READERS: u64 = 2;
 const CONTENDERS: u64 = 6;
 /// A client waits this long before it asks another member.
 pub(super) const CALL_TIME: Duration = Duration::from_secs(2);
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between the writes of a writer: fast members should not fill the memory of the test.
 const WRITE_PAUSE: Duration = Duration::from_millis(8);
 

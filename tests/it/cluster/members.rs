@@ -6,12 +6,9 @@ use std::time::{Duration, Instant};
 use basalt_proto::etcdserverpb::{StatusRequest, StatusResponse};
 
 use super::proxy::Links;
-use crate::process::{Finished, Server, Setup};
+use crate::process::{Finished, PATIENCE, Server, Setup};
 use crate::secured::Secured;
 use crate::wire::{self, Wire};
-
-/// Long enough for debug builds on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Members that were founded together, and members added later, in the order of their addition.
 pub(crate) struct Members(pub(crate) Vec<Server>);

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use super::HEALTHY;
 use super::members::Members;
-use super::{HEALTHY, PATIENCE};
 use crate::compare::runtime;
 use crate::ports;
-use crate::process::{self, Scratch, Setup, run};
+use crate::process::{self, PATIENCE, Scratch, Setup, run};
 
 /// Sent to the first member. `{m1}` is a member's id, `{peer1}` its peer URL, `{new}` and the like unused
 /// URLs (a member added again within a second has the same id), `{learner}` the id of the member that is not started.

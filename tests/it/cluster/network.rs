@@ -8,13 +8,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tonic::Status;
 
-use super::load::{Load, PATIENCE};
+use super::load::Load;
 use super::members::Members;
 use super::proxy::{Links, Wire};
 use super::rotation::Rotation;
 use super::{runtime, setup};
 use crate::compare::from_environment;
-use crate::process::Setup;
+use crate::process::{PATIENCE, Setup};
 use crate::wire;
 
 /// More than a member waits for consensus: 5 s and two election timeouts.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::load::PATIENCE;
 use super::members::Members;
+use crate::process::PATIENCE;
 use crate::wire::{self, Wire};
 use basalt_proto::etcdserverpb::{StatusRequest, StatusResponse};
 

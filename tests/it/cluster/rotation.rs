@@ -21,11 +21,12 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use super::connections::Connections;
-use super::load::{CALL_TIME, PATIENCE};
+use super::load::CALL_TIME;
 use super::members::Members;
 use super::network::wires_are_bad;
 use super::{election_ms, leaders_die, runtime, setup, setup_with};
 use crate::compare::from_environment;
+use crate::process::PATIENCE;
 use crate::secured::{ALICE, ROOT, STRANGER, Secured};
 use crate::wire::Wire;
 

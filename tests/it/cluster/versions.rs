@@ -9,9 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::members::Members;
 use super::messages::reason;
-use super::{PATIENCE, page, runtime, setup};
+use super::{page, runtime, setup};
 use crate::ports;
-use crate::process::{self, Server};
+use crate::process::{self, PATIENCE, Server};
 
 /// A little more than the interval at which a leader asks the members.
 pub(super) const ROUND: Duration = Duration::from_secs(6);

@@ -17,10 +17,8 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::ports;
-use crate::process::{self, Finished, Logs, Scratch, reference, run};
+use crate::process::{self, Finished, Logs, PATIENCE, Scratch, reference, run};
 
-/// Time for any one thing in a debug build on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// The pod's `terminationGracePeriodSeconds`.
 const GRACE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "the account's token";

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fake_set::{FakeSet, Listed, PATIENCE};
-use crate::process::Scratch;
+use super::fake_set::{FakeSet, Listed};
+use crate::process::{PATIENCE, Scratch};
 use crate::tls::certificates::{Authority, Wanted};
 
 macro_rules! scenarios {
