@@ -43,6 +43,7 @@ impl IncompleteRequests {
         Self { max, state: Mutex::default() }
     }
 
+    /// Wakers are neither woken nor dropped here: a task that ends then would come back for the lock.
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -55,18 +56,16 @@ impl State {
         Some(part)
     }
 
-    /// Refuses the oldest requests until at most `max` bytes, or one request, are left.
-    fn refuse_oldest(&mut self, max: usize) {
+    /// Takes the oldest requests out until at most `max` bytes, or one request, are left.
+    fn take_oldest(&mut self, max: usize) -> Vec<Part> {
+        let mut taken = Vec::new();
         while self.bytes > max
             && self.requests.len() > 1
             && let Some((id, _)) = self.requests.first_key_value()
-            && let Some(part) = self.remove(*id)
         {
-            metrics::REQUESTS_REFUSED.add(1);
-            if let Some(waker) = part.waker {
-                waker.wake();
-            }
+            taken.extend(self.remove(*id));
         }
+        taken
     }
 }
 
@@ -93,26 +92,25 @@ impl IncompleteBytes {
             return Ok(());
         }
         let Self { requests, id } = self;
-        requests.with(|state| {
+        if bytes == 0 {
+            let complete = requests.with(|state| state.remove(*id));
+            return complete.map(|_| *id = 0).ok_or(Refusal::TooManyAnswers);
+        }
+        let (is_kept, refused) = requests.with(|state| {
             if *id == 0 {
                 state.last_id += 1;
                 *id = state.last_id;
                 state.requests.insert(*id, Part { bytes: 0, waker: None });
             }
-            let part = state.requests.get_mut(id).ok_or(Refusal::TooManyAnswers)?;
+            let Some(part) = state.requests.get_mut(id) else { return (false, Vec::new()) };
             state.bytes = state.bytes - part.bytes + bytes;
             part.bytes = bytes;
-            if bytes == 0 {
-                state.remove(*id);
-                *id = 0;
-                return Ok(());
-            }
-            state.refuse_oldest(requests.max);
-            match state.requests.contains_key(id) {
-                true => Ok(()),
-                false => Err(Refusal::TooManyAnswers),
-            }
-        })
+            let refused = state.take_oldest(requests.max);
+            (state.requests.contains_key(id), refused)
+        });
+        metrics::REQUESTS_REFUSED.add(refused.len() as u64);
+        refused.into_iter().filter_map(|part| part.waker).for_each(Waker::wake);
+        if is_kept { Ok(()) } else { Err(Refusal::TooManyAnswers) }
     }
 
     /// Ready once the request is refused.
@@ -120,13 +118,14 @@ impl IncompleteBytes {
         if self.id == 0 {
             return Poll::Pending;
         }
-        self.requests.with(|state| {
-            let Some(part) = state.requests.get_mut(&self.id) else {
-                return Poll::Ready(Refusal::TooManyAnswers);
-            };
-            part.waker = Some(context.waker().clone());
-            Poll::Pending
-        })
+        let waker = context.waker().clone();
+        let replaced = self
+            .requests
+            .with(|state| state.requests.get_mut(&self.id).map(|part| part.waker.replace(waker)));
+        match replaced {
+            None => Poll::Ready(Refusal::TooManyAnswers),
+            Some(_) => Poll::Pending,
+        }
     }
 
     /// The output of `next`, which waits for more of the request, unless the request is refused.
