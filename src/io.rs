@@ -28,6 +28,7 @@ mod store_dir;
 mod system;
 mod thread;
 mod tls;
+mod turns;
 mod vote_lease;
 mod wal_file;
 mod watchdog;
@@ -37,7 +38,7 @@ pub use self::descriptors::{Lane, raise_open_files};
 pub use self::disk::{DiskMonitor, Fits, RequestBytes, disk_bytes};
 pub use self::disk_probe::{DiskLatency, LatencyQuantiles, measure_disk};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
-pub use self::executor::{Executors, spawn, spawn_client};
+pub use self::executor::{Executors, spawn, spawn_accept, spawn_client};
 pub use self::export::{Piece, export};
 pub use self::host::{
     DirectoryFacts, HostLimit, clock_source, cpu_quota, directory_facts, kernel_release,
@@ -70,6 +71,7 @@ pub use self::tls::{
     CertificateEnd, Options as TlsOptions, PairFiles, PeerCertificate, TlsCredentials, TlsVersions,
     make_self_signed, reload_all,
 };
+pub use self::turns::note_work;
 pub use self::vote_lease::{note_vote_lease, vote_lease_ms};
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};
 pub use self::watchdog::{notify_ready, notify_stopping};

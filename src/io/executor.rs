@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::reactor::{self, PeriodicWake, Place, Rank, Reactor, Running};
+use super::turns::in_turns;
 use super::watchdog;
 use crate::types::Fault;
 
@@ -78,7 +79,12 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 }
 
 /// Runs the task of a client's connection on this executor, in the background. Tasks of the member do not wait until all
-/// connections that are ready had their turn.
+/// connections that are ready had their turn, nor does a light connection until all busy ones had theirs.
 pub fn spawn_client(task: impl Future<Output = ()> + 'static) {
+    reactor::spawn(Rank::Client, in_turns(task));
+}
+
+/// Runs a task that takes new connections of clients on this executor, in the background. It has its turn like a connection.
+pub fn spawn_accept(task: impl Future<Output = ()> + 'static) {
     reactor::spawn(Rank::Client, task);
 }

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_lite::future::yield_now;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
@@ -241,6 +242,8 @@ impl Listener {
             let next =
                 async { (ConnectionPermit::enter(lane, ACCEPT_PAUSE).await, self.next().await) };
             let Some((permit, stream)) = slot.or_closing(next).await else { return };
+            // Thousands may come at once.
+            yield_now().await;
             if let Some(secure) = &secure {
                 secure.take(stream, permit).await;
                 continue;

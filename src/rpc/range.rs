@@ -14,8 +14,8 @@ use tonic::Status;
 use super::budget::Reservation;
 use super::{complete, refused, status};
 use crate::actors::{ReplicaClient, State};
-use crate::io::Pool;
 use crate::io::clock::Instant;
+use crate::io::{Pool, note_work};
 use crate::mvcc::{self, Chunk, RangeCursor};
 use crate::types::limits::RANGE_STREAM_MS_MAX;
 use crate::types::{Error, Refusal};
@@ -125,7 +125,9 @@ fn next(
     bytes: usize,
     kvs: &mut KeyValues,
 ) -> Result<Chunk, Status> {
-    cursor.next(&state.read, keys, bytes, kvs).map_err(refused)
+    let chunk = cursor.next(&state.read, keys, bytes, kvs).map_err(refused)?;
+    note_work(chunk.bytes);
+    Ok(chunk)
 }
 
 /// Answers a read-only transaction, once the response fits into the budget.

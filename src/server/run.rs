@@ -321,7 +321,7 @@ fn listen(
         for listen in addresses {
             let secure = secure(listen, credentials);
             let listener = io::listen(&listen.address)?;
-            io::spawn(listener.accept(lane, port, executors.to_vec(), secure));
+            io::spawn_accept(listener.accept(lane, port, executors.to_vec(), secure));
         }
     }
     Ok(())

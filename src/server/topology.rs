@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::future::yield_now;
+
 use super::Config;
 use super::open::Opened;
 use super::raft_log;
@@ -253,8 +255,10 @@ impl ExecutorContext {
         let replica = ReplicaClient::new(Arc::clone(shared), pending, handles);
         let services = self.http.map(|options| HttpService::new(&replica, options));
         let (connections, http2) = (self.connections.1, self.http2);
-        io::spawn(async move {
+        io::spawn_accept(async move {
             while let Ok(connection) = connections.recv_async().await {
+                // Thousands may come at once.
+                yield_now().await;
                 let Some(connection) = connection.open() else { continue };
                 let front = services[connection.port()].to(&connection);
                 let switched = front.clone();

@@ -21,6 +21,7 @@ use hyper::service::Service;
 use send_wrapper::SendWrapper;
 
 use super::progress::{self, Flow, PollResult, UnsentBytes};
+use crate::io::turns::note_answer;
 use crate::metrics;
 use crate::types::limits::{
     RESPONSE_BYTES_UNCOUNTED, STREAMS_OF_CONNECTION_MAX, UNSENT_BYTES_OF_CONNECTION_MIN,
@@ -176,6 +177,7 @@ pub(super) struct AnswerBody<B> {
 impl<B> AnswerBody<B> {
     /// Counts a piece that is given to HTTP/2, and keeps its last byte.
     fn give(&mut self, mut piece: Bytes) -> Piece {
+        note_answer();
         match &self.counted {
             UnsentCount::ByService(_) => progress::note(PollResult::Idle),
             UnsentCount::ByFlow(flow) => {

@@ -13,6 +13,7 @@ use super::clock;
 use super::merge::Merge;
 use super::output::Duplex;
 use super::scheduler::{Handle, TURN_BYTES_MAX};
+use crate::io::turns::note_answer;
 
 /// A stream, with what was read of it already.
 pub(super) struct Socket {
@@ -78,7 +79,7 @@ impl hyper::rt::Write for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
-        self.stream.poll_gather(context, &[IoSlice::new(bytes)])
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -86,6 +87,10 @@ impl hyper::rt::Write for Socket {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
+        if self.merge.is_none() {
+            // HTTP/1 sends nothing but answers.
+            note_answer();
+        }
         self.stream.poll_gather(context, parts)
     }
 

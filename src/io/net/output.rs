@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::clock;
 use super::guard::Guard;
 use super::socket::Stream;
+use crate::io::turns::note_work;
 use crate::metrics;
 use crate::types::limits::SEND_BYTES_MAX;
 
@@ -97,6 +98,7 @@ impl Duplex {
     ) -> Poll<Result<usize>> {
         let inner = &mut *self.0.borrow_mut();
         let read = ready!(inner.stream.poll_read(context, into))?;
+        note_work(read);
         if let Some(guard) = &mut inner.guard {
             guard.received(&into[..read], Duration::from_millis(clock::now_ms()));
             if let Some(verdict) = guard.verdict() {
@@ -122,6 +124,7 @@ impl Duplex {
             if gathered.is_empty() && parts.first().is_some_and(|it| it.len() >= SEND_BYTES_MAX) {
                 let polled = inner.stream.poll_write_vectored(context, parts);
                 let written = ready!(inner.asked(polled))?;
+                note_work(written);
                 inner.judge_sent(parts, written);
                 return Poll::Ready(Ok(written));
             }
@@ -131,6 +134,7 @@ impl Duplex {
                 gathered.extend_from_slice(&part[..part.len().min(room)]);
             }
             let taken = gathered.len() - before;
+            note_work(taken);
             inner.judge_sent(parts, taken);
             Poll::Ready(Ok(taken))
         })
@@ -173,7 +177,9 @@ impl Duplex {
     ) -> Poll<Result<usize>> {
         let inner = &mut *self.0.borrow_mut();
         ready!(inner.poll_left(context))?;
-        inner.stream.poll_write(context, bytes)
+        let written = ready!(inner.stream.poll_write(context, bytes))?;
+        note_work(written);
+        Poll::Ready(Ok(written))
     }
 }
 

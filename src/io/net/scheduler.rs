@@ -33,6 +33,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::progress::{Flow, TrackedCall};
+use crate::io::turns::{CALL_COST, note_answer, note_work};
 
 /// Bytes that a connection reads before it begins calls.
 const READ_BYTES: usize = 4 << 10;
@@ -107,9 +108,11 @@ impl ConnectionScheduler {
             let begun = self.handle.0.begun.take();
             let mut active = !begun.is_empty();
             any_begun |= active;
+            note_work(begun.len() * CALL_COST);
             for mut call in begun {
-                if Pin::new(&mut call).poll(context).is_pending() {
-                    self.calls.push(call);
+                match Pin::new(&mut call).poll(context) {
+                    Poll::Pending => self.calls.push(call),
+                    Poll::Ready(()) => note_answer(),
                 }
             }
             active |= end_woken(&mut self.calls, context);
@@ -196,6 +199,7 @@ impl Handle {
 fn end_woken(calls: &mut FuturesUnordered<TrackedCall>, context: &mut Context<'_>) -> bool {
     for ended in 0..WOKEN_MAX {
         let Poll::Ready(Some(())) = calls.poll_next_unpin(context) else { return ended > 0 };
+        note_answer();
     }
     context.waker().wake_by_ref();
     true
