@@ -10,6 +10,7 @@ mod disk_probe;
 mod durable;
 mod executor;
 mod export;
+mod fair_queue;
 mod host;
 mod journal;
 mod log_queue;
@@ -28,7 +29,6 @@ mod store_dir;
 mod system;
 mod thread;
 mod tls;
-mod turns;
 mod vote_lease;
 mod wal_file;
 mod watchdog;
@@ -40,6 +40,7 @@ pub use self::disk_probe::{DiskLatency, LatencyQuantiles, measure_disk};
 pub use self::durable::{create_dir_durably, rename_durably, replace_durably, sync_dir};
 pub use self::executor::{Executors, spawn, spawn_accept, spawn_client};
 pub use self::export::{Piece, export};
+pub use self::fair_queue::note_work;
 pub use self::host::{
     DirectoryFacts, HostLimit, clock_source, cpu_quota, directory_facts, kernel_release,
     locked_memory, memory_limit, open_files_max, user_id,
@@ -71,7 +72,6 @@ pub use self::tls::{
     CertificateEnd, Options as TlsOptions, PairFiles, PeerCertificate, TlsCredentials, TlsVersions,
     make_self_signed, reload_all,
 };
-pub use self::turns::note_work;
 pub use self::vote_lease::{note_vote_lease, vote_lease_ms};
 pub use self::wal_file::{WalFile, WalOptions, begin_log, read_log};
 pub use self::watchdog::{notify_ready, notify_stopping};

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use super::fair_queue::queued_fairly;
 use super::reactor::{self, PeriodicWake, Place, Rank, Reactor, Running};
-use super::turns::in_turns;
 use super::watchdog;
 use crate::types::Fault;
 
@@ -81,7 +81,7 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 /// Runs the task of a client's connection on this executor, in the background. Tasks of the member do not wait until all
 /// connections that are ready had their turn, nor does a light connection until all busy ones had theirs.
 pub fn spawn_client(task: impl Future<Output = ()> + 'static) {
-    reactor::spawn(Rank::Client, in_turns(task));
+    reactor::spawn(Rank::Client, queued_fairly(task));
 }
 
 /// Runs a task that takes new connections of clients on this executor, in the background. It has its turn like a connection.

@@ -30,7 +30,7 @@ mod wire;
 
 use std::future::{Future, poll_fn};
 use std::os::fd::AsFd as _;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -341,14 +341,8 @@ pub async fn serve<S, B, F>(
         let (streams_max, unsent_max) = (options.streams_of_executor_max, options.unsent_max);
         let service =
             BoundedService::new(service, turn.handle().flow().clone(), streams_max, unsent_max);
-        until_closed(
-            &slot,
-            turn,
-            stream,
-            builder.serve_connection(socket.with_frames(), service),
-            http2::Connection::graceful_shutdown,
-        )
-        .await;
+        let serving = pin!(builder.serve_connection(socket.with_frames(), service));
+        until_closed(&slot, turn, stream, serving, http2::Connection::graceful_shutdown).await;
     } else {
         let mut builder = http1::Builder::new();
         builder
@@ -359,10 +353,8 @@ pub async fn serve<S, B, F>(
             // As Go writes them, for scripts that grep.
             .title_case_headers(true);
         let mut serving = builder.serve_connection(socket, service);
-        until_closed(&slot, turn, stream, &mut serving, |serving| {
-            Pin::new(&mut **serving.get_mut()).graceful_shutdown();
-        })
-        .await;
+        let pinned = Pin::new(&mut serving);
+        until_closed(&slot, turn, stream, pinned, http1::Connection::graceful_shutdown).await;
         let parts = serving.into_parts();
         // Ends by itself when the executor closes.
         switched(UpgradedIo::new(parts.io, parts.read_buf)).await;
@@ -398,7 +390,7 @@ pub async fn serve_peer<S, B, F>(
     builder.title_case_headers(true);
     let (turn, stream) = (ConnectionScheduler::new(), Duplex::new(stream));
     let socket = Socket::new(stream.clone(), begin, turn.handle());
-    let serving = builder.serve_connection(socket, service);
+    let serving = pin!(builder.serve_connection(socket, service));
     until_closed(&slot, turn, stream, serving, http1::Connection::graceful_shutdown).await;
 }
 

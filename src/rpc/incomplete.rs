@@ -1,6 +1,14 @@
 //! Requests that are not complete yet. Their bytes are in no other budget: a client could begin many large messages and end
-//! none. Past the bound the oldest is refused, so that whoever holds the room does not keep it from those who come later,
-//! whose messages are complete within milliseconds.
+//! none. Those that stall are refused when there are many, so that whoever holds the room does not keep it from those who
+//! come later.
+//!
+//! ```text
+//!  order of their last bytes:   first ◄── stalled: a quarter of the bound came for others since ──► last
+//!                                 └── refused past a quarter of the bound if stalled, past the bound in any case
+//! ```
+//!
+//! Large requests of many clients at once are read in turns, some 64 KiB of each: those that come do not stall, unless
+//! they are hundreds. Time is counted in bytes that came, so that a slow machine refuses no more than a fast one.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -11,6 +19,9 @@ use std::task::{Context, Poll, Waker};
 use crate::metrics;
 use crate::types::Refusal;
 use crate::types::limits::INCOMPLETE_BYTES_UNCOUNTED;
+
+/// Requests that stall are refused past one of so many parts of the bound, and stall while so much comes for others.
+const STALLED_PARTS: usize = 4;
 
 /// The incomplete requests of one executor, but for small ones.
 #[derive(Debug)]
@@ -24,8 +35,9 @@ pub struct IncompleteRequests {
 #[derive(Debug, Default)]
 struct State {
     bytes: usize,
-    last_id: u64,
-    /// By id: the oldest is the first.
+    /// Bytes that ever came.
+    came: u64,
+    /// By the value of `came` with their last bytes: the one that stalls for longest is the first.
     requests: BTreeMap<u64, Part>,
 }
 
@@ -50,20 +62,21 @@ impl IncompleteRequests {
 }
 
 impl State {
-    fn remove(&mut self, id: u64) -> Option<Part> {
-        let part = self.requests.remove(&id)?;
+    fn remove(&mut self, at: u64) -> Option<Part> {
+        let part = self.requests.remove(&at)?;
         self.bytes -= part.bytes;
         Some(part)
     }
 
-    /// Takes the oldest requests out until at most `max` bytes, or one request, are left.
-    fn take_oldest(&mut self, max: usize) -> Vec<Part> {
+    /// Takes requests out, those first that stall for longest, until those that are left may stay.
+    fn take_refused(&mut self, max: usize) -> Vec<Part> {
         let mut taken = Vec::new();
-        while self.bytes > max
-            && self.requests.len() > 1
-            && let Some((id, _)) = self.requests.first_key_value()
+        let many = max / STALLED_PARTS;
+        while self.requests.len() > 1
+            && let Some((&at, _)) = self.requests.first_key_value()
+            && (self.bytes > max || (self.bytes > many && self.came - at > many as u64))
         {
-            taken.extend(self.remove(*id));
+            taken.extend(self.remove(at));
         }
         taken
     }
@@ -73,14 +86,14 @@ impl State {
 #[derive(Debug)]
 pub struct IncompleteBytes {
     requests: Arc<IncompleteRequests>,
-    /// 0 if it is not counted.
-    id: u64,
+    /// Its place among the others; 0 if it is not counted.
+    at: u64,
 }
 
 impl IncompleteBytes {
     /// None have come.
     pub fn new(requests: &Arc<IncompleteRequests>) -> Self {
-        Self { requests: Arc::clone(requests), id: 0 }
+        Self { requests: Arc::clone(requests), at: 0 }
     }
 
     /// So many bytes of the current message have come; 0 if it is complete.
@@ -88,25 +101,29 @@ impl IncompleteBytes {
     /// # Errors
     /// The request is refused, now or before.
     pub fn came(&mut self, bytes: usize) -> Result<(), Refusal> {
-        if self.id == 0 && bytes <= INCOMPLETE_BYTES_UNCOUNTED {
+        if self.at == 0 && bytes <= INCOMPLETE_BYTES_UNCOUNTED {
             return Ok(());
         }
-        let Self { requests, id } = self;
+        let Self { requests, at } = self;
         if bytes == 0 {
-            let complete = requests.with(|state| state.remove(*id));
-            return complete.map(|_| *id = 0).ok_or(Refusal::TooManyAnswers);
+            let complete = requests.with(|state| state.remove(*at));
+            return complete.map(|_| *at = 0).ok_or(Refusal::TooManyAnswers);
         }
         let (is_kept, refused) = requests.with(|state| {
-            if *id == 0 {
-                state.last_id += 1;
-                *id = state.last_id;
-                state.requests.insert(*id, Part { bytes: 0, waker: None });
-            }
-            let Some(part) = state.requests.get_mut(id) else { return (false, Vec::new()) };
-            state.bytes = state.bytes - part.bytes + bytes;
-            part.bytes = bytes;
-            let refused = state.take_oldest(requests.max);
-            (state.requests.contains_key(id), refused)
+            let before = match *at {
+                0 => Part { bytes: 0, waker: None },
+                at => match state.remove(at) {
+                    Some(part) => part,
+                    None => return (false, Vec::new()),
+                },
+            };
+            // Never the same twice, so that it can be a name.
+            state.came += bytes.saturating_sub(before.bytes).max(1) as u64;
+            *at = state.came;
+            state.bytes += bytes;
+            state.requests.insert(*at, Part { bytes, ..before });
+            let refused = state.take_refused(requests.max);
+            (state.requests.contains_key(at), refused)
         });
         metrics::REQUESTS_REFUSED.add(refused.len() as u64);
         refused.into_iter().filter_map(|part| part.waker).for_each(Waker::wake);
@@ -115,13 +132,13 @@ impl IncompleteBytes {
 
     /// Ready once the request is refused.
     pub fn poll_refused(&self, context: &mut Context<'_>) -> Poll<Refusal> {
-        if self.id == 0 {
+        if self.at == 0 {
             return Poll::Pending;
         }
         let waker = context.waker().clone();
         let replaced = self
             .requests
-            .with(|state| state.requests.get_mut(&self.id).map(|part| part.waker.replace(waker)));
+            .with(|state| state.requests.get_mut(&self.at).map(|part| part.waker.replace(waker)));
         match replaced {
             None => Poll::Ready(Refusal::TooManyAnswers),
             Some(_) => Poll::Pending,
@@ -144,8 +161,8 @@ impl IncompleteBytes {
 
 impl Drop for IncompleteBytes {
     fn drop(&mut self) {
-        if self.id != 0 {
-            self.requests.with(|state| state.remove(self.id));
+        if self.at != 0 {
+            self.requests.with(|state| state.remove(self.at));
         }
     }
 }
@@ -156,7 +173,8 @@ mod tests {
     use futures_lite::future::{block_on, pending, poll_once};
 
     const SMALL: usize = INCOMPLETE_BYTES_UNCOUNTED;
-    const MAX: usize = 4 * SMALL;
+    const MAX: usize = 64 * SMALL;
+    const MANY: usize = MAX / STALLED_PARTS;
     const REFUSED: Result<(), Refusal> = Err(Refusal::TooManyAnswers);
 
     fn bytes(requests: &IncompleteRequests) -> usize {
@@ -164,25 +182,52 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_refused_when_they_are_too_large_together() {
+    fn one_that_stalls_is_refused_when_there_are_many() {
         let requests = Arc::new(IncompleteRequests::new(MAX));
-        let [mut first, mut second, mut third] = [(); 3].map(|()| IncompleteBytes::new(&requests));
-        assert_eq!(first.came(MAX - SMALL), Ok(()));
-        assert_eq!(second.came(SMALL), Ok(()), "a small one");
-        assert_eq!(bytes(&requests), MAX - SMALL);
+        let [mut stalled, mut other, mut small] = [(); 3].map(|()| IncompleteBytes::new(&requests));
+        assert_eq!(stalled.came(MANY / 2), Ok(()));
+        assert_eq!(small.came(SMALL), Ok(()));
+        assert_eq!(bytes(&requests), MANY / 2, "small ones are not counted");
         {
-            let mut waits = pin!(first.unless_refused(pending::<()>()));
-            assert_eq!(block_on(poll_once(waits.as_mut())), None);
-            assert_eq!(second.came(SMALL + 1), Ok(()));
-            assert_eq!(block_on(waits), REFUSED, "the first waits for the rest");
+            let mut waits = pin!(stalled.unless_refused(pending::<()>()));
+            assert_eq!(other.came(MANY), Ok(()));
+            assert_eq!(block_on(poll_once(waits.as_mut())), None, "it does not stall yet");
+            assert_eq!(other.came(MANY + 1), Ok(()));
+            assert_eq!(block_on(waits), REFUSED);
         }
-        assert_eq!(first.came(MAX), REFUSED, "it stays refused");
-        assert_eq!(bytes(&requests), SMALL + 1);
-        assert_eq!(third.came(MAX - SMALL - 1), Ok(()), "they fit exactly");
-        assert_eq!(second.came(SMALL + 2), REFUSED, "the oldest is the one that grows");
-        assert_eq!(bytes(&requests), MAX - SMALL - 1);
-        drop([first, second, third]);
+        assert_eq!(stalled.came(MANY), REFUSED, "it stays refused");
+        assert_eq!(bytes(&requests), MANY + 1);
+    }
+
+    #[test]
+    fn those_that_come_by_turns_are_all_kept_up_to_the_bound() {
+        const PIECE: usize = 2 * SMALL;
+        const COUNT: usize = MAX / MANY;
+        let requests = Arc::new(IncompleteRequests::new(MAX));
+        let mut all: Vec<_> = (0..COUNT).map(|_| IncompleteBytes::new(&requests)).collect();
+        for round in 1..=MANY / PIECE {
+            for request in &mut all {
+                assert_eq!(request.came(round * PIECE), Ok(()));
+            }
+        }
+        assert_eq!(bytes(&requests), MAX);
+        assert_eq!(all[COUNT - 1].came(MANY + 1), Ok(()), "the last one is the one that comes");
+        assert_eq!(all[0].came(MANY), REFUSED, "the first had its turn before all others");
+        assert_eq!(all[1].came(MANY), Ok(()));
+        drop(all);
         assert_eq!(bytes(&requests), 0);
+    }
+
+    #[test]
+    fn few_bytes_may_stall_for_ever() {
+        let requests = Arc::new(IncompleteRequests::new(MAX));
+        let mut stalled = IncompleteBytes::new(&requests);
+        assert_eq!(stalled.came(MANY / 2), Ok(()));
+        for _ in 0..100 {
+            let mut other = IncompleteBytes::new(&requests);
+            assert_eq!((other.came(MANY / 2), other.came(0)), (Ok(()), Ok(())));
+        }
+        assert_eq!(stalled.came(MANY / 2 + 1), Ok(()));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  memory ─┬─ 3/16  responses in flight, all executors together
-//!          ├─ 1/8   requests in flight ─────┐
+//!          ├─ 7/64  requests in flight ─────┐
 //!          ├─ 1/64  requests that wait      ├ divided by the number of executors
-//!          ├─ 1/64  requests not complete   │
+//!          ├─ 1/32  requests not complete   │
 //!          ├─ 1/8   unsent events of watches┘
 //!          ├─ 1/16  blocks of the store ─┐
 //!          ├─ 1/32  records              ├ caches
@@ -54,7 +54,8 @@ pub struct Budgets {
     pub requests: usize,
     /// Requests of one executor that wait for that. Past it they are refused.
     pub requests_waiting: usize,
-    /// Requests of one executor of which the rest is still to come. Past it the oldest are refused; one always fits.
+    /// Requests of one executor of which the rest is still to come. Past it those that stall for longest are refused, and past a
+    /// quarter of it those that stall; one always fits.
     pub requests_incomplete: usize,
     /// Unsent events of the watches of one executor. Past it each stream may hold its share only.
     pub watch_hub: usize,
@@ -85,9 +86,9 @@ impl Budgets {
         };
         Self {
             responses: whole(share(16).saturating_mul(3), RESPONSE_BYTES_IN_FLIGHT_MAX),
-            requests: part(8, REQUEST_BYTES_IN_FLIGHT_MAX),
+            requests: part(64, REQUEST_BYTES_IN_FLIGHT_MAX / 7) * 7,
             requests_waiting: part(64, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
-            requests_incomplete: part(64, INCOMPLETE_BYTES_MAX),
+            requests_incomplete: part(32, INCOMPLETE_BYTES_MAX),
             watch_hub: part(8, WATCH_HUB_BYTES_MAX),
             caches: CacheBytes {
                 records: share(32).min(RECORD_CACHE_BYTES),

@@ -21,7 +21,7 @@ use hyper::service::Service;
 use send_wrapper::SendWrapper;
 
 use super::progress::{self, Flow, PollResult, UnsentBytes};
-use crate::io::turns::note_answer;
+use crate::io::fair_queue::note_answer;
 use crate::metrics;
 use crate::types::limits::{
     RESPONSE_BYTES_UNCOUNTED, STREAMS_OF_CONNECTION_MAX, UNSENT_BYTES_OF_CONNECTION_MIN,

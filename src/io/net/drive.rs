@@ -21,10 +21,9 @@ pub(super) async fn until_closed<C: Future>(
     slot: &OpenSlot,
     mut turn: ConnectionScheduler,
     stream: Duplex,
-    connection: C,
+    mut connection: Pin<&mut C>,
     wind_down: impl Fn(Pin<&mut C>),
 ) {
-    let mut connection = std::pin::pin!(connection);
     let (mut told, mut awaited) = (false, None);
     let flow = turn.handle().flow().clone();
     poll_fn(|context| {

@@ -13,7 +13,7 @@ use super::clock;
 use super::merge::Merge;
 use super::output::Duplex;
 use super::scheduler::{Handle, TURN_BYTES_MAX};
-use crate::io::turns::note_answer;
+use crate::io::fair_queue::note_answer;
 
 /// A stream, with what was read of it already.
 pub(super) struct Socket {

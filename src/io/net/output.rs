@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::clock;
 use super::guard::Guard;
 use super::socket::Stream;
-use crate::io::turns::note_work;
+use crate::io::fair_queue::note_work;
 use crate::metrics;
 use crate::types::limits::SEND_BYTES_MAX;
 

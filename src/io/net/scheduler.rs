@@ -33,7 +33,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::progress::{Flow, TrackedCall};
-use crate::io::turns::{CALL_COST, note_answer, note_work};
+use crate::io::fair_queue::{CALL_COST, note_answer, note_work};
 
 /// Bytes that a connection reads before it begins calls.
 const READ_BYTES: usize = 4 << 10;

@@ -13,9 +13,9 @@ pub const BODY_GRACE_PARTS: u32 = 2;
 /// See [`BODY_GRACE_PARTS`].
 pub const BODY_BYTES_PER_SECOND_MIN: u64 = 1024;
 
-/// Bytes of the requests of one executor that are not complete, however much memory there is: those of a core that receives
-/// a gigabyte in a second take their turns in a few hundredths of it.
-pub const INCOMPLETE_BYTES_MAX: usize = 32 << 20;
+/// Bytes of the requests of one executor that are not complete, however much memory there is: eighty clients may upload as
+/// much as a request may have at once. Of those that stall a quarter of it is kept.
+pub const INCOMPLETE_BYTES_MAX: usize = 128 << 20;
 
 /// Bytes of a request that is not complete up to which they are not counted.
 pub const INCOMPLETE_BYTES_UNCOUNTED: usize = 64 << 10;

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
-use basalt_proto::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
+use basalt_proto::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
 use basalt_proto::grpc_frame::{Head, PLAIN};
 use prost::Message;
 
@@ -240,7 +240,7 @@ fn requests_that_do_not_come_are_refused() {
 }
 
 #[test]
-fn of_large_requests_that_do_not_come_the_oldest_are_refused() {
+fn of_large_requests_that_do_not_come_those_that_stall_are_refused() {
     const UPLOAD_BYTES: usize = MIB;
     /// More than sixteen executors keep.
     const UPLOADS: usize = 700;
@@ -270,6 +270,38 @@ fn of_large_requests_that_do_not_come_the_oldest_are_refused() {
         put(&server, "whole", &"w".repeat(UPLOAD_BYTES));
     }
     is_served(&server);
+}
+
+/// They come in turns, so that all of them are incomplete until the last piece.
+#[test]
+fn large_requests_that_come_from_many_clients_at_once_are_all_served() {
+    const UPLOADS: usize = 80;
+    const PIECE_BYTES: usize = 16 << 10;
+    let server = Setup::new(process::basalt()).start();
+    let put = |number: usize| {
+        let (key, value) = (format!("upload{number}").into(), vec![b'u'; 1_000_000].into());
+        framed(0, &PutRequest { key, value, ..PutRequest::default() }.encode_to_vec())
+    };
+    let mut uploads: Vec<_> = (0..UPLOADS)
+        .map(|number| {
+            let mut frames = Frames::open(&server);
+            frames.send(&call_of(1, wire::PUT));
+            (frames, put(number))
+        })
+        .collect();
+    let pieces = put(0).len().div_ceil(PIECE_BYTES);
+    for piece in 0..pieces {
+        let flags = if piece + 1 == pieces { END_STREAM } else { 0 };
+        for (frames, message) in &mut uploads {
+            let bytes = message.chunks(PIECE_BYTES).nth(piece).unwrap_or_default();
+            frames.send(&frame(DATA, flags, 1, bytes));
+        }
+    }
+    for (number, (frames, _)) in uploads.iter_mut().enumerate() {
+        // An answer has a message; a refusal would be trailers alone.
+        let is_answered = std::iter::from_fn(|| frames.next()).any(|(kind, ..)| kind == DATA);
+        assert!(is_answered, "upload {number}: {}", server.logs.tail());
+    }
 }
 
 #[test]

@@ -25,52 +25,52 @@ use std::task::{Context, Poll, Waker};
 /// The cost of a call, in the unit of all costs: a byte that is read, sent or found in the store.
 pub(super) const CALL_COST: usize = 4 << 10;
 /// The cost from which a connection is busy: that of its last round, and of those before at half, a quarter and so on.
-const BUSY: usize = 32 << 10;
+const BUSY: usize = 96 << 10;
 /// The rounds in a row without an answer after which a connection waits like a busy one, and with which a new one begins.
 const UNANSWERED_MAX: u32 = 16;
 /// The cost of rounds without a wait after which one more of those that wait has its round.
 const SHARE: usize = 64 << 10;
 
-/// The round that is under way on this executor.
+/// The work of the round that is under way on this executor.
 #[derive(Clone, Copy, Default)]
-struct Round {
+struct Work {
     cost: usize,
     is_answer: bool,
 }
 
 thread_local! {
-    static ROUND: Cell<Round> = const { Cell::new(Round { cost: 0, is_answer: false }) };
-    static QUEUE: RefCell<Queue> = RefCell::default();
+    static WORK: Cell<Work> = const { Cell::new(Work { cost: 0, is_answer: false }) };
+    static QUEUE: RefCell<FairQueue> = RefCell::default();
 }
 
 /// Counts work for the connection whose round it is.
 pub fn note_work(cost: usize) {
-    ROUND.set(Round { cost: ROUND.get().cost + cost, ..ROUND.get() });
+    WORK.set(Work { cost: WORK.get().cost + cost, ..WORK.get() });
 }
 
 /// Notes that its client got an answer, or a part of one.
 pub(super) fn note_answer() {
-    ROUND.set(Round { is_answer: true, ..ROUND.get() });
+    WORK.set(Work { is_answer: true, ..WORK.get() });
 }
 
 /// The task of a connection, each poll of which is a round.
-pub(super) fn in_turns(task: impl Future<Output = ()>) -> impl Future<Output = ()> {
+pub(super) fn queued_fairly(task: impl Future<Output = ()>) -> impl Future<Output = ()> {
     // On the heap, as a future in another one takes its place twice.
-    let (mut task, mut turns) = (Box::pin(task), Turns::new());
+    let (mut task, mut state) = (Box::pin(task), TaskState::new());
     poll_fn(move |context| {
-        if !turns.begin(context) {
+        if !state.begin(context) {
             return Poll::Pending;
         }
-        ROUND.take();
+        WORK.take();
         let polled = task.as_mut().poll(context);
-        turns.end(ROUND.take());
+        state.end(WORK.take());
         polled
     })
 }
 
 /// Connections that wait for their round.
 #[derive(Default)]
-struct Queue {
+struct FairQueue {
     waiting: VecDeque<Rc<Waiter>>,
     /// Connections that are admitted and have not ended their round.
     admitted: usize,
@@ -83,7 +83,7 @@ struct Waiter {
     is_admitted: Cell<bool>,
 }
 
-impl Queue {
+impl FairQueue {
     /// Admits the next one, which is then to be woken.
     fn admit(&mut self) -> Option<Waker> {
         let next = self.waiting.pop_front()?;
@@ -113,7 +113,7 @@ impl Queue {
 }
 
 /// Changes the queue, and wakes the connection that was admitted.
-fn change(queue: impl FnOnce(&mut Queue) -> Option<Waker>) {
+fn change(queue: impl FnOnce(&mut FairQueue) -> Option<Waker>) {
     // Not while the queue is borrowed: a waker may drop the last reference to another connection.
     let admitted = QUEUE.with_borrow_mut(queue);
     admitted.into_iter().for_each(Waker::wake);
@@ -126,14 +126,14 @@ enum Place {
 }
 
 /// The rounds of one connection.
-struct Turns {
+struct TaskState {
     /// Cost of the last round, and of those before at half, a quarter and so on.
     cost: usize,
     unanswered: u32,
     place: Place,
 }
 
-impl Turns {
+impl TaskState {
     fn new() -> Self {
         Self { cost: 0, unanswered: UNANSWERED_MAX, place: Place::Nowhere }
     }
@@ -176,24 +176,24 @@ impl Turns {
     }
 
     /// The round has ended.
-    fn end(&mut self, round: Round) {
+    fn end(&mut self, round: Work) {
         self.cost = self.cost / 2 + round.cost;
         self.unanswered = if round.is_answer { 0 } else { self.unanswered.saturating_add(1) };
         match std::mem::replace(&mut self.place, Place::Nowhere) {
-            Place::Admitted => change(Queue::leave),
+            Place::Admitted => change(FairQueue::leave),
             Place::Nowhere | Place::Waiting(_) => change(|queue| queue.pass(round.cost)),
         }
     }
 }
 
-impl Drop for Turns {
+impl Drop for TaskState {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.place, Place::Nowhere) {
             Place::Nowhere => (),
             Place::Waiting(waiter) if !waiter.is_admitted.get() => QUEUE.with_borrow_mut(|queue| {
                 queue.waiting.retain(|other| !Rc::ptr_eq(other, &waiter));
             }),
-            Place::Waiting(_) | Place::Admitted => change(Queue::leave),
+            Place::Waiting(_) | Place::Admitted => change(FairQueue::leave),
         }
     }
 }

@@ -27,30 +27,30 @@ impl Wake for Noting {
 
 /// A connection with a number, by which it is known when it is woken.
 struct Connection {
-    turns: Turns,
+    state: TaskState,
     waker: Waker,
 }
 
 impl Connection {
     fn new(woken: &Woken, number: usize) -> Self {
         let waker = Waker::from(Arc::new(Noting(woken.clone(), number)));
-        Self { turns: Turns::new(), waker }
+        Self { state: TaskState::new(), waker }
     }
 
     /// One that answered its client in its last round, at this cost.
     fn after(woken: &Woken, number: usize, cost: usize) -> Self {
         let mut connection = Self::new(woken, number);
-        connection.turns.unanswered = 0;
-        connection.turns.cost = cost;
+        connection.state.unanswered = 0;
+        connection.state.cost = cost;
         connection
     }
 
     fn begin(&mut self) -> bool {
-        self.turns.begin(&Context::from_waker(&self.waker))
+        self.state.begin(&Context::from_waker(&self.waker))
     }
 
     fn end(&mut self, cost: usize) {
-        self.turns.end(Round { cost, is_answer: true });
+        self.state.end(Work { cost, is_answer: true });
     }
 }
 
@@ -109,7 +109,7 @@ fn a_connection_waits_until_its_first_answer_and_again_without_one_for_long() {
     connection.end(1);
     for _ in 0..UNANSWERED_MAX {
         assert!(connection.begin());
-        connection.turns.end(Round { cost: 1, is_answer: false });
+        connection.state.end(Work { cost: 1, is_answer: false });
     }
     assert!(!connection.begin());
 }
@@ -174,11 +174,10 @@ fn a_light_task_runs_once_for_each_round_of_a_hundred_busy_ones() {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                let _ = end.send(());
+                let _ = end.send(rounds.iter().map(Cell::get).collect::<Vec<_>>());
                 Poll::Ready(())
             }));
-            ended.recv_async().await.unwrap();
-            rounds.iter().map(Cell::get).collect::<Vec<_>>()
+            ended.recv_async().await.unwrap()
         });
         let (least, most) = (rounds.iter().min().unwrap(), rounds.iter().max().unwrap());
         let sum: usize = rounds.iter().sum();
