@@ -293,6 +293,8 @@ fn server_config(
     // No resumption: no certificate is verified then, so that one that was revoked would live on.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    // As Go's servers choose: OpenSSL's clients name AES-256 with SHA-384 first, which costs a tenth of a handshake more.
+    config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
 

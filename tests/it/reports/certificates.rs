@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gotls::{SkipVerification, Suites, VERSIONS, client_config, provider};
-use rustls::ClientConnection;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, ClientConfig, ClientConnection, SupportedProtocolVersion};
 
 use super::PATIENCE;
 use crate::cluster::members::Members;
@@ -32,6 +33,56 @@ fn shown(server: &Server, name: &str) -> Vec<u8> {
         session.complete_io(&mut stream).expect("a handshake");
     }
     session.peer_certificates().expect("it is there")[0].to_vec()
+}
+
+/// The suite that a server chooses for a client that names the suites of a version in this order.
+fn chosen(
+    server: &Server,
+    version: &'static SupportedProtocolVersion,
+    order: &[CipherSuite],
+) -> Option<CipherSuite> {
+    let mut offered = provider(&Suites::default()).as_ref().clone();
+    let place = |it: CipherSuite| order.iter().position(|other| *other == it);
+    offered.cipher_suites.retain(|suite| place(suite.suite()).is_some());
+    offered.cipher_suites.sort_by_key(|suite| place(suite.suite()));
+    let offered = Arc::new(offered);
+    let config = ClientConfig::builder_with_provider(Arc::clone(&offered))
+        .with_protocol_versions(&[version])
+        .expect("suites of it")
+        .dangerous()
+        .with_custom_certificate_verifier(SkipVerification::new(offered))
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut session = ClientConnection::new(Arc::new(config), name).expect("it begins");
+    let mut stream = connect(server);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+    session.complete_io(&mut stream).expect("a handshake");
+    session.negotiated_cipher_suite().map(|it| it.suite())
+}
+
+/// Go's servers choose by their own order: OpenSSL's clients name the dearer suite first.
+#[test]
+fn the_suite_is_the_servers_choice() {
+    use CipherSuite as Is;
+    let place = Scratch::new();
+    let pair = Authority::new(place.path(), "ca").issue("server", &Wanted::default());
+    let orders: [(_, &[Is]); 3] = [
+        (&TLS13, &[Is::TLS13_AES_256_GCM_SHA384, Is::TLS13_AES_128_GCM_SHA256]),
+        (&TLS13, &[Is::TLS13_AES_256_GCM_SHA384, Is::TLS13_CHACHA20_POLY1305_SHA256]),
+        (
+            &TLS12,
+            &[
+                Is::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                Is::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            ],
+        ),
+    ];
+    let [ours, etcds] = [process::basalt(), process::etcd()].map(|binary| {
+        let server = secured(Setup::new(binary), &pair);
+        orders.map(|(version, order)| chosen(&server, version, order))
+    });
+    assert_eq!(ours, etcds);
+    assert_eq!(ours[0], Some(Is::TLS13_AES_128_GCM_SHA256));
 }
 
 fn held(pair: &Pair) -> Vec<u8> {
