@@ -113,9 +113,10 @@ pub struct Shared {
 }
 
 impl State {
-    /// Bytes that etcd's file would have in use for the same keys and their history.
+    /// Bytes that etcd's file would have in use for the same keys and their history, and no more than there are on disk, where
+    /// they are compressed: dashboards show the difference of the two.
     pub fn bytes_in_use(&self) -> u64 {
-        bytes_in_use(self.read.usage)
+        bytes_in_use(self.read.usage).min(self.disk_bytes)
     }
 }
 

@@ -9,8 +9,9 @@ use basalt_proto::etcdserverpb::compare::TargetUnion;
 use basalt_proto::etcdserverpb::request_op::Request;
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{
-    AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
-    LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
+    AlarmRequest, CompactionRequest, Compare, DefragmentRequest, DefragmentResponse,
+    DeleteRangeRequest, HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, StatusResponse,
     TxnRequest, WatchCreateRequest, WatchRequest,
 };
 use bytes::Bytes;
@@ -260,6 +261,8 @@ const WAL_BYTES: &str = "etcd_disk_wal_write_bytes_total";
 /// Values larger in sum than the 16 MiB that a client's windows take in unread.
 const LARGE_BYTES: usize = 100_000;
 const LARGE_VALUES: usize = 240;
+const DB_BYTES: &str = "etcd_mvcc_db_total_size_in_bytes";
+const DB_BYTES_IN_USE: &str = "etcd_mvcc_db_total_size_in_use_in_bytes";
 
 /// Versions that a compaction removed; bytes that a large put added to the log; events that waited for a slow client,
 /// and the same after it has read them.
@@ -313,5 +316,28 @@ fn compaction_the_log_and_watchers_move_what_they_move_in_etcd() {
                 "{who}: {waiting} events waited, {left} are left"
             );
         }
+    });
+}
+
+/// Values of one letter take little on disk, which etcd's file would not.
+#[test]
+fn no_more_is_in_use_than_there_is_on_disk() {
+    let server = Setup::new(process::basalt()).start();
+    runtime().block_on(async {
+        let wire = Wire::new(&server.endpoint());
+        let value = "v".repeat(LARGE_BYTES);
+        for number in 0..LARGE_VALUES {
+            wire.put(&format!("key{number}"), &value).await.expect("it is there");
+        }
+        let defragment = DefragmentRequest::default();
+        let _: DefragmentResponse = wire.ask(wire::DEFRAGMENT, &defragment).await.expect("merged");
+        let uncompressed = (LARGE_BYTES * LARGE_VALUES) as f64;
+        let page = page_with(&server.endpoint(), |page| page.value(DB_BYTES) < uncompressed).await;
+        let (size, in_use) = (page.value(DB_BYTES), page.value(DB_BYTES_IN_USE));
+        assert!(0.0 < in_use && in_use <= size, "{in_use} of {size} bytes");
+        let status: StatusResponse =
+            wire.ask(wire::STATUS, &StatusRequest::default()).await.expect("a status");
+        let (size, in_use) = (status.db_size, status.db_size_in_use);
+        assert!(0 < in_use && in_use <= size, "{in_use} of {size} bytes");
     });
 }

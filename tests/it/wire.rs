@@ -31,6 +31,7 @@ pub(crate) const LEASE_TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive
 pub(crate) const LEASE_LEASES: &str = "/etcdserverpb.Lease/LeaseLeases";
 pub(crate) const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
 pub(crate) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
+pub(crate) const DEFRAGMENT: &str = "/etcdserverpb.Maintenance/Defragment";
 pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 pub(crate) const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 pub(crate) const HASH_KV: &str = "/etcdserverpb.Maintenance/HashKV";
