@@ -3,7 +3,7 @@
 use basalt_proto::rpc::{Rpc, Streaming, Unary};
 
 use super::text::JsonObject;
-use super::wire::{Field, Fields, bytes, number};
+use super::wire::{Field, Fields, bytes, number, several};
 use crate::types::limits::AUDIT_OPERATIONS_MAX;
 
 /// Keys, names and ids in a request.
@@ -146,7 +146,8 @@ impl<'a> Target<'a> {
     }
 
     fn range(&mut self, operation: &'static str, message: &'a [u8]) {
-        self.push(operation, bytes(message, FIRST), bytes(message, SECOND));
+        let [key, range_end] = several(message, [FIRST, SECOND]);
+        self.push(operation, key, range_end);
     }
 
     /// The second field of a put is the value.

@@ -27,15 +27,15 @@ impl<'a> JsonObject<'a> {
     /// A word that needs no escapes.
     #[inline]
     pub(super) fn word(&mut self, name: &'static str, word: &'static str) {
-        self.name(name, "");
-        self.line.push(b'"');
-        self.line.extend_from_slice(word.as_bytes());
-        self.line.push(b'"');
+        self.quoted(name, word.as_bytes());
     }
 
     /// A string.
     #[inline]
     pub(super) fn text(&mut self, name: &str, value: &str) {
+        if is_plain(value.as_bytes()) {
+            return self.quoted(name, value.as_bytes());
+        }
         self.name(name, "");
         to_writer(&mut *self.line, value).expect("memory takes what is written");
     }
@@ -59,6 +59,9 @@ impl<'a> JsonObject<'a> {
 
     /// A key or name: as text if it can be read, else in hex, which the field's name says then.
     pub(super) fn bytes(&mut self, name: &str, value: &[u8]) {
+        if is_plain(value) {
+            return self.quoted(name, value);
+        }
         match std::str::from_utf8(value) {
             Ok(text) if !text.chars().any(char::is_control) => self.text(name, text),
             Ok(_) | Err(_) => {
@@ -81,6 +84,16 @@ impl<'a> JsonObject<'a> {
         self.line.push(b'}');
     }
 
+    /// A string that needs no escapes.
+    #[inline(always)]
+    fn quoted(&mut self, name: &str, value: &[u8]) {
+        self.name(name, "");
+        self.line.reserve(value.len() + 2);
+        self.line.push(b'"');
+        self.line.extend_from_slice(value);
+        self.line.push(b'"');
+    }
+
     /// Names need no escapes. In place, the length of each is known.
     #[inline(always)]
     fn name(&mut self, name: &str, suffix: &str) {
@@ -90,4 +103,11 @@ impl<'a> JsonObject<'a> {
         self.line.extend_from_slice(suffix.as_bytes());
         self.line.extend_from_slice(b"\":");
     }
+}
+
+/// Tells if bytes are text as they are, as most keys: ASCII without escapes. All are looked at, many by one instruction.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |plain, byte| {
+        plain & (0x20..0x7f).contains(byte) & (*byte != b'"') & (*byte != b'\\')
+    })
 }

@@ -37,10 +37,17 @@ impl<'a> Iterator for Fields<'a> {
 
 /// The bytes of the last field of this number, which is the one that counts; none if there is none.
 pub(super) fn bytes(message: &[u8], wanted: u32) -> &[u8] {
-    let mut found: &[u8] = &[];
+    let [found] = several(message, [wanted]);
+    found
+}
+
+/// The same for several fields at once.
+pub(super) fn several<const N: usize>(message: &[u8], wanted: [u32; N]) -> [&[u8]; N] {
+    let mut found: [&[u8]; N] = [&[]; N];
     for (number, field) in Fields(message) {
-        if let (true, Field::Bytes(bytes)) = (number == wanted, field) {
-            found = bytes;
+        if let (Some(at), Field::Bytes(bytes)) = (wanted.iter().position(|it| *it == number), field)
+        {
+            found[at] = bytes;
         }
     }
     found
@@ -67,6 +74,14 @@ pub fn response_revision(response: &[u8]) -> i64 {
     }
 }
 
+/// Most are one byte: tags, and lengths of keys.
+#[inline(always)]
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    decode_varint(bytes).ok()
+    match bytes {
+        [byte @ 0..0x80, rest @ ..] => {
+            *bytes = rest;
+            Some(u64::from(*byte))
+        }
+        _ => decode_varint(bytes).ok(),
+    }
 }
