@@ -97,18 +97,28 @@ impl Default for Options {
     }
 }
 
-/// The services of one port for one executor's connections. Cheap to clone.
+/// The services of one port for one executor's connections. Clones are the same.
 #[derive(Clone)]
 pub struct HttpService {
+    port: Rc<Port>,
+    client: Rc<Client>,
+}
+
+struct Port {
     replica: ReplicaClient,
     services: Services,
-    options: Arc<Options>,
+    options: Options,
+}
+
+/// The client of one connection.
+#[derive(Default)]
+struct Client {
     peer: Arc<str>,
-    /// The client's certificate, if it has sent one.
+    /// Its certificate, if it has sent one.
     certificate: Option<Arc<PeerCertificate>>,
     is_secure: bool,
     /// The handler for the connection after an upgrade.
-    upgrade: Rc<Cell<Option<Accepted>>>,
+    upgrade: Cell<Option<Accepted>>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<MeteredResponse>, Infallible>>>>;
@@ -117,40 +127,32 @@ impl HttpService {
     /// The services of this replica.
     pub fn new(replica: &ReplicaClient, options: Options) -> Self {
         let services = Services::new(replica, options.slow, &options.policy);
-        let (options, peer) = (Arc::new(options), Arc::from(""));
-        Self {
-            replica: replica.clone(),
-            services,
-            options,
-            peer,
-            certificate: None,
-            is_secure: false,
-            upgrade: Rc::default(),
-        }
+        let port = Port { replica: replica.clone(), services, options };
+        Self { port: Rc::new(port), client: Rc::default() }
     }
 
     /// The same, for a connection.
     #[must_use]
     pub fn to(&self, connection: &OpenConnection) -> Self {
-        Self {
+        let client = Client {
             peer: Arc::from(connection.peer()),
             certificate: connection.certificate(),
             is_secure: connection.is_secure(),
-            upgrade: Rc::default(),
-            ..self.clone()
-        }
+            upgrade: Cell::default(),
+        };
+        Self { port: Rc::clone(&self.port), client: Rc::new(client) }
     }
 
     /// The client as the gateway sees it.
     fn caller(&self) -> gateway::Caller {
-        let (peer, certificate) = (Arc::clone(&self.peer), self.gateway_certificate());
+        let (peer, certificate) = (Arc::clone(&self.client.peer), self.gateway_certificate());
         gateway::Caller { peer, certificate }
     }
 
     /// The certificate of calls of the gateway. Its name is a user's with `--gateway-client-cert-auth` only.
     fn gateway_certificate(&self) -> Option<Arc<PeerCertificate>> {
-        match &self.certificate {
-            Some(certificate) if !self.options.gateway_certificate_names => {
+        match &self.client.certificate {
+            Some(certificate) if !self.port.options.gateway_certificate_names => {
                 Some(Arc::new(certificate.without_user()))
             }
             certificate => certificate.clone(),
@@ -159,17 +161,17 @@ impl HttpService {
 
     /// True if the gateway ignores the name in the client's certificate, which its owner does not expect.
     fn ignores_name(&self) -> bool {
-        let user = self.certificate.as_ref().and_then(|certificate| certificate.user());
+        let user = self.client.certificate.as_ref().and_then(|certificate| certificate.user());
         user.is_some_and(|name| !name.is_empty())
-            && !self.options.gateway_certificate_names
-            && self.replica.with_permissions(Permissions::is_enabled)
+            && !self.port.options.gateway_certificate_names
+            && self.port.replica.with_permissions(Permissions::is_enabled)
     }
 
     /// Continues a connection on which HTTP has ended, if an upgrade was granted on it.
     pub async fn switched(self, connection: UpgradedIo) {
-        if let Some(accepted) = self.upgrade.take() {
+        if let Some(accepted) = self.client.upgrade.take() {
             let caller = self.caller();
-            websocket::talk(self.services, caller, accepted, connection).await;
+            websocket::talk(self.port.services.clone(), caller, accepted, connection).await;
         }
     }
 }
@@ -180,11 +182,11 @@ impl hyper::service::Service<Request<Incoming>> for HttpService {
     type Future = Answer;
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
-        if let Some(certificate) = &self.certificate {
+        if let Some(certificate) = &self.client.certificate {
             request.extensions_mut().insert(Arc::clone(certificate));
         }
-        if is_grpc(&request) && self.options.serves.grpc() {
-            return self.services.call(request.map(Source::Wire), &self.peer);
+        if is_grpc(&request) && self.port.options.serves.grpc() {
+            return self.port.services.call(request.map(Source::Wire), &self.client.peer);
         }
         let front = self.clone();
         Box::pin(async move { Ok(front.answer(request).await.map(MeteredResponse::plain)) })
@@ -232,17 +234,17 @@ impl HttpService {
     /// Handles requests other than gRPC.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let options = &self.options;
+        let Port { replica, options, .. } = &*self.port;
         match options.serves {
             Endpoints::All | Endpoints::Http => (),
             Endpoints::Grpc => return not_found(),
-            Endpoints::Metrics => return routes(&self.replica, options, &head).await,
+            Endpoints::Metrics => return routes(replica, options, &head).await,
             Endpoints::Peers => {
-                return peers::answer(&self.replica, &options.policy, (&head, &self.peer)).await;
+                return peers::answer(replica, &options.policy, (&head, &self.client.peer)).await;
             }
         }
         // DNS rebinding does not work over TLS: the certificate names the host.
-        if !self.is_secure && !is_allowed(&options.hosts, host(&head)) {
+        if !self.client.is_secure && !is_allowed(&options.hosts, host(&head)) {
             tracing::warn!(
                 host = host(&head),
                 "rejecting HTTP request to prevent DNS rebinding attacks"
@@ -258,8 +260,9 @@ impl HttpService {
     }
 
     async fn route(&self, head: &Parts, body: Incoming) -> Response<Body> {
+        let Port { replica, services, options } = &*self.port;
         let path = paths::meant(head);
-        if let Some(elsewhere) = paths::redirection(head, &path, self.options.gateway) {
+        if let Some(elsewhere) = paths::redirection(head, &path, options.gateway) {
             return elsewhere;
         }
         if path.starts_with("/v3/") && self.ignores_name() {
@@ -267,17 +270,17 @@ impl HttpService {
             return text(StatusCode::BAD_REQUEST, NAME_IGNORED);
         }
         match path.strip_prefix("/v3/") {
-            Some(_) if self.options.gateway && websocket::is_wanted(head) => {
+            Some(_) if options.gateway && websocket::is_wanted(head) => {
                 let (answer, accepted) = websocket::accept(head, &path);
-                self.upgrade.set(accepted);
+                self.client.upgrade.set(accepted);
                 answer
             }
-            Some(_) if self.options.gateway => {
+            Some(_) if options.gateway => {
                 let body = Body::new(body);
-                gateway::answer(&self.services, &self.caller(), head, &path, body).await
+                gateway::answer(services, &self.caller(), head, &path, body).await
             }
             // No page reads a body; hyper discards a received one.
-            Some(_) | None => routes(&self.replica, &self.options, head).await,
+            Some(_) | None => routes(replica, options, head).await,
         }
     }
 }

@@ -52,9 +52,9 @@ pub use self::log_queue::{
 pub use self::lsm::{Loader, LoaderView, LsmEngine, LsmView};
 pub use self::memory::divide_memory;
 pub use self::net::{
-    Address, Closing, Connection, ConnectionSender, Dialer, Http2, Listener, MayStall,
+    Address, ClientKind, Closing, Connection, ConnectionSender, Dialer, Http2, Listener, MayStall,
     OpenConnection, Secure, UnsentBytes, UpgradedIo, Wire, close_connections, handover, listen,
-    request_is_late, resolve, serve, serve_peer, set_answers_wait, set_stall_time, stall_time,
+    request_is_late, resolve, serve, serve_peer, set_stall_time, stall_time,
 };
 pub use self::passwords::{Attempt, PASSWORD_BYTES_MAX, PasswordError, Passwords};
 pub use self::placement::{Placement, place_executors};

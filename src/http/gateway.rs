@@ -22,6 +22,7 @@ use basalt_proto::rpc::{Kind, METHODS, Rpc};
 use bytes::Bytes;
 use futures_lite::StreamExt as _;
 use futures_lite::future::{or, poll_fn};
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -134,18 +135,11 @@ async fn call(
         }
         request.extensions_mut().insert(Arc::clone(certificate));
     }
-    let answer = async {
-        let Ok(response) = services.call(request, peer).await;
-        first(response, is_unary).await
-    };
-    let answer = async {
-        match timeout {
-            None => answer.await,
-            Some(time) => clock::deadline(time, answer).await.unwrap_or_else(|| Err(late())),
-        }
-    };
+    let answer = services.call(request, peer).then(|Ok(response)| first(response, is_unary));
+    let answer = clock::deadline(timeout.unwrap_or(Duration::MAX), answer);
     let grace = if is_unary { LAST_CALLS_TIME } else { Duration::ZERO };
-    let answered = unless_stopped(grace, answer).await;
+    let answered =
+        unless_stopped(grace, answer.map(|answer| answer.unwrap_or_else(|| Err(late())))).await;
     let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
     match answered {
         answered if is_unary => unary(answered?, output).await,
@@ -178,17 +172,17 @@ fn stopped() -> Status {
 }
 
 /// The output of `work`, unless the member stops and has waited too long for it.
-async fn unless_stopped<T>(
+fn unless_stopped<T>(
     grace: Duration,
     work: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
+) -> impl Future<Output = Result<T, Status>> {
     let closing = Closing::watch();
-    let stopping = async {
+    let stopping = async move {
         poll_fn(|context| closing.poll(context)).await;
         clock::sleep(grace).await;
         Err(stopped())
     };
-    or(work, stopping).await
+    or(work, stopping)
 }
 
 /// Reads the body, of which the first value is used; an empty body is an empty object.

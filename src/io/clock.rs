@@ -16,6 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
+use futures_lite::future::or;
+use futures_util::FutureExt as _;
+
 use super::thread;
 
 #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
@@ -223,14 +226,14 @@ impl Drop for Sleep {
     }
 }
 
-/// Waits for a future, at most for `duration`: `None` after that.
-pub async fn deadline<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let done = async { Some(future.await) };
-    let late = async {
-        sleep(duration).await;
-        None
-    };
-    futures_lite::future::or(done, late).await
+/// Waits for a future, at most for `duration` from now: `None` after that.
+///
+/// Like other combinators here this is no `async fn`, which would hold the future twice.
+pub fn deadline<T>(
+    duration: Duration,
+    future: impl Future<Output = T>,
+) -> impl Future<Output = Option<T>> {
+    or(future.map(Some), sleep(duration).map(|()| None))
 }
 
 #[cfg(test)]

@@ -58,9 +58,7 @@ use crate::types::Fault;
 pub use self::address::Address;
 pub use self::dialer::Dialer;
 pub use self::open::{Closing, close_connections};
-pub use self::progress::{
-    UnsentBytes, request_is_late, set_answers_wait, set_stall_time, stall_time,
-};
+pub use self::progress::{ClientKind, UnsentBytes, request_is_late, set_stall_time, stall_time};
 pub use self::secure::Secure;
 pub use self::upgraded::UpgradedIo;
 pub use self::wire::{Wire, resolve};

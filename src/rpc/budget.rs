@@ -1,5 +1,9 @@
-//! One budget of bytes for all responses in flight. Past it a request waits, within bounds of number and time, and is
+//! The budget of bytes of all responses in flight. Past it a request waits, within bounds of number and time, and is
 //! refused only then, instead of exhausting the memory of the process.
+//!
+//! A small part of it is for new clients, who may be such that take nothing: they wait for each other then, and not the
+//! clients that have taken a large answer before. An answer that does not fit into the small part is counted in the
+//! large one.
 //!
 //! ```text
 //!  read ─► grow ─┬─ fits ─────────► read on ─► permit, until the answer has left
@@ -14,23 +18,40 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::io::{clock, set_answers_wait};
+use crate::io::{ClientKind, clock};
 use crate::metrics;
 use crate::types::Refusal;
 use crate::types::limits::{
-    ANSWER_WAIT_MAX, ANSWERS_WAITING_MAX, RESPONSE_BYTES_IN_FLIGHT_MAX, RESPONSE_BYTES_UNCOUNTED,
+    ANSWER_WAIT_MAX, ANSWERS_WAITING_MAX, RESPONSE_BYTES_IN_FLIGHT_MAX, RESPONSE_BYTES_OF_NEW_MIN,
+    RESPONSE_BYTES_UNCOUNTED, RESPONSE_PARTS_OF_NEW,
 };
 
-static BUDGET: Budget =
-    Budget::new(RESPONSE_BYTES_IN_FLIGHT_MAX, ANSWERS_WAITING_MAX, ANSWER_WAIT_MAX);
+static PROVEN: Budget = Budget::new(
+    ClientKind::Proven,
+    None,
+    RESPONSE_BYTES_IN_FLIGHT_MAX - of_new(RESPONSE_BYTES_IN_FLIGHT_MAX),
+);
+static NEW: Budget =
+    Budget::new(ClientKind::New, Some(&PROVEN), of_new(RESPONSE_BYTES_IN_FLIGHT_MAX));
+
+/// The part of so many bytes that is for new clients.
+const fn of_new(bytes: usize) -> usize {
+    let (part, half) = (bytes / RESPONSE_PARTS_OF_NEW, bytes / 2);
+    let part = if part < RESPONSE_BYTES_OF_NEW_MIN { RESPONSE_BYTES_OF_NEW_MIN } else { part };
+    if part < half { part } else { half }
+}
 
 /// Sets the bytes of responses that may be in flight. Must be called before the first request is served.
 pub fn set_response_bytes_max(bytes: usize) {
-    BUDGET.bytes_max.store(bytes, SeqCst);
+    NEW.bytes_max.store(of_new(bytes), SeqCst);
+    PROVEN.bytes_max.store(bytes - of_new(bytes), SeqCst);
 }
 
-/// The budget, shared by all cores.
+/// A budget, shared by all cores.
 struct Budget {
+    clients: ClientKind,
+    /// The budget for what does not fit into this one.
+    larger: Option<&'static Budget>,
     bytes_max: AtomicUsize,
     waiting_max: usize,
     wait_max: Duration,
@@ -100,11 +121,13 @@ impl Drop for Place {
 }
 
 impl Budget {
-    const fn new(bytes_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
+    const fn new(clients: ClientKind, larger: Option<&'static Self>, bytes_max: usize) -> Self {
         Self {
+            clients,
+            larger,
             bytes_max: AtomicUsize::new(bytes_max),
-            waiting_max,
-            wait_max,
+            waiting_max: ANSWERS_WAITING_MAX,
+            wait_max: ANSWER_WAIT_MAX,
             taken: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             next: AtomicU64::new(0),
@@ -123,7 +146,7 @@ impl Budget {
     /// The queue has this length now. As long as any wait, clients that hold a part of the budget must take their answers.
     fn note_waiting(&self, waiting: usize) {
         self.waiting.store(waiting, SeqCst);
-        set_answers_wait(waiting > 0);
+        self.clients.set_answers_wait(waiting > 0);
     }
 
     /// Reserves so many bytes, if they are free.
@@ -187,8 +210,12 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
+    /// For an answer to the call that is being polled.
     pub(super) fn new() -> Self {
-        Self::of(&BUDGET)
+        Self::of(match ClientKind::of_call() {
+            ClientKind::New => &NEW,
+            ClientKind::Proven => &PROVEN,
+        })
     }
 
     fn of(budget: &'static Budget) -> Self {
@@ -222,7 +249,8 @@ impl Reservation {
     /// # Errors
     /// The response can never fit, or not in time, or too many wait already.
     pub(super) async fn wait(&mut self) -> Result<(), Refusal> {
-        let (bytes, bytes_max) = (std::mem::take(&mut self.bytes), self.taken.budget.bytes_max());
+        let (bytes, own) = (std::mem::take(&mut self.bytes), self.taken.budget);
+        let bytes_max = own.larger.unwrap_or(own).bytes_max();
         // A request for more than the whole budget is not doubled, and refused.
         self.wait_for(bytes.max((2 * bytes).min(bytes_max))).await
     }
@@ -239,7 +267,9 @@ impl Reservation {
 
     async fn wait_for(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.taken.shrink(0);
-        let waited = self.taken.budget.wait(bytes).await;
+        let own = self.taken.budget;
+        let budget = own.larger.filter(|_| bytes > own.bytes_max()).unwrap_or(own);
+        let waited = budget.wait(bytes).await;
         self.taken = waited.inspect_err(|_| metrics::ANSWERS_REFUSED.add(1))?;
         Ok(())
     }

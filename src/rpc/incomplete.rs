@@ -12,9 +12,11 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+use futures_lite::future::or;
+use futures_util::FutureExt as _;
 
 use crate::metrics;
 use crate::types::Refusal;
@@ -149,13 +151,11 @@ impl IncompleteBytes {
     ///
     /// # Errors
     /// The request is refused.
-    pub async fn unless_refused<T>(&self, next: impl Future<Output = T>) -> Result<T, Refusal> {
-        let mut next = pin!(next);
-        poll_fn(|context| match next.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_refused(context).map(Err),
-        })
-        .await
+    pub fn unless_refused<T>(
+        &self,
+        next: impl Future<Output = T>,
+    ) -> impl Future<Output = Result<T, Refusal>> {
+        or(next.map(Ok), poll_fn(|context| self.poll_refused(context).map(Err)))
     }
 }
 
@@ -169,6 +169,8 @@ impl Drop for IncompleteBytes {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use futures_lite::future::{block_on, pending, poll_once};
 

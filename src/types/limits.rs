@@ -241,8 +241,10 @@ pub const CATCH_UP_BYTES_MAX: usize = 2 << 20;
 pub const WATCH_STREAM_BYTES_MAX: usize = 4 << 20;
 
 /// Encoded bytes that may wait in all watch streams of one core, however much memory there is; past it each stream is
-/// limited to its share, so that a thousand slow clients do not cost a thousand times the bound of one.
-pub const WATCH_HUB_BYTES_MAX: usize = 256 << 20;
+/// limited to its share, so that a thousand slow clients do not cost a thousand times the bound of one. Events that are not kept
+/// are read again from the store, once for all streams at the same revision: with sixteen times as much, the load of a
+/// thousand nodes and their four apiservers takes as long and as much of the processor.
+pub const WATCH_HUB_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes that may wait in one stream while the streams of its core hold more than their bound; less if there are so many streams that
 /// they would hold more than the bound together.
@@ -342,6 +344,12 @@ pub const RETENTION_NOTES_MAX: usize = 100_000;
 /// Bytes of range responses that are being made or sent, of all cores together, however much memory there is: past it
 /// requests wait, as a few hundred unlimited lists would otherwise exhaust the memory.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
+
+/// The inverse of the part of these that is for clients that have not taken a large response before, and the least that it
+/// is, up to a half of all.
+pub const RESPONSE_PARTS_OF_NEW: usize = 16;
+/// See [`RESPONSE_PARTS_OF_NEW`].
+pub const RESPONSE_BYTES_OF_NEW_MIN: usize = 32 << 20;
 
 /// Range responses up to this size are not counted in [`RESPONSE_BYTES_IN_FLIGHT_MAX`].
 pub const RESPONSE_BYTES_UNCOUNTED: usize = 16 << 10;

@@ -108,7 +108,12 @@ where
             Some(MayStall(unsent)) => UnsentCount::ByService(Rc::clone(unsent)),
             None => UnsentCount::ByFlow(self.flow.clone()),
         };
-        Poll::Ready(Ok(answer.map(|body| AnswerBody { body, counted, last: None })))
+        Poll::Ready(Ok(answer.map(|body| AnswerBody {
+            body,
+            counted,
+            last: None,
+            is_large: false,
+        })))
     }
 }
 
@@ -172,6 +177,8 @@ pub(super) struct AnswerBody<B> {
     counted: UnsentCount,
     /// The last byte of the piece that was given.
     last: Option<Bytes>,
+    /// One of its pieces was large.
+    is_large: bool,
 }
 
 impl<B> AnswerBody<B> {
@@ -182,6 +189,7 @@ impl<B> AnswerBody<B> {
             UnsentCount::ByService(_) => progress::note(PollResult::Idle),
             UnsentCount::ByFlow(flow) => {
                 progress::note(PollResult::Given);
+                self.is_large |= piece.len() > RESPONSE_BYTES_UNCOUNTED;
                 let is_split = piece.len() > RESPONSE_BYTES_UNCOUNTED || flow.has_small_windows();
                 if is_split && piece.len() > 1 {
                     self.last = Some(piece.split_off(piece.len() - 1));
@@ -208,6 +216,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
             progress::note(PollResult::Idle);
             return Poll::Pending;
         };
+        // HTTP/2 asks for the end when it has sent most of what came before.
+        if frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers))
+            && let (UnsentCount::ByFlow(flow), true) = (&self.counted, self.is_large)
+        {
+            flow.set_proven();
+        }
         let frame = frame.map(|frame| frame.map(|frame| frame.map_data(|piece| self.give(piece))));
         Poll::Ready(frame)
     }

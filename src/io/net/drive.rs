@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clock;
 use super::open::OpenSlot;
 use super::output::Duplex;
-use super::progress::{answer_stall_time, stall_time};
+use super::progress::stall_time;
 use super::scheduler::ConnectionScheduler;
 use crate::metrics;
 
@@ -63,7 +63,7 @@ pub(super) async fn until_closed<C: Future>(
         // Another protocol begins after the last byte of the last response.
         let _ = poll_fn(|context| stream.poll_drain(context)).await;
     };
-    if !stream.is_stalled(Duration::from_millis(clock::now_ms()), answer_stall_time()) {
+    if !stream.is_stalled(Duration::from_millis(clock::now_ms()), flow.answer_stall_time()) {
         slot.or_closing(clock::deadline(DRAIN_TIME, left)).await;
     }
 }
@@ -71,10 +71,11 @@ pub(super) async fn until_closed<C: Future>(
 /// Gives up calls that wait too long for their client. True if the whole connection is to end.
 fn sweep(turn: &mut ConnectionScheduler, stream: &Duplex, context: &Context<'_>) -> bool {
     let (now, time) = (Duration::from_millis(clock::now_ms()), stall_time());
-    let answer_time = answer_stall_time();
-    if stream.is_stalled(now, answer_time)
-        || stream.sweep(now, time, turn.handle().flow().load().unsent)
-    {
+    let (answer_time, unsent) = {
+        let handle = turn.handle();
+        (handle.flow().answer_stall_time(), handle.flow().load().unsent)
+    };
+    if stream.is_stalled(now, answer_time) || stream.sweep(now, time, unsent) {
         metrics::CONNECTIONS_JUDGED.add(1);
         return true;
     }

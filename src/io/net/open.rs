@@ -8,19 +8,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_lite::future::or;
+use futures_util::FutureExt as _;
 use slab::Slab;
 
 use super::clock;
-use super::progress::stall_time;
+use super::progress::sweep_time;
 use crate::io::descriptors::{self, Entered, Lane};
 use crate::io::spawn;
 use crate::metrics;
 
 /// Interval at which a closing executor checks for remaining connections.
 const CLOSE_LOOK: Duration = Duration::from_millis(10);
-
-/// Sweeps of connections within the time after which a client that makes no progress is given up.
-const SWEEPS_IN_STALL_TIME: u32 = 12;
 
 /// Least time between two log lines about waiting connections.
 const LOG_AGAIN_MS: u64 = 10_000;
@@ -145,7 +144,7 @@ thread_local! {
 /// Wakes the connections that wait for a sweep, as long as there are any.
 async fn sweep() {
     loop {
-        clock::sleep(stall_time() / SWEEPS_IN_STALL_TIME).await;
+        clock::sleep(sweep_time()).await;
         let awaiting = OPEN.with_borrow_mut(|open| {
             open.sweeps += 1;
             open.sweeping = !open.awaiting.is_empty();
@@ -198,13 +197,15 @@ impl OpenSlot {
     }
 
     /// The output of `future`, or `None` if the executor closes first.
-    pub(super) async fn or_closing<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = std::pin::pin!(future);
-        poll_fn(|context| match self.is_closing(context) {
+    pub(super) fn or_closing<T>(
+        &self,
+        future: impl Future<Output = T>,
+    ) -> impl Future<Output = Option<T>> {
+        let closing = poll_fn(|context| match self.is_closing(context) {
             true => Poll::Ready(None),
-            false => future.as_mut().poll(context).map(Some),
-        })
-        .await
+            false => Poll::Pending,
+        });
+        or(closing, future.map(Some))
     }
 }
 

@@ -10,6 +10,9 @@
 //!                           a request ─► the call is polled once more, and refuses it
 //! ```
 //!
+//! Clients that take nothing hold the memory of their answers meanwhile. So a client is new until it has taken a large
+//! answer to its end, and the memory of answers to new clients is a part of its own ([`ClientKind`]).
+//!
 //! There is no timer for a call. Connections with calls that wait for their clients are swept some times in
 //! [`stall_time`]; the time is read when a call begins to wait, which few calls do.
 
@@ -23,7 +26,7 @@ use std::time::Duration;
 
 use super::clock;
 use crate::metrics;
-use crate::types::limits::{STALL_MS_MAX, STALL_PARTS_IF_OTHERS_WAIT};
+use crate::types::limits::{STALL_MS_MAX, STALL_PARTS_IF_NEW_WAIT, STALL_PARTS_IF_OTHERS_WAIT};
 
 type Call = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -39,21 +42,58 @@ pub fn stall_time() -> Duration {
     Duration::from_millis(STALL_MS.load(Relaxed))
 }
 
-/// Answers wait for memory that others hold.
-static ANSWERS_WAIT: AtomicBool = AtomicBool::new(false);
+/// The client of a connection, by the answers that it has taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientKind {
+    /// It has not taken a large one yet. Clients of HTTP/1 never count as more.
+    New,
+    /// It has taken a large one to its end.
+    Proven,
+}
 
-/// Tells if answers wait for memory: clients that take nothing are given up sooner then.
-pub fn set_answers_wait(wait: bool) {
-    // Mostly it is so already, and the line is not taken from other cores.
-    if ANSWERS_WAIT.load(Relaxed) != wait {
-        ANSWERS_WAIT.store(wait, Relaxed);
+/// Answers to clients of this kind wait for memory that others of the same kind hold.
+static NEW_WAIT: AtomicBool = AtomicBool::new(false);
+static PROVEN_WAIT: AtomicBool = AtomicBool::new(false);
+
+impl ClientKind {
+    /// Of the call that is being polled.
+    pub fn of_call() -> Self {
+        CLIENT.get()
+    }
+
+    fn wait(self) -> &'static AtomicBool {
+        match self {
+            Self::New => &NEW_WAIT,
+            Self::Proven => &PROVEN_WAIT,
+        }
+    }
+
+    /// Tells if answers to such clients wait for memory: those of them that take nothing are given up sooner then.
+    pub fn set_answers_wait(self, wait: bool) {
+        // Mostly it is so already, and the line is not taken from other cores.
+        if self.wait().load(Relaxed) != wait {
+            self.wait().store(wait, Relaxed);
+        }
+    }
+
+    /// The time after which such a client is given up that takes nothing of its answer.
+    fn answer_stall_time(self) -> Duration {
+        let parts = match (self.wait().load(Relaxed), self) {
+            (false, _) => 1,
+            (true, Self::New) => STALL_PARTS_IF_NEW_WAIT,
+            (true, Self::Proven) => STALL_PARTS_IF_OTHERS_WAIT,
+        };
+        stall_time() / parts
     }
 }
 
-/// The time after which a client is given up that takes nothing of its answer.
-pub(super) fn answer_stall_time() -> Duration {
-    let parts = if ANSWERS_WAIT.load(Relaxed) { STALL_PARTS_IF_OTHERS_WAIT } else { 1 };
-    stall_time() / parts
+/// Time between two looks at clients that may stall.
+pub(super) fn sweep_time() -> Duration {
+    let sweeps = match NEW_WAIT.load(Relaxed) {
+        true => 2 * STALL_PARTS_IF_NEW_WAIT,
+        false => 2 * STALL_PARTS_IF_OTHERS_WAIT,
+    };
+    stall_time() / sweeps
 }
 
 /// The observation made by one poll of a call.
@@ -73,6 +113,7 @@ thread_local! {
     /// Of the call that is being polled.
     static RESULT: Cell<PollResult> = const { Cell::new(PollResult::Nothing) };
     static IS_LATE: Cell<bool> = const { Cell::new(false) };
+    static CLIENT: Cell<ClientKind> = const { Cell::new(ClientKind::New) };
     /// Calls of this executor.
     static CALLS: Cell<usize> = const { Cell::new(0) };
     /// Bytes of answers of this executor that were given to HTTP/2 and not sent.
@@ -123,6 +164,7 @@ struct FlowCells {
     /// Bytes of answers that were given to HTTP/2 and not sent, without those of answers that may stall.
     unsent: Cell<usize>,
     small_windows: Cell<bool>,
+    is_proven: Cell<bool>,
 }
 
 fn add(cell: &Cell<usize>, count: usize) {
@@ -152,6 +194,20 @@ impl Flow {
     /// From now on it does.
     pub(super) fn set_small_windows(&self) {
         self.0.small_windows.set(true);
+    }
+
+    /// The client has taken a large answer to its end.
+    pub(super) fn set_proven(&self) {
+        self.0.is_proven.set(true);
+    }
+
+    pub(super) fn client(&self) -> ClientKind {
+        if self.0.is_proven.get() { ClientKind::Proven } else { ClientKind::New }
+    }
+
+    /// The time after which the client is given up if it takes nothing of its answer.
+    pub(super) fn answer_stall_time(&self) -> Duration {
+        self.client().answer_stall_time()
     }
 }
 
@@ -262,11 +318,14 @@ impl Future for TrackedCall {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let before = self.waiting.as_ref().map(|waiting| (waiting.wait, waiting.is_late));
+        let client = self.flow.client();
         let Some(call) = &mut self.call else { return Poll::Ready(()) };
         RESULT.set(PollResult::Nothing);
         IS_LATE.set(before.is_some_and(|(_, is_late)| is_late));
+        CLIENT.set(client);
         let polled = call.as_mut().poll(context);
         IS_LATE.set(false);
+        CLIENT.set(ClientKind::New);
         if polled.is_pending() {
             let now = || Duration::from_millis(clock::now_ms());
             let wait = Wait::after(before.map(|(wait, _)| wait), RESULT.get(), now);

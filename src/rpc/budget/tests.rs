@@ -10,7 +10,8 @@ const MIB: usize = 1 << 20;
 
 /// A budget of a hundred MiB.
 fn budget(waiting_max: usize, wait_max: Duration) -> &'static Budget {
-    Box::leak(Box::new(Budget::new(100 * MIB, waiting_max, wait_max)))
+    let whole = Budget::new(ClientKind::Proven, None, 100 * MIB);
+    Box::leak(Box::new(Budget { waiting_max, wait_max, ..whole }))
 }
 
 fn patient() -> &'static Budget {
@@ -137,6 +138,36 @@ fn a_stream_holds_one_chunk_at_a_time() {
     drop(other);
     assert_eq!(poll(more.as_mut()), Poll::Ready(Ok(())));
     assert_eq!(budget.taken.load(SeqCst), 20 * MIB);
+}
+
+#[test]
+fn new_clients_wait_for_each_other_and_an_answer_too_large_for_them_is_counted_with_the_others() {
+    let proven = patient();
+    let new: &'static Budget =
+        Box::leak(Box::new(Budget::new(ClientKind::New, Some(proven), 10 * MIB)));
+    let one = holding(new, 8);
+    let (mut second, mut large) = (Reservation::of(new), Reservation::of(new));
+    assert!(!second.grow(4 * MIB) && !large.grow(6 * MIB));
+    let mut second = pin!(second.wait());
+    assert_eq!(poll(second.as_mut()), Poll::Pending);
+    assert_eq!(poll(pin!(large.wait())), Poll::Ready(Ok(())), "twice its bytes do not fit");
+    assert_eq!((new.taken.load(SeqCst), proven.taken.load(SeqCst)), (8 * MIB, 12 * MIB));
+    assert!(holding(proven, 80).grow(MIB), "others do not wait");
+
+    assert!(large.grow(11 * MIB));
+    let large = large.permit();
+    assert_eq!(proven.taken.load(SeqCst), 11 * MIB);
+    drop(one);
+    assert_eq!(poll(second.as_mut()), Poll::Ready(Ok(())));
+    drop(large);
+    assert_eq!((new.taken.load(SeqCst), proven.taken.load(SeqCst)), (8 * MIB, 0));
+}
+
+#[test]
+fn the_part_of_new_clients_is_neither_nothing_nor_most() {
+    for (bytes, part) in [(1024, 64), (512, 32), (96, 32), (48, 24), (3, 1)] {
+        assert_eq!(of_new(bytes * MIB) / MIB, part);
+    }
 }
 
 /// Many threads reserve, give up and retry with all sizes: never more than the budget is taken, none waits for ever,

@@ -7,6 +7,9 @@ pub const STALL_MS_MAX: u64 = 60_000;
 /// that they hold. Shorter than [`ANSWER_WAIT_MAX`](super::ANSWER_WAIT_MAX), so that those are served.
 pub const STALL_PARTS_IF_OTHERS_WAIT: u32 = 6;
 
+/// The same for clients that have not taken a large answer before, while others like them wait: some retransmissions of TCP.
+pub const STALL_PARTS_IF_NEW_WAIT: u32 = 30;
+
 /// The inverse of the part of that time in which the body of a request in JSON may come as slowly as it likes, and the
 /// bytes that must have come for each second after that.
 pub const BODY_GRACE_PARTS: u32 = 2;
@@ -21,7 +24,7 @@ pub const INCOMPLETE_BYTES_MAX: usize = 128 << 20;
 pub const INCOMPLETE_BYTES_UNCOUNTED: usize = 64 << 10;
 
 /// Streams of one connection; more are refused, so that clients try again later. `--max-concurrent-streams` can only lower it.
-pub const STREAMS_OF_CONNECTION_MAX: usize = 65_536;
+pub const STREAMS_OF_CONNECTION_MAX: usize = 32_768;
 
 /// Streams of a member, each executor having an equal part.
 pub const STREAMS_OF_MEMBER_MAX: usize = 1_000_000;

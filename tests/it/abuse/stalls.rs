@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use basalt_proto::etcdserverpb::watch_request::RequestUnion;
 use basalt_proto::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
 use basalt_proto::grpc_frame::{Head, PLAIN};
+use bytes::Bytes;
 use prost::Message;
 
 use super::{
@@ -356,6 +357,39 @@ fn connections_that_take_nothing_are_closed() {
 }
 
 #[test]
+fn clients_that_have_taken_a_large_answer_do_not_wait_for_new_ones_that_take_none() {
+    const READERS: usize = 30;
+    // None is given up before the test has ended.
+    let server = Setup::new(process::basalt()).variable("BASALT_STALL_MS", "100000000").start();
+    fill(&server);
+    let list = RangeRequest { range_end: "m".into(), ..range_of("l") };
+    let ask = Bytes::from(list.encode_to_vec());
+    runtime().block_on(async {
+        let (new, proven) = (Wire::new(&server.endpoint()), Wire::new(&server.endpoint()));
+        let take = async |client: &Wire| {
+            let taken = client.call(wire::RANGE, ask.clone()).await;
+            assert!(taken.expect("served").len() > 16 * MIB);
+        };
+        take(&proven).await;
+        let readers: Vec<_> = (0..READERS).map(|_| ask_and_read_nothing(&server)).collect();
+        let until = Instant::now() + PATIENCE;
+        while metric(&server, "basalt_network_answer_waits_total") == 0.0 {
+            assert!(Instant::now() < until, "all of them fit");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for _ in 0..5 {
+            take(&proven).await;
+        }
+        let late = tokio::time::timeout(STALL, take(&new)).await;
+        assert!(late.is_err(), "a new one does not wait");
+        let small = new.get("none").await.expect("served");
+        assert_eq!(small.count, 0);
+        drop(readers);
+        take(&new).await;
+    });
+}
+
+#[test]
 fn a_client_that_was_told_to_go_and_reads_nothing_is_closed() {
     // It is not the kernel that ends the connection, nor that it has stalled.
     let server = Setup::new(process::basalt()).flag("grpc-keepalive-timeout", "1000s").start();
@@ -377,7 +411,7 @@ fn a_client_that_was_told_to_go_and_reads_nothing_is_closed() {
 
 #[test]
 fn streams_beyond_the_bound_are_refused() {
-    const STREAMS: u32 = 65_536;
+    const STREAMS: u32 = 32_768;
     const MORE: u32 = 20;
     // Their messages never come, however long it takes until all of them are open.
     let server = Setup::new(process::basalt()).variable("BASALT_STALL_MS", "100000000").start();

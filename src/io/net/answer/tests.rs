@@ -5,12 +5,13 @@ use std::task::Waker;
 
 use http_body_util::Full;
 
+use super::super::progress::ClientKind;
 use super::*;
 
 /// The pieces of an answer.
 fn pieces(length: usize, counted: UnsentCount) -> Vec<Piece> {
     let body = Full::new(Bytes::from(vec![7; length]));
-    let mut body = AnswerBody { body, counted, last: None };
+    let mut body = AnswerBody { body, counted, last: None, is_large: false };
     let mut context = Context::from_waker(Waker::noop());
     let mut pieces = Vec::new();
     while !body.is_end_stream() {
@@ -48,6 +49,24 @@ fn the_last_byte_of_a_large_answer_is_given_when_the_rest_fits() {
     flow.set_small_windows();
     assert_eq!(given(300), [299, 1]);
     assert_eq!(given(1), [1]);
+}
+
+#[test]
+fn a_client_is_proven_when_it_has_taken_a_large_answer_to_its_end() {
+    let flow = Flow::default();
+    let taken = |length, ends: bool| {
+        let body = Full::new(Bytes::from(vec![7; length]));
+        let counted = UnsentCount::ByFlow(flow.clone());
+        let mut body = AnswerBody { body, counted, last: None, is_large: false };
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..2 + usize::from(ends) {
+            drop(Pin::new(&mut body).poll_frame(&mut context));
+        }
+        flow.client()
+    };
+    assert_eq!(taken(RESPONSE_BYTES_UNCOUNTED, true), ClientKind::New);
+    assert_eq!(taken(RESPONSE_BYTES_UNCOUNTED + 1, false), ClientKind::New);
+    assert_eq!(taken(RESPONSE_BYTES_UNCOUNTED + 1, true), ClientKind::Proven);
 }
 
 #[test]
