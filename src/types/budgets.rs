@@ -80,16 +80,13 @@ impl Budgets {
     pub fn new(memory_bytes: u64, executors: usize) -> Self {
         let share = |inverse: u64| memory_bytes / inverse;
         let whole = |bytes: u64, max: usize| usize::try_from(bytes).unwrap_or(max).min(max);
-        let part = |inverse: u64, max: usize| {
-            let executors = executors.max(1) as u64;
-            whole(share(inverse) / executors, max)
-        };
+        let part = |bytes: u64, max: usize| whole(bytes / executors.max(1) as u64, max);
         Self {
             responses: whole(share(16).saturating_mul(3), RESPONSE_BYTES_IN_FLIGHT_MAX),
-            requests: part(64, REQUEST_BYTES_IN_FLIGHT_MAX / 7) * 7,
-            requests_waiting: part(64, REQUEST_BYTES_IN_FLIGHT_MAX / 2),
-            requests_incomplete: part(32, INCOMPLETE_BYTES_MAX),
-            watch_hub: part(32, WATCH_HUB_BYTES_MAX),
+            requests: part(share(64).saturating_mul(7), REQUEST_BYTES_IN_FLIGHT_MAX),
+            requests_waiting: part(share(64), REQUEST_BYTES_IN_FLIGHT_MAX / 2),
+            requests_incomplete: part(share(32), INCOMPLETE_BYTES_MAX),
+            watch_hub: part(share(32), WATCH_HUB_BYTES_MAX),
             caches: CacheBytes {
                 records: share(32).min(RECORD_CACHE_BYTES),
                 lists: share(64).min(LIST_CACHE_BYTES_MAX),
@@ -168,6 +165,7 @@ mod tests {
         let budgets = Budgets::new(64 << 30, 8);
         assert_eq!(budgets, Budgets::unbounded());
         assert_eq!(budgets.responses, RESPONSE_BYTES_IN_FLIGHT_MAX);
+        assert_eq!(budgets.requests, REQUEST_BYTES_IN_FLIGHT_MAX);
         assert_eq!(budgets.watch_hub, WATCH_HUB_BYTES_MAX);
     }
 }

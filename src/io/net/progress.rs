@@ -51,7 +51,7 @@ pub enum ClientKind {
     Proven,
 }
 
-/// Answers to clients of this kind wait for memory that others of the same kind hold.
+/// Answers to clients of these kinds wait for memory.
 static NEW_WAIT: AtomicBool = AtomicBool::new(false);
 static PROVEN_WAIT: AtomicBool = AtomicBool::new(false);
 
@@ -61,39 +61,33 @@ impl ClientKind {
         CLIENT.get()
     }
 
-    fn wait(self) -> &'static AtomicBool {
-        match self {
+    /// Tells if answers to such clients wait for memory: those that hold it and take nothing are given up sooner then.
+    pub fn set_answers_wait(self, wait: bool) {
+        let waits = match self {
             Self::New => &NEW_WAIT,
             Self::Proven => &PROVEN_WAIT,
-        }
-    }
-
-    /// Tells if answers to such clients wait for memory: those of them that take nothing are given up sooner then.
-    pub fn set_answers_wait(self, wait: bool) {
-        // Mostly it is so already, and the line is not taken from other cores.
-        if self.wait().load(Relaxed) != wait {
-            self.wait().store(wait, Relaxed);
-        }
-    }
-
-    /// The time after which such a client is given up that takes nothing of its answer.
-    fn answer_stall_time(self) -> Duration {
-        let parts = match (self.wait().load(Relaxed), self) {
-            (false, _) => 1,
-            (true, Self::New) => STALL_PARTS_IF_NEW_WAIT,
-            (true, Self::Proven) => STALL_PARTS_IF_OTHERS_WAIT,
         };
-        stall_time() / parts
+        // Mostly it is so already, and the line is not taken from other cores.
+        if waits.load(Relaxed) != wait {
+            waits.store(wait, Relaxed);
+        }
+    }
+
+    /// The inverse of the part of [`stall_time`] after which such a client is given up that takes nothing of its answer,
+    /// by the kinds of clients that wait. A very large answer to a new client is counted with those to proven ones.
+    const fn answer_stall_parts(self, new_wait: bool, proven_wait: bool) -> u32 {
+        match (self, new_wait, proven_wait) {
+            (Self::New, true, _) => STALL_PARTS_IF_NEW_WAIT,
+            (_, _, true) => STALL_PARTS_IF_OTHERS_WAIT,
+            (_, _, false) => 1,
+        }
     }
 }
 
-/// Time between two looks at clients that may stall.
+/// Time between two looks at clients that may stall: half of the shortest one after which any is given up.
 pub(super) fn sweep_time() -> Duration {
-    let sweeps = match NEW_WAIT.load(Relaxed) {
-        true => 2 * STALL_PARTS_IF_NEW_WAIT,
-        false => 2 * STALL_PARTS_IF_OTHERS_WAIT,
-    };
-    stall_time() / sweeps
+    let parts = ClientKind::New.answer_stall_parts(NEW_WAIT.load(Relaxed), true);
+    stall_time() / (2 * parts)
 }
 
 /// The observation made by one poll of a call.
@@ -207,7 +201,8 @@ impl Flow {
 
     /// The time after which the client is given up if it takes nothing of its answer.
     pub(super) fn answer_stall_time(&self) -> Duration {
-        self.client().answer_stall_time()
+        let (new_wait, proven_wait) = (NEW_WAIT.load(Relaxed), PROVEN_WAIT.load(Relaxed));
+        stall_time() / self.client().answer_stall_parts(new_wait, proven_wait)
     }
 }
 

@@ -111,3 +111,29 @@ fn unsent_bytes_of_a_connection_are_among_those_of_its_executor() {
     second.sent(10);
     assert_eq!((first.load().unsent, executor_load().unsent), (0, 0));
 }
+
+#[test]
+fn new_clients_are_given_up_sooner_than_proven_ones_while_others_wait() {
+    let parts = |client: ClientKind| {
+        let waits = [(false, false), (true, false), (false, true), (true, true)];
+        waits.map(|(new_wait, proven_wait)| client.answer_stall_parts(new_wait, proven_wait))
+    };
+    assert_eq!(parts(ClientKind::New), [1, 30, 6, 30]);
+    assert_eq!(parts(ClientKind::Proven), [1, 1, 6, 6]);
+}
+
+#[test]
+fn a_call_knows_its_client_while_it_is_polled() {
+    let flow = Flow::default();
+    let call = |flow: &Flow, seen: &Rc<Cell<ClientKind>>| {
+        let seen = Rc::clone(seen);
+        let call = async move { seen.set(ClientKind::of_call()) };
+        TrackedCall::new(Box::pin(call), flow.clone())
+    };
+    let seen = Rc::new(Cell::new(ClientKind::Proven));
+    assert!(polled(&mut call(&flow, &seen)).is_ready());
+    assert_eq!(seen.get(), ClientKind::New);
+    flow.set_proven();
+    assert!(polled(&mut call(&flow, &seen)).is_ready());
+    assert_eq!((seen.get(), ClientKind::of_call()), (ClientKind::Proven, ClientKind::New));
+}
