@@ -22,8 +22,8 @@ use crate::io::{ClientKind, clock};
 use crate::metrics;
 use crate::types::Refusal;
 use crate::types::limits::{
-    ANSWER_WAIT_MAX, ANSWERS_WAITING_MAX, RESPONSE_BYTES_IN_FLIGHT_MAX, RESPONSE_BYTES_OF_NEW_MIN,
-    RESPONSE_BYTES_UNCOUNTED, RESPONSE_PARTS_OF_NEW,
+    ANSWER_WAIT_MAX, ANSWERS_WAITING_MAX, RESPONSE_BYTES_IN_FLIGHT_MAX, RESPONSE_BYTES_UNCOUNTED,
+    RESPONSE_PARTS_OF_NEW,
 };
 
 static PROVEN: Budget = Budget::new(
@@ -36,9 +36,7 @@ static NEW: Budget =
 
 /// The part of so many bytes that is for new clients.
 const fn of_new(bytes: usize) -> usize {
-    let (part, half) = (bytes / RESPONSE_PARTS_OF_NEW, bytes / 2);
-    let part = if part < RESPONSE_BYTES_OF_NEW_MIN { RESPONSE_BYTES_OF_NEW_MIN } else { part };
-    if part < half { part } else { half }
+    bytes / RESPONSE_PARTS_OF_NEW
 }
 
 /// Sets the bytes of responses that may be in flight. Must be called before the first request is served.

@@ -345,11 +345,9 @@ pub const RETENTION_NOTES_MAX: usize = 100_000;
 /// requests wait, as a few hundred unlimited lists would otherwise exhaust the memory.
 pub const RESPONSE_BYTES_IN_FLIGHT_MAX: usize = 1 << 30;
 
-/// The inverse of the part of these that is for clients that have not taken a large response before, and the least that it
-/// is, up to a half of all.
+/// The inverse of the part of these that is for clients that have not taken a large response before. No single response
+/// may have it beside the rest, so that the part is small in small containers, too.
 pub const RESPONSE_PARTS_OF_NEW: usize = 16;
-/// See [`RESPONSE_PARTS_OF_NEW`].
-pub const RESPONSE_BYTES_OF_NEW_MIN: usize = 32 << 20;
 
 /// Range responses up to this size are not counted in [`RESPONSE_BYTES_IN_FLIGHT_MAX`].
 pub const RESPONSE_BYTES_UNCOUNTED: usize = 16 << 10;

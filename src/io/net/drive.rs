@@ -71,11 +71,9 @@ pub(super) async fn until_closed<C: Future>(
 /// Gives up calls that wait too long for their client. True if the whole connection is to end.
 fn sweep(turn: &mut ConnectionScheduler, stream: &Duplex, context: &Context<'_>) -> bool {
     let (now, time) = (Duration::from_millis(clock::now_ms()), stall_time());
-    let (answer_time, unsent) = {
-        let handle = turn.handle();
-        (handle.flow().answer_stall_time(), handle.flow().load().unsent)
-    };
-    if stream.is_stalled(now, answer_time) || stream.sweep(now, time, unsent) {
+    let flow = turn.handle().flow().clone();
+    let answer_time = flow.answer_stall_time();
+    if stream.is_stalled(now, answer_time) || stream.sweep(now, time, flow.load().unsent) {
         metrics::CONNECTIONS_JUDGED.add(1);
         return true;
     }
