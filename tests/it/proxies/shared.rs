@@ -136,6 +136,20 @@ async fn progress_is_told_when_all_events_before_it_are() {
     }
 }
 
+/// etcd drops requests for progress while a watch catches up. A client that asks once is answered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_of_a_watch_that_catches_up_is_told() {
+    let etcd = Setup::new(process::etcd()).start();
+    let proxy = Proxy::grpc(&etcd, &[]);
+    put_all(&Wire::new(&etcd.endpoint()), 0, 100).await;
+    let mut talk = watchers(&proxy, &[2]).await.remove(0);
+    let ask = request(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+    talk.send.send(ask).await.expect("the stream is open");
+    assert_eq!(values(&mut talk, 100).await.len(), 100);
+    let progress = next(&mut talk).await;
+    assert_eq!((progress.watch_id, progress.header.expect("a header").revision), (-1, 101));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_or_invalid_watch_is_canceled() {
     let server = Setup::new(process::basalt()).start();

@@ -21,6 +21,9 @@ pub(crate) const OUTBOX_BYTES_MAX: usize = 16 << 20;
 pub(crate) const SLOW_WATCHER_WAIT: Duration = Duration::from_millis(50);
 /// Requests for progress that wait for one shared watch; a client asks again.
 pub(crate) const PROGRESS_WAITING_MAX: usize = 1024;
+/// Pause before a member that has not answered a request for progress is asked again: twice as long as an etcd takes
+/// between two looks at watches that catch up.
+pub(crate) const PROGRESS_RETRY: Duration = Duration::from_millis(200);
 
 /// Ranges in the cache, as many as etcd's proxy caches.
 pub(crate) const CACHE_ENTRIES_MAX: usize = 2048;

@@ -8,7 +8,7 @@ use basalt_proto::etcdserverpb::{
 };
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Interval, interval, sleep, timeout};
 use tonic::{Code, Status, Streaming};
 
 use super::Shared;
@@ -18,7 +18,7 @@ use crate::grpc_proxy::caller::Caller;
 use crate::grpc_proxy::codec::{decode, encode};
 use crate::grpc_proxy::outbox::Pushed;
 use crate::grpc_proxy::upstream::{Requests, of_stream};
-use crate::limits::{REOPEN_BACKOFF, REOPEN_BACKOFF_MAX, SLOW_WATCHER_WAIT};
+use crate::limits::{PROGRESS_RETRY, REOPEN_BACKOFF, REOPEN_BACKOFF_MAX, SLOW_WATCHER_WAIT};
 
 const METHOD: &str = "/etcdserverpb.Watch/Watch";
 /// Requests on their way to the member: the one that creates, and one for progress.
@@ -34,6 +34,36 @@ enum Over {
     Refused(WatchResponse),
     /// The member canceled it for everybody.
     Canceled(WatchResponse),
+}
+
+/// The requests of a watch for progress, repeated until one is answered: etcd drops those that come while the watch
+/// catches up.
+struct AskedProgress {
+    requests: mpsc::Sender<Bytes>,
+    waits: bool,
+    again: Interval,
+}
+
+impl AskedProgress {
+    fn new(requests: mpsc::Sender<Bytes>) -> Self {
+        Self { requests, waits: false, again: interval(PROGRESS_RETRY) }
+    }
+
+    fn ask(&mut self) {
+        let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
+        // Without room one is on its way.
+        let _ = self.requests.try_send(request(progress));
+        self.waits = true;
+        self.again.reset();
+    }
+
+    /// Ends when it is time to ask again.
+    async fn unanswered(&mut self) {
+        if !self.waits {
+            std::future::pending::<()>().await;
+        }
+        self.again.tick().await;
+    }
 }
 
 /// Runs a group to its end.
@@ -112,15 +142,20 @@ impl Task {
             Ok(responses) => responses,
             Err(status) => return over(status),
         };
+        let mut progress = AskedProgress::new(requests);
         loop {
             let next = tokio::select! {
                 next = receive(&mut responses) => next,
                 () = self.group.changed.notified() => {
                     match self.shared.table.wants_progress(&self.range, self.group.number) {
                         None => return Over::Group,
-                        Some(true) => ask_progress(&requests),
+                        Some(true) => progress.ask(),
                         Some(false) => {}
                     }
+                    continue;
+                }
+                () = progress.unanswered() => {
+                    progress.ask();
                     continue;
                 }
             };
@@ -133,7 +168,7 @@ impl Task {
                 let table = &self.shared.table;
                 table.opened(&self.range, self.group.number);
                 if table.wants_progress(&self.range, self.group.number) == Some(true) {
-                    ask_progress(&requests);
+                    progress.ask();
                 }
             } else if response.canceled {
                 return match response.compact_revision == 0 && response.created {
@@ -141,6 +176,7 @@ impl Task {
                     false => Over::Canceled(response),
                 };
             } else {
+                progress.waits &= response.watch_id != NO_WATCH;
                 self.distribute(response).await;
             }
             if self.shared.table.hand_over(&self.range, self.group.number) {
@@ -235,11 +271,6 @@ async fn cancel(receiver: &Receiver, response: &WatchResponse) {
         receiver.outbox.drained().await;
     }
     receiver.cancel();
-}
-
-fn ask_progress(requests: &mpsc::Sender<Bytes>) {
-    // Without room one is on its way.
-    let _ = requests.try_send(request(RequestUnion::ProgressRequest(WatchProgressRequest {})));
 }
 
 fn request(union: RequestUnion) -> Bytes {
