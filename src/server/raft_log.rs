@@ -26,27 +26,36 @@ impl Drain for Bridge {
     type Err = Never;
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
-        let mut pairs = Pairs::default();
-        // It only fails if `Pairs` does.
-        let _ = record.kv().serialize(record, &mut pairs);
-        let _ = values.serialize(record, &mut pairs);
-        let about = Value::Object(pairs.0);
-        let (file, line, message) = (record.file(), record.line(), record.msg());
+        // raft-rs logs each message that it sends, and a level that is off must cost nothing.
         macro_rules! event {
             ($level:ident) => {
-                tracing::$level!(
-                    target: RAFT, from_file = file, from_line = line, about = %about, "{message}"
-                )
+                if tracing::event_enabled!(target: RAFT, tracing::Level::$level) {
+                    let about = fields(record, values);
+                    let (file, line, message) = (record.file(), record.line(), record.msg());
+                    tracing::event!(
+                        target: RAFT, tracing::Level::$level,
+                        from_file = file, from_line = line, about = %about, "{message}"
+                    );
+                }
             };
         }
         match record.level() {
-            Level::Critical | Level::Error => event!(error),
-            Level::Warning => event!(warn),
-            Level::Info => event!(info),
-            Level::Debug | Level::Trace => event!(debug),
+            Level::Critical | Level::Error => event!(ERROR),
+            Level::Warning => event!(WARN),
+            Level::Info => event!(INFO),
+            Level::Debug | Level::Trace => event!(DEBUG),
         }
         Ok(())
     }
+}
+
+/// The fields of a record and of its logger.
+fn fields(record: &Record<'_>, values: &OwnedKVList) -> Value {
+    let mut pairs = Pairs::default();
+    // It only fails if `Pairs` does.
+    let _ = record.kv().serialize(record, &mut pairs);
+    let _ = values.serialize(record, &mut pairs);
+    Value::Object(pairs.0)
 }
 
 /// Values by name.

@@ -5,7 +5,8 @@
 //! root count.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -291,17 +292,56 @@ fn refusal(error: webpki::Error) -> Refused {
     }
 }
 
+/// The certificates that were accepted in one second. A client opens many connections with the same one, and to verify it
+/// is a fifth of a handshake. Times count in whole seconds, so that within one the outcome is the same.
+#[derive(Debug, Default)]
+struct Accepted {
+    second: u64,
+    chains: HashSet<Vec<u8>>,
+}
+
+/// Chains of [`Accepted`], and the bytes of each of them.
+const ACCEPTED_MAX: usize = 256;
+const ACCEPTED_BYTES_MAX: usize = 8 << 10;
+
+/// All certificates with their lengths, so that no two chains are the same bytes.
+fn chain_bytes(end_entity: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for certificate in std::iter::once(end_entity).chain(others) {
+        bytes.extend_from_slice(&certificate.len().to_be_bytes());
+        bytes.extend_from_slice(certificate);
+    }
+    bytes
+}
+
 /// Verifies clients: they must show a certificate.
 #[derive(Debug)]
 pub struct ClientVerifier {
     provider: Arc<CryptoProvider>,
     trust: Trust,
+    accepted: Mutex<Accepted>,
 }
 
 impl ClientVerifier {
     /// Accepts whom `trust` trusts.
     pub fn new(provider: Arc<CryptoProvider>, trust: Trust) -> Arc<Self> {
-        Arc::new(Self { provider, trust })
+        Arc::new(Self { provider, trust, accepted: Mutex::default() })
+    }
+
+    /// True if this chain was accepted in the second of `now`.
+    fn has_accepted(&self, chain: &[u8], now: UnixTime) -> bool {
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.second == now.as_secs() && accepted.chains.contains(chain)
+    }
+
+    fn note_accepted(&self, chain: Vec<u8>, now: UnixTime) {
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        if accepted.second != now.as_secs() {
+            *accepted = Accepted { second: now.as_secs(), chains: HashSet::new() };
+        }
+        if accepted.chains.len() < ACCEPTED_MAX && chain.len() <= ACCEPTED_BYTES_MAX {
+            accepted.chains.insert(chain);
+        }
     }
 }
 
@@ -316,8 +356,12 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        self.trust.verify(algorithms, end_entity, intermediates, now, Usage::Client, None)?;
+        let chain = chain_bytes(end_entity, intermediates);
+        if !self.has_accepted(&chain, now) {
+            let algorithms = &self.provider.signature_verification_algorithms;
+            self.trust.verify(algorithms, end_entity, intermediates, now, Usage::Client, None)?;
+            self.note_accepted(chain, now);
+        }
         Ok(ClientCertVerified::assertion())
     }
 

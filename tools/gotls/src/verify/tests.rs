@@ -131,3 +131,33 @@ fn dates_usages_names_and_revocations_are_looked_at() {
     assert_eq!(Revoked::parse(b"x"), Err("x509: malformed crl".to_owned()));
     assert_eq!(Revoked::parse(root.pem.as_bytes()), Err("x509: malformed crl".to_owned()));
 }
+
+#[test]
+fn a_chain_is_verified_once_in_a_second() {
+    let (end, over) = (1_764_409_445, 1_764_409_446);
+    let at = |second| UnixTime::since_unix_epoch(Duration::from_secs(second));
+    let root = made(params("root", true), None);
+    let mut ends = params("leaf", false);
+    ends.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(end);
+    let leaf = made(ends, Some(&root));
+    let verifier = ClientVerifier::new(provider(&Suites::All), trust(&[&root]));
+    let accepts = |leaf: &Made, others: &[CertificateDer<'_>], second| {
+        verifier.verify_client_cert(&leaf.der, others, at(second)).is_ok()
+    };
+    let noted = || verifier.accepted.lock().expect("no test panics").chains.len();
+    assert!(accepts(&leaf, &[], end));
+    assert!(verifier.has_accepted(&chain_bytes(&leaf.der, &[]), at(end)));
+    assert!(accepts(&leaf, &[], end) && noted() == 1);
+    // Another key in the same name, and the same certificate with others, are other chains.
+    let forged = made(params("leaf", false), Some(&made(params("root", true), None)));
+    assert!(!accepts(&forged, &[], end) && noted() == 1);
+    assert!(accepts(&leaf, &[root.der.clone()], end) && noted() == 2);
+    assert!(!accepts(&leaf, &[], over), "its time is over in the next second");
+    for number in 0..ACCEPTED_MAX + 10 {
+        verifier.note_accepted(number.to_be_bytes().to_vec(), at(over));
+    }
+    assert_eq!(noted(), ACCEPTED_MAX);
+    verifier.note_accepted(vec![0; ACCEPTED_BYTES_MAX + 1], at(end));
+    assert_eq!(noted(), 0, "it is too large");
+    assert!(accepts(&leaf, &[], end) && noted() == 1);
+}
