@@ -20,7 +20,28 @@ fn compare(left: &End, right: &End) -> Ordering {
 /// A union of ranges. Ranges that overlap or touch are one: `[a, b)` and `[b, c)` cover `[a, c)`. The key `k` alone is
 /// `[k, k\0)`, between whose ends there is no other key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Intervals(Vec<(Bytes, End)>);
+pub struct Intervals {
+    /// Sorted.
+    spans: Vec<Span>,
+    /// The first bytes that all starts have in common.
+    common: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Span {
+    /// [`first_bytes`] of the start behind the common ones: most comparisons of a search are of these numbers.
+    first: u64,
+    start: Bytes,
+    end: End,
+}
+
+/// The first eight bytes as a number, whose order is that of the bytes as far as it goes.
+fn first_bytes(key: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    let length = key.len().min(first.len());
+    first[..length].copy_from_slice(&key[..length]);
+    u64::from_be_bytes(first)
+}
 
 impl Intervals {
     /// The union of ranges, each a key and a `range_end` as requests have them.
@@ -39,18 +60,41 @@ impl Intervals {
                 Some(_) | None => merged.push((start, end)),
             }
         }
-        Self(merged)
+        let common = match (merged.first(), merged.last()) {
+            // They are sorted: what these two have in common is in all between them.
+            (Some((first, _)), Some((last, _))) => {
+                first.iter().zip(last).take_while(|(left, right)| left == right).count()
+            }
+            (None, _) | (_, None) => 0,
+        };
+        let span = |(start, end): (Bytes, End)| {
+            let first = first_bytes(&start[common..]);
+            Span { first, start, end }
+        };
+        Self { spans: merged.into_iter().map(span).collect(), common }
     }
 
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.spans.is_empty()
     }
 
     /// The end of the range that holds a key, the inner `None` for a range without end; `None` if no range holds it.
     pub(super) fn around(&self, key: &[u8]) -> Option<Option<&Bytes>> {
-        let next = self.0.partition_point(|(start, _)| start.as_ref() <= key);
-        let (_, end) = self.0.get(next.checked_sub(1)?)?;
+        let common = &self.spans.first()?.start[..self.common];
+        let (head, rest) = key.split_at(self.common.min(key.len()));
+        let next = match head.cmp(common) {
+            Ordering::Less => return None,
+            Ordering::Equal => {
+                let first = first_bytes(rest);
+                let is_before = |span: &Span| {
+                    span.first < first || (span.first == first && span.start.as_ref() <= key)
+                };
+                self.spans.partition_point(is_before)
+            }
+            Ordering::Greater => self.spans.len(),
+        };
+        let Span { end, .. } = self.spans.get(next.checked_sub(1)?)?;
         end.as_ref().is_none_or(|end| key < end.as_ref()).then_some(end.as_ref())
     }
 }
@@ -93,6 +137,52 @@ pub(super) fn cover<'a>(
             Some(Some(at)) if is_point || (!is_open && range_end <= at) => return true,
             // Whatever else covers what is behind, the one that leads furthest does up to there.
             Some(Some(at)) => end = furthest(unions.clone(), at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys of a few letters, so that many have the same beginning, of eight bytes and more, or are one of another.
+    fn keys() -> Vec<Bytes> {
+        let mut keys = vec![Bytes::new()];
+        for beginning in ["", "/registry/", "/registry/pods/a"] {
+            for letters in ["", "a", "\0", "b", "aaaaaaa", "aaaaaaaa", "aaaaaaaa\0", "aaaaaaaaa"] {
+                for last in ["", "\0", "b", "z"] {
+                    keys.push([beginning, letters, last].concat().into());
+                }
+            }
+        }
+        keys.push(Bytes::from_static(&[0xff; 20]));
+        keys
+    }
+
+    #[test]
+    fn a_search_finds_what_a_look_at_all_ranges_does() {
+        let keys = keys();
+        let count = keys.len();
+        for seed in 0..2_000 {
+            // All keys, or those with one beginning.
+            let beginning = ["", "/registry/", "/registry/pods/"][seed % 3];
+            let ranges: Vec<(&Bytes, &Bytes)> = (0..1 + seed % 7)
+                .map(|number| (seed * 31 + number * 17, seed * 13 + number * 7))
+                .map(|(key, end)| (&keys[key % count], &keys[end % count]))
+                .filter(|(key, _)| key.starts_with(beginning.as_bytes()))
+                .collect();
+            let union = Intervals::new(ranges.iter().copied());
+            for key in &keys {
+                let is_in = |(start, end): &(&Bytes, &Bytes)| {
+                    let end = end_of(start, end);
+                    *start <= key && end.is_none_or(|end| *key < end)
+                };
+                assert_eq!(
+                    union.around(key).is_some(),
+                    ranges.iter().any(is_in),
+                    "{ranges:?} {key:?}"
+                );
+            }
         }
     }
 }

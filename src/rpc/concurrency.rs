@@ -21,6 +21,7 @@ use basalt_proto::mvccpb::{Event, KeyValue};
 use basalt_proto::server::etcdserverpb::{kv_server::Kv as _, lease_server::Lease as _};
 use bytes::Bytes;
 use futures_lite::future::or;
+use futures_util::FutureExt as _;
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
@@ -273,12 +274,11 @@ pub(super) struct Waiter<T> {
 
 impl<T> Waiter<T> {
     /// The result of some work, or `None` as soon as the call has ended.
-    pub(super) async fn or_gone<W>(&self, work: impl Future<Output = W>) -> Option<W> {
-        let gone = async {
-            let _ = self.taken.recv_async().await;
-            None
-        };
-        or(async { Some(work.await) }, gone).await
+    pub(super) fn or_gone<W>(
+        &self,
+        work: impl Future<Output = W>,
+    ) -> impl Future<Output = Option<W>> {
+        or(work.map(Some), self.taken.recv_async().map(|_| None))
     }
 
     /// Answers; true if the caller took the answer.

@@ -151,7 +151,7 @@ fn a_chain_is_verified_once_in_a_second() {
     // Another key in the same name, and the same certificate with others, are other chains.
     let forged = made(params("leaf", false), Some(&made(params("root", true), None)));
     assert!(!accepts(&forged, &[], end) && noted() == 1);
-    assert!(accepts(&leaf, &[root.der.clone()], end) && noted() == 2);
+    assert!(accepts(&leaf, std::slice::from_ref(&root.der), end) && noted() == 2);
     assert!(!accepts(&leaf, &[], over), "its time is over in the next second");
     for number in 0..ACCEPTED_MAX + 10 {
         verifier.note_accepted(number.to_be_bytes().to_vec(), at(over));
