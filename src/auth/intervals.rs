@@ -145,7 +145,7 @@ pub(super) fn cover<'a>(
 mod tests {
     use super::*;
 
-    /// Keys of a few letters, so that many have the same beginning, of eight bytes and more, or are one of another.
+    /// Keys of a few letters: many have eight bytes and more in common, or begin with another one.
     fn keys() -> Vec<Bytes> {
         let mut keys = vec![Bytes::new()];
         for beginning in ["", "/registry/", "/registry/pods/a"] {
