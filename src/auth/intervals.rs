@@ -172,16 +172,20 @@ mod tests {
                 .filter(|(key, _)| key.starts_with(beginning.as_bytes()))
                 .collect();
             let union = Intervals::new(ranges.iter().copied());
-            for key in &keys {
-                let is_in = |(start, end): &(&Bytes, &Bytes)| {
-                    let end = end_of(start, end);
-                    *start <= key && end.is_none_or(|end| *key < end)
+            let is_in_any = |key: &Bytes| {
+                let holds = |(start, end): &(&Bytes, &Bytes)| {
+                    *start <= key && end_of(start, end).is_none_or(|end| *key < end)
                 };
-                assert_eq!(
-                    union.around(key).is_some(),
-                    ranges.iter().any(is_in),
-                    "{ranges:?} {key:?}"
-                );
+                ranges.iter().any(holds)
+            };
+            for key in &keys {
+                let around = union.around(key);
+                assert_eq!(around.is_some(), is_in_any(key), "{ranges:?} {key:?}");
+                let Some(end) = around else { continue };
+                // All keys up to the end are in ranges, and the end is in none.
+                let is_before_end = |other: &&Bytes| end.is_none_or(|end| *other < end);
+                assert!(keys.iter().filter(|it| *it >= key).filter(is_before_end).all(is_in_any));
+                assert!(!end.is_some_and(is_in_any), "{ranges:?} {key:?} {end:?}");
             }
         }
     }

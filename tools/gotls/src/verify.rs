@@ -293,15 +293,16 @@ fn refusal(error: webpki::Error) -> Refused {
 }
 
 /// The certificates that were accepted in one second. A client opens many connections with the same one, and to verify it
-/// is a fifth of a handshake. Times count in whole seconds, so that within one the outcome is the same.
+/// is a seventh of a handshake. Times count in whole seconds, so that within one the outcome is the same.
 #[derive(Debug, Default)]
 struct Accepted {
     second: u64,
     chains: HashSet<Vec<u8>>,
 }
 
-/// Chains of [`Accepted`], and the bytes of each of them.
+/// Chains of [`Accepted`]; others are verified each time.
 const ACCEPTED_MAX: usize = 256;
+/// Bytes of such a chain: two or three certificates. All chains have 2 MiB at most.
 const ACCEPTED_BYTES_MAX: usize = 8 << 10;
 
 /// All certificates with their lengths, so that no two chains are the same bytes.
